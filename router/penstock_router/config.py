@@ -1,0 +1,55 @@
+"""The router's configuration, as the launcher sends it on standard input."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterConfig:
+    """One field an option of the launcher; None where the router derives the value itself."""
+
+    model_path: str
+    model_id: str
+    model_sha: str | None
+    served_model_name: str | None
+    tokenizer_config_path: str | None
+    shard_sockets: tuple[str, ...]
+    hostname: str
+    port: int
+    prometheus_port: int | None
+    api_key: str | None
+    cors_allow_origin: tuple[str, ...]
+    max_concurrent_requests: int
+    max_best_of: int
+    max_stop_sequences: int
+    max_top_n_tokens: int
+    max_input_tokens: int | None
+    max_total_tokens: int | None
+    waiting_served_ratio: float
+    max_batch_prefill_tokens: int | None
+    max_batch_total_tokens: int | None
+    max_waiting_tokens: int
+    max_batch_size: int | None
+    validation_workers: int
+    payload_limit: int  # bytes
+    max_client_batch_size: int
+    graceful_termination_timeout: float  # seconds
+    disable_prefix_cache: bool
+    step_timeout: float  # seconds until a step without a result means that the shards are dead
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Parse what the launcher wrote. Raises ValueError for a missing or unknown key."""
+        values = json.loads(text)
+        names = {field.name for field in dataclasses.fields(cls)}
+        if missing := names - values.keys():
+            raise ValueError(f"router configuration lacks {sorted(missing)}")
+        if unknown := values.keys() - names:
+            raise ValueError(f"router configuration has unknown keys {sorted(unknown)}")
+        for name in ("shard_sockets", "cors_allow_origin"):
+            values[name] = tuple(values[name])
+        return cls(**values)

@@ -1,0 +1,98 @@
+"""What the API hands to the engine, and what the engine says back."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen. The neutral value of each field switches it off."""
+
+    temperature: float = 0.0  # 0: greedy
+    top_k: int = 0
+    top_p: float = 1.0
+    typical_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    seed: int = 0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: bool = False
+    top_n: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One sequence to generate; validated, so that nothing below the API can refuse it."""
+
+    prompt: tuple[int, ...]  # token ids, at least one
+    max_new_tokens: int  # at least one; len(prompt) + max_new_tokens <= max_total_tokens
+    sampling: Sampling = field(default_factory=Sampling)
+    ignore_eos: bool = False
+    prompt_logprobs: bool = False
+    priority: int = 0  # larger is sooner
+    tenant: bytes = b""  # requests share cached prefixes only with requests of the same tenant
+
+
+class FinishReason(enum.Enum):
+    """Why a sequence ended, under TGI's names."""
+
+    LENGTH = "length"
+    EOS = "eos_token"
+    STOP = "stop_sequence"
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of a sequence. Times are seconds on the event loop's clock, from submission."""
+
+    reason: FinishReason
+    generated_tokens: int
+    cached_tokens: int  # prompt tokens whose KV came from the prefix cache
+    queue_seconds: float  # until its first chunk was planned
+    first_token_seconds: float
+    total_seconds: float
+
+
+class EngineError(Exception):
+    """A request that was accepted could not be served."""
+
+
+class GenerationFailed(EngineError):
+    """A shard failed while it ran the request, or the group of shards is gone."""
+
+
+class ShuttingDown(EngineError):
+    """The server is draining, or its grace period ended before the request did."""
+
+
+# (token id, log-probability), most likely first
+TopTokens = Sequence[tuple[int, float]]
+
+
+class Listener(Protocol):
+    """Receives what one sequence generates. Called on the event loop; must not block or raise.
+
+    Order: `prompt` once if prompt_logprobs was asked, `token` for every generated token (the EOS
+    token included), then exactly one of `finish` and `fail`; nothing after a `cancel`.
+    """
+
+    def prompt(self, logprobs: Sequence[float | None]) -> None:
+        """Log-probability of each prompt token; None for the first."""
+
+    def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
+        """One generated token. logprob is NaN unless the request asked for log-probabilities.
+
+        Returns True when the text has reached a stop sequence: the sequence ends here.
+        """
+
+    def finish(self, finish: Finish) -> None:
+        """The sequence ended as its request asked."""
+
+    def fail(self, error: EngineError) -> None:
+        """The sequence ended before it was finished."""
