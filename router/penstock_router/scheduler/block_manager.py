@@ -1,0 +1,116 @@
+"""Who holds which KV block: the free list, the prefix cache, or one seat alone."""
+
+from __future__ import annotations
+
+from penstock_router.scheduler.prefix_cache import Node, PrefixCache
+from penstock_router.scheduler.sequence import Seat, Sequence
+
+
+class BlockManager:
+    """Lends blocks to seats and moves them into the prefix cache once they are computed.
+
+    Every block but block 0 (scratch on the shards, never lent) is always in exactly one place:
+    the free list, the tree, or the `private` set of one seat.
+    """
+
+    def __init__(self, num_blocks: int, block_size: int, prefix_cache: bool) -> None:
+        self.block_size = block_size
+        self.total = num_blocks - 1
+        self._free = list(range(num_blocks - 1, 0, -1))
+        self._caching = prefix_cache
+        self._width = 4 * block_size  # bytes of a block's tokens
+        self.cache = PrefixCache(self._width)
+
+    @property
+    def available(self) -> int:
+        """Blocks that can be had without taking one from a running sequence."""
+        return len(self._free) + self.cache.evictable
+
+    @property
+    def used(self) -> int:
+        """Blocks that running sequences hold or share."""
+        return self.total - self.available
+
+    def blocks_for(self, tokens: int) -> int:
+        """How many blocks hold the KV of so many tokens."""
+        return -(-tokens // self.block_size)
+
+    def find_prefix(self, sequence: Sequence) -> Node:
+        """The longest cached prefix of a sequence's tokens that leaves at least one to compute."""
+        limit = (sequence.length - 1) // self.block_size
+        if not self._caching or sequence.request.prompt_logprobs:
+            limit = 0
+        return self.cache.match(sequence.request.tenant, sequence.tokens, limit)
+
+    def can_seat(self, sequence: Sequence, prefix: Node, spare: int) -> bool:
+        """Whether all of a sequence's tokens and the next one fit, with `spare` blocks left."""
+        self.cache.pin(prefix)
+        fits = self.blocks_for(sequence.length + 1) - prefix.depth + spare <= self.available
+        self.cache.unpin(prefix)
+        return fits
+
+    def seat(self, sequence: Sequence, prefix: Node, slot: int) -> Seat:
+        """Give a sequence the blocks for all of its tokens. `can_seat` must hold."""
+        self.cache.pin(prefix)
+        seat = Seat(sequence, slot, prefix, prefix.path_blocks(), prefix.depth * self.block_size)
+        while len(seat.blocks) < self.blocks_for(sequence.length):
+            self.grow(seat)
+        return seat
+
+    def grow(self, seat: Seat) -> int:
+        """Append one block to a seat's block table. `available` must not be 0."""
+        block = self._free.pop() if self._free else self.cache.evict()
+        seat.blocks.append(block)
+        seat.private.add(block)
+        return block
+
+    def next_key(self, seat: Seat) -> bytes | None:
+        """Tokens of the first whole block that the seat has not put into the tree yet."""
+        start = seat.node.depth * self._width
+        key = bytes(seat.sequence.tokens[start : start + self._width])
+        return key if self._caching and len(key) == self._width else None
+
+    def key_after(self, sequence: Sequence, prefix: Node) -> bytes:
+        """Tokens of the block that follows `prefix` in a sequence."""
+        start = prefix.depth * self._width
+        return bytes(sequence.tokens[start : start + self._width])
+
+    def publish(self, seat: Seat) -> None:
+        """Put the seat's blocks that are computed and whole into the tree.
+
+        Where another sequence computed the same tokens first, its block is in the tree and the
+        seat's stays private; the seat's later blocks go below the other's, as they hold the same.
+        """
+        if not self._caching:
+            return
+        cache, node = self.cache, seat.node
+        while (node.depth + 1) * self.block_size <= seat.computed:
+            block = seat.blocks[node.depth]
+            child = cache.insert(node, self.key_after(seat.sequence, node), block)
+            if child.block == block:
+                seat.private.discard(block)
+            cache.pin(child)
+            cache.unpin(node)
+            node = seat.node = child
+
+    def release(self, seat: Seat) -> None:
+        """Take a seat's blocks back; those in the tree stay there."""
+        self._free.extend(seat.private)
+        seat.private.clear()
+        self.cache.unpin(seat.node)
+
+    def check_integrity(self, seats: list[Seat]) -> None:
+        """Raise AssertionError unless every block is in exactly one place."""
+        nodes = list(self.cache.nodes())
+        owned = list(self._free) + [n.block for n in nodes]
+        for seat in seats:
+            owned.extend(seat.private)
+        assert sorted(owned) == list(range(1, self.total + 1)), "a block leaked or has two owners"
+        assert len(nodes) == self.cache.size
+        assert sum(n.refs == 0 for n in nodes) == self.cache.evictable
+        pins: dict[int, int] = {}
+        for seat in seats:
+            pins[id(seat.node)] = pins.get(id(seat.node), 0) + 1
+        for node in nodes:
+            protected = sum(child.refs > 0 for child in node.children.values())
+            assert node.refs == pins.get(id(node), 0) + protected, "a pin was lost"

@@ -1,0 +1,169 @@
+"""The prefix cache: a radix tree whose edges are whole KV blocks.
+
+A node stands for one block of tokens that follows its parent's. The path from a root to a node
+spells a token prefix, and the nodes' blocks hold exactly the KV of that prefix. Keys are the tokens
+themselves, not a hash of them, so two prefixes can never be taken for each other. Every tenant has
+a root of its own.
+
+Ownership: a block in the tree belongs to the tree. A sequence that uses a prefix pins the deepest
+node of it; that protects the whole path, because a protected child protects its parent.
+
+    root ── A (refs 1) ── B (refs 2: pinned by a sequence, and child C is protected)
+                 │             └── C (refs 1: pinned) ── D (refs 0: may be evicted)
+                 └── E (refs 0: may be evicted)
+
+Eviction takes the least recently used leaf (Zheng et al., "SGLang: Efficient Execution of
+Structured Language Model Programs", 2024).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+
+
+class Node:
+    """One cached block and the tokens that it adds to its parent's prefix."""
+
+    __slots__ = ("block", "children", "depth", "key", "last_used", "parent", "refs")
+
+    def __init__(self, parent: Node | None, key: bytes, block: int) -> None:
+        self.parent = parent
+        self.key = key
+        self.block = block
+        self.depth: int = 0 if parent is None else parent.depth + 1
+        self.children: dict[bytes, Node] = {}
+        self.refs = 0  # pins on this node plus children with refs > 0
+        self.last_used = 0
+
+    def path_blocks(self) -> list[int]:
+        """Blocks from the root to this node, in token order."""
+        blocks: list[int] = []
+        node = self
+        while node.parent is not None:
+            blocks.append(node.block)
+            node = node.parent
+        blocks.reverse()
+        return blocks
+
+
+class PrefixCache:
+    """Maps token prefixes to blocks that hold their KV.
+
+    block_bytes: length of a key, 4 bytes (int32) a token.
+    """
+
+    def __init__(self, block_bytes: int) -> None:
+        self._block_bytes = block_bytes
+        self._roots: dict[bytes, Node] = {}
+        self._clock = 0
+        self._leaves: list[tuple[int, int, Node]] = []  # a heap; entries may be stale
+        self._pushed = 0
+        self.size = 0  # blocks in the tree
+        self.evictable = 0  # those that no sequence protects
+
+    def root(self, tenant: bytes) -> Node:
+        """The empty prefix of a tenant."""
+        root = self._roots.get(tenant)
+        if root is None:
+            root = self._roots[tenant] = Node(None, tenant, -1)
+        return root
+
+    def match(self, tenant: bytes, tokens: bytes | bytearray, limit: int) -> Node:
+        """The node of the longest cached prefix of `tokens` of at most `limit` blocks."""
+        node, width = self.root(tenant), self._block_bytes
+        while node.depth < limit:
+            start = node.depth * width
+            child = node.children.get(bytes(tokens[start : start + width]))
+            if child is None:
+                break
+            node = child
+        return node
+
+    def insert(self, parent: Node, key: bytes, block: int) -> Node:
+        """The child of `parent` with that key; made from `block` unless it exists already.
+
+        The tree owns `block` from here on if, and only if, the answer's block is `block`.
+        `parent` must be pinned, and the caller pins the child next.
+        """
+        child = parent.children.get(key)
+        if child is None:
+            child = parent.children[key] = Node(parent, key, block)
+            self.size += 1
+            self.evictable += 1
+        return child
+
+    def pin(self, node: Node) -> None:
+        """Protect the prefix that ends in `node` from eviction."""
+        self._touch(node)
+        while node.parent is not None:
+            node.refs += 1
+            if node.refs > 1:
+                return
+            self.evictable -= 1
+            node = node.parent
+
+    def unpin(self, node: Node) -> None:
+        """Take back one `pin`."""
+        self._touch(node)
+        while node.parent is not None:
+            node.refs -= 1
+            if node.refs > 0:
+                return
+            self.evictable += 1
+            self._offer(node)
+            node = node.parent
+
+    def evict(self) -> int:
+        """Forget the least recently used unprotected leaf; its block now belongs to the caller.
+
+        Raises LookupError when every block is protected (`evictable` is 0).
+        """
+        while self._leaves:
+            last_used, _, node = heapq.heappop(self._leaves)
+            parent = node.parent
+            if node.refs or node.children or parent is None:
+                continue  # it is in use again, has grown, or is gone already
+            if node.last_used != last_used:
+                self._push(node)
+                continue
+            del parent.children[node.key]
+            node.parent = None
+            self.size -= 1
+            self.evictable -= 1
+            if parent.parent is not None:
+                parent.last_used = max(parent.last_used, node.last_used)
+                self._offer(parent)
+            return node.block
+        raise LookupError("every cached block is in use")
+
+    def nodes(self) -> Iterator[Node]:
+        """All nodes but the roots, parents first. For checks, not for the step path."""
+        stack = [child for root in self._roots.values() for child in root.children.values()]
+        while stack:
+            node = stack.pop()
+            yield node
+            stack.extend(node.children.values())
+
+    def _touch(self, node: Node) -> None:
+        self._clock += 1
+        node.last_used = self._clock
+
+    def _offer(self, node: Node) -> None:
+        if node.refs == 0 and not node.children and node.parent is not None:
+            self._push(node)
+
+    def _push(self, node: Node) -> None:
+        self._pushed += 1
+        heapq.heappush(self._leaves, (node.last_used, self._pushed, node))
+        if len(self._leaves) > 64 + 4 * self.size:
+            self._drop_stale_leaves()
+
+    def _drop_stale_leaves(self) -> None:
+        live = {
+            node: (node.last_used, serial, node)
+            for last_used, serial, node in self._leaves
+            if node.parent is not None and not node.refs and not node.children
+        }
+        self._leaves = list(live.values())
+        heapq.heapify(self._leaves)

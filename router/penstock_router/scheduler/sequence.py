@@ -1,0 +1,128 @@
+"""A sequence, and its seat on the shards."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from penstock_router.request import FinishReason, GenerationRequest, Listener
+
+if TYPE_CHECKING:
+    from penstock_router.scheduler.prefix_cache import Node
+
+
+class State(enum.Enum):
+    """Where a sequence is. `Scheduler._move` is the only function that changes it."""
+
+    WAITING = enum.auto()  # in the queue
+    SETTLING = enum.auto()  # preempted; results of its last steps are still to come
+    RUNNING = enum.auto()  # has a seat
+    ENDED = enum.auto()
+
+
+class Sequence:
+    """The tokens of one request: its prompt and what was generated so far."""
+
+    __slots__ = (
+        "admitted_at",
+        "arrival",
+        "cached_tokens",
+        "first_token_at",
+        "generated",
+        "id",
+        "in_flight",
+        "last_token_at",
+        "listener",
+        "order",
+        "request",
+        "state",
+        "tokens",
+    )
+
+    def __init__(
+        self,
+        id: int,
+        request: GenerationRequest,
+        listener: Listener | None,
+        arrival: float,
+        order: float,
+    ) -> None:
+        self.id = id
+        self.request = request
+        self.listener = listener
+        self.arrival = arrival
+        self.order = order  # smaller runs first and is preempted last
+        self.tokens = bytearray(np.asarray(request.prompt, dtype="<i4").tobytes())
+        self.generated = 0  # tokens known to be generated
+        self.in_flight = 0  # tokens planned, but not known yet
+        self.state = State.WAITING
+        self.cached_tokens = 0  # of the prompt, at the first admission
+        self.admitted_at: float | None = None
+        self.first_token_at: float | None = None
+        self.last_token_at = arrival
+
+    @property
+    def length(self) -> int:
+        """Tokens known: prompt and generated."""
+        return len(self.tokens) >> 2
+
+    @property
+    def unplanned(self) -> int:
+        """New tokens that no step has been planned for yet."""
+        return self.request.max_new_tokens - self.generated - self.in_flight
+
+    def append(self, token: int) -> None:
+        """Take in the token of a step that was in flight."""
+        self.tokens += token.to_bytes(4, "little")
+        self.generated += 1
+        self.in_flight -= 1
+
+
+class Seat:
+    """A sequence's stay on the shards, from admission until it ends or is preempted.
+
+    0 ………… cached ………… computed ………… planned ………… target
+    └─ in the tree ─┘  └ results are in ┘ └ in flight ┘  └ to be planned
+    """
+
+    __slots__ = (
+        "blocks",
+        "cached",
+        "computed",
+        "node",
+        "open",
+        "planned",
+        "private",
+        "sequence",
+        "slot",
+        "target",
+    )
+
+    def __init__(
+        self, sequence: Sequence, slot: int, node: Node, blocks: list[int], cached: int
+    ) -> None:
+        self.sequence = sequence
+        self.slot: int | None = slot  # None once given back, before the last results are in
+        self.node = node  # deepest node of the prefix tree that holds the seat's tokens; pinned
+        self.blocks = blocks  # block table
+        self.private: set[int] = set()  # those of `blocks` that are not in the tree
+        self.cached = cached  # tokens found in the cache at admission
+        self.computed = cached  # tokens whose KV is known to be computed
+        self.planned = cached  # tokens whose KV some planned step computes
+        self.target = sequence.length  # tokens to prefill before decoding starts
+        self.open = True
+
+    @property
+    def prefilling(self) -> bool:
+        """Whether some of its prompt is in no plan yet."""
+        return self.planned < self.target
+
+    @property
+    def decoding(self) -> bool:
+        """Whether it takes part in the next decode step."""
+        return self.open and self.planned >= self.target and self.sequence.unplanned > 0
+
+
+__all__ = ["FinishReason", "Seat", "Sequence", "State"]
