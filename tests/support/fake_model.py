@@ -1,0 +1,368 @@
+"""A shard's model without tensors: what a KV cache holds and which token follows, by hashing.
+
+The token after a prefix is a hash of that whole prefix, so the output of a request is a pure
+function of its prompt and sampling parameters, however a router batches, preempts or caches it.
+`expected_tokens` is the straight loop to compare with. For each position of each KV block the model
+remembers the hash of the prefix that was written there, so a wrongly shared or stale block is an
+error at the step that would have read it, not a strange word in an answer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from penstock_proto.shard_pb2 import (
+    Admission,
+    PromptLogprobs,
+    Sampling,
+    StepCommand,
+    StepError,
+    StepResult,
+    TopTokens,
+    WarmupRequest,
+    WarmupResponse,
+)
+
+MASK = (1 << 64) - 1
+
+
+def mix(state: int, value: int) -> int:
+    """One round of a 64-bit hash chain (the constants of splitmix64)."""
+    state = ((state ^ value) + 0x9E3779B97F4A7C15) & MASK
+    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    return state ^ (state >> 27)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FakeModelConfig:
+    """What the fake pretends to have loaded."""
+
+    vocab_size: int = 1000
+    block_size: int = 16  # tokens
+    num_blocks: int = 1024  # what "memory" holds, scratch block 0 included
+    max_position_embeddings: int = 8192  # tokens
+    eos_token: int | None = None  # never sampled but by `eos_every`
+    eos_every: int = 0  # one prefix in so many is followed by eos_token; 0: none is
+
+    def __post_init__(self) -> None:
+        if self.eos_every and self.eos_token is None:
+            raise ValueError("eos_every needs eos_token")
+
+
+def next_token(prefix_hash: int, sampling: Sampling, config: FakeModelConfig) -> int:
+    """The token that follows a prefix. Greedy ignores the seed, as a real model does."""
+    value = mix(prefix_hash, sampling.seed if sampling.temperature > 0 else 0)
+    if config.eos_every and value % config.eos_every == 0:
+        assert config.eos_token is not None
+        return config.eos_token
+    token = (value >> 20) % config.vocab_size
+    return (token + 1) % config.vocab_size if token == config.eos_token else token
+
+
+def logprob_of(prefix_hash: int, token: int) -> float:
+    """A made-up log-probability in [-8, 0), exact in float32."""
+    return -(1 + mix(prefix_hash, token) % 1024) / 128
+
+
+def expected_tokens(
+    prompt: list[int] | tuple[int, ...],
+    count: int,
+    config: FakeModelConfig,
+    sampling: Sampling | None = None,
+) -> list[int]:
+    """What a request must generate: at most `count` tokens, the EOS token being the last."""
+    state, tokens = 0, []
+    for token in prompt:
+        state = mix(state, token)
+    while len(tokens) < count:
+        tokens.append(next_token(state, sampling or Sampling(), config))
+        if tokens[-1] == config.eos_token:
+            break
+        state = mix(state, tokens[-1])
+    return tokens
+
+
+class BadCommand(Exception):
+    """The router broke the protocol; the sentence says how."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises BadCommand with this sentence unless the condition holds."""
+    if not condition:
+        raise BadCommand(message)
+
+
+def from_bytes(data: bytes, what: str) -> list[int]:
+    """The integers of a `bytes` field: little-endian int32."""
+    require(len(data) % 4 == 0, f"{what} has {len(data)} bytes, not a multiple of 4")
+    values: list[int] = np.frombuffer(data, dtype="<i4").tolist()
+    return values
+
+
+def check_sampling(sampling: Sampling, what: str) -> None:
+    """Refuses values that no model could sample with, above all a forgotten neutral value."""
+    require(sampling.temperature >= 0, f"{what}: temperature {sampling.temperature}")
+    for name in ("top_p", "typical_p"):
+        value = getattr(sampling, name)
+        require(0 < value <= 1, f"{what}: {name} {value}, must be in (0, 1]")
+    require(0 <= sampling.min_p <= 1, f"{what}: min_p {sampling.min_p}")
+    penalty = sampling.repetition_penalty
+    require(penalty > 0, f"{what}: repetition_penalty {penalty}, must be > 0")
+    require(len(sampling.bias_token) == len(sampling.bias), f"{what}: bias_token and bias differ")
+
+
+class Slot:
+    """A sequence in its seat. `computed` tokens have their KV in `blocks`."""
+
+    def __init__(self, admission: Admission) -> None:
+        self.number = admission.slot
+        self.tokens = from_bytes(admission.tokens, "tokens")
+        self.prompt_length = len(self.tokens)  # what chunks must compute, regenerated part included
+        self.generated = admission.generated
+        self.computed = admission.cached
+        self.blocks: list[int] = []
+        self.sampling = admission.sampling
+        self.prompt_logprobs = admission.prompt_logprobs
+        self.hashes: list[int] = []  # hashes[p]: of tokens[0..p]
+        for token in self.tokens:
+            self.hashes.append(mix(self.hashes[-1] if self.hashes else 0, token))
+
+    @property
+    def prefilled(self) -> bool:
+        """Its last known token was sampled here, so it may decode."""
+        return len(self.tokens) > self.prompt_length
+
+    def append(self, token: int) -> None:
+        self.tokens.append(token)
+        self.hashes.append(mix(self.hashes[-1], token))
+
+
+class FakeShardModel:
+    """Runs step commands, refusing those that break the protocol of `shard.proto`.
+
+    Before `warmup` there are no limits on slots, sequence length and prefill tokens, so that tests
+    of a pure scheduler need no ceremony.
+    """
+
+    def __init__(self, config: FakeModelConfig | None = None) -> None:
+        self.config = config or FakeModelConfig()
+        self.limits: WarmupRequest | None = None
+        self.num_blocks = self.config.num_blocks
+        self.slots: dict[int, Slot] = {}
+        self.decode: list[int] = []
+        self.next_step = 1
+        self.failed = False
+        self._kv: dict[int, list[int | None]] = {}  # block -> hash of the prefix at each offset
+        self._holders: Counter[int] = Counter()  # block -> live slots with it in their tables
+
+    def warmup(self, request: WarmupRequest) -> WarmupResponse:
+        """Takes the limits. Raises BadCommand when more KV is asked than `num_blocks` hold."""
+        self.limits = WarmupRequest()
+        self.limits.CopyFrom(request)
+        if request.max_batch_total_tokens:
+            wanted = -(-request.max_batch_total_tokens // self.config.block_size) + 1
+            room = self.config.num_blocks
+            require(wanted <= room, f"max_batch_total_tokens needs {wanted} blocks of {room}")
+            self.num_blocks = wanted
+        return WarmupResponse(
+            num_blocks=self.num_blocks, prefill_seconds=0.001, decode_seconds=0.0001
+        )
+
+    def run(self, command: StepCommand) -> list[StepResult]:
+        """One result a step; the last one carries the error if there was one."""
+        require(not self.failed, "a command after the step that failed")
+        results: list[StepResult] = []
+        try:
+            self._apply(command)
+            for repeat in range(command.repeat):
+                results.append(self._step(command, self.next_step, first=repeat == 0))
+                self.next_step += 1
+        except BadCommand as error:
+            self.failed = True
+            problem = StepError(
+                kind=StepError.BAD_COMMAND, message=f"step {self.next_step}: {error}"
+            )
+            results.append(StepResult(step=self.next_step, error=problem))
+        return results
+
+    # ---- the parts of a command, in their order
+
+    def _apply(self, command: StepCommand) -> None:
+        self._check_shape(command)
+        for number in command.release:
+            slot = self._slot(number, "release")
+            for block in slot.blocks:
+                self._holders[block] -= 1
+            del self.slots[number]
+        for admission in command.admit:
+            self._admit(admission)
+        for number, block in zip(command.grant_slot, command.grant_block, strict=True):
+            self._grant(self._slot(number, "grant"), block)
+        if command.decode_changed:
+            self.decode = list(command.decode)
+
+    def _check_shape(self, command: StepCommand) -> None:
+        require(
+            command.step == self.next_step,
+            f"command says step {command.step}, expected {self.next_step}",
+        )
+        require(command.repeat >= 1, "repeat is 0")
+        require(
+            command.repeat == 1 or not command.chunk_slot, f"repeat {command.repeat} with chunks"
+        )
+        require(
+            len(command.grant_slot) == len(command.grant_block), "grant_slot and grant_block differ"
+        )
+        require(
+            len(command.chunk_slot) == len(command.chunk_length),
+            "chunk_slot and chunk_length differ in length",
+        )
+        require(
+            command.decode_changed or not command.decode, "a decode list without decode_changed"
+        )
+        for name in ("release", "chunk_slot", "decode"):
+            numbers = getattr(command, name)
+            require(len(set(numbers)) == len(numbers), f"{name} names a slot twice")
+        if self.limits is not None:
+            total, limit = sum(command.chunk_length), self.limits.max_prefill_tokens
+            require(total <= limit, f"{total} prefill tokens in a step, max_prefill_tokens {limit}")
+
+    def _slot(self, number: int, what: str) -> Slot:
+        require(number in self.slots, f"{what}: slot {number} is empty")
+        return self.slots[number]
+
+    def _admit(self, admission: Admission) -> None:
+        number, cached = admission.slot, admission.cached
+        require(number not in self.slots, f"admit: slot {number} is taken")
+        slot = Slot(admission)
+        self._check_admission(admission, slot)
+        blocks = from_bytes(admission.blocks, "blocks")
+        size = self.config.block_size
+        require(
+            cached <= len(blocks) * size,
+            f"admit: slot {number} claims {cached} cached tokens in {len(blocks)} blocks",
+        )
+        self.slots[number] = slot
+        for index, block in enumerate(blocks):
+            self._grant(slot, block, shared=(index + 1) * size <= cached)
+        self._check_cached(slot)
+
+    def _check_admission(self, admission: Admission, slot: Slot) -> None:
+        what, length = f"admit: slot {slot.number}", len(slot.tokens)
+        require(length > 0, f"{what} has no tokens")
+        require(
+            admission.cached < length,
+            f"{what} claims {admission.cached} cached of {length}: the last must be computed",
+        )
+        require(
+            admission.generated < length, f"{what} has {admission.generated} generated of {length}"
+        )
+        require(
+            not (admission.prompt_logprobs and admission.cached), f"{what}: cached prompt_logprobs"
+        )
+        check_sampling(admission.sampling, what)
+        bad = [token for token in slot.tokens if not 0 <= token < self.config.vocab_size]
+        require(not bad, f"{what} has tokens {bad[:3]}, vocab_size {self.config.vocab_size}")
+        if self.limits is not None:
+            slots, top = self.limits.max_slots, self.limits.max_top_n
+            require(slot.number < slots, f"{what}, max_slots {slots}")
+            require(slot.sampling.top_n <= top, f"{what}: top_n {slot.sampling.top_n}, max {top}")
+
+    def _check_cached(self, slot: Slot) -> None:
+        """Invariant 3: the cached blocks hold exactly what recomputation would write."""
+        size = self.config.block_size
+        for position in range(slot.computed):
+            block = slot.blocks[position // size]
+            held = self._kv.get(block, [None] * size)[position % size]
+            require(
+                held == slot.hashes[position],
+                f"admit: slot {slot.number} claims that block {block} holds its token {position}: "
+                + ("nothing was written there" if held is None else "it holds another prefix"),
+            )
+
+    def _grant(self, slot: Slot, block: int, *, shared: bool = False) -> None:
+        what = f"slot {slot.number} gets block {block}"
+        require(0 < block < self.num_blocks, f"{what}: valid are 1 .. {self.num_blocks - 1}")
+        require(
+            shared or not self._holders[block], f"{what} to write, which another slot holds too"
+        )
+        self._holders[block] += 1
+        slot.blocks.append(block)
+        if self.limits is not None:
+            width = -(-self.limits.max_sequence_length // self.config.block_size)
+            require(
+                len(slot.blocks) <= width,
+                f"{what}, its {len(slot.blocks)}th: max_sequence_length needs {width}",
+            )
+
+    # ---- one step
+
+    def _step(self, command: StepCommand, step: int, *, first: bool) -> StepResult:
+        result, rows = StepResult(step=step, device_ns=1000), []
+        chunking = set(command.chunk_slot)
+        for number in self.decode:
+            slot = self._slot(number, "decode")
+            require(number not in chunking, f"slot {number} has a chunk and decodes in one step")
+            require(
+                slot.prefilled,
+                f"decode: slot {number} has computed {slot.computed} of {slot.prompt_length}",
+            )
+            self._write(slot, 1)
+            rows.append(slot)
+        if first:
+            for number, length in zip(command.chunk_slot, command.chunk_length, strict=True):
+                slot = self._slot(number, "chunk")
+                self._chunk(slot, length, result)
+                if slot.computed == slot.prompt_length:
+                    rows.append(slot)
+        self._sample(rows, result)
+        return result
+
+    def _chunk(self, slot: Slot, length: int, result: StepResult) -> None:
+        start, left = slot.computed, slot.prompt_length - slot.computed
+        require(
+            0 < length <= left, f"slot {slot.number}: chunk of {length} tokens, {left} are left"
+        )
+        self._write(slot, length)
+        if slot.prompt_logprobs:
+            end = min(start + length + 1, slot.prompt_length - slot.generated)
+            values = [logprob_of(slot.hashes[i - 1], slot.tokens[i]) for i in range(start + 1, end)]
+            result.prompt.append(PromptLogprobs(slot=slot.number, start=start, logprob=values))
+
+    def _write(self, slot: Slot, count: int) -> None:
+        """Writes the KV of the next `count` tokens of a slot."""
+        size = self.config.block_size
+        for position in range(slot.computed, slot.computed + count):
+            require(
+                position < len(slot.blocks) * size,
+                f"slot {slot.number} writes position {position}, "
+                f"its {len(slot.blocks)} blocks hold {len(slot.blocks) * size}",
+            )
+            block = slot.blocks[position // size]
+            require(
+                self._holders[block] == 1,
+                f"slot {slot.number} writes position {position} into block {block}, which "
+                f"{self._holders[block]} slots hold",
+            )
+            self._kv.setdefault(block, [None] * size)[position % size] = slot.hashes[position]
+        slot.computed += count
+
+    def _sample(self, rows: list[Slot], result: StepResult) -> None:
+        want_logprobs = any(slot.sampling.logprobs for slot in rows)
+        for row, slot in enumerate(rows):
+            prefix = slot.hashes[-1]
+            token = next_token(prefix, slot.sampling, self.config)
+            result.token.append(token)
+            if want_logprobs:
+                result.logprob.append(logprob_of(prefix, token))
+            if slot.sampling.top_n:
+                result.top.append(self._top(row, prefix, token, slot.sampling.top_n))
+            slot.append(token)
+
+    def _top(self, row: int, prefix: int, token: int, count: int) -> TopTokens:
+        tokens = [(token + i) % self.config.vocab_size for i in range(count)]
+        pairs = sorted(((logprob_of(prefix, t), t) for t in tokens), reverse=True)
+        return TopTokens(row=row, token=[t for _, t in pairs], logprob=[p for p, _ in pairs])
