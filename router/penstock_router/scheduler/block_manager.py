@@ -38,7 +38,7 @@ class BlockManager:
     def find_prefix(self, sequence: Sequence) -> Node:
         """The longest cached prefix of a sequence's tokens that leaves at least one to compute."""
         limit = (sequence.length - 1) // self.block_size
-        if not self._caching or sequence.request.prompt_logprobs:
+        if not self._caching or sequence.wants_prompt_logprobs:
             limit = 0
         return self.cache.match(sequence.request.tenant, sequence.tokens, limit)
 

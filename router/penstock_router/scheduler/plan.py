@@ -24,3 +24,8 @@ class StepPlan:
     def prefill_tokens(self) -> int:
         """Prompt tokens that the step computes."""
         return sum(length for _, length in self.chunks)
+
+    @property
+    def last_step(self) -> int:
+        """Number of the last step."""
+        return self.step + self.repeat - 1

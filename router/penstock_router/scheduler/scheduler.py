@@ -63,6 +63,7 @@ class Scheduler:
         self._decode: list[Seat] = []  # rows of the last planned decode step
         self._decode_stale = False
         self._free_slots = list(range(config.max_batch_size - 1, -1, -1))
+        self._planned_out: list[Seat] = []
         self._releases: list[int] = []  # slots that the shards do not know to be free yet
         self._flight: deque[tuple[int, list[Seat], list[tuple[Seat, int]]]] = deque()
         self._ids = itertools.count(1)
@@ -124,6 +125,7 @@ class Scheduler:
     def plan(self, now: float) -> StepPlan | None:
         """The next command, or None when there is nothing to compute before more is known."""
         plan = StepPlan(self._step)
+        self._vacate_planned_out()
         preempted = self._grow_decoders(plan)
         self._plan_chunks(plan)
         if not preempted:
@@ -142,6 +144,8 @@ class Scheduler:
 
         Raises ValueError when the result is not the next one that is due.
         """
+        if not self._flight:
+            raise ValueError(f"result of step {step}, though none is due")
         due, decode, chunks = self._flight.popleft()
         sampling = [seat for seat, end in chunks if end >= seat.target]
         if step != due or len(tokens) != len(decode) + len(sampling):
@@ -259,7 +263,7 @@ class Scheduler:
 
         Then it is worth waiting: a burst of equal prefixes computes them once.
         """
-        if sequence.request.prompt_logprobs or not computing:
+        if sequence.wants_prompt_logprobs or not computing:
             return False
         if (prefix.depth + 1) * self.config.block_size >= sequence.length:
             return False
@@ -336,9 +340,14 @@ class Scheduler:
         sequence = seat.sequence
         sequence.in_flight += count
         if sequence.unplanned <= 0:
-            # Its last step is planned: the slot is free for the next command, results or not.
+            self._planned_out.append(seat)
             self._decode_stale = True
+
+    def _vacate_planned_out(self) -> None:
+        """Give back the slots of sequences whose last step is planned, results or not."""
+        for seat in self._planned_out:
             self._release_slot(seat)
+        self._planned_out.clear()
 
     # -- movements ------------------------------------------------------------------------------
 

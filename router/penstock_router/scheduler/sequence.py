@@ -73,6 +73,11 @@ class Sequence:
         """New tokens that no step has been planned for yet."""
         return self.request.max_new_tokens - self.generated - self.in_flight
 
+    @property
+    def wants_prompt_logprobs(self) -> bool:
+        """Whether its whole prompt must be computed for the log-probabilities of it."""
+        return self.request.prompt_logprobs and not self.generated
+
     def append(self, token: int) -> None:
         """Take in the token of a step that was in flight."""
         self.tokens += token.to_bytes(4, "little")

@@ -1,0 +1,289 @@
+"""Drives the scheduler and the shards, and tells the listeners what came out.
+
+The loop has no task of its own: submissions, cancellations and results each lead to `_pump`, which
+keeps PLANS_AHEAD commands under way, so that the shards never wait for Python.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+
+from penstock_proto.shard_pb2 import StepResult
+from penstock_router import wire
+from penstock_router.limits import Limits
+from penstock_router.metrics import Metrics
+from penstock_router.request import (
+    EngineError,
+    Finish,
+    FinishReason,
+    GenerationFailed,
+    GenerationRequest,
+    Listener,
+    ShuttingDown,
+)
+from penstock_router.scheduler import Outcome, Scheduler, Sequence, StepPlan
+from penstock_router.shard_client import ShardFailure, ShardGroup
+
+PLANS_AHEAD = 2  # commands under way: one runs, one waits on the device
+WATCH_SECONDS = 0.5
+
+
+class Engine:
+    """Runs requests to their end. All methods belong to the event loop's thread."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        shards: ShardGroup,
+        limits: Limits,
+        metrics: Metrics,
+        step_timeout: float,
+    ) -> None:
+        self.limits = limits
+        self._scheduler = scheduler
+        self._shards = shards
+        self._metrics = metrics
+        # A step that takes ten times the longest one at start has not merely been slow.
+        self._step_timeout = max(step_timeout, 10 * limits.prefill_seconds)
+        self._loop = asyncio.get_running_loop()
+        self._under_way: deque[StepPlan] = deque()
+        self._preemptions = 0
+        self._progress_at = self._loop.time()
+        self._pump_due = False
+        self._prompts = PromptLogprobs()
+        self._draining = False
+        self._failure: GenerationFailed | None = None
+        self.failed: asyncio.Future[None] = self._loop.create_future()
+        self._quiet = asyncio.Event()
+        shards.on_result = self._on_result
+        shards.on_failure = self._on_failure
+
+    def start(self) -> None:
+        """Open the streams to the shards."""
+        self._shards.start()
+        self._watch()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the shards live and make progress."""
+        return self._failure is None
+
+    @property
+    def draining(self) -> bool:
+        """Whether new requests are turned away because the server is about to end."""
+        return self._draining
+
+    def submit(self, request: GenerationRequest, listener: Listener) -> int:
+        """Queue a request; its number is for `cancel`.
+
+        Raises ShuttingDown while draining and GenerationFailed when the shards are gone.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if self._draining:
+            raise ShuttingDown("The server is shutting down")
+        sequence = self._scheduler.submit(request, self._loop.time(), listener)
+        self._metrics.on_submit(len(request.prompt), request.max_new_tokens)
+        self._pump_soon()
+        return sequence.id
+
+    def cancel(self, request_id: int) -> None:
+        """End a request without a word to its listener. Its blocks are free for the next plan."""
+        if sequence := self._scheduler.cancel(request_id):
+            sequence.listener = None
+            self._prompts.forget(sequence)
+            self._pump_soon()
+
+    async def drain(self, timeout: float) -> bool:
+        """Turn new requests away and let the others end; False if `timeout` ended some of them."""
+        self._draining = True
+        self._quiet.clear()
+        self._pump_soon()
+        try:
+            await asyncio.wait_for(self._quiet.wait(), timeout)
+            return True
+        except TimeoutError:
+            self._failure = GenerationFailed("The server has shut down")
+            self._end_all(ShuttingDown(f"The server shut down; it waited {timeout:g} s"))
+            return False
+
+    # -- plans out -------------------------------------------------------------------------------
+
+    def _pump_soon(self) -> None:
+        """Plan when this turn of the loop is over, so that a burst of requests makes one plan."""
+        if not self._pump_due:
+            self._pump_due = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_due = False
+        if self._failure is not None:
+            return
+        while len(self._under_way) < PLANS_AHEAD:
+            now = self._loop.time()
+            plan = self._scheduler.plan(now)
+            if plan is None:
+                break
+            if not self._under_way:
+                self._progress_at = now
+            self._shards.send(wire.command(plan))
+            self._under_way.append(plan)
+            self._note(plan, now)
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._draining and self._scheduler.idle:
+            self._quiet.set()
+
+    def _note(self, plan: StepPlan, now: float) -> None:
+        for seat in plan.admit:
+            sequence = seat.sequence
+            if sequence.wants_prompt_logprobs:
+                self._prompts.expect(sequence)
+            if sequence.admitted_at == now:
+                wait = now - sequence.arrival
+                self._metrics.on_admit(wait, sequence.cached_tokens, len(sequence.request.prompt))
+        self._prompts.note(plan)
+        self._show_load()
+
+    def _show_load(self) -> None:
+        scheduler, metrics = self._scheduler, self._metrics
+        blocks = scheduler.blocks
+        if scheduler.preemptions > self._preemptions:
+            metrics.on_preemption(scheduler.preemptions - self._preemptions)
+            self._preemptions = scheduler.preemptions
+        metrics.on_queue(scheduler.waiting)
+        metrics.on_running(scheduler.running, scheduler.running_tokens)
+        metrics.on_blocks(blocks.used, blocks.cache.evictable, blocks.total)
+
+    # -- results in ------------------------------------------------------------------------------
+
+    def _on_result(self, result: StepResult) -> None:
+        if self._failure is not None:
+            return
+        now = self._progress_at = self._loop.time()
+        seconds = result.device_ns * 1e-9
+        try:
+            outcomes = self._scheduler.commit(result.step, result.token, seconds)
+        except ValueError as error:
+            return self._on_failure(ShardFailure(f"shard 0: {error}"))
+        plan = self._under_way[0]
+        if result.step == plan.last_step:
+            self._under_way.popleft()
+        self._metrics.on_step(len(plan.chunks), plan.prefill_tokens, len(plan.decode), seconds)
+        self._prompts.take(result)
+        self._pump()
+        self._deliver(outcomes, result, now)
+        if self._scheduler.idle:
+            self._show_load()
+        self._settle()
+
+    def _deliver(self, outcomes: list[Outcome], result: StepResult, now: float) -> None:
+        logprobs = result.logprob
+        tops = {top.row: list(zip(top.token, top.logprob, strict=True)) for top in result.top}
+        for outcome in outcomes:
+            sequence = outcome.sequence
+            listener = sequence.listener
+            if listener is None:
+                continue
+            if sequence.first_token_at is None:
+                self._on_first_token(sequence, listener, now)
+            row = outcome.row
+            stop = listener.token(
+                outcome.token, logprobs[row] if logprobs else math.nan, tops.get(row, ())
+            )
+            reason = outcome.finish
+            if stop and reason is not FinishReason.EOS:
+                if reason is None:
+                    self._scheduler.finish(sequence)
+                reason = FinishReason.STOP
+            if reason is not None:
+                self._finish(sequence, listener, reason, now)
+
+    def _on_first_token(self, sequence: Sequence, listener: Listener, now: float) -> None:
+        sequence.first_token_at = now
+        self._metrics.on_first_token(now - sequence.arrival)
+        if (logprobs := self._prompts.forget(sequence)) is not None:
+            listener.prompt(logprobs)
+
+    def _finish(
+        self, sequence: Sequence, listener: Listener, reason: FinishReason, now: float
+    ) -> None:
+        assert sequence.admitted_at is not None and sequence.first_token_at is not None
+        sequence.listener = None
+        self._metrics.on_finish(sequence.generated, now - sequence.admitted_at)
+        listener.finish(
+            Finish(
+                reason=reason,
+                generated_tokens=sequence.generated,
+                cached_tokens=sequence.cached_tokens,
+                queue_seconds=sequence.admitted_at - sequence.arrival,
+                first_token_seconds=sequence.first_token_at - sequence.arrival,
+                total_seconds=now - sequence.arrival,
+            )
+        )
+
+    # -- failure -------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Look for a step that is overdue: a hung rank never reports anything."""
+        if self._failure is not None:
+            return
+        overdue = self._loop.time() - self._progress_at
+        if self._under_way and overdue > self._step_timeout:
+            step = self._under_way[0].step
+            self._on_failure(ShardFailure(f"no result of step {step} for {overdue:.0f} s"))
+        else:
+            self._loop.call_later(WATCH_SECONDS, self._watch)
+
+    def _on_failure(self, failure: ShardFailure) -> None:
+        if self._failure is not None:
+            return
+        self._failure = GenerationFailed(str(failure))
+        self._metrics.on_step_failure()
+        self._end_all(self._failure)
+        if not self.failed.done():
+            self.failed.set_exception(failure)
+
+    def _end_all(self, error: EngineError) -> None:
+        for sequence in self._scheduler.end_all():
+            listener, sequence.listener = sequence.listener, None
+            if listener is not None:
+                listener.fail(error)
+
+
+class PromptLogprobs:
+    """Collects the log-probabilities of prompts, which arrive chunk by chunk."""
+
+    def __init__(self) -> None:
+        self._collected: dict[int, list[float | None]] = {}  # by sequence id
+        self._steps: dict[int, dict[int, int]] = {}  # step -> slot -> sequence id
+
+    def expect(self, sequence: Sequence) -> None:
+        """Start over with a sequence that was just admitted."""
+        self._collected[sequence.id] = [None] * len(sequence.request.prompt)
+
+    def note(self, plan: StepPlan) -> None:
+        """Remember whose chunks a step computes."""
+        asking = {
+            seat.slot: seat.sequence.id
+            for seat, _ in plan.chunks
+            if seat.slot is not None and seat.sequence.id in self._collected
+        }
+        if asking:
+            self._steps[plan.step] = asking
+
+    def take(self, result: StepResult) -> None:
+        """Take in what a step brought."""
+        asking = self._steps.pop(result.step, {})
+        for part in result.prompt:
+            if (logprobs := self._collected.get(asking.get(part.slot, 0))) is not None:
+                first = part.start + 1
+                values = part.logprob[: len(logprobs) - first]
+                logprobs[first : first + len(values)] = values
+
+    def forget(self, sequence: Sequence) -> list[float | None] | None:
+        """What was collected for a sequence; None if it did not ask."""
+        return self._collected.pop(sequence.id, None)

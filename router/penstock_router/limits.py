@@ -1,0 +1,101 @@
+"""The server's limits: what the operator asked for, completed from model and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penstock_proto.shard_pb2 import InfoResponse, WarmupRequest, WarmupResponse
+from penstock_router.config import RouterConfig
+
+
+class LimitError(ValueError):
+    """The operator's limits contradict each other, the model or the memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the server takes, in tokens unless said otherwise."""
+
+    max_input_tokens: int
+    max_total_tokens: int
+    max_batch_prefill_tokens: int
+    max_batch_total_tokens: int
+    max_batch_size: int  # sequences
+    block_size: int
+    num_blocks: int  # scratch block included
+    vocab_size: int
+    max_position_embeddings: int
+    device: str
+    device_name: str
+    dtype: str
+    world_size: int
+    prefill_seconds: float  # one full prefill step, as measured at start
+
+
+def warmup_request(config: RouterConfig, infos: Sequence[InfoResponse]) -> WarmupRequest:
+    """The largest step that the limits allow.
+
+    Defaults: on CUDA a prefill step of 4096 tokens (TGI's default; 90 ms at 8B on an H100) and 256
+    sequences; on a CPU 1024 tokens and 64 sequences, because there a step takes seconds otherwise.
+    """
+    positions = min(info.max_position_embeddings for info in infos)
+    cuda = infos[0].device == "cuda"
+    total = config.max_total_tokens or positions
+    if total > positions:
+        raise LimitError(
+            f"`max-total-tokens` must be at most the model's max_position_embeddings, {positions}. "
+            f"Given: {total}"
+        )
+    prefill = config.max_batch_prefill_tokens or min(4096 if cuda else 1024, total)
+    slots = config.max_batch_size or min(
+        256 if cuda else 64, config.max_concurrent_requests * config.max_best_of
+    )
+    return WarmupRequest(
+        max_prefill_tokens=prefill,
+        max_slots=slots,
+        max_sequence_length=total,
+        max_batch_total_tokens=config.max_batch_total_tokens or 0,
+        max_top_n=max(config.max_top_n_tokens, 1),
+    )
+
+
+def derive(
+    config: RouterConfig,
+    infos: Sequence[InfoResponse],
+    request: WarmupRequest,
+    warmups: Sequence[WarmupResponse],
+) -> Limits:
+    """The limits, now that it is known how many KV blocks there are."""
+    if len({warmup.num_blocks for warmup in warmups}) != 1:
+        raise LimitError("the shards disagree about the number of KV blocks")
+    num_blocks, block_size = warmups[0].num_blocks, infos[0].block_size
+    capacity = (num_blocks - 1) * block_size
+    total = min(request.max_sequence_length, capacity)
+    if config.max_total_tokens and config.max_total_tokens > capacity:
+        raise LimitError(
+            f"`max-total-tokens` must be at most the {capacity} tokens that the KV cache holds. "
+            f"Given: {config.max_total_tokens}"
+        )
+    longest_input = config.max_input_tokens or total - 1
+    if not 0 < longest_input < total:
+        raise LimitError(
+            f"`max-input-tokens` must be between 1 and `max-total-tokens` - 1, {total - 1}. "
+            f"Given: {longest_input}"
+        )
+    return Limits(
+        max_input_tokens=longest_input,
+        max_total_tokens=total,
+        max_batch_prefill_tokens=request.max_prefill_tokens,
+        max_batch_total_tokens=capacity,
+        max_batch_size=request.max_slots,
+        block_size=block_size,
+        num_blocks=num_blocks,
+        vocab_size=infos[0].vocab_size,
+        max_position_embeddings=min(info.max_position_embeddings for info in infos),
+        device=infos[0].device,
+        device_name=infos[0].device_name,
+        dtype=infos[0].dtype,
+        world_size=len(infos),
+        prefill_seconds=max(warmup.prefill_seconds for warmup in warmups),
+    )

@@ -1,0 +1,65 @@
+"""Plans as the shards understand them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from penstock_proto.shard_pb2 import Admission, StepCommand
+from penstock_proto.shard_pb2 import Sampling as WireSampling
+from penstock_router.request import Sampling
+from penstock_router.scheduler import Seat, StepPlan
+
+
+def command(plan: StepPlan) -> StepCommand:
+    """The command that carries a plan to every shard.
+
+    To be made before the next plan: it reads the seats as they were when the plan was made.
+    """
+    message = StepCommand(
+        step=plan.step,
+        repeat=plan.repeat,
+        release=plan.release,
+        admit=[_admission(seat) for seat in plan.admit],
+        decode_changed=plan.decode_changed,
+    )
+    if plan.grants:
+        slots, blocks = zip(*plan.grants, strict=True)
+        message.grant_slot.extend(slots)
+        message.grant_block.extend(blocks)
+    for seat, length in plan.chunks:
+        message.chunk_slot.append(seat.slot)
+        message.chunk_length.append(length)
+    if plan.decode_changed:
+        message.decode.extend(seat.slot for seat in plan.decode)
+    return message
+
+
+def _admission(seat: Seat) -> Admission:
+    sequence = seat.sequence
+    return Admission(
+        slot=seat.slot,
+        tokens=bytes(sequence.tokens),
+        generated=sequence.generated,
+        cached=seat.cached,
+        blocks=np.asarray(seat.blocks, dtype="<i4").tobytes(),
+        sampling=_sampling(sequence.request.sampling),
+        prompt_logprobs=sequence.wants_prompt_logprobs,
+    )
+
+
+def _sampling(sampling: Sampling) -> WireSampling:
+    return WireSampling(
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        typical_p=sampling.typical_p,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        presence_penalty=sampling.presence_penalty,
+        seed=sampling.seed,
+        bias_token=[token for token, _ in sampling.logit_bias],
+        bias=[bias for _, bias in sampling.logit_bias],
+        logprobs=sampling.logprobs,
+        top_n=sampling.top_n,
+    )
