@@ -1,0 +1,179 @@
+"""The engine against shards that check every command and every cached block."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from penstock_router.request import (
+    Finish,
+    FinishReason,
+    GenerationFailed,
+    GenerationRequest,
+    Sampling,
+    ShuttingDown,
+)
+from support.fake_shard import FakeModelConfig, Fault, expected_tokens
+
+TINY = FakeModelConfig(num_blocks=16, block_size=4, vocab_size=500)
+
+
+def prompts(count: int, longest: int, seed: int) -> list[tuple[int, ...]]:
+    """Prompts that share prefixes, because they start alike."""
+    rng = random.Random(seed)
+    stem = [rng.randrange(500) for _ in range(longest)]
+    return [
+        (*stem[: rng.randrange(longest // 2)], *(rng.randrange(500) for _ in range(3)))
+        for _ in range(count)
+    ]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("model", [None, TINY], ids=["roomy", "tiny pool"])
+async def test_every_request_gets_its_own_tokens(engine_rig, recorder, ranks, model):
+    async with engine_rig(ranks=ranks, model=model) as rig:
+        pairs = []
+        for prompt in prompts(40, 30, seed=ranks):
+            listener = recorder()
+            rig.engine.submit(GenerationRequest(prompt, max_new_tokens=20), listener)
+            pairs.append((prompt, listener))
+            if len(pairs) % 7 == 0:
+                await asyncio.sleep(0.005)
+        for prompt, listener in pairs:
+            end = await listener.wait()
+            assert isinstance(end, Finish) and end.reason is FinishReason.LENGTH
+            assert listener.tokens == expected_tokens(prompt, 20, rig.model)
+        assert rig.scheduler.idle and rig.scheduler.blocks.used == 0
+        rig.scheduler.check_integrity()
+        if model is TINY:
+            assert rig.scheduler.preemptions > 0
+
+
+async def test_eos_ends_a_sequence_unless_it_is_to_be_ignored(engine_rig, recorder):
+    model = FakeModelConfig(num_blocks=64, block_size=4, vocab_size=500, eos_token=7, eos_every=9)
+    async with engine_rig(model=model) as rig:
+        stopping, going_on = recorder(), recorder()
+        prompt = (1, 2, 3)
+        expected = expected_tokens(prompt, 100, model)
+        assert expected[-1] == 7
+        rig.engine.submit(GenerationRequest(prompt, 100), stopping)
+        rig.engine.submit(GenerationRequest(prompt, 100, ignore_eos=True), going_on)
+        assert (await stopping.wait()).reason is FinishReason.EOS
+        assert stopping.tokens == expected
+        assert (await going_on.wait()).reason is FinishReason.LENGTH
+        assert len(going_on.tokens) == 100 and going_on.tokens[: len(expected)] == expected
+
+
+async def test_a_listener_ends_its_sequence(engine_rig, recorder):
+    async with engine_rig() as rig:
+        listener = recorder(stop_after=3)
+        rig.engine.submit(GenerationRequest((5, 6), 50), listener)
+        end = await listener.wait()
+        assert end.reason is FinishReason.STOP and end.generated_tokens == 3
+        await asyncio.sleep(0.05)
+        assert len(listener.tokens) == 3
+        assert rig.scheduler.blocks.used == 0
+
+
+async def test_cancel_is_silent_idempotent_and_frees_the_blocks(engine_rig, recorder):
+    async with engine_rig(step_seconds=0.002) as rig:
+        gone, stays = recorder(), recorder()
+        number = rig.engine.submit(GenerationRequest((1, 2, 3), 200), gone)
+        rig.engine.submit(GenerationRequest((9, 8, 7), 40), stays)
+        while len(gone.tokens) < 5:
+            await asyncio.sleep(0.002)
+        rig.engine.cancel(number)
+        heard = len(gone.tokens)
+        rig.engine.cancel(number)
+        await stays.wait()
+        assert stays.tokens == expected_tokens((9, 8, 7), 40, rig.model)
+        assert len(gone.tokens) == heard and gone.end is None
+        assert rig.scheduler.blocks.used == 0
+        rig.engine.cancel(number)
+
+
+async def test_prompt_logprobs_cover_the_prompt_whatever_its_chunks(engine_rig, recorder):
+    async with engine_rig(max_batch_prefill_tokens=5) as rig:
+        warm, asking = recorder(), recorder()
+        prompt = tuple(range(20, 43))
+        rig.engine.submit(GenerationRequest(prompt, 2), warm)
+        await warm.wait()
+        sampling = Sampling(logprobs=True, top_n=2)
+        rig.engine.submit(
+            GenerationRequest(prompt, 3, sampling=sampling, prompt_logprobs=True), asking
+        )
+        end = await asking.wait()
+        assert end.cached_tokens == 0
+        assert len(asking.prompt_logprobs) == len(prompt) and asking.prompt_logprobs[0] is None
+        assert all(value < 0 for value in asking.prompt_logprobs[1:])
+        assert len(asking.logprobs) == 3 and all(len(top) == 2 for top in asking.tops)
+
+
+async def test_cached_tokens_are_reported(engine_rig, recorder):
+    async with engine_rig() as rig:
+        first, again = recorder(), recorder()
+        prompt = tuple(range(30))
+        rig.engine.submit(GenerationRequest(prompt, 4), first)
+        assert (await first.wait()).cached_tokens == 0
+        rig.engine.submit(GenerationRequest(prompt, 4), again)
+        assert (await again.wait()).cached_tokens == 28
+        assert first.tokens == again.tokens
+
+
+@pytest.mark.parametrize("kind", ["internal", "out_of_memory", "close"])
+@pytest.mark.parametrize("step", range(1, 9))
+async def test_a_failing_step_ends_every_request_with_an_error(engine_rig, recorder, kind, step):
+    rank = step % 2
+    fault = Fault(kind, step)
+    async with engine_rig(ranks=2, fault=fault, faulty_rank=rank, grant_seconds=0) as rig:
+        listeners = [recorder() for _ in range(12)]
+        for prompt, listener in zip(prompts(12, 30, seed=3), listeners, strict=True):
+            rig.engine.submit(GenerationRequest(prompt, 30), listener)
+        for listener in listeners:
+            end = await listener.wait()
+            assert isinstance(end, GenerationFailed)
+            assert f"shard {rank}" in str(end)
+        assert rig.engine.failed.done() and not rig.engine.healthy
+        with pytest.raises(GenerationFailed):
+            rig.engine.submit(GenerationRequest((1,), 1), recorder())
+        rig.scheduler.check_integrity()
+        assert rig.scheduler.blocks.used == 0
+
+
+async def test_a_hung_step_is_noticed(engine_rig, recorder):
+    async with engine_rig(fault=Fault("hang", 3), step_timeout=0.3) as rig:
+        listener = recorder()
+        rig.engine.submit(GenerationRequest((1, 2), 30), listener)
+        end = await listener.wait()
+        assert isinstance(end, GenerationFailed) and "no result of step" in str(end)
+
+
+async def test_an_idle_engine_is_not_taken_for_a_hung_one(engine_rig, recorder):
+    async with engine_rig(step_timeout=0.2) as rig:
+        await asyncio.sleep(1.2)
+        listener = recorder()
+        rig.engine.submit(GenerationRequest((1, 2), 5), listener)
+        assert isinstance(await listener.wait(), Finish)
+        assert rig.engine.healthy
+
+
+async def test_drain_lets_requests_end_and_takes_no_more(engine_rig, recorder):
+    async with engine_rig(step_seconds=0.001) as rig:
+        listener = recorder()
+        rig.engine.submit(GenerationRequest((1, 2), 40), listener)
+        drained = asyncio.create_task(rig.engine.drain(30))
+        await asyncio.sleep(0)
+        with pytest.raises(ShuttingDown):
+            rig.engine.submit(GenerationRequest((1,), 1), recorder())
+        assert await drained
+        assert len(listener.tokens) == 40 and isinstance(listener.end, Finish)
+
+
+async def test_drain_gives_up_after_its_time(engine_rig, recorder):
+    async with engine_rig(step_seconds=0.01) as rig:
+        listener = recorder()
+        rig.engine.submit(GenerationRequest((1, 2), 200), listener)
+        assert not await rig.engine.drain(0.1)
+        assert isinstance(listener.end, ShuttingDown)
