@@ -1,0 +1,44 @@
+"""Log lines: one JSON object each, on standard error."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+_LEVELS = {"WARNING": "WARN", "CRITICAL": "ERROR"}
+
+
+class JsonFormatter(logging.Formatter):
+    """`{"timestamp", "level", "target", "message", ...}`; further fields come as `fields`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": _LEVELS.get(record.levelname, record.levelname),
+            "target": record.name,
+            "message": record.getMessage(),
+        }
+        line.update(getattr(record, "fields", {}))
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str).decode()
+
+
+def setup(level: str = "INFO") -> None:
+    """Send every logger's lines to standard error as JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+
+
+def log(
+    logger: logging.Logger, message: str, /, *, level: int = logging.INFO, **fields: Any
+) -> None:
+    """Write a line with fields."""
+    logger.log(level, message, extra={"fields": fields})
