@@ -1,0 +1,225 @@
+"""One client process of the load generator: a plan in on stdin, measurements out on stdout.
+
+stdin   one line of JSON (`Plan`), later one line: the time.monotonic() at which to start
+stdout  "ready", and at the end one line of JSON (`report`)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+import uvloop
+from benchmarks.cases import Case, Lengths, Prompt, draw_prompts
+from benchmarks.stream_client import Connection, Exchange, connect, http_request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What all workers do together; worker `index` of `workers` does its share of it."""
+
+    host: str
+    port: int
+    endpoint: str  # "completions", "generate_stream"
+    model: str
+    api_key: str | None
+    case: Case
+    seed: int
+    token_range: tuple[int, int]
+    rate: float | None  # requests a second; None: closed loop
+    max_seconds: float
+    index: int
+    workers: int
+
+    def to_json(self) -> bytes:
+        """One line; lengths in their notation."""
+        values = dataclasses.asdict(self)
+        values["case"] |= {"prompt": str(self.case.prompt), "output": str(self.case.output)}
+        return orjson.dumps(values) + b"\n"
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Plan:
+        """The inverse of `to_json`."""
+        values = orjson.loads(line)
+        case = values["case"]
+        case |= {name: Lengths.parse(case[name]) for name in ("prompt", "output")}
+        low, high = values["token_range"]
+        return cls(**values | {"case": Case(**case), "token_range": (low, high)})
+
+
+def completions_body(model: str, prompt: Prompt) -> bytes:
+    """A streaming /v1/completions request with token ids, greedy, of exactly `output` tokens."""
+    return orjson.dumps(
+        {
+            "model": model,
+            "prompt": prompt.tokens,
+            "max_tokens": prompt.output,
+            "temperature": 0,
+            "ignore_eos": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+    )
+
+
+def generate_body(prompt: Prompt) -> bytes:
+    """A /generate_stream request: TGI takes text only, so the ids become words, one or more tokens
+    each; the answer's details say how many tokens it generated."""
+    words = " ".join(f"w{token}" for token in prompt.tokens)
+    parameters = {"max_new_tokens": prompt.output, "ignore_eos": True, "details": True}
+    return orjson.dumps({"inputs": words, "parameters": parameters})
+
+
+class Worker:
+    """Runs its share of the requests and keeps every exchange."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        prompts = draw_prompts(plan.case, plan.seed, plan.token_range)
+        self.requests = [self._request(p) for p in prompts[plan.index :: plan.workers]]
+        self.exchanges: list[Exchange] = []
+        self.idle: list[Connection] = []
+
+    def _request(self, prompt: Prompt) -> bytes:
+        plan = self.plan
+        headers = {"Authorization": f"Bearer {plan.api_key}"} if plan.api_key else {}
+        if plan.endpoint == "completions":
+            body, path = completions_body(plan.model, prompt), "/v1/completions"
+        else:
+            body, path = generate_body(prompt), "/generate_stream"
+        return http_request(plan.host, path, body, headers)
+
+    async def run(self, start: float) -> None:
+        """Returns when all requests have ended or `max_seconds` are over."""
+        await asyncio.sleep(start - time.monotonic())
+        loops = self._open_loop(start) if self.plan.rate else self._closed_loop()
+        tasks = [asyncio.ensure_future(each) for each in loops]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=self.plan.max_seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _closed_loop(self) -> list[Any]:
+        queue = deque(self.requests)
+
+        async def stream() -> None:
+            while queue:
+                await self._send(queue.popleft(), time.monotonic())
+
+        streams = len(range(self.plan.index, self.plan.case.streams, self.plan.workers))
+        return [stream() for _ in range(streams)]
+
+    def _open_loop(self, start: float) -> list[Any]:
+        """Poisson arrivals. A request's clock starts when it was due, not when it got its turn."""
+        plan = self.plan
+        assert plan.rate is not None
+        gaps = np.random.default_rng([plan.seed, 1]).exponential(1 / plan.rate, plan.case.requests)
+        due_times = start + np.cumsum(gaps)[plan.index :: plan.workers]
+
+        async def arrival(request: bytes, due: float) -> None:
+            await asyncio.sleep(due - time.monotonic())
+            await self._send(request, due)
+
+        return [
+            arrival(request, float(due))
+            for request, due in zip(self.requests, due_times, strict=True)
+        ]
+
+    async def _send(self, request: bytes, started: float) -> None:
+        exchange = Exchange(started)
+        self.exchanges.append(exchange)
+        connection = None
+        try:
+            while self.idle and (connection is None or connection.closed):
+                connection = self.idle.pop()
+            if connection is None or connection.closed:
+                connection = await connect(self.plan.host, self.plan.port)
+            await connection.exchange(request, exchange)
+        except OSError as error:
+            exchange.failure = str(error)
+        except asyncio.CancelledError:
+            exchange.failure = "cut"
+            raise
+        finally:
+            if connection is not None and not connection.closed:
+                if exchange.failure is None:
+                    self.idle.append(connection)
+                else:
+                    connection.close()
+
+
+def measure(exchange: Exchange) -> dict[str, Any]:
+    """What one exchange says: times in seconds, gaps in integer microseconds."""
+    times: list[float] = []
+    usage: dict[str, Any] = {}
+    failure = exchange.failure
+    if exchange.status != 200:
+        failure = failure or f"HTTP {exchange.status}: {exchange.body()[:200].decode(errors='replace')}"
+    else:
+        for when, data in exchange.events():
+            if b'"error":' in data and (error := orjson.loads(data).get("error")):
+                failure = f"error event: {error}"
+            elif b'"usage":{' in data or b'"details":{' in data:
+                usage = read_usage(orjson.loads(data), times, when)
+            elif data != b"[DONE]":
+                times.append(when)
+    gaps = np.diff(times) * 1e6 if len(times) > 1 else np.zeros(0)
+    return {
+        "started": exchange.started,
+        "first": times[0] if times else None,
+        "last": times[-1] if times else None,
+        "tokens": usage.get("completion_tokens", len(times)),
+        "prompt_tokens": usage.get("prompt_tokens"),
+        "cached_tokens": (usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
+        "failure": failure,
+        "gaps_us": [int(gap) for gap in gaps],
+    }
+
+
+def read_usage(event: dict[str, Any], times: list[float], when: float) -> dict[str, Any]:
+    """The token counts of a closing event; if it carries the last token too, its time counts."""
+    if details := event.get("details"):
+        times.append(when)
+        return {
+            "completion_tokens": details["generated_tokens"],
+            "prompt_tokens": details.get("input_length"),
+        }
+    if event.get("choices"):
+        times.append(when)
+    usage: dict[str, Any] = event["usage"]
+    return usage
+
+
+def report(worker: Worker, cpu_seconds: float, wall_seconds: float) -> dict[str, Any]:
+    """All measurements of this process, and how busy it was."""
+    return {
+        "requests": [measure(exchange) for exchange in worker.exchanges],
+        "cpu_seconds": cpu_seconds,
+        "wall_seconds": wall_seconds,
+    }
+
+
+def main() -> None:
+    """The process: read the plan, wait for the start, run, report."""
+    worker = Worker(Plan.from_json(sys.stdin.buffer.readline()))
+    print("ready", flush=True)
+    start = float(sys.stdin.readline())
+    cpu, wall = time.process_time(), time.monotonic()
+    uvloop.run(worker.run(start))
+    cpu, wall = time.process_time() - cpu, time.monotonic() - max(wall, start)
+    sys.stdout.buffer.write(orjson.dumps(report(worker, cpu, wall)) + b"\n")
+    sys.stdout.flush()
+    os._exit(0)  # thousands of exchanges need no tidying
+
+
+if __name__ == "__main__":
+    main()
