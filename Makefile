@@ -1,0 +1,52 @@
+# Needs Python >= 3.11, make and a shell; everything else goes into .venv.
+#   make serve [ARGS="--model-id /path --num-shard 2"]
+#   make test
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+INPUTS := pyproject.toml constraints.txt
+STUBS := proto/penstock_proto
+
+.PHONY: serve test lint proto readme clean
+
+serve: $(VENV)/.serve
+	@exec $(BIN)/launcher $(ARGS)
+
+test: lint
+	$(BIN)/python -m pytest -q $(ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# the stubs and the README's table of options are generated and committed; tests hold them to this
+proto: $(VENV)/.test
+	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto --pyi_out=proto \
+	  --grpc_python_out=proto $(STUBS)/shard.proto
+
+readme: $(VENV)/.test
+	$(BIN)/python scripts/readme_options.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; \
+	  sys.exit(v < (3, 11) and f"Penstock needs Python 3.11 or newer, but $(PYTHON) is {v[0]}.{v[1]}: \
+	make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)")'
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.serve: $(VENV)/bin/python $(INPUTS)
+	@echo "installing Penstock and what it needs (PyTorch among it: some minutes the first time)"
+	@$(PIP) install -c constraints.txt -e ".[shard]"
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.serve
+	@echo "installing what the tests need"
+	@$(PIP) install -c constraints.txt -e ".[shard,dev]"
+	@touch $@

@@ -1,0 +1,37 @@
+"""`launcher`, `penstock`, `text-generation-launcher`, `python -m penstock_launcher`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from penstock_launcher.command_line import parse
+from penstock_launcher.configs import SECRETS
+from penstock_launcher.environment import report
+from penstock_launcher.errors import LauncherError
+from penstock_launcher.launch import given, serve
+from penstock_launcher.logs import Log
+
+
+def main() -> int:
+    """The exit code: 0 after a signal and a clean end, 1 after a failure, 2 for a bad option."""
+    environ = dict(os.environ)
+    options, notices = parse(sys.argv[1:], environ)
+    secrets = [options.api_key or "", *(environ.get(name, "") for name in SECRETS)]
+    log = Log(as_json=options.json_output, secrets=tuple(secrets))
+    for notice in notices:
+        log.warning(notice)
+    if options.env:
+        log.info("runtime environment", **report())
+    log.info("options", **given(options))
+    try:
+        return serve(options, environ, log)
+    except LauncherError as error:
+        log.error(str(error))
+        return 1
+    finally:
+        log.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""Fetches a model from the hub into its cache; the launcher runs this as a child of its own.
+
+So a signal ends a download at once, and the hub's token is known to no other process. Reads
+`HubModel` as JSON on standard input; says the folder and commit when it is ready.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import huggingface_hub as hub
+from huggingface_hub import constants, errors
+from tqdm import tqdm
+
+from penstock_launcher.errors import LauncherError
+from penstock_launcher.model import HubModel, weights_problem
+
+KEPT = (".json", ".safetensors", ".jinja")  # in the top folder of the repository
+REPORT_EVERY = 0.5  # seconds between progress records
+
+
+def fetch(wanted: HubModel) -> tuple[Path, str]:
+    """Folder and commit. Raises LauncherError when the hub or the repository does not let us."""
+    try:
+        if constants.HF_HUB_OFFLINE:
+            folder = _snapshot(wanted, wanted.revision)
+        else:
+            info = hub.HfApi(token=wanted.token or False).model_info(
+                wanted.model_id, revision=wanted.revision, files_metadata=True
+            )
+            sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+            files = choose_files(list(sizes), wanted)
+            meter = Meter(sum(sizes[name] for name in files))
+            folder = _snapshot(wanted, info.sha, files, meter.bar_class())
+            meter.finish()
+    except (errors.HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
+        raise LauncherError(_explain(error, wanted)) from error
+    return folder, folder.name
+
+
+def choose_files(names: list[str], wanted: HubModel) -> list[str]:
+    """What is needed of a repository's files: nothing pickled, no code, no second copy."""
+    top = [name for name in names if "/" not in name]
+    if wanted.with_weights and (problem := weights_problem(top, wanted.model_id)):
+        raise LauncherError(problem)
+    chosen = [name for name in top if name.endswith(KEPT)]
+    weights = [name for name in chosen if name.endswith(".safetensors")]
+    if not wanted.with_weights:
+        return [name for name in chosen if name not in weights]
+    # some repositories hold the weights twice, for Mistral's own loader too
+    second_copy = [name for name in weights if name.startswith("consolidated")]
+    if len(second_copy) < len(weights):
+        chosen = [name for name in chosen if name not in second_copy]
+    return chosen
+
+
+def _snapshot(
+    wanted: HubModel,
+    revision: str | None,
+    files: list[str] | None = None,
+    bar: type[Any] | None = None,
+) -> Path:
+    return Path(
+        hub.snapshot_download(
+            wanted.model_id,
+            revision=revision,
+            cache_dir=wanted.cache,
+            token=wanted.token or False,
+            allow_patterns=files,
+            tqdm_class=bar,
+        )
+    )
+
+
+def _explain(error: Exception, wanted: HubModel) -> str:
+    name = wanted.model_id + (f" at {wanted.revision}" if wanted.revision else "")
+    if isinstance(error, errors.GatedRepoError):
+        return f"access to {name} is restricted: accept its terms on the hub and set HF_TOKEN"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{wanted.model_id} has no revision {wanted.revision!r}"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"the hub knows no model {name}, or it is private and HF_TOKEN is not set"
+    if isinstance(error, errors.LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE:
+        return f"{name} is not complete in the cache, and HF_HUB_OFFLINE forbids to fetch it"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{name} could not be stored: {error.strerror} ({error.filename})"
+    reason = str(error).strip().splitlines()
+    return (
+        f"{name} could not be fetched from {constants.ENDPOINT}: {reason[0] if reason else error!r}"
+    )
+
+
+class Meter:
+    """Bytes done so far, as progress records. The hub's threads call it through their bars."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = 0.0
+        self._reported = 0.0
+
+    def reached(self, done: float, *, at_once: bool = False) -> None:
+        self._done = max(self._done, min(done, self._total))
+        if at_once or time.monotonic() - self._reported >= REPORT_EVERY:
+            self._reported = time.monotonic()
+            progress = {"what": "download", "done": self._done, "total": self._total, "unit": "B"}
+            say("INFO", "downloading", progress=progress)
+
+    def finish(self) -> None:
+        """What was in the cache already counts too."""
+        self.reached(self._total, at_once=True)
+
+    def bar_class(self) -> type[Any]:
+        """A tqdm that tells this meter instead of drawing; the hub makes one for its bytes."""
+        meter = self
+
+        class Bar(tqdm):  # type: ignore[misc]
+            def __init__(self, *args: Any, **settings: Any) -> None:
+                self._counts_bytes = settings.get("unit") == "B"
+                super().__init__(*args, **settings | {"file": io.StringIO(), "disable": False})
+
+            def display(self, *_args: Any, **_settings: Any) -> None:
+                if self._counts_bytes:
+                    meter.reached(self.n)
+
+        return Bar
+
+
+def say(level: str, message: str, **fields: object) -> None:
+    """One log record, as the launcher's children write them."""
+    record = {"level": level, "target": "penstock_launcher.download", "message": message, **fields}
+    print(json.dumps(record), file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    wanted = HubModel(**json.load(sys.stdin))
+    try:
+        folder, sha = fetch(wanted)
+    except LauncherError as error:
+        say("ERROR", str(error))
+        return 1
+    with open(int(os.environ["PENSTOCK_READY_FD"]), "w") as ready:
+        print(json.dumps({"path": str(folder), "sha": sha}), file=ready)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""What values an option takes: how text becomes a value, and the rule that it must follow."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """`parse` raises ValueError for text that breaks `rule`; the caller names option and value."""
+
+    metavar: str
+    rule: str  # completes "must be …"
+    parse: Callable[[str], object]
+    takes_value: bool = True  # False: naming the option on the command line means true
+    repeated: bool = False
+
+
+def integer(low: int, high: int) -> Kind:
+    """A whole number, both ends allowed."""
+
+    def parse(text: str) -> int:
+        if not text.removeprefix("-").isascii() or not text.removeprefix("-").isdigit():
+            raise ValueError  # int() would take "1_000" and " 7 "
+        return _between(int(text), low, high)
+
+    return Kind("N", f"a whole number from {low} to {high}", parse)
+
+
+def number(low: float, high: float, *, above: bool = False) -> Kind:
+    """A finite number from low to high; `above` excludes low itself."""
+
+    def parse(text: str) -> float:
+        value = _between(float(text), low, high)
+        if above and value == low:
+            raise ValueError
+        return value
+
+    rule = f"above {low:g} and at most {high:g}" if above else f"from {low:g} to {high:g}"
+    return Kind("X", f"a number {rule}", parse)
+
+
+def text() -> Kind:
+    """Any text but the empty one, without control characters."""
+
+    def parse(value: str) -> str:
+        if not value or not value.isprintable():
+            raise ValueError
+        return value
+
+    return Kind("TEXT", "printable text", parse)
+
+
+def path() -> Kind:
+    return Kind("PATH", "a path", text().parse)
+
+
+def one_of(*choices: str) -> Kind:
+    def parse(value: str) -> str:
+        if value not in choices:
+            raise ValueError
+        return value
+
+    return Kind("{" + ",".join(choices) + "}", "one of " + ", ".join(choices), parse)
+
+
+def address() -> Kind:
+    def parse(value: str) -> str:
+        return str(ipaddress.ip_address(value))
+
+    return Kind("IP", "an IP address such as 0.0.0.0 or 127.0.0.1", parse)
+
+
+def boolean() -> Kind:
+    """`--name true` or `--name false`."""
+    return Kind("{true,false}", "true or false", _truth)
+
+
+def switch() -> Kind:
+    """`--name` alone; in the environment true or false."""
+    return Kind("", "true or false", _truth, takes_value=False)
+
+
+def many(kind: Kind) -> Kind:
+    """Repeated on the command line, separated by commas in the environment."""
+    return Kind(kind.metavar, kind.rule, kind.parse, repeated=True)
+
+
+def _between(value: Number, low: Number, high: Number) -> Number:
+    if not (math.isfinite(value) and low <= value <= high):
+        raise ValueError
+    return value
+
+
+def _truth(value: str) -> bool:
+    if value.lower() in ("true", "1", "yes", "on"):
+        return True
+    if value.lower() in ("false", "0", "no", "off"):
+        return False
+    raise ValueError

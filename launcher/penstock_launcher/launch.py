@@ -1,0 +1,105 @@
+"""From options to a running server: the model, the shards, the router, one line with the URL."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from penstock_launcher.checks import check
+from penstock_launcher.configs import Plan, download_program, router_program, shard_program
+from penstock_launcher.devices import num_shards, visible_gpus
+from penstock_launcher.logs import Log
+from penstock_launcher.model import HubModel, Model, check_folder, link_weights, local_model
+from penstock_launcher.options import Options
+from penstock_launcher.run_folder import RunFolder
+from penstock_launcher.supervisor import Supervisor
+
+
+def serve(options: Options, environ: Mapping[str, str], log: Log) -> int:
+    """Serve until a signal or a failure. Returns the exit code, or raises LauncherError."""
+    check(options)
+    gpus = visible_gpus(environ) if options.device != "cpu" else 0
+    plan = Plan(options, num_shards(options, gpus), gpus, environ)
+    local = local_model(options)
+    with RunFolder(options.shard_uds_path) as folder:
+
+        async def bring_up(supervisor: Supervisor) -> None:
+            model = local or await _download(supervisor, plan, log)
+            model = _prepare(model, options, folder.path)
+            _announce(model, plan, log)
+            await _start(supervisor, plan, model, folder.path, log)
+
+        async def supervise() -> int:
+            timeout = options.graceful_termination_timeout
+            return await Supervisor(log, folder, timeout).run(bring_up)
+
+        return asyncio.run(supervise())
+
+
+async def _download(supervisor: Supervisor, plan: Plan, log: Log) -> Model:
+    options, environ = plan.options, plan.environ
+    assert options.model_id is not None
+    wanted = HubModel(
+        model_id=options.model_id,
+        revision=options.revision,
+        cache=options.huggingface_hub_cache,
+        token=environ.get("HF_TOKEN") or environ.get("HF_API_TOKEN") or None,
+        with_weights=options.load_format == "auto" and options.weights_cache_override is None,
+    )
+    log.info("fetching the model from the hub", model_id=options.model_id)
+    child = supervisor.start(download_program(wanted, environ))
+    (answer,) = await supervisor.ready([child])
+    return Model(Path(answer["path"]), options.model_id, answer["sha"])
+
+
+def _prepare(model: Model, options: Options, folder: Path) -> Model:
+    if options.weights_cache_override is not None:
+        model = link_weights(model, Path(options.weights_cache_override), folder / "model")
+    return check_folder(model, with_weights=options.load_format == "auto")
+
+
+def _announce(model: Model, plan: Plan, log: Log) -> None:
+    if plan.options.model_id is None:
+        log.info("no --model-id was given: serving the built-in demo model")
+    if plan.options.load_format == "dummy":
+        log.warning("--load-format dummy: the weights are random, and so are the answers")
+    log.info("starting", model=model.id, path=str(model.path), shards=plan.shards)
+
+
+async def _start(supervisor: Supervisor, plan: Plan, model: Model, folder: Path, log: Log) -> None:
+    programs = [shard_program(plan, model, folder, rank) for rank in range(plan.shards)]
+    await supervisor.ready([supervisor.start(program) for program in programs])
+    router = supervisor.start(router_program(plan, model, folder))
+    (answer,) = await supervisor.ready([router])
+    limits = answer.get("limits", {})
+    log.info("limits", **limits)
+    shards = f"{plan.shards} shard{'s' if plan.shards > 1 else ''}"
+    what = ", ".join(filter(None, (f"model {model.id}", shards, limits.get("device"))))
+    log.info(f"Penstock ready: {reachable(answer['url'])} ({what})")
+
+
+def reachable(url: str) -> str:
+    """The URL as a client on this machine would write it: 0.0.0.0 is no address to call."""
+    parts = urlsplit(url)
+    try:
+        address = ipaddress.ip_address(parts.hostname or "")
+    except ValueError:
+        return url
+    if not address.is_unspecified:
+        return url
+    host = "127.0.0.1" if address.version == 4 else "[::1]"
+    return urlunsplit(parts._replace(netloc=f"{host}:{parts.port}"))
+
+
+def given(options: Options) -> dict[str, object]:
+    """The options that differ from their defaults, secrets masked: what the log may show."""
+    shown = {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if value != field.default:
+            shown[field.name] = "***" if field.metadata["secret"] else value
+    return shown

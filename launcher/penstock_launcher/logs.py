@@ -1,0 +1,171 @@
+"""The launcher's log: its own records and those of its children, as text or as JSON, on stdout.
+
+A child writes one JSON object a line to standard error; the launcher adds which process it was.
+Lines that are not JSON (a traceback, a library's warning) are passed on as they are.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
+
+from penstock_launcher.progress import Progress, ProgressView
+
+MAX_LINE = 64 * 1024  # bytes of a child's line; the rest is dropped, and the record says so
+TAIL_LINES = 20  # of a child's last lines, kept for the message about its death
+_HEAD = ("timestamp", "level", "target", "message", "process")
+
+
+class LineSplitter:
+    """Bytes in any portions -> lines of at most MAX_LINE bytes."""
+
+    def __init__(self) -> None:
+        self._partial = bytearray()
+        self._dropped = 0
+
+    def feed(self, data: bytes) -> Iterator[str]:
+        *ends, rest = data.split(b"\n")
+        for end in ends:
+            self._append(end)
+            yield self._take()
+        self._append(rest)
+
+    def flush(self) -> Iterator[str]:
+        """What came after the last newline, when the stream has ended."""
+        if self._partial:
+            yield self._take()
+
+    def _append(self, data: bytes) -> None:
+        kept = data[: MAX_LINE - len(self._partial)]
+        self._partial += kept
+        self._dropped += len(data) - len(kept)
+
+    def _take(self) -> str:
+        line = self._partial.decode(errors="replace").rstrip("\r")
+        if self._dropped:
+            line += f"… ({self._dropped} bytes more)"
+        self._partial.clear()
+        self._dropped = 0
+        return line
+
+
+class Log:
+    """Writes records. Never raises: a log that cannot be written must not end the server."""
+
+    def __init__(
+        self, *, as_json: bool, secrets: tuple[str, ...] = (), stream: TextIO | None = None
+    ) -> None:
+        self._as_json = as_json
+        # a key of one or two characters would blot out the whole log
+        self._secrets = tuple(secret for secret in secrets if len(secret) >= 4)
+        self._stream: TextIO | None = stream or sys.stdout
+        self._progress = ProgressView(bars=not as_json and sys.stderr.isatty(), say=self.info)
+
+    def info(self, message: str, **fields: object) -> None:
+        self._own("INFO", message, fields)
+
+    def warning(self, message: str, **fields: object) -> None:
+        self._own("WARN", message, fields)
+
+    def error(self, message: str, **fields: object) -> None:
+        self._own("ERROR", message, fields)
+
+    def child_line(self, process: str, line: str) -> str:
+        """Pass on one line of a child. Returns it as it reads in text, for the child's tail."""
+        record = _parse(line)
+        if record is None:
+            self._write(_escape(line) if not self._as_json else None, _raw(process, line))
+            return _escape(line)
+        if isinstance(progress := record.get("progress"), dict):
+            self._show_progress(process, progress)
+            return ""
+        record["process"] = process
+        text = _as_text(record)
+        self._write(text, record)
+        return text
+
+    def close(self) -> None:
+        self._progress.close()
+
+    def _own(self, level: str, message: str, fields: Mapping[str, object]) -> None:
+        head = {"timestamp": _now(), "level": level, "target": "penstock_launcher"}
+        record = {**head, "message": message, **fields}
+        self._write(_as_text(record), record)
+
+    def _show_progress(self, process: str, record: dict[str, Any]) -> None:
+        if (progress := Progress.parse(process, record)) is not None:
+            self._progress.show(progress)
+
+    def _write(self, text: str | None, record: Mapping[str, object]) -> None:
+        line = json.dumps(record, default=str) if self._as_json or text is None else text
+        for secret in self._secrets:
+            line = line.replace(secret, "***")
+        if self._stream is None:
+            return
+        try:
+            with self._progress.hidden():
+                print(line, file=self._stream, flush=True)
+        except (OSError, ValueError):
+            self._stream = None  # whoever read the log is gone
+
+
+class Tail:
+    """The last lines of a child, as they read in text."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=TAIL_LINES)
+
+    def add(self, line: str) -> None:
+        if line:
+            self._lines.append(line[:1000])
+
+    def text(self) -> str:
+        return "\n".join(self._lines)
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    if not line.startswith("{"):
+        return None
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(record, dict) or not ("message" in record or "progress" in record):
+        return None
+    return record
+
+
+def _raw(process: str, line: str) -> dict[str, object]:
+    head = {"timestamp": _now(), "level": "INFO", "target": "stderr", "message": line}
+    return {**head, "process": process}
+
+
+def _as_text(record: Mapping[str, object]) -> str:
+    """`time  LEVEL process target: message key=value …`"""
+    time = str(record.get("timestamp", _now()))
+    level = str(record.get("level", "INFO")).upper()[:5]
+    target = str(record.get("target", "")).removeprefix("penstock_").removeprefix("launcher")
+    process = str(record.get("process", "launcher"))
+    source = process if target in ("", process) else f"{process} {target}"
+    fields = "".join(
+        f" {key}={value if isinstance(value, str) else json.dumps(value, default=str)}"
+        for key, value in record.items()
+        if key not in _HEAD
+    )
+    return _escape(f"{time} {level:>5} {source}: {record.get('message', '')}{fields}")
+
+
+def _escape(text: str) -> str:
+    """Control characters, which could forge lines or drive the terminal, in Python's notation."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text)
+
+
+def _now() -> str:
+    now = datetime.datetime.now(datetime.UTC)
+    return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")

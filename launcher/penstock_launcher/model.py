@@ -1,0 +1,100 @@
+"""Which folder the shards and the router read the model from."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock_launcher.errors import LauncherError
+from penstock_launcher.options import Options
+
+DEMO = Path(__file__).parent / "demo_model"
+DEMO_ID = "penstock-demo"
+HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A folder that was checked, and what it is called."""
+
+    path: Path
+    id: str  # the name that the operator gave
+    sha: str | None  # commit on the hub
+
+
+@dataclass(frozen=True, slots=True)
+class HubModel:
+    """A model to fetch from the hub."""
+
+    model_id: str
+    revision: str | None  # None: the main branch
+    cache: str | None  # folder; None: huggingface_hub's own
+    token: str | None  # None: none is sent
+    with_weights: bool
+
+
+def local_model(options: Options) -> Model | None:
+    """The model that is on this machine without asking the hub; None when it must be fetched.
+
+    Raises LauncherError for an id that is neither a folder nor a possible name on the hub.
+    """
+    if options.model_id is None:
+        if options.revision is not None:
+            raise LauncherError("--revision was given without --model-id")
+        return Model(DEMO, DEMO_ID, None)
+    folder = Path(options.model_id).expanduser()
+    if folder.is_dir():
+        return Model(folder.resolve(), options.model_id, None)
+    is_id = HUB_ID.fullmatch(options.model_id)
+    if is_id and ".." not in options.model_id and "--" not in options.model_id:
+        return None
+    raise LauncherError(
+        f"--model-id {options.model_id!r} is no folder here, and no name that the hub could know"
+    )
+
+
+def check_folder(model: Model, *, with_weights: bool) -> Model:
+    """The same model, or LauncherError for a folder that cannot be served."""
+    if not (model.path / "config.json").is_file():
+        raise LauncherError(f"{model.path} holds no config.json")
+    if with_weights:
+        check_weights(model.path, model.id)
+    return model
+
+
+def check_weights(folder: Path, name: str) -> None:
+    """Raises LauncherError unless the folder holds safetensors."""
+    names = [path.name for path in folder.iterdir()]
+    if problem := weights_problem(names, name):
+        raise LauncherError(problem)
+
+
+def weights_problem(file_names: list[str], model: str) -> str | None:
+    """Why these files are not weights that can be served, as a sentence; None if they are."""
+    if any(name.endswith(".safetensors") for name in file_names):
+        return None
+    if any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in file_names):
+        return (
+            f"{model} holds pickled weights (.bin, .pt) and no .safetensors; a pickle can run any "
+            "code, so it is not loaded: convert it once, where you trust it, with "
+            "`AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)` of the "
+            "transformers library, and serve the new folder"
+        )
+    return f"{model} holds no .safetensors weights"
+
+
+def link_weights(model: Model, weights: Path, folder: Path) -> Model:
+    """A folder of links: the files of the model, but the safetensors of `weights`."""
+    check_weights(weights, f"--weights-cache-override {weights}")
+    folder.mkdir()
+    for source in model.path.iterdir():
+        if source.is_file() and not source.name.endswith(WEIGHT_FILES):
+            (folder / source.name).symlink_to(source.absolute())
+    for source in weights.iterdir():
+        if source.name.endswith(WEIGHT_FILES):
+            (folder / source.name).symlink_to(source.absolute())
+    return Model(folder, model.id, model.sha)
+
+
+WEIGHT_FILES = (".safetensors", ".safetensors.index.json")

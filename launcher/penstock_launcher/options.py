@@ -1,0 +1,397 @@
+"""Every option, defined once: parsing, environment, help, defaults and the README table read this.
+
+Names, environment variables (the same name in UPPER_SNAKE, without a prefix), defaults and meanings
+are those of Text Generation Inference (TGI), so that its users keep their manifests.
+
+`python -m penstock_launcher.options --markdown` prints the README table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from penstock_launcher.kinds import (
+    Kind,
+    address,
+    boolean,
+    integer,
+    many,
+    number,
+    one_of,
+    path,
+    switch,
+    text,
+)
+
+TOKENS = integer(1, 100_000_000)
+COUNT = integer(1, 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option as a user meets it."""
+
+    name: str  # the field of Options
+    kind: Kind
+    help: str
+    default: Any
+    default_text: str  # what --help and the README show
+    short: str | None
+    secret: bool  # never printed
+    in_environment: bool
+    env_fallback: str | None  # used when the environment's value is invalid, instead of an error
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str | None:
+        return self.name.upper() if self.in_environment else None
+
+
+def _option(
+    default: Any,
+    kind: Kind,
+    help: str,
+    *,
+    default_text: str = "",
+    short: str | None = None,
+    secret: bool = False,
+    in_environment: bool = True,
+    env_fallback: str | None = None,
+) -> Any:
+    metadata = {
+        "kind": kind,
+        "help": help,
+        "default_text": default_text,
+        "short": short,
+        "secret": secret,
+        "in_environment": in_environment,
+        "env_fallback": env_fallback,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the operator asked for. None: derived later, or off."""
+
+    # The model
+    model_id: str | None = _option(
+        None,
+        text(),
+        "Hub id such as `mistralai/Mistral-7B-v0.1`, or a folder with config.json, safetensors "
+        "and tokenizer files",
+        default_text="the built-in demo model",
+    )
+    revision: str | None = _option(
+        None, text(), "Commit, branch or tag of the model on the hub", default_text="main"
+    )
+    served_model_name: str | None = _option(
+        None,
+        text(),
+        "Name of the model in the HTTP API; requests for other names are then answered with 404",
+        default_text="model-id, and any name is accepted",
+    )
+    tokenizer_config_path: str | None = _option(
+        None,
+        path(),
+        "A tokenizer_config.json (chat template) to use instead of the model's own",
+    )
+    load_format: str = _option(
+        "auto",
+        one_of("auto", "dummy"),
+        "auto: the weights of the model; dummy: random weights, from config.json alone",
+    )
+    huggingface_hub_cache: str | None = _option(
+        None,
+        path(),
+        "Folder of the hub cache, for instance on a mounted disk",
+        default_text="huggingface_hub's own",
+    )
+    weights_cache_override: str | None = _option(
+        None,
+        path(),
+        "Folder whose safetensors are served instead of those in the hub cache or model folder",
+    )
+
+    # The shards
+    sharded: bool | None = _option(
+        None, boolean(), "true: over all visible GPUs; false: one shard unless num-shard says more"
+    )
+    num_shard: int | None = _option(
+        None,
+        integer(1, 64),
+        "Tensor-parallel shards, one process and on a GPU machine one GPU each",
+        default_text="the GPUs in CUDA_VISIBLE_DEVICES, else NVIDIA_VISIBLE_DEVICES, else all; "
+        "1 on a CPU",
+    )
+    device: str | None = _option(
+        None, one_of("cpu", "cuda"), "Where the shards run", default_text="cuda if there is one"
+    )
+    dtype: str | None = _option(
+        None,
+        one_of("float16", "bfloat16", "float32"),
+        "Type of weights and KV cache",
+        default_text="the checkpoint's",
+    )
+    cuda_memory_fraction: float = _option(
+        1.0, number(0, 1, above=True), "Share of each GPU's memory that a shard may take"
+    )
+    kv_block_size: int | None = _option(
+        None,
+        integer(1, 1024),
+        "Tokens in a block of the KV cache",
+        default_text="64 on CUDA, 16 on a CPU",
+    )
+    disable_prefix_cache: bool = _option(
+        False, switch(), "Compute every prompt anew instead of reusing the KV of equal prefixes"
+    )
+    step_timeout: float = _option(
+        60.0,
+        number(0.1, 86_400),
+        "Seconds that one step of the shards may take before they are taken for dead",
+    )
+    shard_uds_path: str = _option(
+        "/tmp/text-generation-server",
+        path(),
+        "Prefix of the folder with the shards' sockets; process id and a random part are added, "
+        "so that launchers never collide",
+    )
+    master_addr: str | None = _option(
+        None,
+        text(),
+        "Address where the shards meet; with master-port alone 127.0.0.1",
+        default_text="none: they meet through a file",
+    )
+    master_port: int | None = _option(
+        None,
+        integer(1, 65_535),
+        "Port where the shards meet; with master-addr alone 29500",
+        default_text="none: they meet through a file",
+    )
+
+    # Limits of one request
+    max_input_tokens: int | None = _option(
+        None,
+        TOKENS,
+        "Longest prompt in tokens; a longer one is refused with 422",
+        default_text="max-total-tokens - 1",
+    )
+    max_input_length: int | None = _option(
+        None, TOKENS, "Older name of max-input-tokens; giving both is an error"
+    )
+    max_total_tokens: int | None = _option(
+        None,
+        TOKENS,
+        "Most tokens of prompt and answer together; more is refused with 422",
+        default_text="the model's context, if the KV cache holds it",
+    )
+    max_best_of: int = _option(2, COUNT, "Largest `best_of` of a request")
+    max_stop_sequences: int = _option(4, COUNT, "Most stop sequences of a request")
+    max_top_n_tokens: int = _option(5, integer(0, 1000), "Largest `top_n_tokens` of a request")
+    max_client_batch_size: int = _option(4, COUNT, "Most prompts in one call of /v1/completions")
+    payload_limit: int = _option(
+        2_000_000, integer(1, 2_000_000_000), "Largest request body in bytes; beyond: 413"
+    )
+
+    # Batching
+    max_concurrent_requests: int = _option(
+        128, COUNT, "Requests accepted at a time; beyond: 429 at once"
+    )
+    max_batch_prefill_tokens: int | None = _option(
+        None,
+        TOKENS,
+        "Most prompt tokens computed in one step",
+        default_text="min(4096, the model's context)",
+    )
+    max_batch_total_tokens: int | None = _option(
+        None,
+        TOKENS,
+        "Most tokens in the KV cache at a time",
+        default_text="what memory holds, measured at start",
+    )
+    max_batch_size: int | None = _option(
+        None, COUNT, "Most sequences in a step", default_text="derived"
+    )
+    waiting_served_ratio: float = _option(
+        0.3,
+        number(0, 1_000_000),
+        "Prompts are served before running requests go on once waiting / running exceeds this",
+    )
+    max_waiting_tokens: int = _option(
+        20, integer(0, 1_000_000), "Decode steps after which waiting requests are served anyway"
+    )
+
+    # HTTP
+    hostname: str = _option(
+        "0.0.0.0",
+        address(),
+        "Address to listen on. Docker sets HOSTNAME to the container's id: a value in the "
+        "environment that is not an IP address means 0.0.0.0",
+        env_fallback="0.0.0.0",
+    )
+    port: int = _option(3000, integer(0, 65_535), "Port to listen on; 0: a free one", short="-p")
+    prometheus_port: int | None = _option(
+        None,
+        integer(1, 65_535),
+        "Second port for /metrics, which the main port serves in any case (TGI documents 9000, "
+        "but never listened there)",
+        default_text="no second port",
+    )
+    api_key: str | None = _option(
+        None,
+        text(),
+        "Clients must send `Authorization: Bearer <key>`. Other users of the machine see a command "
+        "line, so better give it as API_KEY",
+        secret=True,
+    )
+    cors_allow_origin: tuple[str, ...] = _option(
+        (), many(text()), "Origin that browsers may call from; repeatable", default_text="any"
+    )
+    validation_workers: int = _option(
+        2, integer(1, 256), "Threads that tokenise and validate requests"
+    )
+    graceful_termination_timeout: float = _option(
+        90.0,
+        number(0, 86_400),
+        "Seconds that running requests get to finish after SIGTERM",
+        short="-g",
+    )
+
+    # The launcher
+    json_output: bool = _option(False, switch(), "Write log lines as JSON")
+    env: bool = _option(
+        False,
+        switch(),
+        "Print versions, platform and GPUs for a bug report, then go on",
+        short="-e",
+        in_environment=False,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """An option of TGI's that Penstock cannot honour: giving it is an error that says why.
+
+    Values in `harmless` ask for what Penstock does anyway, and are accepted.
+    """
+
+    name: str
+    reason: str  # completes "--name …"
+    harmless: tuple[str, ...] = ()
+    takes_value: bool = True
+    in_environment: bool = True
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name
+
+    @property
+    def variable(self) -> str | None:
+        return self.name.replace("-", "_").upper() if self.in_environment else None
+
+
+_LATER = "is not built yet"
+_SWITCH_OFF = ("false", "0", "no", "off")
+_SWITCH_ON = ("true", "1", "yes", "on")
+
+UNSUPPORTED = (
+    Unsupported("quantize", f"{_LATER}: weights run in float16, bfloat16 or float32"),
+    Unsupported("speculate", f"{_LATER}: one token a step", harmless=("0",)),
+    Unsupported("kv-cache-dtype", f"{_LATER}: the KV cache has the type of the weights"),
+    Unsupported(
+        "trust-remote-code",
+        "cannot be granted: nothing in a model folder is ever executed",
+        harmless=_SWITCH_OFF,
+        takes_value=False,
+    ),
+    Unsupported("cuda-graphs", f"{_LATER}: there are no CUDA graphs", harmless=("0",)),
+    Unsupported("rope-scaling", f"{_LATER}: rope scaling comes from config.json alone"),
+    Unsupported("rope-factor", f"{_LATER}: rope scaling comes from config.json alone"),
+    Unsupported(
+        "disable-custom-kernels",
+        "is accepted: there are no custom kernels for Bloom and GPT-NeoX to disable",
+        harmless=_SWITCH_ON + _SWITCH_OFF,
+        takes_value=False,
+    ),
+    Unsupported("otlp-endpoint", f"{_LATER}: there are no traces"),
+    Unsupported("otlp-service-name", f"{_LATER}: there are no traces"),
+    Unsupported("watermark-gamma", f"{_LATER}: there are no watermarks"),
+    Unsupported("watermark-delta", f"{_LATER}: there are no watermarks"),
+    Unsupported(
+        "ngrok",
+        "is not built (it never worked in TGI 3)",
+        harmless=_SWITCH_OFF,
+        takes_value=False,
+    ),
+    # ngrok's own tools set these variables; TGI read them only together with --ngrok
+    Unsupported("ngrok-authtoken", "is not built, as --ngrok is not", in_environment=False),
+    Unsupported("ngrok-edge", "is not built, as --ngrok is not", in_environment=False),
+    Unsupported(
+        "disable-grammar-support",
+        "is accepted: grammars are refused anyway, until they are built",
+        harmless=_SWITCH_ON + _SWITCH_OFF,
+        takes_value=False,
+    ),
+    Unsupported("lora-adapters", f"{_LATER}: adapters cannot be loaded"),
+    Unsupported(
+        "usage-stats", "has no other value than off: Penstock reports to nobody", harmless=("off",)
+    ),
+    Unsupported(
+        "enable-prefill-logprobs",
+        "is accepted: a request that asks for prompt log-probabilities always gets them",
+        harmless=_SWITCH_ON + _SWITCH_OFF,
+        takes_value=False,
+    ),
+)
+
+
+def _shown(default: Any) -> str:
+    if default in (None, (), False):
+        return ""
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def _table() -> Iterator[Option]:
+    for field in dataclasses.fields(Options):
+        values = dict(field.metadata)
+        values["default_text"] = values["default_text"] or _shown(field.default)
+        yield Option(name=field.name, default=field.default, **values)
+
+
+OPTIONS: tuple[Option, ...] = tuple(_table())
+
+
+def markdown() -> str:
+    """The README's tables of options."""
+    lines = ["| option | environment | default | meaning |", "|---|---|---|---|"]
+    for option in OPTIONS:
+        value = f" {option.kind.metavar}" if option.kind.takes_value else ""
+        flag = f"`{option.flag}{value}`" + (f", `{option.short}`" if option.short else "")
+        variable = f"`{option.variable}`" if option.variable else "-"
+        row = (flag, variable, option.default_text or "-", option.help)
+        lines.append("| " + " | ".join(row) + " |")
+    lines += [
+        "",
+        "Options of TGI's that are refused, or accepted because they change nothing:",
+        "",
+        "| option | environment | accepted | why |",
+        "|---|---|---|---|",
+    ]
+    for refused in UNSUPPORTED:
+        variable = f"`{refused.variable}`" if refused.variable else "-"
+        accepted = ", ".join(f"`{value}`" for value in refused.harmless) or "-"
+        lines.append(f"| `{refused.flag}` | {variable} | {accepted} | {refused.reason} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["--markdown"]:
+        sys.exit("usage: python -m penstock_launcher.options --markdown")
+    print(markdown(), end="")

@@ -1,0 +1,92 @@
+"""Progress of long work in the children: bars on a terminal, a line each quarter elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+from tqdm import tqdm
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`done` of `total` units; total 0 while unknown."""
+
+    process: str
+    what: str
+    done: float
+    total: float
+    unit: str
+
+    @classmethod
+    def parse(cls, process: str, record: dict[str, Any]) -> Self | None:
+        """None for a record that is not as the contract says: a child's bug must not end us."""
+        done, total = record.get("done"), record.get("total") or 0
+        if not isinstance(done, int | float) or not isinstance(total, int | float):
+            return None
+        unit = str(record.get("unit", ""))
+        return cls(process, str(record.get("what", "")), done, max(total, 0), unit)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.process, self.what
+
+    @property
+    def quarters(self) -> int:
+        return min(int(4 * self.done / self.total), 4) if self.total else 0
+
+
+class ProgressView:
+    """Shows the latest progress of each (process, work)."""
+
+    def __init__(self, *, bars: bool, say: Callable[[str], None]) -> None:
+        self._draws_bars = bars
+        self._say = say
+        self._bars: dict[tuple[str, str], Any] = {}
+        self._quarters: dict[tuple[str, str], int] = {}
+
+    def show(self, progress: Progress) -> None:
+        if self._draws_bars:
+            self._draw(progress)
+        elif progress.quarters > self._quarters.get(progress.key, -1):
+            self._quarters[progress.key] = progress.quarters
+            amount = f"{_amount(progress.done, progress)} of {_amount(progress.total, progress)}"
+            percent = f"{25 * progress.quarters} %"
+            self._say(f"{progress.process}: {progress.what}: {percent} ({amount})")
+
+    def hidden(self) -> contextlib.AbstractContextManager[Any]:
+        """While log lines are written, the bars stand aside."""
+        if not self._bars:
+            return contextlib.nullcontext()
+        return tqdm.external_write_mode(file=sys.stderr)  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        for bar in self._bars.values():
+            bar.close()
+        self._bars.clear()
+
+    def _draw(self, progress: Progress) -> None:
+        bar = self._bars.get(progress.key)
+        if bar is None:
+            label = f"{progress.process}: {progress.what}"
+            scale = progress.unit == "B"
+            bar = tqdm(desc=label, unit=progress.unit or "it", unit_scale=scale, file=sys.stderr)
+            self._bars[progress.key] = bar
+        bar.total = progress.total or None
+        bar.update(progress.done - bar.n)
+        if progress.total and progress.done >= progress.total:
+            bar.close()
+            del self._bars[progress.key]
+
+
+def _amount(value: float, progress: Progress) -> str:
+    if progress.unit != "B":
+        return f"{value:g} {progress.unit}".rstrip()
+    for unit in ("B", "KB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.4g} {unit}"
+        value /= 1000
+    return f"{value:.4g} TB"

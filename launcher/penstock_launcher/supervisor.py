@@ -1,0 +1,250 @@
+"""Starts the children, watches them, and ends them all together: nothing is ever left running.
+
+Deaths arrive as SIGCHLD, so nothing polls. Whatever ends the launcher, PR_SET_PDEATHSIG ends the
+children and the janitor (`run_folder`) removes the folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from penstock_launcher.child import Child, Program, Role
+from penstock_launcher.errors import LauncherError
+from penstock_launcher.logs import Log
+from penstock_launcher.run_folder import RunFolder
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+COLLECT = 0.2  # seconds in which the first death's consequences show, so that the cause is named
+REMIND = 10.0  # seconds between two "still waiting" lines
+ROUTER_MARGIN = 5.0  # seconds that the router gets beyond its own grace period
+SHARD_GRACE = 10.0  # seconds that shards get to end after SIGTERM
+KILL_GRACE = 10.0  # seconds that the kernel gets to take down what was killed
+LAST_WORDS = 0.5  # seconds to read what the dead had written
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A child that ended although nobody asked it to."""
+
+    child: Child
+    code: int  # negative: minus the signal's number
+    order: int  # the how-manieth death
+
+    @property
+    def killed(self) -> bool:
+        """By a signal from outside; abort() is how libraries crash when a peer has died."""
+        return self.code < 0 and self.code != -signal.SIGABRT
+
+    def describe(self) -> str:
+        if self.code < 0:
+            return f"{self.child.name} was killed by {_signal_name(-self.code)}"
+        unasked = "" if self.code else ", although nobody asked it to end"
+        return f"{self.child.name} ended with code {self.code}{unasked}"
+
+
+def first_cause(deaths: Iterable[Death]) -> Death:
+    """The death that explains the others.
+
+    A process killed from outside explains everything; a failed shard takes its peers and the
+    router along; a router takes the shards along, which then end with code 0.
+    """
+
+    def order(death: Death) -> tuple[int, int]:
+        shard = death.child.program.role is Role.SHARD
+        consequence = 0 if death.killed else 1 if shard and death.code else 2 if not shard else 3
+        return consequence, death.order
+
+    return min(deaths, key=order)
+
+
+class Supervisor:
+    """One group of children. `run` once, on the main thread (PDEATHSIG follows a thread)."""
+
+    def __init__(self, log: Log, folder: RunFolder, graceful_timeout: float) -> None:
+        self._log = log
+        self._folder = folder
+        self._graceful_timeout = graceful_timeout  # seconds
+        self._children: list[Child] = []
+        self._deaths: list[Death] = []
+        self._died = asyncio.Event()
+        self._signals: list[signal.Signals] = []
+        self._stop = asyncio.Event()  # the first signal
+        self._stop_now = asyncio.Event()  # the second one
+        self._up = False  # the router serves
+        self._stopping = False  # the children were asked to end
+
+    async def run(self, bring_up: Callable[[Supervisor], Awaitable[None]]) -> int:
+        """Bring the group up and watch it until a signal, a death or a failure. The exit code."""
+        with self._signal_handlers():
+            task = asyncio.ensure_future(bring_up(self))
+            try:
+                await self._until_event(task)
+                if task.done() and not task.exception():
+                    self._up = True
+                    await self._until_event()
+                return await self._end(task)
+            finally:
+                task.cancel()
+                await self._kill_all()
+
+    def start(self, program: Program) -> Child:
+        """Start a child. Raises LauncherError when it cannot be started."""
+        child = Child(program, self._log)
+        self._folder.started(child.group)
+        self._children.append(child)
+        return child
+
+    async def ready(self, children: list[Child]) -> list[dict[str, Any]]:
+        """Wait until all are ready, and say so from time to time. What they said, in order."""
+        started = time.monotonic()
+        waiting: set[asyncio.Future[dict[str, Any]]] = {child.ready for child in children}
+        while waiting:
+            done, waiting = await asyncio.wait(
+                waiting, timeout=REMIND, return_when=asyncio.FIRST_EXCEPTION
+            )
+            for future in done:
+                future.result()
+            if waiting:
+                names = ", ".join(child.name for child in children if not child.ready.done())
+                elapsed = time.monotonic() - started
+                self._log.info(f"waiting for {names} to be ready ({elapsed:.0f} s)")
+        return [child.ready.result() for child in children]
+
+    async def _end(self, task: asyncio.Future[None]) -> int:
+        """What follows the first event. Returns the exit code, before the rest is killed."""
+        if not self._stop.is_set():
+            # a death explains more than its consequences do, and its own may be several deaths
+            await asyncio.sleep(COLLECT)
+        if self._died.is_set():
+            return await self._fail()
+        if self._stop.is_set():
+            return await self._shut_down()
+        await self._kill_all()
+        error = task.exception()
+        if not isinstance(error, LauncherError):
+            raise error if error else AssertionError("the group ended without a reason")
+        self._log.error(str(error))
+        return 1
+
+    async def _fail(self) -> int:
+        death = first_cause(self._deaths)
+        await self._kill_all()
+        self._log.error(death.describe(), last_lines=death.child.tail.text())
+        return 1
+
+    async def _shut_down(self) -> int:
+        """The router drains, then the shards end; a second signal or a death cuts it short."""
+        self._log.info(f"{self._signals[0].name}: shutting down")
+        drained = True
+        if self._up:
+            router = self._living(Role.ROUTER)
+            drained = await self._end_gently(router, self._graceful_timeout + ROUTER_MARGIN)
+            if self._died.is_set():
+                await asyncio.sleep(COLLECT)
+                return await self._fail()
+            self._stopping = True
+            await self._end_gently(self._living(), SHARD_GRACE)
+        await self._kill_all()
+        if self._stop_now.is_set():
+            self._log.error(f"{self._signals[-1].name}: stopped at once")
+            return 128 + self._signals[-1]
+        if not drained:
+            self._log.error("the router did not drain in time, and was killed")
+            return 1
+        self._log.info("shut down")
+        return 0
+
+    async def _end_gently(self, children: list[Child], timeout: float) -> bool:
+        """SIGTERM, then wait. False if one is still there, or ended with another code than 0."""
+        for child in children:
+            child.terminate()
+        if children:
+            ends = asyncio.gather(*(child.ended for child in children))
+            await _first_of(
+                ends, self._died.wait(), self._stop_now.wait(), asyncio.sleep(timeout), forever=ends
+            )
+        return all(child.ended.done() and child.ended.result() == 0 for child in children)
+
+    async def _until_event(self, *awaitables: asyncio.Future[None]) -> None:
+        keep = awaitables[0] if awaitables else None
+        await _first_of(*awaitables, self._stop.wait(), self._died.wait(), forever=keep)
+
+    def _living(self, *roles: Role) -> list[Child]:
+        return [
+            child
+            for child in self._children
+            if child.alive and child.program.role in (roles or Role)
+        ]
+
+    async def _kill_all(self) -> None:
+        self._stopping = True
+        for child in self._children:
+            child.signal(signal.SIGKILL)
+        await _all_within(KILL_GRACE, [child.ended for child in self._children])
+        await _all_within(LAST_WORDS, [child.silent for child in self._children])
+        for child in self._living():
+            self._log.error(f"{child.name} (process {child.group}) does not die of SIGKILL")
+
+    def _reap(self) -> None:
+        """On SIGCHLD, which may stand for several deaths."""
+        for child in self._children:
+            if not child.reap():
+                continue
+            self._folder.gone(child.group)
+            if not self._expected(child):
+                self._deaths.append(Death(child, child.ended.result(), len(self._deaths)))
+                self._died.set()
+
+    def _expected(self, child: Child) -> bool:
+        code = child.ended.result()
+        if self._stopping or (child.program.role is Role.TASK and code == 0):
+            return True
+        # draining: the router ends when it is done, and the shards when their stream ends
+        return self._stop.is_set() and code == 0
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        self._signals.append(number)
+        (self._stop_now if self._stop.is_set() else self._stop).set()
+
+    @contextlib.contextmanager
+    def _signal_handlers(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        # a signal that was ignored from the start (SIGHUP under nohup) stays ignored
+        handled = [s for s in STOP_SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
+        for number in handled:
+            loop.add_signal_handler(number, self._on_signal, number)
+        try:
+            yield
+        finally:
+            for number in (*handled, signal.SIGCHLD):
+                loop.remove_signal_handler(number)
+
+
+async def _first_of(
+    *awaitables: Awaitable[Any], forever: asyncio.Future[Any] | None = None
+) -> None:
+    """Wait until one is done, and cancel the others, except `forever`."""
+    futures = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+    for future in futures:
+        if future is not forever:
+            future.cancel()
+
+
+async def _all_within(seconds: float, futures: list[Any]) -> None:
+    if pending := [future for future in futures if not future.done()]:
+        await asyncio.wait(pending, timeout=seconds)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
