@@ -1,0 +1,59 @@
+"""Residual addition and root mean square normalisation in one pass.
+
+Reference: `penstock_kernels.norm`.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+@triton.jit
+def _norm_kernel(
+    x, residual, weight, out, x_stride, d, eps, ADD: tl.constexpr, BLOCK: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    inside = column < d
+    value = tl.load(x + row * x_stride + column, mask=inside, other=0.0)
+    if ADD:
+        value += tl.load(residual + row * d + column, mask=inside, other=0.0)
+        tl.store(residual + row * d + column, value, mask=inside)
+    wide = value.to(tl.float32)
+    scale = tl.rsqrt(tl.sum(wide * wide, 0) / d + eps)
+    scaled = (wide * scale).to(
+        out.dtype.element_ty
+    )  # rounded first, as the checkpoints were trained
+    tl.store(out + row * d + column, scaled * tl.load(weight + column, mask=inside), mask=inside)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float, out: Tensor | None = None) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight. x: [n, d], rows may be strided; weight: [d]."""
+    out = torch.empty_like(x, memory_format=torch.contiguous_format) if out is None else out
+    n, d = x.shape
+    block = triton.next_power_of_2(d)
+    _norm_kernel[(n,)](
+        x, x, weight, out, x.stride(0), d, eps, ADD=False, BLOCK=block, num_warps=_warps(block)
+    )
+    return out
+
+
+def add_rms_norm(
+    x: Tensor, residual: Tensor, weight: Tensor, eps: float, out: Tensor | None = None
+) -> Tensor:
+    """Add x to residual in place, then normalise the sum. x, residual: [n, d]; weight: [d]."""
+    out = torch.empty_like(residual) if out is None else out
+    n, d = x.shape
+    block = triton.next_power_of_2(d)
+    _norm_kernel[(n,)](
+        x, residual, weight, out, x.stride(0), d, eps, ADD=True, BLOCK=block,
+        num_warps=_warps(block),
+    )  # fmt: skip
+    return out
+
+
+def _warps(block: int) -> int:
+    return max(1, min(16, block // 512))

@@ -1,0 +1,138 @@
+"""Attention of prompt chunks over a paged cache (FlashAttention-2, Dao, 2023, arXiv:2307.08691).
+
+Reference: `penstock_kernels.paged_attention`. Keys and values of the chunk stand in the cache
+already, so a cached prefix, earlier chunks and the chunk itself are read in the same way.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from penstock_kernels.gpu.decode_attention import _tile_pointers
+
+QUERY_TILE = 128
+KEY_TILE = 64
+
+
+@triton.jit
+def _prefill_kernel(
+    query,  # [n, row_stride], heads * D of them used
+    cache,  # [2, kv_heads, blocks, PAGE, D]
+    table,  # [slots, width] int32
+    slots,  # [n] int32
+    positions,  # [n] int64
+    tiles,  # [grid, 2] int32: first row of a tile, number of its rows; all of one sequence
+    out,  # [n, heads * D]
+    scale,
+    row_stride,
+    blocks,
+    width,
+    window,
+    heads: tl.constexpr,
+    kv_heads: tl.constexpr,
+    D: tl.constexpr,
+    PAGE: tl.constexpr,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    WINDOW: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    tile, query_head = tl.program_id(0), tl.program_id(1)
+    first_row = tl.load(tiles + 2 * tile).to(tl.int64)
+    rows = tl.load(tiles + 2 * tile + 1)
+    head = query_head // (heads // kv_heads)
+    member = tl.arange(0, M)
+    dims = tl.arange(0, D)
+    inside = member < rows
+    start = tl.load(positions + first_row).to(tl.int32)
+    position = start + member
+    q = tl.load(
+        query + (first_row + member[:, None]) * row_stride + query_head * D + dims[None, :],
+        mask=inside[:, None],
+        other=0.0,
+    )
+    keys = cache + head.to(tl.int64) * blocks * PAGE * D
+    values = keys + tl.cast(kv_heads, tl.int64) * blocks * PAGE * D
+    pages = table + tl.load(slots + first_row).to(tl.int64) * width
+    best = tl.full([M], float("-inf"), tl.float32)
+    total = tl.zeros([M], tl.float32)
+    acc = tl.zeros([M, D], tl.float32)
+    length = start + rows
+    begin = 0
+    if WINDOW:
+        begin = tl.maximum(0, start + 1 - window) // N * N
+    # Tiles that every row sees in full need no mask.
+    open_end = begin
+    if not WINDOW:
+        open_end = (start + 1) // N * N
+    for token0 in tl.range(begin, open_end, N):
+        k = tl.load(_tile_pointers(keys, pages, token0, blocks, PAGE, D, N))
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+        new = tl.maximum(best, tl.max(scores, 1))
+        p = tl.exp2(scores - new[:, None])
+        shrink = tl.exp2(best - new)
+        total = total * shrink + tl.sum(p, 1)
+        v = tl.load(_tile_pointers(values, pages, token0, blocks, PAGE, D, N))
+        acc = acc * shrink[:, None]
+        acc = tl.dot(p.to(v.dtype), v, acc, input_precision=PRECISION)
+        best = new
+    for token0 in tl.range(open_end, length, N):
+        token = token0 + tl.arange(0, N)
+        known = token < length
+        k = tl.load(
+            _tile_pointers(keys, pages, token0, blocks, PAGE, D, N), mask=known[:, None], other=0.0
+        )
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+        visible = token[None, :] <= position[:, None]
+        if WINDOW:
+            visible = visible & (token[None, :] > position[:, None] - window)
+        scores = tl.where(visible, scores, float("-inf"))
+        new = tl.maximum(best, tl.max(scores, 1))
+        safe = tl.where(new == float("-inf"), 0.0, new)
+        p = tl.exp2(scores - safe[:, None])
+        shrink = tl.exp2(best - safe)
+        total = total * shrink + tl.sum(p, 1)
+        v = tl.load(
+            _tile_pointers(values, pages, token0, blocks, PAGE, D, N),
+            mask=known[:, None],
+            other=0.0,
+        )
+        acc = acc * shrink[:, None]
+        acc = tl.dot(p.to(v.dtype), v, acc, input_precision=PRECISION)
+        best = new
+    result = acc / total[:, None]
+    place = out + (first_row + member[:, None]) * heads * D + query_head * D + dims[None, :]
+    tl.store(place, result.to(out.dtype.element_ty), mask=inside[:, None])
+
+
+def prefill_attention(
+    query: Tensor,
+    cache: Tensor,
+    table: Tensor,
+    slots: Tensor,
+    positions: Tensor,
+    tiles: Tensor,
+    out: Tensor,
+    scale: float,
+    window: int | None = None,
+) -> None:
+    """softmax(q k^T * scale) v of each row over its own sequence, up to and including itself.
+
+    query: [n, heads, d], last two dimensions dense; cache: [2, kv_heads, blocks, page, d];
+    table: [slots, width] int32; slots: [n] int32; positions: [n] int64, consecutive in a tile;
+    tiles: [count, 2] int32, first row and rows (at most QUERY_TILE) of each piece of a sequence;
+    out: [n, heads * d].
+    """
+    _, heads, d = query.shape
+    _, kv_heads, blocks, page, _ = cache.shape
+    wide = query.dtype == torch.float32
+    _prefill_kernel[(tiles.shape[0], heads)](
+        query, cache, table, slots, positions, tiles, out,
+        scale * 1.4426950408889634, query.stride(0), blocks, table.stride(0), window or 0,
+        heads=heads, kv_heads=kv_heads, D=d, PAGE=page, M=QUERY_TILE, N=32 if wide else KEY_TILE,
+        WINDOW=window is not None, PRECISION="ieee" if wide else "tf32",
+        num_warps=8, num_stages=2 if wide else 3,
+    )  # fmt: skip
