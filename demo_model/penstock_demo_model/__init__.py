@@ -1,0 +1,1 @@
+"""Text, tokenizer, training and evaluation of the model that ships with the launcher."""
