@@ -75,10 +75,9 @@ async def _start(supervisor: Supervisor, plan: Plan, model: Model, folder: Path,
     await supervisor.ready([supervisor.start(program) for program in programs])
     router = supervisor.start(router_program(plan, model, folder))
     (answer,) = await supervisor.ready([router])
-    limits = answer.get("limits", {})
-    log.info("limits", **limits)
+    device = answer.get("limits", {}).get("device")
     shards = f"{plan.shards} shard{'s' if plan.shards > 1 else ''}"
-    what = ", ".join(filter(None, (f"model {model.id}", shards, limits.get("device"))))
+    what = ", ".join(filter(None, (f"model {model.id}", shards, device)))
     log.info(f"Penstock ready: {reachable(answer['url'])} ({what})")
 
 

@@ -17,7 +17,7 @@ from penstock_launcher.progress import Progress, ProgressView
 
 MAX_LINE = 64 * 1024  # bytes of a child's line; the rest is dropped, and the record says so
 TAIL_LINES = 20  # of a child's last lines, kept for the message about its death
-_HEAD = ("timestamp", "level", "target", "message", "process")
+_HEAD = ("timestamp", "level", "target", "message", "process", "rank")  # the process says the rank
 
 
 class LineSplitter:
@@ -84,9 +84,10 @@ class Log:
             self._show_progress(process, progress)
             return ""
         record["process"] = process
-        text = _as_text(record)
-        self._write(text, record)
-        return text
+        exception = record.pop("exception", None) if not self._as_json else None
+        lines = [_as_text(record), *map(_escape, str(exception or "").splitlines())]
+        self._write("\n".join(lines), record)
+        return "\n".join(lines)
 
     def close(self) -> None:
         self._progress.close()
@@ -119,9 +120,8 @@ class Tail:
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=TAIL_LINES)
 
-    def add(self, line: str) -> None:
-        if line:
-            self._lines.append(line[:1000])
+    def add(self, text: str) -> None:
+        self._lines.extend(line[:1000] for line in text.splitlines())
 
     def text(self) -> str:
         return "\n".join(self._lines)
@@ -150,7 +150,7 @@ def _as_text(record: Mapping[str, object]) -> str:
     level = str(record.get("level", "INFO")).upper()[:5]
     target = str(record.get("target", "")).removeprefix("penstock_").removeprefix("launcher")
     process = str(record.get("process", "launcher"))
-    source = process if target in ("", process) else f"{process} {target}"
+    source = process if process.startswith(target) else f"{process} {target}"
     fields = "".join(
         f" {key}={value if isinstance(value, str) else json.dumps(value, default=str)}"
         for key, value in record.items()

@@ -208,7 +208,7 @@ class Options:
         None,
         TOKENS,
         "Most prompt tokens computed in one step",
-        default_text="min(4096, the model's context)",
+        default_text="4096 on CUDA, 1024 on a CPU",
     )
     max_batch_total_tokens: int | None = _option(
         None,
@@ -217,7 +217,7 @@ class Options:
         default_text="what memory holds, measured at start",
     )
     max_batch_size: int | None = _option(
-        None, COUNT, "Most sequences in a step", default_text="derived"
+        None, COUNT, "Most sequences in a step", default_text="256 on CUDA, 64 on a CPU"
     )
     waiting_served_ratio: float = _option(
         0.3,

@@ -149,7 +149,8 @@ class Supervisor:
                 await asyncio.sleep(COLLECT)
                 return await self._fail()
             self._stopping = True
-            await self._end_gently(self._living(), SHARD_GRACE)
+            if drained:
+                await self._end_gently(self._living(), SHARD_GRACE)
         await self._kill_all()
         if self._stop_now.is_set():
             self._log.error(f"{self._signals[-1].name}: stopped at once")

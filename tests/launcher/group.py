@@ -1,4 +1,4 @@
-"""A launcher whose shards and router are stand-ins: `python group.py '<json>'`.
+"""A launcher whose shards and router are stand-ins: a plan on stdin.
 
 {"shards": [config, …], "router": config, "grace": seconds, "prefix": path, "json": bool}. Prints
 the log; the last line of a good start is "up <ids of the children>".
@@ -49,4 +49,4 @@ def main(plan: dict) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(json.loads(sys.argv[1])))
+    sys.exit(main(json.load(sys.stdin)))

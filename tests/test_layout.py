@@ -1,0 +1,148 @@
+"""The repository's shape: where packages lie, who may import whom, and what nobody may use."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# docs/design.md, "Layout": component -> the components of ours that it may import
+MAY_IMPORT = {
+    "proto": set(),
+    "launcher": set(),
+    "router": {"proto"},
+    "shard": {"proto", "kernels", "quantization"},
+    "kernels": set(),
+    "quantization": {"kernels"},
+    "client": {"launcher"},
+    "benchmarks": None,  # not a package: measures whatever it likes
+}
+COMPONENTS = [name for name in MAY_IMPORT if (ROOT / name).is_dir()]
+PACKAGE = re.compile(r"penstock_(\w+)")
+BANNED_MODULES = {"pickle", "cPickle", "_pickle", "dill", "marshal", "cloudpickle", "shelve"}
+BANNED_CALLS = {"eval", "exec"}
+# each takes a pickle apart, or puts one on the wire
+BANNED_ATTRIBUTES = re.compile(
+    r"torch\.load|torch\.package|torch\.hub|.*\.(recv|send)_pyobj|(torch\.distributed|dist)\.\w*object\w*"
+    r"|numpy\.load|np\.load|joblib\.load"
+)
+
+
+def sources(component: str) -> list[Path]:
+    files = sorted((ROOT / component).rglob("*.py"))
+    assert files, f"{component} holds no Python files"
+    return files
+
+
+def problems(code: str) -> list[str]:
+    """What in this code is banned everywhere, as text."""
+    found = []
+    for node in ast.walk(ast.parse(code)):
+        for module in imported_by(node):
+            if module.split(".")[0] in BANNED_MODULES:
+                found.append(f"line {node.lineno}: imports {module}")
+            if BANNED_ATTRIBUTES.fullmatch(module):
+                found.append(f"line {node.lineno}: imports {module}")
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) in BANNED_CALLS:
+            found.append(f"line {node.lineno}: calls {ast.unparse(node.func)}")
+        if isinstance(node, ast.Attribute) and BANNED_ATTRIBUTES.fullmatch(ast.unparse(node)):
+            found.append(f"line {node.lineno}: uses {ast.unparse(node)}")
+        if isinstance(node, ast.Constant) and node.value == "trust_remote_code":
+            found.append(f"line {node.lineno}: names trust_remote_code")
+        if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+            found.append(f"line {node.value.lineno}: passes trust_remote_code")
+    return found
+
+
+def imported_by(node: ast.AST) -> list[str]:
+    """Modules and module members that an import statement names."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"line {node.lineno}: imports of ours are absolute"
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_component_folder_is_no_package(component):
+    """`kernels` and `proto` are also names of other people's packages, which ours must not hide."""
+    assert not (ROOT / component / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("component", [c for c in COMPONENTS if MAY_IMPORT[c] is not None])
+def test_imports_go_one_way(component):
+    allowed = MAY_IMPORT[component] | {component}
+    for path in sources(component):
+        for node in ast.walk(ast.parse(path.read_text())):
+            for module in imported_by(node):
+                if match := PACKAGE.match(module):
+                    assert match[1] in allowed, f"{path}: {component} must not import {module}"
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_nothing_is_unpickled_or_evaluated(component):
+    for path in sources(component):
+        assert problems(path.read_text()) == [], path
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "import dill.source",
+        "from torch import load",
+        "torch.load(path)",
+        "eval(text)",
+        "exec(text)",
+        "torch.distributed.broadcast_object_list(x)",
+        "dist.all_gather_object(x, y)",
+        "from torch.distributed import send_object_list",
+        "socket.recv_pyobj()",
+        "np.load(path, allow_pickle=True)",
+        "f(trust_remote_code=True)",
+    ],
+)
+def test_the_ban_sees(code):
+    assert problems(code)
+
+
+@pytest.mark.parametrize("code", ["model.eval()", "tensor.load", "re.compile(x)", "import json"])
+def test_the_ban_lets_pass(code):
+    assert not problems(code)
+
+
+@pytest.mark.parametrize("component", ["launcher", "router"])
+def test_needs_no_torch(component):
+    """Every module of the component is imported in a fresh process, and torch is not there then."""
+    package = f"penstock_{component}"
+    code = (
+        "import importlib, pkgutil, sys\n"
+        f"import {package}\n"
+        f"for m in pkgutil.walk_packages({package}.__path__, '{package}.'):\n"
+        "    if not m.name.endswith('__main__'):\n"
+        "        importlib.import_module(m.name)\n"
+        "sys.exit('torch' in sys.modules)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr or "torch was imported"
+
+
+def test_stubs_are_what_the_proto_says(tmp_path):
+    """`make proto` would change nothing."""
+    wire = ROOT / "proto" / "penstock_proto"
+    outputs = [f"--{kind}={tmp_path}" for kind in ("python_out", "pyi_out", "grpc_python_out")]
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-I", ROOT / "proto", *outputs]
+    subprocess.run([*command, wire / "shard.proto"], check=True)
+    fresh = sorted((tmp_path / "penstock_proto").iterdir())
+    assert [path.name for path in fresh] == [
+        "shard_pb2.py",
+        "shard_pb2.pyi",
+        "shard_pb2_grpc.py",
+    ]
+    for path in fresh:
+        assert path.read_text() == (wire / path.name).read_text(), f"{path.name}: run `make proto`"
