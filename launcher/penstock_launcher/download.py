@@ -29,20 +29,57 @@ REPORT_EVERY = 0.5  # seconds between progress records
 def fetch(wanted: HubModel) -> tuple[Path, str]:
     """Folder and commit. Raises LauncherError when the hub or the repository does not let us."""
     try:
-        if constants.HF_HUB_OFFLINE:
-            folder = _snapshot(wanted, wanted.revision)
-        else:
-            info = hub.HfApi(token=wanted.token or False).model_info(
-                wanted.model_id, revision=wanted.revision, files_metadata=True
-            )
-            sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-            files = choose_files(list(sizes), wanted)
-            meter = Meter(sum(sizes[name] for name in files))
-            folder = _snapshot(wanted, info.sha, files, meter.bar_class())
-            meter.finish()
+        folder = _cached(wanted) if constants.HF_HUB_OFFLINE else _fetch_online(wanted)
     except (errors.HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
         raise LauncherError(_explain(error, wanted)) from error
     return folder, folder.name
+
+
+def _fetch_online(wanted: HubModel) -> Path:
+    api = hub.HfApi(token=wanted.token or False)
+    try:
+        info = api.model_info(wanted.model_id, revision=wanted.revision, files_metadata=True)
+    except (httpx.ConnectError, httpx.TimeoutException) as error:
+        return _cached_instead(wanted, error)
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    files = choose_files(list(sizes), wanted)
+    meter = Meter(sum(sizes[name] for name in files))
+    folder = _snapshot(wanted, allow_patterns=files, tqdm_class=meter.bar_class())
+    meter.finish()
+    return folder
+
+
+def _cached_instead(wanted: HubModel, error: Exception) -> Path:
+    """A server that restarts while the hub is down goes on with what it had."""
+    try:
+        folder = _cached(wanted)
+    except OSError:
+        raise error from None
+    say("WARN", f"the hub cannot be reached ({error}): serving {wanted.model_id} from the cache")
+    return folder
+
+
+def _cached(wanted: HubModel) -> Path:
+    """The same choice of files as `choose_files` makes, without the hub's list of them."""
+    left_out = "consolidated*.safetensors" if wanted.with_weights else "*.safetensors"
+    return _snapshot(
+        wanted,
+        allow_patterns=["*" + ending for ending in KEPT],
+        ignore_patterns=["*/*", left_out],
+        local_files_only=True,
+    )
+
+
+def _snapshot(wanted: HubModel, **settings: Any) -> Path:
+    return Path(
+        hub.snapshot_download(
+            wanted.model_id,
+            revision=wanted.revision,
+            cache_dir=wanted.cache,
+            token=wanted.token or False,
+            **settings,
+        )
+    )
 
 
 def choose_files(names: list[str], wanted: HubModel) -> list[str]:
@@ -59,24 +96,6 @@ def choose_files(names: list[str], wanted: HubModel) -> list[str]:
     if len(second_copy) < len(weights):
         chosen = [name for name in chosen if name not in second_copy]
     return chosen
-
-
-def _snapshot(
-    wanted: HubModel,
-    revision: str | None,
-    files: list[str] | None = None,
-    bar: type[Any] | None = None,
-) -> Path:
-    return Path(
-        hub.snapshot_download(
-            wanted.model_id,
-            revision=revision,
-            cache_dir=wanted.cache,
-            token=wanted.token or False,
-            allow_patterns=files,
-            tqdm_class=bar,
-        )
-    )
 
 
 def _explain(error: Exception, wanted: HubModel) -> str:
