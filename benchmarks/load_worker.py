@@ -163,7 +163,8 @@ def measure(exchange: Exchange) -> dict[str, Any]:
     usage: dict[str, Any] = {}
     failure = exchange.failure
     if exchange.status != 200:
-        failure = failure or f"HTTP {exchange.status}: {exchange.body()[:200].decode(errors='replace')}"
+        said = exchange.body()[:200].decode(errors="replace")
+        failure = failure or f"HTTP {exchange.status}: {said}"
     else:
         for when, data in exchange.events():
             if b'"error":' in data and (error := orjson.loads(data).get("error")):
