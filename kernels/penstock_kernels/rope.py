@@ -1,0 +1,41 @@
+"""Rotary position embedding (Su et al., 2021, arXiv:2104.09864), halves rotated against each other.
+
+Checkpoints in the Hugging Face layout pair element i of a head with element i + d/2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def rotation(table: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and signed sine of each row, gathered once a step and used by every layer.
+
+    table: [positions, 2, d/2] float32, cosines then sines; positions: [n] int64.
+    Returns (cos, cos) and (-sin, sin), each [n, 1, d] float32.
+    """
+    cos, sin = table.index_select(0, positions).unsqueeze(2).unbind(1)
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+
+
+def rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """Rotate x in place. x: [n, heads, d], any float dtype; cos, sin as `rotation` returns them."""
+    if x.dtype == torch.float32:
+        swapped = torch.roll(x, x.shape[-1] // 2, dims=-1)
+        x.mul_(cos).addcmul_(swapped, sin)
+        return
+    wide = x.float()
+    swapped = torch.roll(wide, x.shape[-1] // 2, dims=-1)
+    x.copy_(wide.mul_(cos).addcmul_(swapped, sin))
+
+
+def write_kv(cache: Tensor, kv: Tensor, location: Tensor) -> None:
+    """Store the keys and values of new tokens in the paged cache.
+
+    cache: [2, kv_heads, blocks, block_size, d] of one layer;
+    kv: [n, 2 * kv_heads, d], keys first; location: [n] int64, block * block_size + offset.
+    """
+    two, heads, blocks, block_size, width = cache.shape
+    flat = cache.view(two * heads, blocks * block_size, width)
+    flat.index_copy_(1, location, kv.transpose(0, 1))

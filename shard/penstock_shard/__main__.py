@@ -1,0 +1,3 @@
+from penstock_shard.process import main
+
+main()

@@ -1,0 +1,56 @@
+"""The shard's configuration, as the launcher sends it on standard input."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Self
+
+DTYPES = ("float32", "float16", "bfloat16")
+DEVICES = ("cpu", "cuda")
+LOAD_FORMATS = ("auto", "dummy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardConfig:
+    """One field an option of the launcher; None where the shard decides itself."""
+
+    model_path: str  # folder with config.json and *.safetensors
+    dtype: str | None  # None: the checkpoint's
+    device: str | None  # None: cuda if there is one
+    load_format: str  # "auto": from the checkpoint; "dummy": random weights
+    kv_block_size: int | None  # tokens; None: 64 on CUDA, 16 on a CPU
+    cuda_memory_fraction: float  # share of the GPU's memory that this shard may use
+    socket_folder: str
+
+    def __post_init__(self) -> None:
+        _check("dtype", self.dtype, (None, *DTYPES))
+        _check("device", self.device, (None, *DEVICES))
+        _check("load_format", self.load_format, LOAD_FORMATS)
+        if self.kv_block_size is not None and not 1 <= self.kv_block_size <= 1024:
+            raise ValueError(f"kv_block_size must be from 1 to 1024, not {self.kv_block_size}")
+        if not 0 < self.cuda_memory_fraction <= 1:
+            raise ValueError(
+                f"cuda_memory_fraction must be in (0, 1], not {self.cuda_memory_fraction}"
+            )
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Parse what the launcher wrote. Raises ValueError for a missing, unknown or bad key."""
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError(
+                f"shard configuration is a JSON {type(values).__name__}, not an object"
+            )
+        names = {field.name for field in dataclasses.fields(cls)}
+        if missing := names - values.keys():
+            raise ValueError(f"shard configuration lacks {sorted(missing)}")
+        if unknown := values.keys() - names:
+            raise ValueError(f"shard configuration has unknown keys {sorted(unknown)}")
+        return cls(**values)
+
+
+def _check(name: str, value: str | None, allowed: tuple[str | None, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {list(allowed)}, not {value!r}")

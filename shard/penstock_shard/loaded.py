@@ -1,0 +1,78 @@
+"""A loaded model: what a shard has before anyone said how large its steps will be."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from penstock_proto import shard_pb2
+from penstock_shard import log
+from penstock_shard.architecture import Architecture, read_architecture
+from penstock_shard.config import ShardConfig
+from penstock_shard.decoder import Decoder
+from penstock_shard.device import choose_device, device_name
+from penstock_shard.kv_cache import bytes_per_token
+from penstock_shard.loading import load_decoder, weight_bytes
+from penstock_shard.parallel import Group, join_group
+from penstock_shard.weights import Checkpoint, DummyWeights, Weights
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """This rank's share of the model and where it runs."""
+
+    model: Architecture
+    decoder: Decoder
+    group: Group
+    device: torch.device
+    dtype: torch.dtype
+    block_size: int
+    memory_fraction: float
+
+    def info(self) -> shard_pb2.InfoResponse:
+        """What the router asks first."""
+        return shard_pb2.InfoResponse(
+            rank=self.group.rank,
+            world_size=self.group.world_size,
+            device=self.device.type,
+            device_name=device_name(self.device),
+            dtype=str(self.dtype).removeprefix("torch."),
+            architecture=self.model.name,
+            vocab_size=self.model.vocab_size,
+            max_position_embeddings=self.model.max_positions,
+            block_size=self.block_size,
+            kv_bytes_per_token=bytes_per_token(self.decoder, self.dtype),
+            weight_bytes=weight_bytes(self.decoder),
+        )
+
+
+def load(config: ShardConfig) -> LoadedModel:
+    """Load this rank's share. Raises ValueError with a sentence for what cannot be served."""
+    folder = Path(config.model_path)
+    model = read_architecture(folder)
+    dummy = config.load_format == "dummy"
+    checkpoint = None if dummy else Checkpoint(folder)
+    weights: Weights = checkpoint or DummyWeights()
+    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    device = choose_device(config.device, rank, world_size, "MASTER_ADDR" not in os.environ)
+    group = join_group(os.environ, Path(config.socket_folder), device)
+    name = config.dtype or model.dtype or (checkpoint and checkpoint.dtype) or "float32"
+    dtype: torch.dtype = getattr(torch, name)
+    decoder = load_decoder(model, group, weights, dtype, device)
+    loaded = LoadedModel(
+        model=model,
+        decoder=decoder,
+        group=group,
+        device=device,
+        dtype=dtype,
+        block_size=config.kv_block_size or (64 if device.type == "cuda" else 16),
+        memory_fraction=config.cuda_memory_fraction,
+    )
+    log.info(
+        f"loaded {model.name} in {name} on {device}: {weight_bytes(decoder)} bytes",
+        weights="dummy" if dummy else str(folder),
+    )
+    return loaded

@@ -1,0 +1,192 @@
+"""Tensor parallelism: which part of each matrix a rank holds, and what the ranks say to each other.
+
+Megatron's scheme (arXiv:1909.08053): matrices that open a block are split by output (columns),
+those that close it by input (rows), so that a block needs one sum over the ranks. The vocabulary is
+split for embedding and logits. Rank 0 alone samples and broadcasts the tokens, so that ranks cannot
+diverge.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from penstock_shard.architecture import Architecture
+
+# The router ends a group whose step is late long before this; it bounds a wait with no router.
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The ranks that serve one model together. With one rank, every method is free."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    def all_reduce(self, x: Tensor) -> Tensor:
+        """Sum x over the ranks, in place."""
+        if self.world_size > 1:
+            dist.all_reduce(x)
+        return x
+
+    def gather_columns(self, x: Tensor) -> Tensor | None:
+        """Rank 0 gets the ranks' [n, d] side by side, [n, d * world_size]; the others None."""
+        if self.world_size == 1:
+            return x
+        x = x.contiguous()
+        if self.rank != 0:
+            dist.gather(x, None, dst=0)
+            return None
+        parts = [torch.empty_like(x) for _ in range(self.world_size)]
+        dist.gather(x, parts, dst=0)
+        return torch.cat(parts, dim=1)
+
+    def broadcast(self, x: Tensor) -> Tensor:
+        """Every rank's x becomes that of rank 0, in place."""
+        if self.world_size > 1:
+            dist.broadcast(x, src=0)
+        return x
+
+    def minimum(self, value: int, device: torch.device) -> int:
+        """The smallest value of all ranks."""
+        if self.world_size == 1:
+            return value
+        x = torch.tensor([value], dtype=torch.int64, device=device)
+        dist.all_reduce(x, op=dist.ReduceOp.MIN)
+        return int(x.item())
+
+
+def join_group(environment: Mapping[str, str], socket_folder: Path, device: torch.device) -> Group:
+    """Meet the other ranks: through a file, or at MASTER_ADDR where the operator named it.
+
+    Without MASTER_ADDR all ranks are on this host, so the transports are bound to the loopback
+    interface and nothing listens on a network.
+    """
+    rank = int(environment.get("RANK", "0"))
+    world_size = int(environment.get("WORLD_SIZE", "1"))
+    if not 0 <= rank < world_size:
+        raise ValueError(f"RANK must be in [0, WORLD_SIZE), not {rank} of {world_size}")
+    if world_size == 1:
+        return Group()
+    if "MASTER_ADDR" in environment and "MASTER_PORT" in environment:
+        method = "env://"
+    else:
+        method = f"file://{socket_folder.absolute() / 'rendezvous'}"
+        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ[name] = "lo"
+    dist.init_process_group(
+        backend="nccl" if device.type == "cuda" else "gloo",
+        init_method=method,
+        rank=rank,
+        world_size=world_size,
+        timeout=COLLECTIVE_TIMEOUT,
+        device_id=device if device.type == "cuda" else None,
+    )
+    return Group(rank, world_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """This rank's share of a model, as half-open ranges of the whole."""
+
+    heads: range
+    kv_heads: range  # ranks share a KV head when there are more ranks than KV heads
+    mlp: range
+    vocabulary: range  # may reach beyond the vocabulary on the last ranks: padding
+
+    @staticmethod
+    def of(model: Architecture, group: Group) -> Partition:
+        """Raises ValueError where the model cannot be split over so many ranks."""
+        world = group.world_size
+        _check_divisible("num_attention_heads", model.num_heads, world)
+        _check_divisible("intermediate_size", model.intermediate_size, world)
+        if model.num_kv_heads % world and world % model.num_kv_heads:
+            raise ValueError(
+                f"{model.name} with num_key_value_heads {model.num_kv_heads} cannot be split over "
+                f"{world} shards: one number must divide the other"
+            )
+        kv = max(model.num_kv_heads // world, 1)
+        kv_start = group.rank * model.num_kv_heads // world
+        columns = -(-model.vocab_size // world)
+        return Partition(
+            heads=_share(model.num_heads // world, group.rank),
+            kv_heads=range(kv_start, kv_start + kv),
+            mlp=_share(model.intermediate_size // world, group.rank),
+            vocabulary=_share(columns, group.rank),
+        )
+
+
+def _share(count: int, rank: int) -> range:
+    return range(rank * count, (rank + 1) * count)
+
+
+def _check_divisible(name: str, value: int, world: int) -> None:
+    if value % world:
+        raise ValueError(f"{name} {value} cannot be split evenly over {world} shards")
+
+
+@dataclass(slots=True)
+class Linear:
+    """x W^T + b on this rank's rows of W: [in] to [out]. Needs nothing from other ranks."""
+
+    weight: Tensor  # [out, in]
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+@dataclass(slots=True)
+class RowParallelLinear:
+    """x W^T + b where each rank holds some columns of W and of x: the products are summed."""
+
+    weight: Tensor  # [out, in / world_size]
+    bias: Tensor | None  # whole, on every rank: added after the sum
+    group: Group
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.group.world_size == 1:
+            return F.linear(x, self.weight, self.bias)
+        out = self.group.all_reduce(F.linear(x, self.weight))
+        return out if self.bias is None else out.add_(self.bias)
+
+
+@dataclass(slots=True)
+class VocabularyEmbedding:
+    """Rows of the embedding table for this rank's part of the vocabulary."""
+
+    weight: Tensor  # [vocabulary / world_size, hidden]
+    start: int
+    group: Group
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """tokens: [n] int64. Returns [n, hidden], the same on every rank."""
+        if self.group.world_size == 1:
+            return F.embedding(tokens, self.weight)
+        local = tokens - self.start
+        foreign = (local < 0) | (local >= self.weight.shape[0])
+        out = F.embedding(local.masked_fill_(foreign, 0), self.weight)
+        return self.group.all_reduce(out.masked_fill_(foreign.unsqueeze(1), 0))
+
+
+@dataclass(slots=True)
+class VocabularyHead:
+    """Logits: each rank computes its part of the vocabulary, rank 0 gets them all."""
+
+    weight: Tensor  # [vocabulary / world_size, hidden]
+    vocab_size: int
+    group: Group
+
+    def __call__(self, hidden: Tensor) -> Tensor | None:
+        """hidden: [n, hidden]. Returns [n, vocab_size] float32 on rank 0, None elsewhere."""
+        logits = self.group.gather_columns(F.linear(hidden, self.weight))
+        return None if logits is None else logits[:, : self.vocab_size].float()

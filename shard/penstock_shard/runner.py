@@ -1,0 +1,261 @@
+"""Runs steps: turns a command into rows, the rows into tokens, and keeps every tensor of it.
+
+A decode step reads static tensors only: the rows' slots stand in a fixed buffer, tokens, positions
+and block tables are gathered from the slots on the device, and the sampled token goes back to its
+slot. So an unchanged batch needs nothing from the host, tokens feed the next step without passing
+through it, and the step can be captured as a CUDA graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from penstock_kernels.paged_attention import PagedBatch
+from penstock_kernels.sampler import log_probabilities
+from penstock_proto import shard_pb2
+from penstock_shard.decoder import Decoder
+from penstock_shard.device import download, upload
+from penstock_shard.parallel import Group
+from penstock_shard.results import PendingResult, PromptPart, StepTimer, to_host
+from penstock_shard.rope import rope_table
+from penstock_shard.sampling import Sampled, SamplingPlan, SamplingState
+from penstock_shard.slots import Chunks, Indices, Limits, SlotBook
+
+PROMPT_LOGPROB_ROWS = 256  # at once: 4096 rows of 128k float32 logits would take 2 GiB
+
+
+class SlotTensors:
+    """What the device knows of each slot; the row behind the last one belongs to padding."""
+
+    def __init__(self, limits: Limits, device: torch.device) -> None:
+        rows = limits.max_slots + 1
+        self.last_token = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.length = torch.zeros(rows, dtype=torch.int64, device=device)  # tokens in the cache
+        # Zero is the scratch block: where nothing was granted, nothing of value is overwritten.
+        self.block_table = torch.zeros(rows, limits.table_width, dtype=torch.int32, device=device)
+
+
+@dataclass(slots=True)
+class StepInputs:
+    """Rows of a step, decoding slots before chunks: views of static buffers."""
+
+    slot: Tensor  # [rows] int64
+    token: Tensor  # [rows] int64
+    position: Tensor  # [rows] int64
+    decode_rows: int
+    batch: PagedBatch
+    sampled_rows: Tensor | None  # rows whose logits are wanted; None: all
+    sampling: SamplingPlan | None  # None: nothing is sampled
+
+
+class Runner:
+    """One rank's executor of step commands. Not thread-safe: one thread calls it."""
+
+    def __init__(
+        self, decoder: Decoder, group: Group, limits: Limits, cache: Tensor, device: torch.device
+    ) -> None:
+        self.decoder, self.group, self.limits = decoder, group, limits
+        self.cache, self.device = cache, device
+        self.book = SlotBook(limits)
+        self.slots = SlotTensors(limits, device)
+        # Only rank 0 samples.
+        self.sampling = SamplingState(limits, device) if group.rank == 0 else None
+        positions = limits.table_width * limits.block_size
+        self.rope = rope_table(decoder.model.rope, decoder.model.head_dim, positions, device)
+        rows = limits.max_prefill_tokens + limits.max_slots
+        self._row_slot = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._row_token = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._row_position = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._decode_plan: SamplingPlan | None = None  # of the standing decode list
+
+    @torch.inference_mode()
+    def execute(self, command: shard_pb2.StepCommand) -> Iterator[PendingResult]:
+        """Apply a command and run its steps. Raises BadCommand before any tensor was touched by
+        the part that is wrong; after an error the runner's state is undefined."""
+        self.book.begin(command)
+        self._release_and_admit(command)
+        self._grant(command)
+        chunks = self.book.run(command)
+        if command.decode_changed:
+            self._row_slot[: len(self.book.decode)].copy_(upload(self.book.decode, self.device))
+            self._decode_plan = None
+        elif command.admit:  # a released slot may have come back with other sampling
+            self._decode_plan = None
+        # The book is ahead of the steps: lengths before the first of them.
+        lengths = self.book.computed[self.book.decode] - command.repeat
+        for repeat in range(command.repeat):
+            yield self._step(command.step + repeat, lengths + repeat, chunks)
+
+    def _release_and_admit(self, command: shard_pb2.StepCommand) -> None:
+        if command.release:
+            self.book.release(np.array(command.release, np.int64))
+        for admission in command.admit:
+            tokens, blocks = self.book.admit(admission)
+            slot = admission.slot
+            self.slots.block_table[slot].zero_()
+            self.slots.block_table[slot, : len(blocks)].copy_(upload(blocks.copy(), self.device))
+            if self.sampling is not None:
+                generated = int(admission.generated)
+                self.sampling.admit(slot, tokens, generated, admission.sampling)
+
+    def _grant(self, command: shard_pb2.StepCommand) -> None:
+        if not command.grant_slot and not command.grant_block:
+            return
+        slots = np.array(command.grant_slot, np.int64)
+        blocks = np.array(command.grant_block, np.int64)
+        columns = self.book.grant(slots, blocks)
+        packed = upload(np.stack((slots, columns, blocks)), self.device)
+        self.slots.block_table.index_put_((packed[0], packed[1]), packed[2].to(torch.int32))
+
+    def _step(self, step: int, lengths: Indices, chunks: Chunks) -> PendingResult:
+        timer = StepTimer(self.device)
+        if not len(lengths) and not len(chunks.slots):
+            timer.stop()
+            return PendingResult(step, timer, None, None)
+        inputs = self._inputs(lengths, chunks)
+        hidden = self._forward(inputs)
+        sampled = self._sample(hidden, inputs, chunks)
+        self._advance(inputs, chunks)
+        prompt = self._prompt_logprobs(hidden, len(lengths), chunks)
+        top_n = None if inputs.sampling is None else inputs.sampling.top_n
+        result = PendingResult(step, timer, sampled and to_host(sampled), top_n, prompt)
+        timer.stop()
+        return result
+
+    def _inputs(self, lengths: Indices, chunks: Chunks) -> StepInputs:
+        """The rows of a step, and how they stand in the cache."""
+        decode_rows = len(lengths)
+        rows = decode_rows + int(chunks.lengths.sum())
+        if rows > decode_rows:
+            self._load_chunks(decode_rows, rows, chunks)
+        context = np.concatenate((lengths, chunks.starts))
+        queries = np.concatenate((np.ones_like(lengths), chunks.lengths))
+        width = -(-int((context + queries).max()) // self.limits.block_size)
+        first_slots = self._row_slot[:decode_rows]
+        if len(chunks.slots):
+            first_slots = torch.cat((first_slots, upload(chunks.slots, self.device)))
+        table = self.slots.block_table[:, :width].index_select(0, first_slots)
+        return StepInputs(
+            slot=self._row_slot[:rows],
+            token=self._row_token[:rows],
+            position=self._row_position[:rows],
+            decode_rows=decode_rows,
+            batch=PagedBatch(table, context, queries, self.limits.block_size),
+            sampled_rows=self._sampled_rows(decode_rows, chunks),
+            sampling=self._sampling_plan(chunks),
+        )
+
+    def _load_chunks(self, start: int, stop: int, chunks: Chunks) -> None:
+        """Slots, tokens and positions of the chunks' rows: known to the host, one upload."""
+        spans = list(zip(chunks.slots, chunks.starts, chunks.lengths, strict=True))
+        tokens = [self.book.tokens[slot][first : first + count] for slot, first, count in spans]
+        packed = np.empty((3, stop - start), np.int64)
+        packed[0] = np.repeat(chunks.slots, chunks.lengths)
+        packed[1] = np.concatenate(tokens)
+        packed[2] = np.concatenate([np.arange(first, first + count) for _, first, count in spans])
+        slot, token, position = upload(packed, self.device).unbind(0)
+        self._row_slot[start:stop].copy_(slot)
+        self._row_token[start:stop].copy_(token)
+        self._row_position[start:stop].copy_(position)
+
+    def _sampled_rows(self, decode_rows: int, chunks: Chunks) -> Tensor | None:
+        if not len(chunks.slots):
+            return None
+        ends = decode_rows + np.cumsum(chunks.lengths) - 1
+        wanted = np.concatenate((np.arange(decode_rows), ends[chunks.complete]))
+        return upload(wanted, self.device)
+
+    def _sampling_plan(self, chunks: Chunks) -> SamplingPlan | None:
+        """The plan of an unchanged decode batch is that of the step before."""
+        if self.sampling is None:
+            return None
+        if len(chunks.slots):
+            slots = np.concatenate((self.book.decode, chunks.slots[chunks.complete]))
+            return self.sampling.plan(slots) if len(slots) else None
+        if self._decode_plan is None:
+            self._decode_plan = self.sampling.plan(self.book.decode)
+        return self._decode_plan
+
+    def _forward(self, inputs: StepInputs) -> Tensor:
+        """Hidden states of all rows. Decode rows take what their slots hold on the device."""
+        slots, block = self.slots, self.limits.block_size
+        decode = inputs.slot[: inputs.decode_rows]
+        if inputs.decode_rows:
+            inputs.token[: inputs.decode_rows].copy_(slots.last_token.index_select(0, decode))
+            inputs.position[: inputs.decode_rows].copy_(slots.length.index_select(0, decode))
+        column = inputs.position.div(block, rounding_mode="floor")
+        location = slots.block_table[inputs.slot, column].to(torch.int64)
+        location.mul_(block).add_(inputs.position).sub_(column.mul_(block))
+        return self.decoder.forward(
+            inputs.token, inputs.position, location, inputs.batch, self.cache, self.rope
+        )
+
+    def _sample(self, hidden: Tensor, inputs: StepInputs, chunks: Chunks) -> Sampled | None:
+        """Rank 0 chooses, all ranks store the token where the next step reads it."""
+        if not inputs.decode_rows and not chunks.complete.any():
+            return None
+        rows = inputs.sampled_rows
+        logits = self.decoder.logits(hidden if rows is None else hidden.index_select(0, rows))
+        slots = inputs.slot if rows is None else inputs.slot.index_select(0, rows)
+        sampled = None
+        if self.sampling is not None and inputs.sampling is not None and logits is not None:
+            sampled = self.sampling.sample(logits, inputs.sampling)
+            token = self.group.broadcast(sampled.token)
+        else:
+            token = self.group.broadcast(torch.empty_like(slots))
+        self.slots.last_token.index_copy_(0, slots, token)
+        return sampled
+
+    def _advance(self, inputs: StepInputs, chunks: Chunks) -> None:
+        """Slots now hold what their rows wrote."""
+        if not len(chunks.slots):
+            self.slots.length.index_copy_(0, inputs.slot, inputs.position + 1)
+            return
+        rows = inputs.decode_rows
+        self.slots.length.index_copy_(0, inputs.slot[:rows], inputs.position[:rows] + 1)
+        ends = upload(chunks.starts + chunks.lengths, self.device)
+        self.slots.length.index_copy_(0, upload(chunks.slots, self.device), ends)
+
+    def _prompt_logprobs(
+        self, hidden: Tensor, decode_rows: int, chunks: Chunks
+    ) -> list[PromptPart]:
+        """Each row of a chunk predicts the token after it, except the last of a whole prompt."""
+        asked = np.flatnonzero(self.book.prompt_logprobs[chunks.slots])
+        counts = (chunks.lengths - chunks.complete)[asked]
+        if not counts.sum():
+            return []
+        first = decode_rows + (np.cumsum(chunks.lengths) - chunks.lengths)[asked]
+        rows, targets = [], []
+        for index, row, count in zip(asked, first, counts, strict=True):
+            start = chunks.starts[index] + 1
+            rows.append(np.arange(row, row + count))
+            targets.append(self.book.tokens[chunks.slots[index]][start : start + count])
+        logprob = self._logprobs_of(hidden, np.concatenate(rows), np.concatenate(targets))
+        if logprob is None:
+            return []
+        parts = torch.split_with_sizes(logprob, counts.tolist())
+        return [
+            PromptPart(int(chunks.slots[index]), int(chunks.starts[index]), part)
+            for index, part in zip(asked, parts, strict=True)
+            if len(part)
+        ]
+
+    def _logprobs_of(self, hidden: Tensor, rows: Indices, targets: Indices) -> Tensor | None:
+        """Log-probability of targets[i] after row rows[i], on the host; None on other ranks."""
+        row = upload(rows, self.device)
+        target = upload(targets.astype(np.int64), self.device)
+        pieces = []
+        for some, wanted in zip(_pieces(row), _pieces(target), strict=True):
+            logits = self.decoder.logits(hidden.index_select(0, some))
+            if logits is not None:
+                pieces.append(log_probabilities(logits, wanted)[0])
+        return download(torch.cat(pieces)) if pieces else None
+
+
+def _pieces(rows: Tensor) -> list[Tensor]:
+    return [rows[i : i + PROMPT_LOGPROB_ROWS] for i in range(0, len(rows), PROMPT_LOGPROB_ROWS)]

@@ -1,0 +1,264 @@
+"""Sampling state of all slots on the device, and the choice of a step's tokens."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from penstock_kernels import noise, sampler
+from penstock_proto import shard_pb2
+from penstock_shard.device import upload
+from penstock_shard.slots import BadCommand, Indices, Limits
+
+
+class Feature(enum.IntFlag):
+    """What a sequence asks of the sampler. What no row of a step asks for costs nothing."""
+
+    RANDOM = enum.auto()
+    TOP_K = enum.auto()
+    TOP_P = enum.auto()
+    TYPICAL_P = enum.auto()
+    MIN_P = enum.auto()
+    REPETITION = enum.auto()
+    FREQUENCY = enum.auto()  # or presence
+    BIAS = enum.auto()
+    LOGPROBS = enum.auto()
+
+
+SORTED = Feature.TOP_K | Feature.TOP_P
+PENALTIES = Feature.REPETITION | Feature.FREQUENCY
+# Columns of SamplingState.parameters.
+COLUMNS = (
+    "temperature",
+    "top_p",
+    "typical_p",
+    "min_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingPlan:
+    """What the sampled rows of a step need: known to the host before the step starts."""
+
+    slots: Tensor  # [rows] int64
+    features: Feature  # of any row
+    filtered: Tensor | None  # rows that sort; None: all
+    any_filtered: bool
+    k_limit: int | None
+    top_n: Indices  # of each row
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """Tokens of a step on the device."""
+
+    token: Tensor  # [rows] int64
+    logprob: Tensor | None  # [rows] float32
+    top_token: Tensor | None  # [rows, n] int64
+    top_logprob: Tensor | None  # [rows, n] float32
+
+
+class SamplingState:
+    """One row a slot; the row behind the last slot belongs to padding."""
+
+    def __init__(self, limits: Limits, device: torch.device) -> None:
+        rows, self.device, self.limits = limits.max_slots + 1, device, limits
+        self.parameters = torch.zeros(rows, len(COLUMNS), device=device)
+        self.top_k = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.keys = torch.zeros(rows, 2, dtype=torch.int32, device=device)
+        self.generated = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.counts = torch.zeros(rows, limits.vocab_size, dtype=torch.int32, device=device)
+        self.bias_token = torch.zeros(rows, 0, dtype=torch.int64, device=device)
+        self.bias = torch.zeros(rows, 0, device=device)
+        # Host mirrors.
+        self._features = np.zeros(limits.max_slots, np.int64)
+        self._top_k = np.zeros(limits.max_slots, np.int64)
+        self._top_n = np.zeros(limits.max_slots, np.int64)
+
+    def admit(
+        self, slot: int, tokens: NDArray[np.int32], generated: int, wanted: shard_pb2.Sampling
+    ) -> None:
+        """Fill a slot's row. Raises BadCommand for values that no sampling can follow."""
+        features = _features(wanted)
+        self._check(slot, wanted)
+        self._features[slot] = features
+        self._top_k[slot] = wanted.top_k
+        self._top_n[slot] = wanted.top_n
+        values = np.array([getattr(wanted, name) for name in COLUMNS], np.float32)
+        self.parameters[slot].copy_(upload(values, self.device))
+        self.top_k[slot].fill_(wanted.top_k)
+        self.keys[slot].copy_(upload(np.array(noise.seed_keys(wanted.seed), np.int32), self.device))
+        self.generated[slot].fill_(generated)
+        if features & PENALTIES:
+            self._count(slot, tokens.astype(np.int64), len(tokens) - generated)
+        if features & Feature.BIAS:
+            self._set_bias(slot, wanted)
+
+    def plan(self, slots: Indices) -> SamplingPlan:
+        """What a step that samples for these slots needs."""
+        flags = self._features[slots]
+        filtered = (flags & int(Feature.RANDOM) != 0) & (
+            flags & int(SORTED | Feature.TYPICAL_P) != 0
+        )
+        chosen = np.flatnonzero(filtered)
+        by_k = flags[chosen] & int(Feature.TOP_K) != 0
+        return SamplingPlan(
+            slots=upload(slots, self.device),
+            features=Feature(int(np.bitwise_or.reduce(flags))),
+            filtered=None if len(chosen) == len(slots) else upload(chosen, self.device),
+            any_filtered=len(chosen) > 0,
+            k_limit=int(self._top_k[slots[chosen]].max()) if len(chosen) and by_k.all() else None,
+            top_n=self._top_n[slots],
+        )
+
+    def sample(self, logits: Tensor, plan: SamplingPlan) -> Sampled:
+        """Choose a token a row and count it. logits: [rows, vocabulary] float32."""
+        slots, features = plan.slots, plan.features
+        parameters = self.parameters.index_select(0, slots).unbind(1)
+        scores = self._penalise(logits, plan, *parameters[4:])
+        if features & Feature.RANDOM:
+            token = self._draw(scores, plan, *parameters[:4])
+        else:
+            token = sampler.choose(scores, None, None)
+        self.generated.index_add_(0, slots, torch.ones_like(slots))
+        if features & PENALTIES:
+            one = torch.full_like(slots, sampler.GENERATED_ONCE, dtype=torch.int32)
+            self.counts.index_put_((slots, token), one, accumulate=True)
+        return _with_logprobs(logits, token, plan)
+
+    def _penalise(
+        self,
+        logits: Tensor,
+        plan: SamplingPlan,
+        repetition: Tensor,
+        frequency: Tensor,
+        presence: Tensor,
+    ) -> Tensor:
+        slots = plan.slots
+        if plan.features & PENALTIES:
+            counts = self.counts.index_select(0, slots)
+            if plan.features & Feature.REPETITION:
+                logits = sampler.penalise_repetition(logits, counts, repetition)
+            if plan.features & Feature.FREQUENCY:
+                logits = sampler.penalise_frequency(logits, counts, frequency, presence)
+        if plan.features & Feature.BIAS:
+            index = self.bias_token.index_select(0, slots)
+            logits = logits.scatter_add(1, index, self.bias.index_select(0, slots))
+        return logits
+
+    def _draw(
+        self,
+        scores: Tensor,
+        plan: SamplingPlan,
+        temperature: Tensor,
+        top_p: Tensor,
+        typical_p: Tensor,
+        min_p: Tensor,
+    ) -> Tensor:
+        """Temperature, filters, then the largest of logits plus noise; greedy rows as they are."""
+        slots = plan.slots
+        random = temperature > 0
+        scores = scores / torch.where(random, temperature, 1.0).unsqueeze(1)
+        if plan.any_filtered:
+            rows = plan.filtered
+            kept = _pick(scores, rows)
+            if plan.features & SORTED:
+                top_k = _pick(self.top_k.index_select(0, slots), rows)
+                kept = sampler.filter_sorted(kept, top_k, _pick(top_p, rows), plan.k_limit)
+            if plan.features & Feature.TYPICAL_P:
+                kept = sampler.filter_typical(kept, _pick(typical_p, rows))
+            scores = kept if rows is None else scores.index_copy_(0, rows, kept)
+        if plan.features & Feature.MIN_P:
+            scores = sampler.filter_min_p(scores, min_p)
+        keys = noise.token_keys(
+            self.keys.index_select(0, slots), self.generated.index_select(0, slots)
+        )
+        return sampler.choose(scores, noise.gumbel(keys, scores.shape[1]), random)
+
+    def _count(self, slot: int, tokens: Indices, prompt: int) -> None:
+        row = self.counts[slot].zero_()
+        row.index_fill_(0, upload(tokens[:prompt], self.device), sampler.IN_PROMPT)
+        again = upload(tokens[prompt:], self.device)
+        row.index_add_(0, again, torch.full_like(again, sampler.GENERATED_ONCE, dtype=torch.int32))
+
+    def _set_bias(self, slot: int, wanted: shard_pb2.Sampling) -> None:
+        """Rows are as wide as the widest needs; the rest adds 0 to token 0."""
+        count, width = len(wanted.bias), self.bias.shape[1]
+        if count > width:
+            wider = 1 << (count - 1).bit_length()
+            rows = self.bias.shape[0]
+            self.bias_token = torch.cat(
+                (self.bias_token, self.bias_token.new_zeros(rows, wider - width)), dim=1
+            )
+            self.bias = torch.cat((self.bias, self.bias.new_zeros(rows, wider - width)), dim=1)
+        self.bias_token[slot].zero_()
+        self.bias[slot].zero_()
+        tokens = upload(np.array(wanted.bias_token, np.int64), self.device)
+        self.bias_token[slot, :count].copy_(tokens)
+        self.bias[slot, :count].copy_(upload(np.array(wanted.bias, np.float32), self.device))
+
+    def _check(self, slot: int, wanted: shard_pb2.Sampling) -> None:
+        tokens, top_n = wanted.bias_token, wanted.top_n
+        if len(tokens) != len(wanted.bias):
+            raise BadCommand(f"slot {slot}: {len(tokens)} bias_token for {len(wanted.bias)} bias")
+        if tokens and max(tokens) >= self.limits.vocab_size:
+            raise BadCommand(
+                f"slot {slot}: bias_token must be below {self.limits.vocab_size}, not {max(tokens)}"
+            )
+        if top_n > self.limits.max_top_n:
+            raise BadCommand(
+                f"slot {slot}: top_n must be at most {self.limits.max_top_n}, not {top_n}"
+            )
+        values = [*wanted.bias, *(getattr(wanted, name) for name in COLUMNS)]
+        if not np.isfinite(values).all() or wanted.temperature < 0:
+            raise BadCommand(
+                f"slot {slot}: sampling values must be finite, temperature not below 0"
+            )
+        if wanted.repetition_penalty <= 0 or wanted.top_p <= 0 or wanted.typical_p <= 0:
+            raise BadCommand(
+                f"slot {slot}: repetition_penalty, top_p and typical_p must be above 0, not "
+                f"{wanted.repetition_penalty}, {wanted.top_p} and {wanted.typical_p}"
+            )
+
+
+def _pick(values: Tensor, rows: Tensor | None) -> Tensor:
+    return values if rows is None else values.index_select(0, rows)
+
+
+def _features(wanted: shard_pb2.Sampling) -> Feature:
+    asked = {
+        Feature.RANDOM: wanted.temperature > 0,
+        Feature.TOP_K: wanted.top_k > 0,
+        Feature.TOP_P: wanted.top_p < 1,
+        Feature.TYPICAL_P: wanted.typical_p < 1,
+        Feature.MIN_P: wanted.min_p > 0,
+        Feature.REPETITION: wanted.repetition_penalty != 1,
+        Feature.FREQUENCY: wanted.frequency_penalty != 0 or wanted.presence_penalty != 0,
+        Feature.BIAS: len(wanted.bias_token) > 0,
+        Feature.LOGPROBS: wanted.logprobs or wanted.top_n > 0,
+    }
+    features = Feature(0)
+    for feature, on in asked.items():
+        if on:
+            features |= feature
+    return features
+
+
+def _with_logprobs(logits: Tensor, token: Tensor, plan: SamplingPlan) -> Sampled:
+    """Log-probabilities of the model's own distribution, before penalties and temperature."""
+    if not plan.features & Feature.LOGPROBS:
+        return Sampled(token, None, None, None)
+    logprob, total = sampler.log_probabilities(logits, token)
+    most = int(plan.top_n.max())
+    if most == 0:
+        return Sampled(token, logprob, None, None)
+    top = logits.topk(min(most, logits.shape[1]), dim=1)
+    return Sampled(token, logprob, top.indices, top.values - total.unsqueeze(1))

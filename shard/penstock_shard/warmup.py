@@ -1,0 +1,180 @@
+"""Warmup: run the largest step there will be, then give the KV cache the memory that is left."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+
+from penstock_proto import shard_pb2
+from penstock_shard import kv_cache, log
+from penstock_shard.loaded import LoadedModel
+from penstock_shard.runner import Runner
+from penstock_shard.slots import Limits
+
+NEUTRAL = shard_pb2.Sampling(top_p=1, typical_p=1, repetition_penalty=1)
+
+
+class DoesNotFit(Exception):
+    """The memory cannot hold what was asked; the message names the options to change."""
+
+
+def warm_up(
+    loaded: LoadedModel, request: shard_pb2.WarmupRequest
+) -> tuple[Runner, shard_pb2.WarmupResponse]:
+    """Returns the runner that serves and what the router must know. A collective.
+
+    Raises ValueError for a request that contradicts itself, DoesNotFit for too little memory.
+    """
+    _check(request)
+    probe = _limits(loaded, request, _probe_blocks(loaded, request))
+    try:
+        seconds, peak = _measure(loaded, probe)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise DoesNotFit(
+            f"a step of {request.max_prefill_tokens} prompt tokens does not fit in memory: lower "
+            f"--max-batch-prefill-tokens ({error})"
+        ) from None
+    blocks, problem = _count_blocks(loaded, request, peak)
+    # Every rank takes part before any gives up: the others must not wait for one that has.
+    blocks = loaded.group.minimum(blocks, loaded.device)
+    if problem is None and blocks <= _blocks_of(loaded, request.max_sequence_length):
+        problem = _too_small(loaded, request, blocks)
+    if problem is not None:
+        raise DoesNotFit(problem)
+    runner = _runner(loaded, _limits(loaded, request, blocks))
+    log.info(f"KV cache: {blocks} blocks of {loaded.block_size} tokens")
+    prefill, decode = seconds
+    return runner, shard_pb2.WarmupResponse(
+        num_blocks=blocks, prefill_seconds=prefill, decode_seconds=decode
+    )
+
+
+def _check(request: shard_pb2.WarmupRequest) -> None:
+    for name in ("max_prefill_tokens", "max_slots", "max_sequence_length"):
+        if getattr(request, name) < 1:
+            raise ValueError(f"{name} must be at least 1, not {getattr(request, name)}")
+
+
+def _limits(loaded: LoadedModel, request: shard_pb2.WarmupRequest, blocks: int) -> Limits:
+    return Limits(
+        max_prefill_tokens=request.max_prefill_tokens,
+        max_slots=request.max_slots,
+        max_sequence_length=request.max_sequence_length,
+        max_top_n=request.max_top_n,
+        vocab_size=loaded.model.vocab_size,
+        block_size=loaded.block_size,
+        num_blocks=blocks,
+    )
+
+
+def _runner(loaded: LoadedModel, limits: Limits) -> Runner:
+    cache = kv_cache.allocate(
+        loaded.decoder, limits.num_blocks, loaded.block_size, loaded.dtype, loaded.device
+    )
+    return Runner(loaded.decoder, loaded.group, limits, cache, loaded.device)
+
+
+def _blocks_of(loaded: LoadedModel, tokens: int) -> int:
+    return -(-tokens // loaded.block_size)
+
+
+def _chunk_lengths(request: shard_pb2.WarmupRequest | Limits) -> list[int]:
+    """The largest step, in as few sequences as their longest length allows."""
+    longest = request.max_sequence_length
+    total = min(request.max_prefill_tokens, longest * request.max_slots)
+    return [longest] * (total // longest) + ([total % longest] if total % longest else [])
+
+
+def _probe_blocks(loaded: LoadedModel, request: shard_pb2.WarmupRequest) -> int:
+    """Scratch and the blocks of the largest step; three at least, for the decode steps."""
+    lengths = _chunk_lengths(request)
+    return 1 + max(sum(_blocks_of(loaded, length) for length in lengths), 3)
+
+
+def _measure(loaded: LoadedModel, limits: Limits) -> tuple[tuple[float, float], int]:
+    """Seconds of the largest prefill step and of a decode step, and the peak beside the cache."""
+    cuda = loaded.device.type == "cuda"
+    if cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(loaded.device)
+    runner = _runner(loaded, limits)
+    prefill = _seconds(runner, _prefill_command(loaded, limits))
+    start, step, again = _decode_commands(limits)
+    decode = _seconds(runner, start)
+    if limits.max_sequence_length >= 3:
+        _seconds(runner, step)  # the first one of its shape is slower
+        decode = _seconds(runner, again)
+    peak = 0
+    if cuda:
+        peak = torch.cuda.max_memory_allocated(loaded.device) - runner.cache.nbytes
+        del runner
+        torch.cuda.empty_cache()
+    return (prefill, decode), peak
+
+
+def _seconds(runner: Runner, command: shard_pb2.StepCommand) -> float:
+    start = time.perf_counter()
+    for pending in runner.execute(command):
+        pending.build()
+    return time.perf_counter() - start
+
+
+def _prefill_command(loaded: LoadedModel, limits: Limits) -> shard_pb2.StepCommand:
+    command = shard_pb2.StepCommand(step=1, repeat=1)
+    block = 1
+    for slot, length in enumerate(_chunk_lengths(limits)):
+        blocks = np.arange(block, block + _blocks_of(loaded, length), dtype=np.int32)
+        block += len(blocks)
+        tokens = np.arange(length, dtype=np.int32) % limits.vocab_size
+        command.admit.add(
+            slot=slot, tokens=tokens.tobytes(), blocks=blocks.tobytes(), sampling=NEUTRAL
+        )
+        command.chunk_slot.append(slot)
+        command.chunk_length.append(length)
+    return command
+
+
+def _decode_commands(limits: Limits) -> list[shard_pb2.StepCommand]:
+    """A prompt of one token in place of the first sequence, then two decode steps."""
+    start = shard_pb2.StepCommand(step=2, repeat=1, release=[0], chunk_slot=[0], chunk_length=[1])
+    blocks = np.arange(1, 1 + min(3, limits.num_blocks - 1, limits.table_width), dtype=np.int32)
+    start.admit.add(
+        slot=0, tokens=bytes(np.zeros(1, np.int32)), blocks=bytes(blocks), sampling=NEUTRAL
+    )
+    step = shard_pb2.StepCommand(step=3, repeat=1, decode_changed=True, decode=[0])
+    return [start, step, shard_pb2.StepCommand(step=4, repeat=1)]
+
+
+def _count_blocks(
+    loaded: LoadedModel, request: shard_pb2.WarmupRequest, peak: int
+) -> tuple[int, str | None]:
+    """Blocks of this rank's cache, the scratch block included, and why it does not fit."""
+    block_bytes = loaded.block_size * kv_cache.bytes_per_token(loaded.decoder, loaded.dtype)
+    free = kv_cache.free_bytes(loaded.device, loaded.memory_fraction, peak, loaded.group.world_size)
+    if not request.max_batch_total_tokens:
+        most = request.max_slots * _blocks_of(loaded, request.max_sequence_length) + 1
+        share = 1.0 if loaded.device.type == "cuda" else kv_cache.CPU_SHARE
+        return min(most, max(int(free * share), 0) // block_bytes), None
+    blocks = _blocks_of(loaded, request.max_batch_total_tokens) + 1
+    if blocks * block_bytes <= free:
+        return blocks, None
+    return 0, (
+        f"--max-batch-total-tokens {request.max_batch_total_tokens} needs "
+        f"{blocks * block_bytes >> 20} MiB of KV cache, but only {max(free, 0) >> 20} MiB are "
+        "free: lower it or --max-batch-prefill-tokens"
+    )
+
+
+def _too_small(loaded: LoadedModel, request: shard_pb2.WarmupRequest, blocks: int) -> str:
+    tokens = max(blocks - 1, 0) * loaded.block_size
+    advice = (
+        "raise --max-batch-total-tokens"
+        if request.max_batch_total_tokens
+        else "lower --max-batch-prefill-tokens"
+    )
+    return (
+        f"the KV cache holds {tokens} tokens, fewer than one sequence of "
+        f"{request.max_sequence_length}: {advice} or lower --max-total-tokens"
+    )
