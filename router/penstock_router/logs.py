@@ -28,7 +28,7 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(line, default=str).decode()
 
 
-def setup(level: str = "INFO") -> None:
+def configure_logs(level: str = "INFO") -> None:
     """Send every logger's lines to standard error as JSON."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
@@ -37,8 +37,7 @@ def setup(level: str = "INFO") -> None:
     root.setLevel(level.upper())
 
 
-def log(
-    logger: logging.Logger, message: str, /, *, level: int = logging.INFO, **fields: Any
-) -> None:
-    """Write a line with fields."""
-    logger.log(level, message, extra={"fields": fields})
+def log(level: str, message: str, /, *, target: str = "penstock_router", **fields: Any) -> None:
+    """Write a line with fields. level: a name of the logging module."""
+    number = logging.getLevelNamesMapping()[level]
+    logging.getLogger(target).log(number, message, extra={"fields": fields})

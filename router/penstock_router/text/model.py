@@ -80,14 +80,14 @@ class TextModel:
         """Tokens of a prompt with their places."""
         return await self._run(lambda: self.tokenizer.spans(text, add_special_tokens))
 
-    async def render(self, conversation: Conversation) -> Rendered:
+    async def render(self, conversation: Conversation, with_spans: bool = False) -> Rendered:
         """Text and tokens of a conversation. Raises TemplateError."""
-        return await self._run(lambda: self._render(conversation))
+        return await self._run(lambda: self._render(conversation, with_spans))
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
-    def _render(self, conversation: Conversation) -> Rendered:
+    def _render(self, conversation: Conversation, with_spans: bool) -> Rendered:
         if self._chat_template is None:
             raise TemplateError("template not found")
         try:
@@ -109,7 +109,8 @@ class TextModel:
         if conversation.continues:
             text = _cut_after(text, messages[-1].get("content") or "")
         ids = tuple(self.tokenizer.encode_disarmed(text, mark))
-        return Rendered(text.replace(mark, ""), ids)
+        spans = self.tokenizer.spans_disarmed(text, mark) if with_spans else ()
+        return Rendered(text.replace(mark, ""), ids, tuple(spans))
 
 
 def _cut_after(text: str, last_message: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,9 @@ class Tokenizer:
 
     def mark_for(self, texts: Iterable[str]) -> str:
         """A character that none of the texts holds. Raises ValueError when there is none."""
-        taken = set().union(*(set(text) for text in texts)) if texts else set()
+        taken: set[str] = set()
+        for text in texts:
+            taken |= set(text) & set(_MARKS)
         for mark in _MARKS:
             if mark not in taken:
                 return mark
@@ -112,19 +114,33 @@ class Tokenizer:
         """Token ids of a rendered template: special tokens where it is not broken by a mark."""
         if mark not in text:
             return self.encode(text, add_special_tokens=False)
-        ids: list[int] = []
+        return [span.id for span in self.spans_disarmed(text, mark)]
+
+    def spans_disarmed(self, text: str, mark: str) -> list[TokenSpan]:
+        """The same with the characters of the text without marks that each token stands for."""
+        if mark not in text:
+            return self.spans(text, add_special_tokens=False)
+        spans: list[TokenSpan] = []
+        start = 0
+        for piece in self._split_specials(text):
+            plain = piece.replace(mark, "")
+            if piece in self.special_tokens:
+                spans.append(TokenSpan(self.special_tokens[piece], start, start + len(piece)))
+            else:
+                encoding = self._plain.encode(plain, add_special_tokens=False)
+                pairs = zip(encoding.ids, encoding.offsets, strict=True)
+                spans += [TokenSpan(i, start + first, start + last) for i, (first, last) in pairs]
+            start += len(plain)
+        return spans
+
+    def _split_specials(self, text: str) -> Iterator[str]:
+        """The text cut around its special tokens."""
         position = 0
         for match in self._special_pattern.finditer(text):
-            ids += self._encode_plain(text[position : match.start()].replace(mark, ""))
-            ids.append(self.special_tokens[match[0]])
+            yield text[position : match.start()]
+            yield match[0]
             position = match.end()
-        return ids + self._encode_plain(text[position:].replace(mark, ""))
-
-    def _encode_plain(self, text: str) -> list[int]:
-        if not text:
-            return []
-        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
-        return ids
+        yield text[position:]
 
     @functools.cached_property
     def _special_pattern(self) -> re.Pattern[str]:

@@ -1,0 +1,63 @@
+"""From a client's prompts to requests that the engine takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from penstock_router.api.call import Call
+from penstock_router.api.errors import from_template, invalid
+from penstock_router.api.options import Options, check_token
+from penstock_router.api.output import Output
+from penstock_router.api.service import Service
+from penstock_router.request import GenerationRequest
+from penstock_router.text import Conversation
+from penstock_router.text.chat_template import TemplateError
+
+Prompt = str | tuple[int, ...] | Conversation
+
+
+async def admit(
+    call: Call, prompts: Sequence[Prompt], options: Options, add_special_tokens: bool = True
+) -> list[list[GenerationRequest]]:
+    """Tokenise and check. For each prompt: one request a sequence.
+
+    The caller holds a permit for each prompt, so that no more than those wait for a tokeniser.
+    Raises ApiError.
+    """
+    limits = call.service.engine.limits
+    requests = []
+    for prompt in prompts:
+        ids = await _tokens(call.service, prompt, add_special_tokens)
+        requests.append(options.requests(ids, limits))
+    call.validated()
+    return requests
+
+
+async def _tokens(service: Service, prompt: Prompt, add_special_tokens: bool) -> tuple[int, ...]:
+    if isinstance(prompt, str):
+        check_length(service, prompt)
+        return await service.text.encode(prompt, add_special_tokens)
+    if isinstance(prompt, Conversation):
+        try:
+            return (await service.text.render(prompt)).ids
+        except TemplateError as error:
+            raise from_template(error) from error
+    for token in prompt:
+        check_token(token, service.engine.limits, "prompt")
+    return prompt
+
+
+def check_length(service: Service, text: str) -> None:
+    """Refuse a text that cannot be tokenised. Raises ApiError."""
+    # JSON may hold halves of UTF-16 pairs, which are no characters.
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise invalid("`inputs` must be valid Unicode text") from None
+
+
+def output(service: Service, request: GenerationRequest, options: Options) -> Output:
+    """Where the text of a sequence comes together."""
+    text = service.text
+    return Output(text.detokenizer(request.prompt), text.tokenizer.special_ids, options)

@@ -1,0 +1,48 @@
+"""Puts the API together."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from penstock_router.api.guard import Key, Origins, finish_headers, middleware
+from penstock_router.api.interface import Engine
+from penstock_router.api.openapi import docs_routes
+from penstock_router.api.routes import ROUTES
+from penstock_router.api.service import SERVICE, Permits, Service
+from penstock_router.config import RouterConfig
+from penstock_router.metrics import Metrics
+from penstock_router.text import TextModel
+
+KEEP_CONNECTION_SECONDS = 75.0  # idle; longer than the 60 s after which proxies usually give up
+
+
+def make_app(
+    config: RouterConfig, engine: Engine, text: TextModel, metrics: Metrics
+) -> web.Application:
+    """The application with all routes. `make_runner` runs it."""
+    routes = (*ROUTES, *docs_routes(ROUTES))
+    origins = Origins(config.cors_allow_origin)
+    key = Key(config.api_key, {(r.method, r.path) for r in routes if r.public})
+    app = web.Application(
+        middlewares=[middleware(origins, key, config.payload_limit)],  # type: ignore[list-item]
+        client_max_size=config.payload_limit,
+    )
+    permits = Permits(config.max_concurrent_requests)
+    app[SERVICE] = Service(config, engine, text, metrics, permits)
+    app.on_response_prepare.append(finish_headers(origins))
+    for route in routes:
+        app.router.add_route(route.method, route.path, route.handler)
+        if route.method == "GET":
+            app.router.add_route("HEAD", route.path, route.handler)
+    return app
+
+
+def make_runner(app: web.Application) -> web.AppRunner:
+    """Runs the application: handlers end with their client, compressed bodies stay packed."""
+    return web.AppRunner(
+        app,
+        handler_cancellation=True,
+        access_log=None,
+        auto_decompress=False,
+        keepalive_timeout=KEEP_CONNECTION_SECONDS,
+    )

@@ -1,0 +1,193 @@
+"""One HTTP request that generates: its clock, what is counted of it, its line in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+import orjson
+from aiohttp import web
+
+from penstock_router.api.errors import ApiError, Kind, invalid
+from penstock_router.api.request_id import request_id
+from penstock_router.api.run import Track
+from penstock_router.api.schema import M, parse
+from penstock_router.api.service import SERVICE, Service
+from penstock_router.logs import log
+from penstock_router.request import Finish
+
+BODY_SECONDS = 60.0  # for a body to arrive
+
+TARGET = "penstock_router.api"
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+CallHandler = Callable[["Call"], Awaitable[web.StreamResponse]]
+
+
+class Call:
+    """See the module."""
+
+    def __init__(self, request: web.Request) -> None:
+        self.request = request
+        self.service: Service = request.app[SERVICE]
+        self.id = request_id(request)
+        self._loop = asyncio.get_running_loop()
+        self._start = self._loop.time()
+        self._validated = self._start
+
+    async def json(self) -> object:
+        """The body. Raises ApiError when it is late, too large or no JSON."""
+        return await read_json(self.request)
+
+    async def body(self, model: type[M]) -> M:
+        """The body as an object of a schema."""
+        return parse(model, await self.json())
+
+    def priority(self) -> int:
+        """What the header `x-priority` says; a parameter of the body wins over it."""
+        text = self.request.headers.get("x-priority")
+        if text is None:
+            return 0
+        try:
+            value = int(text)
+        except ValueError:
+            value = 101
+        if not -100 <= value <= 100:
+            raise invalid("the header `x-priority` must be an integer >= -100 and <= 100")
+        return value
+
+    def validated(self) -> None:
+        """The request is about to be submitted."""
+        self._validated = self._loop.time()
+
+    def early_headers(self, characters: int) -> dict[str, str]:
+        """Headers that are known before the first token."""
+        device = self.service.engine.limits.device
+        kind = "gpu+optimized" if device == "cuda" else device
+        return {"x-compute-type": kind, "x-compute-characters": str(characters)}
+
+    def succeed(self, tracks: Sequence[Track], seed: int | None) -> dict[str, str]:
+        """Count and log the request; the answer is its timing headers."""
+        total = self._loop.time() - self._start
+        validation = self._validated - self._start
+        ends = [track.end for track in tracks]
+        queue = max(end.queue_seconds for end in ends)
+        inference = max(end.total_seconds - end.queue_seconds for end in ends)
+        generated = sum(end.generated_tokens for end in ends)
+        per_token = [_per_token(end) for end in ends]
+        self.service.metrics.on_success(total, validation, per_token)
+        log(
+            "INFO",
+            "Success",
+            target=TARGET,
+            request_id=self.id,
+            route=self.request.path,
+            total_time=total,
+            validation_time=validation,
+            queue_time=queue,
+            inference_time=inference,
+            time_per_token=max(per_token),
+            prompt_tokens=len(tracks[0].request.prompt),
+            generated_tokens=generated,
+            cached_tokens=ends[0].cached_tokens,
+            seed=seed,
+        )
+        return {
+            "x-compute-time": f"{total:.6f}",
+            "x-total-time": _milliseconds(total),
+            "x-validation-time": _milliseconds(validation),
+            "x-queue-time": _milliseconds(queue),
+            "x-inference-time": _milliseconds(inference),
+            "x-time-per-token": _milliseconds(max(per_token)),
+            "x-prompt-tokens": str(_prompt_tokens(tracks)),
+            "x-cached-tokens": str(sum(end.cached_tokens for end in ends)),
+            "x-generated-tokens": str(generated),
+        }
+
+    def fail(self, error: ApiError) -> None:
+        """Count and log the request that ended with an error."""
+        row = error.row
+        self.service.metrics.on_failure(row.failure)
+        log(
+            "ERROR" if row.status in (424, 500) else "INFO",
+            "Failure",
+            target=TARGET,
+            request_id=self.id,
+            route=self.request.path,
+            status=row.status,
+            error_type=row.error_type,
+        )
+
+    def broke(self) -> None:
+        """Count and log a fault of ours, with its trace."""
+        logging.getLogger(TARGET).exception("Fault", extra={"fields": {"request_id": self.id}})
+        self.fail(ApiError(Kind.INTERNAL))
+
+    def drop(self, reason: str) -> None:
+        """Count and log the request whose client is not there any more."""
+        self.service.metrics.on_failure("dropped")
+        log(
+            "INFO",
+            "Dropped",
+            target=TARGET,
+            request_id=self.id,
+            route=self.request.path,
+            reason=reason,
+        )
+
+
+def generating(handler: CallHandler) -> Handler:
+    """A handler of a route that generates, with everything that all of them need."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        call = Call(request)
+        metrics = call.service.metrics
+        metrics.request_count.inc()
+        try:
+            if call.service.engine.draining:
+                raise ApiError(Kind.DRAINING)
+            return await handler(call)
+        except ApiError as error:
+            call.fail(error)
+            raise
+        except (asyncio.CancelledError, ConnectionError):
+            metrics.disconnects.inc()
+            call.drop("disconnected")
+            raise
+        except Exception as error:
+            call.broke()
+            raise ApiError(Kind.INTERNAL) from error
+
+    return handle
+
+
+async def read_json(request: web.Request) -> object:
+    """The body of a request. Raises ApiError when it is late, too large or no JSON."""
+    if request.content_type != "application/json" and not request.content_type.endswith("+json"):
+        raise ApiError(Kind.MEDIA_TYPE, "Expected request with `Content-Type: application/json`")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            data = await request.read()
+    except TimeoutError:
+        raise ApiError(Kind.TIMEOUT, f"{BODY_SECONDS:g}") from None
+    try:
+        value: object = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise ApiError(Kind.BAD_REQUEST, f"The body is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise invalid("the body must be a JSON object")
+    return value
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(round(seconds * 1000))
+
+
+def _per_token(end: Finish) -> float:
+    return (end.total_seconds - end.queue_seconds) / max(end.generated_tokens, 1)
+
+
+def _prompt_tokens(tracks: Sequence[Track]) -> int:
+    """Every prompt once, however many sequences continue it."""
+    return sum({id(track.request.prompt): len(track.request.prompt) for track in tracks}.values())

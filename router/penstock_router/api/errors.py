@@ -1,0 +1,114 @@
+"""Every error that a client can get: one table."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import orjson
+from aiohttp import web
+
+from penstock_router.metrics import Failure
+from penstock_router.request import EngineError, ShuttingDown
+from penstock_router.text.chat_template import MissingVariable, TemplateError
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How an error looks outside."""
+
+    status: int
+    error_type: str
+    text: str
+    failure: Failure = "validation"  # label of tgi_request_failure
+    retry_after: int | None = None  # seconds
+
+
+class Kind(enum.Enum):
+    """TGI's errors under its names, statuses and words, and those it lacked."""
+
+    BAD_REQUEST = Row(400, "bad_request", "{}")
+    UNAUTHORIZED = Row(401, "unauthorized", "The API key is missing or wrong")
+    NOT_FOUND = Row(404, "not_found", "{}")
+    METHOD = Row(405, "method_not_allowed", "{}")
+    TIMEOUT = Row(408, "timeout", "The request's body did not arrive within {} seconds")
+    TOO_LARGE = Row(413, "payload_too_large", "The request's body must be at most {} bytes")
+    MEDIA_TYPE = Row(415, "unsupported_media_type", "{}")
+    VALIDATION = Row(422, "validation", "Input validation error: {}")
+    TEMPLATE = Row(422, "template_error", "Template error: {}", "template")
+    VARIABLE = Row(422, "missing_template_variable", "Missing template variable: {}", "template")
+    GENERATION = Row(424, "generation", "Request failed during generation: {}", "generation")
+    OVERLOADED = Row(429, "overloaded", "Model is overloaded", "overloaded", 1)
+    INTERNAL = Row(500, "internal", "Internal error", "incomplete")
+    INCOMPLETE = Row(500, "incomplete_generation", "Incomplete generation", "incomplete")
+    UNHEALTHY = Row(503, "healthcheck", "unhealthy")
+    DRAINING = Row(503, "shutting_down", "The server is shutting down", "overloaded", 5)
+
+
+class ApiError(Exception):
+    """A request ends here with an error of the table."""
+
+    def __init__(self, kind: Kind, detail: object = "", headers: Mapping[str, str] = {}) -> None:
+        super().__init__(kind.value.text.format(detail))
+        self.kind = kind
+        self.headers = headers
+
+    @property
+    def row(self) -> Row:
+        return self.kind.value
+
+    def body(self) -> dict[str, str]:
+        """TGI's shape. OpenAI's client shows it, and huggingface_hub reads its `error_type`."""
+        return {"error": str(self), "error_type": self.row.error_type}
+
+    def openai_event(self) -> dict[str, object]:
+        """Inside a stream OpenAI's client looks for an object with a message, as TGI sent it."""
+        row = self.row
+        error = {
+            "message": str(self),
+            "type": row.error_type,
+            "code": row.status,
+            "http_status_code": row.status,
+        }
+        return {"error": error, "error_type": row.error_type}
+
+    def response(self) -> web.Response:
+        """The whole HTTP answer."""
+        headers = dict(self.headers)
+        if self.row.retry_after is not None:
+            headers["Retry-After"] = str(self.row.retry_after)
+        response = web.Response(
+            status=self.row.status,
+            body=orjson.dumps(self.body()),
+            content_type="application/json",
+            headers=headers,
+        )
+        if self.kind is Kind.DRAINING:
+            response.force_close()
+        return response
+
+
+def invalid(message: str) -> ApiError:
+    """A request that breaks a rule; the message names field, rule and value."""
+    return ApiError(Kind.VALIDATION, message)
+
+
+def from_submit(error: EngineError) -> ApiError:
+    """The engine did not take a request."""
+    if isinstance(error, ShuttingDown):
+        return ApiError(Kind.DRAINING)
+    return ApiError(Kind.GENERATION, error)
+
+
+def from_engine(error: EngineError) -> ApiError:
+    """The engine took a request and did not finish it."""
+    if isinstance(error, ShuttingDown):
+        return ApiError(Kind.INCOMPLETE)
+    return ApiError(Kind.GENERATION, error)
+
+
+def from_template(error: TemplateError) -> ApiError:
+    """The chat template did not render."""
+    kind = Kind.VARIABLE if isinstance(error, MissingVariable) else Kind.TEMPLATE
+    return ApiError(kind, error)

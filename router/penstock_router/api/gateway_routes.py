@@ -1,0 +1,71 @@
+"""Routes of hosting platforms: SageMaker's /invocations, Vertex AI's /vertex."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from penstock_router.api.admission import admit, output
+from penstock_router.api.call import Call
+from penstock_router.api.errors import invalid
+from penstock_router.api.openai_routes import run_chat, run_completion
+from penstock_router.api.openai_schema import ChatRequest, CompletionRequest
+from penstock_router.api.run import Collector
+from penstock_router.api.schema import parse
+from penstock_router.api.streaming import collect
+from penstock_router.api.tgi_routes import json_response, run_compat
+from penstock_router.api.tgi_schema import GenerateRequest, VertexRequest
+
+
+async def invocations(call: Call) -> web.StreamResponse:
+    """POST /invocations: the body shows which of the other routes is meant."""
+    body: Any = await call.json()
+    if "inputs" in body:
+        return await run_compat(call, parse(GenerateRequest, body))
+    if "messages" in body:
+        return await run_chat(call, parse(ChatRequest, body))
+    if "prompt" in body:
+        return await run_completion(call, parse(CompletionRequest, body))
+    raise invalid("the body needs one of `inputs`, `messages` and `prompt`")
+
+
+async def vertex(call: Call) -> web.StreamResponse:
+    """POST /vertex: several requests at once, their texts in one list."""
+    body = await call.body(VertexRequest)
+    service, limits = call.service, call.service.engine.limits
+    most = service.config.max_client_batch_size
+    if len(body.instances) > most:
+        raise invalid(
+            f"Number of instances exceeds the maximum allowed batch size of {most}. "
+            f"Given: {len(body.instances)}"
+        )
+    jobs = [_job(call, instance) for instance in body.instances]
+    for _, options, _ in jobs:
+        options.check(service.config, limits)
+    groups: list[list[Collector]] = []
+    with service.permits.take(len(jobs)):
+        for prompt, options, special in jobs:
+            [requests] = await admit(call, [prompt], options, special)
+            groups.append([Collector(r, output(service, r, options)) for r in requests])
+        tracks = [track for group in groups for track in group]
+        await collect(call, tracks)
+    best = [max(group, key=lambda t: t.mean_logprob if len(group) > 1 else 0) for group in groups]
+    headers = call.early_headers(0) | call.succeed(tracks, None)
+    return json_response({"predictions": [track.text for track in best]}, headers)
+
+
+def _job(call: Call, instance: dict[str, Any]) -> tuple[Any, Any, bool]:
+    """Prompt, options, and whether the tokeniser adds special tokens."""
+    config, priority = call.service.config, call.priority()
+    if "messages" in instance:
+        chat = parse(ChatRequest, instance)
+        call.service.check_model(chat.model)
+        if chat.stream or chat.n > 1:
+            raise invalid("`instances` must neither stream nor ask for several answers")
+        return chat.conversation(), chat.options(config, priority=priority), False
+    body = parse(GenerateRequest, instance)
+    if body.stream:
+        raise invalid("`instances` must neither stream nor ask for several answers")
+    options = body.parameters.options(config, stream=False, priority=priority)
+    return body.inputs, options, body.add_special_tokens

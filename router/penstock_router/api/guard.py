@@ -1,0 +1,126 @@
+"""What stands before every route: host, origin, key, size, and errors as answers."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Awaitable, Callable, Collection
+
+from aiohttp import hdrs, web
+
+from penstock_router.api.errors import ApiError, Kind
+from penstock_router.api.request_id import request_id
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+# A host with an optional port; nothing that could be taken for a part of a path.
+_HOST = re.compile(r"[A-Za-z0-9._~%:\[\]-]*")
+
+
+class Origins:
+    """Which web pages may call: any, or those that the operator listed."""
+
+    def __init__(self, allowed: Collection[str]) -> None:
+        self._allowed = frozenset(allowed)
+
+    def headers(self, request: web.Request) -> dict[str, str]:
+        """What a browser needs to see on every answer."""
+        if not self._allowed or "*" in self._allowed:
+            return {hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*"}
+        origin = request.headers.get(hdrs.ORIGIN)
+        if origin not in self._allowed:
+            return {hdrs.VARY: "origin"}
+        return {hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: origin, hdrs.VARY: "origin"}
+
+    def preflight(self, request: web.Request) -> web.Response | None:
+        """The answer to a browser that asks whether it may call."""
+        if request.method != "OPTIONS" or hdrs.ACCESS_CONTROL_REQUEST_METHOD not in request.headers:
+            return None
+        return web.Response(
+            headers={
+                hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET,POST",
+                hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "content-type,authorization,x-priority,"
+                "x-request-id",
+                hdrs.ACCESS_CONTROL_MAX_AGE: "600",
+            }
+        )
+
+
+class Key:
+    """The API key. Digests are compared, so that neither content nor length shows in the time."""
+
+    def __init__(self, key: str | None, public: Collection[tuple[str, str]]) -> None:
+        """public: method and path of the routes that need no key."""
+        self._digest = None if key is None else hashlib.sha256(key.encode()).digest()
+        self._public = frozenset(public)
+
+    def check(self, request: web.Request) -> None:
+        """Raises ApiError unless the client may have what it asks for.
+
+        The route decides that was found for the request line; the Host header plays no part in
+        it. What is not listed as public needs the key, routes that do not exist included.
+        """
+        if self._digest is None or self._is_public(request):
+            return
+        scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+        digest = hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
+        if not hmac.compare_digest(digest, self._digest) or scheme.lower() != "bearer":
+            raise ApiError(Kind.UNAUTHORIZED, headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
+
+    def _is_public(self, request: web.Request) -> bool:
+        resource = request.match_info.route.resource
+        if resource is None:
+            return False
+        method = "GET" if request.method == "HEAD" else request.method
+        return (method, resource.canonical) in self._public
+
+
+def check_head(request: web.Request, payload_limit: int) -> None:
+    """What can be refused before the body is read. Raises ApiError."""
+    hosts = request.headers.getall(hdrs.HOST, [])
+    if len(hosts) > 1 or not all(_HOST.fullmatch(host) for host in hosts):
+        raise ApiError(Kind.BAD_REQUEST, "The Host header is not valid")
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+        raise ApiError(Kind.MEDIA_TYPE, "The request's body must not be compressed")
+    if (request.content_length or 0) > payload_limit:
+        raise ApiError(Kind.TOO_LARGE, payload_limit)
+
+
+def middleware(origins: Origins, key: Key, payload_limit: int) -> Callable[..., object]:
+    """One middleware around everything."""
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            if (answer := origins.preflight(request)) is not None:
+                return answer
+            check_head(request, payload_limit)
+            key.check(request)
+            return await handler(request)
+        except ApiError as error:
+            return error.response()
+        except web.HTTPRequestEntityTooLarge:
+            return ApiError(Kind.TOO_LARGE, payload_limit).response()
+        except web.HTTPMethodNotAllowed as error:
+            allowed = ", ".join(sorted(error.allowed_methods))
+            refused = ApiError(
+                Kind.METHOD, f"This path answers to {allowed} only", {hdrs.ALLOW: allowed}
+            )
+            return refused.response()
+        except web.HTTPNotFound:
+            return ApiError(Kind.NOT_FOUND, "There is no such path").response()
+
+    return guard
+
+
+def finish_headers(
+    origins: Origins,
+) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """Headers of every answer, streams included."""
+
+    async def add(request: web.Request, response: web.StreamResponse) -> None:
+        response.headers["x-request-id"] = request_id(request)
+        response.headers.update(origins.headers(request))
+
+    return add

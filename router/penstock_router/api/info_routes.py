@@ -1,0 +1,94 @@
+"""Routes that tell about the server: /info, /v1/models, /health, /metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from penstock_router.api.errors import ApiError, Kind
+from penstock_router.api.service import SERVICE, VERSION, Service
+from penstock_router.api.tgi_routes import json_response
+from penstock_router.exposition import CONTENT_TYPE
+
+
+async def info(request: web.Request) -> web.Response:
+    """GET /info: the model and the limits, under TGI's names and then ours."""
+    service = request.app[SERVICE]
+    config, limits = service.config, service.engine.limits
+    return json_response(
+        {
+            "model_id": config.model_id,
+            "model_sha": config.model_sha,
+            "model_dtype": limits.dtype,
+            "model_device_type": limits.device,
+            "model_pipeline_tag": "text-generation",
+            "max_concurrent_requests": config.max_concurrent_requests,
+            "max_best_of": config.max_best_of,
+            "max_stop_sequences": config.max_stop_sequences,
+            "max_top_n_tokens": config.max_top_n_tokens,
+            "max_input_tokens": limits.max_input_tokens,
+            "max_total_tokens": limits.max_total_tokens,
+            "waiting_served_ratio": config.waiting_served_ratio,
+            "max_batch_prefill_tokens": limits.max_batch_prefill_tokens,
+            "max_batch_total_tokens": limits.max_batch_total_tokens,
+            "max_waiting_tokens": config.max_waiting_tokens,
+            "max_batch_size": limits.max_batch_size,
+            "validation_workers": config.validation_workers,
+            "max_client_batch_size": config.max_client_batch_size,
+            "router": "penstock-router",
+            "version": VERSION,
+            "sha": None,
+            "docker_label": None,
+            "served_model_name": service.model_name,
+            "device_name": limits.device_name,
+            "num_shard": limits.world_size,
+            "kv_block_size": limits.block_size,
+            "kv_blocks": limits.num_blocks,
+            "vocab_size": limits.vocab_size,
+            "max_position_embeddings": limits.max_position_embeddings,
+            "prefix_cache": not config.disable_prefix_cache,
+        }
+    )
+
+
+async def models(request: web.Request) -> web.Response:
+    """GET /v1/models: the one model there is."""
+    return json_response({"object": "list", "data": [_model(request.app[SERVICE])]})
+
+
+async def model(request: web.Request) -> web.Response:
+    """GET /v1/models/{id}"""
+    service = request.app[SERVICE]
+    name = request.match_info["id"]
+    if name != service.model_name:
+        raise ApiError(
+            Kind.NOT_FOUND,
+            f"The model `{name[:128]}` does not exist; there is `{service.model_name}`",
+        )
+    return json_response(_model(service))
+
+
+def _model(service: Service) -> dict[str, Any]:
+    name = service.model_name
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": name,
+        "max_model_len": service.engine.limits.max_total_tokens,
+    }
+
+
+async def health(request: web.Request) -> web.Response:
+    """GET /health, /ping and /: 200 while the server takes requests and the shards answer."""
+    engine = request.app[SERVICE].engine
+    if not engine.healthy or engine.draining:
+        raise ApiError(Kind.UNHEALTHY)
+    return web.Response()
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """GET /metrics"""
+    body = request.app[SERVICE].metrics.render()
+    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})

@@ -1,0 +1,179 @@
+"""OpenAI's routes: /v1/chat/completions, /v1/completions, and TGI's /chat_tokenize."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import web
+
+from penstock_router.api.admission import Prompt, admit, output
+from penstock_router.api.call import Call, read_json
+from penstock_router.api.errors import from_template, invalid
+from penstock_router.api.openai_answer import (
+    CHAT,
+    COMPLETION,
+    FINISH_REASONS,
+    ChatLogprobs,
+    ChoiceStream,
+    CompletionLogprobs,
+    Head,
+    Logprobs,
+    Shape,
+    collected_logprobs,
+    error_event,
+    last_events,
+    usage,
+)
+from penstock_router.api.openai_schema import ChatRequest, CompletionRequest, OpenAIRequest
+from penstock_router.api.options import Options
+from penstock_router.api.run import Collector
+from penstock_router.api.schema import parse
+from penstock_router.api.service import SERVICE
+from penstock_router.api.sse import EventStream
+from penstock_router.api.streaming import collect, stream_out
+from penstock_router.api.tgi_routes import json_response
+from penstock_router.request import GenerationRequest
+from penstock_router.text.chat_template import TemplateError
+
+
+async def chat_completions(call: Call) -> web.StreamResponse:
+    """POST /v1/chat/completions"""
+    return await run_chat(call, await call.body(ChatRequest))
+
+
+async def completions(call: Call) -> web.StreamResponse:
+    """POST /v1/completions"""
+    return await run_completion(call, await call.body(CompletionRequest))
+
+
+async def run_chat(call: Call, body: ChatRequest) -> web.StreamResponse:
+    """An answer to a conversation."""
+    conversation = body.conversation()
+    characters = sum(len(message["content"]) for message in conversation.messages)
+    if body.stream:
+        head = Head("chat.completion.chunk", "chatcmpl", call.service.model_name)
+        return await _stream(call, body, [conversation], head, CHAT, characters)
+    head = Head("chat.completion", "chatcmpl", call.service.model_name)
+    return await _complete(call, body, [conversation], head, characters)
+
+
+async def run_completion(call: Call, body: CompletionRequest) -> web.StreamResponse:
+    """Continuations of one or several prompts."""
+    prompts = body.prompts
+    most = call.service.config.max_client_batch_size
+    if len(prompts) > most:
+        raise invalid(
+            f"Number of prompts exceeds the maximum allowed batch size of {most}. "
+            f"Given: {len(prompts)}"
+        )
+    head = Head("text_completion", "cmpl", call.service.model_name)
+    characters = sum(len(prompt) for prompt in prompts if isinstance(prompt, str))
+    if body.stream:
+        return await _stream(call, body, prompts, head, COMPLETION, characters)
+    return await _complete(call, body, prompts, head, characters)
+
+
+async def chat_tokenize(request: web.Request) -> web.Response:
+    """POST /chat_tokenize: a conversation as the template writes it, and its tokens."""
+    service = request.app[SERVICE]
+    body = parse(ChatRequest, await read_json(request))
+    with service.permits.take(1):
+        try:
+            rendered = await service.text.render(body.conversation(), with_spans=True)
+        except TemplateError as error:
+            raise from_template(error) from error
+    tokens = [
+        {"id": s.id, "text": rendered.text[s.start : s.stop], "start": s.start, "stop": s.stop}
+        for s in rendered.spans
+    ]
+    return json_response({"tokenize_response": tokens, "templated_text": rendered.text})
+
+
+async def _complete(
+    call: Call, body: OpenAIRequest, prompts: Sequence[Prompt], head: Head, characters: int
+) -> web.StreamResponse:
+    service = call.service
+    options = _options(call, body)
+    with service.permits.take(len(prompts)):
+        requests = await _requests(call, prompts, options)
+        tracks = [Collector(r, output(service, r, options)) for r in requests]
+        await collect(call, tracks)
+    chat = isinstance(body, ChatRequest)
+    choices = []
+    for index, track in enumerate(tracks):
+        logprobs = None
+        if (source := _logprobs(call, body)) is not None:
+            logprobs = collected_logprobs(track, source, service.text.tokenizer.special_ids)
+        shown: dict[str, Any] = {"text": track.text}
+        if chat:
+            shown = {"message": {"role": "assistant", "content": track.text}}
+        finish_reason = FINISH_REASONS[track.end.reason]
+        choices.append(
+            {"index": index, **shown, "logprobs": logprobs, "finish_reason": finish_reason}
+        )
+    headers = call.early_headers(characters) | call.succeed(tracks, _seed(requests, options))
+    return json_response(head.fields() | {"choices": choices, "usage": usage(tracks)}, headers)
+
+
+async def _stream(
+    call: Call,
+    body: OpenAIRequest,
+    prompts: Sequence[Prompt],
+    head: Head,
+    shape: Shape,
+    characters: int,
+) -> web.StreamResponse:
+    service = call.service
+    options = _options(call, body)
+    with service.permits.take(len(prompts)):
+        requests = await _requests(call, prompts, options)
+        stream = EventStream(call.request, call.early_headers(characters))
+        tracks = [
+            ChoiceStream(
+                request,
+                output(service, request, options),
+                stream,
+                head=head,
+                shape=shape,
+                index=index,
+                logprobs=_logprobs(call, body),
+                include_usage=body.include_usage,
+                special_ids=service.text.tokenizer.special_ids,
+            )
+            for index, request in enumerate(requests)
+        ]
+        return await stream_out(
+            call,
+            stream,
+            tracks,
+            seed=_seed(requests, options),
+            last_events=lambda: last_events(head, tracks, body.include_usage),
+            error_event=error_event,
+        )
+
+
+def _options(call: Call, body: OpenAIRequest) -> Options:
+    service = call.service
+    service.check_model(body.model)
+    options = body.options(service.config, priority=call.priority())
+    options.check(service.config, service.engine.limits)
+    return options
+
+
+async def _requests(
+    call: Call, prompts: Sequence[Prompt], options: Options
+) -> list[GenerationRequest]:
+    admitted = await admit(call, prompts, options)
+    return [request for requests in admitted for request in requests]
+
+
+def _logprobs(call: Call, body: OpenAIRequest) -> Logprobs | None:
+    if body.top_n is None:
+        return None
+    text = call.service.text
+    return ChatLogprobs(text) if isinstance(body, ChatRequest) else CompletionLogprobs(text)
+
+
+def _seed(requests: Sequence[GenerationRequest], options: Options) -> int | None:
+    return requests[0].sampling.seed if options.samples else None

@@ -1,0 +1,146 @@
+"""/openapi.json and /docs, made from the schemas and the table of routes."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from aiohttp import web
+from pydantic import TypeAdapter
+
+from penstock_router.api.errors import Kind
+from penstock_router.api.routes import Route
+from penstock_router.api.service import VERSION
+
+_REF = "#/components/schemas/{model}"
+_ERROR = {
+    "type": "object",
+    "required": ["error", "error_type"],
+    "properties": {"error": {"type": "string"}, "error_type": {"type": "string"}},
+}
+
+
+def document(routes: Sequence[Route]) -> dict[str, Any]:
+    """OpenAPI 3.1 of the routes."""
+    schemas: dict[str, Any] = {"ErrorResponse": _ERROR}
+    paths: dict[str, Any] = {}
+    for route in routes:
+        path = re.sub(r":[^}]*", "", route.path)
+        paths.setdefault(path, {})[route.method.lower()] = _operation(route, path, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Penstock", "version": VERSION},
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _operation(route: Route, path: str, schemas: dict[str, Any]) -> dict[str, Any]:
+    content = {}
+    if route.answer is not None:
+        content["application/json"] = {"schema": _schema(route.answer, schemas)}
+    if route.event is not None:
+        content["text/event-stream"] = {"schema": _schema(route.event, schemas)}
+    operation: dict[str, Any] = {
+        "summary": route.summary,
+        "responses": {"200": {"description": "Done", "content": content}, **_errors(route)},
+        "security": [] if route.public else [{"key": []}],
+    }
+    if route.body is not None:
+        body = {"application/json": {"schema": _schema(route.body, schemas)}}
+        operation["requestBody"] = {"required": True, "content": body}
+    if names := re.findall(r"{(\w+)}", path):
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in names
+        ]
+    return operation
+
+
+def _errors(route: Route) -> dict[str, Any]:
+    if route.method == "GET":
+        kinds = [Kind.UNHEALTHY] if route.public else [Kind.UNAUTHORIZED]
+    else:
+        kinds = [kind for kind in Kind if kind not in (Kind.UNHEALTHY, Kind.METHOD)]
+    by_status: dict[int, list[str]] = {}
+    for kind in kinds:
+        by_status.setdefault(kind.value.status, []).append(kind.value.error_type)
+    content = {"application/json": {"schema": {"$ref": _REF.format(model="ErrorResponse")}}}
+    return {
+        str(status): {"description": ", ".join(types), "content": content}
+        for status, types in sorted(by_status.items())
+    }
+
+
+def _schema(kind: Any, schemas: dict[str, Any]) -> dict[str, Any]:
+    """A reference to the schema of a type; the schema and those that it needs go to `schemas`."""
+    schema = TypeAdapter(kind).json_schema(ref_template=_REF)
+    schemas.update(schema.pop("$defs", {}))
+    if "title" in schema and schema.get("type") == "object":
+        schemas[schema["title"]] = schema
+        return {"$ref": _REF.format(model=schema["title"])}
+    return schema
+
+
+def docs_page(openapi: dict[str, Any]) -> str:
+    """The same for people. It loads nothing: servers often have no network."""
+    rows = []
+    for path, operations in openapi["paths"].items():
+        for method, operation in operations.items():
+            body = operation.get("requestBody", {}).get("content", {})
+            reference = body.get("application/json", {}).get("schema", {}).get("$ref", "")
+            name = reference.rsplit("/", 1)[-1]
+            link = f'<a href="#{name}">{name}</a>' if name else ""
+            rows.append(
+                f"<tr><td>{method.upper()}</td><td><code>{html.escape(path)}</code></td>"
+                f"<td>{html.escape(operation['summary'])}</td><td>{link}</td></tr>"
+            )
+    schemas = "".join(
+        f'<h3 id="{html.escape(name)}">{html.escape(name)}</h3><pre>{_pretty(schema)}</pre>'
+        for name, schema in sorted(openapi["components"]["schemas"].items())
+    )
+    return _PAGE.format(version=html.escape(VERSION), rows="".join(rows), schemas=schemas)
+
+
+def _pretty(schema: dict[str, Any]) -> str:
+    return html.escape(orjson.dumps(schema, option=orjson.OPT_INDENT_2).decode())
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Penstock API</title><style>
+body {{ font: 15px/1.5 system-ui, sans-serif }}
+body {{ max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
+td {{ padding: .2rem .8rem .2rem 0; vertical-align: top }}
+pre {{ background: #f4f4f4; padding: .8rem; overflow-x: auto }}
+</style></head><body>
+<h1>Penstock {version}</h1>
+<p>The same for programs: <a href="openapi.json">openapi.json</a></p>
+<table>{rows}</table>
+<h2>Schemas</h2>{schemas}
+</body></html>
+"""
+
+
+def docs_routes(routes: Sequence[Route]) -> tuple[Route, ...]:
+    """The routes that show the documents of `routes`."""
+    openapi = document(routes)
+    as_json = orjson.dumps(openapi)
+    as_html = docs_page(openapi)
+
+    async def show_json(request: web.Request) -> web.Response:
+        return web.Response(body=as_json, content_type="application/json")
+
+    async def show_html(request: web.Request) -> web.Response:
+        return web.Response(text=as_html, content_type="text/html")
+
+    return (
+        Route("GET", "/openapi.json", show_json, "This document"),
+        Route("GET", "/api-doc/openapi.json", show_json, "This document"),
+        Route("GET", "/docs", show_html, "This document for people"),
+    )

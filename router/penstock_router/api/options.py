@@ -1,0 +1,123 @@
+"""What the parameters of every route come down to."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from penstock_router.api.errors import invalid
+from penstock_router.api.schema import StopSequence
+from penstock_router.config import RouterConfig
+from penstock_router.limits import Limits
+from penstock_router.request import GenerationRequest, Sampling
+
+_SEEDS = 2**64
+
+# TGI generates in slices of 1024 tokens and checks only the first one, so its clients ask for any
+# number of tokens and get what there is room for.
+_CHECKED_TOKENS = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to continue a prompt; as a client asked, in the server's terms."""
+
+    max_new_tokens: int | None = None  # None: what there is room for
+    sampling: Sampling = field(default_factory=Sampling)  # its seed is not yet that of a sequence
+    seed: int | None = None
+    sequences: int = 1
+    stop: tuple[StopSequence, ...] = ()
+    keep_stop: bool = False  # the stop sequence is part of the text, as TGI has it
+    ignore_eos: bool = False
+    truncate: int | None = None
+    prompt_logprobs: bool = False
+    priority: int = 0
+
+    @property
+    def samples(self) -> bool:
+        """Whether chance plays a part."""
+        return self.sampling.temperature > 0
+
+    def check(self, config: RouterConfig, limits: Limits) -> None:
+        """What the schema cannot know. Raises ApiError."""
+        if len(self.stop) > config.max_stop_sequences:
+            raise invalid(
+                f"`stop` supports up to {config.max_stop_sequences} stop sequences. "
+                f"Given: {len(self.stop)}"
+            )
+        if self.sampling.top_n > config.max_top_n_tokens:
+            raise invalid(
+                f"`top_n_tokens` must be >= 0 and <= {config.max_top_n_tokens}. "
+                f"Given: {self.sampling.top_n}"
+            )
+        if self.truncate is not None and not 0 < self.truncate <= limits.max_input_tokens:
+            raise invalid(
+                "`truncate` must be strictly positive and less than "
+                f"{limits.max_input_tokens}. Given: {self.truncate}"
+            )
+        for token, _ in self.sampling.logit_bias:
+            check_token(token, limits, "logit_bias")
+
+    def requests(self, prompt: tuple[int, ...], limits: Limits) -> list[GenerationRequest]:
+        """One request for each sequence of a prompt. Raises ApiError for lengths beyond limits."""
+        if self.truncate is not None:
+            prompt = prompt[-self.truncate :]
+        max_new_tokens = _room(len(prompt), self.max_new_tokens, limits)
+        return [
+            GenerationRequest(
+                prompt=prompt,
+                max_new_tokens=max_new_tokens,
+                sampling=dataclasses.replace(self.sampling, seed=seed),
+                ignore_eos=self.ignore_eos,
+                prompt_logprobs=self.prompt_logprobs,
+                priority=self.priority,
+            )
+            for seed in self._seeds()
+        ]
+
+    def _seeds(self) -> list[int]:
+        if self.seed is None:
+            return [secrets.randbits(64) for _ in range(self.sequences)]
+        return [(self.seed + i) % _SEEDS for i in range(self.sequences)]
+
+
+def check_token(token: int, limits: Limits, field_name: str) -> None:
+    """Raises ApiError for a token id that the model does not have."""
+    if not 0 <= token < limits.vocab_size:
+        raise invalid(
+            f"`{field_name}` must hold token ids >= 0 and < {limits.vocab_size}. Given: {token}"
+        )
+
+
+def biases(logit_bias: Mapping[str, float] | None) -> tuple[tuple[int, float], ...]:
+    """OpenAI's map, whose keys are token ids as strings."""
+    return tuple((int(token), bias) for token, bias in (logit_bias or {}).items())
+
+
+def temperature(value: float) -> float:
+    """Below 1e-5 the most likely token is certain, and logits divided by it are not finite."""
+    return value if value >= 1e-5 else 0.0
+
+
+def share(value: float | None) -> float:
+    """A share of probability that float32 still tells from nothing; 1 switches it off."""
+    return 1.0 if value is None else max(value, 1e-6)
+
+
+def _room(length: int, wanted: int | None, limits: Limits) -> int:
+    """How many tokens may follow a prompt of `length` tokens."""
+    if length == 0:
+        raise invalid("`inputs` cannot be empty")
+    if length > limits.max_input_tokens:
+        raise invalid(
+            f"`inputs` must have less than {limits.max_input_tokens} tokens. Given: {length}"
+        )
+    room = limits.max_total_tokens - length
+    if wanted is not None and min(wanted, _CHECKED_TOKENS) > room:
+        raise invalid(
+            f"`inputs` tokens + `max_new_tokens` must be <= {limits.max_total_tokens}. "
+            f"Given: {length} `inputs` tokens and {wanted} `max_new_tokens`"
+        )
+    return room if wanted is None else min(wanted, room)

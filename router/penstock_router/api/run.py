@@ -1,0 +1,123 @@
+"""The sequences that one HTTP request has running."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Self
+
+from penstock_router.api.errors import ApiError, from_engine, from_submit
+from penstock_router.api.interface import Engine
+from penstock_router.api.output import Output
+from penstock_router.request import EngineError, Finish, GenerationRequest, TopTokens
+
+
+class Run:
+    """Submits sequences and waits for all of them; whatever is left is cancelled on leaving.
+
+    with Run(engine) as run:
+        run.submit(tracks)
+        await run.ended
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._engine = engine
+        self._ids: list[int] = []
+        self._remaining = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for request_id in self._ids:
+            self._engine.cancel(request_id)
+        if self.ended.done() and not self.ended.cancelled():
+            self.ended.exception()  # seen, even if nobody waited for it
+
+    def submit(self, tracks: Iterable[Track]) -> None:
+        """Hand the sequences to the engine. Raises ApiError when it takes none."""
+        for track in tracks:
+            self._remaining += 1
+            track.run = self
+            try:
+                self._ids.append(self._engine.submit(track.request, track))
+            except EngineError as error:
+                raise from_submit(error) from error
+
+    def one_ended(self) -> None:
+        """A sequence ended as it should."""
+        self._remaining -= 1
+        if not self._remaining and not self.ended.done():
+            self.ended.set_result(None)
+
+    def fail(self, error: ApiError) -> None:
+        """A sequence failed, and with it the HTTP request."""
+        if not self.ended.done():
+            self.ended.set_exception(error)
+
+
+class Track:
+    """A sequence on its way: the listener of the engine. Base of what streams and what collects."""
+
+    run: Run
+    end: Finish
+
+    def __init__(self, request: GenerationRequest, output: Output) -> None:
+        self.request = request
+        self.output = output
+
+    def prompt(self, logprobs: Sequence[float | None]) -> None:
+        """Only tracks that asked for it keep it."""
+
+    def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
+        raise NotImplementedError
+
+    def finish(self, finish: Finish) -> None:
+        self.end = finish
+        self.run.one_ended()
+
+    def fail(self, error: EngineError) -> None:
+        self.run.fail(from_engine(error))
+
+
+class Collector(Track):
+    """Keeps everything until the end, for answers that are sent at once."""
+
+    def __init__(self, request: GenerationRequest, output: Output) -> None:
+        super().__init__(request, output)
+        self.ids: list[int] = []
+        self.texts: list[str] = []  # of each token, special or not
+        self.logprobs: list[float] = []
+        self.tops: list[TopTokens] = []
+        self.prompt_logprobs: list[float | None] = []
+        self.text = ""
+        self._pieces: list[str] = []
+
+    def prompt(self, logprobs: Sequence[float | None]) -> None:
+        self.prompt_logprobs = list(logprobs)
+
+    def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
+        output = self.output
+        self.ids.append(token_id)
+        self.texts.append(output.push(token_id))
+        self.logprobs.append(logprob)
+        self.tops.append(top)
+        self._pieces.append(output.released)
+        return output.stopped
+
+    def finish(self, finish: Finish) -> None:
+        self._pieces.append(self.output.close())
+        self.text = "".join(self._pieces)
+        super().finish(finish)
+
+    @property
+    def mean_logprob(self) -> float:
+        """By which the best of several sequences is chosen."""
+        return sum(self.logprobs) / max(len(self.logprobs), 1)

@@ -1,0 +1,146 @@
+"""Server-sent events, written straight to the transport.
+
+aiohttp's own `write` costs a task switch for every event. Here `push` only collects: what a turn
+of the event loop produced goes out as one HTTP chunk at its end, in one system call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from aiohttp import HttpVersion11, web
+
+from penstock_router.api.run import Run
+
+KEEP_ALIVE_SECONDS = 15.0  # TGI's: proxies cut what is silent for 30 or 60 seconds
+KEEP_ALIVE = b":\n\n"
+SLOW_BYTES = 64 * 1024  # more than this unread for SLOW_SECONDS, and the reader is too slow
+SLOW_SECONDS = 30.0
+FULL_BYTES = 1024 * 1024  # more than this unread, and it is too slow at once
+
+
+class SlowReader(Exception):
+    """The client does not read what it asked for."""
+
+
+class EventStream:
+    """The events of one response. Collects until `serve` has sent the head."""
+
+    def __init__(self, request: web.Request, headers: Mapping[str, str]) -> None:
+        self._request = request
+        self._loop = asyncio.get_running_loop()
+        self._response = web.StreamResponse(
+            headers={
+                "Content-Type": "text/event-stream",
+                "Cache-Control": "no-cache",
+                "X-Accel-Buffering": "no",
+                **headers,
+            }
+        )
+        self._chunked = request.version >= HttpVersion11
+        self._transport: asyncio.WriteTransport | None = None
+        self._buffer: list[bytes] = []
+        self._due = False
+        self._begun: asyncio.Future[None] = self._loop.create_future()
+        self._slow_since: float | None = None
+        self._last_write = self._loop.time()
+        self._run: Run | None = None
+
+    @property
+    def started(self) -> bool:
+        """The head of the response is sent, so its status cannot change any more."""
+        return self._transport is not None
+
+    def push(self, event: bytes) -> None:
+        """Send an event at the end of this turn of the event loop."""
+        self._buffer.append(event)
+        if self._due:
+            return
+        self._due = True
+        if self._transport is not None:
+            self._loop.call_soon(self._flush)
+        elif not self._begun.done():
+            self._begun.set_result(None)
+
+    def replace_last(self, old: bytes, new: bytes) -> bool:
+        """Send `new` instead of the last event if that is `old` and still here."""
+        if self._buffer and self._buffer[-1] is old:
+            self._buffer[-1] = new
+            return True
+        return False
+
+    async def serve(self, run: Run) -> None:
+        """Send events until all sequences of `run` have ended.
+
+        The head waits for the first event, so that an error before it has its own HTTP status.
+        Raises ApiError when a sequence fails, SlowReader when the client does not read.
+        """
+        self._run = run
+        await self._wait(run.ended, self._begun)
+        if run.ended.done() and not self._begun.done():
+            run.ended.result()
+        await self._start()
+        while not run.ended.done():
+            await self._wait(run.ended)
+            self._keep_alive()
+        run.ended.result()
+
+    async def close(self) -> None:
+        """Send what is left and end the response. Raises SlowReader when the client hangs."""
+        await self._start()
+        self._flush()
+        try:
+            await asyncio.wait_for(self._response.write_eof(), SLOW_SECONDS)
+        except TimeoutError:
+            raise SlowReader from None
+
+    def abort(self) -> web.StreamResponse:
+        """Drop the connection."""
+        self._buffer.clear()
+        if self._request.transport is not None:
+            self._request.transport.abort()
+        return self._response
+
+    @property
+    def response(self) -> web.StreamResponse:
+        return self._response
+
+    async def _start(self) -> None:
+        if self._transport is None:
+            await self._response.prepare(self._request)
+            transport = self._request.transport
+            if transport is None:
+                raise ConnectionResetError("the client is gone")
+            self._transport = transport
+            self._flush()
+
+    async def _wait(self, *futures: asyncio.Future[None]) -> None:
+        await asyncio.wait(futures, timeout=KEEP_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+
+    def _keep_alive(self) -> None:
+        if self._loop.time() - self._last_write >= KEEP_ALIVE_SECONDS:
+            self.push(KEEP_ALIVE)
+
+    def _flush(self) -> None:
+        self._due = False
+        transport = self._transport
+        if not self._buffer or transport is None or transport.is_closing():
+            self._buffer.clear()
+            return
+        data = b"".join(self._buffer)
+        self._buffer.clear()
+        transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        self._last_write = now = self._loop.time()
+        unread = transport.get_write_buffer_size()
+        if unread > SLOW_BYTES:
+            self._check_reader(unread, now)
+        else:
+            self._slow_since = None
+
+    def _check_reader(self, unread: int, now: float) -> None:
+        if self._slow_since is None:
+            self._slow_since = now
+        too_slow = unread > FULL_BYTES or now - self._slow_since > SLOW_SECONDS
+        if too_slow and self._run is not None and not self._run.ended.done():
+            self._run.ended.set_exception(SlowReader())

@@ -1,0 +1,220 @@
+"""Answers of TGI's own routes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NotRequired
+
+import orjson
+from typing_extensions import TypedDict
+
+from penstock_router.api.errors import ApiError
+from penstock_router.api.options import Options
+from penstock_router.api.output import Output
+from penstock_router.api.run import Collector, Track
+from penstock_router.api.sse import EventStream
+from penstock_router.request import Finish, GenerationRequest, TopTokens
+from penstock_router.text import TextModel
+
+_TAIL = b',"generated_text":null,"details":null}\n\n'
+
+
+class PrefillToken(TypedDict):
+    id: int
+    text: str
+    logprob: float | None
+
+
+class Token(TypedDict):
+    id: int
+    text: str
+    logprob: float | None
+    special: bool
+
+
+class SequenceDetails(TypedDict):
+    finish_reason: str
+    generated_tokens: int
+    seed: int | None
+    prefill: list[PrefillToken]
+    tokens: list[Token]
+    top_tokens: NotRequired[list[list[Token]]]
+
+
+class BestOfSequence(SequenceDetails):
+    generated_text: str
+
+
+class Details(SequenceDetails):
+    best_of_sequences: NotRequired[list[BestOfSequence]]
+    cached_tokens: int
+
+
+class GenerateResponse(TypedDict):
+    generated_text: str
+    details: NotRequired[Details]
+
+
+class StreamDetails(TypedDict):
+    finish_reason: str
+    generated_tokens: int
+    seed: int | None
+    input_length: int
+    cached_tokens: int
+
+
+class StreamResponse(TypedDict):
+    index: int
+    token: Token
+    top_tokens: NotRequired[list[Token]]
+    generated_text: str | None
+    details: StreamDetails | None
+
+
+def number(value: float) -> float | None:
+    """A log-probability with the digits that float32 has; null for none or minus infinity."""
+    return float(f"{value:.8g}") if math.isfinite(value) else None
+
+
+def answer(
+    text: TextModel, tracks: Sequence[Collector], options: Options, prefix: str, details: bool
+) -> GenerateResponse:
+    """The best of the sequences, and the others in its details. prefix: text before each."""
+    best, *others = sorted(tracks, key=lambda track: track.mean_logprob, reverse=True)
+    response: GenerateResponse = {"generated_text": prefix + best.text}
+    if not details:
+        return response
+    shown: Details = {
+        **_sequence(text, best, options),
+        "cached_tokens": best.end.cached_tokens,
+        "best_of_sequences": [
+            {"generated_text": prefix + track.text, **_sequence(text, track, options)}
+            for track in others
+        ],
+    }
+    if not others:
+        del shown["best_of_sequences"]
+    response["details"] = shown
+    return response
+
+
+def _sequence(text: TextModel, track: Collector, options: Options) -> SequenceDetails:
+    special = text.tokenizer.special_ids
+    rows = zip(track.ids, track.texts, track.logprobs, strict=True)
+    sequence: SequenceDetails = {
+        "finish_reason": track.end.reason.value,
+        "generated_tokens": track.end.generated_tokens,
+        "seed": track.request.sampling.seed if options.samples else None,
+        "prefill": _prefill(text, track),
+        "tokens": [
+            {"id": i, "text": t, "logprob": number(logprob), "special": i in special}
+            for i, t, logprob in rows
+        ],
+    }
+    if track.request.sampling.top_n:
+        sequence["top_tokens"] = [top_tokens(text, top) for top in track.tops]
+    return sequence
+
+
+def _prefill(text: TextModel, track: Collector) -> list[PrefillToken]:
+    # An empty list unless decoder_input_details asked for the prompt's log-probabilities.
+    return [
+        {
+            "id": token_id,
+            "text": text.token_text(token_id),
+            "logprob": None if logprob is None else number(logprob),
+        }
+        for token_id, logprob in zip(track.request.prompt, track.prompt_logprobs, strict=False)
+    ]
+
+
+def top_tokens(text: TextModel, top: TopTokens) -> list[Token]:
+    """The most likely tokens of one position."""
+    special = text.tokenizer.special_ids
+    return [
+        {
+            "id": token_id,
+            "text": text.token_text(token_id),
+            "logprob": number(logprob),
+            "special": token_id in special,
+        }
+        for token_id, logprob in top
+    ]
+
+
+class GenerateStream(Track):
+    """Streams one sequence as /generate_stream does: an event a token.
+
+    The last token's event carries the whole text. The engine says that it was the last in the same
+    call that brought it, so its event has not left yet and its tail can be exchanged.
+    """
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        output: Output,
+        stream: EventStream,
+        text: TextModel,
+        *,
+        prefix: str,
+        details: bool,
+        samples: bool,
+    ) -> None:
+        super().__init__(request, output)
+        self._stream = stream
+        self._text = text
+        self._special = text.tokenizer.special_ids
+        self._prefix = prefix
+        self._details = details
+        self._seed = request.sampling.seed if samples else None
+        self._top_n = request.sampling.top_n
+        self._pieces: list[str] = []
+        self._index = 0
+        self._last = b""
+
+    def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
+        output = self.output
+        text = output.push(token_id)
+        self._pieces.append(output.released)
+        self._index += 1
+        self._last = (
+            b'data:{"index":%d,"token":{"id":%d,"text":%b,"logprob":%b,"special":%b}%b%b'
+            % (
+                self._index,
+                token_id,
+                orjson.dumps(text),
+                b"%.8g" % logprob if logprob > -1e30 else b"null",  # NaN is not greater
+                b"true" if token_id in self._special else b"false",
+                self._top(top) if self._top_n else b"",
+                _TAIL,
+            )
+        )
+        self._stream.push(self._last)
+        return output.stopped
+
+    def _top(self, top: TopTokens) -> bytes:
+        return b',"top_tokens":' + orjson.dumps(top_tokens(self._text, top))
+
+    def finish(self, finish: Finish) -> None:
+        self._pieces.append(self.output.close())
+        details: StreamDetails | None = None
+        if self._details:
+            details = {
+                "finish_reason": finish.reason.value,
+                "generated_tokens": finish.generated_tokens,
+                "seed": self._seed,
+                "input_length": len(self.request.prompt),
+                "cached_tokens": finish.cached_tokens,
+            }
+        tail = b',"generated_text":%b,"details":%b}\n\n' % (
+            orjson.dumps(self._prefix + "".join(self._pieces)),
+            orjson.dumps(details),
+        )
+        self._stream.replace_last(self._last, self._last[: -len(_TAIL)] + tail)
+        super().finish(finish)
+
+
+def error_event(error: ApiError) -> bytes:
+    """The last event of a stream that failed."""
+    return b"data:" + orjson.dumps(error.body()) + b"\n\n"

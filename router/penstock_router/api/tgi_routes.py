@@ -1,0 +1,127 @@
+"""TGI's own routes: /, /generate, /generate_stream, /tokenize, /vertex."""
+
+from __future__ import annotations
+
+import orjson
+from aiohttp import web
+
+from penstock_router.api.admission import admit, check_length, output
+from penstock_router.api.call import Call, read_json
+from penstock_router.api.options import Options
+from penstock_router.api.run import Collector
+from penstock_router.api.schema import parse
+from penstock_router.api.service import SERVICE
+from penstock_router.api.sse import EventStream
+from penstock_router.api.streaming import collect, stream_out
+from penstock_router.api.tgi_answer import (
+    GenerateResponse,
+    GenerateStream,
+    answer,
+    error_event,
+)
+from penstock_router.api.tgi_schema import GenerateRequest
+
+
+def json_response(value: object, headers: dict[str, str] | None = None) -> web.Response:
+    """An answer with a JSON body."""
+    return web.Response(
+        body=orjson.dumps(value), content_type="application/json", headers=headers or {}
+    )
+
+
+async def generate(call: Call) -> web.StreamResponse:
+    """POST /generate"""
+    return await run_generate(call, await call.body(GenerateRequest))
+
+
+async def generate_stream(call: Call) -> web.StreamResponse:
+    """POST /generate_stream"""
+    body = await call.body(GenerateRequest)
+    return await _stream(call, body, full_text=bool(body.parameters.return_full_text))
+
+
+async def compat(call: Call) -> web.StreamResponse:
+    """POST /: `stream` decides, the answer is a list of one, the prompt is part of the text."""
+    return await run_compat(call, await call.body(GenerateRequest))
+
+
+async def run_generate(call: Call, body: GenerateRequest) -> web.StreamResponse:
+    """One answer, or a stream where the body asks for it."""
+    full_text = bool(body.parameters.return_full_text)
+    if body.stream:
+        return await _stream(call, body, full_text)
+    response, headers = await complete(call, body, full_text)
+    return json_response(response, headers)
+
+
+async def run_compat(call: Call, body: GenerateRequest) -> web.StreamResponse:
+    """As `run_generate`, with the defaults and the shape of POST /."""
+    full_text = body.parameters.return_full_text is not False
+    if body.stream:
+        return await _stream(call, body, full_text)
+    response, headers = await complete(call, body, full_text)
+    return json_response([response], headers)
+
+
+async def complete(
+    call: Call, body: GenerateRequest, full_text: bool
+) -> tuple[GenerateResponse, dict[str, str]]:
+    """Generate to the end; the answer and its headers."""
+    service, parameters = call.service, body.parameters
+    options = _options(call, body, stream=False)
+    with service.permits.take(1):
+        [requests] = await admit(call, [body.inputs], options, body.add_special_tokens)
+        tracks = [Collector(r, output(service, r, options)) for r in requests]
+        await collect(call, tracks)
+    details = parameters.details or parameters.decoder_input_details
+    prefix = body.inputs if full_text else ""
+    response = answer(service.text, tracks, options, prefix, details)
+    seed = requests[0].sampling.seed if options.samples else None
+    return response, call.early_headers(len(body.inputs)) | call.succeed(tracks, seed)
+
+
+async def _stream(call: Call, body: GenerateRequest, full_text: bool) -> web.StreamResponse:
+    service = call.service
+    options = _options(call, body, stream=True)
+    with service.permits.take(1):
+        [[request]] = await admit(call, [body.inputs], options, body.add_special_tokens)
+        stream = EventStream(call.request, call.early_headers(len(body.inputs)))
+        track = GenerateStream(
+            request,
+            output(service, request, options),
+            stream,
+            service.text,
+            prefix=body.inputs if full_text else "",
+            details=body.parameters.details,
+            samples=options.samples,
+        )
+        return await stream_out(
+            call,
+            stream,
+            [track],
+            seed=request.sampling.seed if options.samples else None,
+            last_events=lambda: b"",
+            error_event=error_event,
+        )
+
+
+def _options(call: Call, body: GenerateRequest, *, stream: bool) -> Options:
+    service = call.service
+    options = body.parameters.options(service.config, stream=stream, priority=call.priority())
+    options.check(service.config, service.engine.limits)
+    return options
+
+
+async def tokenize(request: web.Request) -> web.Response:
+    """POST /tokenize: the tokens of `inputs` with their places in it, in characters."""
+    service = request.app[SERVICE]
+    body = parse(GenerateRequest, await read_json(request))
+    check_length(service, body.inputs)
+    with service.permits.take(1):
+        spans = await service.text.spans(body.inputs, body.add_special_tokens)
+    return json_response(
+        [
+            {"id": s.id, "text": body.inputs[s.start : s.stop], "start": s.start, "stop": s.stop}
+            for s in spans
+        ]
+    )

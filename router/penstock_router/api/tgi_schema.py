@@ -1,0 +1,136 @@
+"""Requests of TGI's own routes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from penstock_router.api.errors import invalid
+from penstock_router.api.options import Options, biases, share, temperature
+from penstock_router.api.schema import (
+    NEUTRAL,
+    ClosedModel,
+    Count,
+    LogitBias,
+    Penalty,
+    Positive,
+    PositiveInt,
+    Priority,
+    RepetitionPenalty,
+    Share,
+    StopSequence,
+)
+from penstock_router.config import RouterConfig
+from penstock_router.request import Sampling
+
+Inputs = Annotated[str, Field(min_length=1)]
+
+
+class GenerateParameters(ClosedModel):
+    """`parameters` of a request."""
+
+    UNSUPPORTED: ClassVar = {"grammar": (), "adapter_id": (), "watermark": NEUTRAL}
+
+    best_of: Count | None = None
+    temperature: Positive | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    top_k: PositiveInt | None = None
+    top_p: Share | None = None
+    typical_p: Share | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    do_sample: bool = False
+    max_new_tokens: PositiveInt | None = None
+    return_full_text: bool | None = None
+    stop: Annotated[list[StopSequence], Field(max_length=1024)] = []
+    truncate: Count | None = None
+    details: bool = False
+    decoder_input_details: bool = False
+    seed: Annotated[int, Field(ge=0, lt=2**64)] | None = None
+    top_n_tokens: Count | None = None
+    ignore_eos: bool = False
+    logit_bias: LogitBias | None = None
+    priority: Priority | None = None
+
+    @property
+    def samples(self) -> bool:
+        """TGI samples when told to, or when a parameter makes sense only then."""
+        return (
+            self.do_sample
+            or self.temperature not in (None, 1.0)
+            or self.top_k is not None
+            or (self.top_p or 1.0) < 1.0
+            or (self.typical_p or 1.0) < 1.0
+            or (self.min_p or 0.0) > 0.0
+        )
+
+    def options(self, config: RouterConfig, *, stream: bool, priority: int) -> Options:
+        """The same in the server's terms. priority: that of the header, if it has one."""
+        sequences = self._sequences(config, stream)
+        if stream and self.decoder_input_details:
+            raise invalid("`decoder_input_details` == true is not supported when streaming tokens")
+        wants_logprobs = stream or self.details or self.decoder_input_details or sequences > 1
+        return Options(
+            max_new_tokens=self.max_new_tokens,
+            sampling=self._sampling(wants_logprobs),
+            seed=self.seed,
+            sequences=sequences,
+            stop=tuple(self.stop),
+            keep_stop=True,
+            ignore_eos=self.ignore_eos,
+            truncate=self.truncate,
+            prompt_logprobs=self.decoder_input_details,
+            priority=priority if self.priority is None else self.priority,
+        )
+
+    def _sequences(self, config: RouterConfig, stream: bool) -> int:
+        if self.best_of is None or self.best_of == 1:
+            return 1
+        if stream:
+            raise invalid("`best_of` != 1 is not supported when streaming tokens")
+        if not 0 < self.best_of <= config.max_best_of:
+            raise invalid(
+                f"`best_of` must be > 0 and <= {config.max_best_of}. Given: {self.best_of}"
+            )
+        if not self.samples:
+            raise invalid("you must use sampling when `best_of` is > 1")
+        if self.seed is not None:
+            raise invalid("`seed` must not be set when `best_of` > 1")
+        return self.best_of
+
+    def _sampling(self, logprobs: bool) -> Sampling:
+        return Sampling(
+            temperature=temperature(self.temperature or 1.0) if self.samples else 0.0,
+            top_k=self.top_k or 0,
+            top_p=share(self.top_p),
+            typical_p=share(self.typical_p),
+            min_p=self.min_p or 0.0,
+            repetition_penalty=self.repetition_penalty or 1.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            presence_penalty=self.presence_penalty or 0.0,
+            logit_bias=biases(self.logit_bias),
+            logprobs=logprobs,
+            top_n=(self.top_n_tokens or 0) if logprobs else 0,
+        )
+
+
+class GenerateRequest(ClosedModel):
+    """Body of /generate, /generate_stream, / and /tokenize."""
+
+    IGNORED: ClassVar = frozenset({"model", "user", "options"})
+
+    inputs: Inputs
+    # TGI samples when `parameters` are absent, and does not when they are empty.
+    parameters: GenerateParameters = GenerateParameters(do_sample=True)
+    stream: bool = False
+    add_special_tokens: bool = True
+
+
+class VertexRequest(ClosedModel):
+    """Body of /vertex: several requests, each as for /generate or /v1/chat/completions."""
+
+    IGNORED: ClassVar = frozenset({"parameters"})
+
+    instances: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=1024)]
