@@ -42,7 +42,7 @@ class ShardGroup:
             ("grpc.enable_retries", 0),
         ]
         self._channels = [grpc.aio.insecure_channel(f"unix:{s}", options) for s in sockets]
-        self._stubs = [ShardStub(channel) for channel in self._channels]
+        self._stubs = [ShardStub(channel) for channel in self._channels]  # type: ignore[no-untyped-call]
         self._outboxes: list[asyncio.Queue[bytes | None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False

@@ -27,17 +27,17 @@ def command(plan: StepPlan) -> StepCommand:
         message.grant_slot.extend(slots)
         message.grant_block.extend(blocks)
     for seat, length in plan.chunks:
-        message.chunk_slot.append(seat.slot)
+        message.chunk_slot.append(seat.seated)
         message.chunk_length.append(length)
     if plan.decode_changed:
-        message.decode.extend(seat.slot for seat in plan.decode)
+        message.decode.extend([seat.seated for seat in plan.decode])
     return message
 
 
 def _admission(seat: Seat) -> Admission:
     sequence = seat.sequence
     return Admission(
-        slot=seat.slot,
+        slot=seat.seated,
         tokens=bytes(sequence.tokens),
         generated=sequence.generated,
         cached=seat.cached,

@@ -98,12 +98,14 @@ async def test_sigterm_ends_what_outlasts_the_grace_period(tmp_path: Path) -> No
         streams = await with_streams(server, 2)
         body = {**LONG, "parameters": {**LONG["parameters"], "max_new_tokens": 1500}}
         endless = []
-        async with aiohttp.ClientSession(server.url) as session:
-            async with session.post("/generate_stream", json=body) as reply:
-                await reply.content.readline()
-                server.process.send_signal(signal.SIGTERM)
-                async for line in reply.content:
-                    endless.append(line.decode())
+        async with (
+            aiohttp.ClientSession(server.url) as session,
+            session.post("/generate_stream", json=body) as reply,
+        ):
+            await reply.content.readline()
+            server.process.send_signal(signal.SIGTERM)
+            async for line in reply.content:
+                endless.append(line.decode())
         if '"generated_text":null' in "".join(endless[-4:]):
             assert '"error"' in "".join(endless[-4:])
         await asyncio.gather(*streams)

@@ -18,9 +18,20 @@ from support.checkpoints import FAMILIES, make_checkpoint
 from support.reference import ReferenceModel
 from support.server import Server, running_server
 
-WORDS = "the a river valve turbine meters water into steel pipes and Zürich 漢字 42 {} \n".split(
-    " "
-)
+WORDS = [
+    "the",
+    "a",
+    "river",
+    "valve",
+    "turbine",
+    "steel",
+    "pipe",
+    "Zürich",
+    "漢字",
+    "42",
+    "{}",
+    "\n",
+]
 TINY_POOL = (
     *("--max-batch-total-tokens", "320", "--kv-block-size", "8", "--max-batch-size", "16"),
     *("--max-batch-prefill-tokens", "24", "--max-total-tokens", "200"),
@@ -138,7 +149,7 @@ async def test_one_shard(tmp_path: Path, family: str) -> None:
         await mixed_run(server, ReferenceModel(checkpoint), seed=len(family))
 
 
-@pytest.mark.parametrize(("family", "shards"), [("llama", 2), ("qwen3", 2), ("llama", 4)])
+@pytest.mark.parametrize(("family", "shards"), [("llama3", 2), ("qwen3", 2), ("llama3", 4)])
 async def test_several_shards(tmp_path: Path, family: str, shards: int) -> None:
     checkpoint = make_checkpoint(tmp_path / "model", family)
     arguments = ("--model-id", str(checkpoint), "--dtype", "float32", "--device", "cpu")

@@ -62,7 +62,7 @@ class OpenAIRequest(ClosedModel):
     logit_bias: LogitBias | None = None
     max_tokens: PositiveInt | None = None
     n: Annotated[int, Field(ge=1, le=1024)] = 1
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=2**64 - 1)] | None = None
     stop: StopSequence | Annotated[list[StopSequence], Field(max_length=1024)] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None

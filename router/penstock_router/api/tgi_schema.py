@@ -48,7 +48,7 @@ class GenerateParameters(ClosedModel):
     truncate: Count | None = None
     details: bool = False
     decoder_input_details: bool = False
-    seed: Annotated[int, Field(ge=0, lt=2**64)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2**64 - 1)] | None = None
     top_n_tokens: Count | None = None
     ignore_eos: bool = False
     logit_bias: LogitBias | None = None

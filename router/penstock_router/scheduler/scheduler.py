@@ -315,8 +315,7 @@ class Scheduler:
                 self._grant_block(plan, seat)
 
     def _grant_block(self, plan: StepPlan, seat: Seat) -> None:
-        assert seat.slot is not None
-        plan.grants.append((seat.slot, self.blocks.grow(seat)))
+        plan.grants.append((seat.seated, self.blocks.grow(seat)))
 
     def _advance(self, plan: StepPlan) -> None:
         """Count the plan as under way."""

@@ -120,6 +120,12 @@ class Seat:
         self.open = True
 
     @property
+    def seated(self) -> int:
+        """Its slot, which it must still have."""
+        assert self.slot is not None
+        return self.slot
+
+    @property
     def prefilling(self) -> bool:
         """Whether some of its prompt is in no plan yet."""
         return self.planned < self.target

@@ -1,0 +1,142 @@
+"""The router process: puts the parts together, says when it is ready, and ends in order."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict
+
+import uvloop
+from aiohttp import web
+
+from penstock_router.api.app import make_app, make_runner
+from penstock_router.config import RouterConfig
+from penstock_router.engine import Engine
+from penstock_router.limits import LimitError, Limits, derive, warmup_request
+from penstock_router.logs import configure_logs, log
+from penstock_router.metrics import Metrics
+from penstock_router.scheduler import Scheduler, SchedulerConfig
+from penstock_router.shard_client import ShardFailure, ShardGroup
+from penstock_router.text.eos import eos_token_ids
+from penstock_router.text.model import TextModel
+
+INFO_TIMEOUT = 60.0  # seconds; the launcher starts the router when the shards are ready
+
+
+def main() -> int:
+    """Run the router with the configuration on standard input; its exit code."""
+    configure_logs()
+    try:
+        config = RouterConfig.from_json(sys.stdin.read())
+        return uvloop.run(serve(config))
+    except (LimitError, ShardFailure, ValueError, OSError) as error:
+        log("ERROR", f"{error}")
+        return 1
+
+
+async def serve(config: RouterConfig) -> int:
+    """Serve until SIGTERM (0) or until the shards fail (1)."""
+    text = TextModel.load(
+        config.model_path, config.tokenizer_config_path, config.validation_workers
+    )
+    shards = ShardGroup(config.shard_sockets)
+    limits = await _warm_up(config, shards)
+    metrics = Metrics(limits.max_input_tokens, limits.max_total_tokens)
+    metrics.on_capacity(limits.max_batch_total_tokens)
+    scheduler = Scheduler(_scheduling(config, limits))
+    engine = Engine(scheduler, shards, limits, metrics, config.step_timeout)
+    app = make_app(config, engine, text, metrics)
+    runner = make_runner(app)
+    await runner.setup()
+    scrapes = await _listen_for_scrapes(config, metrics)
+    engine.start()
+    url = await _listen(runner, config)
+    terminated = _on_terminate()
+    # What stands now lives as long as the process: keep the collector from walking it again.
+    gc.collect()
+    gc.freeze()
+    _say_ready(url, limits)
+    await asyncio.wait({terminated, engine.failed}, return_when=asyncio.FIRST_COMPLETED)
+    if terminated.done() and not engine.failed.done():
+        await engine.drain(config.graceful_termination_timeout)
+    failure = engine.failed.exception() if engine.failed.done() else None
+    await runner.cleanup()
+    if scrapes is not None:
+        await scrapes.cleanup()
+    await shards.close()
+    text.close()
+    if failure is not None:
+        log("ERROR", str(failure))
+    return 0 if failure is None else 1
+
+
+async def _warm_up(config: RouterConfig, shards: ShardGroup) -> Limits:
+    infos = await shards.info(INFO_TIMEOUT)
+    request = warmup_request(config, infos)
+    log("INFO", f"warming up: a prefill step of {request.max_prefill_tokens} tokens")
+    limits = derive(config, infos, request, await shards.warmup(request))
+    log("INFO", "limits", **asdict(limits))
+    return limits
+
+
+def _scheduling(config: RouterConfig, limits: Limits) -> SchedulerConfig:
+    return SchedulerConfig(
+        num_blocks=limits.num_blocks,
+        block_size=limits.block_size,
+        max_batch_size=limits.max_batch_size,
+        max_batch_prefill_tokens=limits.max_batch_prefill_tokens,
+        max_waiting_tokens=config.max_waiting_tokens,
+        waiting_served_ratio=config.waiting_served_ratio,
+        eos_token_ids=eos_token_ids(config.model_path),
+        prefix_cache=not config.disable_prefix_cache,
+    )
+
+
+async def _listen(runner: web.AppRunner, config: RouterConfig) -> str:
+    site = web.TCPSite(runner, config.hostname, config.port, backlog=2048)
+    await site.start()
+    port = runner.addresses[0][1]
+    host = f"[{config.hostname}]" if ":" in config.hostname else config.hostname
+    return f"http://{host}:{port}"
+
+
+async def _listen_for_scrapes(config: RouterConfig, metrics: Metrics) -> web.AppRunner | None:
+    """Serve /metrics, and nothing else, on the second port if the operator named one."""
+    if config.prometheus_port is None:
+        return None
+
+    async def scrape(request: web.Request) -> web.Response:
+        return web.Response(body=metrics.render(), content_type="text/plain", charset="utf-8")
+
+    app = web.Application()
+    app.router.add_get("/metrics", scrape)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, config.hostname, config.prometheus_port).start()
+    return runner
+
+
+def _on_terminate() -> asyncio.Future[None]:
+    """A future that SIGTERM or SIGINT resolves; a second signal ends the process at once."""
+    loop = asyncio.get_running_loop()
+    terminated: asyncio.Future[None] = loop.create_future()
+
+    def terminate() -> None:
+        if terminated.done():
+            os._exit(1)
+        terminated.set_result(None)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, terminate)
+    return terminated
+
+
+def _say_ready(url: str, limits: Limits) -> None:
+    log("INFO", f"listening on {url}")
+    if fd := os.environ.get("PENSTOCK_READY_FD"):
+        with os.fdopen(int(fd), "w") as ready:
+            ready.write(json.dumps({"url": url, "limits": asdict(limits)}) + "\n")
