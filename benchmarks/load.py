@@ -130,6 +130,7 @@ def run_case(
         "processes": processes,
         **figures,
         "client_cpu": round(max(shares), 3),  # of a core, the busiest process
+        "client_cpu_seconds": round(sum(each["cpu_seconds"] for each in reports), 3),
     }
 
 

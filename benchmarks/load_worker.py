@@ -167,11 +167,11 @@ def measure(exchange: Exchange) -> dict[str, Any]:
         failure = failure or f"HTTP {exchange.status}: {said}"
     else:
         for when, data in exchange.events():
-            if b'"error":' in data and (error := orjson.loads(data).get("error")):
-                failure = f"error event: {error}"
-            elif b'"usage":{' in data or b'"details":{' in data:
-                usage = read_usage(orjson.loads(data), times, when)
-            elif data != b"[DONE]":
+            event = {} if data == b"[DONE]" else orjson.loads(data)
+            if event.get("error"):
+                failure = f"error event: {event['error']}"
+            usage = token_counts(event) or usage
+            if event.get("choices") or "token" in event:
                 times.append(when)
     gaps = np.diff(times) * 1e6 if len(times) > 1 else np.zeros(0)
     return {
@@ -186,17 +186,14 @@ def measure(exchange: Exchange) -> dict[str, Any]:
     }
 
 
-def read_usage(event: dict[str, Any], times: list[float], when: float) -> dict[str, Any]:
-    """The token counts of a closing event; if it carries the last token too, its time counts."""
+def token_counts(event: dict[str, Any]) -> dict[str, Any] | None:
+    """OpenAI's usage, or TGI's details under the same names; None in all but a closing event."""
     if details := event.get("details"):
-        times.append(when)
         return {
             "completion_tokens": details["generated_tokens"],
             "prompt_tokens": details.get("input_length"),
         }
-    if event.get("choices"):
-        times.append(when)
-    usage: dict[str, Any] = event["usage"]
+    usage: dict[str, Any] | None = event.get("usage")
     return usage
 
 
