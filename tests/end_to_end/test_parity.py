@@ -33,7 +33,7 @@ WORDS = [
     "\n",
 ]
 TINY_POOL = (
-    *("--max-batch-total-tokens", "320", "--kv-block-size", "8", "--max-batch-size", "16"),
+    *("--max-batch-total-tokens", "248", "--kv-block-size", "8", "--max-batch-size", "16"),
     *("--max-batch-prefill-tokens", "24", "--max-total-tokens", "200"),
 )
 
@@ -45,14 +45,14 @@ class Case:
 
 
 def mixed_cases(seed: int, count: int = 16) -> list[Case]:
-    """Prompts of 2 to 60 words; half of them share a beginning."""
+    """Prompts of 1 to 20 words; half of them share a beginning."""
     rng = random.Random(seed)
-    stem = " ".join(rng.choices(WORDS, k=30))
+    stem = " ".join(rng.choices(WORDS, k=14))
     cases = []
     for index in range(count):
-        own = " ".join(rng.choices(WORDS, k=rng.randint(2, 12)))
+        own = " ".join(rng.choices(WORDS, k=rng.randint(1, 6)))
         text = f"{stem} {own}" if index % 2 else own
-        cases.append(Case(text, rng.randint(1, 40)))
+        cases.append(Case(text, rng.randint(20, 70)))
     return cases
 
 
