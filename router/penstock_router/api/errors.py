@@ -58,29 +58,32 @@ class ApiError(Exception):
     def row(self) -> Row:
         return self.kind.value
 
-    def body(self) -> dict[str, str]:
-        """TGI's shape. OpenAI's client shows it, and huggingface_hub reads its `error_type`."""
-        return {"error": str(self), "error_type": self.row.error_type}
+    def body(self, path: str = "/") -> dict[str, object]:
+        """What the client reads.
 
-    def openai_event(self) -> dict[str, object]:
-        """Inside a stream OpenAI's client looks for an object with a message, as TGI sent it."""
+        TGI's shape, in which `error` is the sentence. Under /v1 `error` is an object that holds
+        it: OpenAI's client shows a message from nowhere else, huggingface_hub shows either, and
+        TGI itself did so inside streams. `error_type` is in both.
+        """
         row = self.row
-        error = {
-            "message": str(self),
-            "type": row.error_type,
-            "code": row.status,
-            "http_status_code": row.status,
-        }
+        error: object = str(self)
+        if path.startswith("/v1/"):
+            error = {
+                "message": str(self),
+                "type": row.error_type,
+                "code": row.status,
+                "http_status_code": row.status,
+            }
         return {"error": error, "error_type": row.error_type}
 
-    def response(self) -> web.Response:
-        """The whole HTTP answer."""
+    def response(self, path: str) -> web.Response:
+        """The whole HTTP answer to a request for `path`."""
         headers = dict(self.headers)
         if self.row.retry_after is not None:
             headers["Retry-After"] = str(self.row.retry_after)
         response = web.Response(
             status=self.row.status,
-            body=orjson.dumps(self.body()),
+            body=orjson.dumps(self.body(path)),
             content_type="application/json",
             headers=headers,
         )

@@ -98,20 +98,27 @@ def middleware(origins: Origins, key: Key, payload_limit: int) -> Callable[..., 
             check_head(request, payload_limit)
             key.check(request)
             return await handler(request)
-        except ApiError as error:
-            return error.response()
-        except web.HTTPRequestEntityTooLarge:
-            return ApiError(Kind.TOO_LARGE, payload_limit).response()
-        except web.HTTPMethodNotAllowed as error:
-            allowed = ", ".join(sorted(error.allowed_methods))
-            refused = ApiError(
-                Kind.METHOD, f"This path answers to {allowed} only", {hdrs.ALLOW: allowed}
-            )
-            return refused.response()
-        except web.HTTPNotFound:
-            return ApiError(Kind.NOT_FOUND, "There is no such path").response()
+        except (ApiError, web.HTTPException) as error:
+            return _translate(error, payload_limit).response(request.path)
 
     return guard
+
+
+def _translate(error: ApiError | web.HTTPException, payload_limit: int) -> ApiError:
+    """aiohttp's own refusals in our words."""
+    match error:
+        case ApiError():
+            return error
+        case web.HTTPRequestEntityTooLarge():
+            return ApiError(Kind.TOO_LARGE, payload_limit)
+        case web.HTTPMethodNotAllowed():
+            allowed = ", ".join(sorted(error.allowed_methods))
+            return ApiError(
+                Kind.METHOD, f"This path answers to {allowed} only", {hdrs.ALLOW: allowed}
+            )
+        case web.HTTPNotFound():
+            return ApiError(Kind.NOT_FOUND, "There is no such path")
+    return ApiError(Kind.BAD_REQUEST, error.reason)
 
 
 def finish_headers(
@@ -120,6 +127,7 @@ def finish_headers(
     """Headers of every answer, streams included."""
 
     async def add(request: web.Request, response: web.StreamResponse) -> None:
+        response.headers[hdrs.SERVER] = "penstock"
         response.headers["x-request-id"] = request_id(request)
         response.headers.update(origins.headers(request))
 

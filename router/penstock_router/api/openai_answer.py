@@ -292,4 +292,4 @@ def last_events(head: Head, tracks: Sequence[Track], include_usage: bool) -> byt
 
 def error_event(error: ApiError) -> bytes:
     """The last event of a stream that failed."""
-    return b"data: " + orjson.dumps(error.openai_event()) + b"\n\n"
+    return b"data: " + orjson.dumps(error.body("/v1/")) + b"\n\n"

@@ -19,7 +19,10 @@ _REF = "#/components/schemas/{model}"
 _ERROR = {
     "type": "object",
     "required": ["error", "error_type"],
-    "properties": {"error": {"type": "string"}, "error_type": {"type": "string"}},
+    "properties": {
+        "error": {"description": "A sentence; under /v1 an object with `message`"},
+        "error_type": {"type": "string"},
+    },
 }
 
 

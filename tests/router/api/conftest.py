@@ -1,0 +1,133 @@
+"""A real server on loopback: the whole API over a fake engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from penstock_router.api import make_app, make_runner
+from penstock_router.config import RouterConfig
+from penstock_router.metrics import Metrics
+from penstock_router.text import TextModel
+from support.fake_engine import FakeEngine
+from support.small_text import byte_level, write_folder
+
+CONFIG = RouterConfig(
+    model_path="",
+    model_id="some/model",
+    model_sha="abc",
+    served_model_name=None,
+    tokenizer_config_path=None,
+    shard_sockets=(),
+    hostname="127.0.0.1",
+    port=0,
+    prometheus_port=None,
+    api_key=None,
+    cors_allow_origin=(),
+    max_concurrent_requests=16,
+    max_best_of=2,
+    max_stop_sequences=4,
+    max_top_n_tokens=5,
+    max_input_tokens=None,
+    max_total_tokens=None,
+    waiting_served_ratio=0.3,
+    max_batch_prefill_tokens=None,
+    max_batch_total_tokens=None,
+    max_waiting_tokens=20,
+    max_batch_size=None,
+    validation_workers=1,
+    payload_limit=20_000,
+    max_client_batch_size=4,
+    graceful_termination_timeout=1.0,
+    disable_prefix_cache=False,
+    step_timeout=60.0,
+)
+
+
+@dataclasses.dataclass
+class Client:
+    """A running server, both of its sides, and a session that talks to it."""
+
+    url: str
+    port: int
+    engine: FakeEngine
+    text: TextModel
+    metrics: Metrics
+    app: web.Application
+    session: aiohttp.ClientSession
+
+    async def post(self, path: str, body: Any, **kwargs: Any) -> tuple[int, Any]:
+        """Status and decoded body."""
+        async with self.session.post(self.url + path, json=body, **kwargs) as response:
+            return response.status, await response.json()
+
+    async def get(self, path: str, **kwargs: Any) -> tuple[int, bytes]:
+        async with self.session.get(self.url + path, **kwargs) as response:
+            return response.status, await response.read()
+
+    async def stream(self, path: str, body: Any) -> tuple[int, str]:
+        """Status and everything that came."""
+        async with self.session.post(self.url + path, json=body) as response:
+            return response.status, (await response.read()).decode()
+
+    async def raw(self, data: bytes) -> bytes:
+        """Send bytes on a connection of their own and read until the server closes it."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(data)
+        answer = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        return answer
+
+    async def quiet(self) -> None:
+        """Wait until nothing runs and every permit is back."""
+        from penstock_router.api.service import SERVICE
+
+        async with asyncio.timeout(5):
+            while self.engine.live or self.app[SERVICE].permits.free != 16:
+                await asyncio.sleep(0.01)
+
+    def count(self, line: str) -> float:
+        """The value of a sample in /metrics."""
+        for row in self.metrics.render().decode().splitlines():
+            if row.startswith(line + " "):
+                return float(row.rsplit(" ", 1)[1])
+        raise AssertionError(f"no sample {line}")
+
+
+Serve = Callable[..., Awaitable[Client]]
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory: pytest.TempPathFactory) -> TextModel:
+    folder: Path = write_folder(tmp_path_factory.mktemp("model"), byte_level())
+    return TextModel.load(folder, None, 1)
+
+
+@pytest.fixture
+async def serve(text: TextModel) -> AsyncIterator[Serve]:
+    """Starts servers: `client = await serve(engine, api_key="k")`."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(engine: FakeEngine | None = None, **changes: Any) -> Client:
+            engine = engine or FakeEngine()
+            config = dataclasses.replace(CONFIG, **changes)
+            metrics = Metrics(engine.limits.max_input_tokens, engine.limits.max_total_tokens)
+            app = make_app(config, engine, text, metrics)
+            runner = make_runner(app)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            port = runner.addresses[0][1]
+            session = await stack.enter_async_context(aiohttp.ClientSession())
+            return Client(f"http://127.0.0.1:{port}", port, engine, text, metrics, app, session)
+
+        yield start

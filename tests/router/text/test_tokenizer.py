@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from penstock_router.text import TextModel, eos_token_ids
+from support.small_text import byte_level, write_folder
+
+
+def test_missing_tokenizer_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="tokenizer.json does not exist.*save_pretrained"):
+        TextModel.load(tmp_path, None, 1)
+
+
+def test_broken_files_are_named(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, byte_level())
+    (folder / "tokenizer_config.json").write_text("[1]")
+    with pytest.raises(ValueError, match="tokenizer_config.json holds a JSON list"):
+        TextModel.load(folder, None, 1)
+    (folder / "tokenizer_config.json").write_text("{")
+    with pytest.raises(ValueError, match="tokenizer_config.json is not valid JSON"):
+        TextModel.load(folder, None, 1)
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match="tokenizer_config.json|cannot|can be read"):
+        TextModel.load(folder, None, 1)
+
+
+def test_raw_prompts_may_name_special_tokens(tmp_path: Path) -> None:
+    model = TextModel.load(write_folder(tmp_path, byte_level()), None, 1)
+    assert model.tokenizer.encode("<|im_start|>x")[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("generation", "config", "expected"),
+    [
+        ({"eos_token_id": [2, 4]}, {"eos_token_id": 9}, {2, 4}),
+        ({"eos_token_id": 3}, {"eos_token_id": 9}, {2, 3}),
+        ({}, {"eos_token_id": 9}, {2, 9}),
+        ({}, {"text_config": {"eos_token_id": [7]}}, {2, 7}),
+        ({"eos_token_id": [-1, None, True]}, {}, {2}),
+        (None, None, {2}),
+    ],
+)
+def test_eos(
+    tmp_path: Path, generation: dict | None, config: dict | None, expected: set[int]
+) -> None:
+    """The tokenizer's own EOS (2) is always among them."""
+    folder = write_folder(tmp_path, byte_level())
+    for name, value in (("generation_config.json", generation), ("config.json", config)):
+        (folder / name).unlink()
+        if value is not None:
+            (folder / name).write_text(json.dumps(value))
+    assert eos_token_ids(folder) == expected

@@ -1,0 +1,167 @@
+"""The other side of the API's interface: an engine that continues prompts by a fixed rule.
+
+It checks what the API promises (every value in range), gives tokens turn by turn of the event
+loop, and remembers what it was asked, so that tests can look at both sides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from penstock_router.limits import Limits
+from penstock_router.request import (
+    EngineError,
+    Finish,
+    FinishReason,
+    GenerationRequest,
+    Listener,
+    ShuttingDown,
+)
+
+EOS = 2
+
+
+def limits(**changes: object) -> Limits:
+    """Limits of a small model on a CPU."""
+    values: dict[str, object] = {
+        "max_input_tokens": 64,
+        "max_total_tokens": 96,
+        "max_batch_prefill_tokens": 64,
+        "max_batch_total_tokens": 1024,
+        "max_batch_size": 8,
+        "block_size": 16,
+        "num_blocks": 65,
+        "vocab_size": 700,
+        "max_position_embeddings": 96,
+        "device": "cpu",
+        "device_name": "cpu",
+        "dtype": "float32",
+        "world_size": 1,
+        "prefill_seconds": 0.01,
+    }
+    return Limits(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@dataclass
+class Job:
+    """A request that was submitted."""
+
+    id: int
+    request: GenerationRequest
+    listener: Listener
+    tokens: Sequence[int]
+    sent: int = 0
+    ended: bool = False
+    cancelled: bool = False
+
+
+@dataclass
+class FakeEngine:
+    """`script` is what every sequence generates, over and over; EOS in it ends the sequence."""
+
+    limits: Limits = field(default_factory=limits)
+    script: Sequence[int] = (10, 11, 12)
+    tokens_per_turn: int = 1
+    hold: bool = False  # nothing is generated until `release`
+    fail_after: int | None = None  # tokens until every sequence fails
+    failure: EngineError | None = None
+    refuse: EngineError | None = None
+    healthy: bool = True
+    draining: bool = False
+    cached_tokens: int = 0
+    jobs: list[Job] = field(default_factory=list)
+
+    @property
+    def requests(self) -> list[GenerationRequest]:
+        return [job.request for job in self.jobs]
+
+    @property
+    def live(self) -> int:
+        """Sequences that have neither ended nor been cancelled."""
+        return sum(not job.ended and not job.cancelled for job in self.jobs)
+
+    def submit(self, request: GenerationRequest, listener: Listener) -> int:
+        if self.draining:
+            raise ShuttingDown("draining")
+        if self.refuse is not None:
+            raise self.refuse
+        check(request, self.limits)
+        job = Job(len(self.jobs) + 1, request, listener, self.script)
+        self.jobs.append(job)
+        asyncio.get_running_loop().call_soon(self._turn, job)
+        return job.id
+
+    def cancel(self, request_id: int) -> None:
+        job = self.jobs[request_id - 1]
+        if not job.ended:
+            job.cancelled = True
+
+    def release(self) -> None:
+        """Go on after `hold`."""
+        self.hold = False
+        for job in self.jobs:
+            if not job.ended and not job.cancelled:
+                self._turn(job)
+
+    def _turn(self, job: Job) -> None:
+        if self.hold:
+            return
+        if job.sent == 0 and job.request.prompt_logprobs:
+            job.listener.prompt([None, *(-0.5 for _ in job.request.prompt[1:])])
+        for _ in range(self.tokens_per_turn):
+            if job.cancelled or job.ended:
+                return
+            self._step(job)
+        if not job.ended:
+            asyncio.get_running_loop().call_soon(self._turn, job)
+
+    def _step(self, job: Job) -> None:
+        if self.fail_after is not None and job.sent >= self.fail_after:
+            job.ended = True
+            job.listener.fail(self.failure or EngineError("a shard is gone"))
+            return
+        token = job.tokens[job.sent % len(job.tokens)]
+        job.sent += 1
+        sampling = job.request.sampling
+        logprob = -0.25 - 0.5 * (sampling.seed % 2) if sampling.logprobs else math.nan
+        top = [(token, -0.25), (11, -1.5), (12, -math.inf)][: sampling.top_n]
+        stop = job.listener.token(token, logprob, top)
+        if token == EOS and not job.request.ignore_eos:
+            self._finish(job, FinishReason.EOS)
+        elif stop:
+            self._finish(job, FinishReason.STOP)
+        elif job.sent == job.request.max_new_tokens:
+            self._finish(job, FinishReason.LENGTH)
+
+    def _finish(self, job: Job, reason: FinishReason) -> None:
+        job.ended = True
+        job.listener.finish(
+            Finish(
+                reason=reason,
+                generated_tokens=job.sent,
+                cached_tokens=self.cached_tokens,
+                queue_seconds=0.001,
+                first_token_seconds=0.002,
+                total_seconds=0.001 + 0.001 * job.sent,
+            )
+        )
+
+
+def check(request: GenerationRequest, limits: Limits) -> None:
+    """The promises of GenerationRequest."""
+    assert 0 < len(request.prompt) <= limits.max_input_tokens
+    assert all(0 <= token < limits.vocab_size for token in request.prompt)
+    assert request.max_new_tokens > 0
+    assert len(request.prompt) + request.max_new_tokens <= limits.max_total_tokens
+    assert -100 <= request.priority <= 100
+    sampling = request.sampling
+    assert sampling.temperature == 0 or 1e-5 <= sampling.temperature <= 100
+    assert 0 <= sampling.top_k < 2**31 and 0 <= sampling.seed < 2**64
+    assert 0 < sampling.top_p <= 1 and 0 < sampling.typical_p <= 1 and 0 <= sampling.min_p <= 1
+    assert 0.01 <= sampling.repetition_penalty <= 100
+    assert -2 <= sampling.frequency_penalty <= 2 and -2 <= sampling.presence_penalty <= 2
+    assert all(0 <= t < limits.vocab_size and abs(b) <= 100 for t, b in sampling.logit_bias)
+    assert 0 <= sampling.top_n <= 20
