@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from penstock_kernels.paged_attention import PagedBatch
+from penstock_kernels.backend import Backend, Heads, Rows, TorchBackend
 from penstock_kernels.sampler import log_probabilities
 from penstock_proto import shard_pb2
 from penstock_shard.decoder import Decoder
@@ -48,7 +48,7 @@ class StepInputs:
     token: Tensor  # [rows] int64
     position: Tensor  # [rows] int64
     decode_rows: int
-    batch: PagedBatch
+    rows: Rows
     sampled_rows: Tensor | None  # rows whose logits are wanted; None: all
     sampling: SamplingPlan | None  # None: nothing is sampled
 
@@ -66,7 +66,8 @@ class Runner:
         # Only rank 0 samples.
         self.sampling = SamplingState(limits, device) if group.rank == 0 else None
         positions = limits.table_width * limits.block_size
-        self.rope = rope_table(decoder.model.rope, decoder.model.head_dim, positions, device)
+        angles = rope_table(decoder.model.rope, decoder.model.head_dim, positions, device)
+        self.backend = _backend(decoder, angles, limits)
         rows = limits.max_prefill_tokens + limits.max_slots
         self._row_slot = torch.zeros(rows, dtype=torch.int64, device=device)
         self._row_token = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -135,17 +136,23 @@ class Runner:
             self._load_chunks(decode_rows, rows, chunks)
         context = np.concatenate((lengths, chunks.starts))
         queries = np.concatenate((np.ones_like(lengths), chunks.lengths))
-        width = -(-int((context + queries).max()) // self.limits.block_size)
-        first_slots = self._row_slot[:decode_rows]
+        sequences = self._row_slot[:decode_rows]
         if len(chunks.slots):
-            first_slots = torch.cat((first_slots, upload(chunks.slots, self.device)))
-        table = self.slots.block_table[:, :width].index_select(0, first_slots)
+            sequences = torch.cat((sequences, upload(chunks.slots, self.device)))
         return StepInputs(
             slot=self._row_slot[:rows],
             token=self._row_token[:rows],
             position=self._row_position[:rows],
             decode_rows=decode_rows,
-            batch=PagedBatch(table, context, queries, self.limits.block_size),
+            rows=Rows(
+                slot=self._row_slot[:rows],
+                position=self._row_position[:rows],
+                block_table=self.slots.block_table,
+                sequences=sequences,
+                decode_rows=decode_rows,
+                context=context,
+                queries=queries,
+            ),
             sampled_rows=self._sampled_rows(decode_rows, chunks),
             sampling=self._sampling_plan(chunks),
         )
@@ -183,24 +190,21 @@ class Runner:
 
     def _forward(self, inputs: StepInputs) -> Tensor:
         """Hidden states of all rows. Decode rows take what their slots hold on the device."""
-        slots, block = self.slots, self.limits.block_size
         decode = inputs.slot[: inputs.decode_rows]
         if inputs.decode_rows:
+            slots = self.slots
             inputs.token[: inputs.decode_rows].copy_(slots.last_token.index_select(0, decode))
             inputs.position[: inputs.decode_rows].copy_(slots.length.index_select(0, decode))
-        column = inputs.position.div(block, rounding_mode="floor")
-        location = slots.block_table[inputs.slot, column].to(torch.int64)
-        location.mul_(block).add_(inputs.position).sub_(column.mul_(block))
-        return self.decoder.forward(
-            inputs.token, inputs.position, location, inputs.batch, self.cache, self.rope
-        )
+        return self.decoder.forward(inputs.token, inputs.rows, self.cache, self.backend)
 
     def _sample(self, hidden: Tensor, inputs: StepInputs, chunks: Chunks) -> Sampled | None:
         """Rank 0 chooses, all ranks store the token where the next step reads it."""
         if not inputs.decode_rows and not chunks.complete.any():
             return None
         rows = inputs.sampled_rows
-        logits = self.decoder.logits(hidden if rows is None else hidden.index_select(0, rows))
+        logits = self.decoder.logits(
+            hidden if rows is None else hidden.index_select(0, rows), self.backend
+        )
         slots = inputs.slot if rows is None else inputs.slot.index_select(0, rows)
         sampled = None
         if self.sampling is not None and inputs.sampling is not None and logits is not None:
@@ -251,7 +255,7 @@ class Runner:
         target = upload(targets.astype(np.int64), self.device)
         pieces = []
         for some, wanted in zip(_pieces(row), _pieces(target), strict=True):
-            logits = self.decoder.logits(hidden.index_select(0, some))
+            logits = self.decoder.logits(hidden.index_select(0, some), self.backend)
             if logits is not None:
                 pieces.append(log_probabilities(logits, wanted)[0])
         return download(torch.cat(pieces)) if pieces else None
@@ -259,3 +263,14 @@ class Runner:
 
 def _pieces(rows: Tensor) -> list[Tensor]:
     return [rows[i : i + PROMPT_LOGPROB_ROWS] for i in range(0, len(rows), PROMPT_LOGPROB_ROWS)]
+
+
+def _backend(decoder: Decoder, angles: Tensor, limits: Limits) -> Backend:
+    """Triton where there is CUDA, plain torch elsewhere."""
+    partition, model = decoder.partition, decoder.model
+    heads = Heads(len(partition.heads), len(partition.kv_heads), model.head_dim)
+    if angles.is_cuda:
+        from penstock_kernels.gpu.backend import TritonBackend  # triton is not there on every host
+
+        return TritonBackend(heads, angles, model.norm_eps, limits.max_slots)
+    return TorchBackend(heads, angles, model.norm_eps, limits.block_size)

@@ -1,0 +1,127 @@
+"""What a decoder asks of a device, and the path that plain torch gives it.
+
+Two paths, one meaning: `TorchBackend` is the CPU's path and the reference of `gpu.backend`, which
+does the same with Triton kernels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from penstock_kernels.activation import silu_mul
+from penstock_kernels.norm import add_rms_norm, rms_norm
+from penstock_kernels.paged_attention import PagedBatch, paged_attention
+from penstock_kernels.rope import rotate_, rotation, write_kv
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """Attention heads of one rank."""
+
+    heads: int
+    kv_heads: int
+    width: int  # head_dim
+
+    @property
+    def rotated(self) -> int:
+        """Query and key heads: those that carry a position."""
+        return self.heads + self.kv_heads
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a step: one for each decoding sequence, then the tokens of the chunks.
+
+    slot, position: [n] int64; block_table: [slots, width] int32, of all slots.
+    sequences: [m] int64 rows' slots, one a sequence, on the device; context: tokens of each sequence
+    before its first row; queries: its rows. The last two are the host's.
+    """
+
+    slot: Tensor
+    position: Tensor
+    block_table: Tensor
+    sequences: Tensor
+    decode_rows: int
+    context: NDArray[np.int64]
+    queries: NDArray[np.int64]
+
+
+class Attention(Protocol):
+    """The attention of one step, called once a layer."""
+
+    def __call__(
+        self, qkv: Tensor, cache: Tensor, qk_norm: Tensor | None, window: int | None
+    ) -> Tensor:
+        """Norm and rotate, store keys and values, attend.
+
+        qkv: [n, (heads + 2 * kv_heads) * width], overwritten; cache: one layer's, [2, kv_heads,
+        blocks, block_size, width]; qk_norm: [heads + kv_heads, width] weights of the norm of
+        queries and keys; window: tokens that a row sees, itself included.
+        Returns [n, heads * width].
+        """
+
+
+class Backend(Protocol):
+    """The operations of a decoder on one device, besides its matrix products."""
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """See `norm.rms_norm`."""
+
+    def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """See `norm.add_rms_norm`."""
+
+    def silu_mul(self, gate_up: Tensor) -> Tensor:
+        """See `activation.silu_mul`."""
+
+    def attention(self, rows: Rows) -> Attention:
+        """What the attention of a step's layers have in common is done here, once."""
+
+
+class TorchBackend:
+    """Everything in plain torch.
+
+    angles: [positions, 2, width / 2] float32, cosines then sines.
+    """
+
+    def __init__(self, heads: Heads, angles: Tensor, eps: float, block_size: int) -> None:
+        self._heads, self._angles, self._eps = heads, angles, eps
+        self._block_size = block_size
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        return rms_norm(x, weight, eps)
+
+    def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
+        return add_rms_norm(x, residual, weight, eps)
+
+    def silu_mul(self, gate_up: Tensor) -> Tensor:
+        return silu_mul(gate_up)
+
+    def attention(self, rows: Rows) -> Attention:
+        heads, eps, block = self._heads, self._eps, self._block_size
+        width = -(-int((rows.context + rows.queries).max()) // block)
+        table = rows.block_table[:, :width].index_select(0, rows.sequences)
+        batch = PagedBatch(table, rows.context, rows.queries, block)
+        column = rows.position.div(block, rounding_mode="floor")
+        location = rows.block_table[rows.slot, column].to(torch.int64)
+        location.mul_(block).add_(rows.position).sub_(column.mul_(block))
+        cos, sin = rotation(self._angles, rows.position)
+
+        def attend(
+            qkv: Tensor, cache: Tensor, qk_norm: Tensor | None, window: int | None
+        ) -> Tensor:
+            qkv = qkv.view(-1, heads.rotated + heads.kv_heads, heads.width)
+            qk = qkv[:, : heads.rotated]
+            if qk_norm is not None:
+                qk.copy_(rms_norm(qk, qk_norm, eps))
+            rotate_(qk, cos, sin)
+            write_kv(cache, qkv[:, heads.heads :], location)
+            query = qkv[:, : heads.heads]
+            return paged_attention(query, cache, batch, heads.width**-0.5, window)
+
+        return attend

@@ -1,0 +1,82 @@
+"""The decoder's operations as Triton kernels. Reference: `penstock_kernels.backend.TorchBackend`."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from penstock_kernels.backend import Attention, Heads, Rows
+from penstock_kernels.gpu.activation import silu_mul
+from penstock_kernels.gpu.decode_attention import DecodeWorkspace, decode_attention
+from penstock_kernels.gpu.norm import add_rms_norm, rms_norm
+from penstock_kernels.gpu.prefill_attention import QUERY_TILE, prefill_attention
+from penstock_kernels.gpu.rope import rope_and_write
+
+
+class TritonBackend:
+    """Nothing here waits for the device, and a step without chunks reads static tensors only.
+
+    angles: [positions, 2, width / 2] float32; max_decode_rows: sequences that decode at once.
+    """
+
+    def __init__(self, heads: Heads, angles: Tensor, eps: float, max_decode_rows: int) -> None:
+        self._heads, self._angles, self._eps = heads, angles, eps
+        self._workspace = DecodeWorkspace(
+            max_decode_rows, heads.heads, heads.kv_heads, heads.width, angles.device
+        )
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        return rms_norm(x, weight, eps)
+
+    def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
+        return add_rms_norm(x, residual, weight, eps)
+
+    def silu_mul(self, gate_up: Tensor) -> Tensor:
+        return silu_mul(gate_up)
+
+    def attention(self, rows: Rows) -> Attention:
+        heads, scale = self._heads, self._heads.width**-0.5
+        table, decoding = rows.block_table, rows.decode_rows
+        tiles = _tiles(rows) if len(rows.queries) > decoding else None
+
+        def attend(
+            qkv: Tensor, cache: Tensor, qk_norm: Tensor | None, window: int | None
+        ) -> Tensor:
+            norms = None if qk_norm is None else (qk_norm[0], qk_norm[heads.heads])
+            rope_and_write(
+                qkv, cache, table, rows.slot, rows.position, self._angles, heads.heads, norms,
+                self._eps,
+            )  # fmt: skip
+            out = qkv.new_empty(qkv.shape[0], heads.heads * heads.width)
+            query = qkv.view(-1, heads.rotated + heads.kv_heads, heads.width)[:, : heads.heads]
+            if decoding:
+                decode_attention(
+                    query[:decoding], cache, table, rows.slot, rows.position, out,
+                    self._workspace, scale, window,
+                )  # fmt: skip
+            if tiles is not None:
+                prefill_attention(
+                    query, cache, table, rows.slot, rows.position, tiles, out, scale, window
+                )
+            return out
+
+        return attend
+
+
+def _tiles(rows: Rows) -> Tensor:
+    """Pieces of at most QUERY_TILE rows of one chunk: [pieces, 2] int32, first row and rows."""
+    queries = rows.queries[rows.decode_rows :]
+    pieces = -(-queries // QUERY_TILE)
+    chunk = np.repeat(np.arange(len(queries)), pieces)
+    piece = np.arange(len(chunk)) - (np.cumsum(pieces) - pieces)[chunk]
+    first = rows.decode_rows + (np.cumsum(queries) - queries)[chunk] + piece * QUERY_TILE
+    count = np.minimum(queries[chunk] - piece * QUERY_TILE, QUERY_TILE)
+    # Long contexts first, so that none of them is left over when the others are done.
+    order = np.argsort(
+        -(rows.context[rows.decode_rows :][chunk] + piece * QUERY_TILE), kind="stable"
+    )
+    host = torch.from_numpy(np.stack((first, count), axis=1)[order].astype(np.int32))
+    if rows.slot.is_cuda:
+        host = host.pin_memory()
+    return host.to(rows.slot.device, non_blocking=True)

@@ -1,0 +1,143 @@
+"""Skinny matrix products: few rows of activations against a large weight, at the speed of memory.
+
+y = x W^T with W [n, k] as checkpoints store it. For up to about 64 rows a product is one pass over
+the weight, and what counts is that loads are always under way. The weight's tile is the tall side
+of the tensor-core product (n tiles x few columns of activations). Where n alone does not fill the
+card, k is split and each split leaves a partial sum in float32; the kernel that follows, which
+reads the result anyway, adds them (`rope`, `norm`), so that no extra launch is paid.
+
+With programmatic dependent launch a kernel starts while the one before it ends: it loads its first
+weight tile, which depends on nothing, before it waits for its activations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Shape of a launch: weight rows and depth of a tile, splits of k, warps, pipeline stages."""
+
+    n: int
+    k: int
+    splits: int
+    warps: int
+    stages: int
+
+
+@triton.jit
+def _linear_kernel(
+    x,  # [rows, x_stride]
+    weight,  # [N, K]
+    out,  # [rows, N] (or N / 2 when GATED); with splits [SPLITS, rows, N] float32
+    rows,
+    x_stride,
+    N: tl.constexpr,
+    K: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    SPLITS: tl.constexpr,
+    GATED: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    tile, split, row_tile = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    depth: tl.constexpr = K // SPLITS
+    column = tile * BN + tl.arange(0, BN)
+    k = split * depth + tl.arange(0, BK)
+    weights = weight + column.to(tl.int64)[:, None] * K + k[None, :]
+    first = tl.load(weights)
+    if GATED:
+        first_up = tl.load(weights + N // 2 * K)
+    if PDL:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
+    row = row_tile * BM + tl.arange(0, BM)
+    inside = row < rows
+    inputs = x + row[None, :] * x_stride + k[:, None]
+    value = tl.load(inputs, mask=inside[None, :], other=0.0)
+    acc = tl.dot(first, value)
+    if GATED:
+        acc_up = tl.dot(first_up, value)
+    for start in tl.range(BK, depth, BK):
+        value = tl.load(inputs + start, mask=inside[None, :], other=0.0)
+        acc = tl.dot(tl.load(weights + start), value, acc)
+        if GATED:
+            acc_up = tl.dot(tl.load(weights + start + N // 2 * K), value, acc_up)
+    if GATED:
+        dtype = out.dtype.element_ty
+        gate = acc.to(dtype).to(tl.float32)
+        gate = (gate / (1 + tl.exp(-gate))).to(dtype)
+        acc = (gate * acc_up.to(dtype)).to(tl.float32)
+    width: tl.constexpr = N // 2 if GATED else N
+    place = out + (split * rows + row[None, :]).to(tl.int64) * width + column[:, None]
+    tl.store(place, acc.to(out.dtype.element_ty), mask=inside[None, :])
+
+
+def linear(
+    x: Tensor, weight: Tensor, out: Tensor, tile: Tile, gated: bool = False, pdl: bool = False
+) -> None:
+    """out = x W^T, or silu(gate) * up of it when gated.
+
+    x: [rows, k], rows may be strided; weight: [n, k] dense, gate rows before up rows when gated;
+    out: [rows, n] ([rows, n / 2] when gated), or [splits, rows, n] float32 partial sums.
+    n (n / 2) must be a multiple of tile.n, and k of tile.k * tile.splits.
+    """
+    rows, depth = x.shape
+    count = weight.shape[0]
+    wide = count // 2 if gated else count
+    bm = max(16, min(64, triton.next_power_of_2(rows)))
+    _linear_kernel[(wide // tile.n, tile.splits, triton.cdiv(rows, bm))](
+        x, weight, out, rows, x.stride(0), N=count, K=depth, BM=bm, BN=tile.n, BK=tile.k,
+        SPLITS=tile.splits, GATED=gated, PDL=pdl, num_warps=tile.warps, num_stages=tile.stages,
+        **({"launch_pdl": True} if pdl else {}),
+    )  # fmt: skip
+
+
+@triton.jit
+def _vector_kernel(
+    x, weight, out, K: tl.constexpr, N: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    GATED: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    column = tl.program_id(0) * BN + tl.arange(0, BN)
+    k = tl.arange(0, BK)
+    weights = weight + column.to(tl.int64)[:, None] * K + k[None, :]
+    first = tl.load(weights)
+    if GATED:
+        first_up = tl.load(weights + N // 2 * K)
+    if PDL:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
+    value = tl.load(x + k)[None, :].to(tl.float32)
+    acc = first.to(tl.float32) * value
+    if GATED:
+        acc_up = first_up.to(tl.float32) * value
+    for start in tl.range(BK, K, BK):
+        value = tl.load(x + start + k)[None, :].to(tl.float32)
+        acc += tl.load(weights + start).to(tl.float32) * value
+        if GATED:
+            acc_up += tl.load(weights + start + N // 2 * K).to(tl.float32) * value
+    result = tl.sum(acc, 1)
+    if GATED:
+        dtype = out.dtype.element_ty
+        gate = result.to(dtype).to(tl.float32)
+        gate = (gate / (1 + tl.exp(-gate))).to(dtype)
+        result = (gate * tl.sum(acc_up, 1).to(dtype)).to(tl.float32)
+    tl.store(out + column, result.to(out.dtype.element_ty))
+
+
+def linear_one_row(
+    x: Tensor, weight: Tensor, out: Tensor, tile: Tile, gated: bool = False, pdl: bool = False
+) -> None:
+    """`linear` for one row, without tensor cores: x [1, k], out [1, n] ([1, n / 2] when gated)."""
+    count, depth = weight.shape
+    wide = count // 2 if gated else count
+    _vector_kernel[(wide // tile.n,)](
+        x, weight, out, K=depth, N=count, BN=tile.n, BK=tile.k, GATED=gated, PDL=pdl,
+        num_warps=tile.warps, num_stages=tile.stages, **({"launch_pdl": True} if pdl else {}),
+    )  # fmt: skip
