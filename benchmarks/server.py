@@ -16,6 +16,11 @@ from pathlib import Path
 
 from benchmarks.machine import ROOT
 
+# So that a checkout serves without having been installed.
+COMPONENTS = os.pathsep.join(
+    str(ROOT / each) for each in ("proto", "launcher", "router", "shard", "kernels")
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Server:
@@ -55,7 +60,7 @@ def penstock(
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=ROOT,
-            env=os.environ | (environment or {}),
+            env=os.environ | {"PYTHONPATH": COMPONENTS} | (environment or {}),
             start_new_session=True,
         )
         try:

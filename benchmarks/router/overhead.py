@@ -25,7 +25,7 @@ from benchmarks.cases import Case, fixed
 from benchmarks.configs import write_model_folder
 from benchmarks.load import Target, run_case, write_json
 from benchmarks.machine import ROOT, facts
-from benchmarks.server import end
+from benchmarks.server import COMPONENTS, end, tail
 
 SHAPE = "llama-3.1-8b"  # the tokenizer of a real size; there are no weights
 VOCAB = 128_000  # without the special tokens
@@ -47,7 +47,10 @@ MEASUREMENTS = (
     Measurement(fixed("256 streams, short", 256, 2048, 32, 32)),
     Measurement(fixed("256 streams, long", 256, 1024, 32, 512)),
     Measurement(fixed("256 streams, 512/128", 256, 768, 512, 128)),
-    Measurement(fixed("256 streams, 512/128, paced", 256, 768, 512, 128), 0.015),
+    # With time between the steps nothing coalesces: a write to a socket for every token.
+    Measurement(fixed("first token, 1 stream, paced", 1, 100, 128, 2), 0.005),
+    Measurement(fixed("64 streams, 128/256, paced", 64, 256, 128, 256), 0.005),
+    Measurement(fixed("256 streams, 128/256, paced", 256, 1024, 128, 256), 0.01),
 )
 
 
@@ -60,25 +63,29 @@ class Stand:
     shard: int
 
 
-def start(command: list[str], configuration: str = "") -> tuple[subprocess.Popen[bytes], Any]:
+def start(
+    command: list[str], log: Path, configuration: str = ""
+) -> tuple[subprocess.Popen[bytes], Any]:
     """Starts a child by the contract of docs/design.md; it, and what it said when it was ready.
 
-    Raises RuntimeError when it ends without being ready.
+    Raises RuntimeError, with the end of its log, when it ends without being ready.
     """
     reading, writing = os.pipe()
     environment = os.environ | {
         "PENSTOCK_READY_FD": str(writing),
-        "PYTHONPATH": str(ROOT / "tests"),
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), COMPONENTS]),
         "OMP_NUM_THREADS": "1",
     }
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command],
-        stdin=subprocess.PIPE,
-        cwd=ROOT,
-        env=environment,
-        pass_fds=[writing],
-        start_new_session=True,
-    )
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            stdin=subprocess.PIPE,
+            stderr=errors,
+            cwd=ROOT,
+            env=environment,
+            pass_fds=[writing],
+            start_new_session=True,
+        )
     os.close(writing)
     assert process.stdin is not None
     process.stdin.write(configuration.encode())
@@ -87,7 +94,7 @@ def start(command: list[str], configuration: str = "") -> tuple[subprocess.Popen
         line = ready.readline()
     if not line:
         end(process)
-        raise RuntimeError(f"{command[0]} ended with {process.returncode} before it was ready")
+        raise RuntimeError(f"{command[0]} was never ready, it said:\n{tail(log)}")
     return process, json.loads(line)
 
 
@@ -140,9 +147,10 @@ def stand(model: Path, step_seconds: float) -> Iterator[Stand]:
             "--step-seconds": step_seconds,
         }
         words = [str(word) for option in options.items() for word in option]
-        shard, _ = start(["support.fake_shard", "--no-checks", *words])
+        shard, _ = start(["support.fake_shard", "--no-checks", *words], folder / "shard.log")
         stack.callback(end, shard)
-        router, ready = start(["penstock_router"], router_configuration(model, socket))
+        configuration = router_configuration(model, socket)
+        router, ready = start(["penstock_router"], folder / "router.log", configuration)
         stack.callback(end, router)
         yield Stand(ready["url"], router.pid, shard.pid)
 
