@@ -39,8 +39,8 @@ class Rows:
     """The rows of a step: one for each decoding sequence, then the tokens of the chunks.
 
     slot, position: [n] int64; block_table: [slots, width] int32, of all slots.
-    sequences: [m] int64 rows' slots, one a sequence, on the device; context: tokens of each sequence
-    before its first row; queries: its rows. The last two are the host's.
+    sequences: [m] int64, the slot of each sequence; context: tokens of each sequence before its
+    first row; queries: its rows. The last two are the host's.
     """
 
     slot: Tensor

@@ -12,8 +12,9 @@ from penstock_shard.decoder import Decoder
 # A CPU's memory belongs to others too: the cache takes a quarter of what is free, unless the
 # operator says how many tokens it must hold.
 CPU_SHARE = 0.25
-# Left free on a GPU for what the allocator and the libraries take outside of the measured peak.
-CUDA_RESERVE = 256 << 20
+# Left free on a GPU for what the allocator and the libraries take outside of the measured peak, and
+# for the decode graphs: their static logits and the activations of the largest one.
+CUDA_RESERVE = 1536 << 20
 
 
 def bytes_per_token(decoder: Decoder, dtype: torch.dtype) -> int:

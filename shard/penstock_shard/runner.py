@@ -20,6 +20,7 @@ from penstock_kernels.sampler import log_probabilities
 from penstock_proto import shard_pb2
 from penstock_shard.decoder import Decoder
 from penstock_shard.device import download, upload
+from penstock_shard.graphs import DecodeGraphs, SlotTensors
 from penstock_shard.parallel import Group
 from penstock_shard.results import PendingResult, PromptPart, StepTimer, to_host
 from penstock_shard.rope import rope_table
@@ -27,17 +28,6 @@ from penstock_shard.sampling import Sampled, SamplingPlan, SamplingState
 from penstock_shard.slots import Chunks, Indices, Limits, SlotBook
 
 PROMPT_LOGPROB_ROWS = 256  # at once: 4096 rows of 128k float32 logits would take 2 GiB
-
-
-class SlotTensors:
-    """What the device knows of each slot; the row behind the last one belongs to padding."""
-
-    def __init__(self, limits: Limits, device: torch.device) -> None:
-        rows = limits.max_slots + 1
-        self.last_token = torch.zeros(rows, dtype=torch.int64, device=device)
-        self.length = torch.zeros(rows, dtype=torch.int64, device=device)  # tokens in the cache
-        # Zero is the scratch block: where nothing was granted, nothing of value is overwritten.
-        self.block_table = torch.zeros(rows, limits.table_width, dtype=torch.int32, device=device)
 
 
 @dataclass(slots=True)
@@ -62,7 +52,7 @@ class Runner:
         self.decoder, self.group, self.limits = decoder, group, limits
         self.cache, self.device = cache, device
         self.book = SlotBook(limits)
-        self.slots = SlotTensors(limits, device)
+        self.slots = SlotTensors.empty(limits.max_slots, limits.table_width, device)
         # Only rank 0 samples.
         self.sampling = SamplingState(limits, device) if group.rank == 0 else None
         positions = limits.table_width * limits.block_size
@@ -73,6 +63,21 @@ class Runner:
         self._row_token = torch.zeros(rows, dtype=torch.int64, device=device)
         self._row_position = torch.zeros(rows, dtype=torch.int64, device=device)
         self._decode_plan: SamplingPlan | None = None  # of the standing decode list
+        self._graphs: DecodeGraphs | None = None
+
+    @torch.inference_mode()
+    def capture_graphs(self) -> None:
+        """From here on steps without chunks are replays of CUDA graphs."""
+        graphs = DecodeGraphs(
+            self.decoder,
+            self.backend,
+            self.slots,
+            self.cache,
+            self.limits.vocab_size,
+            samples=self.sampling is not None,
+        )
+        graphs.capture()
+        self._graphs = graphs
 
     @torch.inference_mode()
     def execute(self, command: shard_pb2.StepCommand) -> Iterator[PendingResult]:
@@ -84,6 +89,8 @@ class Runner:
         chunks = self.book.run(command)
         if command.decode_changed:
             self._row_slot[: len(self.book.decode)].copy_(upload(self.book.decode, self.device))
+            if self._graphs is not None and len(self.book.decode):
+                self._graphs.load(self.book.decode)
             self._decode_plan = None
         elif command.admit:  # a released slot may have come back with other sampling
             self._decode_plan = None
@@ -118,6 +125,8 @@ class Runner:
         if not len(lengths) and not len(chunks.slots):
             timer.stop()
             return PendingResult(step, timer, None, None)
+        if self._graphs is not None and not len(chunks.slots):
+            return self._replay(self._graphs, step, timer, chunks)
         inputs = self._inputs(lengths, chunks)
         hidden = self._forward(inputs)
         sampled = self._sample(hidden, inputs, chunks)
@@ -125,6 +134,27 @@ class Runner:
         prompt = self._prompt_logprobs(hidden, len(lengths), chunks)
         top_n = None if inputs.sampling is None else inputs.sampling.top_n
         result = PendingResult(step, timer, sampled and to_host(sampled), top_n, prompt)
+        timer.stop()
+        return result
+
+    def _replay(
+        self, graphs: DecodeGraphs, step: int, timer: StepTimer, chunks: Chunks
+    ) -> PendingResult:
+        """A step of decode rows alone. What is not greedy is sampled after the graph."""
+        rows = len(self.book.decode)
+        graphs.replay(rows)
+        sampled, plan = None, self._sampling_plan(chunks)
+        token = graphs.token[:rows]
+        if self.sampling is not None and plan is not None:
+            sampled = Sampled(token, None, None, None)
+            if plan.features:
+                sampled = self.sampling.sample(graphs.logits[:rows], plan)
+                token = sampled.token
+        if self.group.world_size > 1 or (plan is not None and plan.features):
+            token = self.group.broadcast(token)
+            self.slots.last_token.index_copy_(0, graphs.slot[:rows], token)
+        top_n = None if plan is None else plan.top_n
+        result = PendingResult(step, timer, sampled and to_host(sampled), top_n)
         timer.stop()
         return result
 

@@ -39,11 +39,15 @@ def warm_up(
     blocks, problem = _count_blocks(loaded, request, peak)
     # Every rank takes part before any gives up: the others must not wait for one that has.
     blocks = loaded.group.minimum(blocks, loaded.device)
-    if problem is None and blocks <= _blocks_of(loaded, request.max_sequence_length):
-        problem = _too_small(loaded, request, blocks)
+    if problem is None and blocks < 2:
+        problem = _too_small(loaded, request)
     if problem is not None:
         raise DoesNotFit(problem)
     runner = _runner(loaded, _limits(loaded, request, blocks))
+    if loaded.device.type == "cuda":
+        start = time.perf_counter()
+        runner.capture_graphs()
+        log.info(f"captured the decode graphs in {time.perf_counter() - start:.1f} s")
     log.info(f"KV cache: {blocks} blocks of {loaded.block_size} tokens")
     prefill, decode = seconds
     return runner, shard_pb2.WarmupResponse(
@@ -167,14 +171,10 @@ def _count_blocks(
     )
 
 
-def _too_small(loaded: LoadedModel, request: shard_pb2.WarmupRequest, blocks: int) -> str:
-    tokens = max(blocks - 1, 0) * loaded.block_size
+def _too_small(loaded: LoadedModel, request: shard_pb2.WarmupRequest) -> str:
     advice = (
         "raise --max-batch-total-tokens"
         if request.max_batch_total_tokens
-        else "lower --max-batch-prefill-tokens"
+        else "lower --max-batch-prefill-tokens or --max-batch-size"
     )
-    return (
-        f"the KV cache holds {tokens} tokens, fewer than one sequence of "
-        f"{request.max_sequence_length}: {advice} or lower --max-total-tokens"
-    )
+    return f"the KV cache holds no block of {loaded.block_size} tokens: {advice}"

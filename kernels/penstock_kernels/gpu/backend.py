@@ -1,4 +1,7 @@
-"""The decoder's operations as Triton kernels. Reference: `penstock_kernels.backend.TorchBackend`."""
+"""The decoder's operations as Triton kernels.
+
+Reference: `penstock_kernels.backend.TorchBackend`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decode attention over a paged cache, split along the context ("flash decoding", Dao et al., 2023).
+"""Decode attention over a paged cache, split along the context ("flash decoding", Dao, 2023).
 
 Reference: `penstock_kernels.paged_attention`. One launch serves every length: the grid is fixed by
 the batch, each split finds its part of its own row's context, and those beyond it return at once.
@@ -20,21 +20,30 @@ TARGET_PROGRAMS = 528  # four a multiprocessor of an H100
 
 def splits_for(rows: int, kv_heads: int) -> int:
     """Splits that fill the card: many for few rows, one when rows alone fill it."""
-    return max(1, min(MAX_SPLITS, triton.cdiv(TARGET_PROGRAMS, rows * kv_heads)))
+    return max(1, min(MAX_SPLITS, -(-TARGET_PROGRAMS // (rows * kv_heads))))
 
 
 @triton.jit
-def _tile_pointers(
-    base, table, start, blocks, PAGE: tl.constexpr, D: tl.constexpr, N: tl.constexpr
+def load_tile(
+    base,
+    table,
+    start,
+    end,
+    PAGE: tl.constexpr,
+    D: tl.constexpr,
+    DP: tl.constexpr,
+    N: tl.constexpr,
 ):
+    """Rows start .. start + N of a sequence, [N, DP]; zero from `end` on and beyond column D."""
     token = start + tl.arange(0, N)
+    dims = tl.arange(0, DP)
     if PAGE % N == 0:
         block = tl.load(table + start // PAGE).to(tl.int64)
-        row = block * PAGE + token % PAGE
     else:
-        block = tl.load(table + token // PAGE).to(tl.int64)
-        row = block * PAGE + token % PAGE
-    return base + row[:, None] * D + tl.arange(0, D)[None, :]
+        block = tl.load(table + token // PAGE, mask=token < end, other=0).to(tl.int64)
+    row = block * PAGE + token % PAGE
+    inside = (token < end)[:, None] & (dims < D)[None, :]
+    return tl.load(base + row[:, None] * D + dims[None, :], mask=inside, other=0.0)
 
 
 @triton.jit
@@ -45,20 +54,22 @@ def _split_kernel(
     slots,  # [rows] int32
     positions,  # [rows] int64: of the token that the row computes
     out,  # [rows, heads * D]
-    partial,  # [rows, kv_heads, SPLITS, ROWS_PAD, D] float32
-    partial_lse,  # [rows, kv_heads, SPLITS, ROWS_PAD] float32
+    partial,  # [rows, kv_heads, splits, ROWS_PAD, D] float32
+    partial_lse,  # [rows, kv_heads, splits, ROWS_PAD] float32
     scale,
     row_stride,
     blocks,
     width,
     window,
+    splits,
     kv_heads: tl.constexpr,
     GROUP: tl.constexpr,
     GROUP_PAD: tl.constexpr,
     D: tl.constexpr,
+    DP: tl.constexpr,
     PAGE: tl.constexpr,
     N: tl.constexpr,
-    SPLITS: tl.constexpr,
+    SINGLE: tl.constexpr,
     WINDOW: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -67,14 +78,14 @@ def _split_kernel(
     first = 0
     if WINDOW:
         first = tl.maximum(0, length - window) // N * N
-    chunk = tl.cdiv(tl.cdiv(length - first, SPLITS), N) * N
+    chunk = tl.cdiv(tl.cdiv(length - first, splits), N) * N
     start = first + split * chunk
     end = tl.minimum(start + chunk, length)
     if start >= length:
         return
     group = tl.arange(0, GROUP_PAD)
-    dims = tl.arange(0, D)
-    mask_q = group[:, None] < GROUP
+    dims = tl.arange(0, DP)
+    mask_q = (group[:, None] < GROUP) & (dims[None, :] < D)
     q = tl.load(
         query + row * row_stride + (head * GROUP + group[:, None]) * D + dims[None, :],
         mask=mask_q,
@@ -85,13 +96,11 @@ def _split_kernel(
     pages = table + tl.load(slots + row).to(tl.int64) * width
     best = tl.full([GROUP_PAD], float("-inf"), tl.float32)
     total = tl.zeros([GROUP_PAD], tl.float32)
-    acc = tl.zeros([GROUP_PAD, D], tl.float32)
+    acc = tl.zeros([GROUP_PAD, DP], tl.float32)
     for begin in tl.range(start, end, N):
         token = begin + tl.arange(0, N)
         inside = token < length
-        k = tl.load(
-            _tile_pointers(keys, pages, begin, blocks, PAGE, D, N), mask=inside[:, None], other=0.0
-        )
+        k = load_tile(keys, pages, begin, length, PAGE, D, DP, N)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
         visible = inside
         if WINDOW:
@@ -103,19 +112,15 @@ def _split_kernel(
         p = tl.exp2(scores - safe[:, None])
         shrink = tl.exp2(best - safe)
         total = total * shrink + tl.sum(p, 1)
-        v = tl.load(
-            _tile_pointers(values, pages, begin, blocks, PAGE, D, N),
-            mask=inside[:, None],
-            other=0.0,
-        )
+        v = load_tile(values, pages, begin, length, PAGE, D, DP, N)
         acc = acc * shrink[:, None] + tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
         best = new
     result = acc / total[:, None]
-    if SPLITS == 1:
+    if SINGLE:
         place = out + (row * kv_heads + head) * GROUP * D + group[:, None] * D + dims[None, :]
         tl.store(place, result.to(out.dtype.element_ty), mask=mask_q)
     else:
-        index = ((row * kv_heads + head) * SPLITS + split) * GROUP_PAD + group
+        index = ((row * kv_heads + head) * splits + split) * GROUP_PAD + group
         tl.store(partial + index[:, None] * D + dims[None, :], result, mask=mask_q)
         tl.store(partial_lse + index, best + tl.log2(total), mask=group < GROUP)
 
@@ -127,12 +132,13 @@ def _merge_kernel(
     positions,
     out,
     window,
+    splits,
     kv_heads: tl.constexpr,
     GROUP: tl.constexpr,
     GROUP_PAD: tl.constexpr,
     D: tl.constexpr,
+    DP: tl.constexpr,
     N: tl.constexpr,
-    SPLITS: tl.constexpr,
     SPLITS_PAD: tl.constexpr,
     WINDOW: tl.constexpr,
 ):
@@ -142,21 +148,23 @@ def _merge_kernel(
     first = 0
     if WINDOW:
         first = tl.maximum(0, length - window) // N * N
-    chunk = tl.cdiv(tl.cdiv(length - first, SPLITS), N) * N
+    chunk = tl.cdiv(tl.cdiv(length - first, splits), N) * N
     used = tl.cdiv(length - first, chunk)
     split = tl.arange(0, SPLITS_PAD)
-    index = ((row * kv_heads + head) * SPLITS + split) * GROUP_PAD + member
+    index = ((row * kv_heads + head) * splits + split) * GROUP_PAD + member
     lse = tl.load(partial_lse + index, mask=split < used, other=float("-inf"))
     weight = tl.exp2(lse - tl.max(lse, 0))
     weight = weight / tl.sum(weight, 0)
-    dims = tl.arange(0, D)
-    parts = tl.load(
-        partial + index[:, None] * D + dims[None, :], mask=(split < used)[:, None], other=0.0
-    )
-    merged = tl.sum(parts * weight[:, None], 0)
-    tl.store(
-        out + (row * kv_heads * GROUP + query_head) * D + dims, merged.to(out.dtype.element_ty)
-    )
+    dims = tl.arange(0, DP)
+    inside = (split < used)[:, None] & (dims < D)[None, :]
+    parts = tl.load(partial + index[:, None] * D + dims[None, :], mask=inside, other=0.0)
+    merged = tl.sum(parts * weight[:, None], 0).to(out.dtype.element_ty)
+    tl.store(out + (row * kv_heads * GROUP + query_head) * D + dims, merged, mask=dims < D)
+
+
+def padded(head_dim: int) -> int:
+    """Columns of a tile: a power of two, and no fewer than a tensor core takes."""
+    return max(16, int(triton.next_power_of_2(head_dim)))
 
 
 class DecodeWorkspace:
@@ -195,15 +203,17 @@ def decode_attention(
     pad = max(16, triton.next_power_of_2(group))
     splits = splits or splits_for(rows, kv_heads)
     precision = "ieee" if query.dtype == torch.float32 else "tf32"
-    sizes = {"kv_heads": kv_heads, "GROUP": group, "GROUP_PAD": pad, "D": d, "N": TILE}
-    common = {**sizes, "SPLITS": splits, "WINDOW": window is not None}
+    sizes = {"kv_heads": kv_heads, "GROUP": group, "GROUP_PAD": pad, "N": TILE}
+    sizes |= {"D": d, "DP": padded(d)}
+    windowed = {"WINDOW": window is not None}
     _split_kernel[(rows, kv_heads, splits)](
         query, cache, table, slots, positions, out, workspace.partial, workspace.lse,
-        scale * 1.4426950408889634, query.stride(0), blocks, table.stride(0), window or 0,
-        **common, PAGE=page, PRECISION=precision, num_warps=4, num_stages=3,
+        scale * 1.4426950408889634, query.stride(0), blocks, table.stride(0), window or 0, splits,
+        **sizes, **windowed, PAGE=page, SINGLE=splits == 1, PRECISION=precision,
+        num_warps=4, num_stages=3,
     )  # fmt: skip
     if splits > 1:
         _merge_kernel[(rows, heads)](
-            workspace.partial, workspace.lse, positions, out, window or 0,
-            **common, SPLITS_PAD=triton.next_power_of_2(splits), num_warps=4,
+            workspace.partial, workspace.lse, positions, out, window or 0, splits,
+            **sizes, **windowed, SPLITS_PAD=MAX_SPLITS, num_warps=4,
         )  # fmt: skip

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from penstock_kernels.gpu.decode_attention import _tile_pointers
+from penstock_kernels.gpu.decode_attention import load_tile, padded
 
 QUERY_TILE = 128
 KEY_TILE = 64
@@ -34,6 +34,7 @@ def _prefill_kernel(
     heads: tl.constexpr,
     kv_heads: tl.constexpr,
     D: tl.constexpr,
+    DP: tl.constexpr,
     PAGE: tl.constexpr,
     M: tl.constexpr,
     N: tl.constexpr,
@@ -45,13 +46,13 @@ def _prefill_kernel(
     rows = tl.load(tiles + 2 * tile + 1)
     head = query_head // (heads // kv_heads)
     member = tl.arange(0, M)
-    dims = tl.arange(0, D)
-    inside = member < rows
+    dims = tl.arange(0, DP)
+    inside = (member < rows)[:, None] & (dims < D)[None, :]
     start = tl.load(positions + first_row).to(tl.int32)
     position = start + member
     q = tl.load(
         query + (first_row + member[:, None]) * row_stride + query_head * D + dims[None, :],
-        mask=inside[:, None],
+        mask=inside,
         other=0.0,
     )
     keys = cache + head.to(tl.int64) * blocks * PAGE * D
@@ -59,7 +60,7 @@ def _prefill_kernel(
     pages = table + tl.load(slots + first_row).to(tl.int64) * width
     best = tl.full([M], float("-inf"), tl.float32)
     total = tl.zeros([M], tl.float32)
-    acc = tl.zeros([M, D], tl.float32)
+    acc = tl.zeros([M, DP], tl.float32)
     length = start + rows
     begin = 0
     if WINDOW:
@@ -69,22 +70,19 @@ def _prefill_kernel(
     if not WINDOW:
         open_end = (start + 1) // N * N
     for token0 in tl.range(begin, open_end, N):
-        k = tl.load(_tile_pointers(keys, pages, token0, blocks, PAGE, D, N))
+        k = load_tile(keys, pages, token0, length, PAGE, D, DP, N)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
         new = tl.maximum(best, tl.max(scores, 1))
         p = tl.exp2(scores - new[:, None])
         shrink = tl.exp2(best - new)
         total = total * shrink + tl.sum(p, 1)
-        v = tl.load(_tile_pointers(values, pages, token0, blocks, PAGE, D, N))
+        v = load_tile(values, pages, token0, length, PAGE, D, DP, N)
         acc = acc * shrink[:, None]
         acc = tl.dot(p.to(v.dtype), v, acc, input_precision=PRECISION)
         best = new
     for token0 in tl.range(open_end, length, N):
         token = token0 + tl.arange(0, N)
-        known = token < length
-        k = tl.load(
-            _tile_pointers(keys, pages, token0, blocks, PAGE, D, N), mask=known[:, None], other=0.0
-        )
+        k = load_tile(keys, pages, token0, length, PAGE, D, DP, N)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
         visible = token[None, :] <= position[:, None]
         if WINDOW:
@@ -95,17 +93,13 @@ def _prefill_kernel(
         p = tl.exp2(scores - safe[:, None])
         shrink = tl.exp2(best - safe)
         total = total * shrink + tl.sum(p, 1)
-        v = tl.load(
-            _tile_pointers(values, pages, token0, blocks, PAGE, D, N),
-            mask=known[:, None],
-            other=0.0,
-        )
+        v = load_tile(values, pages, token0, length, PAGE, D, DP, N)
         acc = acc * shrink[:, None]
         acc = tl.dot(p.to(v.dtype), v, acc, input_precision=PRECISION)
         best = new
     result = acc / total[:, None]
     place = out + (first_row + member[:, None]) * heads * D + query_head * D + dims[None, :]
-    tl.store(place, result.to(out.dtype.element_ty), mask=inside[:, None])
+    tl.store(place, result.to(out.dtype.element_ty), mask=inside)
 
 
 def prefill_attention(
@@ -132,7 +126,7 @@ def prefill_attention(
     _prefill_kernel[(tiles.shape[0], heads)](
         query, cache, table, slots, positions, tiles, out,
         scale * 1.4426950408889634, query.stride(0), blocks, table.stride(0), window or 0,
-        heads=heads, kv_heads=kv_heads, D=d, PAGE=page, M=QUERY_TILE, N=32 if wide else KEY_TILE,
-        WINDOW=window is not None, PRECISION="ieee" if wide else "tf32",
+        heads=heads, kv_heads=kv_heads, D=d, DP=padded(d), PAGE=page, M=QUERY_TILE,
+        N=32 if wide else KEY_TILE, WINDOW=window is not None, PRECISION="ieee" if wide else "tf32",
         num_warps=8, num_stages=2 if wide else 3,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Rotary embedding of queries and keys, their optional norm, and the write to the cache, in one pass.
+"""Rotary embedding of queries and keys, their optional norm, and the write to the cache at once.
 
 Reference: `penstock_kernels.rope` (`rotate_`, `write_kv`) after `penstock_kernels.norm.rms_norm`.
 """
@@ -26,14 +26,16 @@ def _rope_kernel(
     heads: tl.constexpr,
     kv_heads: tl.constexpr,
     D: tl.constexpr,
+    HALF: tl.constexpr,
     PAGE: tl.constexpr,
     NORM: tl.constexpr,
 ):
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    half = tl.arange(0, D // 2)
+    half = tl.arange(0, HALF)
+    inside = half < D // 2
     source = qkv + (row * (heads + 2 * kv_heads) + head) * D
-    low = tl.load(source + half)
-    high = tl.load(source + D // 2 + half)
+    low = tl.load(source + half, mask=inside, other=0.0)
+    high = tl.load(source + D // 2 + half, mask=inside, other=0.0)
     dtype = low.dtype
     position = tl.load(positions + row)
     if head < heads + kv_heads:
@@ -41,22 +43,24 @@ def _rope_kernel(
         if NORM:
             scale = tl.rsqrt((tl.sum(a * a, 0) + tl.sum(b * b, 0)) / D + eps)
             weight = q_norm if head < heads else k_norm
-            a = ((a * scale).to(dtype) * tl.load(weight + half)).to(tl.float32)
-            b = ((b * scale).to(dtype) * tl.load(weight + D // 2 + half)).to(tl.float32)
-        cos = tl.load(angles + position * D + half)
-        sin = tl.load(angles + position * D + D // 2 + half)
+            weight_a = tl.load(weight + half, mask=inside, other=0.0)
+            weight_b = tl.load(weight + D // 2 + half, mask=inside, other=0.0)
+            a = ((a * scale).to(dtype) * weight_a).to(tl.float32)
+            b = ((b * scale).to(dtype) * weight_b).to(tl.float32)
+        cos = tl.load(angles + position * D + half, mask=inside, other=0.0)
+        sin = tl.load(angles + position * D + D // 2 + half, mask=inside, other=0.0)
         low = (a * cos - b * sin).to(dtype)
         high = (b * cos + a * sin).to(dtype)
     if head < heads:
-        tl.store(source + half, low)
-        tl.store(source + D // 2 + half, high)
+        tl.store(source + half, low, mask=inside)
+        tl.store(source + D // 2 + half, high, mask=inside)
     else:
         page = tl.load(table + tl.load(slots + row).to(tl.int64) * width + position // PAGE)
         token = page.to(tl.int64) * PAGE + position % PAGE
         plane = (head - heads).to(tl.int64)  # keys of each KV head, then values
         place = cache + (plane * blocks * PAGE + token) * D
-        tl.store(place + half, low)
-        tl.store(place + D // 2 + half, high)
+        tl.store(place + half, low, mask=inside)
+        tl.store(place + D // 2 + half, high, mask=inside)
 
 
 def rope_and_write(
@@ -80,5 +84,6 @@ def rope_and_write(
     q_norm, k_norm = norms or (angles, angles)
     _rope_kernel[(qkv.shape[0], heads + 2 * kv_heads)](
         qkv, cache, table, slots, positions, angles, q_norm, k_norm, eps, blocks, table.stride(0),
-        heads=heads, kv_heads=kv_heads, D=d, PAGE=page, NORM=norms is not None, num_warps=1,
+        heads=heads, kv_heads=kv_heads, D=d,
+        HALF=triton.next_power_of_2(d // 2), PAGE=page, NORM=norms is not None, num_warps=1,
     )  # fmt: skip

@@ -1,0 +1,134 @@
+"""Decode steps as CUDA graphs: one launch a step instead of some 300.
+
+A graph is captured for each bucket of rows and holds for all lengths, because it reads nothing but
+static tensors. Rows that fill a bucket up belong to the scratch slot, whose blocks are block 0.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from penstock_kernels.backend import Backend, Rows
+from penstock_shard.decoder import Decoder
+from penstock_shard.device import upload
+from penstock_shard.slots import Indices
+
+SMALL = (1, 2, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64)
+
+
+def buckets_for(rows: int) -> list[int]:
+    """Sizes up to `rows`: few enough to capture in seconds, near enough to waste little.
+
+    Small batches read weights, so padding costs them next to nothing; above 64 rows a bucket is at
+    most an eighth too large.
+    """
+    sizes = [*SMALL, *range(80, 128, 16), *range(128, 256, 32), *range(256, 1025, 64)]
+    return [*(size for size in sizes if size < rows), rows]
+
+
+@dataclass(slots=True)
+class SlotTensors:
+    """What the device knows of each slot; the row behind the last one belongs to padding."""
+
+    last_token: Tensor  # [slots + 1] int64
+    length: Tensor  # [slots + 1] int64: tokens in the cache
+    # Zero is the scratch block: where nothing was granted, nothing of value is overwritten.
+    block_table: Tensor  # [slots + 1, width] int32
+
+    @staticmethod
+    def empty(slots: int, width: int, device: torch.device) -> SlotTensors:
+        """No sequence in any slot."""
+        return SlotTensors(
+            last_token=torch.zeros(slots + 1, dtype=torch.int64, device=device),
+            length=torch.zeros(slots + 1, dtype=torch.int64, device=device),
+            block_table=torch.zeros(slots + 1, width, dtype=torch.int32, device=device),
+        )
+
+
+class DecodeGraphs:
+    """The decode step of one rank, captured.
+
+    A replay computes the logits of the rows, picks each row's most likely token, stores it as the
+    slot's last one and moves the slot on by one token.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        backend: Backend,
+        slots: SlotTensors,
+        cache: Tensor,
+        vocab_size: int,
+        samples: bool,
+    ) -> None:
+        self._decoder, self._backend, self._slots, self._cache = decoder, backend, slots, cache
+        self._scratch = len(slots.length) - 1
+        self._buckets = buckets_for(self._scratch)
+        device = slots.length.device
+        rows = self._scratch
+        self.slot = torch.full((rows,), self._scratch, dtype=torch.int64, device=device)
+        self.token = torch.zeros(rows, dtype=torch.int64, device=device)
+        # Logits are wanted only where tokens are chosen.
+        shape = (rows if samples else 0, vocab_size)
+        self.logits = torch.empty(shape, dtype=torch.float32, device=device)
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+
+    def capture(self) -> None:
+        """Capture every bucket, the largest first, so that all of them share its memory."""
+        pool = torch.cuda.graph_pool_handle()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for bucket in reversed(self._buckets):
+                self._step(bucket)
+                torch.cuda.synchronize()
+                graph = torch.cuda.CUDAGraph()
+                # Other threads (results, gRPC) may call CUDA meanwhile.
+                with torch.cuda.graph(
+                    graph, pool=pool, stream=stream, capture_error_mode="thread_local"
+                ):
+                    self._step(bucket)
+                self._graphs[bucket] = graph
+        torch.cuda.current_stream().wait_stream(stream)
+
+    def load(self, decode: Indices) -> None:
+        """The slots that the next replays decode."""
+        bucket = self._bucket(len(decode))
+        padded = np.full(bucket, self._scratch, np.int64)
+        padded[: len(decode)] = decode
+        self.slot[:bucket].copy_(upload(padded, self.slot.device))
+
+    def replay(self, rows: int) -> None:
+        """One step of the loaded slots. `token` and `logits` hold the outcome until the next."""
+        self._graphs[self._bucket(rows)].replay()
+
+    def _bucket(self, rows: int) -> int:
+        return self._buckets[bisect_left(self._buckets, rows)]
+
+    def _step(self, rows: int) -> None:
+        slots, slot = self._slots, self.slot[:rows]
+        position = slots.length.index_select(0, slot)
+        none = np.empty(0, np.int64)
+        step = Rows(
+            slot=slot,
+            position=position,
+            block_table=slots.block_table,
+            sequences=slot,
+            decode_rows=rows,
+            context=none,  # the graph must not depend on what the host knows
+            queries=none,
+        )
+        tokens = slots.last_token.index_select(0, slot)
+        hidden = self._decoder.forward(tokens, step, self._cache, self._backend)
+        logits = self._decoder.logits(hidden, self._backend)
+        if logits is not None:
+            self.logits[:rows].copy_(logits)
+            torch.argmax(logits, dim=1, out=self.token[:rows])
+            slots.last_token.index_copy_(0, slot, self.token[:rows])
+        slots.length.index_copy_(0, slot, position + 1)
+        slots.length[self._scratch].zero_()
