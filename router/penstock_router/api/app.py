@@ -14,6 +14,7 @@ from penstock_router.metrics import Metrics
 from penstock_router.text import TextModel
 
 FLUSH_SECONDS = 2.0  # for the last bytes of answers that have ended, when the server ends
+LINGER_SECONDS = 2.0  # for a refused client to read the answer while it still sends its body
 KEEP_CONNECTION_SECONDS = 75.0  # idle; longer than the 60 s after which proxies usually give up
 
 
@@ -46,5 +47,6 @@ def make_runner(app: web.Application) -> web.AppRunner:
         access_log=None,
         auto_decompress=False,
         keepalive_timeout=KEEP_CONNECTION_SECONDS,
+        lingering_time=LINGER_SECONDS,
         shutdown_timeout=FLUSH_SECONDS,
     )

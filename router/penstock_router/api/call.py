@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import orjson
@@ -32,8 +33,8 @@ class Call:
         self.request = request
         self.service: Service = request.app[SERVICE]
         self.id = request_id(request)
-        self._loop = asyncio.get_running_loop()
-        self._start = self._loop.time()
+        # Not the event loop's clock: uvloop's ticks in milliseconds.
+        self._start = time.monotonic()
         self._validated = self._start
 
     async def json(self) -> object:
@@ -59,7 +60,7 @@ class Call:
 
     def validated(self) -> None:
         """The request is about to be submitted."""
-        self._validated = self._loop.time()
+        self._validated = time.monotonic()
 
     def early_headers(self, characters: int) -> dict[str, str]:
         """Headers that are known before the first token."""
@@ -69,7 +70,7 @@ class Call:
 
     def succeed(self, tracks: Sequence[Track], seed: int | None) -> dict[str, str]:
         """Count and log the request; the answer is its timing headers."""
-        total = self._loop.time() - self._start
+        total = time.monotonic() - self._start
         validation = self._validated - self._start
         ends = [track.end for track in tracks]
         queue = max(end.queue_seconds for end in ends)
@@ -171,6 +172,9 @@ async def read_json(request: web.Request) -> object:
             data = await request.read()
     except TimeoutError:
         raise ApiError(Kind.TIMEOUT, f"{BODY_SECONDS:g}") from None
+    except web.HTTPRequestEntityTooLarge:
+        limit = request.app[SERVICE].config.payload_limit
+        raise ApiError(Kind.TOO_LARGE, limit) from None
     try:
         value: object = orjson.loads(data)
     except orjson.JSONDecodeError as error:

@@ -99,18 +99,16 @@ def middleware(origins: Origins, key: Key, payload_limit: int) -> Callable[..., 
             key.check(request)
             return await handler(request)
         except (ApiError, web.HTTPException) as error:
-            return _translate(error, payload_limit).response(request.path)
+            return _translate(error).response(request.path)
 
     return guard
 
 
-def _translate(error: ApiError | web.HTTPException, payload_limit: int) -> ApiError:
+def _translate(error: ApiError | web.HTTPException) -> ApiError:
     """aiohttp's own refusals in our words."""
     match error:
         case ApiError():
             return error
-        case web.HTTPRequestEntityTooLarge():
-            return ApiError(Kind.TOO_LARGE, payload_limit)
         case web.HTTPMethodNotAllowed():
             allowed = ", ".join(sorted(error.allowed_methods))
             return ApiError(

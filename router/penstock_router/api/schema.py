@@ -94,13 +94,25 @@ def parse(model: type[M], body: object) -> M:
     try:
         return model.model_validate(body)
     except ValidationError as error:
-        raise _explain(error.errors(include_url=False)[0]) from None
+        raise _explain(_most_telling(error.errors(include_url=False))) from None
+
+
+def _most_telling(errors: list[ErrorDetails]) -> ErrorDetails:
+    """The first wrong field's error; of a choice between types the one that came furthest."""
+    first = errors[0]["loc"][:1]
+    own = [error for error in errors if error["loc"][:1] == first]
+    return max(own, key=lambda error: (error["type"] == "value_error", len(error["loc"])))
+
+
+def _is_name(part: int | str) -> bool:
+    """Whether a part of a location is a field or an index, not a member of a union."""
+    return isinstance(part, int) or (part.isidentifier() and part != "str")
 
 
 def _explain(error: ErrorDetails) -> ApiError:
     """A sentence that names field, rule and value. Never the text of a value: it may be a
     prompt."""
-    path = [str(part) for part in error["loc"]]
+    path = [str(part) for part in error["loc"] if _is_name(part)]
     name = path[-1] if path else "body"
     shown = ".".join(path) or "body"
     kind = error["type"]

@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import uvloop
 from aiohttp import web
 
 from penstock_router.api import make_app, make_runner
@@ -103,6 +104,11 @@ class Client:
 
 
 Serve = Callable[..., Awaitable[Client]]
+
+
+def pytest_asyncio_loop_factories(config: Any, item: Any) -> dict[str, Any]:
+    """The loop that the router runs on: its transports and its clock differ from asyncio's."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")
