@@ -192,13 +192,6 @@ class ChatRequest(OpenAIRequest):
     top_logprobs: Count | None = None
     chat_template_kwargs: dict[str, Any] = {}
 
-    @field_validator("messages", mode="before")
-    @classmethod
-    def _not_empty(cls, messages: Any) -> Any:
-        if messages == []:
-            raise ValueError("`messages` cannot be empty")
-        return messages
-
     @field_validator("chat_template_kwargs")
     @classmethod
     def _bounded_variables(cls, variables: dict[str, Any]) -> dict[str, Any]:
@@ -212,7 +205,7 @@ class ChatRequest(OpenAIRequest):
 
     @model_validator(mode="after")
     def _top_logprobs_need_logprobs(self) -> Self:
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise ValueError("`logprobs` must be true when `top_logprobs` is given")
         return self
 

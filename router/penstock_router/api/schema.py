@@ -45,9 +45,9 @@ _TOO_SMALL = {
     "max_tokens": "`max_tokens` must be strictly positive",
     "max_completion_tokens": "`max_completion_tokens` must be strictly positive",
     "inputs": "`inputs` cannot be empty",
-    "prompt": "`prompt` cannot be empty",
     "messages": "`messages` cannot be empty",
 }
+_BELOW = ("greater_than", "greater_than_equal", "string_too_short", "too_short")
 _PROMPT_RULE = (
     "`prompt` must be a string, a list of strings, a list of token ids or a list of lists of "
     "token ids, none of them empty"
@@ -124,7 +124,7 @@ def _explain(error: ErrorDetails) -> ApiError:
         return invalid(f"unknown field `{shown}`")
     if kind == "value_error":
         return invalid(str(error["ctx"]["error"]))
-    if name in _TOO_SMALL and kind in ("greater_than", "greater_than_equal", "string_too_short"):
+    if name in _TOO_SMALL and kind in _BELOW:
         return invalid(_TOO_SMALL[name])
     rule = error["msg"][0].lower() + error["msg"][1:]
     return invalid(f"`{shown}`: {rule}. Given: {_describe(error['input'])}")

@@ -131,6 +131,6 @@ class GenerateRequest(ClosedModel):
 class VertexRequest(ClosedModel):
     """Body of /vertex: several requests, each as for /generate or /v1/chat/completions."""
 
-    IGNORED: ClassVar = frozenset({"parameters"})
+    UNSUPPORTED: ClassVar = {"parameters": NEUTRAL}
 
     instances: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=1024)]

@@ -42,6 +42,9 @@ def test_what_templates_use() -> None:
     assert (
         render("{% for i in [1,2] %}{{ loop.last }}{{ loop.length }}{% endfor %}") == "False2True2"
     )
+    assert render("{% for i in [1,2,3] if i != 2 %}{{ loop.index }}{{ i }}{% endfor %}") == "1123"
+    assert render("{% for i in nothing %}{% else %}empty{% endfor %}") == "empty"
+    assert render("{% for k, v in {'a': 1}.items() %}{{ k }}{{ v }}{% endfor %}") == "a1"
     assert render("{% set n = namespace(x=1) %}{% set n.x = 2 %}{{ n.x }}") == "2"
 
 
