@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import deque
 
 from penstock_proto.shard_pb2 import StepResult
@@ -50,7 +51,7 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._under_way: deque[StepPlan] = deque()
         self._preemptions = 0
-        self._progress_at = self._loop.time()
+        self._progress_at = time.monotonic()
         self._pump_due = False
         self._prompts = PromptLogprobs()
         self._draining = False
@@ -84,7 +85,7 @@ class Engine:
             raise self._failure
         if self._draining:
             raise ShuttingDown("The server is shutting down")
-        sequence = self._scheduler.submit(request, self._loop.time(), listener)
+        sequence = self._scheduler.submit(request, time.monotonic(), listener)
         self._metrics.on_submit(len(request.prompt), request.max_new_tokens)
         self._pump_soon()
         return sequence.id
@@ -122,7 +123,7 @@ class Engine:
         if self._failure is not None:
             return
         while len(self._under_way) < PLANS_AHEAD:
-            now = self._loop.time()
+            now = time.monotonic()
             plan = self._scheduler.plan(now)
             if plan is None:
                 break
@@ -163,7 +164,7 @@ class Engine:
     def _on_result(self, result: StepResult) -> None:
         if self._failure is not None:
             return
-        now = self._progress_at = self._loop.time()
+        now = self._progress_at = time.monotonic()
         seconds = result.device_ns * 1e-9
         try:
             outcomes = self._scheduler.commit(result.step, result.token, seconds)
@@ -231,7 +232,7 @@ class Engine:
         """Look for a step that is overdue: a hung rank never reports anything."""
         if self._failure is not None:
             return
-        overdue = self._loop.time() - self._progress_at
+        overdue = time.monotonic() - self._progress_at
         if self._under_way and overdue > self._step_timeout:
             step = self._under_way[0].step
             self._on_failure(ShardFailure(f"no result of step {step} for {overdue:.0f} s"))

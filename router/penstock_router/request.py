@@ -49,7 +49,7 @@ class FinishReason(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The end of a sequence. Times are seconds on the event loop's clock, from submission."""
+    """The end of a sequence. Times are seconds since submission."""
 
     reason: FinishReason
     generated_tokens: int
