@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import warnings
 from random import Random
 from types import ModuleType
 
@@ -46,7 +47,9 @@ def _members(module: ModuleType) -> dict[str, object]:
 
 def _text(value: object) -> str:
     """The cleaned docstring, cut at the end of a paragraph; empty where there is none."""
-    text = getattr(value, "__doc__", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # typing.io and typing.re, until 3.12
+        text = getattr(value, "__doc__", None)
     if not isinstance(text, str):
         return ""
     text = inspect.cleandoc(text).strip()
