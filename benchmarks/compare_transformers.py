@@ -5,7 +5,8 @@
 Two workloads of 16 streams: prompts that share nothing, and prompts that share 90 %. transformers
 runs in a process of its own (one call after another, one static batch, and its continuous batching
 with three block sizes, of which the fastest counts); Penstock is started by its launcher and asked
-over HTTP. Rounds have fresh prompts; the first warms up, and of the others the median counts.
+over HTTP. Rounds have fresh prompts; the first warms up, and of the others the fastest counts, on
+both sides. Before each measurement it waits until the machine is quiet.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import contextlib
 import json
 import os
 import secrets
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,7 +31,7 @@ from benchmarks.cases import Case, Lengths, Prompt, draw_prompts
 from benchmarks.configs import write_model_folder
 from benchmarks.load import write_json
 from benchmarks.load_worker import completions_body
-from benchmarks.machine import ROOT, facts
+from benchmarks.machine import ROOT, facts, wait_until_quiet
 from benchmarks.server import penstock
 from benchmarks.stream_client import Exchange, connect, http_request
 from tokenizers import Tokenizer
@@ -92,8 +92,9 @@ def penstock_side(
         log = Path(folder) / "launcher.log"
         environment = {"OMP_NUM_THREADS": str(threads)}
         with penstock(arguments, log, environment=environment) as server:
+            busy = wait_until_quiet()
             ran = asyncio.run(send_rounds(server.url, rounds, workload.output))
-    return {"rounds": ran[1:]}
+    return {"rounds": ran[1:], "busy_cores_before": busy}
 
 
 async def send_rounds(url: str, rounds: list[list[list[int]]], output: int) -> list[dict[str, Any]]:
@@ -127,8 +128,8 @@ def text_of(exchange: Exchange, output: int) -> str:
 
 
 def speed(rounds: list[dict[str, Any]], workload: Workload) -> float:
-    """Tokens a second of the median round."""
-    seconds = statistics.median(each["seconds"] for each in rounds)
+    """Tokens a second of the fastest round: what disturbs a round can only slow it."""
+    seconds = min(each["seconds"] for each in rounds)
     return float(workload.streams * workload.output / seconds)
 
 
@@ -149,11 +150,11 @@ def compare(model: Path, workload: Workload, rounds: int, threads: int) -> dict[
     seed = secrets.randbits(30)
     prompts = workload.rounds(rounds + 1, seed, tokenizer.get_vocab_size())
     theirs = transformers_side(model, workload, prompts, threads)
-    ours = penstock_side(model, workload, prompts, threads)["rounds"]
-    speeds = {n: speed(w["rounds"], workload) for n, w in theirs.items() if "rounds" in w}
-    own = speed(ours, workload)
-    sequential = "generate one by one"
+    ours = penstock_side(model, workload, prompts, threads)
+    sides = {name: way for name, way in theirs.items() if "rounds" in way} | {"penstock": ours}
+    speeds = {name: speed(side["rounds"], workload) for name, side in sides.items()}
     continuous = [v for name, v in speeds.items() if name.startswith("continuous")]
+    own, sequential = speeds["penstock"], "generate one by one"
     return {
         "workload": workload.name,
         "streams": workload.streams,
@@ -161,12 +162,13 @@ def compare(model: Path, workload: Workload, rounds: int, threads: int) -> dict[
         "shared": workload.shared,
         "output": workload.output,
         "seed": seed,
-        "tokens_per_second": {k: round(v, 1) for k, v in speeds.items()}
-        | {"penstock": round(own, 1)},
+        "tokens_per_second": {name: round(each, 1) for name, each in speeds.items()},
+        "seconds": {n: [round(r["seconds"], 3) for r in s["rounds"]] for n, s in sides.items()},
+        "busy_cores_before": {name: side["busy_cores_before"] for name, side in sides.items()},
         "errors": {n: w["error"] for n, w in theirs.items() if "error" in w},
         "ratio_to_generate": round(own / speeds[sequential], 2),
         "ratio_to_continuous_batching": round(own / max(continuous), 2) if continuous else None,
-        "equal_answers": equal_texts(ours, theirs[sequential]["rounds"], tokenizer),
+        "equal_answers": equal_texts(ours["rounds"], theirs[sequential]["rounds"], tokenizer),
         "answers": rounds * workload.streams,
     }
 
@@ -178,6 +180,8 @@ def report(result: dict[str, Any]) -> str:
     lines += [f"  {name}: {error}" for name, error in result["errors"].items()]
     lines.append(f"  Penstock / generate one by one   {result['ratio_to_generate']} x")
     lines.append(f"  Penstock / continuous batching   {result['ratio_to_continuous_batching']} x")
+    busy = max(result["busy_cores_before"].values())
+    lines.append(f"  cores that others kept busy before a measurement: at most {busy}")
     lines.append(f"  equal answers  {result['equal_answers']} of {result['answers']}")
     return "\n".join(lines)
 

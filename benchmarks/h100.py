@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import CASES, Case, Lengths
-from benchmarks.configs import SHAPES, write_model_folder
+from benchmarks.configs import SHAPES, SPECIAL, write_model_folder
 from benchmarks.load import Target, run_case, write_json
 from benchmarks.machine import ROOT, facts
 from benchmarks.server import Server, penstock
@@ -29,7 +29,6 @@ from benchmarks.server import Server, penstock
 PEERS = ROOT / "benchmarks" / "peers.json"
 LIMITS = ["--max-batch-size", "256", "--max-concurrent-requests", "512"]
 LIMITS += ["--max-total-tokens", "8192"]
-TOKENS = (1000, 100_000)  # ids of prompts: no special ones
 CASE_SECONDS = 120.0  # a case is cut after so long; vLLM needs 16 s for the longest
 WARM_UP = Case("warm-up", 8, 16, Lengths("fixed", (256.0,)), Lengths("fixed", (32.0,)))
 
@@ -65,8 +64,13 @@ def table(result: dict[str, Any], others: dict[str, dict[str, dict[str, float]]]
     return "\n".join(lines)
 
 
+def token_range(shape: str) -> tuple[int, int]:
+    """Ids for prompts: no single bytes, no special tokens."""
+    return 257, SHAPES[shape].vocab - SPECIAL
+
+
 def run(
-    server: Server, cases: list[Case], processes: int, deadline: float
+    server: Server, cases: list[Case], arguments: argparse.Namespace, deadline: float
 ) -> Iterator[dict[str, Any]]:
     """The result of each case, until the deadline."""
     for case in [WARM_UP, *cases]:
@@ -75,7 +79,10 @@ def run(
             print(f"{case.name}: no time left", flush=True)
             break
         target = Target(
-            url=server.url, processes=processes, token_range=TOKENS, max_seconds=seconds
+            url=server.url,
+            processes=arguments.processes,
+            token_range=token_range(arguments.shape),
+            max_seconds=seconds,
         )
         yield run_case(target, case)
 
@@ -90,7 +97,7 @@ def served(arguments: argparse.Namespace, model: Path, deadline: float) -> int:
         content |= {"ready_seconds": round(server.ready_seconds, 1), "info": info(server.url)}
         print(f"{arguments.shape}: ready after {server.ready_seconds:.1f} s\n{HEADER}", flush=True)
         cases = [CASES[name] for name in arguments.case]
-        for result in run(server, cases, arguments.processes, deadline):
+        for result in run(server, cases, arguments, deadline):
             results.append(result)
             print(table(result, others), flush=True)
             for failure, count in result["failures"].items():

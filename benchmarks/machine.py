@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,29 @@ def commit() -> str | None:
         return None
     changed = subprocess.run([*run, "diff", "--quiet", "HEAD"], capture_output=True).returncode
     return head.stdout.strip() + ("+" if changed else "")
+
+
+def busy_cores(seconds: float = 1.0) -> float:
+    """How many cores the whole machine kept busy while we slept for so long."""
+
+    def busy() -> int:
+        ticks = [int(n) for n in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        return sum(ticks) - ticks[3] - ticks[4]  # all but idle and waiting for disks
+
+    before = busy()
+    time.sleep(seconds)
+    return (busy() - before) / os.sysconf("SC_CLK_TCK") / seconds
+
+
+def wait_until_quiet(limit: float = 0.2, patience: float = 60.0) -> float:
+    """Waits, but not for ever, until others leave the cores alone; how many are busy then.
+
+    Two OpenMP threads on a core that another process wants lose a factor of eight, not two.
+    """
+    deadline = time.monotonic() + patience
+    while (busy := busy_cores()) > limit and time.monotonic() < deadline:
+        pass
+    return round(busy, 2)
 
 
 def cpu_name() -> str:

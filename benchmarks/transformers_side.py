@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import transformers
+from benchmarks.machine import wait_until_quiet
 from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig
 from transformers.generation.continuous_batching.utils import WorkloadHints
 
@@ -112,8 +113,10 @@ def main() -> None:
     model.generation_config = GenerationConfig()
     results: dict[str, Any] = {}
     for name, way in ways(plan["output"]).items():
+        busy = wait_until_quiet()
         try:
-            results[name] = {"rounds": way(model, plan["rounds"])[1:]}  # the first one warms up
+            rounds = way(model, plan["rounds"])[1:]  # the first one warms up
+            results[name] = {"rounds": rounds, "busy_cores_before": busy}
         except Exception as error:  # a way that does not run here is a finding, not a failure
             results[name] = {"error": f"{type(error).__name__}: {error}"}
         print(f"transformers: {name} done", file=sys.stderr, flush=True)
