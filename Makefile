@@ -35,9 +35,9 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; v = sys.version_info; \
-	  sys.exit(v < (3, 11) and f"Penstock needs Python 3.11 or newer, but $(PYTHON) is {v[0]}.{v[1]}: \
-	make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	  "Penstock needs Python 3.11 or newer, $(PYTHON) is %d.%d: make $(MAKECMDGOALS) PYTHON=python3.11" \
+	  % sys.version_info[:2])'
 	@echo "making $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 

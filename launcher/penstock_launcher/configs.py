@@ -48,7 +48,14 @@ ROUTER_OPTIONS = (
     "disable_prefix_cache",
     "step_timeout",
 )
-SHARD_OPTIONS = ("dtype", "device", "load_format", "kv_block_size", "cuda_memory_fraction")
+SHARD_OPTIONS = (
+    "dtype",
+    "device",
+    "load_format",
+    "kv_block_size",
+    "cuda_memory_fraction",
+    "cuda_graphs",
+)
 
 
 @dataclass(frozen=True, slots=True)

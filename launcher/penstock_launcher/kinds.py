@@ -92,6 +92,16 @@ def many(kind: Kind) -> Kind:
     return Kind(kind.metavar, kind.rule, kind.parse, repeated=True)
 
 
+def sizes(high: int) -> Kind:
+    """Whole numbers separated by commas, on the command line too."""
+    one = integer(0, high)
+
+    def parse(text: str) -> tuple[object, ...]:
+        return tuple(one.parse(part.strip()) for part in text.split(","))
+
+    return Kind("N,N,…", f"whole numbers from 0 to {high} separated by commas", parse)
+
+
 def _between(value: Number, low: Number, high: Number) -> Number:
     if not (math.isfinite(value) and low <= value <= high):
         raise ValueError

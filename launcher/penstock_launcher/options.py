@@ -23,6 +23,7 @@ from penstock_launcher.kinds import (
     number,
     one_of,
     path,
+    sizes,
     switch,
     text,
 )
@@ -142,6 +143,13 @@ class Options:
     )
     cuda_memory_fraction: float = _option(
         1.0, number(0, 1, above=True), "Share of each GPU's memory that a shard may take"
+    )
+    cuda_graphs: tuple[int, ...] | None = _option(
+        None,
+        sizes(4096),
+        "Batch sizes whose decode step is captured as a CUDA graph; larger ones run without; "
+        "0: no graphs",
+        default_text="some 20 sizes up to max-batch-size",
     )
     kv_block_size: int | None = _option(
         None,
@@ -311,7 +319,6 @@ UNSUPPORTED = (
         harmless=_SWITCH_OFF,
         takes_value=False,
     ),
-    Unsupported("cuda-graphs", f"{_LATER}: there are no CUDA graphs", harmless=("0",)),
     Unsupported("rope-scaling", f"{_LATER}: rope scaling comes from config.json alone"),
     Unsupported("rope-factor", f"{_LATER}: rope scaling comes from config.json alone"),
     Unsupported(

@@ -22,6 +22,7 @@ class ShardConfig:
     load_format: str  # "auto": from the checkpoint; "dummy": random weights
     kv_block_size: int | None  # tokens; None: 64 on CUDA, 16 on a CPU
     cuda_memory_fraction: float  # share of the GPU's memory that this shard may use
+    cuda_graphs: tuple[int, ...] | None  # rows captured; (0,): none; None: sizes up to all slots
     socket_folder: str
 
     def __post_init__(self) -> None:
@@ -48,6 +49,8 @@ class ShardConfig:
             raise ValueError(f"shard configuration lacks {sorted(missing)}")
         if unknown := values.keys() - names:
             raise ValueError(f"shard configuration has unknown keys {sorted(unknown)}")
+        if values["cuda_graphs"] is not None:
+            values["cuda_graphs"] = tuple(values["cuda_graphs"])
         return cls(**values)
 
 

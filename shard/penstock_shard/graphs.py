@@ -65,12 +65,13 @@ class DecodeGraphs:
         cache: Tensor,
         vocab_size: int,
         samples: bool,
+        sizes: tuple[int, ...],
     ) -> None:
         self._decoder, self._backend, self._slots, self._cache = decoder, backend, slots, cache
         self._scratch = len(slots.length) - 1
-        self._buckets = buckets_for(self._scratch)
+        self._buckets = sizes  # ascending
         device = slots.length.device
-        rows = self._scratch
+        rows = sizes[-1]
         self.slot = torch.full((rows,), self._scratch, dtype=torch.int64, device=device)
         self.token = torch.zeros(rows, dtype=torch.int64, device=device)
         # Logits are wanted only where tokens are chosen.
@@ -95,6 +96,10 @@ class DecodeGraphs:
                     self._step(bucket)
                 self._graphs[bucket] = graph
         torch.cuda.current_stream().wait_stream(stream)
+
+    def fits(self, rows: int) -> bool:
+        """Whether there is a graph for so many rows."""
+        return rows <= self._buckets[-1]
 
     def load(self, decode: Indices) -> None:
         """The slots that the next replays decode."""

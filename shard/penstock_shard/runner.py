@@ -66,8 +66,8 @@ class Runner:
         self._graphs: DecodeGraphs | None = None
 
     @torch.inference_mode()
-    def capture_graphs(self) -> None:
-        """From here on steps without chunks are replays of CUDA graphs."""
+    def capture_graphs(self, sizes: tuple[int, ...]) -> None:
+        """From here on decode steps of up to sizes[-1] rows are replays of CUDA graphs."""
         graphs = DecodeGraphs(
             self.decoder,
             self.backend,
@@ -75,6 +75,7 @@ class Runner:
             self.cache,
             self.limits.vocab_size,
             samples=self.sampling is not None,
+            sizes=sizes,
         )
         graphs.capture()
         self._graphs = graphs
@@ -89,7 +90,7 @@ class Runner:
         chunks = self.book.run(command)
         if command.decode_changed:
             self._row_slot[: len(self.book.decode)].copy_(upload(self.book.decode, self.device))
-            if self._graphs is not None and len(self.book.decode):
+            if self._graphs is not None and self._graph_fits():
                 self._graphs.load(self.book.decode)
             self._decode_plan = None
         elif command.admit:  # a released slot may have come back with other sampling
@@ -125,7 +126,7 @@ class Runner:
         if not len(lengths) and not len(chunks.slots):
             timer.stop()
             return PendingResult(step, timer, None, None)
-        if self._graphs is not None and not len(chunks.slots):
+        if self._graphs is not None and self._graph_fits() and not len(chunks.slots):
             return self._replay(self._graphs, step, timer, chunks)
         inputs = self._inputs(lengths, chunks)
         hidden = self._forward(inputs)
@@ -136,6 +137,10 @@ class Runner:
         result = PendingResult(step, timer, sampled and to_host(sampled), top_n, prompt)
         timer.stop()
         return result
+
+    def _graph_fits(self) -> bool:
+        rows = len(self.book.decode)
+        return self._graphs is not None and rows > 0 and self._graphs.fits(rows)
 
     def _replay(
         self, graphs: DecodeGraphs, step: int, timer: StepTimer, chunks: Chunks

@@ -9,6 +9,7 @@ import torch
 
 from penstock_proto import shard_pb2
 from penstock_shard import kv_cache, log
+from penstock_shard.graphs import buckets_for
 from penstock_shard.loaded import LoadedModel
 from penstock_shard.runner import Runner
 from penstock_shard.slots import Limits
@@ -44,15 +45,24 @@ def warm_up(
     if problem is not None:
         raise DoesNotFit(problem)
     runner = _runner(loaded, _limits(loaded, request, blocks))
-    if loaded.device.type == "cuda":
-        start = time.perf_counter()
-        runner.capture_graphs()
-        log.info(f"captured the decode graphs in {time.perf_counter() - start:.1f} s")
+    _capture_graphs(loaded, runner)
     log.info(f"KV cache: {blocks} blocks of {loaded.block_size} tokens")
     prefill, decode = seconds
     return runner, shard_pb2.WarmupResponse(
         num_blocks=blocks, prefill_seconds=prefill, decode_seconds=decode
     )
+
+
+def _capture_graphs(loaded: LoadedModel, runner: Runner) -> None:
+    sizes = loaded.cuda_graphs
+    if sizes is None:
+        sizes = tuple(buckets_for(runner.limits.max_slots))
+    sizes = tuple(size for size in sorted(set(sizes)) if 0 < size <= runner.limits.max_slots)
+    if loaded.device.type == "cuda" and sizes:
+        start = time.perf_counter()
+        runner.capture_graphs(sizes)
+        seconds = time.perf_counter() - start
+        log.info(f"captured {len(sizes)} decode graphs, up to {sizes[-1]} rows, in {seconds:.1f} s")
 
 
 def _check(request: shard_pb2.WarmupRequest) -> None:
