@@ -139,7 +139,7 @@ def test_log_lines(caplog: pytest.LogCaptureFixture) -> None:
     first, second = (JsonFormatter().format(record) for record in caplog.records)
     assert "\n" not in first and "\x1b" not in first
     line = json.loads(first)
-    assert line.pop("timestamp").endswith("+00:00")
+    assert line.pop("timestamp").endswith("Z")
     expected = {"level": "INFO", "target": "t", "message": "line\n\x1b[31m"}
     assert line == {**expected, "route": "/x", "count": 3}
     assert "ValueError: wrong" in json.loads(second)["exception"] and "\n" not in second

@@ -219,9 +219,10 @@ class Scheduler:
             return
         deferred: list[Sequence] = []
         computing = self._blocks_being_computed()
-        looked_at = 0
+        looked_at, unserved = 0, False
         while self._free_slots and looked_at < self.config.max_batch_size:
             if plan.prefill_tokens >= self.config.max_batch_prefill_tokens:
+                unserved = True
                 break
             sequence = self._dequeue()
             if sequence is None:
@@ -230,6 +231,7 @@ class Scheduler:
             prefix = self.blocks.find_prefix(sequence)
             if self._is_being_computed(sequence, prefix, computing):
                 deferred.append(sequence)
+                unserved = True
                 continue
             if not self.blocks.can_seat(sequence, prefix, spare=len(self._seats)):
                 deferred.append(sequence)
@@ -241,6 +243,9 @@ class Scheduler:
                 computing.add((id(seat.node), key))
         for sequence in deferred:
             self._enqueue(sequence)
+        if unserved:
+            # The queue's turn is not over: what did not fit goes on in the next step.
+            self._steps_since_admission = self.config.max_waiting_tokens
 
     def _queue_is_served(self) -> bool:
         if not self._waiting:
