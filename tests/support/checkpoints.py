@@ -136,7 +136,7 @@ def make_checkpoint(folder: Path, family: str, seed: int = 0, **overrides: Any) 
 
 @torch.no_grad()
 def _randomise(model: torch.nn.Module) -> None:
-    """Nothing stays at its neutral value: a bias or norm that is not read must change the answer."""
+    """Nothing stays neutral: a bias or norm that is not read must change the answer."""
     for name, parameter in model.named_parameters():
         if name.endswith("norm.weight"):
             parameter.normal_(1.0, 0.2)
