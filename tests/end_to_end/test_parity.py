@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from support.checkpoints import FAMILIES, make_checkpoint
 from support.parity import TINY_POOL, mixed_run
@@ -33,5 +34,15 @@ async def test_several_shards(tmp_path: Path, family: str, shards: int) -> None:
 async def test_one_gpu(tmp_path: Path, family: str) -> None:
     checkpoint = make_checkpoint(tmp_path / "model", family)
     arguments = ("--model-id", str(checkpoint), "--dtype", "float32", "--device", "cuda")
+    with running_server(tmp_path, *arguments, *TINY_POOL) as server:
+        await mixed_run(server, ReferenceModel(checkpoint), seed=len(family))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("family", ["llama3", "qwen3"])
+async def test_two_gpus(tmp_path: Path, family: str) -> None:
+    checkpoint = make_checkpoint(tmp_path / "model", family)
+    arguments = ("--model-id", str(checkpoint), "--dtype", "float32", "--num-shard", "2")
     with running_server(tmp_path, *arguments, *TINY_POOL) as server:
         await mixed_run(server, ReferenceModel(checkpoint), seed=len(family))
