@@ -1,0 +1,236 @@
+"""What the scheduler decides, one decision a test."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock_router.request import FinishReason
+from penstock_router.scheduler import Sequence
+from penstock_router.scheduler.scheduler import SECONDS_PER_PRIORITY
+from penstock_router.scheduler.sequence import State
+from support.scheduling import Loop
+
+
+def running(loop: Loop, count: int, tokens: int = 60) -> list[Sequence]:
+    """So many sequences that decode."""
+    sequences = [loop.submit([index + 1], tokens) for index in range(count)]
+    while any(sequence.state is not State.RUNNING for sequence in sequences):
+        loop.step()
+    loop.step()
+    return sequences
+
+
+def steps_until_served(loop: Loop, sequence: Sequence) -> int:
+    for steps in range(200):
+        if sequence.state is State.RUNNING:
+            return steps
+        loop.step()
+    raise AssertionError("never served")
+
+
+@pytest.mark.parametrize("steps", [3, 10])
+def test_the_queue_is_served_after_max_waiting_tokens(steps: int) -> None:
+    loop = Loop(waiting_served_ratio=1.0, max_waiting_tokens=steps)
+    running(loop, 4)
+    waited = steps_until_served(loop, loop.submit([40], 4))
+    assert steps - 2 <= waited <= steps + 1
+    loop.drain()
+
+
+def test_the_queue_is_served_at_once_when_enough_wait() -> None:
+    loop = Loop(waiting_served_ratio=0.5, max_waiting_tokens=50)
+    running(loop, 4)
+    first = loop.submit([40], 4)
+    for _ in range(5):
+        loop.step()
+    assert first.state is State.WAITING
+    second = loop.submit([41], 4)
+    loop.step()
+    assert first.state is State.RUNNING and second.state is State.RUNNING
+    loop.drain()
+
+
+def test_an_empty_batch_serves_the_queue_at_once() -> None:
+    loop = Loop(waiting_served_ratio=10.0, max_waiting_tokens=50)
+    sequence = loop.submit([1], 2)
+    loop.step()
+    assert sequence.state is not State.WAITING
+
+
+def test_the_queue_s_turn_lasts_beyond_one_prefill_budget() -> None:
+    loop = Loop(
+        waiting_served_ratio=1.0, max_waiting_tokens=30, max_batch_prefill_tokens=4, block_size=16
+    )
+    running(loop, 3)
+    burst = [loop.submit([10 + i] * 4, 4) for i in range(4)]
+    for _ in range(4):
+        loop.step()
+    assert all(sequence.state is not State.WAITING for sequence in burst)
+    loop.drain()
+
+
+def test_priority_orders_the_queue() -> None:
+    loop = Loop(max_batch_size=1)
+    running(loop, 1, tokens=10)
+    low, high = loop.submit([2], 2, priority=-1), loop.submit([3], 2, priority=1)
+    while high.state is not State.ENDED:
+        assert low.state is State.WAITING
+        loop.step()
+    loop.drain()
+
+
+def test_waiting_outweighs_priority_in_the_end() -> None:
+    """A later request overtakes only while its head start lasts, so nobody starves."""
+    loop = Loop(max_batch_size=1)
+    running(loop, 1, tokens=5)
+    old = loop.submit([2], 2, priority=0)
+    loop.now += 3 * SECONDS_PER_PRIORITY
+    urgent, later = loop.submit([3], 2, priority=4), loop.submit([4], 2, priority=2)
+    order = sorted([old, urgent, later], key=lambda sequence: sequence.order)
+    assert order == [urgent, old, later]
+    loop.drain()
+    admitted = [s.admitted_at for s in order]
+    assert admitted == sorted(admitted)  # type: ignore[type-var]
+
+
+def test_the_youngest_of_the_lowest_priority_is_preempted() -> None:
+    loop = Loop(num_blocks=10, block_size=2, prefix_cache=False)
+    keep = loop.submit([1, 2], 12, priority=1)
+    loop.now += 0.1
+    old = loop.submit([3, 4], 12)
+    loop.now += 0.1
+    young = loop.submit([5, 6], 12)
+    while not loop.scheduler.preemptions:
+        loop.step()
+    assert young.state in (State.WAITING, State.SETTLING)
+    assert keep.state is State.RUNNING and old.state is State.RUNNING
+    loop.drain()
+    assert loop.scheduler.preemptions >= 1
+
+
+def test_a_preempted_sequence_resumes_from_cached_blocks() -> None:
+    loop = Loop(num_blocks=14, block_size=2)
+    sequences = [loop.submit([index * 4 + 1, 2, 3, 4], 9) for index in range(3)]
+    seats = []
+    while not loop.scheduler.idle:
+        if plan := loop.step():
+            seats += [seat for seat in plan.admit if seat.sequence.generated]
+    assert loop.scheduler.preemptions > 0
+    assert any(seat.cached > 0 for seat in seats), "everything was computed again"
+    assert all(sequence.state is State.ENDED for sequence in sequences)
+
+
+def test_a_burst_of_equal_prompts_computes_the_shared_blocks_once() -> None:
+    loop = Loop(num_blocks=200, max_batch_prefill_tokens=1000)
+    prompt = [i % 40 for i in range(41)]
+    for _ in range(8):
+        loop.submit(prompt, 4)
+    loop.drain()
+    computed = sum(plan.prefill_tokens for plan in loop.plans)
+    assert computed == 41 + 7  # whole once, and the last token of each of the others
+
+
+def test_requests_with_other_prompts_pass_those_that_wait_for_a_prefix() -> None:
+    loop = Loop(num_blocks=200, max_batch_prefill_tokens=48)
+    prompt = [i % 40 for i in range(41)]
+    first, second = loop.submit(prompt, 4), loop.submit(prompt, 4)
+    other = loop.submit([45, 46], 4)
+    loop.plan()
+    assert first.state is State.RUNNING and other.state is State.RUNNING
+    assert second.state is State.WAITING
+    loop.drain()
+    assert second.cached_tokens == 40
+
+
+def test_generated_tokens_serve_a_follow_up_prompt() -> None:
+    loop = Loop()
+    first = loop.submit([1, 2, 3, 4], 13)
+    loop.drain()
+    conversation = [*loop.ended[0].request.prompt, *loop.ended[0].tokens]
+    follow_up = loop.submit([*conversation, 30, 31], 2)
+    loop.drain()
+    assert first.length == 17
+    assert follow_up.cached_tokens == 16
+
+
+def test_tenants_do_not_share() -> None:
+    loop = Loop()
+    prompt = list(range(20))
+    loop.submit(prompt, 2, tenant=b"a")
+    loop.drain()
+    other = loop.submit(prompt, 2, tenant=b"b")
+    same = loop.submit(prompt, 2, tenant=b"a")
+    loop.drain()
+    assert other.cached_tokens == 0 and same.cached_tokens == 16
+
+
+def test_without_the_prefix_cache_nothing_is_shared() -> None:
+    loop = Loop(prefix_cache=False)
+    for _ in range(2):
+        sequence = loop.submit(list(range(20)), 2)
+        loop.drain()
+    assert sequence.cached_tokens == 0
+    assert loop.scheduler.blocks.cache.size == 0
+
+
+def test_a_slot_is_free_once_its_last_step_is_planned() -> None:
+    loop = Loop(max_batch_size=1)
+    loop.submit([1], 1)
+    second = loop.submit([2], 1)
+    loop.plan()
+    loop.plan()  # before the first result is in
+    assert second.state is State.RUNNING
+    loop.drain()
+
+
+def test_several_steps_are_granted_while_nothing_waits() -> None:
+    loop = Loop(grant_seconds=0.004, block_size=8)
+    loop.submit([1], 30)
+    loop.step()
+    loop.step()
+    plan = loop.step()
+    assert plan is not None and plan.repeat == 4
+    loop.submit([2], 5)
+    plan = loop.step()
+    assert plan is not None and plan.repeat == 1
+    loop.drain()
+    assert loop.plans[-1].last_step == loop.shard.next_step - 1
+
+
+def test_a_late_stop_drops_what_was_computed_since() -> None:
+    loop = Loop()
+    sequence = loop.submit([1], 20)
+    for _ in range(3):
+        loop.plan()
+    loop.commit()
+    loop.stop(sequence)
+    loop.drain()
+    assert loop.ended[0].finish is FinishReason.STOP and len(loop.ended[0].tokens) == 1
+
+
+def test_a_result_that_is_not_due_is_refused() -> None:
+    loop = Loop()
+    with pytest.raises(ValueError, match="none is due"):
+        loop.scheduler.commit(1, [1], 0.0)
+    loop.submit([1], 4)
+    loop.plan()
+    with pytest.raises(ValueError, match="does not fit"):
+        loop.scheduler.commit(2, [1], 0.0)
+
+
+def test_the_longest_request_runs_alone_in_the_smallest_pool() -> None:
+    loop = Loop(num_blocks=6, block_size=4)
+    others = [loop.submit([i], 3) for i in range(3)]
+    longest = loop.submit([9] * 12, 8)
+    loop.drain()
+    assert longest.generated == 8 and all(other.generated == 3 for other in others)
+
+
+def test_end_all_ends_everything() -> None:
+    loop = Loop(max_batch_size=2)
+    for index in range(5):
+        loop.submit([index], 9)
+    loop.plan()
+    assert len(loop.scheduler.end_all()) == 5
+    assert loop.scheduler.idle and loop.scheduler.blocks.used == 0
+    loop.scheduler.check_integrity()

@@ -1,0 +1,103 @@
+"""The prefix tree against a plain dictionary of prefixes."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from penstock_router.scheduler.prefix_cache import Node, PrefixCache
+
+KEYS = [b"aaaa", b"bbbb", b"cccc"]
+OPERATION = st.one_of(
+    st.tuples(st.just("use"), st.lists(st.sampled_from(KEYS), min_size=1, max_size=5)),
+    st.tuples(st.just("leave"), st.integers(0, 3)),
+    st.tuples(st.just("evict"), st.just(None)),
+)
+
+
+class Model:
+    """Prefixes with the time of their last use; a prefix in use protects those that begin it."""
+
+    def __init__(self) -> None:
+        self.used_at: dict[tuple[bytes, ...], int] = {}
+        self.pinned: list[tuple[bytes, ...]] = []
+
+    def protected(self, prefix: tuple[bytes, ...]) -> bool:
+        return any(pin[: len(prefix)] == prefix for pin in self.pinned)
+
+    def victim(self) -> tuple[bytes, ...] | None:
+        leaves = [
+            prefix
+            for prefix in self.used_at
+            if not self.protected(prefix)
+            and not any(other[:-1] == prefix for other in self.used_at)
+        ]
+        return min(leaves, key=lambda leaf: self.used_at[leaf]) if leaves else None
+
+
+@given(st.lists(OPERATION, max_size=60))
+@settings(deadline=None, max_examples=300)
+def test_it_evicts_what_was_used_longest_ago(operations: list[tuple[str, object]]) -> None:
+    cache, model = PrefixCache(4), Model()
+    pins: list[Node] = []
+    prefix_of: dict[int, tuple[bytes, ...]] = {}
+    blocks = 0
+    for clock, (name, argument) in enumerate(operations):
+        if name == "use":
+            assert isinstance(argument, list)
+            prefix = tuple(argument)
+            tokens = b"".join(prefix)
+            node = cache.match(b"", tokens, len(prefix))
+            known = max(
+                (i for i in range(len(prefix) + 1) if prefix[:i] in model.used_at), default=0
+            )
+            assert node.depth == known
+            cache.pin(node)
+            while node.depth < len(prefix):
+                blocks += 1
+                child = cache.insert(node, prefix[node.depth], blocks)
+                assert child.block == blocks
+                cache.pin(child)
+                cache.unpin(node)
+                node = child
+                prefix_of[blocks] = prefix[: node.depth]
+            for length in range(1, len(prefix) + 1):
+                model.used_at[prefix[:length]] = clock
+            pins.append(node)
+            model.pinned.append(prefix)
+        elif name == "leave" and pins:
+            assert isinstance(argument, int)
+            index = argument % len(pins)
+            cache.unpin(pins.pop(index))
+            prefix = model.pinned.pop(index)
+            for length in range(1, len(prefix) + 1):
+                model.used_at[prefix[:length]] = clock
+        elif name == "evict":
+            victim = model.victim()
+            if victim is None:
+                with pytest.raises(LookupError):
+                    cache.evict()
+            else:
+                assert prefix_of[cache.evict()] == victim
+                del model.used_at[victim]
+        assert cache.size == len(model.used_at)
+        assert cache.evictable == sum(not model.protected(p) for p in model.used_at)
+
+
+def test_tenants_have_roots_of_their_own() -> None:
+    cache = PrefixCache(4)
+    node = cache.insert(cache.root(b"a"), b"aaaa", 1)
+    cache.pin(node)
+    assert cache.match(b"a", b"aaaa", 1) is node
+    assert cache.match(b"b", b"aaaa", 1) is cache.root(b"b")
+
+
+def test_a_match_goes_no_further_than_it_may() -> None:
+    cache = PrefixCache(4)
+    first = cache.insert(cache.root(b""), b"aaaa", 1)
+    cache.pin(first)
+    second = cache.insert(first, b"bbbb", 2)
+    cache.pin(second)
+    assert cache.match(b"", b"aaaabbbb", 1) is first
+    assert second.path_blocks() == [1, 2]

@@ -1,0 +1,150 @@
+"""A scheduler over a shard that checks every command: the engine's loop without the waiting."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from penstock_proto.shard_pb2 import Sampling, StepResult
+from penstock_router import wire
+from penstock_router.request import FinishReason, GenerationRequest
+from penstock_router.scheduler import Outcome, Scheduler, SchedulerConfig, Sequence, StepPlan
+from support.fake_model import FakeModelConfig, FakeShardModel, expected_tokens
+
+VOCABULARY = 50
+EOS = 7
+
+
+@dataclass
+class Generated:
+    """What a request has brought so far."""
+
+    request: GenerationRequest
+    tokens: list[int] = field(default_factory=list)
+    finish: FinishReason | None = None
+
+
+class Loop:
+    """Plans, runs and commits by hand."""
+
+    def __init__(self, eos_every: int = 0, **settings: object) -> None:
+        defaults: dict[str, object] = {
+            "num_blocks": 64,
+            "block_size": 4,
+            "max_batch_size": 8,
+            "max_batch_prefill_tokens": 64,
+            "max_waiting_tokens": 20,
+            "waiting_served_ratio": 0.0,
+            "eos_token_ids": frozenset({EOS}),
+            "grant_seconds": 0.0,
+        }
+        self.config = SchedulerConfig(**(defaults | settings))  # type: ignore[arg-type]
+        self.model_config = FakeModelConfig(
+            vocab_size=VOCABULARY,
+            block_size=self.config.block_size,
+            num_blocks=self.config.num_blocks,
+            eos_token=EOS,
+            eos_every=eos_every,
+        )
+        self.scheduler = Scheduler(self.config)
+        self.shard = FakeShardModel(self.model_config)
+        self.live: dict[int, Generated] = {}
+        self.ended: list[Generated] = []
+        self.results: deque[StepResult] = deque()
+        self.plans: list[StepPlan] = []
+        self.now = 0.0
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that the blocks hold."""
+        return (self.config.num_blocks - 1) * self.config.block_size
+
+    def submit(self, prompt: list[int], max_new_tokens: int = 8, **fields: object) -> Sequence:
+        request = GenerationRequest(tuple(prompt), max_new_tokens, **fields)  # type: ignore[arg-type]
+        sequence = self.scheduler.submit(request, self.now)
+        self.live[sequence.id] = Generated(request)
+        return sequence
+
+    def cancel(self, number: int) -> None:
+        self.scheduler.cancel(number)
+        self.live.pop(number, None)
+
+    def plan(self) -> StepPlan | None:
+        """Plan a command and let the shard run it; its results wait to be committed."""
+        plan = self.scheduler.plan(self.now)
+        if plan is None:
+            return None
+        config = self.config
+        assert plan.prefill_tokens <= config.max_batch_prefill_tokens
+        assert len(plan.decode) + len(plan.chunks) <= config.max_batch_size
+        assert plan.repeat == 1 or not (self.scheduler.waiting or plan.chunks)
+        results = self.shard.run(wire.command(plan))
+        assert not results[-1].HasField("error"), results[-1].error.message
+        assert len(results) == plan.repeat
+        self.results.extend(results)
+        self.plans.append(plan)
+        return plan
+
+    def commit(self) -> list[Outcome]:
+        """Take in the oldest result."""
+        result = self.results.popleft()
+        outcomes = self.scheduler.commit(result.step, result.token, 0.001)
+        for outcome in outcomes:
+            generated = self.live[outcome.sequence.id]
+            generated.tokens.append(outcome.token)
+            if outcome.finish is not None:
+                self._end(outcome.sequence.id, outcome.finish)
+        return outcomes
+
+    def stop(self, sequence: Sequence) -> None:
+        """What the engine does when the text of a sequence has reached a stop string."""
+        self.scheduler.finish(sequence)
+        self._end(sequence.id, FinishReason.STOP)
+
+    def step(self) -> StepPlan | None:
+        """One plan and everything that is due."""
+        self.now += 0.01
+        plan = self.plan()
+        while self.results:
+            self.commit()
+        return plan
+
+    def drain(self, steps: int = 5000) -> None:
+        """Run until nothing is left; it must come to an end."""
+        for _ in range(steps):
+            if self.scheduler.idle and not self.results:
+                break
+            self.step()
+        assert self.scheduler.idle, "requests starve"
+        assert not self.live
+        assert self.scheduler.blocks.used == 0
+        self.check()
+
+    def check(self) -> None:
+        self.scheduler.check_integrity()
+        for generated in [*self.live.values(), *self.ended]:
+            expected = self.expected(generated.request)
+            assert generated.tokens == expected[: len(generated.tokens)]
+
+    def expected(self, request: GenerationRequest) -> list[int]:
+        config = self.model_config
+        if request.ignore_eos and config.eos_every:
+            return _past_eos(request, config)
+        return expected_tokens(request.prompt, request.max_new_tokens, config)
+
+    def _end(self, number: int, finish: FinishReason) -> None:
+        generated = self.live.pop(number)
+        generated.finish = finish
+        expected = self.expected(generated.request)
+        if finish is FinishReason.STOP:
+            expected = expected[: len(generated.tokens)]
+        assert generated.tokens == expected, f"ended by {finish}"
+        self.ended.append(generated)
+
+
+def _past_eos(request: GenerationRequest, config: FakeModelConfig) -> list[int]:
+    tokens: list[int] = []
+    while len(tokens) < request.max_new_tokens:
+        left = request.max_new_tokens - len(tokens)
+        tokens += expected_tokens([*request.prompt, *tokens], left, config, Sampling())
+    return tokens
