@@ -120,6 +120,18 @@ def test_a_preempted_sequence_resumes_from_cached_blocks() -> None:
     assert all(sequence.state is State.ENDED for sequence in sequences)
 
 
+def test_a_sequence_preempted_ahead_of_its_results_comes_back() -> None:
+    loop = Loop(num_blocks=10, block_size=2, prefix_cache=False)
+    sequences = [loop.submit([index, 1], 12) for index in range(3)]
+    settling = False
+    while not settling:
+        while len(loop.results) < 3 and loop.plan():
+            pass
+        settling = any(sequence.state is State.SETTLING for sequence in sequences)
+        loop.commit()
+    loop.drain()
+
+
 def test_a_burst_of_equal_prompts_computes_the_shared_blocks_once() -> None:
     loop = Loop(num_blocks=200, max_batch_prefill_tokens=1000)
     prompt = [i % 40 for i in range(41)]
