@@ -31,6 +31,7 @@ from penstock_shard.warmup import NEUTRAL, warm_up
 PROMPT = 512  # tokens
 PREFILL = 4096  # tokens a step
 STEPS = 10
+ROOM = 256  # tokens that a sequence may decode
 
 
 class Session:
@@ -54,8 +55,8 @@ class Session:
         return launched - begin, time.perf_counter() - begin
 
     def admission(self, slot: int) -> shard_pb2.Admission:
-        """A prompt of PROMPT tokens with room for the steps that follow."""
-        count = -(-(PROMPT + 64) // self._runner.limits.block_size)
+        """A prompt of PROMPT tokens with ROOM for the steps that follow."""
+        count = -(-(PROMPT + ROOM) // self._runner.limits.block_size)
         blocks = np.arange(self._next_block, self._next_block + count, dtype=np.int32)
         self._next_block += count
         tokens = np.random.default_rng(slot).integers(300, 100_000, PROMPT, dtype=np.int32)

@@ -149,11 +149,9 @@ def sweep_linear(rows: list[int], shapes: list[str], workers: int) -> list[dict[
             {"shape": name, "rows": count, "bytes": size, "cublas": timed[0][1], "best": best}
         )
         line = "  ".join(f"{t} {us:.1f}" for t, us in best[:2])
-        print(
-            f"{name:10} {count:4}  cublas {timed[0][1]:.1f} us {size / timed[0][1] / 1e6:.2f} TB/s | "
-            f"{size / best[0][1] / 1e6:.2f} TB/s {line}",
-            flush=True,
-        )
+        library = f"cublas {timed[0][1]:.1f} us {size / timed[0][1] / 1e6:.2f} TB/s"
+        speed = size / best[0][1] / 1e6
+        print(f"{name:10} {count:4}  {library} | {speed:.2f} TB/s {line}", flush=True)
         weights_of.cache_clear()
     return results
 

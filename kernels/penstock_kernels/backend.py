@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -68,7 +69,7 @@ class Attention(Protocol):
 
 
 class Backend(Protocol):
-    """The operations of a decoder on one device, besides its matrix products."""
+    """The operations of a decoder on one device."""
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """See `norm.rms_norm`."""
@@ -76,8 +77,11 @@ class Backend(Protocol):
     def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
         """See `norm.add_rms_norm`."""
 
-    def silu_mul(self, gate_up: Tensor) -> Tensor:
-        """See `activation.silu_mul`."""
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """x W^T + b. x: [n, k]; weight: [out, k]; bias: [out]."""
+
+    def gated_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """silu(gate) * up of x W^T + b, where W holds the gate's rows, then those of up."""
 
     def attention(self, rows: Rows) -> Attention:
         """What the attention of a step's layers have in common is done here, once."""
@@ -99,8 +103,11 @@ class TorchBackend:
     def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
         return add_rms_norm(x, residual, weight, eps)
 
-    def silu_mul(self, gate_up: Tensor) -> Tensor:
-        return silu_mul(gate_up)
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x, weight, bias)
+
+    def gated_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return silu_mul(F.linear(x, weight, bias))
 
     def attention(self, rows: Rows) -> Attention:
         heads, eps, block = self._heads, self._eps, self._block_size

@@ -55,11 +55,13 @@ class Decoder:
         x = torch.zeros_like(residual)  # what the previous block adds
         for layer, layer_cache in zip(self.layers, cache.unbind(0), strict=True):
             x = backend.add_rms_norm(x, residual, layer.input_norm, eps)
-            x = layer.output(attend(layer.qkv(x), layer_cache, layer.qk_norm, layer.window))
+            qkv = layer.qkv(x, backend)
+            x = layer.output(attend(qkv, layer_cache, layer.qk_norm, layer.window), backend)
             x = backend.add_rms_norm(x, residual, layer.mlp_norm, eps)
-            x = layer.down(backend.silu_mul(layer.gate_up(x)))
+            gate_up = layer.gate_up
+            x = layer.down(backend.gated_linear(x, gate_up.weight, gate_up.bias), backend)
         return residual.add_(x)
 
     def logits(self, hidden: Tensor, backend: Backend) -> Tensor | None:
-        """[n, hidden] to [n, vocab_size] float32 on rank 0, None elsewhere."""
-        return self.head(backend.rms_norm(hidden, self.norm, self.model.norm_eps))
+        """[n, hidden] to [n, vocab_size] on rank 0, None elsewhere."""
+        return self.head(backend.rms_norm(hidden, self.norm, self.model.norm_eps), backend)

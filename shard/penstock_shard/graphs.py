@@ -76,7 +76,7 @@ class DecodeGraphs:
         self.token = torch.zeros(rows, dtype=torch.int64, device=device)
         # Logits are wanted only where tokens are chosen.
         shape = (rows if samples else 0, vocab_size)
-        self.logits = torch.empty(shape, dtype=torch.float32, device=device)
+        self.logits = torch.empty(shape, dtype=cache.dtype, device=device)
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
     def capture(self) -> None:

@@ -19,6 +19,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from penstock_kernels.backend import Backend
 from penstock_shard.architecture import Architecture
 
 # The router ends a group whose step is late long before this; it bounds a wait with no router.
@@ -141,8 +142,8 @@ class Linear:
     weight: Tensor  # [out, in]
     bias: Tensor | None
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+    def __call__(self, x: Tensor, backend: Backend) -> Tensor:
+        return backend.linear(x, self.weight, self.bias)
 
 
 @dataclass(slots=True)
@@ -153,10 +154,10 @@ class RowParallelLinear:
     bias: Tensor | None  # whole, on every rank: added after the sum
     group: Group
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, backend: Backend) -> Tensor:
         if self.group.world_size == 1:
-            return F.linear(x, self.weight, self.bias)
-        out = self.group.all_reduce(F.linear(x, self.weight))
+            return backend.linear(x, self.weight, self.bias)
+        out = self.group.all_reduce(backend.linear(x, self.weight, None))
         return out if self.bias is None else out.add_(self.bias)
 
 
@@ -186,7 +187,7 @@ class VocabularyHead:
     vocab_size: int
     group: Group
 
-    def __call__(self, hidden: Tensor) -> Tensor | None:
-        """hidden: [n, hidden]. Returns [n, vocab_size] float32 on rank 0, None elsewhere."""
-        logits = self.group.gather_columns(F.linear(hidden, self.weight))
-        return None if logits is None else logits[:, : self.vocab_size].float()
+    def __call__(self, hidden: Tensor, backend: Backend) -> Tensor | None:
+        """hidden: [n, hidden]. Returns [n, vocab_size] on rank 0, None elsewhere."""
+        logits = self.group.gather_columns(backend.linear(hidden, self.weight, None))
+        return None if logits is None else logits[:, : self.vocab_size]

@@ -153,7 +153,7 @@ class Runner:
         if self.sampling is not None and plan is not None:
             sampled = Sampled(token, None, None, None)
             if plan.features:
-                sampled = self.sampling.sample(graphs.logits[:rows], plan)
+                sampled = self.sampling.sample(graphs.logits[:rows].float(), plan)
                 token = sampled.token
         if self.group.world_size > 1 or (plan is not None and plan.features):
             token = self.group.broadcast(token)
@@ -243,7 +243,7 @@ class Runner:
         slots = inputs.slot if rows is None else inputs.slot.index_select(0, rows)
         sampled = None
         if self.sampling is not None and inputs.sampling is not None and logits is not None:
-            sampled = self.sampling.sample(logits, inputs.sampling)
+            sampled = self.sampling.sample(logits.float(), inputs.sampling)
             token = self.group.broadcast(sampled.token)
         else:
             token = self.group.broadcast(torch.empty_like(slots))
@@ -292,7 +292,7 @@ class Runner:
         for some, wanted in zip(_pieces(row), _pieces(target), strict=True):
             logits = self.decoder.logits(hidden.index_select(0, some), self.backend)
             if logits is not None:
-                pieces.append(log_probabilities(logits, wanted)[0])
+                pieces.append(log_probabilities(logits.float(), wanted)[0])
         return download(torch.cat(pieces)) if pieces else None
 
 

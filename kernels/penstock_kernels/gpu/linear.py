@@ -79,6 +79,11 @@ def _linear_kernel(
     tl.store(place, acc.to(out.dtype.element_ty), mask=inside[None, :])
 
 
+def row_tile(rows: int) -> int:
+    """Columns of activations in a tile."""
+    return max(16, min(64, int(triton.next_power_of_2(rows))))
+
+
 def linear(
     x: Tensor, weight: Tensor, out: Tensor, tile: Tile, gated: bool = False, pdl: bool = False
 ) -> None:
@@ -91,7 +96,7 @@ def linear(
     rows, depth = x.shape
     count = weight.shape[0]
     wide = count // 2 if gated else count
-    bm = max(16, min(64, triton.next_power_of_2(rows)))
+    bm = row_tile(rows)
     _linear_kernel[(wide // tile.n, tile.splits, triton.cdiv(rows, bm))](
         x, weight, out, rows, x.stride(0), N=count, K=depth, BM=bm, BN=tile.n, BK=tile.k,
         SPLITS=tile.splits, GATED=gated, PDL=pdl, num_warps=tile.warps, num_stages=tile.stages,
