@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.paged import difference
 
 from penstock_kernels.activation import silu_mul
 from penstock_kernels.norm import add_rms_norm, rms_norm
 from penstock_kernels.rope import rotate_, rotation, write_kv
+from support.paged import difference
 
 HALF = [torch.bfloat16, torch.float16]
 
@@ -61,7 +61,9 @@ def test_rotation_is_a_complex_product(width: int, dtype: torch.dtype) -> None:
     positions = torch.tensor([0, 49, 7, 7])
     x = torch.randn(4, 3, width).to(dtype)
     number = torch.complex(x[..., :half].double(), x[..., half:].double())
-    turned = number * torch.polar(torch.ones(4, 1, half).double(), angle[positions][:, None].double())
+    turned = number * torch.polar(
+        torch.ones(4, 1, half).double(), angle[positions][:, None].double()
+    )
     expected = torch.cat((turned.real, turned.imag), dim=-1)
     rotate_(x, *rotation(table, positions))
     assert difference(x, expected) < (1e-12 if dtype == torch.float32 else 1e-5)

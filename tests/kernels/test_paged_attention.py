@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.paged import PagedCase, assert_near, naive_attention, paged_case
 
 from penstock_kernels.paged_attention import PIECE, PagedBatch, paged_attention
+from support.paged import PagedCase, assert_near, naive_attention, paged_case
 
 SCALE = 0.31
 
@@ -21,9 +21,7 @@ def attend(case: PagedCase, window: int | None) -> torch.Tensor:
 @settings(max_examples=60, deadline=None)
 @given(
     spans=st.lists(
-        st.tuples(
-            st.integers(0, 90), st.one_of(st.just(1), st.integers(1, 5), st.integers(1, 40))
-        ),
+        st.tuples(st.integers(0, 90), st.one_of(st.just(1), st.integers(1, 5), st.integers(1, 40))),
         min_size=1,
         max_size=7,
     ),
@@ -90,4 +88,6 @@ def test_rows_do_not_depend_on_their_batch() -> None:
         )
         query = case.query[index : index + 1]
         alone = paged_attention(query, case.cache, batch, SCALE, None)
-        torch.testing.assert_close(alone[0], together[index], atol=1e-6, rtol=1e-6, msg=str(context))
+        torch.testing.assert_close(
+            alone[0], together[index], atol=1e-6, rtol=1e-6, msg=str(context)
+        )
