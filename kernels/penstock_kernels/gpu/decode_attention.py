@@ -198,12 +198,15 @@ def decode_attention(
     query: [rows, heads, d], last two dimensions dense; cache: [2, kv_heads, blocks, page, d];
     table: [slots, width] int32; slots: [rows] int32; positions: [rows] int64, of the row's token;
     out: [rows, heads * d]. Nothing is read back by the host.
+    Raises ValueError for more rows or splits than the workspace was made for.
     """
     rows, heads, d = query.shape
     _, kv_heads, blocks, page, _ = cache.shape
     group = heads // kv_heads
     pad = max(16, triton.next_power_of_2(group))
     splits = splits or splits_for(rows, kv_heads)
+    if splits > MAX_SPLITS or rows * kv_heads * splits * pad > workspace.lse.numel():
+        raise ValueError(f"{rows} rows in {splits} splits are more than the workspace holds")
     precision = "ieee" if query.dtype == torch.float32 else "tf32"
     sizes = {"kv_heads": kv_heads, "GROUP": group, "GROUP_PAD": pad, "N": TILE}
     sizes |= {"D": d, "DP": padded(d)}
