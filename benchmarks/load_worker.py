@@ -214,8 +214,10 @@ def main() -> None:
     cpu, wall = time.process_time(), time.monotonic()
     uvloop.run(worker.run(start))
     cpu, wall = time.process_time() - cpu, time.monotonic() - max(wall, start)
-    sys.stdout.buffer.write(orjson.dumps(report(worker, cpu, wall)) + b"\n")
-    sys.stdout.flush()
+    # A file of its own: with PYTHONUNBUFFERED set, sys.stdout.buffer is raw and writes to a pipe no
+    # more than 64 KiB of it.
+    with open(sys.stdout.fileno(), "wb", closefd=False) as out:
+        out.write(orjson.dumps(report(worker, cpu, wall)) + b"\n")
     os._exit(0)  # thousands of exchanges need no tidying
 
 
