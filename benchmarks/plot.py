@@ -53,10 +53,11 @@ def plot(files: list[Path], out: Path) -> None:
             drawn += len(points)
             axis.plot([x for x, _ in points], [y for _, y in points], "o-", label=path.stem)
             axis.set(title=title, xlabel="streams", xscale="log")
-            axis.set_ylim(bottom=0)
             axis.grid(alpha=0.3)
     if not drawn:
         raise ValueError(f"no closed-loop case in {[str(path) for path in files]}")
+    for axis in axes.flat:
+        axis.set_ylim(bottom=0)  # after the last curve: it ends the scaling to fit
     axes.flat[0].legend()
     figure.tight_layout()
     figure.savefig(out, dpi=120)
