@@ -99,8 +99,8 @@ class SamplingState:
         self.generated[slot].fill_(generated)
         if features & PENALTIES:
             self._count(slot, tokens.astype(np.int64), len(tokens) - generated)
-        if features & Feature.BIAS:
-            self._set_bias(slot, wanted)
+        # Also without a bias: that of the slot's last sequence must not stay.
+        self._set_bias(slot, wanted)
 
     def plan(self, slots: Indices) -> SamplingPlan:
         """What a step that samples for these slots needs."""
@@ -199,8 +199,12 @@ class SamplingState:
                 (self.bias_token, self.bias_token.new_zeros(rows, wider - width)), dim=1
             )
             self.bias = torch.cat((self.bias, self.bias.new_zeros(rows, wider - width)), dim=1)
+        if not self.bias.shape[1]:
+            return
         self.bias_token[slot].zero_()
         self.bias[slot].zero_()
+        if not count:
+            return
         tokens = upload(np.array(wanted.bias_token, np.int64), self.device)
         self.bias_token[slot, :count].copy_(tokens)
         self.bias[slot, :count].copy_(upload(np.array(wanted.bias, np.float32), self.device))
@@ -227,6 +231,8 @@ class SamplingState:
                 f"slot {slot}: repetition_penalty, top_p and typical_p must be above 0, not "
                 f"{wanted.repetition_penalty}, {wanted.top_p} and {wanted.typical_p}"
             )
+        if not 0 <= wanted.min_p <= 1:
+            raise BadCommand(f"slot {slot}: min_p must be in [0, 1], not {wanted.min_p}")
 
 
 def _pick(values: Tensor, rows: Tensor | None) -> Tensor:
