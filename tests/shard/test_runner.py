@@ -1,0 +1,316 @@
+"""Steps of a runner in this process: tokens as transformers gives them, whatever the schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from penstock_proto import shard_pb2
+from penstock_shard.loaded import LoadedModel
+from penstock_shard.slots import BadCommand
+from support.local_shard import LocalShard, load_model
+from support.shard_driver import neutral
+
+VOCABULARY = 301
+RANDOM = np.random.default_rng(5)
+PROMPTS = [RANDOM.integers(3, VOCABULARY, length).tolist() for length in (41, 1, 23, 30)]
+
+
+class Model(NamedTuple):
+    loaded: LoadedModel
+    reference: torch.nn.Module
+
+    def scores(self, tokens: Sequence[int]) -> torch.Tensor:
+        """log softmax after each token, [n, vocabulary], by transformers."""
+        with torch.inference_mode():
+            logits = self.reference(torch.tensor([tokens])).logits[0]
+        return logits.float().log_softmax(-1)  # type: ignore[no-any-return]
+
+    def greedy(self, prompt: Sequence[int], count: int) -> list[int]:
+        tokens = list(prompt)
+        for _ in range(count):
+            tokens.append(int(self.scores(tokens)[-1].argmax()))
+        return tokens[len(prompt) :]
+
+
+@pytest.fixture(scope="module", params=["llama3", "mistral", "qwen3"])
+def any_model(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) -> Model:
+    return make_model(checkpoint(request.param))
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Callable[[str], Path]) -> Model:
+    return make_model(checkpoint("llama3"))
+
+
+def make_model(folder: Path) -> Model:
+    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return Model(load_model(folder), reference)
+
+
+def sampled(seed: int, **changes: float) -> shard_pb2.Sampling:
+    return neutral(temperature=1.0, seed=seed, **changes)
+
+
+def test_greedy_in_mixed_steps(any_model: Model) -> None:
+    """One decodes while the others' prompts come in chunks of odd lengths; then all in grants."""
+    shard = LocalShard(any_model.loaded)
+    tokens = {0: [shard.start(0, PROMPTS[0])]}
+    [result] = shard.run(
+        admit=[shard.admission(slot, PROMPTS[slot]) for slot in (1, 2)],
+        decode_changed=True,
+        decode=[0],
+        chunk_slot=[2, 1],
+        chunk_length=[10, 1],
+    )
+    tokens[0].append(result.token[0])
+    tokens[1] = [result.token[1]]  # slot 2 is not through yet
+    assert len(result.token) == 2
+    [result] = shard.run(decode_changed=True, decode=[1, 0], chunk_slot=[2], chunk_length=[13])
+    for slot, token in zip((1, 0), result.token[:2], strict=True):
+        tokens[slot].append(token)
+    tokens[2] = [result.token[2]]
+    for slot, more in zip((2, 0, 1), shard.decode([2, 0, 1], 9, repeat=4), strict=True):
+        tokens[slot] += more
+    for slot, found in tokens.items():
+        assert found == any_model.greedy(PROMPTS[slot], len(found))
+
+
+def test_a_repeat_gives_a_result_a_step(model: Model) -> None:
+    shard = LocalShard(model.loaded)
+    shard.start(0, PROMPTS[0])
+    results = shard.run(decode_changed=True, decode=[0], repeat=3)
+    assert [result.step for result in results] == [2, 3, 4]
+    assert all(result.device_ns > 0 and len(result.token) == 1 for result in results)
+    assert not any(result.logprob or result.top for result in results)  # nobody asked
+
+
+def test_a_step_without_rows_is_acknowledged(model: Model) -> None:
+    shard = LocalShard(model.loaded)
+    [result] = shard.run()
+    assert result.step == 1 and not result.token and not result.HasField("error")
+
+
+@pytest.mark.parametrize("done", [1, 6])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        neutral(),
+        sampled(8),
+        sampled(2**63 + 1, top_p=0.9, typical_p=0.95),
+        sampled(3, repetition_penalty=1.4, frequency_penalty=0.5, presence_penalty=0.7),
+        neutral(repetition_penalty=1.8, presence_penalty=1.0),
+    ],
+    ids=["greedy", "seeded", "filtered", "penalised", "greedy_penalised"],
+)
+def test_a_preempted_sequence_goes_on_as_if_it_had_not_been(
+    model: Model, sampling: shard_pb2.Sampling, done: int
+) -> None:
+    shard = LocalShard(model.loaded)
+    whole = [shard.start(0, PROMPTS[2], sampling)]
+    whole += shard.decode([0], 11)[0]
+    shard.release(0)
+    # In another slot; first all is computed again, then two blocks of it stand in the cache.
+    for cached in (0, 16):
+        tokens = PROMPTS[2] + whole[:done]
+        resumed = [shard.start(3, tokens, sampling, generated=done, cached=cached)]
+        resumed += shard.decode([3], 11 - done)[0]
+        assert resumed == whole[done:]
+        shard.release(3)
+
+
+def test_seeded_answers_do_not_depend_on_batch_mates(model: Model) -> None:
+    wanted = [
+        sampled(1),
+        sampled(2, top_k=5),
+        sampled(3, min_p=0.05, top_p=0.8),
+        neutral(frequency_penalty=1.0),
+    ]
+    shard = LocalShard(model.loaded)
+    alone = []
+    for prompt, sampling in zip(PROMPTS, wanted, strict=True):
+        alone.append([shard.start(0, prompt, sampling), *shard.decode([0], 8)[0]])
+        shard.release(0)
+    order = [2, 0, 3, 1]
+    together: dict[int, list[int]] = {}
+    running: list[int] = []
+    for slot in order:  # each joins one step after the other
+        [result] = shard.run(
+            admit=[shard.admission(slot, PROMPTS[slot], wanted[slot])],
+            decode_changed=True,
+            decode=running,
+            chunk_slot=[slot],
+            chunk_length=[len(PROMPTS[slot])],
+        )
+        running = [*running, slot]
+        for member, token in zip(running, result.token, strict=True):
+            together.setdefault(member, []).append(token)
+    for member, more in zip(running, shard.decode(running, 8, repeat=3), strict=True):
+        together[member] += more
+    assert [together[slot][:9] for slot in range(4)] == alone
+    assert len({tuple(answer) for answer in alone}) == 4
+
+
+def test_seeds_matter(model: Model) -> None:
+    shard = LocalShard(model.loaded)
+    answers = set()
+    for seed in range(6):
+        answers.add((shard.start(0, PROMPTS[1], sampled(seed)), *shard.decode([0], 5)[0]))
+        shard.release(0)
+    assert len(answers) == 6
+
+
+def test_prompt_logprobs_across_chunks(any_model: Model) -> None:
+    shard = LocalShard(any_model.loaded)
+    prompt = PROMPTS[0]
+    shard.start(1, PROMPTS[2])
+    found: dict[int, float] = {}
+    lengths = [7, 1, 20, 13]
+    for index, length in enumerate(lengths):
+        admit = [shard.admission(0, prompt, prompt_logprobs=True)] if index == 0 else []
+        [result] = shard.run(
+            admit=admit,
+            decode_changed=index == 0,
+            decode=[1] if index == 0 else [],
+            chunk_slot=[0],
+            chunk_length=[length],
+        )
+        for part in result.prompt:
+            assert part.slot == 0 and part.start == sum(lengths[:index])
+            for offset, value in enumerate(part.logprob):
+                found[part.start + 1 + offset] = value
+    scores = any_model.scores(prompt)
+    assert sorted(found) == list(range(1, len(prompt)))
+    for position, value in found.items():
+        expected = float(scores[position - 1, prompt[position]])
+        assert value == pytest.approx(expected, abs=1e-4)
+
+
+def test_logprobs_and_top_tokens(any_model: Model) -> None:
+    """Of the model's own distribution, before penalties and temperature; rows that asked only."""
+    wanted = {0: neutral(logprobs=True), 1: sampled(4, top_n=3), 2: sampled(5), 3: neutral(top_n=5)}
+    shard = LocalShard(any_model.loaded, max_prefill_tokens=128)
+    [result] = shard.run(
+        admit=[shard.admission(slot, PROMPTS[slot], wanted[slot]) for slot in range(4)],
+        chunk_slot=range(4),
+        chunk_length=[len(prompt) for prompt in PROMPTS],
+    )
+    scores = [any_model.scores(prompt)[-1] for prompt in PROMPTS]
+    for row in range(4):
+        expected = float(scores[row][result.token[row]])
+        assert result.logprob[row] == pytest.approx(expected, abs=1e-4)
+    assert {top.row: len(top.token) for top in result.top} == {1: 3, 3: 5}
+    for top in result.top:
+        best = scores[top.row].topk(len(top.token))
+        assert list(top.token) == best.indices.tolist()
+        assert list(top.logprob) == pytest.approx(best.values.tolist(), abs=1e-4)
+
+
+def test_blocks_shared_by_a_prefix(model: Model) -> None:
+    """The second sequence computes what is its own; the first goes on in the shared blocks."""
+    shard = LocalShard(model.loaded)
+    prefix = PROMPTS[0][:24]  # three blocks of 8
+    first, second = prefix + PROMPTS[2][:5], prefix + PROMPTS[3][:9]
+    answer = [shard.start(0, first)]
+    blocks = np.array(shard.blocks[0][:3] + shard.blocks[1][3:], np.int32).tobytes()
+    admission = shard.admission(1, second, cached=24)
+    admission.blocks = blocks
+    [result] = shard.run(
+        admit=[admission], chunk_slot=[1], chunk_length=[9], decode_changed=True, decode=[0]
+    )
+    answer.append(result.token[0])
+    other = [result.token[1]]
+    for tokens, more in zip((answer, other), shard.decode([0, 1], 6), strict=True):
+        tokens += more
+    assert answer == model.greedy(first, 8) and other == model.greedy(second, 7)
+
+
+def test_blocks_are_granted_as_a_sequence_grows(model: Model) -> None:
+    shard = LocalShard(model.loaded)
+    prompt, blocks = PROMPTS[2], shard.blocks[0]
+    admission = shard.admission(0, prompt)
+    admission.blocks = np.array(blocks[:3], np.int32).tobytes()  # 24 tokens; the prompt has 23
+    [result] = shard.run(admit=[admission], chunk_slot=[0], chunk_length=[23])
+    tokens = [result.token[0]]
+    for step in range(18):
+        length = 24 + step
+        grant = {"grant_slot": [0], "grant_block": [blocks[length // 8]]} if length % 8 == 0 else {}
+        [result] = shard.run(decode_changed=step == 0, decode=[0] if step == 0 else [], **grant)
+        tokens.append(result.token[0])
+    assert tokens == model.greedy(prompt, 19)
+
+
+def test_a_slot_takes_nothing_over_from_its_last_sequence(model: Model) -> None:
+    """Bias, penalties, filters and seeds go with the sequence that had them."""
+    shard = LocalShard(model.loaded)
+    plain = [model.greedy(prompt, 4) for prompt in PROMPTS[:2]]
+    favourite = 77
+    bias = {"bias_token": [favourite, 5], "bias": [1000.0, -1.0]}
+    assert shard.start(0, PROMPTS[0], neutral(**bias)) == favourite
+    shard.run(release=[0])
+    loud = sampled(9, top_k=2, min_p=0.5, repetition_penalty=3.0, presence_penalty=2.0)
+    shard.start(0, PROMPTS[0], loud)
+    # Its mate asks for everything, so that every feature runs for the whole batch.
+    mate = sampled(1, top_p=0.5, typical_p=0.5, frequency_penalty=1.0, logprobs=True, **bias)
+    [result] = shard.run(
+        release=[0],
+        admit=[shard.admission(0, PROMPTS[1]), shard.admission(1, PROMPTS[0], mate)],
+        chunk_slot=[0, 1],
+        chunk_length=[1, 41],
+    )
+    assert result.token[1] == favourite
+    assert [result.token[0], *shard.decode([0, 1], 3)[0]] == plain[1]
+
+
+def test_bias(model: Model) -> None:
+    """Added to the logits; the same token twice adds up; widths may differ between slots."""
+    scores = model.scores(PROMPTS[0])[-1]
+    best, second, third = scores.topk(3).indices.tolist()
+    gap = float(scores[best] - scores[third])
+    shard = LocalShard(model.loaded)
+    wanted = [
+        neutral(bias_token=[third, third], bias=[gap * 0.6, gap * 0.6]),
+        neutral(bias_token=[best], bias=[-100.0]),
+        neutral(bias_token=[best, second, *range(200, 209)], bias=[-100.0, -100.0, *[-1e4] * 9]),
+    ]
+    [result] = shard.run(
+        admit=[shard.admission(slot, PROMPTS[0][:1], one) for slot, one in enumerate(wanted)],
+        chunk_slot=range(3),
+        chunk_length=[1] * 3,
+    )
+    short = model.scores(PROMPTS[0][:1])[-1]
+    for row, one in enumerate(wanted):
+        expected = short.clone()
+        for token, value in zip(one.bias_token, one.bias, strict=True):
+            expected[token] += value
+        assert result.token[row] == int(expected.argmax())
+
+
+REFUSED = [
+    (neutral(bias_token=[1, 2], bias=[1.0]), "2 bias_token for 1 bias"),
+    (neutral(bias_token=[VOCABULARY], bias=[1.0]), "bias_token must be below 301, not 301"),
+    (neutral(bias_token=[1], bias=[float("inf")]), "must be finite"),
+    (neutral(top_n=6), "top_n must be at most 5, not 6"),
+    (neutral(temperature=-1.0), "temperature not below 0"),
+    (neutral(temperature=float("nan")), "must be finite"),
+    (neutral(frequency_penalty=float("inf")), "must be finite"),
+    (neutral(repetition_penalty=0.0), "repetition_penalty, top_p and typical_p must be above 0"),
+    (neutral(top_p=0.0), "must be above 0"),
+    (neutral(typical_p=0.0), "must be above 0"),
+    (neutral(min_p=1.5), r"min_p must be in \[0, 1\], not 1.5"),
+]
+
+
+@pytest.mark.parametrize(("sampling", "message"), REFUSED, ids=lambda value: str(value)[:24])
+def test_sampling_that_cannot_be_followed(
+    model: Model, sampling: shard_pb2.Sampling, message: str
+) -> None:
+    shard = LocalShard(model.loaded)
+    with pytest.raises(BadCommand, match=message):
+        shard.start(0, PROMPTS[0], sampling)
