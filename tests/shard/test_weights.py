@@ -1,0 +1,273 @@
+"""Loading: each rank's slices make up the whole, and a damaged folder is refused in a sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from penstock_shard.architecture import read_architecture
+from penstock_shard.decoder import Decoder
+from penstock_shard.loading import load_decoder, weight_bytes
+from penstock_shard.parallel import Group, Partition
+from penstock_shard.weights import Checkpoint, DummyWeights, Weights
+
+CPU = torch.device("cpu")
+FILE = "model.safetensors"
+
+
+def load_rank(folder: Path, rank: int, world: int, weights: Weights | None = None) -> Decoder:
+    source = weights or Checkpoint(folder)
+    model = read_architecture(folder)
+    return load_decoder(model, Group(rank, world), source, torch.float32, CPU)
+
+
+def rejoined(parts: list[Tensor], dim: int, whole: int) -> Tensor:
+    """Side by side, without the padding at the end."""
+    return torch.cat(parts, dim).narrow(dim, 0, whole)
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize("family", ["llama2", "llama_bias", "qwen2", "qwen3"])
+def test_slices_of_the_ranks_make_up_the_whole(
+    checkpoint: Callable[[str], Path], family: str, world: int
+) -> None:
+    folder = checkpoint(family)
+    model, saved = read_architecture(folder), load_file(folder / FILE)
+    ranks = [load_rank(folder, rank, world) for rank in range(world)]
+    embedding = saved["model.embed_tokens.weight"]
+    found = [decoder.embedding.weight for decoder in ranks]
+    assert torch.equal(rejoined(found, 0, model.vocab_size), embedding)
+    assert not torch.cat(found)[model.vocab_size :].any()  # padding
+    head = embedding if model.tied_embeddings else saved["lm_head.weight"]
+    assert torch.equal(
+        rejoined([decoder.head.weight for decoder in ranks], 0, model.vocab_size), head
+    )
+    for index in range(model.num_layers):
+        prefix = f"model.layers.{index}"
+        layers = [decoder.layers[index] for decoder in ranks]
+        down = saved[f"{prefix}.mlp.down_proj.weight"]
+        assert torch.equal(torch.cat([layer.down.weight for layer in layers], 1), down)
+        output = saved[f"{prefix}.self_attn.o_proj.weight"]
+        assert torch.equal(torch.cat([layer.output.weight for layer in layers], 1), output)
+        for part, name in enumerate(("gate_proj", "up_proj")):
+            pieces = [layer.gate_up.weight.chunk(2)[part] for layer in layers]
+            assert torch.equal(torch.cat(pieces), saved[f"{prefix}.mlp.{name}.weight"])
+        for decoder, layer in zip(ranks, layers, strict=True):
+            check_qkv(decoder, layer.qkv.weight, saved, f"{prefix}.self_attn", "weight")
+            if layer.qkv.bias is not None:
+                check_qkv(decoder, layer.qkv.bias, saved, f"{prefix}.self_attn", "bias")
+            if layer.down.bias is not None:  # whole on every rank
+                assert torch.equal(layer.down.bias, saved[f"{prefix}.mlp.down_proj.bias"])
+            if layer.qk_norm is not None:
+                norm = saved[f"{prefix}.self_attn.q_norm.weight"]
+                assert torch.equal(layer.qk_norm[0], norm)
+                assert torch.equal(layer.qk_norm[-1], saved[f"{prefix}.self_attn.k_norm.weight"])
+
+
+def check_qkv(
+    decoder: Decoder, fused: Tensor, saved: dict[str, Tensor], prefix: str, kind: str
+) -> None:
+    partition, width = decoder.partition, decoder.model.head_dim
+    heads = [partition.heads, partition.kv_heads, partition.kv_heads]
+    expected = [
+        saved[f"{prefix}.{name}_proj.{kind}"][part.start * width : part.stop * width]
+        for name, part in zip("qkv", heads, strict=True)
+    ]
+    assert torch.equal(fused, torch.cat(expected))
+
+
+def test_heads_meet_their_kv_heads() -> None:
+    """Ranks beyond the number of KV heads share one: each query head must find its own."""
+    class Sizes:
+        name, num_heads, intermediate_size, vocab_size = "X", 8, 16, 33
+        num_kv_heads = 2
+
+    for world in (1, 2, 4, 8):
+        for rank in range(world):
+            partition = Partition.of(Sizes, Group(rank, world))  # type: ignore[arg-type]
+            for local, head in enumerate(partition.heads):
+                share = len(partition.heads) // len(partition.kv_heads)
+                assert partition.kv_heads[local // share] == head // 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "world", "message"),
+    [
+        ({}, 3, "num_attention_heads 4 cannot be split evenly over 3 shards"),
+        ({"intermediate_size": 98}, 4, "intermediate_size 98 cannot be split evenly over 4 shards"),
+        (
+            {"num_attention_heads": 6, "num_key_value_heads": 3, "hidden_size": 96},
+            2,
+            "num_key_value_heads 3 cannot be split over 2 shards: one number must divide the other",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_split(
+    own_checkpoint: Callable[..., Path], overrides: dict[str, Any], world: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_rank(own_checkpoint("llama2", **overrides), 0, world)
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Tensor]], None]) -> None:
+    tensors = load_file(folder / FILE)
+    change(tensors)
+    save_file(tensors, folder / FILE, metadata={"format": "pt"})
+
+
+def refused(folder: Path, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_rank(folder, 0, 1)
+
+
+KEY = "model.layers.1.self_attn.k_proj.weight"
+
+
+def test_a_missing_tensor_is_named(own_checkpoint: Callable[..., Path]) -> None:
+    folder = own_checkpoint()
+    rewrite(folder, lambda tensors: tensors.__delitem__(KEY))
+    refused(folder, f"tensor {KEY} is missing from the checkpoint")
+
+
+def test_a_wrong_shape_is_named(own_checkpoint: Callable[..., Path]) -> None:
+    folder = own_checkpoint()
+    rewrite(folder, lambda tensors: tensors.update({KEY: torch.zeros(3, 64)}))
+    refused(folder, rf"tensor {KEY} has shape \[3, 64\], but config.json makes it \[64, 64\]")
+
+
+def test_a_type_that_is_no_weight_is_named(own_checkpoint: Callable[..., Path]) -> None:
+    folder = own_checkpoint()
+    rewrite(folder, lambda tensors: tensors.update({KEY: torch.zeros(64, 64).char()}))
+    refused(folder, f"tensor {KEY} has type I8; supported: F32, F16, BF16")
+
+
+def test_tensors_that_nobody_reads_are_refused(own_checkpoint: Callable[..., Path]) -> None:
+    """A bias that config.json does not announce would silently change the answers."""
+    folder = own_checkpoint()
+    name = "model.layers.0.self_attn.q_proj.bias"
+    rewrite(folder, lambda tensors: tensors.update({name: torch.zeros(64)}))
+    refused(folder, f"has 1 tensors that its config.json does not account for: {name}")
+    derived = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.zeros(8)}
+    fine = own_checkpoint()
+    rewrite(fine, lambda tensors: tensors.update(derived))
+    load_rank(fine, 0, 1)
+
+
+def test_a_tied_head_may_be_stored(own_checkpoint: Callable[..., Path]) -> None:
+    folder = own_checkpoint("qwen3")
+    rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": torch.zeros(301, 64)}))
+    decoder = load_rank(folder, 0, 1)
+    assert decoder.head.weight is decoder.embedding.weight
+
+
+@pytest.mark.parametrize("left", [0, 6, 100, 5000])
+def test_a_truncated_file_is_named(own_checkpoint: Callable[..., Path], left: int) -> None:
+    folder = own_checkpoint()
+    (folder / FILE).write_bytes((folder / FILE).read_bytes()[:left])
+    refused(folder, f"{FILE} is damaged or no safetensors file")
+
+
+class Trap:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+def test_pickled_weights_are_refused_unopened(own_checkpoint: Callable[..., Path]) -> None:
+    folder = own_checkpoint()
+    (folder / FILE).unlink()
+    sentinel = folder / "executed"
+    torch.save(Trap(sentinel), folder / "pytorch_model.bin")
+    refused(folder, r"only pickled weights \(.bin\).*convert them with transformers")
+    assert not sentinel.exists()
+    with pytest.raises(Exception):  # noqa: B017 (whatever: the trap itself must work)
+        torch.load(folder / "pytorch_model.bin", weights_only=False)["x"]
+    assert sentinel.exists()
+
+
+def test_an_empty_folder(own_checkpoint: Callable[..., Path]) -> None:
+    folder = own_checkpoint()
+    (folder / FILE).unlink()
+    refused(folder, "has no \\*.safetensors file")
+
+
+def split(folder: Path) -> dict[str, str]:
+    """The checkpoint in two files with an index. Returns the weight map."""
+    tensors = load_file(folder / FILE)
+    (folder / FILE).unlink()
+    names = sorted(tensors)
+    where = {name: f"part-{index % 2}.safetensors" for index, name in enumerate(names)}
+    for file in set(where.values()):
+        save_file({n: tensors[n] for n in names if where[n] == file}, folder / file)
+    write_index(folder, where)
+    return where
+
+
+def write_index(folder: Path, where: Any) -> None:
+    (folder / f"{FILE}.index.json").write_text(json.dumps({"weight_map": where}))
+
+
+def test_several_files(own_checkpoint: Callable[..., Path]) -> None:
+    whole, folder = own_checkpoint(), own_checkpoint()
+    where = split(folder)
+    assert torch.equal(
+        load_rank(folder, 0, 1).layers[2].qkv.weight, load_rank(whole, 0, 1).layers[2].qkv.weight
+    )
+    (folder / "part-1.safetensors").rename(folder / "elsewhere")
+    refused(folder, "names files that are missing: part-1.safetensors")
+    write_index(folder, where | {KEY: "../../etc/passwd"})
+    refused(folder, "names '../../etc/passwd', which is not in its folder")
+    write_index(folder, ["part-0.safetensors"])
+    refused(folder, "is no index of safetensors files")
+
+
+def test_a_tensor_in_two_files(own_checkpoint: Callable[..., Path]) -> None:
+    folder = own_checkpoint()
+    save_file({KEY: torch.zeros(64, 64)}, folder / "more.safetensors")
+    refused(folder, f"tensor {KEY} stands twice in")
+
+
+def test_the_dtype_of_a_checkpoint_is_that_of_most(own_checkpoint: Callable[..., Path]) -> None:
+    folder = own_checkpoint()
+
+    def halve(tensors: dict[str, Tensor]) -> None:
+        for name in tensors:
+            if "norm" not in name:
+                tensors[name] = tensors[name].bfloat16()
+
+    assert Checkpoint(folder).dtype == "float32"
+    rewrite(folder, halve)
+    assert Checkpoint(folder).dtype == "bfloat16"
+    assert load_rank(folder, 0, 1).layers[0].qkv.weight.dtype == torch.float32  # converted
+
+
+def test_dummy_weights(checkpoint: Callable[[str], Path]) -> None:
+    """The same in every run; what is replicated is the same on every rank; slices differ."""
+    folder = checkpoint("llama_bias")  # one KV head, which two ranks share
+    first, again = (load_rank(folder, 0, 1, DummyWeights()) for _ in range(2))
+    assert torch.equal(first.layers[1].qkv.weight, again.layers[1].qkv.weight)
+    assert not torch.equal(first.layers[1].qkv.weight, first.layers[2].qkv.weight)
+    assert (first.norm == 1).all() and first.embedding.weight.std() == pytest.approx(0.02, rel=0.1)
+    zero, one = (load_rank(folder, rank, 2, DummyWeights()) for rank in range(2))
+    width = zero.model.head_dim
+    assert torch.equal(zero.layers[0].qkv.weight[-width:], one.layers[0].qkv.weight[-width:])
+    assert not torch.equal(zero.layers[0].down.weight, one.layers[0].down.weight)
+
+
+def test_weight_bytes(checkpoint: Callable[[str], Path]) -> None:
+    """All of the file's, once; tied embeddings are no second copy."""
+    for family in ("llama2", "qwen2", "llama_bias"):
+        folder = checkpoint(family)
+        tensors = load_file(folder / FILE).values()
+        assert weight_bytes(load_rank(folder, 0, 1)) == sum(tensor.nbytes for tensor in tensors)
