@@ -85,6 +85,7 @@ def check_qkv(
 
 def test_heads_meet_their_kv_heads() -> None:
     """Ranks beyond the number of KV heads share one: each query head must find its own."""
+
     class Sizes:
         name, num_heads, intermediate_size, vocab_size = "X", 8, 16, 33
         num_kv_heads = 2

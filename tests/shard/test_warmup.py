@@ -1,0 +1,61 @@
+"""How many blocks warmup finds, and what it says when that is too few."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from penstock_shard import kv_cache
+from penstock_shard.loaded import LoadedModel
+from penstock_shard.warmup import DoesNotFit
+from support.local_shard import LocalShard, load_model
+
+
+@pytest.fixture(scope="module")
+def loaded(checkpoint: Callable[[str], Path]) -> LoadedModel:
+    return load_model(checkpoint("llama3"))
+
+
+def test_blocks_for_the_tokens_asked(loaded: LoadedModel) -> None:
+    """Rounded up, and the scratch block beside them."""
+    shard = LocalShard(loaded, max_batch_total_tokens=97, max_sequence_length=16, max_slots=1)
+    assert shard.warmup.num_blocks == 14
+    assert shard.runner.cache.shape == (3, 2, 2, 14, 8, 16)
+
+
+def test_blocks_for_the_memory_there_is(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = 8 * 3 * 2 * 2 * 16 * 4  # tokens, layers, K and V, heads, width, bytes
+    monkeypatch.setattr(kv_cache, "_available_host_bytes", lambda: 4 * 50 * block + 5)
+    sizes = {"max_batch_total_tokens": 0, "max_sequence_length": 64, "max_slots": 4}
+    assert LocalShard(loaded, **sizes).warmup.num_blocks == 4 * 8 + 1  # more could not be used
+    sizes["max_slots"] = 40
+    assert LocalShard(loaded, **sizes).warmup.num_blocks == 50  # a quarter of what is free
+
+
+def test_no_memory(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kv_cache, "_available_host_bytes", lambda: 1000)
+    with pytest.raises(DoesNotFit, match="lower --max-batch-prefill-tokens or --max-batch-size"):
+        LocalShard(loaded, max_batch_total_tokens=0)
+    with pytest.raises(
+        DoesNotFit, match=r"--max-batch-total-tokens 1024 needs 0 MiB .* only 0 MiB"
+    ):
+        LocalShard(loaded)
+
+
+@pytest.mark.parametrize("name", ["max_prefill_tokens", "max_slots", "max_sequence_length"])
+def test_sizes_must_be_positive(loaded: LoadedModel, name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
+        LocalShard(loaded, **{name: 0})
+
+
+@pytest.mark.parametrize("longest", [1, 2, 3, 8, 9])
+def test_the_smallest_limits(loaded: LoadedModel, longest: int) -> None:
+    """Warmup's own steps must fit whatever it is asked for."""
+    shard = LocalShard(
+        loaded, max_sequence_length=longest, max_slots=1, max_prefill_tokens=1, max_top_n=0
+    )
+    shard.start(0, [7])
