@@ -1,7 +1,7 @@
 """Fetches a model from the hub into its cache; the launcher runs this as a child of its own.
 
 So a signal ends a download at once, and the hub's token is known to no other process. Reads
-`HubModel` as JSON on standard input; says the folder and commit when it is ready.
+`HubModel` as JSON on standard input; its ready line is `{"path", "sha"}` or `{"error": sentence}`.
 """
 
 from __future__ import annotations
@@ -157,17 +157,16 @@ def say(level: str, message: str, **fields: object) -> None:
     print(json.dumps(record), file=sys.stderr, flush=True)
 
 
-def main() -> int:
+def main() -> None:
     wanted = HubModel(**json.load(sys.stdin))
     try:
         folder, sha = fetch(wanted)
+        answer = {"path": str(folder), "sha": sha}
     except LauncherError as error:
-        say("ERROR", str(error))
-        return 1
+        answer = {"error": str(error)}
     with open(int(os.environ["PENSTOCK_READY_FD"]), "w") as ready:
-        print(json.dumps({"path": str(folder), "sha": sha}), file=ready)
-    return 0
+        print(json.dumps(answer), file=ready)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

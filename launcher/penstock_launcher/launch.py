@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 from penstock_launcher.checks import check
 from penstock_launcher.configs import Plan, download_program, router_program, shard_program
 from penstock_launcher.devices import num_shards, visible_gpus
+from penstock_launcher.errors import LauncherError
 from penstock_launcher.logs import Log
 from penstock_launcher.model import HubModel, Model, check_folder, link_weights, local_model
 from penstock_launcher.options import Options
@@ -53,6 +54,8 @@ async def _download(supervisor: Supervisor, plan: Plan, log: Log) -> Model:
     log.info("fetching the model from the hub", model_id=options.model_id)
     child = supervisor.start(download_program(wanted, environ))
     (answer,) = await supervisor.ready([child])
+    if "error" in answer:
+        raise LauncherError(answer["error"])
     return Model(Path(answer["path"]), options.model_id, answer["sha"])
 
 

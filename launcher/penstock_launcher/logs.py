@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from penstock_launcher.progress import Progress, ProgressView
 
 MAX_LINE = 64 * 1024  # bytes of a child's line; the rest is dropped, and the record says so
-TAIL_LINES = 20  # of a child's last lines, kept for the message about its death
+TAIL_LINES = 10  # of a child's last lines, kept for the message about its death
 _HEAD = ("timestamp", "level", "target", "message", "process", "rank")  # the process says the rank
 
 

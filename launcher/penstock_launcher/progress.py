@@ -38,6 +38,16 @@ class Progress:
     def quarters(self) -> int:
         return min(int(4 * self.done / self.total), 4) if self.total else 0
 
+    def amount(self, value: float) -> str:
+        """Bytes with a decimal prefix; other units are named once, behind both amounts."""
+        if self.unit != "B":
+            return f"{value:g}"
+        for unit in ("B", "KB", "MB", "GB"):
+            if value < 1000:
+                return f"{value:.4g} {unit}"
+            value /= 1000
+        return f"{value:.4g} TB"
+
 
 class ProgressView:
     """Shows the latest progress of each (process, work)."""
@@ -53,9 +63,10 @@ class ProgressView:
             self._draw(progress)
         elif progress.quarters > self._quarters.get(progress.key, -1):
             self._quarters[progress.key] = progress.quarters
-            amount = f"{_amount(progress.done, progress)} of {_amount(progress.total, progress)}"
+            amounts = f"{progress.amount(progress.done)} of {progress.amount(progress.total)}"
+            unit = "" if progress.unit == "B" else f" {progress.unit}"
             percent = f"{25 * progress.quarters} %"
-            self._say(f"{progress.process}: {progress.what}: {percent} ({amount})")
+            self._say(f"{progress.process}: {progress.what}: {percent} ({amounts}{unit})")
 
     def hidden(self) -> contextlib.AbstractContextManager[Any]:
         """While log lines are written, the bars stand aside."""
@@ -80,13 +91,3 @@ class ProgressView:
         if progress.total and progress.done >= progress.total:
             bar.close()
             del self._bars[progress.key]
-
-
-def _amount(value: float, progress: Progress) -> str:
-    if progress.unit != "B":
-        return f"{value:g} {progress.unit}".rstrip()
-    for unit in ("B", "KB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.4g} {unit}"
-        value /= 1000
-    return f"{value:.4g} TB"

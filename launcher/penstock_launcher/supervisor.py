@@ -23,7 +23,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 COLLECT = 0.2  # seconds in which the first death's consequences show, so that the cause is named
 REMIND = 10.0  # seconds between two "still waiting" lines
 ROUTER_MARGIN = 5.0  # seconds that the router gets beyond its own grace period
-SHARD_GRACE = 10.0  # seconds that shards get to end after SIGTERM
+SHARD_GRACE = 5.0  # seconds that shards get to end after SIGTERM
 KILL_GRACE = 10.0  # seconds that the kernel gets to take down what was killed
 LAST_WORDS = 0.5  # seconds to read what the dead had written
 
@@ -111,7 +111,7 @@ class Supervisor:
             for future in done:
                 future.result()
             if waiting:
-                names = ", ".join(child.name for child in children if not child.ready.done())
+                names = self._names(child for child in children if not child.ready.done())
                 elapsed = time.monotonic() - started
                 self._log.info(f"waiting for {names} to be ready ({elapsed:.0f} s)")
         return [child.ready.result() for child in children]
@@ -149,8 +149,8 @@ class Supervisor:
                 await asyncio.sleep(COLLECT)
                 return await self._fail()
             self._stopping = True
-            if drained:
-                await self._end_gently(self._living(), SHARD_GRACE)
+            if drained and not await self._end_gently(self._living(), SHARD_GRACE):
+                self._log.warning("shards did not end in order", slow=self._names(self._living()))
         await self._kill_all()
         if self._stop_now.is_set():
             self._log.error(f"{self._signals[-1].name}: stopped at once")
@@ -171,6 +171,9 @@ class Supervisor:
                 ends, self._died.wait(), self._stop_now.wait(), asyncio.sleep(timeout), forever=ends
             )
         return all(child.ended.done() and child.ended.result() == 0 for child in children)
+
+    def _names(self, children: Iterable[Child]) -> str:
+        return ", ".join(child.name for child in children)
 
     async def _until_event(self, *awaitables: asyncio.Future[None]) -> None:
         keep = awaitables[0] if awaitables else None
