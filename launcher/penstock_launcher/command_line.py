@@ -7,7 +7,8 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from penstock_launcher.options import OPTIONS, UNSUPPORTED, Option, Options, Unsupported
+from penstock_launcher.options import OPTIONS, Option, Options
+from penstock_launcher.unsupported import TGI_VARIABLES, UNSUPPORTED, Unsupported
 
 EPILOGUE = (
     "Each option can also be given in the environment, under the name in brackets; the command "
@@ -33,6 +34,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, lis
     for refused in UNSUPPORTED:
         if refused.name not in given and (text := _variable(environ, refused)) is not None:
             _refuse(parser, refused, f"environment variable {refused.variable}", text)
+    for name in filter(environ.get, TGI_VARIABLES):
+        notices.append(f"environment variable {name} is TGI's and has no effect here")
     return Options(**values), notices
 
 

@@ -27,6 +27,7 @@ from penstock_launcher.kinds import (
     switch,
     text,
 )
+from penstock_launcher.unsupported import UNSUPPORTED
 
 TOKENS = integer(1, 100_000_000)
 COUNT = integer(1, 1_000_000)
@@ -281,82 +282,6 @@ class Options:
         short="-e",
         in_environment=False,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Unsupported:
-    """An option of TGI's that Penstock cannot honour: giving it is an error that says why.
-
-    Values in `harmless` ask for what Penstock does anyway, and are accepted.
-    """
-
-    name: str
-    reason: str  # completes "--name …"
-    harmless: tuple[str, ...] = ()
-    takes_value: bool = True
-    in_environment: bool = True
-
-    @property
-    def flag(self) -> str:
-        return "--" + self.name
-
-    @property
-    def variable(self) -> str | None:
-        return self.name.replace("-", "_").upper() if self.in_environment else None
-
-
-_LATER = "is not built yet"
-_SWITCH_OFF = ("false", "0", "no", "off")
-_SWITCH_ON = ("true", "1", "yes", "on")
-
-UNSUPPORTED = (
-    Unsupported("quantize", f"{_LATER}: weights run in float16, bfloat16 or float32"),
-    Unsupported("speculate", f"{_LATER}: one token a step", harmless=("0",)),
-    Unsupported("kv-cache-dtype", f"{_LATER}: the KV cache has the type of the weights"),
-    Unsupported(
-        "trust-remote-code",
-        "cannot be granted: nothing in a model folder is ever executed",
-        harmless=_SWITCH_OFF,
-        takes_value=False,
-    ),
-    Unsupported("rope-scaling", f"{_LATER}: rope scaling comes from config.json alone"),
-    Unsupported("rope-factor", f"{_LATER}: rope scaling comes from config.json alone"),
-    Unsupported(
-        "disable-custom-kernels",
-        "is accepted: there are no custom kernels for Bloom and GPT-NeoX to disable",
-        harmless=_SWITCH_ON + _SWITCH_OFF,
-        takes_value=False,
-    ),
-    Unsupported("otlp-endpoint", f"{_LATER}: there are no traces"),
-    Unsupported("otlp-service-name", f"{_LATER}: there are no traces"),
-    Unsupported("watermark-gamma", f"{_LATER}: there are no watermarks"),
-    Unsupported("watermark-delta", f"{_LATER}: there are no watermarks"),
-    Unsupported(
-        "ngrok",
-        "is not built (it never worked in TGI 3)",
-        harmless=_SWITCH_OFF,
-        takes_value=False,
-    ),
-    # ngrok's own tools set these variables; TGI read them only together with --ngrok
-    Unsupported("ngrok-authtoken", "is not built, as --ngrok is not", in_environment=False),
-    Unsupported("ngrok-edge", "is not built, as --ngrok is not", in_environment=False),
-    Unsupported(
-        "disable-grammar-support",
-        "is accepted: grammars are refused anyway, until they are built",
-        harmless=_SWITCH_ON + _SWITCH_OFF,
-        takes_value=False,
-    ),
-    Unsupported("lora-adapters", f"{_LATER}: adapters cannot be loaded"),
-    Unsupported(
-        "usage-stats", "has no other value than off: Penstock reports to nobody", harmless=("off",)
-    ),
-    Unsupported(
-        "enable-prefill-logprobs",
-        "is accepted: a request that asks for prompt log-probabilities always gets them",
-        harmless=_SWITCH_ON + _SWITCH_OFF,
-        takes_value=False,
-    ),
-)
 
 
 def _shown(default: Any) -> str:

@@ -11,7 +11,8 @@ import pytest
 
 from penstock_launcher.command_line import parse
 from penstock_launcher.launch import given
-from penstock_launcher.options import OPTIONS, UNSUPPORTED, Options, markdown
+from penstock_launcher.options import OPTIONS, Options, markdown
+from penstock_launcher.unsupported import TGI_VARIABLES, UNSUPPORTED
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -147,6 +148,13 @@ def test_hostname_of_docker_falls_back():
     options, notices = parse([], {"HOSTNAME": "3f2a9c0d1e4b"})
     assert options.hostname == "0.0.0.0"
     assert len(notices) == 1 and "HOSTNAME" in notices[0] and "3f2a9c0d1e4b" in notices[0]
+
+
+@pytest.mark.parametrize("variable", TGI_VARIABLES)
+def test_variable_of_tgi_is_worth_a_warning(variable):
+    options, (notice,) = parse([], {variable: "1"})
+    assert options == Options() and variable in notice
+    assert parse([], {variable: ""}) == (Options(), [])
 
 
 def test_lists():

@@ -64,6 +64,12 @@ class Group:
         folders = list(self.prefix.parent.glob("run-*"))
         return [pid for pid in self.pids if group_lives(pid)] + folders + self.janitors()
 
+    def janitor(self) -> int:
+        parent = self.process.pid
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        (janitor,) = {int(pid) for pid in children} - set(self.pids)
+        return janitor
+
     def janitors(self) -> list[str]:
         found = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -280,6 +286,19 @@ def test_launcher_killed(start, phase):
     group.assert_nothing_left(within=5)
 
 
+def test_launcher_and_janitor_killed(start):
+    """Without the janitor the kernel alone (PR_SET_PDEATHSIG) ends the children."""
+    group = start([{"ignore_sigterm": True}, {}])
+    group.read_until("launcher: up")
+    os.kill(group.janitor(), signal.SIGKILL)
+    group.process.kill()
+    group.process.wait()
+    end = time.monotonic() + 5
+    while any(map(group_lives, group.pids)) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not any(map(group_lives, group.pids))
+
+
 def test_grandchildren_die_too(start):
     group = start([{"grandchild": True}], {"grandchild": True})
     group.read_until("launcher: up")
@@ -339,10 +358,7 @@ def test_janitor_that_was_killed_is_not_missed(start):
     """Killing it is nobody's failure: the launcher removes the folder itself."""
     group = start([{}])
     group.read_until("launcher: up")
-    parent = group.process.pid
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    (janitor,) = {int(pid) for pid in children} - set(group.pids)
-    os.kill(janitor, signal.SIGKILL)
+    os.kill(group.janitor(), signal.SIGKILL)
     time.sleep(0.1)
     group.process.terminate()
     assert group.wait() == 0
