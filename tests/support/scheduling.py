@@ -73,6 +73,8 @@ class Loop:
         """Plan a command and let the shard run it; its results wait to be committed."""
         plan = self.scheduler.plan(self.now)
         if plan is None:
+            # Nobody would ask again: what asks for plans are arrivals and results.
+            assert self.results or self.scheduler.idle, "nothing is planned, nothing is under way"
             return None
         config = self.config
         assert plan.prefill_tokens <= config.max_batch_prefill_tokens

@@ -128,7 +128,7 @@ class Scheduler:
         self._vacate_planned_out()
         preempted = self._grow_decoders(plan)
         self._plan_chunks(plan)
-        if not preempted:
+        if not preempted or not self._seats:  # who lost its seat does not get it back at once
             self._admit(plan, now)
         plan.decode_changed, plan.decode = self._decode_stale, self._decode
         if not plan.decode and not plan.chunks:

@@ -132,6 +132,16 @@ def test_a_sequence_preempted_ahead_of_its_results_comes_back() -> None:
     loop.drain()
 
 
+def test_the_last_one_that_loses_its_seat_is_seated_again_at_once() -> None:
+    """With nothing under way there is no result that would lead to another plan."""
+    loop = Loop(num_blocks=3, block_size=2, max_batch_size=1)
+    twins = [loop.submit([1], 3) for _ in range(2)]
+    while loop.results or loop.live:
+        assert loop.step() is not None
+    assert loop.scheduler.preemptions == 1  # the second holds a copy of the first one's block
+    assert all(twin.generated == 3 for twin in twins)
+
+
 def test_a_burst_of_equal_prompts_computes_the_shared_blocks_once() -> None:
     loop = Loop(num_blocks=200, max_batch_prefill_tokens=1000)
     prompt = [i % 40 for i in range(41)]
