@@ -26,6 +26,7 @@ from penstock_kernels.gpu.norm import add_rms_norm, rms_norm
 from penstock_kernels.gpu.rope import rope_and_write
 from support.paged import PagedCase, assert_near, naive_attention, paged_case
 
+pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning:triton")
 SCALE = 0.21
 
 
