@@ -56,6 +56,7 @@ class ProgressView:
         self._draws_bars = bars
         self._say = say
         self._bars: dict[tuple[str, str], Any] = {}
+        self._finished: set[tuple[str, str]] = set()
         self._quarters: dict[tuple[str, str], int] = {}
 
     def show(self, progress: Progress) -> None:
@@ -80,14 +81,20 @@ class ProgressView:
         self._bars.clear()
 
     def _draw(self, progress: Progress) -> None:
+        if progress.key in self._finished:
+            return
         bar = self._bars.get(progress.key)
         if bar is None:
-            label = f"{progress.process}: {progress.what}"
-            scale = progress.unit == "B"
-            bar = tqdm(desc=label, unit=progress.unit or "it", unit_scale=scale, file=sys.stderr)
-            self._bars[progress.key] = bar
+            is_bytes = progress.unit == "B"
+            bar = self._bars[progress.key] = tqdm(
+                desc=f"{progress.process}: {progress.what}",
+                total=progress.total or None,
+                unit="B" if is_bytes else f" {progress.unit}",
+                unit_scale=is_bytes,
+                file=sys.stderr,
+            )
         bar.total = progress.total or None
         bar.update(progress.done - bar.n)
         if progress.total and progress.done >= progress.total:
-            bar.close()
-            del self._bars[progress.key]
+            self._finished.add(progress.key)
+            self._bars.pop(progress.key).close()
