@@ -20,6 +20,7 @@ from penstock_router.scheduler.prefix_cache import Node
 from penstock_router.scheduler.sequence import Seat, Sequence, State
 
 SECONDS_PER_PRIORITY = 1.0  # waiting that long outweighs one level of priority
+ENDED_IN_QUEUE = 64  # so many, and as many as wait, may lie in the queue until it is swept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -398,6 +399,13 @@ class Scheduler:
             self._close(seat)
         sequence.state = State.ENDED
         del self._sequences[sequence.id]
+        if len(self._queue) > ENDED_IN_QUEUE + 2 * self._waiting:
+            self._sweep_queue()
+
+    def _sweep_queue(self) -> None:
+        """Let go of those that ended in the queue, lest prompts pile up while no slot is free."""
+        self._queue = [entry for entry in self._queue if entry[2].state is State.WAITING]
+        heapq.heapify(self._queue)
 
     def _take_token(
         self, outcomes: list[Outcome], row: int, sequence: Sequence, token: int
@@ -425,6 +433,7 @@ class Scheduler:
         assert sorted(held + self._free_slots) == list(range(self.config.max_batch_size))
         states = [sequence.state for sequence in self._sequences.values()]
         assert states.count(State.WAITING) == self._waiting
+        assert len(self._queue) <= ENDED_IN_QUEUE + 2 * self._waiting, "the queue was not swept"
         assert states.count(State.RUNNING) == len(seats)
         assert State.ENDED not in states
         for seat in seats:

@@ -132,6 +132,17 @@ def test_a_sequence_preempted_ahead_of_its_results_comes_back() -> None:
     loop.drain()
 
 
+def test_those_that_leave_the_queue_are_forgotten_while_no_slot_is_free() -> None:
+    loop = Loop(max_batch_size=1)
+    running(loop, 1, tokens=10)
+    stays = [loop.submit([2], 2, priority=priority) for priority in (0, 3)]
+    for _ in range(300):
+        loop.cancel(loop.submit([1] * 20, 2).id)
+        loop.scheduler.check_integrity()
+    loop.drain()
+    assert all(sequence.generated == 2 for sequence in stays)
+
+
 def test_the_last_one_that_loses_its_seat_is_seated_again_at_once() -> None:
     """With nothing under way there is no result that would lead to another plan."""
     loop = Loop(num_blocks=3, block_size=2, max_batch_size=1)
