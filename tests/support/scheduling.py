@@ -20,6 +20,7 @@ class Generated:
     """What a request has brought so far."""
 
     request: GenerationRequest
+    expected: list[int]  # by the straight loop
     tokens: list[int] = field(default_factory=list)
     finish: FinishReason | None = None
 
@@ -47,6 +48,7 @@ class Loop:
             eos_every=eos_every,
         )
         self.scheduler = Scheduler(self.config)
+        self.sequences: dict[int, Sequence] = {}  # every one submitted
         self.shard = FakeShardModel(self.model_config)
         self.live: dict[int, Generated] = {}
         self.ended: list[Generated] = []
@@ -62,7 +64,8 @@ class Loop:
     def submit(self, prompt: list[int], max_new_tokens: int = 8, **fields: object) -> Sequence:
         request = GenerationRequest(tuple(prompt), max_new_tokens, **fields)  # type: ignore[arg-type]
         sequence = self.scheduler.submit(request, self.now)
-        self.live[sequence.id] = Generated(request)
+        self.live[sequence.id] = Generated(request, self._expected(request))
+        self.sequences[sequence.id] = sequence
         return sequence
 
     def cancel(self, number: int) -> None:
@@ -103,6 +106,20 @@ class Loop:
         self.scheduler.finish(sequence)
         self._end(sequence.id, FinishReason.STOP)
 
+    def end_all(self) -> None:
+        """What the engine does when the grace period is over; results on their way are lost."""
+        assert {sequence.id for sequence in self.scheduler.end_all()} == self.live.keys()
+        self.live.clear()
+        self.results.clear()
+
+    def turn(self, ahead: int) -> None:
+        """What the engine does at a result: plans up to so many steps ahead, takes one result."""
+        self.now += 0.01
+        while len(self.results) < ahead and self.plan():
+            pass
+        if self.results:
+            self.commit()
+
     def step(self) -> StepPlan | None:
         """One plan and everything that is due."""
         self.now += 0.01
@@ -111,42 +128,43 @@ class Loop:
             self.commit()
         return plan
 
-    def drain(self, steps: int = 5000) -> None:
+    def drain(self, steps: int = 5000, ahead: int = 1) -> None:
         """Run until nothing is left; it must come to an end."""
         for _ in range(steps):
             if self.scheduler.idle and not self.results:
                 break
-            self.step()
+            self.turn(ahead)
         assert self.scheduler.idle, "requests starve"
         assert not self.live
         assert self.scheduler.blocks.used == 0
         self.check()
 
     def check(self) -> None:
+        """Those that have ended were compared when they did."""
         self.scheduler.check_integrity()
-        for generated in [*self.live.values(), *self.ended]:
-            expected = self.expected(generated.request)
-            assert generated.tokens == expected[: len(generated.tokens)]
+        for generated in self.live.values():
+            assert generated.tokens == generated.expected[: len(generated.tokens)]
 
-    def expected(self, request: GenerationRequest) -> list[int]:
+    def _expected(self, request: GenerationRequest) -> list[int]:
         config = self.model_config
+        sampling = Sampling(temperature=request.sampling.temperature, seed=request.sampling.seed)
         if request.ignore_eos and config.eos_every:
-            return _past_eos(request, config)
-        return expected_tokens(request.prompt, request.max_new_tokens, config)
+            return _past_eos(request, config, sampling)
+        return expected_tokens(request.prompt, request.max_new_tokens, config, sampling)
 
     def _end(self, number: int, finish: FinishReason) -> None:
         generated = self.live.pop(number)
         generated.finish = finish
-        expected = self.expected(generated.request)
+        expected = generated.expected
         if finish is FinishReason.STOP:
             expected = expected[: len(generated.tokens)]
         assert generated.tokens == expected, f"ended by {finish}"
         self.ended.append(generated)
 
 
-def _past_eos(request: GenerationRequest, config: FakeModelConfig) -> list[int]:
+def _past_eos(request: GenerationRequest, config: FakeModelConfig, sampling: Sampling) -> list[int]:
     tokens: list[int] = []
     while len(tokens) < request.max_new_tokens:
         left = request.max_new_tokens - len(tokens)
-        tokens += expected_tokens([*request.prompt, *tokens], left, config, Sampling())
+        tokens += expected_tokens([*request.prompt, *tokens], left, config, sampling)
     return tokens
