@@ -105,7 +105,7 @@ def test_a_step_without_rows_is_acknowledged(model: Model) -> None:
         sampled(8),
         sampled(2**63 + 1, top_p=0.9, typical_p=0.95),
         sampled(3, repetition_penalty=1.4, frequency_penalty=0.5, presence_penalty=0.7),
-        neutral(repetition_penalty=1.8, presence_penalty=1.0),
+        neutral(frequency_penalty=2.0, presence_penalty=2.0),
     ],
     ids=["greedy", "seeded", "filtered", "penalised", "greedy_penalised"],
 )
@@ -194,7 +194,12 @@ def test_prompt_logprobs_across_chunks(any_model: Model) -> None:
 
 def test_logprobs_and_top_tokens(any_model: Model) -> None:
     """Of the model's own distribution, before penalties and temperature; rows that asked only."""
-    wanted = {0: neutral(logprobs=True), 1: sampled(4, top_n=3), 2: sampled(5), 3: neutral(top_n=5)}
+    wanted = {
+        0: neutral(logprobs=True, bias_token=[7], bias=[9.0]),
+        1: sampled(4, top_n=3, repetition_penalty=1.5, presence_penalty=1.0),
+        2: sampled(5),
+        3: neutral(top_n=5),
+    }
     shard = LocalShard(any_model.loaded, max_prefill_tokens=128)
     [result] = shard.run(
         admit=[shard.admission(slot, PROMPTS[slot], wanted[slot]) for slot in range(4)],
