@@ -30,6 +30,12 @@ CASES: dict[str, dict[str, Any]] = {
         "factor": 4.0,
         "original_max_position_embeddings": 64,
     },
+    "yarn_beyond_the_last_dimension": {
+        "rope_type": "yarn",
+        "rope_theta": 2.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": 64,
+    },
     "yarn_options": {
         "rope_type": "yarn",
         "rope_theta": 10000.0,
