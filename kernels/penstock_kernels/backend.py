@@ -42,6 +42,10 @@ class Rows:
     slot, position: [n] int64; block_table: [slots, width] int32, of all slots.
     sequences: [m] int64, the slot of each sequence; context: tokens of each sequence before its
     first row; queries: its rows. The last two are the host's.
+
+    In a captured step the host's arrays are empty, and what differs from step to step stands on the
+    device: pieces: [count, 2] int32, first row and rows of each piece of a chunk, no rows where
+    there is none; live: [1] int32, how many of the `decode_rows` count.
     """
 
     slot: Tensor
@@ -51,6 +55,8 @@ class Rows:
     decode_rows: int
     context: NDArray[np.int64]
     queries: NDArray[np.int64]
+    pieces: Tensor | None = None
+    live: Tensor | None = None
 
 
 class Attention(Protocol):

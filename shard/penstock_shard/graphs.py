@@ -7,7 +7,9 @@ static tensors. Rows that fill a bucket up belong to the scratch slot, whose blo
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -40,6 +42,11 @@ class SlotTensors:
     # Zero is the scratch block: where nothing was granted, nothing of value is overwritten.
     block_table: Tensor  # [slots + 1, width] int32
 
+    @property
+    def scratch(self) -> int:
+        """The slot of padding rows."""
+        return len(self.length) - 1
+
     @staticmethod
     def empty(slots: int, width: int, device: torch.device) -> SlotTensors:
         """No sequence in any slot."""
@@ -48,6 +55,54 @@ class SlotTensors:
             length=torch.zeros(slots + 1, dtype=torch.int64, device=device),
             block_table=torch.zeros(slots + 1, width, dtype=torch.int32, device=device),
         )
+
+
+@dataclass(slots=True)
+class StepOutputs:
+    """Where the graphs leave a step's outcome, until the next one: a row for each that samples."""
+
+    token: Tensor  # [rows] int64
+    logits: Tensor  # [rows, vocab_size]; no rows where this rank does not choose
+
+    @staticmethod
+    def empty(
+        rows: int, vocab_size: int, samples: bool, dtype: torch.dtype, device: torch.device
+    ) -> StepOutputs:
+        """Logits are wanted only where tokens are chosen."""
+        return StepOutputs(
+            token=torch.zeros(rows, dtype=torch.int64, device=device),
+            logits=torch.empty(rows if samples else 0, vocab_size, dtype=dtype, device=device),
+        )
+
+    def choose(self, logits: Tensor) -> Tensor:
+        """Keep the logits of the first rows; their most likely tokens, kept as well."""
+        rows = len(logits)
+        self.logits[:rows].copy_(logits)
+        torch.argmax(logits, dim=1, out=self.token[:rows])
+        return self.token[:rows]
+
+
+class Capture:
+    """Makes graphs of steps. All share one memory: the largest step should come first."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+    def __call__(self, step: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        """The graph of a step, which is run once before."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(self._stream):
+            step()
+            torch.cuda.synchronize()
+            # Other threads (results, gRPC) may call CUDA meanwhile.
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+            ):
+                step()
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return graph
 
 
 class DecodeGraphs:
@@ -63,43 +118,24 @@ class DecodeGraphs:
         backend: Backend,
         slots: SlotTensors,
         cache: Tensor,
-        vocab_size: int,
-        samples: bool,
+        outputs: StepOutputs,
         sizes: tuple[int, ...],
     ) -> None:
         self._decoder, self._backend, self._slots, self._cache = decoder, backend, slots, cache
-        self._scratch = len(slots.length) - 1
+        self._outputs, self._scratch = outputs, slots.scratch
         self._buckets = sizes  # ascending
         device = slots.length.device
-        rows = sizes[-1]
-        self.slot = torch.full((rows,), self._scratch, dtype=torch.int64, device=device)
-        self.token = torch.zeros(rows, dtype=torch.int64, device=device)
-        # Logits are wanted only where tokens are chosen.
-        shape = (rows if samples else 0, vocab_size)
-        self.logits = torch.empty(shape, dtype=cache.dtype, device=device)
+        self.slot = torch.full((sizes[-1],), self._scratch, dtype=torch.int64, device=device)
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
-    def capture(self) -> None:
-        """Capture every bucket, the largest first, so that all of them share its memory."""
-        pool = torch.cuda.graph_pool_handle()
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for bucket in reversed(self._buckets):
-                self._step(bucket)
-                torch.cuda.synchronize()
-                graph = torch.cuda.CUDAGraph()
-                # Other threads (results, gRPC) may call CUDA meanwhile.
-                with torch.cuda.graph(
-                    graph, pool=pool, stream=stream, capture_error_mode="thread_local"
-                ):
-                    self._step(bucket)
-                self._graphs[bucket] = graph
-        torch.cuda.current_stream().wait_stream(stream)
+    def capture(self, capture: Capture) -> None:
+        """Capture every bucket, the largest first."""
+        for bucket in reversed(self._buckets):
+            self._graphs[bucket] = capture(partial(self._step, bucket))
 
     def fits(self, rows: int) -> bool:
         """Whether there is a graph for so many rows."""
-        return rows <= self._buckets[-1]
+        return 0 < rows <= self._buckets[-1]
 
     def load(self, decode: Indices) -> None:
         """The slots that the next replays decode."""
@@ -109,7 +145,7 @@ class DecodeGraphs:
         self.slot[:bucket].copy_(upload(padded, self.slot.device))
 
     def replay(self, rows: int) -> None:
-        """One step of the loaded slots. `token` and `logits` hold the outcome until the next."""
+        """One step of the loaded slots."""
         self._graphs[self._bucket(rows)].replay()
 
     def _bucket(self, rows: int) -> int:
@@ -132,8 +168,6 @@ class DecodeGraphs:
         hidden = self._decoder.forward(tokens, step, self._cache, self._backend)
         logits = self._decoder.logits(hidden, self._backend)
         if logits is not None:
-            self.logits[:rows].copy_(logits)
-            torch.argmax(logits, dim=1, out=self.token[:rows])
-            slots.last_token.index_copy_(0, slot, self.token[:rows])
+            slots.last_token.index_copy_(0, slot, self._outputs.choose(logits))
         slots.length.index_copy_(0, slot, position + 1)
         slots.length[self._scratch].zero_()

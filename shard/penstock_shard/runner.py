@@ -20,7 +20,8 @@ from penstock_kernels.sampler import log_probabilities
 from penstock_proto import shard_pb2
 from penstock_shard.decoder import Decoder
 from penstock_shard.device import download, upload
-from penstock_shard.graphs import DecodeGraphs, SlotTensors
+from penstock_shard.graphs import Capture, DecodeGraphs, SlotTensors, StepOutputs
+from penstock_shard.mixed_graphs import MixedGraphs, MixedStep
 from penstock_shard.parallel import Group
 from penstock_shard.results import PendingResult, PromptPart, StepTimer, to_host
 from penstock_shard.rope import rope_table
@@ -43,6 +44,15 @@ class StepInputs:
     sampling: SamplingPlan | None  # None: nothing is sampled
 
 
+@dataclass(frozen=True, slots=True)
+class StepGraphs:
+    """What was captured; both kinds leave their outcome in the same place."""
+
+    decode: DecodeGraphs
+    mixed: MixedGraphs
+    outputs: StepOutputs
+
+
 class Runner:
     """One rank's executor of step commands. Not thread-safe: one thread calls it."""
 
@@ -63,22 +73,23 @@ class Runner:
         self._row_token = torch.zeros(rows, dtype=torch.int64, device=device)
         self._row_position = torch.zeros(rows, dtype=torch.int64, device=device)
         self._decode_plan: SamplingPlan | None = None  # of the standing decode list
-        self._graphs: DecodeGraphs | None = None
+        self._graphs: StepGraphs | None = None
 
     @torch.inference_mode()
     def capture_graphs(self, sizes: tuple[int, ...]) -> None:
-        """From here on decode steps of up to sizes[-1] rows are replays of CUDA graphs."""
-        graphs = DecodeGraphs(
-            self.decoder,
-            self.backend,
-            self.slots,
-            self.cache,
-            self.limits.vocab_size,
-            samples=self.sampling is not None,
-            sizes=sizes,
+        """From here on steps are replays of CUDA graphs: decode steps of up to sizes[-1] rows, and
+        steps with chunks."""
+        limits, samples = self.limits, self.sampling is not None
+        outputs = StepOutputs.empty(
+            limits.max_slots, limits.vocab_size, samples, self.cache.dtype, self.device
         )
-        graphs.capture()
-        self._graphs = graphs
+        parts = (self.decoder, self.backend, self.slots, self.cache, outputs)
+        mixed = MixedGraphs(*parts, limits.max_prefill_tokens)
+        decode = DecodeGraphs(*parts, sizes)
+        capture = Capture()
+        mixed.capture(capture)
+        decode.capture(capture)
+        self._graphs = StepGraphs(decode, mixed, outputs)
 
     @torch.inference_mode()
     def execute(self, command: shard_pb2.StepCommand) -> Iterator[PendingResult]:
@@ -90,8 +101,8 @@ class Runner:
         chunks = self.book.run(command)
         if command.decode_changed:
             self._row_slot[: len(self.book.decode)].copy_(upload(self.book.decode, self.device))
-            if self._graphs is not None and self._graph_fits():
-                self._graphs.load(self.book.decode)
+            if self._graphs is not None and self._graphs.decode.fits(len(self.book.decode)):
+                self._graphs.decode.load(self.book.decode)
             self._decode_plan = None
         elif command.admit:  # a released slot may have come back with other sampling
             self._decode_plan = None
@@ -103,14 +114,22 @@ class Runner:
     def _release_and_admit(self, command: shard_pb2.StepCommand) -> None:
         if command.release:
             self.book.release(np.array(command.release, np.int64))
-        for admission in command.admit:
+        if not command.admit:
+            return
+        width = self.limits.table_width
+        tables = np.zeros((len(command.admit), width), np.int32)
+        for table, admission in zip(tables, command.admit, strict=True):
             tokens, blocks = self.book.admit(admission)
-            slot = admission.slot
-            self.slots.block_table[slot].zero_()
-            self.slots.block_table[slot, : len(blocks)].copy_(upload(blocks.copy(), self.device))
+            table[: len(blocks)] = blocks
             if self.sampling is not None:
                 generated = int(admission.generated)
-                self.sampling.admit(slot, tokens, generated, admission.sampling)
+                self.sampling.admit(admission.slot, tokens, generated, admission.sampling)
+        slots = np.array([admission.slot for admission in command.admit], np.int64)
+        self.slots.block_table.index_copy_(
+            0, upload(slots, self.device), upload(tables, self.device)
+        )
+        if self.sampling is not None:
+            self.sampling.load(slots)
 
     def _grant(self, command: shard_pb2.StepCommand) -> None:
         if not command.grant_slot and not command.grant_block:
@@ -126,8 +145,8 @@ class Runner:
         if not len(lengths) and not len(chunks.slots):
             timer.stop()
             return PendingResult(step, timer, None, None)
-        if self._graphs is not None and self._graph_fits() and not len(chunks.slots):
-            return self._replay(self._graphs, step, timer, chunks)
+        if (replayed := self._replay(chunks)) is not None:
+            return self._replayed(step, timer, chunks, replayed)
         inputs = self._inputs(lengths, chunks)
         hidden = self._forward(inputs)
         sampled = self._sample(hidden, inputs, chunks)
@@ -138,26 +157,48 @@ class Runner:
         timer.stop()
         return result
 
-    def _graph_fits(self) -> bool:
-        rows = len(self.book.decode)
-        return self._graphs is not None and rows > 0 and self._graphs.fits(rows)
+    def _replay(self, chunks: Chunks) -> Tensor | None:
+        """Replay the step's graph, if there is one. Returns the slots of the outputs' rows."""
+        graphs, rows = self._graphs, len(self.book.decode)
+        if graphs is None:
+            return None
+        if not len(chunks.slots):
+            if not graphs.decode.fits(rows):
+                return None
+            graphs.decode.replay(rows)
+            return graphs.decode.slot[:rows]
+        if self.book.prompt_logprobs[chunks.slots].any():
+            return None  # they need the hidden states of all rows
+        step = self._mixed_step(chunks)
+        if not graphs.mixed.fits(step):
+            return None
+        graphs.mixed.replay(step)
+        return graphs.mixed.sampled_slots(step, rows + int(chunks.complete.sum()))
 
-    def _replay(
-        self, graphs: DecodeGraphs, step: int, timer: StepTimer, chunks: Chunks
+    def _mixed_step(self, chunks: Chunks) -> MixedStep:
+        spans = zip(chunks.slots, chunks.starts, chunks.lengths, strict=True)
+        return MixedStep(
+            decode=self.book.decode,
+            chunks=chunks,
+            tokens=[self.book.tokens[slot][first : first + count] for slot, first, count in spans],
+            pieces=self.backend.pieces(chunks.lengths, chunks.starts, len(self.book.decode)),
+        )
+
+    def _replayed(
+        self, step: int, timer: StepTimer, chunks: Chunks, slots: Tensor
     ) -> PendingResult:
-        """A step of decode rows alone. What is not greedy is sampled after the graph."""
-        rows = len(self.book.decode)
-        graphs.replay(rows)
-        sampled, plan = None, self._sampling_plan(chunks)
-        token = graphs.token[:rows]
+        """The outcome of a graph. What is not greedy is sampled after it."""
+        assert self._graphs is not None
+        outputs, plan, rows = self._graphs.outputs, self._sampling_plan(chunks), len(slots)
+        sampled, token = None, outputs.token[:rows]
         if self.sampling is not None and plan is not None:
             sampled = Sampled(token, None, None, None)
             if plan.features:
-                sampled = self.sampling.sample(graphs.logits[:rows].float(), plan)
+                sampled = self.sampling.sample(outputs.logits[:rows].float(), plan)
                 token = sampled.token
-        if self.group.world_size > 1 or (plan is not None and plan.features):
+        if rows and (self.group.world_size > 1 or (plan is not None and plan.features)):
             token = self.group.broadcast(token)
-            self.slots.last_token.index_copy_(0, graphs.slot[:rows], token)
+            self.slots.last_token.index_copy_(0, slots, token)
         top_n = None if plan is None else plan.top_n
         result = PendingResult(step, timer, sampled and to_host(sampled), top_n)
         timer.stop()

@@ -82,25 +82,34 @@ class SamplingState:
         self._features = np.zeros(limits.max_slots, np.int64)
         self._top_k = np.zeros(limits.max_slots, np.int64)
         self._top_n = np.zeros(limits.max_slots, np.int64)
+        self._parameters = np.zeros((limits.max_slots, len(COLUMNS)), np.float32)
+        self._integers = np.zeros((limits.max_slots, 4), np.int64)  # seed keys, top_k, generated
 
     def admit(
         self, slot: int, tokens: NDArray[np.int32], generated: int, wanted: shard_pb2.Sampling
     ) -> None:
-        """Fill a slot's row. Raises BadCommand for values that no sampling can follow."""
+        """Note what a slot wants; `load` brings it to the device. Raises BadCommand for values that
+        no sampling can follow."""
         features = _features(wanted)
         self._check(slot, wanted)
         self._features[slot] = features
         self._top_k[slot] = wanted.top_k
         self._top_n[slot] = wanted.top_n
-        values = np.array([getattr(wanted, name) for name in COLUMNS], np.float32)
-        self.parameters[slot].copy_(upload(values, self.device))
-        self.top_k[slot].fill_(wanted.top_k)
-        self.keys[slot].copy_(upload(np.array(noise.seed_keys(wanted.seed), np.int32), self.device))
-        self.generated[slot].fill_(generated)
+        self._parameters[slot] = [getattr(wanted, name) for name in COLUMNS]
+        self._integers[slot] = (*noise.seed_keys(wanted.seed), wanted.top_k, generated)
         if features & PENALTIES:
             self._count(slot, tokens.astype(np.int64), len(tokens) - generated)
         # Also without a bias: that of the slot's last sequence must not stay.
         self._set_bias(slot, wanted)
+
+    def load(self, slots: Indices) -> None:
+        """Fill the rows of admitted slots, all at once."""
+        index = upload(slots, self.device)
+        integers = upload(self._integers[slots], self.device)
+        self.parameters.index_copy_(0, index, upload(self._parameters[slots], self.device))
+        self.keys.index_copy_(0, index, integers[:, :2].int())
+        self.top_k.index_copy_(0, index, integers[:, 2])
+        self.generated.index_copy_(0, index, integers[:, 3])
 
     def plan(self, slots: Indices) -> SamplingPlan:
         """What a step that samples for these slots needs."""

@@ -119,6 +119,7 @@ def test_any_batch_equals_its_rows_alone(seed: int) -> None:
         tokens = [chance.randrange(VOCABULARY) for _ in range(chance.randint(1, 20))]
         generated, wanted = chance.randrange(len(tokens)), any_sampling(chance)
         state.admit(slot, np.array(tokens, np.int32), generated, wanted)
+        state.load(np.array([slot]))
         running[slot] = Plain(tokens, generated, wanted)
         slots = chance.sample(sorted(running), chance.randint(1, len(running)))
         plan = state.plan(np.array(slots, np.int64))
@@ -143,6 +144,7 @@ def sample_one(wanted: shard_pb2.Sampling, logits: list[float], prompt: list[int
         seeded.CopyFrom(wanted)
         seeded.seed = seed
         state.admit(0, np.array(prompt, np.int32), 0, seeded)
+        state.load(np.array([0]))
         found.add(int(state.sample(row, state.plan(np.array([0]))).token))
     return found
 
@@ -172,6 +174,7 @@ def test_only_generated_tokens_count_for_frequency_and_presence() -> None:
     state = SamplingState(LIMITS, CPU)
     wanted = neutral(frequency_penalty=1.0, presence_penalty=0.5)
     state.admit(0, np.array([0, 0, 0, 1], np.int32), 1, wanted)
+    state.load(np.array([0]))
     row = torch.full((1, VOCABULARY), -9.0)
     row[0, :2] = torch.tensor([1.0, 2.4])  # token 1 was generated once: 2.4 - 1.5 < 1
     plan = state.plan(np.array([0]))

@@ -1,0 +1,204 @@
+"""Steps that compute prompt chunks beside the decode rows, as CUDA graphs.
+
+Launched one kernel at a time such a step keeps the host busy for 14 ms (8B, H100): as long as the
+device needs for 512 tokens. So there is a graph for each bucket of rows. Everything that differs
+from step to step stands in one buffer of integers, which a single copy fills before the replay.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from penstock_kernels.backend import Backend, Rows
+from penstock_shard.decoder import Decoder
+from penstock_shard.device import upload
+from penstock_shard.graphs import Capture, SlotTensors, StepOutputs
+from penstock_shard.slots import Chunks, Indices
+
+MOST_ROWS = 6144  # beyond, launching takes less time than computing
+# Pieces of chunks that attention works on, beyond those that the rows alone make: one a chunk.
+MOST_CHUNKS = 64
+
+
+def buckets_for(rows: int) -> list[int]:
+    """Sizes up to `rows`: at most an eighth too large, above 1024 a sixteenth."""
+    sizes = [16, *range(32, 256, 32), *range(256, 1024, 64), *range(1024, 2048, 128)]
+    sizes += range(2048, MOST_ROWS + 1, 256)
+    rows = min(rows, MOST_ROWS)
+    return [*(size for size in sizes if size < rows), rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the parts of a bucket's input stand in the buffer of integers."""
+
+    rows: int
+    sequences: int  # the most that may take part
+    pieces: int  # of chunks, for attention
+
+    @property
+    def size(self) -> int:
+        """int64 numbers in all."""
+        return 3 * self.rows + self.sequences + self.pieces + 1
+
+    def split(self, buffer: Tensor) -> MixedInputs:
+        """Views of the first `size` numbers."""
+        rows, end, pieces, live = buffer[: self.size].split(
+            (3 * self.rows, self.sequences, self.pieces, 1)
+        )
+        slot, token, position = rows.view(3, self.rows).unbind(0)
+        low_and_high = pieces.view(torch.int32).view(self.pieces, 2)
+        return MixedInputs(slot, token, position, end, low_and_high, live.view(torch.int32)[:1])
+
+
+@dataclass(frozen=True, slots=True)
+class MixedInputs:
+    """What a step reads: decode rows first, then the chunks, then rows of the scratch slot."""
+
+    slot: Tensor  # [rows] int64
+    token: Tensor  # [rows] int64; -1: the last token of the slot
+    position: Tensor  # [rows] int64; of decode rows the slot knows it
+    end: Tensor  # [sequences] int64: the last row of each sequence, those that sample first
+    pieces: Tensor  # [pieces, 2] int32: first row and rows of each piece of a chunk
+    live: Tensor  # [1] int32: decode rows
+
+
+@dataclass(frozen=True, slots=True)
+class MixedStep:
+    """What the host knows of a step."""
+
+    decode: Indices  # slots
+    chunks: Chunks
+    tokens: Sequence[NDArray[np.int32]]  # of each chunk
+    pieces: NDArray[np.int32]  # [pieces, 2]
+
+    @property
+    def rows(self) -> int:
+        """Decode rows and tokens of chunks."""
+        return len(self.decode) + int(self.chunks.lengths.sum())
+
+    def pack(self, layout: Layout, scratch: int) -> NDArray[np.int64]:
+        """The integers of a layout that has room for the step."""
+        packed = np.zeros(layout.size, np.int64)
+        slot, token, position = packed[: 3 * layout.rows].reshape(3, layout.rows)
+        decode, chunks, rows = len(self.decode), self.chunks, self.rows
+        slot[:decode] = self.decode
+        slot[decode:rows] = np.repeat(chunks.slots, chunks.lengths)
+        slot[rows:] = scratch
+        token[:decode] = -1
+        token[decode:rows] = np.concatenate(self.tokens)
+        first = decode + np.cumsum(chunks.lengths) - chunks.lengths
+        position[decode:rows] = np.arange(decode, rows)
+        position[decode:rows] += np.repeat(chunks.starts - first, chunks.lengths)
+        ends = first + chunks.lengths - 1
+        end = packed[3 * layout.rows :]
+        end[:decode] = np.arange(decode)
+        sequences = decode + len(ends)
+        end[decode:sequences] = np.concatenate((ends[chunks.complete], ends[~chunks.complete]))
+        # The last one again: writing the same twice does no harm.
+        end[sequences : layout.sequences] = end[sequences - 1]
+        pieces = end[layout.sequences :]
+        pieces[: len(self.pieces)] = np.ascontiguousarray(self.pieces).view(np.int64).ravel()
+        packed[-1] = decode
+        return packed
+
+
+class MixedGraphs:
+    """The mixed step of one rank, captured.
+
+    A replay computes all rows, picks the most likely next token of each sequence, stores it as its
+    slot's last one and moves the slot on. For a chunk that ends before its prompt does that token
+    means nothing: the slot's last chunk overwrites it.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        backend: Backend,
+        slots: SlotTensors,
+        cache: Tensor,
+        outputs: StepOutputs,
+        max_prefill_tokens: int,
+    ) -> None:
+        self._decoder, self._backend, self._slots, self._cache = decoder, backend, slots, cache
+        self._outputs, self._scratch = outputs, slots.scratch
+        self._buckets = buckets_for(max_prefill_tokens + slots.scratch)
+        device = slots.length.device
+        size = max(self._layout(rows).size for rows in self._buckets)
+        self._buffer = torch.zeros(size, dtype=torch.int64, device=device)
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+
+    def capture(self, capture: Capture) -> None:
+        """Capture every bucket, the largest first."""
+        for bucket in reversed(self._buckets):
+            inputs = self._layout(bucket).split(self._buffer)
+            inputs.slot.fill_(self._scratch)
+            self._graphs[bucket] = capture(partial(self.run, bucket))
+
+    def fits(self, step: MixedStep) -> bool:
+        """Whether there is a graph for such a step."""
+        if step.rows > self._buckets[-1]:
+            return False
+        layout = self._layout(self._bucket(step.rows))
+        sequences = len(step.decode) + len(step.chunks.slots)
+        return sequences <= layout.sequences and len(step.pieces) <= layout.pieces
+
+    def load(self, step: MixedStep) -> int:
+        """Fill the buffer with a step that fits. Returns its bucket."""
+        bucket = self._bucket(step.rows)
+        packed = step.pack(self._layout(bucket), self._scratch)
+        self._buffer[: len(packed)].copy_(upload(packed, self._buffer.device))
+        return bucket
+
+    def replay(self, step: MixedStep) -> None:
+        """Compute a step that fits. The outputs' rows are in the order of `MixedInputs.end`."""
+        self._graphs[self.load(step)].replay()
+
+    def sampled_slots(self, step: MixedStep, count: int) -> Tensor:
+        """[count] int64: the slots of the first so many rows of the outputs."""
+        inputs = self._layout(self._bucket(step.rows)).split(self._buffer)
+        return inputs.slot.index_select(0, inputs.end[:count])
+
+    def _bucket(self, rows: int) -> int:
+        return self._buckets[bisect_left(self._buckets, rows)]
+
+    def _layout(self, rows: int) -> Layout:
+        pieces = rows // self._backend.query_tile + min(rows, MOST_CHUNKS)
+        return Layout(rows, min(rows, self._scratch), pieces)
+
+    def run(self, bucket: int) -> None:
+        """The step that is captured."""
+        inputs, slots = self._layout(bucket).split(self._buffer), self._slots
+        decodes = inputs.token < 0
+        token = slots.last_token.index_select(0, inputs.slot)
+        token = torch.where(decodes, token, inputs.token)
+        position = slots.length.index_select(0, inputs.slot)
+        position = torch.where(decodes, position, inputs.position)
+        none = np.empty(0, np.int64)
+        rows = Rows(
+            slot=inputs.slot,
+            position=position,
+            block_table=slots.block_table,
+            sequences=inputs.slot,
+            decode_rows=min(bucket, self._scratch),
+            context=none,  # the graph must not depend on what the host knows
+            queries=none,
+            pieces=inputs.pieces,
+            live=inputs.live,
+        )
+        hidden = self._decoder.forward(token, rows, self._cache, self._backend)
+        ending = inputs.slot.index_select(0, inputs.end)
+        logits = self._decoder.logits(hidden.index_select(0, inputs.end), self._backend)
+        if logits is not None:
+            chosen = self._outputs.choose(logits)
+            slots.last_token.index_copy_(0, ending, chosen)
+        slots.length.index_copy_(0, ending, position.index_select(0, inputs.end) + 1)
+        slots.length[self._scratch].zero_()
