@@ -21,6 +21,11 @@ from penstock_router.scheduler.sequence import Seat, Sequence, State
 
 SECONDS_PER_PRIORITY = 1.0  # waiting that long outweighs one level of priority
 ENDED_IN_QUEUE = 64  # so many, and as many as wait, may lie in the queue until it is swept
+# A decoding batch shares its steps with prompts. Too few prompt tokens a step and the batch never
+# fills; too many and all that decode wait. So a step takes a few for each decoding sequence, and
+# more when many wait: what waits is computed within so many steps.
+PROMPT_TOKENS_PER_DECODE = 8
+STEPS_TO_DRAIN = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +39,9 @@ class SchedulerConfig:
     max_waiting_tokens: int  # decode steps after which the queue is served whatever the ratio says
     waiting_served_ratio: float  # waiting over running sequences from which the queue is served
     eos_token_ids: frozenset[int] = frozenset()
+    # Prompt tokens that cost a decode step next to nothing: up to some 300 rows a step on a GPU
+    # takes the time in which the weights are read. They wait for nobody.
+    free_prefill_tokens: int = 256
     prefix_cache: bool = True
     max_repeat: int = 8  # decode steps that one command may grant
     grant_seconds: float = 0.004  # what a command that grants several steps may take
@@ -71,6 +79,7 @@ class Scheduler:
         self._step = 1
         self._steps_since_admission = 0
         self._step_seconds = 0.0
+        self._waiting_tokens = 0  # of the sequences in the queue
 
     # -- what the engine asks and tells ------------------------------------------------------------
 
@@ -128,9 +137,10 @@ class Scheduler:
         plan = StepPlan(self._step)
         self._vacate_planned_out()
         preempted = self._grow_decoders(plan)
-        self._plan_chunks(plan)
+        budget = self._prefill_budget()
+        self._plan_chunks(plan, budget)
         if not preempted or not self._seats:  # who lost its seat does not get it back at once
-            self._admit(plan, now)
+            self._admit(plan, now, budget)
         plan.decode_changed, plan.decode = self._decode_stale, self._decode
         if not plan.decode and not plan.chunks:
             return None
@@ -209,21 +219,39 @@ class Scheduler:
                 return False
         return True
 
-    def _plan_chunks(self, plan: StepPlan) -> None:
+    def _prefill_budget(self) -> int:
+        """Prompt tokens that the next step may compute."""
+        most = self.config.max_batch_prefill_tokens
+        if not self._decode:
+            return most
+        unplanned = sum(seat.target - seat.planned for seat in self._prefilling.values())
+        return min(
+            most,
+            max(
+                self.config.free_prefill_tokens,
+                PROMPT_TOKENS_PER_DECODE * len(self._decode),
+                (unplanned + self._waiting_tokens) // STEPS_TO_DRAIN,
+            ),
+        )
+
+    def _plan_chunks(self, plan: StepPlan, budget: int) -> None:
         """Go on with the prompts that are partly computed."""
         for seat in sorted(self._prefilling.values(), key=lambda seat: seat.sequence.order):
-            self._chunk(plan, seat)
+            self._chunk(plan, seat, budget)
 
-    def _admit(self, plan: StepPlan, now: float) -> None:
-        """Seat waiting sequences while there are slots, blocks and prefill budget for them."""
-        if not self._queue_is_served():
-            return
+    def _admit(self, plan: StepPlan, now: float, budget: int) -> None:
+        """Seat waiting sequences while there are slots, blocks and prefill budget for them.
+
+        Before it is the queue's turn, only what a step computes for nothing.
+        """
+        turn = self._queue_is_served()
+        allowed = budget if turn else min(budget, self.config.free_prefill_tokens)
         deferred: list[Sequence] = []
         computing = self._blocks_being_computed()
         looked_at, unserved = 0, False
         while self._free_slots and looked_at < self.config.max_batch_size:
-            if plan.prefill_tokens >= self.config.max_batch_prefill_tokens:
-                unserved = True
+            if plan.prefill_tokens >= allowed:
+                unserved = turn
                 break
             sequence = self._dequeue()
             if sequence is None:
@@ -239,7 +267,7 @@ class Scheduler:
                 break
             seat = self._seat(sequence, prefix, now)
             plan.admit.append(seat)
-            self._chunk(plan, seat)
+            self._chunk(plan, seat, allowed)
             if key := self.blocks.next_key(seat):
                 computing.add((id(seat.node), key))
         for sequence in deferred:
@@ -286,9 +314,8 @@ class Scheduler:
         self._steps_since_admission = 0
         return seat
 
-    def _chunk(self, plan: StepPlan, seat: Seat) -> None:
-        budget = self.config.max_batch_prefill_tokens - plan.prefill_tokens
-        length = min(budget, seat.target - seat.planned)
+    def _chunk(self, plan: StepPlan, seat: Seat, budget: int) -> None:
+        length = min(budget - plan.prefill_tokens, seat.target - seat.planned)
         if length > 0:
             plan.chunks.append((seat, length))
 
@@ -359,15 +386,20 @@ class Scheduler:
     def _enqueue(self, sequence: Sequence) -> None:
         sequence.state = State.WAITING
         self._waiting += 1
+        self._waiting_tokens += sequence.length
         heapq.heappush(self._queue, (sequence.order, sequence.id, sequence))
 
     def _dequeue(self) -> Sequence | None:
         while self._queue:
             sequence = heapq.heappop(self._queue)[2]
             if sequence.state is State.WAITING:
-                self._waiting -= 1
+                self._leave_queue(sequence)
                 return sequence
         return None
+
+    def _leave_queue(self, sequence: Sequence) -> None:
+        self._waiting -= 1
+        self._waiting_tokens -= sequence.length
 
     def _preempt(self, seat: Seat) -> None:
         """Take a seat away; the sequence resumes from what the cache still holds of it."""
@@ -394,7 +426,7 @@ class Scheduler:
 
     def _end(self, sequence: Sequence) -> None:
         if sequence.state is State.WAITING:
-            self._waiting -= 1
+            self._leave_queue(sequence)
         if seat := self._seats.get(sequence.id):
             self._close(seat)
         sequence.state = State.ENDED
@@ -433,6 +465,8 @@ class Scheduler:
         assert sorted(held + self._free_slots) == list(range(self.config.max_batch_size))
         states = [sequence.state for sequence in self._sequences.values()]
         assert states.count(State.WAITING) == self._waiting
+        tokens = [s.length for s in self._sequences.values() if s.state is State.WAITING]
+        assert sum(tokens) == self._waiting_tokens
         assert len(self._queue) <= ENDED_IN_QUEUE + 2 * self._waiting, "the queue was not swept"
         assert states.count(State.RUNNING) == len(seats)
         assert State.ENDED not in states
