@@ -93,6 +93,21 @@ class Backend(Protocol):
         """What the attention of a step's layers have in common is done here, once."""
 
 
+class PieceBackend(Backend, Protocol):
+    """A backend whose attention works on pieces of chunks, which `Rows.pieces` may hold."""
+
+    piece_rows: int  # the most rows of a piece
+
+    def pieces(
+        self, queries: NDArray[np.int64], context: NDArray[np.int64], first_row: int
+    ) -> NDArray[np.int32]:
+        """[count, 2]: first row and rows of each piece, in the order that suits the device.
+
+        queries: rows of each chunk, which follow one another from `first_row` on; context: tokens
+        before each chunk.
+        """
+
+
 class TorchBackend:
     """Everything in plain torch.
 

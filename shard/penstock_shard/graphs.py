@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -82,8 +83,18 @@ class StepOutputs:
         return self.token[:rows]
 
 
+class Replayable(Protocol):
+    """A captured step."""
+
+    def replay(self) -> None:
+        """Launch it once more."""
+
+
+Capturer = Callable[[Callable[[], None]], Replayable]
+
+
 class Capture:
-    """Makes graphs of steps. All share one memory: the largest step should come first."""
+    """Makes graphs of steps: a Capturer. All share one memory: the largest step should come first."""
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
@@ -126,9 +137,9 @@ class DecodeGraphs:
         self._buckets = sizes  # ascending
         device = slots.length.device
         self.slot = torch.full((sizes[-1],), self._scratch, dtype=torch.int64, device=device)
-        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._graphs: dict[int, Replayable] = {}
 
-    def capture(self, capture: Capture) -> None:
+    def capture(self, capture: Capturer) -> None:
         """Capture every bucket, the largest first."""
         for bucket in reversed(self._buckets):
             self._graphs[bucket] = capture(partial(self._step, bucket))

@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from penstock_kernels.backend import Backend, Rows
+from penstock_kernels.backend import PieceBackend, Rows
 from penstock_shard.decoder import Decoder
 from penstock_shard.device import upload
-from penstock_shard.graphs import Capture, SlotTensors, StepOutputs
+from penstock_shard.graphs import Capturer, Replayable, SlotTensors, StepOutputs
 from penstock_shard.slots import Chunks, Indices
 
 MOST_ROWS = 6144  # beyond, launching takes less time than computing
@@ -122,7 +122,7 @@ class MixedGraphs:
     def __init__(
         self,
         decoder: Decoder,
-        backend: Backend,
+        backend: PieceBackend,
         slots: SlotTensors,
         cache: Tensor,
         outputs: StepOutputs,
@@ -134,14 +134,21 @@ class MixedGraphs:
         device = slots.length.device
         size = max(self._layout(rows).size for rows in self._buckets)
         self._buffer = torch.zeros(size, dtype=torch.int64, device=device)
-        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._graphs: dict[int, Replayable] = {}
 
-    def capture(self, capture: Capture) -> None:
+    def capture(self, capture: Capturer) -> None:
         """Capture every bucket, the largest first."""
         for bucket in reversed(self._buckets):
             inputs = self._layout(bucket).split(self._buffer)
             inputs.slot.fill_(self._scratch)
             self._graphs[bucket] = capture(partial(self.run, bucket))
+
+    def step(
+        self, decode: Indices, chunks: Chunks, tokens: Sequence[NDArray[np.int32]]
+    ) -> MixedStep:
+        """A step as `fits` and `replay` want it. tokens: of each chunk."""
+        pieces = self._backend.pieces(chunks.lengths, chunks.starts, len(decode))
+        return MixedStep(decode, chunks, tokens, pieces)
 
     def fits(self, step: MixedStep) -> bool:
         """Whether there is a graph for such a step."""
@@ -171,7 +178,7 @@ class MixedGraphs:
         return self._buckets[bisect_left(self._buckets, rows)]
 
     def _layout(self, rows: int) -> Layout:
-        pieces = rows // self._backend.query_tile + min(rows, MOST_CHUNKS)
+        pieces = rows // self._backend.piece_rows + min(rows, MOST_CHUNKS)
         return Layout(rows, min(rows, self._scratch), pieces)
 
     def run(self, bucket: int) -> None:

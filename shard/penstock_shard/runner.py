@@ -10,18 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from penstock_kernels.backend import Backend, Heads, Rows, TorchBackend
+from penstock_kernels.backend import Backend, Heads, PieceBackend, Rows, TorchBackend
 from penstock_kernels.sampler import log_probabilities
 from penstock_proto import shard_pb2
 from penstock_shard.decoder import Decoder
 from penstock_shard.device import download, upload
-from penstock_shard.graphs import Capture, DecodeGraphs, SlotTensors, StepOutputs
-from penstock_shard.mixed_graphs import MixedGraphs, MixedStep
+from penstock_shard.graphs import Capturer, DecodeGraphs, SlotTensors, StepOutputs
+from penstock_shard.mixed_graphs import MixedGraphs
 from penstock_shard.parallel import Group
 from penstock_shard.results import PendingResult, PromptPart, StepTimer, to_host
 from penstock_shard.rope import rope_table
@@ -76,17 +78,17 @@ class Runner:
         self._graphs: StepGraphs | None = None
 
     @torch.inference_mode()
-    def capture_graphs(self, sizes: tuple[int, ...]) -> None:
+    def capture_graphs(self, sizes: tuple[int, ...], capture: Capturer) -> None:
         """From here on steps are replays of CUDA graphs: decode steps of up to sizes[-1] rows, and
         steps with chunks."""
+        backend = cast(PieceBackend, self.backend)  # that of the CPU is never captured
         limits, samples = self.limits, self.sampling is not None
         outputs = StepOutputs.empty(
             limits.max_slots, limits.vocab_size, samples, self.cache.dtype, self.device
         )
-        parts = (self.decoder, self.backend, self.slots, self.cache, outputs)
+        parts = (self.decoder, backend, self.slots, self.cache, outputs)
         mixed = MixedGraphs(*parts, limits.max_prefill_tokens)
         decode = DecodeGraphs(*parts, sizes)
-        capture = Capture()
         mixed.capture(capture)
         decode.capture(capture)
         self._graphs = StepGraphs(decode, mixed, outputs)
@@ -169,20 +171,16 @@ class Runner:
             return graphs.decode.slot[:rows]
         if self.book.prompt_logprobs[chunks.slots].any():
             return None  # they need the hidden states of all rows
-        step = self._mixed_step(chunks)
+        step = graphs.mixed.step(self.book.decode, chunks, self._tokens_of(chunks))
         if not graphs.mixed.fits(step):
             return None
         graphs.mixed.replay(step)
         return graphs.mixed.sampled_slots(step, rows + int(chunks.complete.sum()))
 
-    def _mixed_step(self, chunks: Chunks) -> MixedStep:
+    def _tokens_of(self, chunks: Chunks) -> list[NDArray[np.int32]]:
+        """The tokens that each chunk computes."""
         spans = zip(chunks.slots, chunks.starts, chunks.lengths, strict=True)
-        return MixedStep(
-            decode=self.book.decode,
-            chunks=chunks,
-            tokens=[self.book.tokens[slot][first : first + count] for slot, first, count in spans],
-            pieces=self.backend.pieces(chunks.lengths, chunks.starts, len(self.book.decode)),
-        )
+        return [self.book.tokens[slot][first : first + count] for slot, first, count in spans]
 
     def _replayed(
         self, step: int, timer: StepTimer, chunks: Chunks, slots: Tensor
@@ -235,12 +233,11 @@ class Runner:
 
     def _load_chunks(self, start: int, stop: int, chunks: Chunks) -> None:
         """Slots, tokens and positions of the chunks' rows: known to the host, one upload."""
-        spans = list(zip(chunks.slots, chunks.starts, chunks.lengths, strict=True))
-        tokens = [self.book.tokens[slot][first : first + count] for slot, first, count in spans]
+        spans = zip(chunks.starts, chunks.lengths, strict=True)
         packed = np.empty((3, stop - start), np.int64)
         packed[0] = np.repeat(chunks.slots, chunks.lengths)
-        packed[1] = np.concatenate(tokens)
-        packed[2] = np.concatenate([np.arange(first, first + count) for _, first, count in spans])
+        packed[1] = np.concatenate(self._tokens_of(chunks))
+        packed[2] = np.concatenate([np.arange(first, first + count) for first, count in spans])
         slot, token, position = upload(packed, self.device).unbind(0)
         self._row_slot[start:stop].copy_(slot)
         self._row_token[start:stop].copy_(token)

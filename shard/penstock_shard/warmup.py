@@ -9,8 +9,9 @@ import torch
 
 from penstock_proto import shard_pb2
 from penstock_shard import kv_cache, log
-from penstock_shard.graphs import buckets_for
+from penstock_shard.graphs import Capture, buckets_for
 from penstock_shard.loaded import LoadedModel
+from penstock_shard.loading import weight_bytes
 from penstock_shard.runner import Runner
 from penstock_shard.slots import Limits
 
@@ -37,6 +38,9 @@ def warm_up(
             f"a step of {request.max_prefill_tokens} prompt tokens does not fit in memory: lower "
             f"--max-batch-prefill-tokens ({error})"
         ) from None
+    if _graph_sizes(loaded, probe):
+        # The graphs keep an own copy of a step's activations.
+        peak += peak - weight_bytes(loaded.decoder)
     blocks, problem = _count_blocks(loaded, request, peak)
     # Every rank takes part before any gives up: the others must not wait for one that has.
     blocks = loaded.group.minimum(blocks, loaded.device)
@@ -53,16 +57,23 @@ def warm_up(
     )
 
 
-def _capture_graphs(loaded: LoadedModel, runner: Runner) -> None:
+def _graph_sizes(loaded: LoadedModel, limits: Limits) -> tuple[int, ...]:
+    """Decode rows to capture graphs for; none where steps are launched kernel by kernel."""
+    if loaded.device.type != "cuda":
+        return ()
     sizes = loaded.cuda_graphs
     if sizes is None:
-        sizes = tuple(buckets_for(runner.limits.max_slots))
-    sizes = tuple(size for size in sorted(set(sizes)) if 0 < size <= runner.limits.max_slots)
-    if loaded.device.type == "cuda" and sizes:
+        sizes = tuple(buckets_for(limits.max_slots))
+    return tuple(size for size in sorted(set(sizes)) if 0 < size <= limits.max_slots)
+
+
+def _capture_graphs(loaded: LoadedModel, runner: Runner) -> None:
+    sizes = _graph_sizes(loaded, runner.limits)
+    if sizes:
         start = time.perf_counter()
-        runner.capture_graphs(sizes)
+        runner.capture_graphs(sizes, Capture())
         seconds = time.perf_counter() - start
-        log.info(f"captured {len(sizes)} decode graphs, up to {sizes[-1]} rows, in {seconds:.1f} s")
+        log.info(f"captured graphs of steps, up to {sizes[-1]} decode rows, in {seconds:.1f} s")
 
 
 def _check(request: shard_pb2.WarmupRequest) -> None:

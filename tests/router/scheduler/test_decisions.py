@@ -13,7 +13,7 @@ from support.scheduling import Loop
 
 def running(loop: Loop, count: int, tokens: int = 60) -> list[Sequence]:
     """So many sequences that decode."""
-    sequences = [loop.submit([index + 1], tokens) for index in range(count)]
+    sequences = [loop.submit([index % 40 + 1], tokens) for index in range(count)]
     while any(sequence.state is not State.RUNNING for sequence in sequences):
         loop.step()
     loop.step()
@@ -30,7 +30,7 @@ def steps_until_served(loop: Loop, sequence: Sequence) -> int:
 
 @pytest.mark.parametrize("steps", [3, 10])
 def test_the_queue_is_served_after_max_waiting_tokens(steps: int) -> None:
-    loop = Loop(waiting_served_ratio=1.0, max_waiting_tokens=steps, free_prefill_tokens=0)
+    loop = Loop(waiting_served_ratio=1.0, max_waiting_tokens=steps, cheap_rows=0)
     running(loop, 4)
     waited = steps_until_served(loop, loop.submit([40], 4))
     assert steps - 2 <= waited <= steps + 1
@@ -38,7 +38,7 @@ def test_the_queue_is_served_after_max_waiting_tokens(steps: int) -> None:
 
 
 def test_the_queue_is_served_at_once_when_enough_wait() -> None:
-    loop = Loop(waiting_served_ratio=0.5, max_waiting_tokens=50, free_prefill_tokens=0)
+    loop = Loop(waiting_served_ratio=0.5, max_waiting_tokens=50, cheap_rows=0)
     running(loop, 4)
     first = loop.submit([40], 4)
     for _ in range(5):
@@ -50,8 +50,8 @@ def test_the_queue_is_served_at_once_when_enough_wait() -> None:
     loop.drain()
 
 
-def test_what_a_step_computes_for_nothing_waits_for_no_turn() -> None:
-    loop = Loop(waiting_served_ratio=10.0, max_waiting_tokens=50, free_prefill_tokens=6)
+def test_what_makes_a_step_little_longer_waits_for_no_turn() -> None:
+    loop = Loop(waiting_served_ratio=10.0, max_waiting_tokens=50, cheap_rows=10)
     running(loop, 4)
     burst = [loop.submit([40 + i] * 4, 4) for i in range(3)]
     loop.step()
@@ -64,14 +64,14 @@ def test_what_a_step_computes_for_nothing_waits_for_no_turn() -> None:
     ("decoding", "waiting", "expected"),
     [
         (0, 10_000, 4096),  # nobody waits for the step: as much as it may take
-        (1, 500, 256),  # what costs nothing
-        (40, 500, 320),  # eight for each that decodes
-        (40, 51_200, 800),  # a long queue is computed within 64 steps
+        (1, 500, 383),  # up to 384 rows
+        (60, 5_000, 384 - 60),  # four for each that decodes are no more than that
+        (79, 16_000, 640 - 79),  # a queue is computed within 32 steps, in whole tiles
         (2, 400_000, 4096),
     ],
 )
 def test_prompts_share_steps_with_the_batch(decoding: int, waiting: int, expected: int) -> None:
-    loop = Loop(num_blocks=30_000, block_size=16, max_batch_size=80, max_batch_prefill_tokens=4096)
+    loop = Loop(num_blocks=60_000, block_size=16, max_batch_size=81, max_batch_prefill_tokens=4096)
     if decoding:
         running(loop, decoding)
     loop.submit([5] * waiting, 1)

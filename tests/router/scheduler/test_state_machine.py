@@ -17,7 +17,7 @@ SIZES = {
     "max_batch_size": st.integers(1, 8),
     "max_batch_prefill_tokens": st.sampled_from([1, 3, 8, 64]),
     "max_waiting_tokens": st.integers(0, 6),
-    "free_prefill_tokens": st.sampled_from([0, 2, 256]),
+    "cheap_rows": st.sampled_from([0, 5, 384]),
     "waiting_served_ratio": st.sampled_from([0.0, 0.3, 1.5]),
     "grant_seconds": st.sampled_from([0.0, 0.004]),
     "prefix_cache": st.booleans(),
