@@ -148,8 +148,8 @@ class Options:
     cuda_graphs: tuple[int, ...] | None = _option(
         None,
         sizes(4096),
-        "Batch sizes whose decode step is captured as a CUDA graph; larger ones run without; "
-        "0: no graphs",
+        "Batch sizes whose decode step is captured as a CUDA graph; larger ones run without. Steps "
+        "with prompts are captured as well. 0: no graphs at all",
         default_text="some 20 sizes up to max-batch-size",
     )
     kv_block_size: int | None = _option(
