@@ -36,6 +36,18 @@ class Heads:
 
 
 @dataclass(frozen=True, slots=True)
+class Sharing:
+    """Which decode rows share cached blocks, on the device. Rows of a tile are neighbours.
+
+    tile_of_row: [rows] int32, -1: shares nothing. tiles: [count, 3] int32: first row, rows and
+    shared tokens (whole blocks) of each tile, as many as a power of two; unused ones have no rows.
+    """
+
+    tile_of_row: Tensor
+    tiles: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
     """The rows of a step: one for each decoding sequence, then the tokens of the chunks.
 
@@ -45,7 +57,8 @@ class Rows:
 
     In a captured step the host's arrays are empty, and what differs from step to step stands on the
     device: pieces: [count, 2] int32, first row and rows of each piece of a chunk, no rows where
-    there is none; live: [1] int32, how many of the `decode_rows` count.
+    there is none; live: [1] int32, how many of the `decode_rows` count; sharing: what decode rows
+    may read together. It changes no result, and a backend may ignore it.
     """
 
     slot: Tensor
@@ -57,6 +70,7 @@ class Rows:
     queries: NDArray[np.int64]
     pieces: Tensor | None = None
     live: Tensor | None = None
+    sharing: Sharing | None = None
 
 
 class Attention(Protocol):

@@ -94,7 +94,7 @@ Capturer = Callable[[Callable[[], None]], Replayable]
 
 
 class Capture:
-    """Makes graphs of steps: a Capturer. All share one memory: the largest step should come first."""
+    """Makes graphs of steps, which share one memory: the largest step should come first."""
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()

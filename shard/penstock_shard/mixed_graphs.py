@@ -29,8 +29,8 @@ MOST_CHUNKS = 64
 
 
 def buckets_for(rows: int) -> list[int]:
-    """Sizes up to `rows`: at most an eighth too large, above 1024 a sixteenth."""
-    sizes = [16, *range(32, 256, 32), *range(256, 1024, 64), *range(1024, 2048, 128)]
+    """Sizes up to `rows`, from 384 on by tiles of 128 rows: what lies between costs as much."""
+    sizes = [16, *range(32, 192, 32), 192, 256, 320, *range(384, 2048, 128)]
     sizes += range(2048, MOST_ROWS + 1, 256)
     rows = min(rows, MOST_ROWS)
     return [*(size for size in sizes if size < rows), rows]
@@ -51,8 +51,8 @@ class Layout:
 
     def split(self, buffer: Tensor) -> MixedInputs:
         """Views of the first `size` numbers."""
-        rows, end, pieces, live = buffer[: self.size].split(
-            (3 * self.rows, self.sequences, self.pieces, 1)
+        rows, end, pieces, live = torch.split_with_sizes(
+            buffer[: self.size], (3 * self.rows, self.sequences, self.pieces, 1)
         )
         slot, token, position = rows.view(3, self.rows).unbind(0)
         low_and_high = pieces.view(torch.int32).view(self.pieces, 2)

@@ -7,18 +7,21 @@ matrices. The tests marked `gpu` run the same functions compiled.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from triton import knobs
 
 from penstock_kernels import activation, norm, rope
-from penstock_kernels.backend import Heads, Rows, TorchBackend
+from penstock_kernels.backend import Heads, Rows, Sharing, TorchBackend
 from penstock_kernels.gpu import backend as gpu_backend
 from penstock_kernels.gpu import decode_attention as decode
+from penstock_kernels.gpu import decode_plan
 from penstock_kernels.gpu import prefill_attention as prefill
 from penstock_kernels.gpu.activation import silu_mul
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
@@ -76,7 +79,13 @@ def case_of(spans: list[tuple[int, int]], shape: Shape, place: Place) -> PagedCa
     return paged_case(spans, *shape).to(place.device, place.dtype)
 
 
-def run_decode(case: PagedCase, window: int | None, splits: int | None) -> Tensor:
+def run_decode(
+    case: PagedCase,
+    window: int | None = None,
+    live: int | None = None,
+    sharing: Sharing | None = None,
+) -> Tensor:
+    """NaN in rows that are not computed."""
     rows, heads, width = case.query.shape
     kv_heads = case.cache.shape[1]
     device = case.query.device
@@ -84,62 +93,149 @@ def run_decode(case: PagedCase, window: int | None, splits: int | None) -> Tenso
     qkv = torch.randn(rows, heads + 2 * kv_heads, width, device=device).to(case.query.dtype)
     qkv[:, :heads] = case.query
     out = torch.full((rows, heads * width), torch.nan, device=device, dtype=case.query.dtype)
-    workspace = decode.DecodeWorkspace(512, heads, kv_heads, width, device)
-    workspace.partial.fill_(torch.nan)  # what no split wrote must not be read
-    workspace.lse.fill_(torch.nan)
-    decode.decode_attention(
-        qkv[:, :heads], case.cache, case.table, case.slot.int(), case.position, out, workspace,
-        SCALE, window, splits,
-    )  # fmt: skip
+    attend = decode.DecodeAttention(96, heads, kv_heads, width, torch.device(device))
+    attend.partial.fill_(torch.nan)  # what no piece wrote must not be read
+    attend.lse.fill_(torch.nan)
+    alive = None if live is None else torch.tensor([live], dtype=torch.int32, device=device)
+    for _ in range(2):  # the second launch finds what the first left
+        plan = attend.plan(case.position, alive, sharing, window)
+        attend(
+            qkv[:, :heads], case.cache, case.table, case.slot, case.position, out, plan, SCALE,
+            window,
+        )  # fmt: skip
     return out
 
 
-@pytest.mark.parametrize("splits", [1, 3, 7, 64])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_decode_attention(place: Place, shape: Shape, splits: int) -> None:
+@pytest.mark.parametrize("shape", [*SHAPES, Shape(28, 4, 16, 64)], ids=str)
+def test_decode_attention(place: Place, shape: Shape) -> None:
     case = case_of([(0, 1), (299, 1), (63, 1), (64, 1), (130, 1)], shape, place)
-    assert_near(run_decode(case, None, splits), naive_attention(case, SCALE, None))
+    assert_near(run_decode(case), naive_attention(case, SCALE, None))
 
 
-@pytest.mark.parametrize(
-    ("window", "splits"),
-    [(1, 1), (1, 3), (17, None), (64, 1), (64, 3), (200, None), (200, 2), (1000, 1), (1000, 5)],
-)
-def test_decode_attention_in_a_window(place: Place, window: int, splits: int | None) -> None:
+@pytest.mark.parametrize("window", [1, 17, 64, 200, 1000])
+def test_decode_attention_in_a_window(place: Place, window: int) -> None:
     spans = [(0, 1), (250, 1), (191, 1), (16, 1), (64, 1)]
     for shape in (Shape(4, 2, 24, 8), Shape(2, 1, 64, 64)):
         case = case_of(spans, shape, place)
-        assert_near(run_decode(case, window, splits), naive_attention(case, SCALE, window))
+        assert_near(run_decode(case, window), naive_attention(case, SCALE, window))
 
 
 def test_decode_attention_of_every_length(place: Place) -> None:
-    """Around each tile and page boundary, in as many splits as the launch would take."""
+    """Around each tile and page boundary."""
     for first in (0, 61, 125):
         case = case_of([(first + i, 1) for i in range(5)], Shape(2, 1, 16, 16), place)
-        assert_near(run_decode(case, None, None), naive_attention(case, SCALE, None))
+        assert_near(run_decode(case), naive_attention(case, SCALE, None))
 
 
-def test_more_splits_than_the_workspace_holds_are_refused(place: Place) -> None:
-    case = case_of([(9, 1)] * 5, Shape(4, 2, 16, 16), place)
-    out = torch.empty_like(case.query).flatten(1)
-    workspace = decode.DecodeWorkspace(1, 4, 2, 16, case.query.device)
-    with pytest.raises(ValueError, match="5 rows in 64 splits"):
-        decode.decode_attention(
-            case.query, case.cache, case.table, case.slot.int(), case.position, out, workspace,
-            SCALE, splits=64,
-        )  # fmt: skip
+@pytest.mark.parametrize("rows", [40, 70])
+def test_one_long_context_among_many(place: Place, rows: int, monkeypatch: Any) -> None:
+    """With many programs only the long ones are cut."""
+    monkeypatch.setattr(decode_plan, "ENOUGH", 60)
+    monkeypatch.setattr(decode_plan, "TARGET", 120)
+    case = case_of([(700, 1)] + [(20 + i % 50, 1) for i in range(rows)], Shape(2, 2, 16, 16), place)
+    assert_near(run_decode(case), naive_attention(case, SCALE, None))
 
 
-def test_splits_fill_the_card_and_fit_the_workspace() -> None:
-    for kv_heads in (1, 2, 8):
-        cells = decode.DecodeWorkspace(300, 8, kv_heads, 16, torch.device("cpu")).lse.numel()
-        for rows in range(1, 301):
-            splits = decode.splits_for(rows, kv_heads)
-            assert 1 <= splits <= decode.MAX_SPLITS
-            assert rows * splits * kv_heads * 16 <= cells
-            programs = rows * kv_heads * splits
-            enough = programs >= decode.TARGET_PROGRAMS // 2 or splits == decode.MAX_SPLITS
-            assert enough and (splits == 1 or programs <= 2 * decode.TARGET_PROGRAMS)
+@pytest.mark.parametrize("live", [0, 1, 3, 5])
+@pytest.mark.parametrize("window", [None, 50])
+def test_rows_that_do_not_count_are_left_alone(place: Place, live: int, window: int | None) -> None:
+    spans = [(70, 1), (1, 1), (200, 1), (30, 1), (90, 1)]
+    case = case_of(spans, Shape(4, 2, 24, 8), place)
+    out = run_decode(case, window, live)
+    assert_near(out[:live], naive_attention(case, SCALE, window)[:live])
+    assert bool(out[live:].isnan().all())
+
+
+def shared_case(
+    groups: list[tuple[int, int]], alone: int, shape: Shape, place: Place
+) -> tuple[PagedCase, Sharing]:
+    """groups: rows and shared blocks of each; then rows that share nothing."""
+    spans: list[tuple[int, int]] = []
+    for index, (rows, blocks) in enumerate(groups):
+        # The shortest has just one token of its own.
+        spans += [(blocks * shape.page + 37 * i + index, 1) for i in range(rows)]
+    case = paged_case(spans + [(90 + i, 1) for i in range(alone)], *shape)
+    tile_rows = decode.DecodeAttention(
+        1, shape.heads, shape.kv_heads, shape.head_dim, torch.device("cpu")
+    ).tile_rows
+    tile_of_row = torch.full((len(case.slot),), -1, dtype=torch.int32)
+    tiles: list[tuple[int, int, int]] = []
+    row = 0
+    for rows, blocks in groups:
+        case.table[row : row + rows, :blocks] = case.table[row, :blocks]
+        for first in range(row, row + rows, tile_rows):
+            count = min(tile_rows, row + rows - first)
+            tile_of_row[first : first + count] = len(tiles)
+            tiles.append((first, count, blocks * shape.page))
+        row += rows
+    most = decode.DecodeAttention.tiles_for(len(case.slot))
+    padded = torch.tensor(tiles + [(0, 0, 0)] * (most - len(tiles)), dtype=torch.int32)
+    case = case.to(place.device, place.dtype)
+    return case, Sharing(tile_of_row.to(place.device), padded.to(place.device))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("groups", [[(2, 3)], [(5, 8), (2, 1), (9, 20)]], ids=str)
+def test_shared_tokens_are_read_once_for_a_tile(
+    place: Place, shape: Shape, groups: list[tuple[int, int]]
+) -> None:
+    if shape.heads // shape.kv_heads > 4 and len(groups) > 1:
+        groups = groups[:1]  # tiles of two rows: more of them than rows / 2 there would be
+    case, sharing = shared_case(groups, 3, shape, place)
+    assert_near(run_decode(case, None, None, sharing), naive_attention(case, SCALE, None))
+    # A window of some layers sees no sharing.
+    assert_near(run_decode(case, 40, None, sharing), naive_attention(case, SCALE, 40))
+
+
+def test_more_rows_than_there_is_room_for_are_refused(place: Place) -> None:
+    attend = decode.DecodeAttention(4, 4, 2, 16, torch.device(place.device))
+    with pytest.raises(ValueError, match="5 rows are more than the 4"):
+        attend.plan(torch.zeros(5, dtype=torch.int64, device=place.device))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 3000), min_size=1, max_size=70),
+    kv_heads=st.sampled_from([1, 2, 8]),
+    share=st.booleans(),
+    live=st.floats(0, 1),
+)
+def test_a_plan_covers_every_token_once_and_fits(
+    lengths: list[int], kv_heads: int, share: bool, live: float
+) -> None:
+    if not knobs.runtime.interpret:
+        pytest.skip("by the interpreter")
+    rows, alive = len(lengths), round(live * len(lengths))
+    tiles: list[tuple[int, int, int]] = []
+    tile_of_row, members = torch.full((rows,), -1, dtype=torch.int32), 4
+    for first in range(0, rows - 3, 9) if share else ():
+        blocks = (min(lengths[first : first + 4]) - 1) // 64
+        if blocks and first + 4 <= alive:
+            tile_of_row[first : first + 4] = len(tiles)
+            tiles.append((first, 4, blocks * 64))
+    most = decode.DecodeAttention.tiles_for(rows)
+    padded = torch.tensor(tiles + [(0, 0, 0)] * (most - len(tiles)), dtype=torch.int32)
+    plan = decode_plan.empty_plan(rows, most, kv_heads, torch.device("cpu"))
+    decode_plan.plan_decode(
+        plan, torch.tensor(lengths) - 1, kv_heads, torch.tensor([alive], dtype=torch.int32),
+        Sharing(tile_of_row, padded),
+    )  # fmt: skip
+    count = int(plan.count)
+    assert count <= decode_plan.most_items(rows, most if share else 0, kv_heads)
+    seen = [np.zeros(length, np.int64) for length in lengths]
+    partials = set()
+    for first, rows_of_item, start, end, piece in plan.items[:count].tolist():
+        for row in range(first, first + rows_of_item):
+            seen[row][start:end] += 1
+            at, own, parts = plan.spans[row].tolist()
+            index = at + piece // 2 + (0 if piece % 2 else parts - own)
+            assert at <= index < at + parts
+            partials.add((row, index))
+    assert all((tokens == (row < alive)).all() for row, tokens in enumerate(seen))
+    assert len({index for _, index in partials}) == len(partials) == int(plan.spans[:, 2].sum())
+    assert max((i for _, i in partials), default=0) < decode_plan.most_partials(
+        rows, most, kv_heads, members
+    )
 
 
 CHUNKS = {
@@ -158,15 +254,22 @@ def rows_of(case: PagedCase, decode_rows: int = 0) -> Rows:
     )
 
 
+def pieces_of(case: PagedCase) -> Tensor:
+    """With one among them that has no rows."""
+    tile = prefill.query_tile(case.query.shape[1] // case.cache.shape[1])
+    pieces = prefill.prefill_pieces(case.queries, case.context, 0, tile)
+    return torch.from_numpy(np.insert(pieces, 1, 0, axis=0)).to(case.query.device)
+
+
 @pytest.mark.parametrize("window", [None, 1, 33, 100])
 @pytest.mark.parametrize("name", CHUNKS)
 def test_prefill_attention(place: Place, name: str, window: int | None) -> None:
-    for shape in (Shape(4, 2, 24, 8), Shape(2, 1, 64, 64)):
+    for shape in (Shape(4, 2, 24, 8), Shape(2, 1, 64, 64), Shape(7, 1, 16, 16)):
         case = case_of(CHUNKS[name], shape, place)
         out = torch.full_like(case.query, torch.nan).flatten(1)
         prefill.prefill_attention(
             case.query, case.cache, case.table, case.slot.int(), case.position,
-            gpu_backend._tiles(rows_of(case)), out, SCALE, window,
+            pieces_of(case), out, SCALE, window,
         )  # fmt: skip
         assert_near(out, naive_attention(case, SCALE, window))
 
@@ -175,8 +278,9 @@ def test_tiles_cover_every_row_once() -> None:
     spans = [(4, 1), (9, 1), (0, 300), (7, 1), (500, 128), (2, 129)]
     case = paged_case(spans, 1, 1, 2)
     covered: list[int] = []
-    for first, count in gpu_backend._tiles(rows_of(case, decode_rows=2)).tolist():
-        assert 1 <= count <= prefill.QUERY_TILE
+    pieces = prefill.prefill_pieces(case.queries[2:], case.context[2:], 2, 32)
+    for first, count in pieces.tolist():
+        assert 1 <= count <= 32
         rows = range(first, first + count)
         assert len({int(case.slot[row]) for row in rows}) == 1
         covered += rows

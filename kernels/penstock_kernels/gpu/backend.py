@@ -8,14 +8,16 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from penstock_kernels.backend import Attention, Heads, Rows
 from penstock_kernels.gpu.activation import silu_mul
-from penstock_kernels.gpu.decode_attention import DecodeWorkspace, decode_attention
+from penstock_kernels.gpu.decode_attention import DecodeAttention
+from penstock_kernels.gpu.decode_plan import DecodePlan
 from penstock_kernels.gpu.dispatch import skinny_gated_linear, skinny_linear
 from penstock_kernels.gpu.norm import add_rms_norm, rms_norm
-from penstock_kernels.gpu.prefill_attention import QUERY_TILE, prefill_attention
+from penstock_kernels.gpu.prefill_attention import prefill_attention, prefill_pieces, query_tile
 from penstock_kernels.gpu.rope import rope_and_write
 
 
@@ -27,9 +29,16 @@ class TritonBackend:
 
     def __init__(self, heads: Heads, angles: Tensor, eps: float, max_decode_rows: int) -> None:
         self._heads, self._angles, self._eps = heads, angles, eps
-        self._workspace = DecodeWorkspace(
+        self._decode = DecodeAttention(
             max_decode_rows, heads.heads, heads.kv_heads, heads.width, angles.device
         )
+        self.piece_rows = query_tile(heads.heads // heads.kv_heads)
+        self.tile_rows = self._decode.tile_rows
+
+    def pieces(
+        self, queries: NDArray[np.int64], context: NDArray[np.int64], first_row: int
+    ) -> NDArray[np.int32]:
+        return prefill_pieces(queries, context, first_row, self.piece_rows)
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         return rms_norm(x, weight, eps)
@@ -48,7 +57,9 @@ class TritonBackend:
     def attention(self, rows: Rows) -> Attention:
         heads, scale = self._heads, self._heads.width**-0.5
         table, decoding = rows.block_table, rows.decode_rows
-        tiles = _tiles(rows) if len(rows.queries) > decoding else None
+        pieces = rows.pieces if rows.pieces is not None else self._pieces(rows)
+        slots, positions = rows.slot[:decoding], rows.position[:decoding]
+        plans: dict[int | None, DecodePlan] = {}  # by window
 
         def attend(
             qkv: Tensor, cache: Tensor, qk_norm: Tensor | None, window: int | None
@@ -61,32 +72,27 @@ class TritonBackend:
             out = qkv.new_empty(qkv.shape[0], heads.heads * heads.width)
             query = qkv.view(-1, heads.rotated + heads.kv_heads, heads.width)[:, : heads.heads]
             if decoding:
-                decode_attention(
-                    query[:decoding], cache, table, rows.slot, rows.position, out,
-                    self._workspace, scale, window,
+                if window not in plans:
+                    plans[window] = self._decode.plan(positions, rows.live, rows.sharing, window)
+                self._decode(
+                    query[:decoding], cache, table, slots, positions, out, plans[window], scale,
+                    window,
                 )  # fmt: skip
-            if tiles is not None:
+            if pieces is not None:
                 prefill_attention(
-                    query, cache, table, rows.slot, rows.position, tiles, out, scale, window
+                    query, cache, table, rows.slot, rows.position, pieces, out, scale, window
                 )
             return out
 
         return attend
 
-
-def _tiles(rows: Rows) -> Tensor:
-    """Pieces of at most QUERY_TILE rows of one chunk: [pieces, 2] int32, first row and rows."""
-    queries = rows.queries[rows.decode_rows :]
-    pieces = -(-queries // QUERY_TILE)
-    chunk = np.repeat(np.arange(len(queries)), pieces)
-    piece = np.arange(len(chunk)) - (np.cumsum(pieces) - pieces)[chunk]
-    first = rows.decode_rows + (np.cumsum(queries) - queries)[chunk] + piece * QUERY_TILE
-    count = np.minimum(queries[chunk] - piece * QUERY_TILE, QUERY_TILE)
-    # Long contexts first, so that none of them is left over when the others are done.
-    order = np.argsort(
-        -(rows.context[rows.decode_rows :][chunk] + piece * QUERY_TILE), kind="stable"
-    )
-    host = torch.from_numpy(np.stack((first, count), axis=1)[order].astype(np.int32))
-    if rows.slot.is_cuda:
-        host = host.pin_memory()
-    return host.to(rows.slot.device, non_blocking=True)
+    def _pieces(self, rows: Rows) -> Tensor | None:
+        """Pieces of the chunks of a step that the host knows; None where there are none."""
+        first = rows.decode_rows
+        if len(rows.queries) <= first:
+            return None
+        pieces = self.pieces(rows.queries[first:], rows.context[first:], first)
+        host = torch.from_numpy(pieces)
+        if rows.slot.is_cuda:
+            host = host.pin_memory()
+        return host.to(rows.slot.device, non_blocking=True)

@@ -1,9 +1,9 @@
 """Decode attention over a paged cache, split along the context ("flash decoding", Dao, 2023).
 
-Reference: `penstock_kernels.paged_attention`. One launch serves every length: the grid is fixed by
-the batch, each split finds its part of its own row's context, and those beyond it return at once.
-So a captured CUDA graph is valid for all lengths. The query heads that share a KV head are the
-rows of one matrix product, so the cache is read once a KV head.
+Reference: `penstock_kernels.paged_attention`. The items of `decode_plan` say which tokens a program
+reads, and for which rows: one row, or a few that share them. The query heads that share a KV head
+are rows of one matrix product, so the cache is read once a KV head. The program that finishes a
+row's last item merges its partial results, in the order of the tokens: no second launch.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE = 64  # tokens an iteration: 16 KiB of keys at head_dim 128 in bfloat16
-MAX_SPLITS = 64
-# Measured on an H100 at 576 tokens: 32 rows x 8 KV heads take 30 us as they are, 38 us in two
-# splits; 8 rows 18 us as they are, 14 us in eight. So rows are split while fewer than this run.
-TARGET_PROGRAMS = 500
+from penstock_kernels.backend import Sharing
+from penstock_kernels.gpu.decode_plan import (
+    TILE,
+    DecodePlan,
+    empty_plan,
+    most_items,
+    most_partials,
+    plan_decode,
+)
 
-
-def splits_for(rows: int, kv_heads: int) -> int:
-    """Splits that fill the card: many for few rows, one when rows alone fill it."""
-    return max(1, min(MAX_SPLITS, TARGET_PROGRAMS // (rows * kv_heads)))
+LOG2_E = 1.4426950408889634
+QUERY_ROWS = 16  # of a tile: the fewest that a tensor core takes
+PARTS = 8  # partial results that a merge loads at once
 
 
 @triton.jit
@@ -49,64 +52,115 @@ def load_tile(
 
 
 @triton.jit
-def _split_kernel(
+def _merge(
+    partial,
+    partial_lse,
+    out,
+    first,
+    parts,
+    row,
+    head,
+    kv_heads: tl.constexpr,
+    GROUP: tl.constexpr,
+    D: tl.constexpr,
+    DP: tl.constexpr,
+    PARTS: tl.constexpr,
+):
+    """The row's result for the query heads of one KV head, from its partial ones."""
+    dims = tl.arange(0, DP)
+    some = tl.arange(0, PARTS)
+    for member in tl.static_range(GROUP):
+        best = float("-inf")
+        total = 0.0
+        acc = tl.zeros([DP], tl.float32)
+        for start in range(0, parts, PARTS):
+            inside = start + some < parts
+            index = ((first + start + some) * kv_heads + head) * GROUP + member
+            # Not from L1: other programs wrote them.
+            lse = tl.load(
+                partial_lse + index, mask=inside, other=float("-inf"), cache_modifier=".cg"
+            )
+            part = tl.load(
+                partial + index[:, None] * D + dims[None, :],
+                mask=inside[:, None] & (dims < D)[None, :],
+                other=0.0,
+                cache_modifier=".cg",
+            )
+            new = tl.maximum(best, tl.max(lse, 0))
+            weight = tl.exp2(lse - new)
+            shrink = tl.exp2(best - new)
+            total = total * shrink + tl.sum(weight, 0)
+            acc = acc * shrink + tl.sum(part * weight[:, None], 0)
+            best = new
+        place = out + (row * kv_heads + head) * GROUP * D + member * D + dims
+        tl.store(place, (acc / total).to(out.dtype.element_ty), mask=dims < D)
+
+
+@triton.jit
+def _decode_kernel(
     query,  # [rows, row_stride], heads * D of them used
     cache,  # [2, kv_heads, blocks, PAGE, D]
     table,  # [slots, width] int32
-    slots,  # [rows] int32
+    slots,  # [rows] int64
     positions,  # [rows] int64: of the token that the row computes
+    items,  # of the plan
+    count,
+    spans,
     out,  # [rows, heads * D]
-    partial,  # [rows, kv_heads, splits, ROWS_PAD, D] float32
-    partial_lse,  # [rows, kv_heads, splits, ROWS_PAD] float32
+    partial,  # [partials, kv_heads, GROUP, D] float32
+    partial_lse,  # [partials, kv_heads, GROUP] float32
+    arrived,  # [rows, kv_heads] int32, zero between launches
     scale,
     row_stride,
     blocks,
     width,
     window,
-    splits,
     kv_heads: tl.constexpr,
     GROUP: tl.constexpr,
-    GROUP_PAD: tl.constexpr,
+    M: tl.constexpr,
     D: tl.constexpr,
     DP: tl.constexpr,
     PAGE: tl.constexpr,
     N: tl.constexpr,
-    SINGLE: tl.constexpr,
+    PARTS: tl.constexpr,
     WINDOW: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    row, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    length = tl.load(positions + row).to(tl.int32) + 1
-    first = 0
-    if WINDOW:
-        first = tl.maximum(0, length - window) // N * N
-    chunk = tl.cdiv(tl.cdiv(length - first, splits), N) * N
-    start = first + split * chunk
-    end = tl.minimum(start + chunk, length)
-    if start >= length:
+    item, head = tl.program_id(0), tl.program_id(1)
+    if item >= tl.load(count):
         return
-    group = tl.arange(0, GROUP_PAD)
+    first = tl.load(items + item * 5)
+    members = tl.load(items + item * 5 + 1)
+    start = tl.load(items + item * 5 + 2)
+    end = tl.load(items + item * 5 + 3)
+    piece = tl.load(items + item * 5 + 4)
+    index = tl.arange(0, M)
     dims = tl.arange(0, DP)
-    mask_q = (group[:, None] < GROUP) & (dims[None, :] < D)
+    valid = index < members * GROUP
+    row = first + index // GROUP
+    query_head = head * GROUP + index % GROUP
+    inside_q = valid[:, None] & (dims < D)[None, :]
     q = tl.load(
-        query + row * row_stride + (head * GROUP + group[:, None]) * D + dims[None, :],
-        mask=mask_q,
+        query + row[:, None] * row_stride + query_head[:, None] * D + dims[None, :],
+        mask=inside_q,
         other=0.0,
     )
     keys = cache + head.to(tl.int64) * blocks * PAGE * D
     values = keys + tl.cast(kv_heads, tl.int64) * blocks * PAGE * D
-    pages = table + tl.load(slots + row).to(tl.int64) * width
-    best = tl.full([GROUP_PAD], float("-inf"), tl.float32)
-    total = tl.zeros([GROUP_PAD], tl.float32)
-    acc = tl.zeros([GROUP_PAD, DP], tl.float32)
+    pages = table + tl.load(slots + first).to(tl.int64) * width
+    hidden = 0
+    if WINDOW:
+        hidden = tl.load(positions + first).to(tl.int32) + 1 - window
+    best = tl.full([M], float("-inf"), tl.float32)
+    total = tl.zeros([M], tl.float32)
+    acc = tl.zeros([M, DP], tl.float32)
     for begin in tl.range(start, end, N):
         token = begin + tl.arange(0, N)
-        inside = token < length
-        k = load_tile(keys, pages, begin, length, PAGE, D, DP, N)
+        k = load_tile(keys, pages, begin, end, PAGE, D, DP, N)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
-        visible = inside
+        visible = token < end
         if WINDOW:
-            visible = inside & (token >= length - window)
+            visible = visible & (token >= hidden)
         scores = tl.where(visible[None, :], scores, float("-inf"))
         new = tl.maximum(best, tl.max(scores, 1))
         # A tile may be hidden as a whole by the window: exp2(-inf - -inf) would be NaN.
@@ -114,54 +168,34 @@ def _split_kernel(
         p = tl.exp2(scores - safe[:, None])
         shrink = tl.exp2(best - safe)
         total = total * shrink + tl.sum(p, 1)
-        v = load_tile(values, pages, begin, length, PAGE, D, DP, N)
+        v = load_tile(values, pages, begin, end, PAGE, D, DP, N)
         acc = acc * shrink[:, None] + tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
         best = new
     result = acc / total[:, None]
-    if SINGLE:
-        place = out + (row * kv_heads + head) * GROUP * D + group[:, None] * D + dims[None, :]
-        tl.store(place, result.to(out.dtype.element_ty), mask=mask_q)
-    else:
-        index = ((row * kv_heads + head) * splits + split) * GROUP_PAD + group
-        tl.store(partial + index[:, None] * D + dims[None, :], result, mask=mask_q)
-        tl.store(partial_lse + index, best + tl.log2(total), mask=group < GROUP)
-
-
-@triton.jit
-def _merge_kernel(
-    partial,
-    partial_lse,
-    positions,
-    out,
-    window,
-    splits,
-    kv_heads: tl.constexpr,
-    GROUP: tl.constexpr,
-    GROUP_PAD: tl.constexpr,
-    D: tl.constexpr,
-    DP: tl.constexpr,
-    N: tl.constexpr,
-    SPLITS_PAD: tl.constexpr,
-    WINDOW: tl.constexpr,
-):
-    row, query_head = tl.program_id(0), tl.program_id(1)
-    head, member = query_head // GROUP, query_head % GROUP
-    length = tl.load(positions + row).to(tl.int32) + 1
-    first = 0
-    if WINDOW:
-        first = tl.maximum(0, length - window) // N * N
-    chunk = tl.cdiv(tl.cdiv(length - first, splits), N) * N
-    used = tl.cdiv(length - first, chunk)
-    split = tl.arange(0, SPLITS_PAD)
-    index = ((row * kv_heads + head) * splits + split) * GROUP_PAD + member
-    lse = tl.load(partial_lse + index, mask=split < used, other=float("-inf"))
-    weight = tl.exp2(lse - tl.max(lse, 0))
-    weight = weight / tl.sum(weight, 0)
-    dims = tl.arange(0, DP)
-    inside = (split < used)[:, None] & (dims < D)[None, :]
-    parts = tl.load(partial + index[:, None] * D + dims[None, :], mask=inside, other=0.0)
-    merged = tl.sum(parts * weight[:, None], 0).to(out.dtype.element_ty)
-    tl.store(out + (row * kv_heads * GROUP + query_head) * D + dims, merged, mask=dims < D)
+    parts = tl.load(spans + row * 3 + 2, mask=valid, other=0)
+    alone = parts == 1
+    place = out + row[:, None] * (kv_heads * GROUP * D) + query_head[:, None] * D + dims[None, :]
+    tl.store(place, result.to(out.dtype.element_ty), mask=inside_q & alone[:, None])
+    several = valid & (parts > 1)
+    # Shared tokens come before the row's own, as they stand in the sequence.
+    at = tl.load(spans + row * 3, mask=several, other=0) + piece // 2
+    if piece % 2 == 0:
+        at += parts - tl.load(spans + row * 3 + 1, mask=several, other=0)
+    at = (at * kv_heads + head) * GROUP + index % GROUP
+    tl.store(partial + at[:, None] * D + dims[None, :], result, mask=inside_q & several[:, None])
+    tl.store(partial_lse + at, best + tl.log2(total), mask=several)
+    tl.debug_barrier()  # the arrival is told by one thread for all
+    for member in range(members):
+        mine = first + member
+        wanted = tl.load(spans + mine * 3 + 2)
+        if wanted > 1:
+            counter = arrived + mine * kv_heads + head
+            if tl.atomic_add(counter, 1, sem="acq_rel") == wanted - 1:
+                tl.store(counter, 0)
+                _merge(
+                    partial, partial_lse, out, tl.load(spans + mine * 3), wanted, mine, head,
+                    kv_heads, GROUP, D, DP, PARTS,
+                )  # fmt: skip
 
 
 def padded(head_dim: int) -> int:
@@ -169,56 +203,84 @@ def padded(head_dim: int) -> int:
     return max(16, int(triton.next_power_of_2(head_dim)))
 
 
-class DecodeWorkspace:
-    """Partial results of the splits; made once for the largest batch, shared by all layers."""
+class DecodeAttention:
+    """Decode attention of one rank, with the memory that its layers share.
+
+    rows: sequences at once, at most.
+    """
 
     def __init__(
         self, rows: int, heads: int, kv_heads: int, head_dim: int, device: torch.device
     ) -> None:
-        pad = max(16, triton.next_power_of_2(heads // kv_heads))
-        cells = max(r * splits_for(r, kv_heads) for r in range(1, rows + 1)) * kv_heads * pad
+        self._rows, self._heads, self._kv_heads, self._width = rows, heads, kv_heads, head_dim
+        self._group = heads // kv_heads
+        self._query_rows = max(QUERY_ROWS, int(triton.next_power_of_2(self._group)))
+        self._device = device
+        cells = most_partials(rows, self.tiles_for(rows), kv_heads, self.tile_rows) * heads
         self.partial = torch.empty(cells * head_dim, dtype=torch.float32, device=device)
         self.lse = torch.empty(cells, dtype=torch.float32, device=device)
+        self._arrived = torch.zeros(rows * kv_heads, dtype=torch.int32, device=device)
+        self._plans: dict[int | None, DecodePlan] = {}  # by window
 
+    @property
+    def tile_rows(self) -> int:
+        """The most rows that read shared tokens together."""
+        return self._query_rows // self._group
 
-def decode_attention(
-    query: Tensor,
-    cache: Tensor,
-    table: Tensor,
-    slots: Tensor,
-    positions: Tensor,
-    out: Tensor,
-    workspace: DecodeWorkspace,
-    scale: float,
-    window: int | None = None,
-    splits: int | None = None,
-) -> None:
-    """softmax(q k^T * scale) v of one new token a row over its own sequence, itself included.
+    @staticmethod
+    def tiles_for(rows: int) -> int:
+        """The most tiles of a batch, a power of two."""
+        return max(1, int(triton.next_power_of_2(rows)) // 2)
 
-    query: [rows, heads, d], last two dimensions dense; cache: [2, kv_heads, blocks, page, d];
-    table: [slots, width] int32; slots: [rows] int32; positions: [rows] int64, of the row's token;
-    out: [rows, heads * d]. Nothing is read back by the host.
-    Raises ValueError for more rows or splits than the workspace was made for.
-    """
-    rows, heads, d = query.shape
-    _, kv_heads, blocks, page, _ = cache.shape
-    group = heads // kv_heads
-    pad = max(16, triton.next_power_of_2(group))
-    splits = splits or splits_for(rows, kv_heads)
-    if splits > MAX_SPLITS or rows * kv_heads * splits * pad > workspace.lse.numel():
-        raise ValueError(f"{rows} rows in {splits} splits are more than the workspace holds")
-    precision = "ieee" if query.dtype == torch.float32 else "tf32"
-    sizes = {"kv_heads": kv_heads, "GROUP": group, "GROUP_PAD": pad, "N": TILE}
-    sizes |= {"D": d, "DP": padded(d)}
-    windowed = {"WINDOW": window is not None}
-    _split_kernel[(rows, kv_heads, splits)](
-        query, cache, table, slots, positions, out, workspace.partial, workspace.lse,
-        scale * 1.4426950408889634, query.stride(0), blocks, table.stride(0), window or 0, splits,
-        **sizes, **windowed, PAGE=page, SINGLE=splits == 1, PRECISION=precision,
-        num_warps=4, num_stages=3,
-    )  # fmt: skip
-    if splits > 1:
-        _merge_kernel[(rows, heads)](
-            workspace.partial, workspace.lse, positions, out, window or 0, splits,
-            **sizes, **windowed, SPLITS_PAD=MAX_SPLITS, num_warps=4,
+    def plan(
+        self,
+        positions: Tensor,
+        live: Tensor | None = None,
+        sharing: Sharing | None = None,
+        window: int | None = None,
+    ) -> DecodePlan:
+        """What the layers with this window do in a step; see `plan_decode`.
+
+        Valid until the next call with the same window. Raises ValueError for more rows than the
+        memory was made for.
+        """
+        if len(positions) > self._rows:
+            raise ValueError(f"{len(positions)} rows are more than the {self._rows} made room for")
+        if window not in self._plans:
+            tiles = self.tiles_for(self._rows)
+            self._plans[window] = empty_plan(self._rows, tiles, self._kv_heads, self._device)
+        plan = self._plans[window]
+        plan_decode(plan, positions, self._kv_heads, live, sharing, window)
+        tiles = 0 if sharing is None else len(sharing.tiles)
+        most = most_items(len(positions), tiles, self._kv_heads)
+        return DecodePlan(plan.items[:most], plan.count, plan.spans)
+
+    def __call__(
+        self,
+        query: Tensor,
+        cache: Tensor,
+        table: Tensor,
+        slots: Tensor,
+        positions: Tensor,
+        out: Tensor,
+        plan: DecodePlan,
+        scale: float,
+        window: int | None = None,
+    ) -> None:
+        """softmax(q k^T * scale) v of one new token a row over its own sequence, itself included.
+
+        query: [rows, heads, d], last two dimensions dense; cache: [2, kv_heads, blocks, page, d];
+        table: [slots, width] int32; slots: [rows] integers; positions: [rows] int64, of the row's
+        token; out: [rows, heads * d]; plan: of these positions. Nothing is read back by the host.
+        """
+        d = query.shape[2]
+        _, kv_heads, blocks, page, _ = cache.shape
+        wide = query.dtype == torch.float32
+        _decode_kernel[(len(plan.items), kv_heads)](
+            query, cache, table, slots, positions, plan.items, plan.count, plan.spans, out,
+            self.partial, self.lse, self._arrived, scale * LOG2_E, query.stride(0), blocks,
+            table.stride(0), window or 0,
+            kv_heads=kv_heads, GROUP=self._group, M=self._query_rows, D=d, DP=padded(d), PAGE=page,
+            N=TILE, PARTS=PARTS, WINDOW=window is not None, PRECISION="ieee" if wide else "tf32",
+            num_warps=4, num_stages=3,
         )  # fmt: skip

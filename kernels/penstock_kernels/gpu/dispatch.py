@@ -33,9 +33,9 @@ WIDE = 32768  # from so many outputs on, tiles of 128 fill the card
 def skinny_linear(x: Tensor, weight: Tensor) -> Tensor:
     """x W^T. x: [rows, k]; weight: [n, k]. Returns [rows, n]."""
     rows, (n, k) = x.shape[0], weight.shape
-    tile = _staged(Tile(128, 128, 1, 4, 5), rows, 1, x.device)
     if not _suits(x, weight):
         return F.linear(x, weight)
+    tile = _staged(Tile(128, 128, 1, 4, 5), rows, 1, x.device)
     if rows == 1 and (one := _vector_tile(n, k)):
         out = x.new_empty(1, n)
         linear_one_row(x, weight, out, one)
@@ -51,9 +51,9 @@ def skinny_gated_linear(x: Tensor, weight: Tensor) -> Tensor:
     """silu(gate) * up of x W^T. x: [rows, k]; weight: [2 n, k], gate first. Returns [rows, n]."""
     rows, (double, k) = x.shape[0], weight.shape
     n = double // 2
-    tile = _staged(Tile(64, 128, 1, 4, 3), rows, 2, x.device)
     if not _suits(x, weight):
         return silu_mul(F.linear(x, weight))
+    tile = _staged(Tile(64, 128, 1, 4, 3), rows, 2, x.device)
     if rows == 1 and (one := _vector_tile(n, k)):
         out = x.new_empty(1, n)
         linear_one_row(x, weight, out, one, gated=True)
