@@ -14,6 +14,7 @@ import json
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,31 +80,70 @@ class Session:
         return times
 
 
-def decode_table(session: Session, rows: int) -> dict[str, Any]:
-    """Microseconds of each kernel of a decode step."""
-    session.run(decode_changed=True, decode=list(range(rows)))
+def profiled(name: str, step: Callable[[], tuple[float, float]]) -> dict[str, Any]:
+    """Microseconds of each kernel of a step, which may be run again and again."""
     for _ in range(3):
-        session.run()
-    wall = sorted(session.run()[1] for _ in range(STEPS))[STEPS // 2]
-    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        step()
+    times = sorted(step() for _ in range(STEPS))
+    launch, wall = (sorted(column)[STEPS // 2] for column in zip(*times, strict=True))
+    with profile(activities=[ProfilerActivity.CUDA]) as recorded:
         for _ in range(STEPS):
-            session.run()
+            step()
     kernels: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for event in profiled.events():
+    for event in recorded.events():
         kernels[event.name][0] += event.device_time / STEPS
         kernels[event.name][1] += 1 / STEPS
     ranked = sorted(kernels.items(), key=lambda item: -item[1][0])
     total = sum(us for us, _ in kernels.values())
-    print(f"decode {rows} rows: {wall * 1e6:.0f} us a step, kernels {total:.0f} us", flush=True)
-    for name, (us, count) in ranked[:14]:
-        print(f"  {us:8.1f} us {count:6.1f} x  {name[:110]}", flush=True)
-    return {"rows": rows, "wall_us": wall * 1e6, "kernels": dict(ranked[:30])}
+    print(
+        f"{name}: {wall * 1e6:.0f} us a step, host {launch * 1e6:.0f}, kernels {total:.0f}",
+        flush=True,
+    )
+    for kernel, (us, count) in ranked[:14]:
+        print(f"  {us:8.1f} us {count:6.1f} x  {kernel[:110]}", flush=True)
+    return {
+        "step": name,
+        "wall_us": wall * 1e6,
+        "host_us": launch * 1e6,
+        "kernels": dict(ranked[:30]),
+    }
+
+
+def decode_table(session: Session, rows: int) -> dict[str, Any]:
+    """A decode step."""
+    session.run(decode_changed=True, decode=list(range(rows)))
+    return profiled(f"decode {rows} rows", session.run)
+
+
+def mixed_table(session: Session, first: int, rows: int, tokens: int) -> dict[str, Any]:
+    """A step of decode rows and of prompt tokens, in chunks of PROMPT at most; first: a free slot."""
+    count = -(-tokens // PROMPT)
+    slots = list(range(first, first + count))
+    admissions = [session.admission(slot) for slot in slots]
+    lengths = [min(PROMPT, tokens - PROMPT * i) for i in range(count)]
+    session.run(decode_changed=True, decode=list(range(rows)))
+    session.run(admit=admissions)
+
+    def step() -> tuple[float, float]:
+        # The same prompt again and again: filled anew in the step that computes it.
+        return session.run(release=slots, admit=admissions, chunk_slot=slots, chunk_length=lengths)
+
+    table = profiled(f"mixed {rows} + {tokens}", step)
+    session.run(release=slots)
+    return table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="llama-3.1-8b")
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 32, 64, 128])
+    parser.add_argument(
+        "--mixed",
+        type=lambda text: tuple(int(number) for number in text.split("+")),
+        nargs="*",
+        default=[(32, 352), (64, 320), (128, 1024)],
+        help="decode rows + prompt tokens",
+    )
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -132,7 +172,9 @@ def main() -> None:
     for launch, done in session.fill(most)[-3:]:
         print(f"prefill of {PREFILL} tokens: host {launch * 1e3:.1f} ms, done {done * 1e3:.1f} ms")
     tables = [decode_table(session, rows) for rows in sorted(arguments.rows)]
-    arguments.out.write_text(json.dumps({"gpu": torch.cuda.get_device_name(), "decode": tables}))
+    for rows, tokens in arguments.mixed:
+        tables.append(mixed_table(session, most, rows, tokens))
+    arguments.out.write_text(json.dumps({"gpu": torch.cuda.get_device_name(), "steps": tables}))
 
 
 if __name__ == "__main__":

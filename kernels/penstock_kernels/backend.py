@@ -107,8 +107,8 @@ class Backend(Protocol):
         """What the attention of a step's layers have in common is done here, once."""
 
 
-class PieceBackend(Backend, Protocol):
-    """A backend whose attention works on pieces of chunks, which `Rows.pieces` may hold."""
+class GraphBackend(Backend, Protocol):
+    """A backend whose steps can be captured: what they differ in stands on the device."""
 
     piece_rows: int  # the most rows of a piece
 
@@ -119,6 +119,12 @@ class PieceBackend(Backend, Protocol):
 
         queries: rows of each chunk, which follow one another from `first_row` on; context: tokens
         before each chunk.
+        """
+
+    def choose(self, logits: Tensor, kept: Tensor, token: Tensor) -> None:
+        """Keep the logits and each row's most likely token.
+
+        logits, kept: [n, vocabulary]; token: [n] int64.
         """
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from penstock_kernels.backend import Backend, Rows
+from penstock_kernels.backend import GraphBackend, Rows
 from penstock_shard.decoder import Decoder
 from penstock_shard.device import upload
 from penstock_shard.slots import Indices
@@ -75,11 +75,10 @@ class StepOutputs:
             logits=torch.empty(rows if samples else 0, vocab_size, dtype=dtype, device=device),
         )
 
-    def choose(self, logits: Tensor) -> Tensor:
-        """Keep the logits of the first rows; their most likely tokens, kept as well."""
+    def choose(self, logits: Tensor, backend: GraphBackend) -> Tensor:
+        """Keep the logits of the first rows and their most likely tokens. Returns those."""
         rows = len(logits)
-        self.logits[:rows].copy_(logits)
-        torch.argmax(logits, dim=1, out=self.token[:rows])
+        backend.choose(logits, self.logits[:rows], self.token[:rows])
         return self.token[:rows]
 
 
@@ -126,7 +125,7 @@ class DecodeGraphs:
     def __init__(
         self,
         decoder: Decoder,
-        backend: Backend,
+        backend: GraphBackend,
         slots: SlotTensors,
         cache: Tensor,
         outputs: StepOutputs,
@@ -179,6 +178,6 @@ class DecodeGraphs:
         hidden = self._decoder.forward(tokens, step, self._cache, self._backend)
         logits = self._decoder.logits(hidden, self._backend)
         if logits is not None:
-            slots.last_token.index_copy_(0, slot, self._outputs.choose(logits))
+            slots.last_token.index_copy_(0, slot, self._outputs.choose(logits, self._backend))
         slots.length.index_copy_(0, slot, position + 1)
         slots.length[self._scratch].zero_()

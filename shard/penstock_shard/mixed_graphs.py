@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from penstock_kernels.backend import PieceBackend, Rows
+from penstock_kernels.backend import GraphBackend, Rows
 from penstock_shard.decoder import Decoder
 from penstock_shard.device import upload
 from penstock_shard.graphs import Capturer, Replayable, SlotTensors, StepOutputs
@@ -122,7 +122,7 @@ class MixedGraphs:
     def __init__(
         self,
         decoder: Decoder,
-        backend: PieceBackend,
+        backend: GraphBackend,
         slots: SlotTensors,
         cache: Tensor,
         outputs: StepOutputs,
@@ -139,8 +139,8 @@ class MixedGraphs:
     def capture(self, capture: Capturer) -> None:
         """Capture every bucket, the largest first."""
         for bucket in reversed(self._buckets):
-            inputs = self._layout(bucket).split(self._buffer)
-            inputs.slot.fill_(self._scratch)
+            self._buffer.zero_()  # another bucket's numbers mean something else here
+            self._layout(bucket).split(self._buffer).slot.fill_(self._scratch)
             self._graphs[bucket] = capture(partial(self.run, bucket))
 
     def step(
@@ -152,15 +152,12 @@ class MixedGraphs:
 
     def fits(self, step: MixedStep) -> bool:
         """Whether there is a graph for such a step."""
-        if step.rows > self._buckets[-1]:
-            return False
-        layout = self._layout(self._bucket(step.rows))
-        sequences = len(step.decode) + len(step.chunks.slots)
-        return sequences <= layout.sequences and len(step.pieces) <= layout.pieces
+        return self._bucket(step) is not None
 
     def load(self, step: MixedStep) -> int:
         """Fill the buffer with a step that fits. Returns its bucket."""
-        bucket = self._bucket(step.rows)
+        bucket = self._bucket(step)
+        assert bucket is not None, "a step that fits"
         packed = step.pack(self._layout(bucket), self._scratch)
         self._buffer[: len(packed)].copy_(upload(packed, self._buffer.device))
         return bucket
@@ -171,15 +168,25 @@ class MixedGraphs:
 
     def sampled_slots(self, step: MixedStep, count: int) -> Tensor:
         """[count] int64: the slots of the first so many rows of the outputs."""
-        inputs = self._layout(self._bucket(step.rows)).split(self._buffer)
+        bucket = self._bucket(step)
+        assert bucket is not None, "a step that fits"
+        inputs = self._layout(bucket).split(self._buffer)
         return inputs.slot.index_select(0, inputs.end[:count])
 
-    def _bucket(self, rows: int) -> int:
-        return self._buckets[bisect_left(self._buckets, rows)]
+    def _bucket(self, step: MixedStep) -> int | None:
+        """The smallest one with room for the step."""
+        sequences = len(step.decode) + len(step.chunks.slots)
+        for rows in self._buckets[bisect_left(self._buckets, step.rows) :]:
+            layout = self._layout(rows)
+            if sequences <= layout.sequences and len(step.pieces) <= layout.pieces:
+                return rows
+        return None
 
     def _layout(self, rows: int) -> Layout:
+        # A step has four prompt tokens for a decode row, or is small: logits are not for all rows.
+        sequences = min(rows, max(rows // 4 + 16, 64), self._scratch)
         pieces = rows // self._backend.piece_rows + min(rows, MOST_CHUNKS)
-        return Layout(rows, min(rows, self._scratch), pieces)
+        return Layout(rows, sequences, pieces)
 
     def run(self, bucket: int) -> None:
         """The step that is captured."""
@@ -195,7 +202,7 @@ class MixedGraphs:
             position=position,
             block_table=slots.block_table,
             sequences=inputs.slot,
-            decode_rows=min(bucket, self._scratch),
+            decode_rows=self._layout(bucket).sequences,
             context=none,  # the graph must not depend on what the host knows
             queries=none,
             pieces=inputs.pieces,
@@ -205,7 +212,7 @@ class MixedGraphs:
         ending = inputs.slot.index_select(0, inputs.end)
         logits = self._decoder.logits(hidden.index_select(0, inputs.end), self._backend)
         if logits is not None:
-            chosen = self._outputs.choose(logits)
+            chosen = self._outputs.choose(logits, self._backend)
             slots.last_token.index_copy_(0, ending, chosen)
         slots.length.index_copy_(0, ending, position.index_select(0, inputs.end) + 1)
         slots.length[self._scratch].zero_()

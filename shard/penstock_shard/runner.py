@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from penstock_kernels.backend import Backend, Heads, PieceBackend, Rows, TorchBackend
+from penstock_kernels.backend import Backend, GraphBackend, Heads, Rows, TorchBackend
 from penstock_kernels.sampler import log_probabilities
 from penstock_proto import shard_pb2
 from penstock_shard.decoder import Decoder
@@ -81,7 +81,7 @@ class Runner:
     def capture_graphs(self, sizes: tuple[int, ...], capture: Capturer) -> None:
         """From here on steps are replays of CUDA graphs: decode steps of up to sizes[-1] rows, and
         steps with chunks."""
-        backend = cast(PieceBackend, self.backend)  # that of the CPU is never captured
+        backend = cast(GraphBackend, self.backend)  # that of the CPU is never captured
         limits, samples = self.limits, self.sampling is not None
         outputs = StepOutputs.empty(
             limits.max_slots, limits.vocab_size, samples, self.cache.dtype, self.device

@@ -75,7 +75,12 @@ def fast_answers(loaded: LoadedModel, sizes: dict[str, int]) -> list[list[int]]:
 @pytest.mark.parametrize("family", ["llama3", "mistral", "qwen2", "qwen3"])
 def test_a_first_difference_is_a_tie(checkpoint: Callable[[str], Path], family: str) -> None:
     loaded = load_model(checkpoint(family), device="cuda", dtype="bfloat16")
-    sizes = {"max_slots": SLOTS, "max_sequence_length": 160, "max_batch_total_tokens": 16384}
+    sizes = {
+        "max_prefill_tokens": 96,
+        "max_slots": SLOTS,
+        "max_sequence_length": 160,
+        "max_batch_total_tokens": 16384,
+    }
     fast = fast_answers(loaded, sizes)
     plain = Recorder(loaded, **sizes)
     gaps = []

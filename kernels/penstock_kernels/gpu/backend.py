@@ -13,6 +13,7 @@ from torch import Tensor
 
 from penstock_kernels.backend import Attention, Heads, Rows
 from penstock_kernels.gpu.activation import silu_mul
+from penstock_kernels.gpu.argmax import argmax
 from penstock_kernels.gpu.decode_attention import DecodeAttention
 from penstock_kernels.gpu.decode_plan import DecodePlan
 from penstock_kernels.gpu.dispatch import skinny_gated_linear, skinny_linear
@@ -39,6 +40,9 @@ class TritonBackend:
         self, queries: NDArray[np.int64], context: NDArray[np.int64], first_row: int
     ) -> NDArray[np.int32]:
         return prefill_pieces(queries, context, first_row, self.piece_rows)
+
+    def choose(self, logits: Tensor, kept: Tensor, token: Tensor) -> None:
+        argmax(logits, kept, token)
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         return rms_norm(x, weight, eps)

@@ -62,6 +62,7 @@ def _merge(
     head,
     kv_heads: tl.constexpr,
     GROUP: tl.constexpr,
+    GROUP_P2: tl.constexpr,
     D: tl.constexpr,
     DP: tl.constexpr,
     PARTS: tl.constexpr,
@@ -69,31 +70,36 @@ def _merge(
     """The row's result for the query heads of one KV head, from its partial ones."""
     dims = tl.arange(0, DP)
     some = tl.arange(0, PARTS)
-    for member in tl.static_range(GROUP):
-        best = float("-inf")
-        total = 0.0
-        acc = tl.zeros([DP], tl.float32)
-        for start in range(0, parts, PARTS):
-            inside = start + some < parts
-            index = ((first + start + some) * kv_heads + head) * GROUP + member
-            # Not from L1: other programs wrote them.
-            lse = tl.load(
-                partial_lse + index, mask=inside, other=float("-inf"), cache_modifier=".cg"
-            )
-            part = tl.load(
-                partial + index[:, None] * D + dims[None, :],
-                mask=inside[:, None] & (dims < D)[None, :],
-                other=0.0,
-                cache_modifier=".cg",
-            )
-            new = tl.maximum(best, tl.max(lse, 0))
-            weight = tl.exp2(lse - new)
-            shrink = tl.exp2(best - new)
-            total = total * shrink + tl.sum(weight, 0)
-            acc = acc * shrink + tl.sum(part * weight[:, None], 0)
-            best = new
-        place = out + (row * kv_heads + head) * GROUP * D + member * D + dims
-        tl.store(place, (acc / total).to(out.dtype.element_ty), mask=dims < D)
+    member = tl.arange(0, GROUP_P2)
+    wide = (member < GROUP)[:, None] & (dims < D)[None, :]
+    best = tl.full([GROUP_P2], float("-inf"), tl.float32)
+    total = tl.zeros([GROUP_P2], tl.float32)
+    acc = tl.zeros([GROUP_P2, DP], tl.float32)
+    for start in range(0, parts, PARTS):
+        inside = start + some < parts
+        index = ((first + start + some) * kv_heads + head)[:, None] * GROUP + member[None, :]
+        # Not from L1: other programs wrote them.
+        lse = tl.load(
+            partial_lse + index,
+            mask=inside[:, None] & (member < GROUP)[None, :],
+            other=float("-inf"),
+            cache_modifier=".cg",
+        )
+        part = tl.load(
+            partial + index[:, :, None] * D + dims[None, None, :],
+            mask=inside[:, None, None] & wide[None, :, :],
+            other=0.0,
+            cache_modifier=".cg",
+        )
+        new = tl.maximum(best, tl.max(lse, 0))
+        safe = tl.where(new == float("-inf"), 0.0, new)  # padding of the group
+        weight = tl.exp2(lse - safe[None, :])
+        shrink = tl.exp2(best - safe)
+        total = total * shrink + tl.sum(weight, 0)
+        acc = acc * shrink[:, None] + tl.sum(part * weight[:, :, None], 0)
+        best = new
+    place = out + ((row * kv_heads + head) * GROUP + member[:, None]) * D + dims[None, :]
+    tl.store(place, (acc / total[:, None]).to(out.dtype.element_ty), mask=wide)
 
 
 @triton.jit
@@ -104,7 +110,6 @@ def _decode_kernel(
     slots,  # [rows] int64
     positions,  # [rows] int64: of the token that the row computes
     items,  # of the plan
-    count,
     spans,
     out,  # [rows, heads * D]
     partial,  # [partials, kv_heads, GROUP, D] float32
@@ -117,6 +122,7 @@ def _decode_kernel(
     window,
     kv_heads: tl.constexpr,
     GROUP: tl.constexpr,
+    GROUP_P2: tl.constexpr,
     M: tl.constexpr,
     D: tl.constexpr,
     DP: tl.constexpr,
@@ -127,13 +133,13 @@ def _decode_kernel(
     PRECISION: tl.constexpr,
 ):
     item, head = tl.program_id(0), tl.program_id(1)
-    if item >= tl.load(count):
-        return
     first = tl.load(items + item * 5)
     members = tl.load(items + item * 5 + 1)
     start = tl.load(items + item * 5 + 2)
     end = tl.load(items + item * 5 + 3)
     piece = tl.load(items + item * 5 + 4)
+    if members == 0:
+        return
     index = tl.arange(0, M)
     dims = tl.arange(0, DP)
     valid = index < members * GROUP
@@ -194,7 +200,7 @@ def _decode_kernel(
                 tl.store(counter, 0)
                 _merge(
                     partial, partial_lse, out, tl.load(spans + mine * 3), wanted, mine, head,
-                    kv_heads, GROUP, D, DP, PARTS,
+                    kv_heads, GROUP, GROUP_P2, D, DP, PARTS,
                 )  # fmt: skip
 
 
@@ -249,11 +255,11 @@ class DecodeAttention:
         if window not in self._plans:
             tiles = self.tiles_for(self._rows)
             self._plans[window] = empty_plan(self._rows, tiles, self._kv_heads, self._device)
-        plan = self._plans[window]
-        plan_decode(plan, positions, self._kv_heads, live, sharing, window)
-        tiles = 0 if sharing is None else len(sharing.tiles)
+        tiles = 0 if sharing is None or window is not None else len(sharing.tiles)
         most = most_items(len(positions), tiles, self._kv_heads)
-        return DecodePlan(plan.items[:most], plan.count, plan.spans)
+        plan = DecodePlan(self._plans[window].items[:most], self._plans[window].spans)
+        plan_decode(plan, positions, self._kv_heads, live, sharing, window)
+        return plan
 
     def __call__(
         self,
@@ -277,10 +283,11 @@ class DecodeAttention:
         _, kv_heads, blocks, page, _ = cache.shape
         wide = query.dtype == torch.float32
         _decode_kernel[(len(plan.items), kv_heads)](
-            query, cache, table, slots, positions, plan.items, plan.count, plan.spans, out,
+            query, cache, table, slots, positions, plan.items, plan.spans, out,
             self.partial, self.lse, self._arrived, scale * LOG2_E, query.stride(0), blocks,
             table.stride(0), window or 0,
-            kv_heads=kv_heads, GROUP=self._group, M=self._query_rows, D=d, DP=padded(d), PAGE=page,
-            N=TILE, PARTS=PARTS, WINDOW=window is not None, PRECISION="ieee" if wide else "tf32",
+            kv_heads=kv_heads, GROUP=self._group,
+            GROUP_P2=triton.next_power_of_2(self._group), M=self._query_rows, D=d, DP=padded(d),
+            PAGE=page, N=TILE, PARTS=PARTS, WINDOW=window is not None, PRECISION="ieee" if wide else "tf32",
             num_warps=4, num_stages=3,
         )  # fmt: skip

@@ -32,8 +32,7 @@ SPAN = 3  # numbers of a row: its first partial result, those of its own span, a
 class DecodePlan:
     """The items of a step."""
 
-    items: Tensor  # [most, ITEM] int32
-    count: Tensor  # [1] int32: how many there are
+    items: Tensor  # [most, ITEM] int32; those that are too many have no rows
     spans: Tensor  # [rows, SPAN] int32
 
 
@@ -55,13 +54,14 @@ def _plan_kernel(
     tile_of_row,  # with TILES
     tiles,
     items,
-    count,
     spans,
     rows,
+    most,
     window,
     kv_heads: tl.constexpr,
     ROWS: tl.constexpr,
     TILES: tl.constexpr,
+    ITEMS: tl.constexpr,
     LIVE: tl.constexpr,
     WINDOW: tl.constexpr,
     TILE: tl.constexpr,
@@ -126,7 +126,9 @@ def _plan_kernel(
             tl.store(place + 2, tl.full([TILES], 0, tl.int32) + start, mask=mask)
             tl.store(place + 3, tl.minimum(start + piece, shared), mask=mask)
             tl.store(place + 4, tl.full([TILES], 1, tl.int32) + 2 * number, mask=mask)
-    tl.store(count, items_in_all)
+    rest = tl.arange(0, ITEMS)
+    unused = (rest >= items_in_all) & (rest < most)
+    tl.store(items + rest * 5 + 1, tl.zeros([ITEMS], tl.int32), mask=unused)
 
 
 def plan_decode(
@@ -149,8 +151,9 @@ def plan_decode(
         positions if live is None else live,
         positions if sharing is None else sharing.tile_of_row,
         positions if sharing is None else sharing.tiles,
-        plan.items, plan.count, plan.spans, rows, window or 0,
+        plan.items, plan.spans, rows, len(plan.items), window or 0,
         kv_heads=kv_heads, ROWS=triton.next_power_of_2(rows), TILES=tiles,
+        ITEMS=triton.next_power_of_2(len(plan.items)),
         LIVE=live is not None, WINDOW=window is not None, TILE=TILE, ENOUGH=ENOUGH, TARGET=TARGET,
         num_warps=4,
     )  # fmt: skip
@@ -162,6 +165,5 @@ def empty_plan(rows: int, tiles: int, kv_heads: int, device: torch.device) -> De
         items=torch.zeros(
             most_items(rows, tiles, kv_heads), ITEM, dtype=torch.int32, device=device
         ),
-        count=torch.zeros(1, dtype=torch.int32, device=device),
         spans=torch.zeros(rows, SPAN, dtype=torch.int32, device=device),
     )

@@ -29,38 +29,40 @@ def _rope_kernel(
     HALF: tl.constexpr,
     PAGE: tl.constexpr,
     NORM: tl.constexpr,
+    HEADS: tl.constexpr,
 ):
-    row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    half = tl.arange(0, HALF)
-    inside = half < D // 2
-    source = qkv + (row * (heads + 2 * kv_heads) + head) * D
-    low = tl.load(source + half, mask=inside, other=0.0)
-    high = tl.load(source + D // 2 + half, mask=inside, other=0.0)
+    row = tl.program_id(0).to(tl.int64)
+    head = (tl.program_id(1) * HEADS + tl.arange(0, HEADS))[:, None]
+    half = tl.arange(0, HALF)[None, :]
+    inside = (half < D // 2) & (head < heads + 2 * kv_heads)
+    source = qkv + (row * (heads + 2 * kv_heads) + head) * D + half
+    low = tl.load(source, mask=inside, other=0.0)
+    high = tl.load(source + D // 2, mask=inside, other=0.0)
     dtype = low.dtype
     position = tl.load(positions + row)
-    if head < heads + kv_heads:
-        a, b = low.to(tl.float32), high.to(tl.float32)
-        if NORM:
-            scale = tl.rsqrt((tl.sum(a * a, 0) + tl.sum(b * b, 0)) / D + eps)
-            weight = q_norm if head < heads else k_norm
-            weight_a = tl.load(weight + half, mask=inside, other=0.0)
-            weight_b = tl.load(weight + D // 2 + half, mask=inside, other=0.0)
-            a = ((a * scale).to(dtype) * weight_a).to(tl.float32)
-            b = ((b * scale).to(dtype) * weight_b).to(tl.float32)
-        cos = tl.load(angles + position * D + half, mask=inside, other=0.0)
-        sin = tl.load(angles + position * D + D // 2 + half, mask=inside, other=0.0)
-        low = (a * cos - b * sin).to(dtype)
-        high = (b * cos + a * sin).to(dtype)
-    if head < heads:
-        tl.store(source + half, low, mask=inside)
-        tl.store(source + D // 2 + half, high, mask=inside)
-    else:
-        page = tl.load(table + tl.load(slots + row).to(tl.int64) * width + position // PAGE)
-        token = page.to(tl.int64) * PAGE + position % PAGE
-        plane = (head - heads).to(tl.int64)  # keys of each KV head, then values
-        place = cache + (plane * blocks * PAGE + token) * D
-        tl.store(place + half, low, mask=inside)
-        tl.store(place + D // 2 + half, high, mask=inside)
+    page = tl.load(table + tl.load(slots + row).to(tl.int64) * width + position // PAGE)
+    a, b = low.to(tl.float32), high.to(tl.float32)
+    if NORM:
+        scale = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / D + eps)[:, None]
+        weight = tl.where(head < heads, q_norm, k_norm) + half
+        weight_a = tl.load(weight, mask=inside, other=0.0)
+        weight_b = tl.load(weight + D // 2, mask=inside, other=0.0)
+        a = ((a * scale).to(dtype) * weight_a).to(tl.float32)
+        b = ((b * scale).to(dtype) * weight_b).to(tl.float32)
+    angle = angles + position * D + half
+    cos = tl.load(angle, mask=half < D // 2, other=0.0)
+    sin = tl.load(angle + D // 2, mask=half < D // 2, other=0.0)
+    rotated = head < heads + kv_heads
+    low = tl.where(rotated, (a * cos - b * sin).to(dtype), low)
+    high = tl.where(rotated, (b * cos + a * sin).to(dtype), high)
+    queries = inside & (head < heads)
+    tl.store(source, low, mask=queries)
+    tl.store(source + D // 2, high, mask=queries)
+    token = page.to(tl.int64) * PAGE + position % PAGE
+    plane = (head - heads).to(tl.int64)  # keys of each KV head, then values
+    place = cache + (plane * blocks * PAGE + token) * D + half
+    tl.store(place, low, mask=inside & (head >= heads))
+    tl.store(place + D // 2, high, mask=inside & (head >= heads))
 
 
 def rope_and_write(
@@ -82,8 +84,11 @@ def rope_and_write(
     """
     _, kv_heads, blocks, page, d = cache.shape
     q_norm, k_norm = norms or (angles, angles)
-    _rope_kernel[(qkv.shape[0], heads + 2 * kv_heads)](
+    # Few rows: a program a head is done first; many: programs of one head do too little each.
+    group = 1 if qkv.shape[0] <= 16 else 8
+    _rope_kernel[(qkv.shape[0], triton.cdiv(heads + 2 * kv_heads, group))](
         qkv, cache, table, slots, positions, angles, q_norm, k_norm, eps, blocks, table.stride(0),
         heads=heads, kv_heads=kv_heads, D=d,
-        HALF=triton.next_power_of_2(d // 2), PAGE=page, NORM=norms is not None, num_warps=1,
+        HALF=triton.next_power_of_2(d // 2), PAGE=page, NORM=norms is not None, HEADS=group,
+        num_warps=1 if group == 1 else 2,
     )  # fmt: skip

@@ -1,0 +1,49 @@
+"""The most likely token of each row of logits, and a copy of the logits, in one pass over them."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+PIECE = 4096  # logits of a program
+
+
+@triton.jit
+def _piece_kernel(logits, kept, best, where, n, stride, pieces, PIECE: tl.constexpr):
+    row, piece = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    column = piece * PIECE + tl.arange(0, PIECE)
+    inside = column < n
+    value = tl.load(logits + row * stride + column, mask=inside, other=float("-inf"))
+    tl.store(kept + row * n + column, value, mask=inside)
+    most, index = tl.max(value.to(tl.float32), 0, return_indices=True)
+    tl.store(best + row * pieces + piece, most)
+    tl.store(where + row * pieces + piece, piece * PIECE + index)
+
+
+@triton.jit
+def _row_kernel(best, where, token, pieces, PIECES: tl.constexpr):
+    row = tl.program_id(0)
+    piece = tl.arange(0, PIECES)
+    value = tl.load(best + row * pieces + piece, mask=piece < pieces, other=float("-inf"))
+    _, index = tl.max(value, 0, return_indices=True)
+    tl.store(token + row, tl.load(where + row * pieces + index).to(tl.int64))
+
+
+def argmax(logits: Tensor, kept: Tensor, token: Tensor) -> None:
+    """The first of the largest logits of each row, and the logits, where later kernels find them.
+
+    logits: [rows, n], rows may be strided; kept: [rows, n] dense, of the same dtype; token: [rows]
+    int64.
+    """
+    rows, n = logits.shape
+    pieces = triton.cdiv(n, PIECE)
+    best = torch.empty(rows, pieces, dtype=torch.float32, device=logits.device)
+    where = torch.empty(rows, pieces, dtype=torch.int32, device=logits.device)
+    _piece_kernel[(rows, pieces)](
+        logits, kept, best, where, n, logits.stride(0), pieces, PIECE=PIECE, num_warps=4
+    )
+    _row_kernel[(rows,)](
+        best, where, token, pieces, PIECES=triton.next_power_of_2(pieces), num_warps=1
+    )
