@@ -116,7 +116,7 @@ def decode_table(session: Session, rows: int) -> dict[str, Any]:
 
 
 def mixed_table(session: Session, first: int, rows: int, tokens: int) -> dict[str, Any]:
-    """A step of decode rows and of prompt tokens, in chunks of PROMPT at most; first: a free slot."""
+    """A step of decode rows and of prompt tokens in chunks. first: a slot that is free."""
     count = -(-tokens // PROMPT)
     slots = list(range(first, first + count))
     admissions = [session.admission(slot) for slot in slots]

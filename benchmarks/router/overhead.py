@@ -128,6 +128,7 @@ def router_configuration(model: Path, socket: Path) -> str:
         "max_client_batch_size": 4,
         "graceful_termination_timeout": 5.0,
         "disable_prefix_cache": False,
+        "disable_shared_reads": False,
         "step_timeout": 60.0,
     }
     return json.dumps(configuration)

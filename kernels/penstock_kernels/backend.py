@@ -111,6 +111,7 @@ class GraphBackend(Backend, Protocol):
     """A backend whose steps can be captured: what they differ in stands on the device."""
 
     piece_rows: int  # the most rows of a piece
+    tile_rows: int  # decode rows that can read shared tokens together
 
     def pieces(
         self, queries: NDArray[np.int64], context: NDArray[np.int64], first_row: int

@@ -46,6 +46,7 @@ ROUTER_OPTIONS = (
     "max_client_batch_size",
     "graceful_termination_timeout",
     "disable_prefix_cache",
+    "disable_shared_reads",
     "step_timeout",
 )
 SHARD_OPTIONS = (

@@ -161,6 +161,12 @@ class Options:
     disable_prefix_cache: bool = _option(
         False, switch(), "Compute every prompt anew instead of reusing the KV of equal prefixes"
     )
+    disable_shared_reads: bool = _option(
+        False,
+        switch(),
+        "Let attention read the KV of a shared prefix once for each sequence of a batch, not once "
+        "for a few of them",
+    )
     step_timeout: float = _option(
         60.0,
         number(0.1, 86_400),

@@ -70,7 +70,7 @@ class HealthResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class StepCommand(_message.Message):
-    __slots__ = ("step", "release", "admit", "grant_slot", "grant_block", "chunk_slot", "chunk_length", "decode_changed", "decode", "repeat")
+    __slots__ = ("step", "release", "admit", "grant_slot", "grant_block", "chunk_slot", "chunk_length", "decode_changed", "decode", "repeat", "group_rows", "group_blocks")
     STEP_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     ADMIT_FIELD_NUMBER: _ClassVar[int]
@@ -81,6 +81,8 @@ class StepCommand(_message.Message):
     DECODE_CHANGED_FIELD_NUMBER: _ClassVar[int]
     DECODE_FIELD_NUMBER: _ClassVar[int]
     REPEAT_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ROWS_FIELD_NUMBER: _ClassVar[int]
+    GROUP_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     step: int
     release: _containers.RepeatedScalarFieldContainer[int]
     admit: _containers.RepeatedCompositeFieldContainer[Admission]
@@ -91,7 +93,9 @@ class StepCommand(_message.Message):
     decode_changed: bool
     decode: _containers.RepeatedScalarFieldContainer[int]
     repeat: int
-    def __init__(self, step: _Optional[int] = ..., release: _Optional[_Iterable[int]] = ..., admit: _Optional[_Iterable[_Union[Admission, _Mapping]]] = ..., grant_slot: _Optional[_Iterable[int]] = ..., grant_block: _Optional[_Iterable[int]] = ..., chunk_slot: _Optional[_Iterable[int]] = ..., chunk_length: _Optional[_Iterable[int]] = ..., decode_changed: _Optional[bool] = ..., decode: _Optional[_Iterable[int]] = ..., repeat: _Optional[int] = ...) -> None: ...
+    group_rows: _containers.RepeatedScalarFieldContainer[int]
+    group_blocks: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, step: _Optional[int] = ..., release: _Optional[_Iterable[int]] = ..., admit: _Optional[_Iterable[_Union[Admission, _Mapping]]] = ..., grant_slot: _Optional[_Iterable[int]] = ..., grant_block: _Optional[_Iterable[int]] = ..., chunk_slot: _Optional[_Iterable[int]] = ..., chunk_length: _Optional[_Iterable[int]] = ..., decode_changed: _Optional[bool] = ..., decode: _Optional[_Iterable[int]] = ..., repeat: _Optional[int] = ..., group_rows: _Optional[_Iterable[int]] = ..., group_blocks: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Admission(_message.Message):
     __slots__ = ("slot", "tokens", "generated", "cached", "blocks", "sampling", "prompt_logprobs")

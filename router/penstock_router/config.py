@@ -39,6 +39,7 @@ class RouterConfig:
     max_client_batch_size: int
     graceful_termination_timeout: float  # seconds
     disable_prefix_cache: bool
+    disable_shared_reads: bool
     step_timeout: float  # seconds until a step without a result means that the shards are dead
 
     @classmethod

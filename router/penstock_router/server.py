@@ -20,6 +20,7 @@ from penstock_router.limits import LimitError, Limits, derive, warmup_request
 from penstock_router.logs import configure_logs, log
 from penstock_router.metrics import Metrics
 from penstock_router.scheduler import Scheduler, SchedulerConfig
+from penstock_router.scheduler.sharing import WORTH_TOKENS
 from penstock_router.shard_client import ShardFailure, ShardGroup
 from penstock_router.text.eos import eos_token_ids
 from penstock_router.text.model import TextModel
@@ -93,6 +94,7 @@ def _scheduling(config: RouterConfig, limits: Limits) -> SchedulerConfig:
         waiting_served_ratio=config.waiting_served_ratio,
         eos_token_ids=eos_token_ids(config.model_path),
         prefix_cache=not config.disable_prefix_cache,
+        shared_reads=None if config.disable_shared_reads else WORTH_TOKENS,
     )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from penstock_kernels.backend import GraphBackend, Rows
 from penstock_shard.decoder import Decoder
 from penstock_shard.device import upload
+from penstock_shard.sharing import SharingTensors
 from penstock_shard.slots import Indices
 
 SMALL = (1, 2, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64)
@@ -129,10 +130,11 @@ class DecodeGraphs:
         slots: SlotTensors,
         cache: Tensor,
         outputs: StepOutputs,
+        sharing: SharingTensors,
         sizes: tuple[int, ...],
     ) -> None:
         self._decoder, self._backend, self._slots, self._cache = decoder, backend, slots, cache
-        self._outputs, self._scratch = outputs, slots.scratch
+        self._outputs, self._sharing, self._scratch = outputs, sharing, slots.scratch
         self._buckets = sizes  # ascending
         device = slots.length.device
         self.slot = torch.full((sizes[-1],), self._scratch, dtype=torch.int64, device=device)
@@ -173,6 +175,7 @@ class DecodeGraphs:
             decode_rows=rows,
             context=none,  # the graph must not depend on what the host knows
             queries=none,
+            sharing=self._sharing.view(rows),
         )
         tokens = slots.last_token.index_select(0, slot)
         hidden = self._decoder.forward(tokens, step, self._cache, self._backend)

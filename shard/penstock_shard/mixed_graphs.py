@@ -21,6 +21,7 @@ from penstock_kernels.backend import GraphBackend, Rows
 from penstock_shard.decoder import Decoder
 from penstock_shard.device import upload
 from penstock_shard.graphs import Capturer, Replayable, SlotTensors, StepOutputs
+from penstock_shard.sharing import SharingTensors
 from penstock_shard.slots import Chunks, Indices
 
 MOST_ROWS = 6144  # beyond, launching takes less time than computing
@@ -126,10 +127,11 @@ class MixedGraphs:
         slots: SlotTensors,
         cache: Tensor,
         outputs: StepOutputs,
+        sharing: SharingTensors,
         max_prefill_tokens: int,
     ) -> None:
         self._decoder, self._backend, self._slots, self._cache = decoder, backend, slots, cache
-        self._outputs, self._scratch = outputs, slots.scratch
+        self._outputs, self._sharing, self._scratch = outputs, sharing, slots.scratch
         self._buckets = buckets_for(max_prefill_tokens + slots.scratch)
         device = slots.length.device
         size = max(self._layout(rows).size for rows in self._buckets)
@@ -190,7 +192,8 @@ class MixedGraphs:
 
     def run(self, bucket: int) -> None:
         """The step that is captured."""
-        inputs, slots = self._layout(bucket).split(self._buffer), self._slots
+        layout, slots = self._layout(bucket), self._slots
+        inputs = layout.split(self._buffer)
         decodes = inputs.token < 0
         token = slots.last_token.index_select(0, inputs.slot)
         token = torch.where(decodes, token, inputs.token)
@@ -202,11 +205,12 @@ class MixedGraphs:
             position=position,
             block_table=slots.block_table,
             sequences=inputs.slot,
-            decode_rows=self._layout(bucket).sequences,
+            decode_rows=layout.sequences,
             context=none,  # the graph must not depend on what the host knows
             queries=none,
             pieces=inputs.pieces,
             live=inputs.live,
+            sharing=self._sharing.view(layout.sequences),
         )
         hidden = self._decoder.forward(token, rows, self._cache, self._backend)
         ending = inputs.slot.index_select(0, inputs.end)

@@ -28,6 +28,7 @@ from penstock_shard.parallel import Group
 from penstock_shard.results import PendingResult, PromptPart, StepTimer, to_host
 from penstock_shard.rope import rope_table
 from penstock_shard.sampling import Sampled, SamplingPlan, SamplingState
+from penstock_shard.sharing import SharingTensors
 from penstock_shard.slots import Chunks, Indices, Limits, SlotBook
 
 PROMPT_LOGPROB_ROWS = 256  # at once: 4096 rows of 128k float32 logits would take 2 GiB
@@ -53,6 +54,7 @@ class StepGraphs:
     decode: DecodeGraphs
     mixed: MixedGraphs
     outputs: StepOutputs
+    sharing: SharingTensors
 
 
 class Runner:
@@ -86,12 +88,13 @@ class Runner:
         outputs = StepOutputs.empty(
             limits.max_slots, limits.vocab_size, samples, self.cache.dtype, self.device
         )
-        parts = (self.decoder, backend, self.slots, self.cache, outputs)
+        sharing = SharingTensors(limits.max_slots, backend.tile_rows, self.device)
+        parts = (self.decoder, backend, self.slots, self.cache, outputs, sharing)
         mixed = MixedGraphs(*parts, limits.max_prefill_tokens)
         decode = DecodeGraphs(*parts, sizes)
         mixed.capture(capture)
         decode.capture(capture)
-        self._graphs = StepGraphs(decode, mixed, outputs)
+        self._graphs = StepGraphs(decode, mixed, outputs, sharing)
 
     @torch.inference_mode()
     def execute(self, command: shard_pb2.StepCommand) -> Iterator[PendingResult]:
@@ -103,8 +106,8 @@ class Runner:
         chunks = self.book.run(command)
         if command.decode_changed:
             self._row_slot[: len(self.book.decode)].copy_(upload(self.book.decode, self.device))
-            if self._graphs is not None and self._graphs.decode.fits(len(self.book.decode)):
-                self._graphs.decode.load(self.book.decode)
+            if self._graphs is not None:
+                self._load_graphs(self._graphs)
             self._decode_plan = None
         elif command.admit:  # a released slot may have come back with other sampling
             self._decode_plan = None
@@ -132,6 +135,13 @@ class Runner:
         )
         if self.sampling is not None:
             self.sampling.load(slots)
+
+    def _load_graphs(self, graphs: StepGraphs) -> None:
+        """Tell the graphs of another list of decoding slots."""
+        book = self.book
+        if graphs.decode.fits(len(book.decode)):
+            graphs.decode.load(book.decode)
+        graphs.sharing.load(book.group_rows, book.group_blocks, self.limits.block_size)
 
     def _grant(self, command: shard_pb2.StepCommand) -> None:
         if not command.grant_slot and not command.grant_block:

@@ -62,6 +62,9 @@ class SlotBook:
         self.prompt_logprobs = np.zeros(slots, np.bool_)
         self.tokens: list[NDArray[np.int32]] = [np.empty(0, np.int32)] * slots
         self.decode: Indices = np.empty(0, np.int64)
+        self.group_rows: Indices = np.empty(0, np.int64)  # of `decode`, from its start on
+        self.group_blocks: Indices = np.empty(0, np.int64)  # that each group shares
+        self._tables = np.zeros((slots, limits.table_width), np.int32)
         self.next_step = 1
 
     def begin(self, command: shard_pb2.StepCommand) -> None:
@@ -113,6 +116,7 @@ class SlotBook:
         self.known[slot] = len(tokens)
         self.computed[slot] = admission.cached
         self.blocks[slot] = len(blocks)
+        self._tables[slot, : len(blocks)] = blocks
         self.prompt_logprobs[slot] = admission.prompt_logprobs
         self.tokens[slot] = tokens
         return tokens, blocks
@@ -133,6 +137,7 @@ class SlotBook:
             slot = slots[column >= self.limits.table_width][0]
             raise BadCommand(f"slot {slot} has more than {self.limits.table_width} blocks")
         np.add.at(self.blocks, slots, 1)
+        self._tables[slots, column] = blocks
         return column
 
     def run(self, command: shard_pb2.StepCommand) -> Chunks:
@@ -142,6 +147,7 @@ class SlotBook:
             self._check_active(decode, "decode")
             _check_unique("decode", decode)
             self.decode = decode
+            self._set_groups(command)
         chunks = self._chunks(command)
         decode = self.decode
         if len(decode):
@@ -151,6 +157,28 @@ class SlotBook:
             self.computed[decode] += command.repeat
         self.computed[chunks.slots] += chunks.lengths
         return chunks
+
+    def _set_groups(self, command: shard_pb2.StepCommand) -> None:
+        """Check that the slots of each group really share its blocks."""
+        rows = np.array(command.group_rows, np.int64)
+        blocks = np.array(command.group_blocks, np.int64)
+        if len(rows) != len(blocks) or rows.sum() > len(self.decode):
+            raise BadCommand(
+                f"group_rows {rows.tolist()} for group_blocks {blocks.tolist()} and "
+                f"{len(self.decode)} decoding slots"
+            )
+        _check_range("group_rows", rows, 1, self.limits.max_slots + 1)
+        _check_range("group_blocks", blocks, 1, self.limits.table_width + 1)
+        first = 0
+        for count, shared in zip(rows.tolist(), blocks.tolist(), strict=True):
+            members = self.decode[first : first + count]
+            tables = self._tables[members, :shared]
+            if (tables != tables[0]).any() or (
+                self.computed[members] < shared * self.limits.block_size
+            ).any():
+                raise BadCommand(f"slots {members.tolist()} do not share {shared} computed blocks")
+            first += count
+        self.group_rows, self.group_blocks = rows, blocks
 
     def _chunks(self, command: shard_pb2.StepCommand) -> Chunks:
         slots = np.array(command.chunk_slot, np.int64)

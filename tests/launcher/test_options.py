@@ -33,6 +33,7 @@ SAMPLES = {
     "cuda_memory_fraction": ("0.5", 0.5, ["0", "1.1", "nan", "inf", "-0.5", "x"]),
     "kv_block_size": ("32", 32, ["0", "1025"]),
     "disable_prefix_cache": ("true", True, ["perhaps"]),
+    "disable_shared_reads": ("true", True, ["perhaps"]),
     "step_timeout": ("2.5", 2.5, ["0", "nan", "1e9"]),
     "shard_uds_path": ("/run/shard", "/run/shard", ["a\nb"]),
     "master_addr": ("10.0.0.1", "10.0.0.1", ["a\nb"]),

@@ -7,6 +7,7 @@ logits of plain torch must be within the rounding of bfloat16.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class Recorder(LocalShard):
     """Plain torch; keeps the logits of each decode row."""
 
     def __init__(self, loaded: LoadedModel, **sizes: int) -> None:
-        super().__init__(loaded, **sizes)
+        super().__init__(dataclasses.replace(loaded, cuda_graphs=(0,)), **sizes)
         runner, partition, model = self.runner, loaded.decoder.partition, loaded.model
         heads = Heads(len(partition.heads), len(partition.kv_heads), model.head_dim)
         angles = runner.backend._angles  # type: ignore[attr-defined]
@@ -68,6 +69,7 @@ def fast_answers(loaded: LoadedModel, sizes: dict[str, int]) -> list[list[int]]:
         )
         for row, token in enumerate(result.token):
             found[row].append(token)
+    # The first prompts decode longest: each stops at the same length of its sequence.
     more = shard.decode(list(range(SLOTS)), TOKENS - 1, repeat=8)
     return [(head + tail)[:TOKENS] for head, tail in zip(found, more, strict=True)]
 
@@ -86,6 +88,7 @@ def test_a_first_difference_is_a_tie(checkpoint: Callable[[str], Path], family: 
     gaps = []
     for prompt, answer in zip(PROMPTS, fast, strict=True):
         expected, logits = plain.best(prompt)
+        assert len(answer) == len(expected) == len(logits) == TOKENS
         for found, wanted, (first, second) in zip(answer, expected, logits, strict=True):
             if found != wanted:
                 gaps.append((first - second) / max(abs(first), abs(second)))

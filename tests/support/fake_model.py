@@ -203,6 +203,25 @@ class FakeShardModel:
             self._grant(self._slot(number, "grant"), block)
         if command.decode_changed:
             self.decode = list(command.decode)
+            self._check_groups(command)
+
+    def _check_groups(self, command: StepCommand) -> None:
+        """Slots of a group hold the same computed blocks; each has a token of its own."""
+        first = 0
+        for rows, blocks in zip(command.group_rows, command.group_blocks, strict=True):
+            members = [self._slot(number, "decode") for number in self.decode[first:][:rows]]
+            require(rows > 1 and len(members) == rows, f"a group of {rows} rows")
+            for slot in members:
+                require(
+                    slot.blocks[:blocks] == members[0].blocks[:blocks]
+                    and len(slot.blocks) >= blocks,
+                    f"slot {slot} does not share {blocks} blocks",
+                )
+                require(
+                    slot.computed >= blocks * self.config.block_size,
+                    f"slot {slot} has not computed {blocks} blocks",
+                )
+            first += rows
 
     def _check_shape(self, command: StepCommand) -> None:
         require(

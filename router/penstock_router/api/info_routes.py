@@ -48,6 +48,7 @@ async def info(request: web.Request) -> web.Response:
             "vocab_size": limits.vocab_size,
             "max_position_embeddings": limits.max_position_embeddings,
             "prefix_cache": not config.disable_prefix_cache,
+            "shared_reads": not config.disable_shared_reads,
         }
     )
 

@@ -55,6 +55,7 @@ class BlockManager:
         seat = Seat(sequence, slot, prefix, prefix.path_blocks(), prefix.depth * self.block_size)
         while len(seat.blocks) < self.blocks_for(sequence.length):
             self.grow(seat)
+        seat.note_table()
         return seat
 
     def grow(self, seat: Seat) -> int:

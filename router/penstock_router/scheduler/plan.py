@@ -19,6 +19,7 @@ class StepPlan:
     chunks: list[tuple[Seat, int]] = field(default_factory=list)  # (seat, tokens)
     decode: list[Seat] = field(default_factory=list)
     decode_changed: bool = False
+    groups: list[tuple[int, int]] = field(default_factory=list)  # of `decode`: see `sharing`
 
     @property
     def prefill_tokens(self) -> int:

@@ -18,6 +18,7 @@ from penstock_router.scheduler.block_manager import BlockManager
 from penstock_router.scheduler.plan import StepPlan
 from penstock_router.scheduler.prefix_cache import Node
 from penstock_router.scheduler.sequence import Seat, Sequence, State
+from penstock_router.scheduler.sharing import WORTH_TOKENS, group_by_prefix
 
 SECONDS_PER_PRIORITY = 1.0  # waiting that long outweighs one level of priority
 ENDED_IN_QUEUE = 64  # so many, and as many as wait, may lie in the queue until it is swept
@@ -44,6 +45,9 @@ class SchedulerConfig:
     # costs in a full step (8B, H100), because the weights are read anyway. They wait for nobody.
     cheap_rows: int = 384
     prefix_cache: bool = True
+    # The shards are told which sequences share blocks where so many reads of a token are saved;
+    # None: they are not told.
+    shared_reads: int | None = WORTH_TOKENS
     max_repeat: int = 8  # decode steps that one command may grant
     grant_seconds: float = 0.004  # what a command that grants several steps may take
 
@@ -71,6 +75,7 @@ class Scheduler:
         self._seats: dict[int, Seat] = {}  # by sequence id
         self._prefilling: dict[int, Seat] = {}  # those with prompt left to plan, by sequence id
         self._decode: list[Seat] = []  # rows of the last planned decode step
+        self._groups: list[tuple[int, int]] = []  # of them that share blocks
         self._decode_stale = False
         self._free_slots = list(range(config.max_batch_size - 1, -1, -1))
         self._planned_out: list[Seat] = []
@@ -143,6 +148,7 @@ class Scheduler:
         if not preempted or not self._seats:  # who lost its seat does not get it back at once
             self._admit(plan, now, budget)
         plan.decode_changed, plan.decode = self._decode_stale, self._decode
+        plan.groups = self._groups
         if not plan.decode and not plan.chunks:
             return None
         self._grant_steps(plan)
@@ -195,7 +201,9 @@ class Scheduler:
             if seat.planned == len(seat.blocks) * size and seat.open and self._make_room(seat):
                 self._grant_block(plan, seat)
         if self._decode_stale:
-            self._decode = self._decoders()
+            self._decode, self._groups = self._decoders(), []
+            if (worth := self.config.shared_reads) is not None:
+                self._decode, self._groups = group_by_prefix(self._decode, size, worth)
         if self.preemptions == before:
             return False
         seated = {seat.slot for seat in self._decode}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import sys
+from array import array
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -102,6 +104,8 @@ class Seat:
         "private",
         "sequence",
         "slot",
+        "table",
+        "table_depth",
         "target",
     )
 
@@ -118,6 +122,14 @@ class Seat:
         self.planned = cached  # tokens whose KV some planned step computes
         self.target = sequence.length  # tokens to prefill before decoding starts
         self.open = True
+        # The block table as it was at admission, as one integer of 32 bits a block.
+        self.table = 0
+        self.table_depth = 0
+
+    def note_table(self) -> None:
+        """Remember the block table as a number that can be compared at once."""
+        self.table = int.from_bytes(array("I", self.blocks).tobytes(), sys.byteorder)
+        self.table_depth = len(self.blocks)
 
     @property
     def seated(self) -> int:

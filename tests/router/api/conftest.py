@@ -49,6 +49,7 @@ CONFIG = RouterConfig(
     max_client_batch_size=4,
     graceful_termination_timeout=1.0,
     disable_prefix_cache=False,
+    disable_shared_reads=False,
     step_timeout=60.0,
 )
 

@@ -21,6 +21,7 @@ SIZES = {
     "waiting_served_ratio": st.sampled_from([0.0, 0.3, 1.5]),
     "grant_seconds": st.sampled_from([0.0, 0.004]),
     "prefix_cache": st.booleans(),
+    "shared_reads": st.sampled_from([None, 1, 20]),
     "eos_every": st.sampled_from([0, 5, 30]),
 }
 # Fields of a request that schedules treat differently.

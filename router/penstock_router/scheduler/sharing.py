@@ -1,0 +1,68 @@
+"""Which decoding sequences share how many blocks, so that attention reads those once for all.
+
+Two block tables that begin with the same blocks share what stands in them: a block is in several
+tables only when it came from the prefix cache. Tables are compared as integers: the lowest bit in
+which two of them differ tells how many blocks they have in common, without a loop over blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from penstock_router.scheduler.sequence import Seat
+
+# A shared read saves the tokens that the other rows of a tile would have read. A few hundred of
+# them take less time than the merge of what was read apart.
+WORTH_TOKENS = 512
+MOST_GROUPS = 32  # that are looked for among sequences with the same first block
+
+
+def group_by_prefix(
+    seats: Sequence[Seat], block_size: int, worth: int = WORTH_TOKENS
+) -> tuple[list[Seat], list[tuple[int, int]]]:
+    """The seats in an order in which those that share stand together, and who shares.
+
+    worth: tokens that a group must save from being read. Returns the seats and, for the first of them, (seats, shared blocks) of each group. The order
+    is otherwise kept. Costs some 0.5 us a seat, and nothing for seats that start differently.
+    """
+    alike: dict[int, list[Seat]] = {}
+    for seat in seats:
+        if seat.cached:
+            alike.setdefault(seat.blocks[0], []).append(seat)
+    for seat in seats:  # who computed the prefix that the others found in the cache
+        if not seat.cached and seat.blocks[0] in alike:
+            alike[seat.blocks[0]].append(seat)
+    groups: list[tuple[list[Seat], int]] = []
+    for members in alike.values():
+        groups += _groups_among(members, block_size, worth)
+    if not groups:
+        return list(seats), []
+    grouped = [seat for members, _ in groups for seat in members]
+    taken = {id(seat) for seat in grouped}
+    rest = [seat for seat in seats if id(seat) not in taken]
+    return grouped + rest, [(len(members), blocks) for members, blocks in groups]
+
+
+def _groups_among(members: list[Seat], block_size: int, worth: int) -> list[tuple[list[Seat], int]]:
+    """Groups of seats with the same first block, each as large as pays best for its first seat."""
+    groups: list[tuple[list[Seat], int]] = []
+    while len(members) > 1 and len(groups) < MOST_GROUPS:
+        first = members[0]
+        shared = [first.table_depth]
+        shared += [_common_blocks(first, seat) for seat in members[1:]]
+        depths = sorted(shared, reverse=True)
+        saved, depth = max((count * depth, depth) for count, depth in enumerate(depths))
+        if saved * block_size < worth:
+            members = members[1:]
+            continue
+        groups.append(
+            ([seat for seat, blocks in zip(members, shared, strict=True) if blocks >= depth], depth)
+        )
+        members = [seat for seat, blocks in zip(members, shared, strict=True) if blocks < depth]
+    return groups
+
+
+def _common_blocks(one: Seat, other: Seat) -> int:
+    differing = one.table ^ other.table
+    lowest = (differing & -differing).bit_length() - 1 if differing else 1 << 30
+    return min(lowest // 32, one.table_depth, other.table_depth)
