@@ -22,7 +22,7 @@ import torch
 
 from penstock_kernels.gpu.decode_attention import DecodeWorkspace, decode_attention, splits_for
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
-from penstock_kernels.gpu.prefill_attention import QUERY_TILE, prefill_attention
+from penstock_kernels.gpu.prefill_attention import prefill_attention, query_tile
 
 # (n, k, gated) of Llama-3.1-8B and Llama-3.2-1B
 SHAPES = {
@@ -205,9 +205,10 @@ def prefill_speed(heads: int, kv_heads: int, d: int, page: int) -> list[dict[str
         table = torch.arange(count * width, device="cuda").int().view(count, width) + 1
         slots = torch.arange(count, device="cuda", dtype=torch.int32).repeat_interleave(length)
         positions = torch.arange(context, context + length, device="cuda").repeat(count)
-        starts = range(0, length, QUERY_TILE)
+        tile = query_tile(heads, kv_heads)
+        starts = range(0, length, tile)
         tiles = torch.tensor(
-            [(s * length + t, min(QUERY_TILE, length - t)) for s in range(count) for t in starts],
+            [(s * length + t, min(tile, length - t)) for s in range(count) for t in starts],
             device="cuda",
             dtype=torch.int32,
         )

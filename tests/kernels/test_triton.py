@@ -19,7 +19,6 @@ from penstock_kernels import activation, norm, rope
 from penstock_kernels.backend import Heads, Rows, TorchBackend
 from penstock_kernels.gpu import backend as gpu_backend
 from penstock_kernels.gpu import decode_attention as decode
-from penstock_kernels.gpu import prefill_attention as prefill
 from penstock_kernels.gpu.activation import silu_mul
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
 from penstock_kernels.gpu.norm import add_rms_norm, rms_norm
@@ -142,45 +141,11 @@ def test_splits_fill_the_card_and_fit_the_workspace() -> None:
             assert enough and (splits == 1 or programs <= 2 * decode.TARGET_PROGRAMS)
 
 
-CHUNKS = {
-    "one_token": [(0, 1)],
-    "a_chunk_after_a_prefix": [(70, 40)],
-    "several_sequences": [(5, 1), (37, 150), (0, 40), (64, 64)],
-    "more_rows_than_a_tile": [(3, 2 * prefill.QUERY_TILE + 5)],
-    "exactly_a_tile": [(0, prefill.QUERY_TILE), (128, prefill.QUERY_TILE)],
-}
-
-
 def rows_of(case: PagedCase, decode_rows: int = 0) -> Rows:
     slots = torch.arange(len(case.queries), device=case.slot.device)
     return Rows(
         case.slot, case.position, case.table, slots, decode_rows, case.context, case.queries
     )
-
-
-@pytest.mark.parametrize("window", [None, 1, 33, 100])
-@pytest.mark.parametrize("name", CHUNKS)
-def test_prefill_attention(place: Place, name: str, window: int | None) -> None:
-    for shape in (Shape(4, 2, 24, 8), Shape(2, 1, 64, 64)):
-        case = case_of(CHUNKS[name], shape, place)
-        out = torch.full_like(case.query, torch.nan).flatten(1)
-        prefill.prefill_attention(
-            case.query, case.cache, case.table, case.slot.int(), case.position,
-            gpu_backend._tiles(rows_of(case)), out, SCALE, window,
-        )  # fmt: skip
-        assert_near(out, naive_attention(case, SCALE, window))
-
-
-def test_tiles_cover_every_row_once() -> None:
-    spans = [(4, 1), (9, 1), (0, 300), (7, 1), (500, 128), (2, 129)]
-    case = paged_case(spans, 1, 1, 2)
-    covered: list[int] = []
-    for first, count in gpu_backend._tiles(rows_of(case, decode_rows=2)).tolist():
-        assert 1 <= count <= prefill.QUERY_TILE
-        rows = range(first, first + count)
-        assert len({int(case.slot[row]) for row in rows}) == 1
-        covered += rows
-    assert sorted(covered) == list(range(2, len(case.slot)))
 
 
 @pytest.mark.parametrize("normalised", [False, True])

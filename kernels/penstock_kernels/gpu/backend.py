@@ -5,7 +5,6 @@ Reference: `penstock_kernels.backend.TorchBackend`.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,7 +14,7 @@ from penstock_kernels.gpu.activation import silu_mul
 from penstock_kernels.gpu.decode_attention import DecodeWorkspace, decode_attention
 from penstock_kernels.gpu.dispatch import skinny_gated_linear, skinny_linear
 from penstock_kernels.gpu.norm import add_rms_norm, rms_norm
-from penstock_kernels.gpu.prefill_attention import QUERY_TILE, prefill_attention
+from penstock_kernels.gpu.prefill_attention import prefill_attention, prefill_tiles, query_tile
 from penstock_kernels.gpu.rope import rope_and_write
 
 
@@ -48,7 +47,8 @@ class TritonBackend:
     def attention(self, rows: Rows) -> Attention:
         heads, scale = self._heads, self._heads.width**-0.5
         table, decoding = rows.block_table, rows.decode_rows
-        tiles = _tiles(rows) if len(rows.queries) > decoding else None
+        tile = query_tile(heads.heads, heads.kv_heads)
+        tiles = _tiles(rows, tile) if len(rows.queries) > decoding else None
 
         def attend(
             qkv: Tensor, cache: Tensor, qk_norm: Tensor | None, window: int | None
@@ -74,19 +74,11 @@ class TritonBackend:
         return attend
 
 
-def _tiles(rows: Rows) -> Tensor:
-    """Pieces of at most QUERY_TILE rows of one chunk: [pieces, 2] int32, first row and rows."""
-    queries = rows.queries[rows.decode_rows :]
-    pieces = -(-queries // QUERY_TILE)
-    chunk = np.repeat(np.arange(len(queries)), pieces)
-    piece = np.arange(len(chunk)) - (np.cumsum(pieces) - pieces)[chunk]
-    first = rows.decode_rows + (np.cumsum(queries) - queries)[chunk] + piece * QUERY_TILE
-    count = np.minimum(queries[chunk] - piece * QUERY_TILE, QUERY_TILE)
-    # Long contexts first, so that none of them is left over when the others are done.
-    order = np.argsort(
-        -(rows.context[rows.decode_rows :][chunk] + piece * QUERY_TILE), kind="stable"
-    )
-    host = torch.from_numpy(np.stack((first, count), axis=1)[order].astype(np.int32))
+def _tiles(rows: Rows, tile: int) -> Tensor:
+    """The chunks' pieces of at most `tile` rows, on the device: see `prefill_tiles`."""
+    decoding = rows.decode_rows
+    tiles = prefill_tiles(rows.queries[decoding:], rows.context[decoding:], decoding, tile)
+    host = torch.from_numpy(tiles)
     if rows.slot.is_cuda:
         host = host.pin_memory()
     return host.to(rows.slot.device, non_blocking=True)
