@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penstock_kernels.gpu.decode_attention import load_tile, padded
+from penstock_kernels.gpu.hopper_prefill import hopper_prefill, on_hopper
 
 ROWS = 128  # of a tile: more would not fit the registers, fewer would read the cache more often
 KEY_TILE = 64
@@ -156,6 +157,24 @@ def prefill_attention(
     see `prefill_tiles`. Pieces of no rows are skipped, so that a captured launch serves any step
     of fewer pieces; out: [n, heads * d].
     """
+    if window is None and on_hopper(query, cache):
+        hopper_prefill(query, cache, table, slots, positions, tiles, out, scale)
+    else:
+        triton_prefill(query, cache, table, slots, positions, tiles, out, scale, window)
+
+
+def triton_prefill(
+    query: Tensor,
+    cache: Tensor,
+    table: Tensor,
+    slots: Tensor,
+    positions: Tensor,
+    tiles: Tensor,
+    out: Tensor,
+    scale: float,
+    window: int | None = None,
+) -> None:
+    """`prefill_attention` of every dtype, width and page, on every card."""
     _, heads, d = query.shape
     _, kv_heads, blocks, page, _ = cache.shape
     wide = query.dtype == torch.float32

@@ -9,6 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+# Of one program. On an H100, 48 heads of 128: 2.0 us for a row and 39 us for 4096 (2.6 TB/s), where
+# a program a head takes 2.1 us and 121 us.
+HEADS = 16
+
 
 @triton.jit
 def _rope_kernel(
@@ -29,38 +33,39 @@ def _rope_kernel(
     HALF: tl.constexpr,
     PAGE: tl.constexpr,
     NORM: tl.constexpr,
+    SHARE: tl.constexpr,  # heads of one program
 ):
-    row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    half = tl.arange(0, HALF)
-    inside = half < D // 2
-    source = qkv + (row * (heads + 2 * kv_heads) + head) * D
-    low = tl.load(source + half, mask=inside, other=0.0)
-    high = tl.load(source + D // 2 + half, mask=inside, other=0.0)
+    row = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1) * SHARE + tl.arange(0, SHARE)
+    half = tl.arange(0, HALF)[None, :]
+    within = half < D // 2
+    inside = (head < heads + 2 * kv_heads)[:, None] & within
+    is_query, is_rotated = (head < heads)[:, None], (head < heads + kv_heads)[:, None]
+    source = qkv + (row * (heads + 2 * kv_heads) + head[:, None]) * D + half
+    low = tl.load(source, mask=inside, other=0.0)
+    high = tl.load(source + D // 2, mask=inside, other=0.0)
     dtype = low.dtype
     position = tl.load(positions + row)
-    if head < heads + kv_heads:
-        a, b = low.to(tl.float32), high.to(tl.float32)
-        if NORM:
-            scale = tl.rsqrt((tl.sum(a * a, 0) + tl.sum(b * b, 0)) / D + eps)
-            weight = q_norm if head < heads else k_norm
-            weight_a = tl.load(weight + half, mask=inside, other=0.0)
-            weight_b = tl.load(weight + D // 2 + half, mask=inside, other=0.0)
-            a = ((a * scale).to(dtype) * weight_a).to(tl.float32)
-            b = ((b * scale).to(dtype) * weight_b).to(tl.float32)
-        cos = tl.load(angles + position * D + half, mask=inside, other=0.0)
-        sin = tl.load(angles + position * D + D // 2 + half, mask=inside, other=0.0)
-        low = (a * cos - b * sin).to(dtype)
-        high = (b * cos + a * sin).to(dtype)
-    if head < heads:
-        tl.store(source + half, low, mask=inside)
-        tl.store(source + D // 2 + half, high, mask=inside)
-    else:
-        page = tl.load(table + tl.load(slots + row).to(tl.int64) * width + position // PAGE)
-        token = page.to(tl.int64) * PAGE + position % PAGE
-        plane = (head - heads).to(tl.int64)  # keys of each KV head, then values
-        place = cache + (plane * blocks * PAGE + token) * D
-        tl.store(place + half, low, mask=inside)
-        tl.store(place + D // 2 + half, high, mask=inside)
+    page = tl.load(table + tl.load(slots + row).to(tl.int64) * width + position // PAGE)
+    a, b = low.to(tl.float32), high.to(tl.float32)
+    if NORM:
+        scale = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / D + eps)[:, None]
+        weights = tl.where(is_query, q_norm, k_norm) + half
+        weight_a = tl.load(weights, mask=inside, other=0.0)
+        weight_b = tl.load(weights + D // 2, mask=inside, other=0.0)
+        a = ((a * scale).to(dtype) * weight_a).to(tl.float32)
+        b = ((b * scale).to(dtype) * weight_b).to(tl.float32)
+    cos = tl.load(angles + position * D + half, mask=within, other=0.0)
+    sin = tl.load(angles + position * D + D // 2 + half, mask=within, other=0.0)
+    low = tl.where(is_rotated, (a * cos - b * sin).to(dtype), low)
+    high = tl.where(is_rotated, (b * cos + a * sin).to(dtype), high)
+    tl.store(source, low, mask=inside & is_query)
+    tl.store(source + D // 2, high, mask=inside & is_query)
+    plane = tl.maximum(head - heads, 0).to(tl.int64)  # keys of each KV head, then values
+    token = page.to(tl.int64) * PAGE + position % PAGE
+    place = cache + (plane[:, None] * blocks * PAGE + token) * D + half
+    tl.store(place, low, mask=inside & ~is_query)
+    tl.store(place + D // 2, high, mask=inside & ~is_query)
 
 
 def rope_and_write(
@@ -82,8 +87,10 @@ def rope_and_write(
     """
     _, kv_heads, blocks, page, d = cache.shape
     q_norm, k_norm = norms or (angles, angles)
-    _rope_kernel[(qkv.shape[0], heads + 2 * kv_heads)](
+    total = heads + 2 * kv_heads
+    share = min(HEADS, triton.next_power_of_2(total))
+    _rope_kernel[(qkv.shape[0], triton.cdiv(total, share))](
         qkv, cache, table, slots, positions, angles, q_norm, k_norm, eps, blocks, table.stride(0),
-        heads=heads, kv_heads=kv_heads, D=d,
-        HALF=triton.next_power_of_2(d // 2), PAGE=page, NORM=norms is not None, num_warps=1,
+        heads=heads, kv_heads=kv_heads, D=d, HALF=triton.next_power_of_2(d // 2), PAGE=page,
+        NORM=norms is not None, SHARE=share, num_warps=4,
     )  # fmt: skip
