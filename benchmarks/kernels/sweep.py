@@ -20,9 +20,10 @@ from typing import Any
 
 import torch
 
-from penstock_kernels.gpu.decode_attention import DecodeWorkspace, decode_attention, splits_for
+from penstock_kernels.backend import Sharing
+from penstock_kernels.gpu.decode_attention import DecodeAttention
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
-from penstock_kernels.gpu.prefill_attention import QUERY_TILE, prefill_attention
+from penstock_kernels.gpu.prefill_attention import prefill_attention, query_tile
 
 # (n, k, gated) of Llama-3.1-8B and Llama-3.2-1B
 SHAPES = {
@@ -156,40 +157,54 @@ def sweep_linear(rows: list[int], shapes: list[str], workers: int) -> list[dict[
     return results
 
 
-def _attend(q: torch.Tensor, caches: list[torch.Tensor], inputs: Any, i: int) -> None:
-    decode_attention(q, caches[i % len(caches)], *inputs)
+def decode_case(
+    rows: int, context: int, shared: int, heads: int, kv_heads: int, d: int, page: int
+) -> dict[str, Any]:
+    """Time of a layer, caches rotated so that L2 is cold. All rows share `shared` tokens."""
+    width = context // page + 1
+    blocks = rows * width + 1
+    layers = 8 if blocks * page * kv_heads * d * 4 < 3e9 else 4
+    shape = (2, kv_heads, blocks, page, d)
+    caches = [torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(layers)]
+    table = torch.randperm(rows * width, device="cuda").int().view(rows, width) + 1
+    table[:, : shared // page] = table[0, : shared // page]
+    slots = torch.arange(rows, device="cuda")
+    positions = torch.full((rows,), context - 1, device="cuda")
+    q = torch.randn(rows, heads, d, device="cuda", dtype=torch.bfloat16)
+    out = torch.empty(rows, heads * d, device="cuda", dtype=torch.bfloat16)
+    attend = DecodeAttention(rows, heads, kv_heads, d, q.device)
+    whole = shared // page * page
+    results: dict[str, Any] = {"rows": rows, "context": context, "shared": shared}
+    for name in ("apart", "together") if shared else ("apart",):
+        sharing = None
+        if name == "together":
+            tile = torch.arange(rows, device="cuda", dtype=torch.int32) // attend.tile_rows
+            tiles = torch.zeros(attend.tiles_for(rows), 3, device="cuda", dtype=torch.int32)
+            used = -(-rows // attend.tile_rows)
+            tiles[:used, 0] = torch.arange(used, device="cuda") * attend.tile_rows
+            tiles[:used, 1], tiles[:used, 2] = attend.tile_rows, whole
+            sharing = Sharing(tile, tiles)
+        plan = attend.plan(positions, None, sharing)
+
+        def launch(i: int, plan: Any = plan) -> None:
+            attend(q, caches[i % layers], table, slots, positions, out, plan, d**-0.5)
+
+        size = (rows * context - (rows - 1) * (whole if sharing else 0)) * kv_heads * d * 4
+        us = microseconds(launch)
+        results[name] = {"us": us, "bytes": size}
+        print(
+            f"decode  rows {rows:4} context {context:5} shared {shared:5} {name:8}: {us:6.1f} us "
+            f"{size / us / 1e6:.2f} TB/s",
+            flush=True,
+        )
+    return results
 
 
 def decode_bandwidth(heads: int, kv_heads: int, d: int, page: int) -> list[dict[str, Any]]:
-    results = []
-    for rows, context in [(1, 200), (8, 576), (32, 576), (64, 576), (128, 576), (256, 576),
-                          (16, 7000), (64, 1050), (1, 7000)]:  # fmt: skip
-        blocks = rows * (context // page + 1) + 1
-        layers = 8 if blocks * page * kv_heads * d * 4 < 3e9 else 4
-        shape = (2, kv_heads, blocks, page, d)
-        caches = [torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(layers)]
-        width = context // page + 1
-        table = torch.randperm(rows * width, device="cuda").int().view(rows, width) + 1
-        slots = torch.arange(rows, device="cuda", dtype=torch.int32)
-        positions = torch.full((rows,), context - 1, device="cuda")
-        q = torch.randn(rows, heads, d, device="cuda", dtype=torch.bfloat16)
-        out = torch.empty(rows, heads * d, device="cuda", dtype=torch.bfloat16)
-        work = DecodeWorkspace(rows, heads, kv_heads, d, q.device)
-        size = rows * context * kv_heads * d * 4
-        timed = {}
-        for splits in sorted({1, 2, 4, 8, 16, splits_for(rows, kv_heads)}):
-            if splits <= splits_for(rows, kv_heads):
-                inputs = (table, slots, positions, out, work, d**-0.5, None, splits)
-                launch = functools.partial(_attend, q, caches, inputs)
-                timed[splits] = microseconds(launch)
-        best = min(timed, key=lambda s: timed[s])
-        print(
-            f"decode  rows {rows:4} context {context:5}: {size / timed[best] / 1e6:.2f} TB/s "
-            f"splits {best} | " + " ".join(f"{s}:{us:.1f}us" for s, us in timed.items()),
-            flush=True,
-        )
-        results.append({"rows": rows, "context": context, "bytes": size, "us": timed})
-    return results
+    cases = [(1, 200, 0), (1, 576, 0), (8, 576, 0), (32, 576, 0), (64, 576, 0), (128, 576, 0)]
+    cases += [(256, 576, 0), (16, 7000, 0), (1, 7000, 0)]
+    cases += [(64, 1056, 960), (32, 2064, 1984), (256, 2304, 2048)]
+    return [decode_case(*case, heads, kv_heads, d, page) for case in cases]
 
 
 def _prefill(inputs: Any, _: int) -> None:
@@ -205,9 +220,10 @@ def prefill_speed(heads: int, kv_heads: int, d: int, page: int) -> list[dict[str
         table = torch.arange(count * width, device="cuda").int().view(count, width) + 1
         slots = torch.arange(count, device="cuda", dtype=torch.int32).repeat_interleave(length)
         positions = torch.arange(context, context + length, device="cuda").repeat(count)
-        starts = range(0, length, QUERY_TILE)
+        tile = query_tile(heads, kv_heads)
+        starts = range(0, length, tile)
         tiles = torch.tensor(
-            [(s * length + t, min(QUERY_TILE, length - t)) for s in range(count) for t in starts],
+            [(s * length + t, min(tile, length - t)) for s in range(count) for t in starts],
             device="cuda",
             dtype=torch.int32,
         )

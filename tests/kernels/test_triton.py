@@ -22,7 +22,6 @@ from penstock_kernels.backend import Heads, Rows, Sharing, TorchBackend
 from penstock_kernels.gpu import backend as gpu_backend
 from penstock_kernels.gpu import decode_attention as decode
 from penstock_kernels.gpu import decode_plan
-from penstock_kernels.gpu import prefill_attention as prefill
 from penstock_kernels.gpu.activation import silu_mul
 from penstock_kernels.gpu.argmax import argmax
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
@@ -241,53 +240,11 @@ def test_a_plan_covers_every_token_once_and_fits(
     )
 
 
-CHUNKS = {
-    "one_token": [(0, 1)],
-    "a_chunk_after_a_prefix": [(70, 40)],
-    "several_sequences": [(5, 1), (37, 150), (0, 40), (64, 64)],
-    "more_rows_than_a_tile": [(3, 2 * prefill.QUERY_TILE + 5)],
-    "exactly_a_tile": [(0, prefill.QUERY_TILE), (128, prefill.QUERY_TILE)],
-}
-
-
 def rows_of(case: PagedCase, decode_rows: int = 0) -> Rows:
     slots = torch.arange(len(case.queries), device=case.slot.device)
     return Rows(
         case.slot, case.position, case.table, slots, decode_rows, case.context, case.queries
     )
-
-
-def pieces_of(case: PagedCase) -> Tensor:
-    """With one among them that has no rows."""
-    tile = prefill.query_tile(case.query.shape[1] // case.cache.shape[1])
-    pieces = prefill.prefill_pieces(case.queries, case.context, 0, tile)
-    return torch.from_numpy(np.insert(pieces, 1, 0, axis=0)).to(case.query.device)
-
-
-@pytest.mark.parametrize("window", [None, 1, 33, 100])
-@pytest.mark.parametrize("name", CHUNKS)
-def test_prefill_attention(place: Place, name: str, window: int | None) -> None:
-    for shape in (Shape(4, 2, 24, 8), Shape(2, 1, 64, 64), Shape(7, 1, 16, 16)):
-        case = case_of(CHUNKS[name], shape, place)
-        out = torch.full_like(case.query, torch.nan).flatten(1)
-        prefill.prefill_attention(
-            case.query, case.cache, case.table, case.slot.int(), case.position,
-            pieces_of(case), out, SCALE, window,
-        )  # fmt: skip
-        assert_near(out, naive_attention(case, SCALE, window))
-
-
-def test_tiles_cover_every_row_once() -> None:
-    spans = [(4, 1), (9, 1), (0, 300), (7, 1), (500, 128), (2, 129)]
-    case = paged_case(spans, 1, 1, 2)
-    covered: list[int] = []
-    pieces = prefill.prefill_pieces(case.queries[2:], case.context[2:], 2, 32)
-    for first, count in pieces.tolist():
-        assert 1 <= count <= 32
-        rows = range(first, first + count)
-        assert len({int(case.slot[row]) for row in rows}) == 1
-        covered += rows
-    assert sorted(covered) == list(range(2, len(case.slot)))
 
 
 @pytest.mark.parametrize("normalised", [False, True])

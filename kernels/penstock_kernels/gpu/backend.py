@@ -18,7 +18,7 @@ from penstock_kernels.gpu.decode_attention import DecodeAttention
 from penstock_kernels.gpu.decode_plan import DecodePlan
 from penstock_kernels.gpu.dispatch import skinny_gated_linear, skinny_linear
 from penstock_kernels.gpu.norm import add_rms_norm, rms_norm
-from penstock_kernels.gpu.prefill_attention import prefill_attention, prefill_pieces, query_tile
+from penstock_kernels.gpu.prefill_attention import prefill_attention, prefill_tiles, query_tile
 from penstock_kernels.gpu.rope import rope_and_write
 
 
@@ -33,13 +33,13 @@ class TritonBackend:
         self._decode = DecodeAttention(
             max_decode_rows, heads.heads, heads.kv_heads, heads.width, angles.device
         )
-        self.piece_rows = query_tile(heads.heads // heads.kv_heads)
+        self.piece_rows = query_tile(heads.heads, heads.kv_heads)
         self.tile_rows = self._decode.tile_rows
 
     def pieces(
         self, queries: NDArray[np.int64], context: NDArray[np.int64], first_row: int
     ) -> NDArray[np.int32]:
-        return prefill_pieces(queries, context, first_row, self.piece_rows)
+        return prefill_tiles(queries, context, first_row, self.piece_rows)
 
     def choose(self, logits: Tensor, kept: Tensor, token: Tensor) -> None:
         argmax(logits, kept, token)

@@ -1,9 +1,9 @@
 """Attention of prompt chunks over a paged cache (FlashAttention-2, Dao, 2023, arXiv:2307.08691).
 
 Reference: `penstock_kernels.paged_attention`. Keys and values of the chunk stand in the cache
-already, so a cached prefix, earlier chunks and the chunk itself are read in the same way. The query
-heads that share a KV head are rows of one tile: a chunk of a few tokens fills a tile too, and the
-cache is read once a KV head.
+already, so a cached prefix, earlier chunks and the chunk itself are read in the same way. The rows
+of a tile are tokens x the query heads of one KV head: the cache is read once a KV head, and a
+chunk of 24 tokens fills three quarters of a tile of 32 tokens x 4 heads.
 """
 
 from __future__ import annotations
@@ -16,32 +16,58 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penstock_kernels.gpu.decode_attention import load_tile, padded
+from penstock_kernels.gpu.hopper_prefill import hopper_prefill, on_hopper
 
-QUERY_TILE = 128  # rows of a tile: tokens times the query heads of a KV head
+ROWS = 128  # of a tile: more would not fit the registers, fewer would read the cache more often
 KEY_TILE = 64
 
 
-def query_tile(group: int) -> int:
-    """Tokens of a tile, where so many query heads share a KV head."""
-    return max(1, QUERY_TILE // group)
+def tile_rows(group: int) -> int:
+    """Rows of a tile's matrices, a power of two: at least one token of `group` query heads."""
+    return max(ROWS, int(triton.next_power_of_2(group)))
 
 
-def prefill_pieces(
+def query_tile(heads: int, kv_heads: int) -> int:
+    """Tokens that one tile holds."""
+    group = heads // kv_heads
+    return tile_rows(group) // group
+
+
+def prefill_tiles(
     queries: NDArray[np.int64], context: NDArray[np.int64], first_row: int, tile: int
 ) -> NDArray[np.int32]:
-    """Pieces of at most `tile` rows of one chunk: [pieces, 2], first row and rows.
+    """Pieces of at most `tile` tokens of each chunk: [pieces, 2], first row and rows.
 
-    queries: rows of each chunk, which follow one another from `first_row` on; context: tokens
-    before each chunk.
+    queries, context: [chunks], a chunk's rows and the tokens before them; the chunks' rows follow
+    each other from first_row on. Long contexts come first, so that none is left over when the
+    others are done.
     """
     pieces = -(-queries // tile)
     chunk = np.repeat(np.arange(len(queries)), pieces)
-    piece = np.arange(len(chunk)) - (np.cumsum(pieces) - pieces)[chunk]
-    first = first_row + (np.cumsum(queries) - queries)[chunk] + piece * tile
-    count = np.minimum(queries[chunk] - piece * tile, tile)
-    # Long contexts first, so that none of them is left over when the others are done.
-    order = np.argsort(-(context[chunk] + piece * tile), kind="stable")
+    offset = (np.arange(len(chunk)) - (np.cumsum(pieces) - pieces)[chunk]) * tile
+    first = first_row + (np.cumsum(queries) - queries)[chunk] + offset
+    count = np.minimum(queries[chunk] - offset, tile)
+    order = np.argsort(-(context[chunk] + offset + count), kind="stable")
     return np.stack((first, count), axis=1)[order].astype(np.int32)
+
+
+@triton.jit
+def _absorb(
+    q, k, v, best, total, acc, visible, scale, MASKED: tl.constexpr, PRECISION: tl.constexpr
+):  # fmt: skip
+    """One more tile of keys and values in the running softmax; scores are in units of log2."""
+    scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+    if MASKED:
+        scores = tl.where(visible, scores, float("-inf"))
+    new = tl.maximum(best, tl.max(scores, 1) * scale)
+    safe = new
+    if MASKED:  # a row may see nothing yet: exp2(-inf - -inf) would be NaN
+        safe = tl.where(new == float("-inf"), 0.0, new)
+    p = tl.exp2(scores * scale - safe[:, None])
+    shrink = tl.exp2(best - safe)
+    total = total * shrink + tl.sum(p, 1)
+    acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None], input_precision=PRECISION)
+    return new, total, acc
 
 
 @triton.jit
@@ -51,15 +77,15 @@ def _prefill_kernel(
     table,  # [slots, width] int32
     slots,  # [n] int32
     positions,  # [n] int64
-    tiles,  # [grid, 2] int32: first row of a tile, number of its rows (0: none), of one sequence
+    tiles,  # [grid, 2] int32: first row of a tile, number of its rows; all of one sequence
     out,  # [n, heads * D]
     scale,
     row_stride,
     blocks,
     width,
     window,
-    heads: tl.constexpr,
     kv_heads: tl.constexpr,
+    GROUP: tl.constexpr,
     D: tl.constexpr,
     DP: tl.constexpr,
     PAGE: tl.constexpr,
@@ -73,19 +99,14 @@ def _prefill_kernel(
     if rows == 0:
         return
     first_row = tl.load(tiles + 2 * tile).to(tl.int64)
-    group: tl.constexpr = heads // kv_heads
-    member = tl.arange(0, M) // group
-    query_head = head * group + tl.arange(0, M) % group
+    member = tl.arange(0, M)
+    token_of, head_of = member // GROUP, head * GROUP + member % GROUP
     dims = tl.arange(0, DP)
-    inside = (member < rows)[:, None] & (dims < D)[None, :]
+    inside = (token_of < rows)[:, None] & (dims < D)[None, :]
     start = tl.load(positions + first_row).to(tl.int32)
-    position = start + member
-    row = first_row + member
-    q = tl.load(
-        query + row[:, None] * row_stride + query_head[:, None] * D + dims[None, :],
-        mask=inside,
-        other=0.0,
-    )
+    position = start + token_of
+    place = (first_row + token_of) * row_stride + head_of * D
+    q = tl.load(query + place[:, None] + dims[None, :], mask=inside, other=0.0)
     keys = cache + head.to(tl.int64) * blocks * PAGE * D
     values = keys + tl.cast(kv_heads, tl.int64) * blocks * PAGE * D
     pages = table + tl.load(slots + first_row).to(tl.int64) * width
@@ -102,35 +123,19 @@ def _prefill_kernel(
         open_end = (start + 1) // N * N
     for token0 in tl.range(begin, open_end, N):
         k = load_tile(keys, pages, token0, length, PAGE, D, DP, N)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
-        new = tl.maximum(best, tl.max(scores, 1))
-        p = tl.exp2(scores - new[:, None])
-        shrink = tl.exp2(best - new)
-        total = total * shrink + tl.sum(p, 1)
         v = load_tile(values, pages, token0, length, PAGE, D, DP, N)
-        acc = acc * shrink[:, None]
-        acc = tl.dot(p.to(v.dtype), v, acc, input_precision=PRECISION)
-        best = new
+        best, total, acc = _absorb(q, k, v, best, total, acc, None, scale, False, PRECISION)
     for token0 in tl.range(open_end, length, N):
-        token = token0 + tl.arange(0, N)
         k = load_tile(keys, pages, token0, length, PAGE, D, DP, N)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+        v = load_tile(values, pages, token0, length, PAGE, D, DP, N)
+        token = token0 + tl.arange(0, N)
         visible = token[None, :] <= position[:, None]
         if WINDOW:
             visible = visible & (token[None, :] > position[:, None] - window)
-        scores = tl.where(visible, scores, float("-inf"))
-        new = tl.maximum(best, tl.max(scores, 1))
-        safe = tl.where(new == float("-inf"), 0.0, new)
-        p = tl.exp2(scores - safe[:, None])
-        shrink = tl.exp2(best - safe)
-        total = total * shrink + tl.sum(p, 1)
-        v = load_tile(values, pages, token0, length, PAGE, D, DP, N)
-        acc = acc * shrink[:, None]
-        acc = tl.dot(p.to(v.dtype), v, acc, input_precision=PRECISION)
-        best = new
-    result = acc / total[:, None]
-    place = out + row[:, None] * (heads * D) + query_head[:, None] * D + dims[None, :]
-    tl.store(place, result.to(out.dtype.element_ty), mask=inside)
+        best, total, acc = _absorb(q, k, v, best, total, acc, visible, scale, True, PRECISION)
+    place = (first_row + token_of) * kv_heads * GROUP * D + head_of * D
+    result = (acc / total[:, None]).to(out.dtype.element_ty)
+    tl.store(out + place[:, None] + dims[None, :], result, mask=inside)
 
 
 def prefill_attention(
@@ -148,19 +153,36 @@ def prefill_attention(
 
     query: [n, heads, d], last two dimensions dense; cache: [2, kv_heads, blocks, page, d];
     table: [slots, width] int32; slots: [n] int32; positions: [n] int64, consecutive in a tile;
-    tiles: [count, 2] int32, first row and rows (at most `query_tile`) of each piece of a sequence,
-    no rows where there is none; out: [n, heads * d].
-    Raises ValueError where more query heads share a KV head than a tile has rows.
+    tiles: [count, 2] int32, first row and rows (at most `query_tile`) of each piece of a sequence:
+    see `prefill_tiles`. Pieces of no rows are skipped, so that a captured launch serves any step
+    of fewer pieces; out: [n, heads * d].
     """
+    if window is None and on_hopper(query, cache):
+        hopper_prefill(query, cache, table, slots, positions, tiles, out, scale)
+    else:
+        triton_prefill(query, cache, table, slots, positions, tiles, out, scale, window)
+
+
+def triton_prefill(
+    query: Tensor,
+    cache: Tensor,
+    table: Tensor,
+    slots: Tensor,
+    positions: Tensor,
+    tiles: Tensor,
+    out: Tensor,
+    scale: float,
+    window: int | None = None,
+) -> None:
+    """`prefill_attention` of every dtype, width and page, on every card."""
     _, heads, d = query.shape
     _, kv_heads, blocks, page, _ = cache.shape
-    if heads // kv_heads > QUERY_TILE:
-        raise ValueError(f"{heads // kv_heads} query heads a KV head are more than {QUERY_TILE}")
     wide = query.dtype == torch.float32
+    group = heads // kv_heads
     _prefill_kernel[(tiles.shape[0], kv_heads)](
         query, cache, table, slots, positions, tiles, out,
         scale * 1.4426950408889634, query.stride(0), blocks, table.stride(0), window or 0,
-        heads=heads, kv_heads=kv_heads, D=d, DP=padded(d), PAGE=page, M=QUERY_TILE,
+        kv_heads=kv_heads, GROUP=group, D=d, DP=padded(d), PAGE=page, M=tile_rows(group),
         N=32 if wide else KEY_TILE, WINDOW=window is not None, PRECISION="ieee" if wide else "tf32",
         num_warps=8, num_stages=2 if wide else 3,
     )  # fmt: skip

@@ -9,6 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+# Of one program. On an H100, 48 heads of 128: 2.0 us for a row and 39 us for 4096 (2.6 TB/s), where
+# a program a head takes 2.1 us and 121 us.
+HEADS = 16
+
 
 @triton.jit
 def _rope_kernel(
@@ -29,13 +33,15 @@ def _rope_kernel(
     HALF: tl.constexpr,
     PAGE: tl.constexpr,
     NORM: tl.constexpr,
-    HEADS: tl.constexpr,
+    SHARE: tl.constexpr,  # heads of one program
 ):
     row = tl.program_id(0).to(tl.int64)
-    head = (tl.program_id(1) * HEADS + tl.arange(0, HEADS))[:, None]
+    head = tl.program_id(1) * SHARE + tl.arange(0, SHARE)
     half = tl.arange(0, HALF)[None, :]
-    inside = (half < D // 2) & (head < heads + 2 * kv_heads)
-    source = qkv + (row * (heads + 2 * kv_heads) + head) * D + half
+    within = half < D // 2
+    inside = (head < heads + 2 * kv_heads)[:, None] & within
+    is_query, is_rotated = (head < heads)[:, None], (head < heads + kv_heads)[:, None]
+    source = qkv + (row * (heads + 2 * kv_heads) + head[:, None]) * D + half
     low = tl.load(source, mask=inside, other=0.0)
     high = tl.load(source + D // 2, mask=inside, other=0.0)
     dtype = low.dtype
@@ -44,25 +50,22 @@ def _rope_kernel(
     a, b = low.to(tl.float32), high.to(tl.float32)
     if NORM:
         scale = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / D + eps)[:, None]
-        weight = tl.where(head < heads, q_norm, k_norm) + half
-        weight_a = tl.load(weight, mask=inside, other=0.0)
-        weight_b = tl.load(weight + D // 2, mask=inside, other=0.0)
+        weights = tl.where(is_query, q_norm, k_norm) + half
+        weight_a = tl.load(weights, mask=inside, other=0.0)
+        weight_b = tl.load(weights + D // 2, mask=inside, other=0.0)
         a = ((a * scale).to(dtype) * weight_a).to(tl.float32)
         b = ((b * scale).to(dtype) * weight_b).to(tl.float32)
-    angle = angles + position * D + half
-    cos = tl.load(angle, mask=half < D // 2, other=0.0)
-    sin = tl.load(angle + D // 2, mask=half < D // 2, other=0.0)
-    rotated = head < heads + kv_heads
-    low = tl.where(rotated, (a * cos - b * sin).to(dtype), low)
-    high = tl.where(rotated, (b * cos + a * sin).to(dtype), high)
-    queries = inside & (head < heads)
-    tl.store(source, low, mask=queries)
-    tl.store(source + D // 2, high, mask=queries)
+    cos = tl.load(angles + position * D + half, mask=within, other=0.0)
+    sin = tl.load(angles + position * D + D // 2 + half, mask=within, other=0.0)
+    low = tl.where(is_rotated, (a * cos - b * sin).to(dtype), low)
+    high = tl.where(is_rotated, (b * cos + a * sin).to(dtype), high)
+    tl.store(source, low, mask=inside & is_query)
+    tl.store(source + D // 2, high, mask=inside & is_query)
+    plane = tl.maximum(head - heads, 0).to(tl.int64)  # keys of each KV head, then values
     token = page.to(tl.int64) * PAGE + position % PAGE
-    plane = (head - heads).to(tl.int64)  # keys of each KV head, then values
-    place = cache + (plane * blocks * PAGE + token) * D + half
-    tl.store(place, low, mask=inside & (head >= heads))
-    tl.store(place + D // 2, high, mask=inside & (head >= heads))
+    place = cache + (plane[:, None] * blocks * PAGE + token) * D + half
+    tl.store(place, low, mask=inside & ~is_query)
+    tl.store(place + D // 2, high, mask=inside & ~is_query)
 
 
 def rope_and_write(
@@ -84,11 +87,10 @@ def rope_and_write(
     """
     _, kv_heads, blocks, page, d = cache.shape
     q_norm, k_norm = norms or (angles, angles)
-    # Few rows: a program a head is done first; many: programs of one head do too little each.
-    group = 1 if qkv.shape[0] <= 16 else 8
-    _rope_kernel[(qkv.shape[0], triton.cdiv(heads + 2 * kv_heads, group))](
+    total = heads + 2 * kv_heads
+    share = min(HEADS, triton.next_power_of_2(total))
+    _rope_kernel[(qkv.shape[0], triton.cdiv(total, share))](
         qkv, cache, table, slots, positions, angles, q_norm, k_norm, eps, blocks, table.stride(0),
-        heads=heads, kv_heads=kv_heads, D=d,
-        HALF=triton.next_power_of_2(d // 2), PAGE=page, NORM=norms is not None, HEADS=group,
-        num_warps=1 if group == 1 else 2,
+        heads=heads, kv_heads=kv_heads, D=d, HALF=triton.next_power_of_2(d // 2), PAGE=page,
+        NORM=norms is not None, SHARE=share, num_warps=4,
     )  # fmt: skip

@@ -22,8 +22,9 @@ def group_by_prefix(
 ) -> tuple[list[Seat], list[tuple[int, int]]]:
     """The seats in an order in which those that share stand together, and who shares.
 
-    worth: tokens that a group must save from being read. Returns the seats and, for the first of them, (seats, shared blocks) of each group. The order
-    is otherwise kept. Costs some 0.5 us a seat, and nothing for seats that start differently.
+    worth: tokens that a group must save from being read. Returns the seats and, for the first of
+    them, (seats, shared blocks) of each group. The order is otherwise kept. Costs some 0.5 us a
+    seat, and next to nothing for seats that start differently.
     """
     alike: dict[int, list[Seat]] = {}
     for seat in seats:
