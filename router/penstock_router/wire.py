@@ -31,9 +31,9 @@ def command(plan: StepPlan) -> StepCommand:
         message.chunk_length.append(length)
     if plan.decode_changed:
         message.decode.extend([seat.seated for seat in plan.decode])
-        for rows, blocks in plan.groups:
+        for rows, shared in plan.groups:
             message.group_rows.append(rows)
-            message.group_blocks.append(blocks)
+            message.group_blocks.append(shared)
     return message
 
 
