@@ -157,6 +157,7 @@ def main() -> None:
                 kv_block_size=None,
                 cuda_memory_fraction=1.0,
                 cuda_graphs=None,
+                disable_dependent_launch=False,
                 socket_folder=folder,
             )
         )

@@ -56,6 +56,7 @@ SHARD_OPTIONS = (
     "kv_block_size",
     "cuda_memory_fraction",
     "cuda_graphs",
+    "disable_dependent_launch",
 )
 
 

@@ -152,6 +152,12 @@ class Options:
         "with prompts are captured as well. 0: no graphs at all",
         default_text="some 20 sizes up to max-batch-size",
     )
+    disable_dependent_launch: bool = _option(
+        False,
+        switch(),
+        "Start each kernel of a step only when the one before it has ended. Slower; for finding "
+        "faults. Results are the same",
+    )
     kv_block_size: int | None = _option(
         None,
         integer(1, 1024),

@@ -23,6 +23,7 @@ class ShardConfig:
     kv_block_size: int | None  # tokens; None: 64 on CUDA, 16 on a CPU
     cuda_memory_fraction: float  # share of the GPU's memory that this shard may use
     cuda_graphs: tuple[int, ...] | None  # rows captured; (0,): none; None: sizes up to all slots
+    disable_dependent_launch: bool  # every kernel starts only when the one before it has ended
     socket_folder: str
 
     def __post_init__(self) -> None:

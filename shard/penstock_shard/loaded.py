@@ -31,6 +31,7 @@ class LoadedModel:
     dtype: torch.dtype
     block_size: int
     memory_fraction: float
+    dependent_launch: bool  # kernels start while those before them end, where the device can
     cuda_graphs: tuple[int, ...] | None  # rows captured; (0,): none; None: sizes up to all slots
 
     def info(self) -> shard_pb2.InfoResponse:
@@ -71,6 +72,7 @@ def load(config: ShardConfig) -> LoadedModel:
         dtype=dtype,
         block_size=config.kv_block_size or (64 if device.type == "cuda" else 16),
         memory_fraction=config.cuda_memory_fraction,
+        dependent_launch=not config.disable_dependent_launch,
         cuda_graphs=config.cuda_graphs,
     )
     log.info(

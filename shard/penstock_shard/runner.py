@@ -61,7 +61,13 @@ class Runner:
     """One rank's executor of step commands. Not thread-safe: one thread calls it."""
 
     def __init__(
-        self, decoder: Decoder, group: Group, limits: Limits, cache: Tensor, device: torch.device
+        self,
+        decoder: Decoder,
+        group: Group,
+        limits: Limits,
+        cache: Tensor,
+        device: torch.device,
+        dependent_launch: bool = True,
     ) -> None:
         self.decoder, self.group, self.limits = decoder, group, limits
         self.cache, self.device = cache, device
@@ -71,7 +77,7 @@ class Runner:
         self.sampling = SamplingState(limits, device) if group.rank == 0 else None
         positions = limits.table_width * limits.block_size
         angles = rope_table(decoder.model.rope, decoder.model.head_dim, positions, device)
-        self.backend = _backend(decoder, angles, limits)
+        self.backend = _backend(decoder, angles, limits, dependent_launch)
         rows = limits.max_prefill_tokens + limits.max_slots
         self._row_slot = torch.zeros(rows, dtype=torch.int64, device=device)
         self._row_token = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -348,12 +354,15 @@ def _pieces(rows: Tensor) -> list[Tensor]:
     return [rows[i : i + PROMPT_LOGPROB_ROWS] for i in range(0, len(rows), PROMPT_LOGPROB_ROWS)]
 
 
-def _backend(decoder: Decoder, angles: Tensor, limits: Limits) -> Backend:
+def _backend(decoder: Decoder, angles: Tensor, limits: Limits, dependent: bool) -> Backend:
     """Triton where there is CUDA, plain torch elsewhere."""
     partition, model = decoder.partition, decoder.model
     heads = Heads(len(partition.heads), len(partition.kv_heads), model.head_dim)
     if angles.is_cuda:
-        from penstock_kernels.gpu.backend import TritonBackend  # triton is not there on every host
+        # Triton is not there on every host.
+        from penstock_kernels.gpu.backend import TritonBackend
+        from penstock_kernels.gpu.dependent import supported
 
-        return TritonBackend(heads, angles, model.norm_eps, limits.max_slots)
+        dependent = dependent and supported(angles.device)
+        return TritonBackend(heads, angles, model.norm_eps, limits.max_slots, dependent)
     return TorchBackend(heads, angles, model.norm_eps, limits.block_size)

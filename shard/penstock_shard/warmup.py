@@ -98,7 +98,9 @@ def _runner(loaded: LoadedModel, limits: Limits) -> Runner:
     cache = kv_cache.allocate(
         loaded.decoder, limits.num_blocks, loaded.block_size, loaded.dtype, loaded.device
     )
-    return Runner(loaded.decoder, loaded.group, limits, cache, loaded.device)
+    return Runner(
+        loaded.decoder, loaded.group, limits, cache, loaded.device, loaded.dependent_launch
+    )
 
 
 def _blocks_of(loaded: LoadedModel, tokens: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -39,3 +40,75 @@ def test_skinny_gated_linear(rows: int, n: int, k: int, dtype: torch.dtype) -> N
     gate, up = (x.float() @ weight.float().T).chunk(2, dim=1)
     expected = torch.nn.functional.silu(gate) * up
     assert difference(skinny_gated_linear(x, weight), expected) < 2e-5
+
+
+@pytest.mark.parametrize("rows", [1, 5, 32, 64])
+def test_dependent_launch_changes_no_bit_under_stress(rows: int) -> None:
+    """A graph of layers whose kernels all depend on the one before, a thousand times over.
+
+    Each replay reads other inputs; whoever reads too early finds those of the last replay.
+    """
+    from penstock_kernels.backend import Heads, Rows
+    from penstock_kernels.gpu.backend import TritonBackend
+
+    torch.manual_seed(0)
+    hidden, wide, page, layers, most = 1024, 4096, 64, 6, 64
+    heads = Heads(16, 4, 64)
+
+    def weight(n: int, k: int) -> torch.Tensor:
+        return torch.randn(n, k, device="cuda", dtype=torch.bfloat16) * k**-0.5
+
+    parameters = [
+        (
+            weight(24 * 64, hidden),
+            weight(hidden, 1024),
+            weight(2 * wide, hidden),
+            weight(hidden, wide),
+        )
+        for _ in range(layers)
+    ]
+    gain = torch.ones(hidden, device="cuda", dtype=torch.bfloat16)
+    head = weight(32768, hidden)
+    angle = torch.rand(1024, 32, device="cuda") * 6.28
+    angles = torch.stack((angle.cos(), angle.sin()), dim=1)
+    table = torch.randperm(most * 16, device="cuda").int().view(most, 16) + 1
+    slot = torch.arange(rows, device="cuda")
+    position = torch.randint(0, 900, (rows,), device="cuda")
+    inputs = torch.empty(rows, hidden, device="cuda", dtype=torch.bfloat16)
+    none = np.empty(0, np.int64)
+    cache = torch.zeros(2, 4, most * 16 + 1, page, 64, device="cuda", dtype=torch.bfloat16)
+    cache.normal_()
+
+    def capture(dependent: bool) -> tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]:
+        backend = TritonBackend(heads, angles, 1e-5, most, dependent)
+        caches = [cache.clone() for _ in range(layers)]
+        kept = torch.empty(rows, 32768, device="cuda", dtype=torch.bfloat16)
+        token = torch.empty(rows, device="cuda", dtype=torch.int64)
+
+        def step() -> None:
+            attend = backend.attention(Rows(slot, position, table, slot, rows, none, none))
+            residual = inputs.clone()
+            x = torch.zeros_like(residual)
+            for layer, (qkv, out, up, down) in enumerate(parameters):
+                x = backend.add_rms_norm(x, residual, gain, 1e-5)
+                x = attend(backend.linear(x, qkv, None), caches[layer], None, None)
+                x = backend.add_rms_norm(backend.linear(x, out, None), residual, gain, 1e-5)
+                x = backend.linear(backend.gated_linear(x, up, None), down, None)
+            x = backend.add_rms_norm(x, residual, gain, 1e-5)
+            backend.choose(backend.linear(x, head, None), kept, token)
+
+        step()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step()
+        return graph, kept, token
+
+    plain, dependent = capture(False), capture(True)
+    differing = torch.zeros((), device="cuda", dtype=torch.int64)
+    for _ in range(1000):
+        inputs.normal_()
+        for graph, _, _ in (plain, dependent):
+            graph.replay()
+        differing += (plain[1] != dependent[1]).sum() + (plain[2] != dependent[2]).sum()
+    assert int(differing) == 0

@@ -204,6 +204,7 @@ def shard_config(model: Path, sockets: Path, **changes: Any) -> dict[str, Any]:
         "kv_block_size": 8,
         "cuda_memory_fraction": 1.0,
         "cuda_graphs": None,
+        "disable_dependent_launch": False,
         "socket_folder": str(sockets),
     } | changes
 

@@ -7,11 +7,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from penstock_kernels.gpu.dependent import launch, wait
+
 PIECE = 4096  # logits of a program
 
 
 @triton.jit
-def _piece_kernel(logits, kept, best, where, n, stride, pieces, PIECE: tl.constexpr):
+def _piece_kernel(
+    logits, kept, best, where, n, stride, pieces, PIECE: tl.constexpr, PDL: tl.constexpr
+):
+    wait(PDL)
     row, piece = tl.program_id(0).to(tl.int64), tl.program_id(1)
     column = piece * PIECE + tl.arange(0, PIECE)
     inside = column < n
@@ -23,7 +28,8 @@ def _piece_kernel(logits, kept, best, where, n, stride, pieces, PIECE: tl.conste
 
 
 @triton.jit
-def _row_kernel(best, where, token, pieces, PIECES: tl.constexpr):
+def _row_kernel(best, where, token, pieces, PIECES: tl.constexpr, PDL: tl.constexpr):
+    wait(PDL)
     row = tl.program_id(0)
     piece = tl.arange(0, PIECES)
     value = tl.load(best + row * pieces + piece, mask=piece < pieces, other=float("-inf"))
@@ -31,7 +37,7 @@ def _row_kernel(best, where, token, pieces, PIECES: tl.constexpr):
     tl.store(token + row, tl.load(where + row * pieces + index).to(tl.int64))
 
 
-def argmax(logits: Tensor, kept: Tensor, token: Tensor) -> None:
+def argmax(logits: Tensor, kept: Tensor, token: Tensor, dependent: bool = False) -> None:
     """The first of the largest logits of each row, and the logits, where later kernels find them.
 
     logits: [rows, n], rows may be strided; kept: [rows, n] dense, of the same dtype; token: [rows]
@@ -42,8 +48,23 @@ def argmax(logits: Tensor, kept: Tensor, token: Tensor) -> None:
     best = torch.empty(rows, pieces, dtype=torch.float32, device=logits.device)
     where = torch.empty(rows, pieces, dtype=torch.int32, device=logits.device)
     _piece_kernel[(rows, pieces)](
-        logits, kept, best, where, n, logits.stride(0), pieces, PIECE=PIECE, num_warps=4
+        logits,
+        kept,
+        best,
+        where,
+        n,
+        logits.stride(0),
+        pieces,
+        PIECE=PIECE,
+        num_warps=4,
+        **launch(dependent),
     )
     _row_kernel[(rows,)](
-        best, where, token, pieces, PIECES=triton.next_power_of_2(pieces), num_warps=1
+        best,
+        where,
+        token,
+        pieces,
+        PIECES=triton.next_power_of_2(pieces),
+        num_warps=1,
+        **launch(dependent),
     )

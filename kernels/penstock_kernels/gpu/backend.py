@@ -25,14 +25,24 @@ from penstock_kernels.gpu.rope import rope_and_write
 class TritonBackend:
     """Nothing here waits for the device, and a step without chunks reads static tensors only.
 
-    angles: [positions, 2, width / 2] float32; max_decode_rows: sequences that decode at once.
+    angles: [positions, 2, width / 2] float32; max_decode_rows: sequences that decode at once;
+    dependent: launch kernels as `gpu.dependent` says. It changes no result.
     """
 
-    def __init__(self, heads: Heads, angles: Tensor, eps: float, max_decode_rows: int) -> None:
+    def __init__(
+        self,
+        heads: Heads,
+        angles: Tensor,
+        eps: float,
+        max_decode_rows: int,
+        dependent: bool = False,
+    ) -> None:
+        self._dependent = dependent
         self._heads, self._angles, self._eps = heads, angles, eps
         self._decode = DecodeAttention(
-            max_decode_rows, heads.heads, heads.kv_heads, heads.width, angles.device
-        )
+            max_decode_rows, heads.heads, heads.kv_heads, heads.width, angles.device,
+            dependent,
+        )  # fmt: skip
         self.piece_rows = query_tile(heads.heads, heads.kv_heads)
         self.tile_rows = self._decode.tile_rows
 
@@ -42,21 +52,23 @@ class TritonBackend:
         return prefill_tiles(queries, context, first_row, self.piece_rows)
 
     def choose(self, logits: Tensor, kept: Tensor, token: Tensor) -> None:
-        argmax(logits, kept, token)
+        argmax(logits, kept, token, self._dependent)
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        return rms_norm(x, weight, eps)
+        return rms_norm(x, weight, eps, dependent=self._dependent)
 
     def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
-        return add_rms_norm(x, residual, weight, eps)
+        return add_rms_norm(x, residual, weight, eps, dependent=self._dependent)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return skinny_linear(x, weight) if bias is None else F.linear(x, weight, bias)
+        if bias is not None:
+            return F.linear(x, weight, bias)
+        return skinny_linear(x, weight, self._dependent)
 
     def gated_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if bias is None:
-            return skinny_gated_linear(x, weight)
-        return silu_mul(F.linear(x, weight, bias))
+            return skinny_gated_linear(x, weight, self._dependent)
+        return silu_mul(F.linear(x, weight, bias), dependent=self._dependent)
 
     def attention(self, rows: Rows) -> Attention:
         heads, scale = self._heads, self._heads.width**-0.5
@@ -71,7 +83,7 @@ class TritonBackend:
             norms = None if qk_norm is None else (qk_norm[0], qk_norm[heads.heads])
             rope_and_write(
                 qkv, cache, table, rows.slot, rows.position, self._angles, heads.heads, norms,
-                self._eps,
+                self._eps, self._dependent,
             )  # fmt: skip
             out = qkv.new_empty(qkv.shape[0], heads.heads * heads.width)
             query = qkv.view(-1, heads.rotated + heads.kv_heads, heads.width)[:, : heads.heads]

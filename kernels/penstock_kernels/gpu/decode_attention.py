@@ -23,6 +23,7 @@ from penstock_kernels.gpu.decode_plan import (
     most_partials,
     plan_decode,
 )
+from penstock_kernels.gpu.dependent import launch, wait
 
 LOG2_E = 1.4426950408889634
 QUERY_ROWS = 16  # of a tile: the fewest that a tensor core takes
@@ -63,8 +64,10 @@ def _merge_kernel(
     D: tl.constexpr,
     DP: tl.constexpr,
     PARTS: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     """The result of a row and query head from its partial ones; written already if it was alone."""
+    wait(PDL)
     row, query_head = tl.program_id(0), tl.program_id(1)
     first = tl.load(spans + row * 3)
     parts = tl.load(spans + row * 3 + 2)
@@ -120,7 +123,9 @@ def _decode_kernel(
     N: tl.constexpr,
     WINDOW: tl.constexpr,
     PRECISION: tl.constexpr,
+    PDL: tl.constexpr,
 ):
+    wait(PDL)
     item, head = tl.program_id(0), tl.program_id(1)
     first = tl.load(items + item * 5)
     members = tl.load(items + item * 5 + 1)
@@ -189,12 +194,19 @@ def padded(head_dim: int) -> int:
 class DecodeAttention:
     """Decode attention of one rank, with the memory that its layers share.
 
-    rows: sequences at once, at most.
+    rows: sequences at once, at most; dependent: launch as `gpu.dependent` says.
     """
 
     def __init__(
-        self, rows: int, heads: int, kv_heads: int, head_dim: int, device: torch.device
+        self,
+        rows: int,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        device: torch.device,
+        dependent: bool = False,
     ) -> None:
+        self._dependent = dependent
         self._rows, self._heads, self._kv_heads, self._width = rows, heads, kv_heads, head_dim
         self._group = heads // kv_heads
         self._query_rows = max(QUERY_ROWS, int(triton.next_power_of_2(self._group)))
@@ -234,7 +246,7 @@ class DecodeAttention:
         tiles = 0 if sharing is None or window is not None else len(sharing.tiles)
         most = most_items(len(positions), tiles, self._kv_heads)
         plan = DecodePlan(self._plans[window].items[:most], self._plans[window].spans)
-        plan_decode(plan, positions, self._kv_heads, live, sharing, window)
+        plan_decode(plan, positions, self._kv_heads, live, sharing, window, self._dependent)
         return plan
 
     def __call__(
@@ -264,7 +276,9 @@ class DecodeAttention:
             self.lse, scale * LOG2_E, query.stride(0), blocks, table.stride(0), window or 0,
             **sizes, M=self._query_rows, PAGE=page, N=TILE, WINDOW=window is not None,
             PRECISION="ieee" if wide else "tf32", num_warps=4, num_stages=3,
+            **launch(self._dependent),
         )  # fmt: skip
         _merge_kernel[(len(positions), self._heads)](
-            self.partial, self.lse, plan.spans, out, **sizes, PARTS=PARTS, num_warps=4
-        )
+            self.partial, self.lse, plan.spans, out, **sizes, PARTS=PARTS, num_warps=4,
+            **launch(self._dependent),
+        )  # fmt: skip

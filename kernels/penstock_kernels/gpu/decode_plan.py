@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from penstock_kernels.backend import Sharing
+from penstock_kernels.gpu.dependent import launch, wait
 
 TILE = 64  # tokens an iteration: 16 KiB of keys at head_dim 128 in bfloat16
 # Measured on an H100 at 576 tokens: 32 rows x 8 KV heads take 30 us whole, 38 us in two pieces;
@@ -67,7 +68,9 @@ def _plan_kernel(
     TILE: tl.constexpr,
     ENOUGH: tl.constexpr,
     TARGET: tl.constexpr,
+    PDL: tl.constexpr,
 ):
+    wait(PDL)
     row = tl.arange(0, ROWS)
     present = row < rows
     if LIVE:
@@ -138,6 +141,7 @@ def plan_decode(
     live: Tensor | None = None,
     sharing: Sharing | None = None,
     window: int | None = None,
+    dependent: bool = False,
 ) -> None:
     """Write the items of a step.
 
@@ -155,7 +159,7 @@ def plan_decode(
         kv_heads=kv_heads, ROWS=triton.next_power_of_2(rows), TILES=tiles,
         ITEMS=triton.next_power_of_2(len(plan.items)),
         LIVE=live is not None, WINDOW=window is not None, TILE=TILE, ENOUGH=ENOUGH, TARGET=TARGET,
-        num_warps=4,
+        num_warps=4, **launch(dependent),
     )  # fmt: skip
 
 

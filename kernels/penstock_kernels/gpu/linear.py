@@ -18,6 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from penstock_kernels.gpu.dependent import launch, wait
+
 
 @dataclass(frozen=True, slots=True)
 class Tile:
@@ -54,9 +56,7 @@ def _linear_kernel(
     first = tl.load(weights)
     if GATED:
         first_up = tl.load(weights + N // 2 * K)
-    if PDL:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
+    wait(PDL)
     row = row_tile * BM + tl.arange(0, BM)
     inside = row < rows
     inputs = x + row[None, :] * x_stride + k[:, None]
@@ -85,7 +85,7 @@ def row_tile(rows: int) -> int:
 
 
 def linear(
-    x: Tensor, weight: Tensor, out: Tensor, tile: Tile, gated: bool = False, pdl: bool = False
+    x: Tensor, weight: Tensor, out: Tensor, tile: Tile, gated: bool = False, dependent: bool = False
 ) -> None:
     """out = x W^T, or silu(gate) * up of it when gated.
 
@@ -99,8 +99,8 @@ def linear(
     bm = row_tile(rows)
     _linear_kernel[(wide // tile.n, tile.splits, triton.cdiv(rows, bm))](
         x, weight, out, rows, x.stride(0), N=count, K=depth, BM=bm, BN=tile.n, BK=tile.k,
-        SPLITS=tile.splits, GATED=gated, PDL=pdl, num_warps=tile.warps, num_stages=tile.stages,
-        **({"launch_pdl": True} if pdl else {}),
+        SPLITS=tile.splits, GATED=gated, num_warps=tile.warps, num_stages=tile.stages,
+        **launch(dependent),
     )  # fmt: skip
 
 
@@ -115,9 +115,7 @@ def _vector_kernel(
     first = tl.load(weights)
     if GATED:
         first_up = tl.load(weights + N // 2 * K)
-    if PDL:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
+    wait(PDL)
     value = tl.load(x + k)[None, :].to(tl.float32)
     acc = first.to(tl.float32) * value
     if GATED:
@@ -137,12 +135,12 @@ def _vector_kernel(
 
 
 def linear_one_row(
-    x: Tensor, weight: Tensor, out: Tensor, tile: Tile, gated: bool = False, pdl: bool = False
+    x: Tensor, weight: Tensor, out: Tensor, tile: Tile, gated: bool = False, dependent: bool = False
 ) -> None:
     """`linear` for one row, without tensor cores: x [1, k], out [1, n] ([1, n / 2] when gated)."""
     count, depth = weight.shape
     wide = count // 2 if gated else count
     _vector_kernel[(wide // tile.n,)](
-        x, weight, out, K=depth, N=count, BN=tile.n, BK=tile.k, GATED=gated, PDL=pdl,
-        num_warps=tile.warps, num_stages=tile.stages, **({"launch_pdl": True} if pdl else {}),
+        x, weight, out, K=depth, N=count, BN=tile.n, BK=tile.k, GATED=gated,
+        num_warps=tile.warps, num_stages=tile.stages, **launch(dependent),
     )  # fmt: skip

@@ -10,14 +10,27 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from penstock_kernels.gpu.dependent import launch, wait
+
 
 @triton.jit
 def _norm_kernel(
-    x, residual, weight, out, x_stride, d, eps, ADD: tl.constexpr, BLOCK: tl.constexpr
+    x,
+    residual,
+    weight,
+    out,
+    x_stride,
+    d,
+    eps,
+    ADD: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     inside = column < d
+    gain = tl.load(weight + column, mask=inside)
+    wait(PDL)
     value = tl.load(x + row * x_stride + column, mask=inside, other=0.0)
     if ADD:
         value += tl.load(residual + row * d + column, mask=inside, other=0.0)
@@ -27,22 +40,30 @@ def _norm_kernel(
     scaled = (wide * scale).to(
         out.dtype.element_ty
     )  # rounded first, as the checkpoints were trained
-    tl.store(out + row * d + column, scaled * tl.load(weight + column, mask=inside), mask=inside)
+    tl.store(out + row * d + column, scaled * gain, mask=inside)
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float, out: Tensor | None = None) -> Tensor:
+def rms_norm(
+    x: Tensor, weight: Tensor, eps: float, out: Tensor | None = None, dependent: bool = False
+) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight. x: [n, d], rows may be strided; weight: [d]."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format) if out is None else out
     n, d = x.shape
     block = triton.next_power_of_2(d)
     _norm_kernel[(n,)](
-        x, x, weight, out, x.stride(0), d, eps, ADD=False, BLOCK=block, num_warps=_warps(block)
-    )
+        x, x, weight, out, x.stride(0), d, eps, ADD=False, BLOCK=block,
+        num_warps=_warps(block), **launch(dependent),
+    )  # fmt: skip
     return out
 
 
 def add_rms_norm(
-    x: Tensor, residual: Tensor, weight: Tensor, eps: float, out: Tensor | None = None
+    x: Tensor,
+    residual: Tensor,
+    weight: Tensor,
+    eps: float,
+    out: Tensor | None = None,
+    dependent: bool = False,
 ) -> Tensor:
     """Add x to residual in place, then normalise the sum. x, residual: [n, d]; weight: [d]."""
     out = torch.empty_like(residual) if out is None else out
@@ -50,7 +71,7 @@ def add_rms_norm(
     block = triton.next_power_of_2(d)
     _norm_kernel[(n,)](
         x, residual, weight, out, x.stride(0), d, eps, ADD=True, BLOCK=block,
-        num_warps=_warps(block),
+        num_warps=_warps(block), **launch(dependent),
     )  # fmt: skip
     return out
 

@@ -1,0 +1,34 @@
+"""Dependent launch: a kernel starts while the one before it ends.
+
+Programmatic dependent launch (CUDA C++ programming guide, "Programmatic Dependent Launch and
+Synchronization"; sm_90 and later). A kernel that is launched so runs what depends on nothing, its
+weights' first tile for instance, until `wait`: from there on everything before it is complete and
+visible. It lets the next kernel start by `release`. Every kernel launched so must call `wait`
+before it reads or writes what others touch, and before it returns: order is transitive only then.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def wait(PDL: tl.constexpr):
+    """Wait for what was launched before, and let what follows start."""
+    if PDL:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
+
+
+def launch(dependent: bool) -> dict[str, Any]:
+    """Keyword arguments of a launch whose kernel has PDL: tl.constexpr."""
+    return {"PDL": True, "launch_pdl": True} if dependent else {"PDL": False}
+
+
+def supported(device: torch.device) -> bool:
+    """Whether the device can launch dependently."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
