@@ -26,7 +26,9 @@ from penstock_kernels.gpu.decode_plan import (
 from penstock_kernels.gpu.dependent import launch, wait
 
 LOG2_E = 1.4426950408889634
+KEYS = TILE
 QUERY_ROWS = 16  # of a tile: the fewest that a tensor core takes
+WARPS, STAGES = 4, 3
 PARTS = 16  # partial results that a merge loads at once
 
 
@@ -274,8 +276,8 @@ class DecodeAttention:
         _decode_kernel[(len(plan.items), kv_heads)](
             query, cache, table, slots, positions, plan.items, plan.spans, out, self.partial,
             self.lse, scale * LOG2_E, query.stride(0), blocks, table.stride(0), window or 0,
-            **sizes, M=self._query_rows, PAGE=page, N=TILE, WINDOW=window is not None,
-            PRECISION="ieee" if wide else "tf32", num_warps=4, num_stages=3,
+            **sizes, M=self._query_rows, PAGE=page, N=KEYS, WINDOW=window is not None,
+            PRECISION="ieee" if wide else "tf32", num_warps=WARPS, num_stages=STAGES,
             **launch(self._dependent),
         )  # fmt: skip
         _merge_kernel[(len(positions), self._heads)](

@@ -103,21 +103,11 @@ def _plan_kernel(
     tl.store(spans + row * 3, first_partial, mask=row < rows)
     tl.store(spans + row * 3 + 1, pieces, mask=row < rows)
     tl.store(spans + row * 3 + 2, of_row, mask=row < rows)
-    item = tl.cumsum(pieces, 0) - pieces
-    items_in_all = tl.sum(pieces, 0)
-    for number in range(tl.max(pieces, 0)):
-        place = items + (item + number) * 5
-        start = begin + number * piece
-        mask = number < pieces
-        tl.store(place, row, mask=mask)
-        tl.store(place + 1, tl.full([ROWS], 1, tl.int32), mask=mask)
-        tl.store(place + 2, start, mask=mask)
-        tl.store(place + 3, tl.minimum(start + piece, length), mask=mask)
-        tl.store(place + 4, tl.full([ROWS], 0, tl.int32) + 2 * number, mask=mask)
-    if TILES:
+    items_in_all = 0
+    if TILES:  # first, because they are the longest
         tile_pieces = tl.cdiv(shared, piece)
-        item = items_in_all + tl.cumsum(tile_pieces, 0) - tile_pieces
-        items_in_all += tl.sum(tile_pieces, 0)
+        item = tl.cumsum(tile_pieces, 0) - tile_pieces
+        items_in_all = tl.sum(tile_pieces, 0)
         first = tl.load(tiles + index * 3)
         members = tl.load(tiles + index * 3 + 1)
         for number in range(tl.max(tile_pieces, 0)):
@@ -129,6 +119,17 @@ def _plan_kernel(
             tl.store(place + 2, tl.full([TILES], 0, tl.int32) + start, mask=mask)
             tl.store(place + 3, tl.minimum(start + piece, shared), mask=mask)
             tl.store(place + 4, tl.full([TILES], 1, tl.int32) + 2 * number, mask=mask)
+    item = items_in_all + tl.cumsum(pieces, 0) - pieces
+    items_in_all += tl.sum(pieces, 0)
+    for number in range(tl.max(pieces, 0)):
+        place = items + (item + number) * 5
+        start = begin + number * piece
+        mask = number < pieces
+        tl.store(place, row, mask=mask)
+        tl.store(place + 1, tl.full([ROWS], 1, tl.int32), mask=mask)
+        tl.store(place + 2, start, mask=mask)
+        tl.store(place + 3, tl.minimum(start + piece, length), mask=mask)
+        tl.store(place + 4, tl.full([ROWS], 0, tl.int32) + 2 * number, mask=mask)
     rest = tl.arange(0, ITEMS)
     unused = (rest >= items_in_all) & (rest < most)
     tl.store(items + rest * 5 + 1, tl.zeros([ITEMS], tl.int32), mask=unused)
