@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from penstock_kernels.gpu.activation import silu_mul
+from penstock_kernels.gpu.hopper_gated import fills_hopper, hopper_gated_linear
 from penstock_kernels.gpu.norm import add_rms_norm
 from penstock_kernels.gpu.prefill_attention import (
     prefill_attention,
@@ -38,6 +39,7 @@ from penstock_kernels.gpu.rope import rope_and_write
 
 Shape = tuple[int, int, int]  # heads, KV heads, head_dim
 SHAPES: dict[str, Shape] = {"8b": (32, 8, 128), "1b": (32, 8, 64)}
+GATED = {"8b": (14336, 4096), "1b": (8192, 2048)}
 PAGE = 64
 REPEATS = 8
 
@@ -156,6 +158,22 @@ def products(rows: int) -> dict[str, Any]:
     return found
 
 
+def gated(name: str, rows: int) -> dict[str, Any]:
+    """The gate-up product and its activation: in one kernel, or cuBLAS and then `silu_mul`."""
+    n, k = GATED[name]
+    weights = torch.randn(3, 2 * n, k, device="cuda", dtype=torch.bfloat16).mul_(k**-0.5)
+    x = torch.randn(rows, k, device="cuda", dtype=torch.bfloat16)
+    launches: dict[str, Callable[[int], object]] = {
+        "one": lambda i: hopper_gated_linear(x, weights[i % 3]),
+        "cublas_then_silu": lambda i: silu_mul(F.linear(x, weights[i % 3])),
+    }
+    found: dict[str, Any] = {"shape": name, "rows": rows, "chosen": fills_hopper(x, weights[0])}
+    for label, launch in [*launches.items(), *launches.items()]:  # the faster of two, in turns
+        us = microseconds(launch, REPEATS)
+        found[label] = min(us, found.get(label, us))
+    return found
+
+
 def _multiply(x: Tensor, weights: Tensor, out: Tensor, i: int) -> None:
     torch.mm(x, weights[i % len(weights)].t(), out=out)
 
@@ -216,6 +234,11 @@ def main() -> None:
             for backend in (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION)
         ],
         "elementwise": [functools.partial(elementwise, rows) for rows in (1024, 4096)],
+        "gated": [
+            functools.partial(gated, name, rows)
+            for name in GATED
+            for rows in (256, 512, 1024, 2048, 4096)
+        ],
         "products": [functools.partial(products, rows) for rows in (4096, 512, 1024, 2048)],
     }
     for part, jobs in parts.items():

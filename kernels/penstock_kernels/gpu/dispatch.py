@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from penstock_kernels.gpu.activation import silu_mul
+from penstock_kernels.gpu.hopper_gated import fills_hopper, hopper_gated_linear
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row, row_tile
 
 MOST_ROWS = 64
@@ -60,6 +61,8 @@ def skinny_gated_linear(x: Tensor, weight: Tensor) -> Tensor:
     elif tile and rows <= MOST_ROWS and n % tile.n == 0 and k % tile.k == 0:
         out = x.new_empty(rows, n)
         linear(x, weight, out, tile, gated=True)
+    elif rows > MOST_ROWS and fills_hopper(x, weight):
+        out = hopper_gated_linear(x, weight)
     else:
         out = silu_mul(F.linear(x, weight))
     return out
