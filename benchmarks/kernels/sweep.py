@@ -1,4 +1,4 @@
-"""Which tile reads a weight fastest, and how fast attention reads its cache. Needs a CUDA device.
+"""Which tile reads a weight fastest, and how fast decode attention reads. Needs a CUDA device.
 
     python -m benchmarks.kernels.sweep --out sweep.json
 
@@ -23,7 +23,6 @@ import torch
 from penstock_kernels.backend import Sharing
 from penstock_kernels.gpu.decode_attention import DecodeAttention
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
-from penstock_kernels.gpu.prefill_attention import prefill_attention, query_tile
 
 # (n, k, gated) of Llama-3.1-8B and Llama-3.2-1B
 SHAPES = {
@@ -110,7 +109,7 @@ def compile_one(job: Job) -> str | None:
     return None
 
 
-def microseconds(launch: Callable[[int], None], count: int = COPIES, replays: int = 12) -> float:
+def microseconds(launch: Callable[[int], object], count: int = COPIES, replays: int = 12) -> float:
     """Median time of one launch inside a graph of `count`."""
     for i in range(2):
         launch(i)
@@ -207,37 +206,6 @@ def decode_bandwidth(heads: int, kv_heads: int, d: int, page: int) -> list[dict[
     return [decode_case(*case, heads, kv_heads, d, page) for case in cases]
 
 
-def _prefill(inputs: Any, _: int) -> None:
-    prefill_attention(*inputs)
-
-
-def prefill_speed(heads: int, kv_heads: int, d: int, page: int) -> list[dict[str, Any]]:
-    results = []
-    for count, length, context in [(8, 512, 0), (1, 4096, 0), (1, 4096, 4096), (32, 64, 1984)]:
-        width = (length + context) // page + 1
-        shape = (2, kv_heads, count * width + 1, page, d)
-        cache = torch.randn(shape, device="cuda", dtype=torch.bfloat16)
-        table = torch.arange(count * width, device="cuda").int().view(count, width) + 1
-        slots = torch.arange(count, device="cuda", dtype=torch.int32).repeat_interleave(length)
-        positions = torch.arange(context, context + length, device="cuda").repeat(count)
-        tile = query_tile(heads, kv_heads)
-        starts = range(0, length, tile)
-        tiles = torch.tensor(
-            [(s * length + t, min(tile, length - t)) for s in range(count) for t in starts],
-            device="cuda",
-            dtype=torch.int32,
-        )
-        q = torch.randn(count * length, heads, d, device="cuda", dtype=torch.bfloat16)
-        out = torch.empty(count * length, heads * d, device="cuda", dtype=torch.bfloat16)
-        inputs = (q, cache, table, slots, positions, tiles, out, d**-0.5)
-        us = microseconds(functools.partial(_prefill, inputs))
-        flops = 4 * heads * d * count * (length * context + length * length / 2)
-        speed = f"{us:.0f} us {flops / us / 1e6:.0f} TFLOP/s"
-        print(f"prefill {count} x {length} after {context}: {speed}", flush=True)
-        results.append({"count": count, "length": length, "context": context, "us": us})
-    return results
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 32, 64])
@@ -248,7 +216,6 @@ def main() -> None:
     found = {
         "gpu": torch.cuda.get_device_name(),
         "decode": decode_bandwidth(32, 8, 128, 64),
-        "prefill": prefill_speed(32, 8, 128, 64),
         "linear": sweep_linear(arguments.rows, arguments.shapes, arguments.workers),
     }
     arguments.out.write_text(json.dumps(found, indent=1))

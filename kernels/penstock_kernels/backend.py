@@ -122,6 +122,26 @@ class GraphBackend(Backend, Protocol):
         before each chunk.
         """
 
+    def take(
+        self,
+        slots: Tensor,
+        last_tokens: Tensor,
+        lengths: Tensor,
+        given: tuple[Tensor, Tensor] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Token and position of each row; see `gpu.slots.take`."""
+
+    def leave(
+        self,
+        slots: Tensor,
+        positions: Tensor,
+        ends: Tensor | None,
+        tokens: Tensor | None,
+        last_tokens: Tensor,
+        lengths: Tensor,
+    ) -> None:
+        """Move slots on; see `gpu.slots.leave`."""
+
     def choose(self, logits: Tensor, kept: Tensor, token: Tensor) -> None:
         """Keep the logits and each row's most likely token.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from penstock_kernels.backend import Backend, Rows
@@ -52,15 +51,18 @@ class Decoder:
         eps = self.model.norm_eps
         residual = self.embedding(tokens)
         attend = backend.attention(rows)
-        x = torch.zeros_like(residual)  # what the previous block adds
+        x: Tensor | None = None  # what the previous block adds
         for layer, layer_cache in zip(self.layers, cache.unbind(0), strict=True):
-            x = backend.add_rms_norm(x, residual, layer.input_norm, eps)
+            if x is None:
+                x = backend.rms_norm(residual, layer.input_norm, eps)
+            else:
+                x = backend.add_rms_norm(x, residual, layer.input_norm, eps)
             qkv = layer.qkv(x, backend)
             x = layer.output(attend(qkv, layer_cache, layer.qk_norm, layer.window), backend)
             x = backend.add_rms_norm(x, residual, layer.mlp_norm, eps)
             gate_up = layer.gate_up
             x = layer.down(backend.gated_linear(x, gate_up.weight, gate_up.bias), backend)
-        return residual.add_(x)
+        return residual if x is None else residual.add_(x)
 
     def logits(self, hidden: Tensor, backend: Backend) -> Tensor | None:
         """[n, hidden] to [n, vocab_size] on rank 0, None elsewhere."""

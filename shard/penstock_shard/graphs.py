@@ -165,7 +165,7 @@ class DecodeGraphs:
 
     def _step(self, rows: int) -> None:
         slots, slot = self._slots, self.slot[:rows]
-        position = slots.length.index_select(0, slot)
+        token, position = self._backend.take(slot, slots.last_token, slots.length, None)
         none = np.empty(0, np.int64)
         step = Rows(
             slot=slot,
@@ -177,10 +177,7 @@ class DecodeGraphs:
             queries=none,
             sharing=self._sharing.view(rows),
         )
-        tokens = slots.last_token.index_select(0, slot)
-        hidden = self._decoder.forward(tokens, step, self._cache, self._backend)
+        hidden = self._decoder.forward(token, step, self._cache, self._backend)
         logits = self._decoder.logits(hidden, self._backend)
-        if logits is not None:
-            slots.last_token.index_copy_(0, slot, self._outputs.choose(logits, self._backend))
-        slots.length.index_copy_(0, slot, position + 1)
-        slots.length[self._scratch].zero_()
+        chosen = None if logits is None else self._outputs.choose(logits, self._backend)
+        self._backend.leave(slot, position, None, chosen, slots.last_token, slots.length)

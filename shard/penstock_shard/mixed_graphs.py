@@ -194,11 +194,8 @@ class MixedGraphs:
         """The step that is captured."""
         layout, slots = self._layout(bucket), self._slots
         inputs = layout.split(self._buffer)
-        decodes = inputs.token < 0
-        token = slots.last_token.index_select(0, inputs.slot)
-        token = torch.where(decodes, token, inputs.token)
-        position = slots.length.index_select(0, inputs.slot)
-        position = torch.where(decodes, position, inputs.position)
+        given = (inputs.token, inputs.position)
+        token, position = self._backend.take(inputs.slot, slots.last_token, slots.length, given)
         none = np.empty(0, np.int64)
         rows = Rows(
             slot=inputs.slot,
@@ -213,10 +210,8 @@ class MixedGraphs:
             sharing=self._sharing.view(layout.sequences),
         )
         hidden = self._decoder.forward(token, rows, self._cache, self._backend)
-        ending = inputs.slot.index_select(0, inputs.end)
         logits = self._decoder.logits(hidden.index_select(0, inputs.end), self._backend)
-        if logits is not None:
-            chosen = self._outputs.choose(logits, self._backend)
-            slots.last_token.index_copy_(0, ending, chosen)
-        slots.length.index_copy_(0, ending, position.index_select(0, inputs.end) + 1)
-        slots.length[self._scratch].zero_()
+        chosen = None if logits is None else self._outputs.choose(logits, self._backend)
+        self._backend.leave(
+            inputs.slot, position, inputs.end, chosen, slots.last_token, slots.length
+        )

@@ -32,7 +32,7 @@ def test_skinny_linear(rows: int, n: int, k: int, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", HALF)
-@pytest.mark.parametrize("rows", [1, 3, 16, 40, 64, 200])
+@pytest.mark.parametrize("rows", [1, 3, 16, 40, 64, 200, 1100])
 @pytest.mark.parametrize(("n", "k"), [(14336, 4096), (8192, 2048)])
 def test_skinny_gated_linear(rows: int, n: int, k: int, dtype: torch.dtype) -> None:
     from penstock_kernels.gpu.dispatch import skinny_gated_linear
@@ -115,3 +115,19 @@ def test_dependent_launch_changes_no_bit_under_stress(rows: int) -> None:
         dependent[0].replay()
         differing += (plain[1] != dependent[1]).sum() + (plain[2] != dependent[2]).sum()
     assert int(differing) == 0
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("rows", [1, 64, 127, 129, 300, 2085])
+@pytest.mark.parametrize(("n", "k"), [(128, 64), (384, 320), (1408, 1024)])
+def test_gated_linear_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -> None:
+    """Bands that are not full, tiles beyond the last row, fewer tiles than programs, many turns."""
+    from penstock_kernels.gpu.hopper_gated import hopper_gated_linear
+
+    if torch.cuda.get_device_capability()[0] != 9:
+        pytest.skip("not a Hopper GPU")
+    x = torch.randn(rows, k, device="cuda", dtype=dtype)
+    weight = torch.randn(2 * n, k, device="cuda", dtype=dtype) * k**-0.5
+    gate, up = (x.float() @ weight.float().T).chunk(2, dim=1)
+    found = hopper_gated_linear(x, weight)
+    assert difference(found, torch.nn.functional.silu(gate) * up) < 1e-5

@@ -27,6 +27,7 @@ from penstock_kernels.gpu.argmax import argmax
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
 from penstock_kernels.gpu.norm import add_rms_norm, rms_norm
 from penstock_kernels.gpu.rope import rope_and_write
+from penstock_kernels.gpu.slots import leave, take
 from support.paged import PagedCase, assert_near, naive_attention, paged_case
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning:triton")
@@ -285,6 +286,36 @@ def test_argmax_keeps_the_logits_and_the_first_of_the_largest(place: Place, widt
     assert torch.equal(kept, logits)
     best = logits.max(1, keepdim=True).values
     assert token.tolist() == [row.nonzero()[0].item() for row in logits == best]
+
+
+@pytest.mark.parametrize("rows", [1, 5, 300])
+def test_rows_take_from_their_slots_and_leave_there(place: Place, rows: int) -> None:
+    slots, count = 400, max(1, rows // 3)
+    last = torch.randint(0, 1000, (slots + 1,), device=place.device)
+    lengths = torch.randint(0, 500, (slots + 1,), device=place.device)
+    slot = torch.randperm(slots, device=place.device)[:rows]
+    tokens, positions = take(slot, last, lengths)
+    assert torch.equal(tokens, last[slot]) and torch.equal(positions, lengths[slot])
+    given = torch.randint(-1, 3, (rows,), device=place.device)
+    places = torch.randint(0, 500, (rows,), device=place.device)
+    mixed, somewhere = take(slot, last, lengths, (given, places))
+    assert torch.equal(mixed, torch.where(given < 0, tokens, given))
+    assert torch.equal(somewhere, torch.where(given < 0, positions, places))
+    # The last of those that count comes twice; padding stays empty.
+    slot[-1] = slots
+    ends = torch.randperm(rows, device=place.device)[:count]
+    ends = torch.cat((ends, ends[-1:]))
+    chosen = torch.randint(0, 1000, (count,), device=place.device)
+    chosen = torch.cat((chosen, chosen[-1:]))
+    expected_last, expected = last.clone(), lengths.clone()
+    expected_last[slot[ends]], expected[slot[ends]] = chosen, places[ends] + 1
+    if bool((slot[ends] == slots).any()):
+        expected[slots] = 0
+    leave(slot, places, ends, chosen, last, lengths)
+    assert torch.equal(last, expected_last) and torch.equal(lengths, expected)
+    leave(slot[:1], places[:1], None, None, last, lengths)
+    assert torch.equal(last, expected_last)
+    assert int(lengths[slot[0]]) == (0 if int(slot[0]) == slots else int(places[0]) + 1)
 
 
 @pytest.mark.parametrize("width", [1, 24, 300, 1025])

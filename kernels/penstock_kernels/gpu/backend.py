@@ -20,6 +20,7 @@ from penstock_kernels.gpu.dispatch import skinny_gated_linear, skinny_linear
 from penstock_kernels.gpu.norm import add_rms_norm, rms_norm
 from penstock_kernels.gpu.prefill_attention import prefill_attention, prefill_tiles, query_tile
 from penstock_kernels.gpu.rope import rope_and_write
+from penstock_kernels.gpu.slots import leave, take
 
 
 class TritonBackend:
@@ -50,6 +51,26 @@ class TritonBackend:
         self, queries: NDArray[np.int64], context: NDArray[np.int64], first_row: int
     ) -> NDArray[np.int32]:
         return prefill_tiles(queries, context, first_row, self.piece_rows)
+
+    def take(
+        self,
+        slots: Tensor,
+        last_tokens: Tensor,
+        lengths: Tensor,
+        given: tuple[Tensor, Tensor] | None,
+    ) -> tuple[Tensor, Tensor]:
+        return take(slots, last_tokens, lengths, given, self._dependent)
+
+    def leave(
+        self,
+        slots: Tensor,
+        positions: Tensor,
+        ends: Tensor | None,
+        tokens: Tensor | None,
+        last_tokens: Tensor,
+        lengths: Tensor,
+    ) -> None:
+        leave(slots, positions, ends, tokens, last_tokens, lengths, self._dependent)
 
     def choose(self, logits: Tensor, kept: Tensor, token: Tensor) -> None:
         argmax(logits, kept, token, self._dependent)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from penstock_kernels.gpu.activation import silu_mul
+from penstock_kernels.gpu.hopper_gated import fills_hopper, hopper_gated_linear
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row, row_tile
 from penstock_kernels.gpu.tiles import tile_for
 
@@ -31,16 +32,23 @@ def skinny_linear(x: Tensor, weight: Tensor, dependent: bool = False) -> Tensor:
 def skinny_gated_linear(x: Tensor, weight: Tensor, dependent: bool = False) -> Tensor:
     """silu(gate) * up of x W^T. x: [rows, k]; weight: [2 n, k], gate first. Returns [rows, n]."""
     tile = _tile(x, weight, gated=True)
-    if tile is None:
-        return silu_mul(F.linear(x, weight), dependent=dependent)
-    out = x.new_empty(len(x), len(weight) // 2)
-    (linear_one_row if len(x) == 1 else linear)(x, weight, out, tile, True, dependent)
+    if tile is not None:
+        out = x.new_empty(len(x), len(weight) // 2)
+        (linear_one_row if len(x) == 1 else linear)(x, weight, out, tile, True, dependent)
+    elif fills_hopper(x, weight):
+        out = hopper_gated_linear(x, weight)
+    else:
+        out = silu_mul(F.linear(x, weight), dependent=dependent)
     return out
 
 
-def _tile(x: Tensor, weight: Tensor, gated: bool) -> Tile | None:
+def _suits(x: Tensor, weight: Tensor) -> bool:
     half = x.dtype in (torch.bfloat16, torch.float16)
-    if not half or not weight.is_contiguous() or x.stride(1) != 1:
+    return half and weight.is_contiguous() and x.stride(1) == 1
+
+
+def _tile(x: Tensor, weight: Tensor, gated: bool) -> Tile | None:
+    if not _suits(x, weight):
         return None
     (n, k), rows = weight.shape, len(x)
     tile = tile_for(rows, n, k, gated)

@@ -1,9 +1,10 @@
 """Prefill attention for Hopper's tensor cores (FlashAttention-3, Shah et al., arXiv:2407.08608).
 
-Means what `gpu.prefill_attention` means, where `on_hopper` says so. One warp copies pages of keys
-and values to shared memory; two groups of four warps hold 64 rows each. While one group is at its
-softmax the other multiplies, and in a group the product with the values of a tile runs under
-the softmax of the next.
+Means what `gpu.prefill_attention` means, where `on_hopper` says so. A program takes tile after
+tile. One warp copies pages of keys and values to a ring in shared memory, and is ahead of the
+others also from tile to tile; two groups of four warps hold 64 rows each. While one group is at its
+softmax the other multiplies, and in a group the product with the values of some keys runs under the
+softmax of the next ones.
 """
 
 from __future__ import annotations
@@ -21,43 +22,161 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-ROWS = 128
+ROWS = 128  # of a tile, half of them a group's
 PART = 64  # tokens a copy; a page holds one or more of them
-STAGES = 4
+STAGES = 4  # of the ring: two are 6 % slower over a long context
+
+
+@gluon.jit
+def _task(plan, turn):
+    """The program's tile of a turn: its head, first row, rows (0: none) and their first position.
+
+    Tiles come longest first; every other turn goes through the programs backwards, so that none
+    gets the longest one of each.
+    """
+    tiles, positions, total, kv_heads = plan
+    programs, program = gl.num_programs(0), gl.program_id(0)
+    index = turn * programs + gl.where(turn % 2 == 0, program, programs - 1 - program)
+    entry = tiles + 2 * (index // kv_heads)
+    rows = gl.load(entry + 1, mask=index < total, other=0)
+    first_row = gl.load(entry, mask=index < total, other=0)
+    first_row = gl.where(rows > 0, first_row, 0).to(gl.int64)
+    start = gl.load(positions + first_row).to(gl.int32)
+    return index % kv_heads, first_row, rows, start
+
+
+@gluon.jit
+def _turns(plan):
+    return gl.cdiv(plan[2], gl.num_programs(0))
 
 
 @gluon.jit
 def _load(
-    ring, keys, PAGE: gl.constexpr, N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr
+    plan, ring, source,
+    N: gl.constexpr, D: gl.constexpr, PAGE: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
-    """The warp that fills the ring of tiles."""
+    """The warp that fills the ring."""
     k_tiles, v_tiles, k_full, v_full, k_empty, v_empty = ring
-    desc, table, key_row, value_row, length = keys
-    for j in range(gl.cdiv(length, N)):
-        stage, phase = j % STAGES, (j // STAGES + 1) & 1
-        mbarrier.wait(k_empty.index(stage), phase)
-        mbarrier.expect(k_full.index(stage), N * D * 2)
-        _copy(desc, table, key_row, j * N, length, k_full.index(stage), k_tiles.index(stage), PAGE)
-        mbarrier.wait(v_empty.index(stage), phase)
-        mbarrier.expect(v_full.index(stage), N * D * 2)
-        _copy(
-            desc, table, value_row, j * N, length, v_full.index(stage), v_tiles.index(stage), PAGE
-        )
+    desc, table, slots, width, plane, values = source
+    done = 0  # tiles of keys that went through the ring
+    for turn in range(_turns(plan)):
+        head, first_row, rows, start = _task(plan, turn)
+        pages = table + gl.load(slots + first_row).to(gl.int64) * width
+        length = gl.where(rows > 0, start + rows, 0)
+        for token in range(0, length, N):
+            stage, phase = done % STAGES, (done // STAGES + 1) & 1
+            mbarrier.wait(k_empty.index(stage), phase)
+            mbarrier.expect(k_full.index(stage), N * D * 2)
+            row, full = head * plane, k_full.index(stage)
+            _copy(desc, pages, row, token, length, full, k_tiles.index(stage), PAGE)
+            mbarrier.wait(v_empty.index(stage), phase)
+            mbarrier.expect(v_full.index(stage), N * D * 2)
+            row, full = values + head * plane, v_full.index(stage)
+            _copy(desc, pages, row, token, length, full, v_tiles.index(stage), PAGE)
+            done += 1
 
 
 @gluon.jit
-def _copy(desc, table, plane, token, length, full, tile, PAGE: gl.constexpr):
+def _copy(desc, pages, plane, token, length, full, tile, PAGE: gl.constexpr):
     """The rows of a tile from the pages that hold them; behind the context, its last page again."""
     part: gl.constexpr = desc.block_shape[0]
     for i in gl.static_range(tile.shape[0] // part):
-        page = gl.load(table + gl.minimum(token + i * part, length - 1) // PAGE)
+        page = gl.load(pages + gl.minimum(token + i * part, length - 1) // PAGE)
         row = plane + page * PAGE + (token + i * part) % PAGE
         tma.async_copy_global_to_shared(desc, [row, 0], full, tile.slice(i * part, part))
 
 
 @gluon.jit
+def _attend(
+    plan, ring, rows_of,
+    HALF: gl.constexpr, GROUP: gl.constexpr, N: gl.constexpr, D: gl.constexpr,
+    STAGES: gl.constexpr,
+):  # fmt: skip
+    """Rows 64 * HALF .. 64 * HALF + 63 of each tile, by four warps."""
+    query, out, scale, row_stride, out_stride = rows_of
+    layout: gl.constexpr = gl.BlockedLayout([1, 8], [256 // D, D // 8], [4, 1], [1, 0])
+    member = HALF * 64 + gl.arange(0, 64, gl.SliceLayout(1, layout))
+    dims = gl.arange(0, D, gl.SliceLayout(0, layout))
+    token = member // GROUP
+    column = gl.expand_dims(member % GROUP * D, 1) + gl.expand_dims(dims, 0)
+    head, first_row, rows, start = _task(plan, 0)
+    place = gl.expand_dims(first_row + token, 1) * row_stride + head * GROUP * D + column
+    q = gl.load(query + place, mask=gl.expand_dims(token < rows, 1), other=0.0)
+    done = 0
+    for turn in range(_turns(plan)):
+        # The next tile's queries travel while this one is computed.
+        next_head, next_row, next_rows, next_start = _task(plan, turn + 1)
+        place = gl.expand_dims(next_row + token, 1) * row_stride + next_head * GROUP * D + column
+        next_q = gl.load(query + place, mask=gl.expand_dims(token < next_rows, 1), other=0.0)
+        if rows > 0:
+            result = _attend_tile(ring, q, start, rows, scale, done, HALF, GROUP, N, D, STAGES)
+            place = gl.expand_dims(first_row + token, 1) * out_stride + head * GROUP * D + column
+            result = gl.convert_layout(result, layout)
+            gl.store(out + place, result, mask=gl.expand_dims(token < rows, 1))
+            done += gl.cdiv(start + rows, N)
+        head, first_row, rows, start, q = next_head, next_row, next_rows, next_start, next_q
+
+
+@gluon.jit
+def _attend_tile(
+    ring, q, start, rows, scale, done,
+    HALF: gl.constexpr, GROUP: gl.constexpr, N: gl.constexpr, D: gl.constexpr,
+    STAGES: gl.constexpr,
+):  # fmt: skip
+    """softmax(q k^T * scale) v of 64 rows, [64, D]; `done`: tiles of keys before this one's."""
+    k_tiles, v_tiles, k_full, v_full, k_empty, v_empty = ring
+    s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, N, 16])
+    o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    p_layout: gl.constexpr = gl.DotOperandLayout(0, o_layout, 2)
+    row_layout: gl.constexpr = gl.SliceLayout(1, s_layout)
+    zeros = gl.zeros([64, N], gl.float32, s_layout)
+    acc = gl.zeros([64, D], gl.float32, o_layout)
+    best = gl.full([64], float("-inf"), gl.float32, row_layout)
+    total = gl.zeros([64], gl.float32, row_layout)
+    position = start + (HALF * 64 + gl.arange(0, 64, row_layout)) // GROUP
+    first, end = done, done + gl.cdiv(start + rows, N)
+    masked = done + (start + 1) // N  # before it every row sees all keys
+    q = gl.convert_layout(q, gl.DotOperandLayout(0, s_layout, 2))
+
+    mbarrier.wait(k_full.index(first % STAGES), first // STAGES & 1)
+    scores = warpgroup_mma(q, k_tiles.index(first % STAGES).permute((1, 0)), zeros, use_acc=False)
+    mbarrier.arrive(k_empty.index(first % STAGES))
+    scores = _hide(scores, 0, position)
+    p, shrink, best, total = _softmax(scores, best, total, scale)
+    weight = gl.convert_layout(p.to(q.dtype), p_layout)
+    following = (first + 1) % STAGES
+    mbarrier.wait(k_full.index(following), (first + 1) // STAGES & 1, pred=first + 1 < end)
+    for j in range(first + 1, end):
+        stage, old, following = j % STAGES, (j - 1) % STAGES, (j + 1) % STAGES
+        keys = k_tiles.index(stage).permute((1, 0))
+        scores = warpgroup_mma(q, keys, zeros, use_acc=False, is_async=True)
+        mbarrier.wait(v_full.index(old), (j - 1) // STAGES & 1)
+        acc = warpgroup_mma(weight, v_tiles.index(old), acc, is_async=True)
+        scores = warpgroup_mma_wait(1, deps=[scores])
+        mbarrier.arrive(k_empty.index(stage))
+        if j >= masked:
+            scores = _hide(scores, (j - first) * N, position)
+        p, shrink, best, total = _softmax(scores, best, total, scale)
+        # Stands here and not before the next product: its loop keeps the assembler from moving the
+        # softmax behind the wait below, where it would no longer run under the product.
+        mbarrier.wait(k_full.index(following), (j + 1) // STAGES & 1, pred=j + 1 < end)
+        # The product reads the registers of `weight` until it is done: replaced after.
+        acc, weight, p = warpgroup_mma_wait(0, deps=[acc, weight, p])
+        mbarrier.arrive(v_empty.index(old))
+        acc = acc * gl.expand_dims(gl.convert_layout(shrink, gl.SliceLayout(1, o_layout)), 1)
+        weight = gl.convert_layout(p.to(q.dtype), p_layout)
+    stage = (end - 1) % STAGES
+    mbarrier.wait(v_full.index(stage), (end - 1) // STAGES & 1)
+    _clear(v_tiles.index(stage), start + rows - (end - 1 - first) * N)
+    acc = warpgroup_mma(weight, v_tiles.index(stage), acc)
+    mbarrier.arrive(v_empty.index(stage))
+    total = gl.convert_layout(total, gl.SliceLayout(1, o_layout))
+    return (acc / gl.expand_dims(total, 1)).to(q.dtype)
+
+
+@gluon.jit
 def _softmax(scores, best, total, scale):
-    """Exponentials of a tile's scores and by how much older ones shrink; units of log2."""
+    """Exponentials of some keys' scores and by how much older ones shrink; units of log2."""
     new = gl.maximum(best, gl.max(scores, 1) * scale)
     p = gl.exp2(scores * scale - gl.expand_dims(new, 1))
     shrink = gl.exp2(best - new)
@@ -65,102 +184,40 @@ def _softmax(scores, best, total, scale):
 
 
 @gluon.jit
-def _attend(
-    ring, task,
-    HALF: gl.constexpr, GROUP: gl.constexpr, N: gl.constexpr, D: gl.constexpr,
-    STAGES: gl.constexpr,
-):  # fmt: skip
-    """Rows 64 * HALF .. 64 * HALF + 63 of the tile, by four warps."""
-    k_tiles, v_tiles, k_full, v_full, k_empty, v_empty = ring
-    query, out, first_row, rows, start, scale, row_stride, out_stride, head = task
-    dtype: gl.constexpr = k_tiles.dtype
-    s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, N, 16])
-    o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
-    q_layout: gl.constexpr = gl.DotOperandLayout(0, s_layout, 2)
-    p_layout: gl.constexpr = gl.DotOperandLayout(0, o_layout, 2)
-    row_layout: gl.constexpr = gl.SliceLayout(1, s_layout)
-    io_layout: gl.constexpr = gl.BlockedLayout([1, 8], [256 // D, D // 8], [4, 1], [1, 0])
-    zeros = gl.zeros([64, N], gl.float32, s_layout)
-
-    member = HALF * 64 + gl.arange(0, 64, gl.SliceLayout(1, io_layout))
-    dims = gl.arange(0, D, gl.SliceLayout(0, io_layout))
-    inside = gl.expand_dims(member // GROUP < rows, 1)
-    head_of = head * GROUP + member % GROUP
-    place = (first_row + member // GROUP) * row_stride + head_of * D
-    places = gl.expand_dims(place, 1) + gl.expand_dims(dims, 0)
-    q = gl.convert_layout(gl.load(query + places, mask=inside, other=0.0), q_layout)
-
-    position = start + (HALF * 64 + gl.arange(0, 64, row_layout)) // GROUP
-    column = gl.arange(0, N, gl.SliceLayout(0, s_layout))
-    length = start + rows
-    tiles = gl.cdiv(length, N)
-    open_tiles = (start + 1) // N  # every row sees these in full
-    best = gl.full([64], float("-inf"), gl.float32, row_layout)
-    total = gl.zeros([64], gl.float32, row_layout)
-    acc = gl.zeros([64, D], gl.float32, o_layout)
-
-    mbarrier.wait(k_full.index(0), 0)
-    scores = warpgroup_mma(q, k_tiles.index(0).permute((1, 0)), zeros, use_acc=False)
-    mbarrier.arrive(k_empty.index(0))
-    visible = gl.expand_dims(column, 0) <= gl.expand_dims(position, 1)
-    scores = gl.where(visible, scores, float("-inf"))
-    p, shrink, best, total = _softmax(scores, best, total, scale)
-    weight = gl.convert_layout(p.to(dtype), p_layout)
-    mbarrier.wait(k_full.index(1 % STAGES), 1 // STAGES & 1, pred=tiles > 1)
-    for j in range(1, tiles):
-        stage, old, following = j % STAGES, (j - 1) % STAGES, (j + 1) % STAGES
-        scores = warpgroup_mma(
-            q, k_tiles.index(stage).permute((1, 0)), zeros, use_acc=False, is_async=True
-        )
-        mbarrier.wait(v_full.index(old), (j - 1) // STAGES & 1)
-        acc = warpgroup_mma(weight, v_tiles.index(old), acc, is_async=True)
-        scores = warpgroup_mma_wait(1, deps=[scores])
-        mbarrier.arrive(k_empty.index(stage))
-        if j >= open_tiles:
-            visible = gl.expand_dims(j * N + column, 0) <= gl.expand_dims(position, 1)
-            scores = gl.where(visible, scores, float("-inf"))
-        p, shrink, best, total = _softmax(scores, best, total, scale)
-        # Stands here and not before the product: its loop keeps the assembler from moving the
-        # softmax behind the wait below, where it would no longer run under the product.
-        mbarrier.wait(k_full.index(following), (j + 1) // STAGES & 1, pred=j + 1 < tiles)
-        # The product reads the registers of `weight` until it is done: replaced after.
-        acc, weight, p = warpgroup_mma_wait(0, deps=[acc, weight, p])
-        mbarrier.arrive(v_empty.index(old))
-        acc = acc * gl.expand_dims(gl.convert_layout(shrink, gl.SliceLayout(1, o_layout)), 1)
-        weight = gl.convert_layout(p.to(dtype), p_layout)
-    last = tiles - 1
-    stage, phase = last % STAGES, (last // STAGES) & 1
-    mbarrier.wait(v_full.index(stage), phase)
-    if length % N != 0:
-        # What stands behind the context may be anything, and nothing times NaN is NaN.
-        v_rows = gl.arange(0, N, gl.SliceLayout(1, io_layout))
-        values = v_tiles.index(stage).load(io_layout)
-        known = gl.expand_dims(last * N + v_rows < length, 1)
-        v_tiles.index(stage).store(gl.where(known, values, 0.0).to(dtype))
-        fence_async_shared()
-    acc = warpgroup_mma(weight, v_tiles.index(stage), acc)
-
-    result = acc / gl.expand_dims(gl.convert_layout(total, gl.SliceLayout(1, o_layout)), 1)
-    result = gl.convert_layout(result.to(dtype), io_layout)
-    place = (first_row + member // GROUP) * out_stride + head_of * D
-    places = gl.expand_dims(place, 1) + gl.expand_dims(dims, 0)
-    gl.store(out + places, result, mask=inside)
+def _hide(scores, token, position):
+    """-inf where the keys from `token` on stand after a row's own position."""
+    key = token + gl.arange(0, scores.shape[1], gl.SliceLayout(0, scores.type.layout))
+    visible = gl.expand_dims(key, 0) <= gl.expand_dims(position, 1)
+    return gl.where(visible, scores, float("-inf"))
 
 
 @gluon.jit
+def _clear(tile, known):
+    """Zero behind the first `known` rows: anything may stand there, and 0 times NaN is NaN."""
+    D: gl.constexpr = tile.shape[1]
+    layout: gl.constexpr = gl.BlockedLayout([1, 8], [256 // D, D // 8], [4, 1], [1, 0])
+    if known < tile.shape[0]:
+        row = gl.arange(0, tile.shape[0], gl.SliceLayout(1, layout))
+        values = gl.where(gl.expand_dims(row < known, 1), tile.load(layout), 0.0)
+        tile.store(values.to(tile.dtype))
+        fence_async_shared()
+
+
+@gluon.jit(do_not_specialize=["total"])
 def _kernel(
     query,  # [n, row_stride], heads * D of them used
-    desc,  # of the cache as [2 * kv_heads * blocks * PAGE, D], in tiles of [N, D]
+    desc,  # of the cache as [2 * kv_heads * blocks * PAGE, D], in parts of [PART, D]
     table,  # [slots, width] int32
     slots,  # [n] int32
     positions,  # [n] int64
-    tiles,  # [grid, 2] int32: first row of a tile, number of its rows; all of one sequence
+    tiles,  # [count, 2] int32: first row of a tile, number of its rows; all of one sequence
     out,  # [n, heads * D]
     scale,
     row_stride,
     out_stride,
     blocks,
     width,
+    total,  # count * kv_heads
     kv_heads: gl.constexpr,
     GROUP: gl.constexpr,
     D: gl.constexpr,
@@ -168,19 +225,8 @@ def _kernel(
     N: gl.constexpr,
     STAGES: gl.constexpr,
 ):
-    head, tile = gl.program_id(0), gl.program_id(1)
-    rows = gl.load(tiles + 2 * tile + 1)
-    if rows == 0:
-        return
-    first_row = gl.load(tiles + 2 * tile).to(gl.int64)
-    start = gl.load(positions + first_row).to(gl.int32)
-    pages = table + gl.load(slots + first_row).to(gl.int64) * width
-    key_row = head * blocks * PAGE
-    value_row = (kv_heads + head) * blocks * PAGE
-
-    layout: gl.constexpr = desc.layout
-    k_tiles = gl.allocate_shared_memory(desc.dtype, [STAGES, N, D], layout)
-    v_tiles = gl.allocate_shared_memory(desc.dtype, [STAGES, N, D], layout)
+    k_tiles = gl.allocate_shared_memory(desc.dtype, [STAGES, N, D], desc.layout)
+    v_tiles = gl.allocate_shared_memory(desc.dtype, [STAGES, N, D], desc.layout)
     k_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     v_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     k_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
@@ -191,15 +237,16 @@ def _kernel(
         mbarrier.init(k_empty.index(i), count=2)
         mbarrier.init(v_empty.index(i), count=2)
     fence_async_shared()
-
     ring = (k_tiles, v_tiles, k_full, v_full, k_empty, v_empty)
-    task = (query, out, first_row, rows, start, scale, row_stride, out_stride, head)
-    keys = (desc, pages, key_row, value_row, start + rows)
+    plan = (tiles, positions, gl.to_tensor(total), gl.to_tensor(kv_heads))
+    rows_of = (query, out, scale, gl.to_tensor(row_stride), gl.to_tensor(out_stride))
+    plane = gl.to_tensor(blocks) * PAGE
+    source = (desc, table, slots, gl.to_tensor(width), plane, kv_heads * plane)
     gl.warp_specialize(
         [
-            (_attend, (ring, task, gl.constexpr(0), GROUP, N, D, STAGES)),
-            (_attend, (ring, task, gl.constexpr(1), GROUP, N, D, STAGES)),
-            (_load, (ring, keys, PAGE, N, D, STAGES)),
+            (_attend, (plan, ring, rows_of, gl.constexpr(0), GROUP, N, D, STAGES)),
+            (_attend, (plan, ring, rows_of, gl.constexpr(1), GROUP, N, D, STAGES)),
+            (_load, (plan, ring, source, N, D, PAGE, STAGES)),
         ],
         [4, 1],
         [240, 24],
@@ -240,9 +287,11 @@ def hopper_prefill(
     dtype = gl.bfloat16 if query.dtype == torch.bfloat16 else gl.float16
     layout = gl.NVMMASharedLayout.get_default_for([PART, d], dtype)
     desc = TensorDescriptor.from_tensor(cache.view(-1, d), [PART, d], layout)
-    _kernel[(kv_heads, tiles.shape[0])](
+    total = tiles.shape[0] * kv_heads
+    programs = min(total, torch.cuda.get_device_properties(query.device).multi_processor_count)
+    _kernel[(programs,)](
         query, desc, table, slots, positions, tiles, out, scale * 1.4426950408889634,
-        query.stride(0), heads * d, blocks, table.stride(0), kv_heads=kv_heads,
+        query.stride(0), heads * d, blocks, table.stride(0), total, kv_heads=kv_heads,
         GROUP=heads // kv_heads, D=d, PAGE=page, N=key_tile(d), STAGES=STAGES,
         num_warps=4, maxnreg=168,
     )  # fmt: skip
