@@ -7,9 +7,6 @@ Llama-3.1-8B that is 235 MB written and read again.
 
 from __future__ import annotations
 
-import functools
-
-import torch
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -20,7 +17,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma,
     warpgroup_mma_wait,
 )
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+from penstock_kernels.gpu.hopper import described, multiprocessors, suits
 
 ROWS = 128  # of a tile, half of them a group's
 COLUMNS = 128  # of a tile: as many of the gate and of the other matrix
@@ -156,46 +154,28 @@ def fills_hopper(x: Tensor, weight: Tensor) -> bool:
     """Whether card and shapes are those of this kernel, and its tiles leave few programs idle.
 
     Against cuBLAS and `silu_mul` it takes 1,430 for 1,510 us at 4096 rows of Llama-3.1-8B and 437
-    for 505 us of Llama-3.2-1B, 345 for 365 and 93 for 108 us at 1024 rows; but 200 for 173 us at
-    512 rows of the former, whose 448 tiles are 3.4 for each of 132 programs.
+    for 505 us of Llama-3.2-1B, 345 for 365 and 93 for 108 us at 1024 rows; but up to 200 for 173 us
+    at 512 rows of the former, whose 448 tiles are 3.4 for each of 132 programs.
     """
     rows, (double, depth) = x.shape[0], weight.shape
-    if not _suits(x, weight) or double % (2 * COLUMNS) or depth % DEPTH:
+    if not suits(x) or double % (2 * COLUMNS) or depth % DEPTH:
         return False
-    tiles, programs = _tiles(rows, double // 2), _programs(x.device)
+    if not x.is_contiguous() or not weight.is_contiguous():
+        return False
+    tiles, programs = _tiles(rows, double // 2), multiprocessors(x.device)
     return tiles >= MOSTLY * -(-tiles // programs) * programs
-
-
-def _suits(x: Tensor, weight: Tensor) -> bool:
-    return (
-        x.is_cuda
-        and torch.cuda.get_device_capability(x.device)[0] == 9
-        and x.dtype in (torch.bfloat16, torch.float16)
-        and x.is_contiguous()
-        and weight.is_contiguous()
-    )
 
 
 def _tiles(rows: int, columns: int) -> int:
     return -(-rows // ROWS) * (columns // COLUMNS)
 
 
-@functools.cache
-def _programs(device: torch.device) -> int:
-    return int(torch.cuda.get_device_properties(device).multi_processor_count)
-
-
 def hopper_gated_linear(x: Tensor, weight: Tensor) -> Tensor:
     """x: [rows, k] dense; weight: [2 * n, k], the gate's rows first. Returns [rows, n]."""
     (rows, depth), columns = x.shape, weight.shape[0] // 2
     out = x.new_empty(rows, columns)
-    dtype = gl.bfloat16 if x.dtype == torch.bfloat16 else gl.float16
-    layout = gl.NVMMASharedLayout.get_default_for([ROWS, DEPTH], dtype)
-    x_desc = TensorDescriptor.from_tensor(x, [ROWS, DEPTH], layout)
-    w_desc = TensorDescriptor.from_tensor(weight, [COLUMNS, DEPTH], layout)
-    programs = min(_tiles(rows, columns), _programs(x.device))
-    _kernel[(programs,)](
-        x_desc, w_desc, out, rows, columns, depth, STAGES=STAGES, BAND=BAND,
-        num_warps=4, maxnreg=168,
+    _kernel[(min(_tiles(rows, columns), multiprocessors(x.device)),)](
+        described(x, ROWS, DEPTH), described(weight, COLUMNS, DEPTH), out, rows, columns, depth,
+        STAGES=STAGES, BAND=BAND, num_warps=4, maxnreg=168,
     )  # fmt: skip
     return out

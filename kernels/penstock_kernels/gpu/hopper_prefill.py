@@ -9,7 +9,6 @@ softmax of the next ones.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -20,7 +19,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma,
     warpgroup_mma_wait,
 )
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+from penstock_kernels.gpu.hopper import described, multiprocessors, suits
 
 ROWS = 128  # of a tile, half of them a group's
 PART = 64  # tokens a copy; a page holds one or more of them
@@ -262,9 +262,7 @@ def on_hopper(query: Tensor, cache: Tensor) -> bool:
     """Whether the card and the shapes are those of this kernel."""
     heads, d = query.shape[1:]
     return (
-        query.is_cuda
-        and torch.cuda.get_device_capability(query.device)[0] == 9
-        and query.dtype in (torch.bfloat16, torch.float16)
+        suits(query)
         and d in (64, 128)
         and cache.shape[3] % PART == 0
         and heads // cache.shape[1] <= ROWS
@@ -284,14 +282,10 @@ def hopper_prefill(
     """`prefill_attention` without a window; the same tensors."""
     _, heads, d = query.shape
     _, kv_heads, blocks, page, _ = cache.shape
-    dtype = gl.bfloat16 if query.dtype == torch.bfloat16 else gl.float16
-    layout = gl.NVMMASharedLayout.get_default_for([PART, d], dtype)
-    desc = TensorDescriptor.from_tensor(cache.view(-1, d), [PART, d], layout)
     total = tiles.shape[0] * kv_heads
-    programs = min(total, torch.cuda.get_device_properties(query.device).multi_processor_count)
-    _kernel[(programs,)](
-        query, desc, table, slots, positions, tiles, out, scale * 1.4426950408889634,
-        query.stride(0), heads * d, blocks, table.stride(0), total, kv_heads=kv_heads,
-        GROUP=heads // kv_heads, D=d, PAGE=page, N=key_tile(d), STAGES=STAGES,
+    _kernel[(min(total, multiprocessors(query.device)),)](
+        query, described(cache.view(-1, d), PART, d), table, slots, positions, tiles, out,
+        scale * 1.4426950408889634, query.stride(0), heads * d, blocks, table.stride(0), total,
+        kv_heads=kv_heads, GROUP=heads // kv_heads, D=d, PAGE=page, N=key_tile(d), STAGES=STAGES,
         num_warps=4, maxnreg=168,
     )  # fmt: skip

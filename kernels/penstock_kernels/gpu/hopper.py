@@ -1,0 +1,37 @@
+"""What the kernels for Hopper ask of a card and of tensors; kept, since a launch is slow enough."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+
+@functools.cache
+def is_hopper(device: torch.device) -> bool:
+    """Whether the device has Hopper's asynchronous products and copies."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] == 9
+
+
+@functools.cache
+def multiprocessors(device: torch.device) -> int:
+    """As many programs run at once."""
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def suits(x: Tensor) -> bool:
+    """Whether the card and the dtype are those of the kernels for Hopper."""
+    return x.dtype in (torch.bfloat16, torch.float16) and is_hopper(x.device)
+
+
+def described(x: Tensor, rows: int, columns: int) -> TensorDescriptor:
+    """A dense matrix in half precision, to be copied in tiles of [rows, columns]."""
+    return TensorDescriptor.from_tensor(x, [rows, columns], _layout(rows, columns))
+
+
+@functools.cache
+def _layout(rows: int, columns: int) -> gl.NVMMASharedLayout:
+    return gl.NVMMASharedLayout.get_default_for([rows, columns], gl.float16)
