@@ -1,1 +1,0 @@
-mkdir -p $OUT; timeout 170 python3 -m benchmarks.kernels.chain --out $OUT/chain.json
