@@ -1,0 +1,57 @@
+"""Sums over the ranks of one host through memory that all of them map.
+
+"One shot": every rank leaves its part where the others can read it, and each adds all parts up
+itself. A decode step sums 64 small tensors; through NCCL each takes 12 us or more, this way about
+5 us on two GPUs. Larger tensors are left to NCCL, which moves each byte fewer times.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from penstock_shard import log
+
+LARGEST = 512 << 10  # bytes: from here on NCCL is as fast
+ALIGNMENT = 16  # bytes, of what the kernel moves at once
+
+
+class SymmetricSums:
+    """The mapped memory of one rank. Made by all ranks at the same time."""
+
+    def __init__(self, device: torch.device) -> None:
+        import torch.distributed._symmetric_memory as symmetric_memory
+
+        group = dist.group.WORLD
+        assert group is not None, "the ranks have met"
+        self._group = group.group_name
+        self._memory = symmetric_memory.empty(LARGEST, dtype=torch.uint8, device=device)
+        symmetric_memory.rendezvous(self._memory, group=self._group)
+
+    def takes(self, x: Tensor) -> bool:
+        """Whether x is small enough, the same on every rank."""
+        return 0 < x.nbytes <= LARGEST and x.nbytes % ALIGNMENT == 0 and x.is_contiguous()
+
+    def sum(self, x: Tensor) -> Tensor:
+        """The sum of the ranks' x, in a new tensor."""
+        memory = self._memory[: x.nbytes].view(x.dtype)
+        out = torch.ops.symm_mem.one_shot_all_reduce_copy(memory, x.view(-1), "sum", self._group)
+        return out.view_as(x)  # type: ignore[no-any-return]
+
+
+def symmetric_sums(device: torch.device) -> SymmetricSums | None:
+    """None where some rank cannot map the others' memory. A collective."""
+    try:
+        sums, problem = SymmetricSums(device), ""
+        probe = torch.ones(ALIGNMENT, device=device)
+        if int(sums.sum(probe).sum()) != ALIGNMENT * dist.get_world_size():
+            sums, problem = None, "it adds wrongly"
+    except (RuntimeError, ImportError, AttributeError) as error:
+        sums, problem = None, str(error)
+    able = torch.tensor([int(sums is not None)], device=device)
+    dist.all_reduce(able, op=dist.ReduceOp.MIN)
+    if not int(able):
+        log.info(f"sums over ranks go through NCCL: no symmetric memory {problem}".rstrip())
+        return None
+    return sums
