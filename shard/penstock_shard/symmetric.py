@@ -1,8 +1,8 @@
 """Sums over the ranks of one host through memory that all of them map.
 
 "One shot": every rank leaves its part where the others can read it, and each adds all parts up
-itself. A decode step sums 64 small tensors; through NCCL each takes 12 us or more, this way about
-5 us on two GPUs. Larger tensors are left to NCCL, which moves each byte fewer times.
+itself. A decode step sums 64 small tensors; on two H200 each takes 21 us through NCCL and 7 us this way
+(bfloat16, 1 to 8 rows of 4096). Larger tensors are left to NCCL, which moves each byte fewer times.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from penstock_shard import log
 
-LARGEST = 512 << 10  # bytes: from here on NCCL is as fast
+LARGEST = 512 << 10  # bytes: 64 rows of 4096; at twice as much NCCL is as fast
 ALIGNMENT = 16  # bytes, of what the kernel moves at once
 
 
@@ -42,16 +42,18 @@ class SymmetricSums:
 
 def symmetric_sums(device: torch.device) -> SymmetricSums | None:
     """None where some rank cannot map the others' memory. A collective."""
+    sums: SymmetricSums | None = None
+    problem = "it adds wrongly"
     try:
-        sums, problem = SymmetricSums(device), ""
+        made = SymmetricSums(device)
         probe = torch.ones(ALIGNMENT, device=device)
-        if int(sums.sum(probe).sum()) != ALIGNMENT * dist.get_world_size():
-            sums, problem = None, "it adds wrongly"
+        if int(made.sum(probe).sum()) == ALIGNMENT * dist.get_world_size():
+            sums = made
     except (RuntimeError, ImportError, AttributeError) as error:
-        sums, problem = None, str(error)
+        problem = str(error)
     able = torch.tensor([int(sums is not None)], device=device)
     dist.all_reduce(able, op=dist.ReduceOp.MIN)
     if not int(able):
-        log.info(f"sums over ranks go through NCCL: no symmetric memory {problem}".rstrip())
+        log.info(f"sums over ranks go through NCCL: no symmetric memory on some rank ({problem})")
         return None
     return sums
