@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from benchmarks.cases import CASES
 from benchmarks.h100 import peers, table
-from benchmarks.plot import curve, plot
+from benchmarks.plot import curve, peer_curve, plot
 from benchmarks.router.overhead import split
 from benchmarks.summary import summarise
 
@@ -86,6 +86,9 @@ def test_curve_takes_equal_lengths_in_order_of_streams() -> None:
     ]
     assert curve(cases, "output_tokens_per_second", None) == [(8, 10.0), (32, 30.0)]
     assert curve(cases, "itl_ms", "p99") == []
+    engine = {"c8": {"output_tokens_per_second": 9.0}, "single": {"output_tokens_per_second": 1.0}}
+    assert peer_curve(cases, engine, "output_tokens_per_second") == [(8, 9.0)]
+    assert peer_curve(cases, {}, "ttft_ms") == []
 
 
 def test_plot_writes_a_picture_or_says_why_not(tmp_path: Path) -> None:
