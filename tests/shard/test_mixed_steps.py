@@ -22,6 +22,10 @@ from penstock_shard.slots import Chunks
 from support.local_shard import LocalShard, load_model
 from support.shard_driver import neutral
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning:triton"),
+    pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning"),
+]
 SHARED = np.random.default_rng(1).integers(3, 301, 40).tolist()
 
 
