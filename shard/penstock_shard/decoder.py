@@ -43,7 +43,7 @@ class Decoder:
     head: VocabularyHead
 
     def forward(self, tokens: Tensor, rows: Rows, cache: Tensor, backend: Backend) -> Tensor:
-        """Hidden states of the rows of a step, before the final norm.
+        """Hidden states of the rows of a step, as `logits` wants them: after the final norm.
 
         tokens: [n] int64; cache: [layers, 2, kv_heads, blocks, block_size, head_dim], written in
         place. Returns [n, hidden].
@@ -51,19 +51,18 @@ class Decoder:
         eps = self.model.norm_eps
         residual = self.embedding(tokens)
         attend = backend.attention(rows)
-        x: Tensor | None = None  # what the previous block adds
-        for layer, layer_cache in zip(self.layers, cache.unbind(0), strict=True):
-            if x is None:
-                x = backend.rms_norm(residual, layer.input_norm, eps)
-            else:
-                x = backend.add_rms_norm(x, residual, layer.input_norm, eps)
-            qkv = layer.qkv(x, backend)
-            x = layer.output(attend(qkv, layer_cache, layer.qk_norm, layer.window), backend)
-            x = backend.add_rms_norm(x, residual, layer.mlp_norm, eps)
-            gate_up = layer.gate_up
-            x = layer.down(backend.gated_linear(x, gate_up.weight, gate_up.bias), backend)
-        return residual if x is None else residual.add_(x)
+        # What a layer adds is normalised for the next one, at the end for the head.
+        next_norms = [*(layer.input_norm for layer in self.layers), self.norm]
+        x = backend.rms_norm(residual, next_norms.pop(0), eps)
+        parts = zip(self.layers, cache.unbind(0), next_norms, strict=True)
+        for layer, layer_cache, next_norm in parts:
+            qkv, gate_up = layer.qkv(x, backend), layer.gate_up
+            x = attend(qkv, layer_cache, layer.qk_norm, layer.window)
+            x = layer.output.add_rms_norm(x, residual, layer.mlp_norm, eps, backend)
+            x = backend.gated_linear(x, gate_up.weight, gate_up.bias)
+            x = layer.down.add_rms_norm(x, residual, next_norm, eps, backend)
+        return x
 
     def logits(self, hidden: Tensor, backend: Backend) -> Tensor | None:
         """[n, hidden] to [n, vocab_size] on rank 0, None elsewhere."""
-        return self.head(backend.rms_norm(hidden, self.norm, self.model.norm_eps), backend)
+        return self.head(hidden, backend)

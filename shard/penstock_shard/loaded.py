@@ -60,9 +60,11 @@ def load(config: ShardConfig) -> LoadedModel:
     weights: Weights = checkpoint or DummyWeights()
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     device = choose_device(config.device, rank, world_size, "MASTER_ADDR" not in os.environ)
-    group = join_group(os.environ, Path(config.socket_folder), device)
     name = config.dtype or model.dtype or (checkpoint and checkpoint.dtype) or "float32"
     dtype: torch.dtype = getattr(torch, name)
+    dependent = not config.disable_dependent_launch
+    group = join_group(os.environ, Path(config.socket_folder), device)
+    group = group.with_rows(device, model.hidden_size, dtype, dependent)
     decoder = load_decoder(model, group, weights, dtype, device)
     loaded = LoadedModel(
         model=model,
@@ -72,7 +74,7 @@ def load(config: ShardConfig) -> LoadedModel:
         dtype=dtype,
         block_size=config.kv_block_size or (64 if device.type == "cuda" else 16),
         memory_fraction=config.cuda_memory_fraction,
-        dependent_launch=not config.disable_dependent_launch,
+        dependent_launch=dependent,
         cuda_graphs=config.cuda_graphs,
     )
     log.info(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from penstock_kernels.backend import Backend
 from penstock_shard.architecture import Architecture
-from penstock_shard.symmetric import SymmetricSums, symmetric_sums
+from penstock_shard.symmetric import MappedRows, SymmetricSums, mapped_rows, symmetric_sums
 
 # The router ends a group whose step is late long before this; it bounds a wait with no router.
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
@@ -34,6 +34,18 @@ class Group:
     rank: int = 0
     world_size: int = 1
     small_sums: SymmetricSums | None = None
+    rows: MappedRows | None = None
+
+    def with_rows(
+        self, device: torch.device, width: int, dtype: torch.dtype, dependent: bool
+    ) -> Group:
+        """The group that sums such rows through mapped memory, where it has any. A collective.
+
+        dependent: launch kernels as `gpu.dependent` says.
+        """
+        if self.small_sums is None:
+            return self
+        return replace(self, rows=mapped_rows(device, width, dtype, dependent))
 
     def all_reduce(self, x: Tensor) -> Tensor:
         """The sum of x over the ranks; x itself may be overwritten."""
@@ -42,6 +54,14 @@ class Group:
         if self.world_size > 1:
             dist.all_reduce(x)
         return x
+
+    def add_rms_norm(
+        self, x: Tensor, residual: Tensor, weight: Tensor, eps: float, backend: Backend
+    ) -> Tensor:
+        """`backend.add_rms_norm` of the sum of x over the ranks; x may be overwritten."""
+        if self.rows is not None and self.rows.takes(x):
+            return self.rows.add_rms_norm(x, residual, weight, eps)
+        return backend.add_rms_norm(self.all_reduce(x), residual, weight, eps)
 
     def gather_columns(self, x: Tensor) -> Tensor | None:
         """Rank 0 gets the ranks' [n, d] side by side, [n, d * world_size]; the others None."""
@@ -160,11 +180,18 @@ class RowParallelLinear:
     bias: Tensor | None  # whole, on every rank: added after the sum
     group: Group
 
-    def __call__(self, x: Tensor, backend: Backend) -> Tensor:
+    def add_rms_norm(
+        self, x: Tensor, residual: Tensor, weight: Tensor, eps: float, backend: Backend
+    ) -> Tensor:
+        """`backend.add_rms_norm` of this product. x: [n, in / world_size]; residual: [n, out]."""
         if self.group.world_size == 1:
-            return backend.linear(x, self.weight, self.bias)
-        out = self.group.all_reduce(backend.linear(x, self.weight, None))
-        return out if self.bias is None else out.add_(self.bias)
+            product = backend.linear(x, self.weight, self.bias)
+            return backend.add_rms_norm(product, residual, weight, eps)
+        product = backend.linear(x, self.weight, None)
+        if self.bias is None:
+            return self.group.add_rms_norm(product, residual, weight, eps, backend)
+        product = self.group.all_reduce(product).add_(self.bias)
+        return backend.add_rms_norm(product, residual, weight, eps)
 
 
 @dataclass(slots=True)
