@@ -77,21 +77,21 @@ class MappedRows:
         every = tuple(mapped.get_buffer(rank, shape, bits) for rank in range(group.size()))
         turns = torch.zeros(shape[2], dtype=torch.int32, device=device)
         self._own, self._mapped = own, mapped  # as long as they live, so do the mappings
-        self._inboxes = rank_sum.Inboxes(group.rank(), dtype, every, turns)
+        self.inboxes = rank_sum.Inboxes(group.rank(), dtype, every, turns)
         self._function = rank_sum.sum_add_rms_norm
         self._dependent = dependent and supported(device)
 
     def takes(self, x: Tensor) -> bool:
         """Whether x [n, d] is rows of the model, and few enough; the same on every rank."""
-        return self._inboxes.takes(x)
+        return self.inboxes.takes(x)
 
     def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
         """See `rank_sum.sum_add_rms_norm`."""
-        return self._function(x, self._inboxes, residual, weight, eps, self._dependent)
+        return self._function(x, self.inboxes, residual, weight, eps, self._dependent)
 
     def works(self) -> bool:
         """Whether the sum of known rows is right. A collective."""
-        inboxes = self._inboxes
+        inboxes = self.inboxes
         width, world = inboxes.every[0].shape[3], len(inboxes.every)
         shape = (len(inboxes.turns), width)
         residual = torch.zeros(shape, dtype=inboxes.dtype, device=inboxes.turns.device)

@@ -1,0 +1,162 @@
+"""What a sum over two ranks costs, alone and between the products of a layer. Needs two GPUs.
+
+    python -m benchmarks.kernels.rank_sum --out rank_sum.json
+
+Alone: sum, residual and norm, 64 times in a CUDA graph. Layer: the products of Llama-3.1-8B cut in
+two and both sums, over distinct weights in a graph, without attention; "products" leaves the sums
+out and keeps the norms, so what a sum costs is the difference. Microseconds, of rank 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import multiprocessing
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from benchmarks.machine import facts
+from torch import Tensor
+
+from penstock_kernels.gpu.dispatch import skinny_gated_linear, skinny_linear
+from penstock_kernels.gpu.norm import add_rms_norm
+from penstock_kernels.gpu.rank_sum import sum_add_rms_norm
+from penstock_shard.parallel import join_group
+from penstock_shard.symmetric import MappedRows, SymmetricSums
+
+HIDDEN, EPS, CALLS, LAYERS, REPLAYS = 4096, 1e-5, 64, 12, 20
+SHAPES = {"o": (4096, 2048), "gate_up": (14336, 4096), "down": (4096, 7168), "qkv": (3072, 4096)}
+
+Sum = Callable[[Tensor, Tensor, Tensor], Tensor]  # part, residual, gain: the normalised sum
+
+
+def ways(rows: MappedRows, sums: SymmetricSums, count: int) -> dict[str, Sum]:
+    """Everything that sums, by name."""
+
+    def nccl(x: Tensor, residual: Tensor, gain: Tensor) -> Tensor:
+        dist.all_reduce(x)
+        return add_rms_norm(x, residual, gain, EPS, dependent=True)
+
+    def one_shot(x: Tensor, residual: Tensor, gain: Tensor) -> Tensor:
+        return add_rms_norm(sums.sum(x), residual, gain, EPS, dependent=True)
+
+    def inboxes(warps: int, early: bool, x: Tensor, residual: Tensor, gain: Tensor) -> Tensor:
+        return sum_add_rms_norm(x, rows.inboxes, residual, gain, EPS, True, warps, early)
+
+    found: dict[str, Sum] = {"nccl": nccl}
+    if count * HIDDEN * 2 <= 512 << 10:
+        found["one-shot"] = one_shot
+    for warps in (4, 8, 16):
+        found[f"inboxes, {warps} warps"] = functools.partial(inboxes, warps, False)
+    found["inboxes, early"] = functools.partial(inboxes, 16, True)
+    return found
+
+
+def microseconds(step: Callable[[], object], count: int) -> float:
+    """Median time of one of `count` parts of a step, in a graph. All ranks must call it."""
+    step()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        step()
+    times: list[float] = []
+    for _ in range(REPLAYS):
+        event: Callable[..., Any] = torch.cuda.Event
+        begin, end = (event(enable_timing=True) for _ in range(2))
+        begin.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) * 1000 / count)
+    return sorted(times)[len(times) // 2]
+
+
+def alone(total: Sum, count: int) -> float:
+    """A sum of `count` rows behind another."""
+    x, residual, gain = (
+        torch.randn(*shape, device="cuda").bfloat16()
+        for shape in ((count, HIDDEN), (count, HIDDEN), (HIDDEN,))
+    )
+
+    def step() -> None:
+        for _ in range(CALLS):
+            total(x, residual, gain)
+
+    return microseconds(step, CALLS)
+
+
+def layer(total: Sum, weights: list[dict[str, Tensor]], count: int) -> float:
+    """The products of a layer of `count` rows, and two sums."""
+    gain = torch.ones(HIDDEN, device="cuda", dtype=torch.bfloat16)
+    x, residual = (torch.randn(count, HIDDEN, device="cuda").bfloat16() for _ in range(2))
+
+    def step() -> None:
+        y = x
+        for weight in weights:
+            heads = skinny_linear(y, weight["qkv"], True)[:, :2048]
+            y = total(skinny_linear(heads, weight["o"], True), residual, gain)
+            wide = skinny_gated_linear(y, weight["gate_up"], True)
+            y = total(skinny_linear(wide, weight["down"], True), residual, gain)
+
+    return microseconds(step, len(weights))
+
+
+def measure(rank: int, folder: Path, results: Any) -> None:
+    """All figures of one rank."""
+    device = torch.device("cuda", rank)
+    torch.cuda.set_device(device)
+    group = join_group({"RANK": str(rank), "WORLD_SIZE": "2"}, folder, device)
+    group = group.with_rows(device, HIDDEN, torch.bfloat16, dependent=True)
+    assert group.rows is not None and group.small_sums is not None, "no mapped memory"
+    weights = [
+        {
+            name: torch.randn(n, k, device=device, dtype=torch.bfloat16) * k**-0.5
+            for name, (n, k) in SHAPES.items()
+        }
+        for _ in range(LAYERS)
+    ]
+
+    def products(x: Tensor, residual: Tensor, gain: Tensor) -> Tensor:
+        return add_rms_norm(x, residual, gain, EPS, dependent=True)
+
+    found: dict[str, dict[str, dict[int, float]]] = {"alone": {}, "layer": {}}
+    for count in (1, 8, 64, 128, 256):
+        for name, total in ways(group.rows, group.small_sums, count).items():
+            found["alone"].setdefault(name, {})[count] = alone(total, count)
+    for count in (1, 8, 64):
+        every = ways(group.rows, group.small_sums, count) | {"products": products}
+        for name, total in every.items():
+            found["layer"].setdefault(name, {})[count] = layer(total, weights, count)
+    results.put((rank, found))
+    results.close()
+    results.join_thread()
+
+
+def main() -> None:
+    """Two processes, a table, and the figures as a file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    context = multiprocessing.get_context("spawn")
+    results: Any = context.Queue()
+    with tempfile.TemporaryDirectory() as folder:
+        ranks = [
+            context.Process(target=measure, args=(rank, Path(folder), results), daemon=True)
+            for rank in range(2)
+        ]
+        for process in ranks:
+            process.start()
+        found = dict(results.get(timeout=120) for _ in ranks)[0]
+    for kind, table in found.items():
+        for name, figures in table.items():
+            print(f"{kind:6} {name:18}", *(f"{n:4}: {us:7.2f}" for n, us in figures.items()))
+    arguments.out.write_text(json.dumps(facts() | {"microseconds": found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
