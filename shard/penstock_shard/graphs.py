@@ -19,6 +19,7 @@ from torch import Tensor
 from penstock_kernels.backend import GraphBackend, Rows
 from penstock_shard.decoder import Decoder
 from penstock_shard.device import upload
+from penstock_shard.parallel import VocabularyHead
 from penstock_shard.sharing import SharingTensors
 from penstock_shard.slots import Indices
 
@@ -65,19 +66,30 @@ class StepOutputs:
 
     token: Tensor  # [rows] int64
     logits: Tensor  # [rows, vocab_size]; no rows where this rank does not choose
+    everywhere: bool  # every rank has the most likely tokens
 
     @staticmethod
     def empty(
-        rows: int, vocab_size: int, samples: bool, dtype: torch.dtype, device: torch.device
+        rows: int,
+        vocab_size: int,
+        samples: bool,
+        everywhere: bool,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> StepOutputs:
         """Logits are wanted only where tokens are chosen."""
         return StepOutputs(
             token=torch.zeros(rows, dtype=torch.int64, device=device),
             logits=torch.empty(rows if samples else 0, vocab_size, dtype=dtype, device=device),
+            everywhere=everywhere,
         )
 
-    def choose(self, logits: Tensor, backend: GraphBackend) -> Tensor:
-        """Keep the logits of the first rows and their most likely tokens. Returns those."""
+    def choose(self, hidden: Tensor, head: VocabularyHead, backend: GraphBackend) -> Tensor | None:
+        """Keep the logits of the first rows and their most likely tokens. Returns those, or None
+        where this rank does not know them."""
+        logits = head(hidden, backend)
+        if logits is None:
+            return None
         rows = len(logits)
         backend.choose(logits, self.logits[:rows], self.token[:rows])
         return self.token[:rows]
@@ -178,6 +190,5 @@ class DecodeGraphs:
             sharing=self._sharing.view(rows),
         )
         hidden = self._decoder.forward(token, step, self._cache, self._backend)
-        logits = self._decoder.logits(hidden, self._backend)
-        chosen = None if logits is None else self._outputs.choose(logits, self._backend)
+        chosen = self._outputs.choose(hidden, self._decoder.head, self._backend)
         self._backend.leave(slot, position, None, chosen, slots.last_token, slots.length)

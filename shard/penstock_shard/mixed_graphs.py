@@ -210,8 +210,8 @@ class MixedGraphs:
             sharing=self._sharing.view(layout.sequences),
         )
         hidden = self._decoder.forward(token, rows, self._cache, self._backend)
-        logits = self._decoder.logits(hidden.index_select(0, inputs.end), self._backend)
-        chosen = None if logits is None else self._outputs.choose(logits, self._backend)
+        ends = hidden.index_select(0, inputs.end)
+        chosen = self._outputs.choose(ends, self._decoder.head, self._backend)
         self._backend.leave(
             inputs.slot, position, inputs.end, chosen, slots.last_token, slots.length
         )

@@ -220,6 +220,13 @@ class VocabularyHead:
     vocab_size: int
     group: Group
 
+    @property
+    def part(self) -> range:
+        """The columns of the logits that this rank computes; the last ranks may have fewer."""
+        columns = len(self.weight)
+        start = columns * self.group.rank
+        return range(start, min(start + columns, self.vocab_size))
+
     def __call__(self, hidden: Tensor, backend: Backend) -> Tensor | None:
         """hidden: [n, hidden]. Returns [n, vocab_size] on rank 0, None elsewhere."""
         logits = self.group.gather_columns(backend.linear(hidden, self.weight, None))

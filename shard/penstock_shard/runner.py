@@ -23,11 +23,12 @@ from penstock_proto import shard_pb2
 from penstock_shard.decoder import Decoder
 from penstock_shard.device import download, upload
 from penstock_shard.graphs import Capturer, DecodeGraphs, SlotTensors, StepOutputs
+from penstock_shard.mapped_outputs import mapped_outputs
 from penstock_shard.mixed_graphs import MixedGraphs
 from penstock_shard.parallel import Group
 from penstock_shard.results import PendingResult, PromptPart, StepTimer, to_host
 from penstock_shard.rope import rope_table
-from penstock_shard.sampling import Sampled, SamplingPlan, SamplingState
+from penstock_shard.sampling import Sampled, SamplingPlan, SamplingState, features_of
 from penstock_shard.sharing import SharingTensors
 from penstock_shard.slots import Chunks, Indices, Limits, SlotBook
 
@@ -76,6 +77,8 @@ class Runner:
         # Only rank 0 samples.
         self.sampling = SamplingState(limits, device) if group.rank == 0 else None
         positions = limits.table_width * limits.block_size
+        # Slots that want more than the most likely token: also known where nothing is sampled.
+        self._asking = np.zeros(limits.max_slots, np.bool_)
         angles = rope_table(decoder.model.rope, decoder.model.head_dim, positions, device)
         self.backend = _backend(decoder, angles, limits, dependent_launch)
         rows = limits.max_prefill_tokens + limits.max_slots
@@ -90,9 +93,14 @@ class Runner:
         """From here on steps are replays of CUDA graphs: decode steps of up to sizes[-1] rows, and
         steps with chunks."""
         backend = cast(GraphBackend, self.backend)  # that of the CPU is never captured
-        limits, samples = self.limits, self.sampling is not None
-        outputs = StepOutputs.empty(
-            limits.max_slots, limits.vocab_size, samples, self.cache.dtype, self.device
+        limits = self.limits
+        outputs = mapped_outputs(self.decoder.head, limits.max_slots) or StepOutputs.empty(
+            limits.max_slots,
+            limits.vocab_size,
+            samples=self.sampling is not None,
+            everywhere=self.group.world_size == 1,
+            dtype=self.cache.dtype,
+            device=self.device,
         )
         sharing = SharingTensors(limits.max_slots, backend.tile_rows, self.device)
         parts = (self.decoder, backend, self.slots, self.cache, outputs, sharing)
@@ -132,6 +140,7 @@ class Runner:
         for table, admission in zip(tables, command.admit, strict=True):
             tokens, blocks = self.book.admit(admission)
             table[: len(blocks)] = blocks
+            self._asking[admission.slot] = bool(features_of(admission.sampling))
             if self.sampling is not None:
                 generated = int(admission.generated)
                 self.sampling.admit(admission.slot, tokens, generated, admission.sampling)
@@ -205,12 +214,14 @@ class Runner:
         assert self._graphs is not None
         outputs, plan, rows = self._graphs.outputs, self._sampling_plan(chunks), len(slots)
         sampled, token = None, outputs.token[:rows]
+        ends = chunks.slots[chunks.complete]
+        asked = bool(self._asking[self.book.decode].any() or self._asking[ends].any())
         if self.sampling is not None and plan is not None:
             sampled = Sampled(token, None, None, None)
-            if plan.features:
+            if asked:
                 sampled = self.sampling.sample(outputs.logits[:rows].float(), plan)
                 token = sampled.token
-        if rows and (self.group.world_size > 1 or (plan is not None and plan.features)):
+        if rows and (asked or not outputs.everywhere):
             token = self.group.broadcast(token)
             self.slots.last_token.index_copy_(0, slots, token)
         top_n = None if plan is None else plan.top_n

@@ -90,7 +90,7 @@ class SamplingState:
     ) -> None:
         """Note what a slot wants; `load` brings it to the device. Raises BadCommand for values that
         no sampling can follow."""
-        features = _features(wanted)
+        features = features_of(wanted)
         self._check(slot, wanted)
         self._features[slot] = features
         self._top_k[slot] = wanted.top_k
@@ -248,7 +248,8 @@ def _pick(values: Tensor, rows: Tensor | None) -> Tensor:
     return values if rows is None else values.index_select(0, rows)
 
 
-def _features(wanted: shard_pb2.Sampling) -> Feature:
+def features_of(wanted: shard_pb2.Sampling) -> Feature:
+    """What a sequence asks for; nothing: its most likely tokens."""
     asked = {
         Feature.RANDOM: wanted.temperature > 0,
         Feature.TOP_K: wanted.top_k > 0,

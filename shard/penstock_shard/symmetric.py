@@ -79,7 +79,7 @@ class MappedRows:
         self._own, self._mapped = own, mapped  # as long as they live, so do the mappings
         self.inboxes = rank_sum.Inboxes(group.rank(), dtype, every, turns)
         self._function = rank_sum.sum_add_rms_norm
-        self._dependent = dependent and supported(device)
+        self.dependent = dependent and supported(device)
 
     def takes(self, x: Tensor) -> bool:
         """Whether x [n, d] is rows of the model, and few enough; the same on every rank."""
@@ -87,7 +87,7 @@ class MappedRows:
 
     def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
         """See `rank_sum.sum_add_rms_norm`."""
-        return self._function(x, self.inboxes, residual, weight, eps, self._dependent)
+        return self._function(x, self.inboxes, residual, weight, eps, self.dependent)
 
     def works(self) -> bool:
         """Whether the sum of known rows is right. A collective."""

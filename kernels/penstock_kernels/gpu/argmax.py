@@ -14,14 +14,15 @@ PIECE = 4096  # logits of a program
 
 @triton.jit
 def _piece_kernel(
-    logits, kept, best, where, n, stride, pieces, PIECE: tl.constexpr, PDL: tl.constexpr
-):
+    logits, kept, best, where, n, stride, kept_stride, pieces, PIECE: tl.constexpr,
+    PDL: tl.constexpr,
+):  # fmt: skip
     wait(PDL)
     row, piece = tl.program_id(0).to(tl.int64), tl.program_id(1)
     column = piece * PIECE + tl.arange(0, PIECE)
     inside = column < n
     value = tl.load(logits + row * stride + column, mask=inside, other=float("-inf"))
-    tl.store(kept + row * n + column, value, mask=inside)
+    tl.store(kept + row * kept_stride + column, value, mask=inside)
     most, index = tl.max(value.to(tl.float32), 0, return_indices=True)
     tl.store(best + row * pieces + piece, most)
     tl.store(where + row * pieces + piece, piece * PIECE + index)
@@ -37,34 +38,31 @@ def _row_kernel(best, where, token, pieces, PIECES: tl.constexpr, PDL: tl.conste
     tl.store(token + row, tl.load(where + row * pieces + index).to(tl.int64))
 
 
-def argmax(logits: Tensor, kept: Tensor, token: Tensor, dependent: bool = False) -> None:
-    """The first of the largest logits of each row, and the logits, where later kernels find them.
+def best_of_pieces(logits: Tensor, kept: Tensor, dependent: bool) -> tuple[Tensor, Tensor]:
+    """The first of the largest logits of each piece of a row, and a copy of the logits.
 
-    logits: [rows, n], rows may be strided; kept: [rows, n] dense, of the same dtype; token: [rows]
-    int64.
+    logits, kept: [rows, n] of one dtype, rows may be strided. Returns [rows, pieces] float32 and
+    int32: what they are and where in their row they stand.
     """
     rows, n = logits.shape
     pieces = triton.cdiv(n, PIECE)
     best = torch.empty(rows, pieces, dtype=torch.float32, device=logits.device)
     where = torch.empty(rows, pieces, dtype=torch.int32, device=logits.device)
     _piece_kernel[(rows, pieces)](
-        logits,
-        kept,
-        best,
-        where,
-        n,
-        logits.stride(0),
-        pieces,
-        PIECE=PIECE,
-        num_warps=4,
-        **launch(dependent),
-    )
+        logits, kept, best, where, n, logits.stride(0), kept.stride(0), pieces,
+        PIECE=PIECE, num_warps=4, **launch(dependent),
+    )  # fmt: skip
+    return best, where
+
+
+def argmax(logits: Tensor, kept: Tensor, token: Tensor, dependent: bool = False) -> None:
+    """The first of the largest logits of each row, and the logits, where later kernels find them.
+
+    logits, kept: [rows, n] of one dtype, rows may be strided; token: [rows] int64.
+    """
+    best, where = best_of_pieces(logits, kept, dependent)
+    rows, pieces = best.shape
     _row_kernel[(rows,)](
-        best,
-        where,
-        token,
-        pieces,
-        PIECES=triton.next_power_of_2(pieces),
-        num_warps=1,
-        **launch(dependent),
-    )
+        best, where, token, pieces,
+        PIECES=triton.next_power_of_2(pieces), num_warps=1, **launch(dependent),
+    )  # fmt: skip
