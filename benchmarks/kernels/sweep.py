@@ -24,7 +24,7 @@ from penstock_kernels.backend import Sharing
 from penstock_kernels.gpu.decode_attention import DecodeAttention
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
 
-# (n, k, gated) of Llama-3.1-8B and Llama-3.2-1B
+# (n, k, gated) of Llama-3.1-8B and Llama-3.2-1B, and of one of two ranks of 8B
 SHAPES = {
     "qkv": (6144, 4096, False),
     "o": (4096, 4096, False),
@@ -36,6 +36,11 @@ SHAPES = {
     "gate_up_1b": (16384, 2048, True),
     "down_1b": (2048, 8192, False),
     "head_1b": (128256, 2048, False),
+    "qkv_tp2": (3072, 4096, False),
+    "o_tp2": (4096, 2048, False),
+    "gate_up_tp2": (14336, 4096, True),
+    "down_tp2": (4096, 7168, False),
+    "head_tp2": (64128, 4096, False),
 }
 COPIES = 16
 

@@ -3,7 +3,8 @@
 Megatron's scheme (arXiv:1909.08053): matrices that open a block are split by output (columns),
 those that close it by input (rows), so that a block needs one sum over the ranks. The vocabulary is
 split for embedding and logits. Rank 0 alone samples and broadcasts the tokens, so that ranks cannot
-diverge.
+diverge; most likely tokens all ranks find in the same numbers, if they share memory
+(`mapped_outputs`).
 """
 
 from __future__ import annotations
