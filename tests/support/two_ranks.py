@@ -33,15 +33,17 @@ def on_two_gpus(check: Check, folder: Path) -> list[Any]:
     ]
     for process in ranks:
         process.start()
+    found: dict[int, Any] = {}
     try:
-        found = dict(results.get(timeout=SECONDS) for _ in ranks)
+        for _ in ranks:
+            rank, result = results.get(timeout=SECONDS)
+            if isinstance(result, Exception):
+                raise result  # the other one may wait for it for ever
+            found[rank] = result
     finally:
         for process in ranks:
-            process.join(5)
+            process.join(1)
             process.kill()
-    for rank in range(2):
-        if isinstance(found[rank], Exception):
-            raise found[rank]
     return [found[rank] for rank in range(2)]
 
 
