@@ -100,6 +100,11 @@ class Backend(Protocol):
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """x W^T + b. x: [n, k]; weight: [out, k]; bias: [out]."""
 
+    def linear_add_rms_norm(
+        self, x: Tensor, weight: Tensor, residual: Tensor, gain: Tensor, eps: float
+    ) -> Tensor:
+        """`add_rms_norm` of x W^T. x: [n, k]; weight: [out, k]; residual: [n, out]; gain: [out]."""
+
     def gated_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """silu(gate) * up of x W^T + b, where W holds the gate's rows, then those of up."""
 
@@ -167,6 +172,11 @@ class TorchBackend:
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x, weight, bias)
+
+    def linear_add_rms_norm(
+        self, x: Tensor, weight: Tensor, residual: Tensor, gain: Tensor, eps: float
+    ) -> Tensor:
+        return add_rms_norm(F.linear(x, weight), residual, gain, eps)
 
     def gated_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return silu_mul(F.linear(x, weight, bias))

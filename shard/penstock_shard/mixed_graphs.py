@@ -209,8 +209,7 @@ class MixedGraphs:
             live=inputs.live,
             sharing=self._sharing.view(layout.sequences),
         )
-        hidden = self._decoder.forward(token, rows, self._cache, self._backend)
-        ends = hidden.index_select(0, inputs.end)
+        ends = self._decoder.forward(token, rows, self._cache, self._backend, inputs.end)
         chosen = self._outputs.choose(ends, self._decoder.head, self._backend)
         self._backend.leave(
             inputs.slot, position, inputs.end, chosen, slots.last_token, slots.length

@@ -185,9 +185,8 @@ class RowParallelLinear:
         self, x: Tensor, residual: Tensor, weight: Tensor, eps: float, backend: Backend
     ) -> Tensor:
         """`backend.add_rms_norm` of this product. x: [n, in / world_size]; residual: [n, out]."""
-        if self.group.world_size == 1:
-            product = backend.linear(x, self.weight, self.bias)
-            return backend.add_rms_norm(product, residual, weight, eps)
+        if self.bias is None and self.group.world_size == 1:
+            return backend.linear_add_rms_norm(x, self.weight, residual, weight, eps)
         product = backend.linear(x, self.weight, None)
         if self.bias is None:
             return self.group.add_rms_norm(product, residual, weight, eps, backend)

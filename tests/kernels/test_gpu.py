@@ -44,6 +44,47 @@ def test_skinny_gated_linear(rows: int, n: int, k: int, dtype: torch.dtype) -> N
     assert difference(skinny_gated_linear(x, weight), expected) < 2e-5
 
 
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("rows", [2, 8, 9, 31, 64])
+@pytest.mark.parametrize(("n", "k"), [(64, 128), (192, 640), (2048, 8192), (17024, 256)])
+def test_linear_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -> None:
+    """One tile, fewer depths than stages, splits of unequal depth, more tiles than programs."""
+    from penstock_kernels.gpu.hopper_linear import hopper_linear, stream_for
+
+    if torch.cuda.get_device_capability()[0] != 9:
+        pytest.skip("not a Hopper GPU")
+    x = torch.randn(rows, k, device="cuda", dtype=dtype)
+    weight = torch.randn(n, k, device="cuda", dtype=dtype) * k**-0.5
+    stream = stream_for(rows, n, k, False, 132)
+    assert stream is not None
+    out = torch.full((stream.splits, rows, n), torch.nan, device="cuda")
+    if stream.splits == 1:
+        out = out[0].to(dtype)
+    for dependent in (False, True):
+        hopper_linear(x, weight, out.fill_(torch.nan), stream, False, dependent)
+        found = out.sum(0) if stream.splits > 1 else out
+        assert difference(found, x.float() @ weight.float().T) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("rows", [2, 16, 33, 64, 65, 128])
+@pytest.mark.parametrize(("n", "k"), [(64, 128), (14336, 512), (8192, 2048)])
+def test_gated_stream_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -> None:
+    """Two programs a multiprocessor up to 64 rows, more turns than one above."""
+    from penstock_kernels.gpu.hopper_linear import hopper_linear, stream_for
+
+    if torch.cuda.get_device_capability()[0] != 9:
+        pytest.skip("not a Hopper GPU")
+    x = torch.randn(rows, k, device="cuda", dtype=dtype)
+    weight = torch.randn(2 * n, k, device="cuda", dtype=dtype) * k**-0.5
+    gate, up = (x.float() @ weight.float().T).chunk(2, dim=1)
+    stream = stream_for(rows, 2 * n, k, True, 132)
+    assert stream is not None
+    out = torch.full((rows, n), torch.nan, device="cuda", dtype=dtype)
+    hopper_linear(x, weight, out, stream, True, True)
+    assert difference(out, torch.nn.functional.silu(gate) * up) < 2e-5
+
+
 @pytest.mark.parametrize("rows", [1, 5, 32, 64])
 def test_dependent_launch_changes_no_bit_under_stress(rows: int) -> None:
     """A graph of layers whose kernels all depend on the one before, a thousand times over.
@@ -54,7 +95,7 @@ def test_dependent_launch_changes_no_bit_under_stress(rows: int) -> None:
     from penstock_kernels.gpu.backend import TritonBackend
 
     torch.manual_seed(0)
-    hidden, wide, page, layers, most = 1024, 4096, 64, 6, 64
+    hidden, wide, page, layers, most = 1024, 9216, 64, 6, 64
     heads = Heads(16, 4, 64)
 
     def weight(n: int, k: int) -> torch.Tensor:
@@ -90,13 +131,12 @@ def test_dependent_launch_changes_no_bit_under_stress(rows: int) -> None:
         def step() -> None:
             attend = backend.attention(Rows(slot, position, table, slot, rows, none, none))
             residual = inputs.clone()
-            x = torch.zeros_like(residual)
+            x = backend.rms_norm(residual, gain, 1e-5)
             for layer, (qkv, out, up, down) in enumerate(parameters):
-                x = backend.add_rms_norm(x, residual, gain, 1e-5)
                 x = attend(backend.linear(x, qkv, None), caches[layer], None, None)
-                x = backend.add_rms_norm(backend.linear(x, out, None), residual, gain, 1e-5)
-                x = backend.linear(backend.gated_linear(x, up, None), down, None)
-            x = backend.add_rms_norm(x, residual, gain, 1e-5)
+                x = backend.linear_add_rms_norm(x, out, residual, gain, 1e-5)
+                x = backend.gated_linear(x, up, None)
+                x = backend.linear_add_rms_norm(x, down, residual, gain, 1e-5)
             backend.choose(backend.linear(x, head, None), kept, token)
 
         step()
@@ -129,5 +169,6 @@ def test_gated_linear_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -
     x = torch.randn(rows, k, device="cuda", dtype=dtype)
     weight = torch.randn(2 * n, k, device="cuda", dtype=dtype) * k**-0.5
     gate, up = (x.float() @ weight.float().T).chunk(2, dim=1)
-    found = hopper_gated_linear(x, weight)
+    found = torch.full((rows, n), torch.nan, device="cuda", dtype=dtype)
+    hopper_gated_linear(x, weight, found)
     assert difference(found, torch.nn.functional.silu(gate) * up) < 1e-5

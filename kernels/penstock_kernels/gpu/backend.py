@@ -86,6 +86,12 @@ class TritonBackend:
             return F.linear(x, weight, bias)
         return skinny_linear(x, weight, self._dependent)
 
+    def linear_add_rms_norm(
+        self, x: Tensor, weight: Tensor, residual: Tensor, gain: Tensor, eps: float
+    ) -> Tensor:
+        product = skinny_linear(x, weight, self._dependent, split=True)
+        return add_rms_norm(product, residual, gain, eps, dependent=self._dependent)
+
     def gated_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if bias is None:
             return skinny_gated_linear(x, weight, self._dependent)

@@ -3,8 +3,9 @@
 Programmatic dependent launch (CUDA C++ programming guide, "Programmatic Dependent Launch and
 Synchronization"; sm_90 and later). A kernel that is launched so runs what depends on nothing, its
 weights' first tile for instance, until `wait`: from there on everything before it is complete and
-visible. It lets the next kernel start by `release`. Every kernel launched so must call `wait`
-before it reads or writes what others touch, and before it returns: order is transitive only then.
+visible. It lets the next kernel start by `release`, or else when it has waited. Every kernel
+launched so must call `wait` before it reads or writes what others touch, and before it returns:
+order is transitive only then.
 """
 
 from __future__ import annotations
@@ -14,6 +15,14 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+
+
+@triton.jit
+def release(PDL: tl.constexpr):
+    """Let what follows start at once, which may then wait beside this kernel: products do so and
+    norms, whose successors have weights to load meanwhile."""
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
 
 
 @triton.jit

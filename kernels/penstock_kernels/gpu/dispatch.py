@@ -1,4 +1,4 @@
-"""Which kernel computes a matrix product: Triton where it was measured to be faster, else cuBLAS.
+"""Which kernel computes a matrix product: ours where it was measured to be faster, else cuBLAS.
 
 In float32 cuBLAS always runs: there the results must not depend on the number of rows.
 """
@@ -14,32 +14,55 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from penstock_kernels.gpu.activation import silu_mul
+from penstock_kernels.gpu.hopper import multiprocessors
 from penstock_kernels.gpu.hopper_gated import fills_hopper, hopper_gated_linear
+from penstock_kernels.gpu.hopper_linear import Stream, fits_hopper, hopper_linear, stream_for
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row, row_tile
 from penstock_kernels.gpu.tiles import tile_for
 
 
-def skinny_linear(x: Tensor, weight: Tensor, dependent: bool = False) -> Tensor:
-    """x W^T. x: [rows, k]; weight: [n, k]. Returns [rows, n]."""
-    tile = _tile(x, weight, gated=False)
-    if tile is None:
-        return F.linear(x, weight)
-    out = x.new_empty(len(x), len(weight))
-    (linear_one_row if len(x) == 1 else linear)(x, weight, out, tile, False, dependent)
+def skinny_linear(
+    x: Tensor, weight: Tensor, dependent: bool = False, split: bool = False
+) -> Tensor:
+    """x W^T. x: [rows, k]; weight: [n, k].
+
+    Returns [rows, n], or where it may be split [parts, rows, n] float32 to be added up.
+    """
+    n, rows = len(weight), len(x)
+    if stream := _stream(x, weight, gated=False):
+        stream = stream if split else replace(stream, splits=1)
+        if stream.splits == 1:
+            out = x.new_empty(rows, n)
+        else:
+            out = x.new_empty(stream.splits, rows, n, dtype=torch.float32)
+        hopper_linear(x, weight, out, stream, False, dependent)
+    elif tile := _tile(x, weight, gated=False):
+        out = x.new_empty(rows, n)
+        (linear_one_row if rows == 1 else linear)(x, weight, out, tile, False, dependent)
+    else:
+        out = F.linear(x, weight)
     return out
 
 
 def skinny_gated_linear(x: Tensor, weight: Tensor, dependent: bool = False) -> Tensor:
     """silu(gate) * up of x W^T. x: [rows, k]; weight: [2 n, k], gate first. Returns [rows, n]."""
-    tile = _tile(x, weight, gated=True)
-    if tile is not None:
-        out = x.new_empty(len(x), len(weight) // 2)
+    out = x.new_empty(len(x), len(weight) // 2)
+    if stream := _stream(x, weight, gated=True):
+        hopper_linear(x, weight, out, stream, True, dependent)
+    elif tile := _tile(x, weight, gated=True):
         (linear_one_row if len(x) == 1 else linear)(x, weight, out, tile, True, dependent)
     elif fills_hopper(x, weight):
-        out = hopper_gated_linear(x, weight)
+        hopper_gated_linear(x, weight, out)
     else:
-        out = silu_mul(F.linear(x, weight), dependent=dependent)
+        silu_mul(F.linear(x, weight), out, dependent)
     return out
+
+
+def _stream(x: Tensor, weight: Tensor, gated: bool) -> Stream | None:
+    if len(x) == 1 or not fits_hopper(x, weight):
+        return None
+    n, k = weight.shape
+    return stream_for(len(x), n, k, gated, multiprocessors(x.device))
 
 
 def _suits(x: Tensor, weight: Tensor) -> bool:

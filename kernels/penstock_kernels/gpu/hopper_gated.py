@@ -170,12 +170,10 @@ def _tiles(rows: int, columns: int) -> int:
     return -(-rows // ROWS) * (columns // COLUMNS)
 
 
-def hopper_gated_linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x: [rows, k] dense; weight: [2 * n, k], the gate's rows first. Returns [rows, n]."""
+def hopper_gated_linear(x: Tensor, weight: Tensor, out: Tensor) -> None:
+    """x: [rows, k] dense; weight: [2 * n, k], the gate's rows first; out: [rows, n]."""
     (rows, depth), columns = x.shape, weight.shape[0] // 2
-    out = x.new_empty(rows, columns)
     _kernel[(min(_tiles(rows, columns), multiprocessors(x.device)),)](
         described(x, ROWS, DEPTH), described(weight, COLUMNS, DEPTH), out, rows, columns, depth,
         STAGES=STAGES, BAND=BAND, num_warps=4, maxnreg=168,
     )  # fmt: skip
-    return out

@@ -2,9 +2,8 @@
 
 y = x W^T with W [n, k] as checkpoints store it. For up to about 64 rows a product is one pass over
 the weight, and what counts is that loads are always under way. The weight's tile is the tall side
-of the tensor-core product (n tiles x few columns of activations). Where n alone does not fill the
-card, k is split and each split leaves a partial sum in float32; the kernel that follows, which
-reads the result anyway, adds them (`rope`, `norm`), so that no extra launch is paid.
+of the tensor-core product (n tiles x few columns of activations). On Hopper `hopper_linear` does
+the same faster for more than one row.
 
 With programmatic dependent launch a kernel starts while the one before it ends: it loads its first
 weight tile, which depends on nothing, before it waits for its activations.
@@ -18,16 +17,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from penstock_kernels.gpu.dependent import launch, wait
+from penstock_kernels.gpu.dependent import launch, release, wait
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Shape of a launch: weight rows and depth of a tile, splits of k, warps, pipeline stages."""
+    """Shape of a launch: weight rows and depth of a tile, warps, pipeline stages."""
 
     n: int
     k: int
-    splits: int
     warps: int
     stages: int
 
@@ -36,7 +34,7 @@ class Tile:
 def _linear_kernel(
     x,  # [rows, x_stride]
     weight,  # [N, K]
-    out,  # [rows, N] (or N / 2 when GATED); with splits [SPLITS, rows, N] float32
+    out,  # [rows, N] (or N / 2 when GATED)
     rows,
     x_stride,
     N: tl.constexpr,
@@ -44,14 +42,13 @@ def _linear_kernel(
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
-    SPLITS: tl.constexpr,
     GATED: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    tile, split, row_tile = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    depth: tl.constexpr = K // SPLITS
+    release(PDL)
+    tile, row_tile = tl.program_id(0), tl.program_id(1)
     column = tile * BN + tl.arange(0, BN)
-    k = split * depth + tl.arange(0, BK)
+    k = tl.arange(0, BK)
     weights = weight + column.to(tl.int64)[:, None] * K + k[None, :]
     first = tl.load(weights)
     if GATED:
@@ -64,7 +61,7 @@ def _linear_kernel(
     acc = tl.dot(first, value)
     if GATED:
         acc_up = tl.dot(first_up, value)
-    for start in tl.range(BK, depth, BK):
+    for start in tl.range(BK, K, BK):
         value = tl.load(inputs + start, mask=inside[None, :], other=0.0)
         acc = tl.dot(tl.load(weights + start), value, acc)
         if GATED:
@@ -75,7 +72,7 @@ def _linear_kernel(
         gate = (gate / (1 + tl.exp(-gate))).to(dtype)
         acc = (gate * acc_up.to(dtype)).to(tl.float32)
     width: tl.constexpr = N // 2 if GATED else N
-    place = out + (split * rows + row[None, :]).to(tl.int64) * width + column[:, None]
+    place = out + row[None, :].to(tl.int64) * width + column[:, None]
     tl.store(place, acc.to(out.dtype.element_ty), mask=inside[None, :])
 
 
@@ -90,16 +87,15 @@ def linear(
     """out = x W^T, or silu(gate) * up of it when gated.
 
     x: [rows, k], rows may be strided; weight: [n, k] dense, gate rows before up rows when gated;
-    out: [rows, n] ([rows, n / 2] when gated), or [splits, rows, n] float32 partial sums.
-    n (n / 2) must be a multiple of tile.n, and k of tile.k * tile.splits.
+    out: [rows, n] ([rows, n / 2] when gated). n (n / 2) must be a multiple of tile.n, k of tile.k.
     """
     rows, depth = x.shape
     count = weight.shape[0]
     wide = count // 2 if gated else count
     bm = row_tile(rows)
-    _linear_kernel[(wide // tile.n, tile.splits, triton.cdiv(rows, bm))](
+    _linear_kernel[(wide // tile.n, triton.cdiv(rows, bm))](
         x, weight, out, rows, x.stride(0), N=count, K=depth, BM=bm, BN=tile.n, BK=tile.k,
-        SPLITS=tile.splits, GATED=gated, num_warps=tile.warps, num_stages=tile.stages,
+        GATED=gated, num_warps=tile.warps, num_stages=tile.stages,
         **launch(dependent),
     )  # fmt: skip
 
@@ -109,6 +105,7 @@ def _vector_kernel(
     x, weight, out, K: tl.constexpr, N: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     GATED: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
+    release(PDL)
     column = tl.program_id(0) * BN + tl.arange(0, BN)
     k = tl.arange(0, BK)
     weights = weight + column.to(tl.int64)[:, None] * K + k[None, :]

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from penstock_kernels.gpu.dependent import launch, wait
+from penstock_kernels.gpu.dependent import launch, release, wait
 
 
 @triton.jit
@@ -19,19 +19,26 @@ def _norm_kernel(
     residual,
     weight,
     out,
+    rows,
     x_stride,
     d,
     eps,
     ADD: tl.constexpr,
+    PARTS: tl.constexpr,
     BLOCK: tl.constexpr,
     PDL: tl.constexpr,
 ):
+    release(PDL)
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     inside = column < d
     gain = tl.load(weight + column, mask=inside)
     wait(PDL)
     value = tl.load(x + row * x_stride + column, mask=inside, other=0.0)
+    if PARTS > 1:
+        for part in tl.static_range(1, PARTS):
+            value += tl.load(x + (part * rows + row) * x_stride + column, mask=inside, other=0.0)
+        value = value.to(out.dtype.element_ty)
     if ADD:
         value += tl.load(residual + row * d + column, mask=inside, other=0.0)
         tl.store(residual + row * d + column, value, mask=inside)
@@ -51,7 +58,7 @@ def rms_norm(
     n, d = x.shape
     block = triton.next_power_of_2(d)
     _norm_kernel[(n,)](
-        x, x, weight, out, x.stride(0), d, eps, ADD=False, BLOCK=block,
+        x, x, weight, out, n, x.stride(0), d, eps, ADD=False, PARTS=1, BLOCK=block,
         num_warps=_warps(block), **launch(dependent),
     )  # fmt: skip
     return out
@@ -65,12 +72,17 @@ def add_rms_norm(
     out: Tensor | None = None,
     dependent: bool = False,
 ) -> Tensor:
-    """Add x to residual in place, then normalise the sum. x, residual: [n, d]; weight: [d]."""
+    """Add x to residual in place, then normalise the sum.
+
+    x: [n, d], or [parts, n, d] float32 partial sums, which are added up and rounded first;
+    residual: [n, d]; weight: [d].
+    """
     out = torch.empty_like(residual) if out is None else out
-    n, d = x.shape
+    n, d = residual.shape
+    parts = x.shape[0] if x.dim() == 3 else 1
     block = triton.next_power_of_2(d)
     _norm_kernel[(n,)](
-        x, residual, weight, out, x.stride(0), d, eps, ADD=True, BLOCK=block,
+        x, residual, weight, out, n, x.stride(-2), d, eps, ADD=True, PARTS=parts, BLOCK=block,
         num_warps=_warps(block), **launch(dependent),
     )  # fmt: skip
     return out

@@ -1,0 +1,236 @@
+"""Matrix products of few rows for Hopper: weights stream through shared memory at memory's speed.
+
+y = x W^T with W [n, k] as checkpoints store it. A product of up to some hundred rows is one pass
+over the weight, and what counts is how many bytes are under way. One warp copies tiles of W and of
+x to a ring in shared memory (TMA: no registers are held for what is under way), four others
+multiply, W's tile being the tall side of the tensor cores' product. With dependent launch the ring
+is filled with weights before the wait for the kernel before: up to 200 KB a multiprocessor, 9 us of
+the card's memory at full speed, in which small kernels disappear.
+
+Where n alone makes too few programs, k is split and each split leaves a partial sum in float32; the
+norm that follows, which reads the result anyway, adds them up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from penstock_kernels.gpu.hopper import described, multiprocessors, suits
+
+COLUMNS = 64  # rows of the weight (of each half, when gated) in a tile
+DEPTH = 128
+SHARED = 208 << 10  # bytes of a multiprocessor's shared memory for rings
+MOST_ROWS = 64
+MOST_GATED_ROWS = 128  # above MOST_ROWS cuBLAS is faster but where it needs a second kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Shape of a launch: splits of k, stages of a ring, programs (and rings) a multiprocessor."""
+
+    splits: int
+    stages: int
+    residents: int
+
+
+def stream_for(rows: int, n: int, k: int, gated: bool, multiprocessors: int) -> Stream | None:
+    """How to multiply [rows, k] by a weight [n, k]; None: not this way.
+
+    By benchmarks/kernels/chain.py, the ring should be as deep as it can; where there are more tiles
+    than multiprocessors, two programs each are a better balance than a second turn of some. A
+    product of long rows wants nearly all multiprocessors (h100_chain.json).
+    """
+    wide = n // 2 if gated else n
+    if rows > (MOST_GATED_ROWS if gated else MOST_ROWS) or wide % COLUMNS or k % DEPTH:
+        return None
+    tiles = wide // COLUMNS
+    splits = 1 if gated else min(-(-(64 if k <= 4096 else 96) // tiles), k // DEPTH)
+    held = (2 if gated else 1) * COLUMNS + row_tile(rows)
+    residents = 2 if gated and tiles > multiprocessors and rows <= MOST_ROWS else 1
+    stages = SHARED // residents // (held * DEPTH * 2)
+    return Stream(splits, min(stages, k // DEPTH), residents)
+
+
+@gluon.jit
+def _place(plan, turn):
+    """The program's unit of a turn: its tile of the weight, its split, and that one's depths."""
+    tiles, units, depths, SPLITS = plan
+    unit = turn * gl.num_programs(0) + gl.program_id(0)
+    tile, split = unit // SPLITS, unit % SPLITS
+    first = depths * split // SPLITS
+    return tile, split, first, depths * (split + 1) // SPLITS - first
+
+
+@gluon.jit
+def _turns(plan):
+    return gl.cdiv(plan[1] - gl.program_id(0), gl.num_programs(0))
+
+
+@gluon.jit
+def _load_weight(ring, weight, columns, tile, depth, stage, GATED: gl.constexpr):
+    w_tiles, x_tiles, full, empty = ring
+    BN: gl.constexpr = weight.block_shape[0]
+    BK: gl.constexpr = weight.block_shape[1]
+    HELD: gl.constexpr = 2 if GATED else 1
+    ready, row, k = full.index(stage), tile * BN, depth * BK
+    mbarrier.expect(ready, (HELD * BN + x_tiles.shape[1]) * BK * 2)
+    tma.async_copy_global_to_shared(weight, [row, k], ready, w_tiles.index(HELD * stage))
+    if GATED:
+        up = w_tiles.index(2 * stage + 1)
+        tma.async_copy_global_to_shared(weight, [columns + row, k], ready, up)
+
+
+@gluon.jit
+def _load(
+    plan, ring, source,
+    STAGES: gl.constexpr, GATED: gl.constexpr, PDL: gl.constexpr,
+):  # fmt: skip
+    """The warp that fills the ring. Each tile begins at another depth, so that the programs do not
+    all read the same part of x, and of the weight's rows, at a time."""
+    w_tiles, x_tiles, full, empty = ring
+    x, weight, columns = source
+    BK: gl.constexpr = weight.block_shape[1]
+    tile, split, first, depths = _place(plan, 0)
+    ahead = gl.minimum(depths, STAGES)
+    for j in range(ahead):
+        _load_weight(ring, weight, columns, tile, first + (j + tile) % depths, j, GATED)
+    if PDL:
+        gdc_wait()
+    for j in range(ahead):
+        depth = (first + (j + tile) % depths) * BK
+        tma.async_copy_global_to_shared(x, [0, depth], full.index(j), x_tiles.index(j))
+    done = ahead
+    for turn in range(_turns(plan)):
+        tile, split, first, depths = _place(plan, turn)
+        for j in range(gl.where(turn == 0, ahead, 0), depths):
+            stage = done % STAGES
+            mbarrier.wait(empty.index(stage), (done // STAGES + 1) & 1)
+            depth = first + (j + tile) % depths
+            _load_weight(ring, weight, columns, tile, depth, stage, GATED)
+            ready = full.index(stage)
+            tma.async_copy_global_to_shared(x, [0, depth * BK], ready, x_tiles.index(stage))
+            done += 1
+
+
+@gluon.jit
+def _multiply(plan, ring, target, STAGES: gl.constexpr, GATED: gl.constexpr):
+    """The warps that multiply and store."""
+    w_tiles, x_tiles, full, empty = ring
+    out, rows, columns = target
+    BN: gl.constexpr = w_tiles.shape[1]
+    BM: gl.constexpr = x_tiles.shape[1]
+    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BM, 16])
+    io_layout: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
+    row = gl.arange(0, BM, gl.SliceLayout(1, io_layout))
+    member = gl.arange(0, BN, gl.SliceLayout(0, io_layout))
+    acc = gl.zeros([BN, BM], gl.float32, layout)
+    acc_up = acc
+    done = 0
+    for turn in range(_turns(plan)):
+        tile, split, first, depths = _place(plan, turn)
+        for j in range(depths):
+            stage = done % STAGES
+            mbarrier.wait(full.index(stage), done // STAGES & 1)
+            x = x_tiles.index(stage).permute((1, 0))
+            if GATED:
+                gate, up = w_tiles.index(2 * stage), w_tiles.index(2 * stage + 1)
+                acc = warpgroup_mma(gate, x, acc, use_acc=j > 0, is_async=True)
+                acc_up = warpgroup_mma(up, x, acc_up, use_acc=j > 0, is_async=True)
+                acc, acc_up = warpgroup_mma_wait(0, deps=[acc, acc_up])
+            else:
+                acc = warpgroup_mma(w_tiles.index(stage), x, acc, use_acc=j > 0, is_async=True)
+                acc = warpgroup_mma_wait(0, deps=[acc])
+            mbarrier.arrive(empty.index(stage))
+            done += 1
+        result = acc
+        dtype: gl.constexpr = out.dtype.element_ty
+        if GATED:
+            gate = acc.to(dtype).to(gl.float32)
+            gate = (gate / (1 + gl.exp(-gate))).to(dtype)
+            result = (gate * acc_up.to(dtype)).to(gl.float32)
+        result = gl.convert_layout(result.permute((1, 0)).to(dtype), io_layout)
+        line = (split * rows + row).to(gl.int64) * columns
+        place = gl.expand_dims(line, 1) + gl.expand_dims(tile * BN + member, 0)
+        gl.store(out + place, result, mask=gl.expand_dims(row < rows, 1))
+
+
+@gluon.jit(do_not_specialize=["rows"])
+def _kernel(
+    x,  # descriptor of [rows, k] in tiles of [BM, BK]
+    weight,  # descriptor of [n, k] ([2 n, k], gate first, when GATED) in tiles of [BN, BK]
+    out,  # [rows, n], or [SPLITS, rows, n] float32
+    rows,
+    columns,  # n
+    depth,  # k
+    SPLITS: gl.constexpr,
+    STAGES: gl.constexpr,
+    GATED: gl.constexpr,
+    PDL: gl.constexpr,
+):
+    if PDL:
+        gdc_launch_dependents()
+    BM: gl.constexpr = x.block_shape[0]
+    BN: gl.constexpr = weight.block_shape[0]
+    BK: gl.constexpr = weight.block_shape[1]
+    HELD: gl.constexpr = 2 * STAGES if GATED else STAGES
+    w_tiles = gl.allocate_shared_memory(weight.dtype, [HELD, BN, BK], weight.layout)
+    x_tiles = gl.allocate_shared_memory(x.dtype, [STAGES, BM, BK], x.layout)
+    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    for i in gl.static_range(STAGES):
+        mbarrier.init(full.index(i), count=1)
+        mbarrier.init(empty.index(i), count=1)
+    fence_async_shared()
+    ring = (w_tiles, x_tiles, full, empty)
+    rows, columns = gl.to_tensor(rows), gl.to_tensor(columns)
+    tiles = columns // BN
+    plan = (tiles, tiles * SPLITS, gl.to_tensor(depth) // BK, gl.to_tensor(SPLITS))
+    gl.warp_specialize(
+        [
+            (_multiply, (plan, ring, (out, rows, columns), STAGES, GATED)),
+            (_load, (plan, ring, (x, weight, columns), STAGES, GATED, PDL)),
+        ],
+        [1],
+        [24],
+    )
+
+
+def fits_hopper(x: Tensor, weight: Tensor) -> bool:
+    """Whether card, dtype and layout are those of this kernel."""
+    return suits(x) and x.is_contiguous() and weight.is_contiguous()
+
+
+def row_tile(rows: int) -> int:
+    """Columns of the tensor cores' product."""
+    return max(8, 1 << (rows - 1).bit_length())
+
+
+def hopper_linear(
+    x: Tensor, weight: Tensor, out: Tensor, stream: Stream, gated: bool, dependent: bool
+) -> None:
+    """out = x W^T, or silu(gate) * up of it when gated.
+
+    x: [rows, k]; weight: [n, k], gate rows before up rows when gated; both dense; out: [rows, n]
+    ([rows, n / 2] when gated), or [splits, rows, n] float32 partial sums.
+    """
+    (rows, depth), count = x.shape, weight.shape[0]
+    columns = count // 2 if gated else count
+    units = columns // COLUMNS * stream.splits
+    programs = min(units, stream.residents * multiprocessors(x.device))
+    _kernel[(programs,)](
+        described(x, row_tile(rows), DEPTH), described(weight, COLUMNS, DEPTH), out, rows,
+        columns, depth, SPLITS=stream.splits, STAGES=stream.stages, GATED=gated, PDL=dependent,
+        num_warps=4, maxnreg=128, launch_pdl=dependent,
+    )  # fmt: skip
