@@ -10,7 +10,6 @@ out and keeps the norms, so what a sum costs is the difference. Microseconds, of
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import multiprocessing
 import tempfile
@@ -25,9 +24,8 @@ from torch import Tensor
 
 from penstock_kernels.gpu.dispatch import skinny_gated_linear, skinny_linear
 from penstock_kernels.gpu.norm import add_rms_norm
-from penstock_kernels.gpu.rank_sum import sum_add_rms_norm
 from penstock_shard.parallel import join_group
-from penstock_shard.symmetric import MappedRows, SymmetricSums
+from penstock_shard.symmetric import LARGEST, MappedRows, SymmetricSums
 
 HIDDEN, EPS, CALLS, LAYERS, REPLAYS = 4096, 1e-5, 64, 12, 20
 SHAPES = {"o": (4096, 2048), "gate_up": (14336, 4096), "down": (4096, 7168), "qkv": (3072, 4096)}
@@ -45,15 +43,12 @@ def ways(rows: MappedRows, sums: SymmetricSums, count: int) -> dict[str, Sum]:
     def one_shot(x: Tensor, residual: Tensor, gain: Tensor) -> Tensor:
         return add_rms_norm(sums.sum(x), residual, gain, EPS, dependent=True)
 
-    def inboxes(warps: int, early: bool, x: Tensor, residual: Tensor, gain: Tensor) -> Tensor:
-        return sum_add_rms_norm(x, rows.inboxes, residual, gain, EPS, True, warps, early)
+    def inboxes(x: Tensor, residual: Tensor, gain: Tensor) -> Tensor:
+        return rows.add_rms_norm(x, residual, gain, EPS)
 
-    found: dict[str, Sum] = {"nccl": nccl}
-    if count * HIDDEN * 2 <= 512 << 10:
+    found: dict[str, Sum] = {"nccl": nccl, "inboxes": inboxes}
+    if count * HIDDEN * 2 <= LARGEST:
         found["one-shot"] = one_shot
-    for warps in (4, 8, 16):
-        found[f"inboxes, {warps} warps"] = functools.partial(inboxes, warps, False)
-    found["inboxes, early"] = functools.partial(inboxes, 16, True)
     return found
 
 

@@ -16,17 +16,21 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from penstock_kernels.norm import add_rms_norm
 from penstock_shard import log
 
 LARGEST = 512 << 10  # bytes: 64 rows of 4096; at twice as much NCCL is as fast
 ALIGNMENT = 16  # bytes, of what the kernel moves at once
+TRIALS = 4  # sums that are tried: an inbox that was not emptied shows when its turn comes again
+TRIAL_EPS = 1e-5
 
 
 class _Tried(Protocol):
-    def works(self) -> bool: ...
+    def fault(self) -> str | None: ...
 
 
 Made = TypeVar("Made", bound=_Tried)
+AddRmsNorm = Callable[[Tensor, Tensor, Tensor, float], Tensor]  # part, residual, weight, eps
 
 
 class SymmetricSums:
@@ -51,10 +55,11 @@ class SymmetricSums:
         out = torch.ops.symm_mem.one_shot_all_reduce_copy(memory, x.view(-1), "sum", self._group)
         return out.view_as(x)  # type: ignore[no-any-return]
 
-    def works(self) -> bool:
-        """Whether the sum of known numbers is right. A collective."""
-        probe = torch.ones(ALIGNMENT, device=self._memory.device)
-        return bool((self.sum(probe) == dist.get_world_size()).all())
+    def fault(self) -> str | None:
+        """What is wrong with the sum of known numbers; None: nothing. A collective."""
+        probe, world = torch.ones(ALIGNMENT, device=self._memory.device), dist.get_world_size()
+        found = self.sum(probe)
+        return None if bool((found == world).all()) else f"{found.tolist()} are not {world} each"
 
 
 class MappedRows:
@@ -89,17 +94,44 @@ class MappedRows:
         """See `rank_sum.sum_add_rms_norm`."""
         return self._function(x, self.inboxes, residual, weight, eps, self.dependent)
 
-    def works(self) -> bool:
-        """Whether the sum of known rows is right. A collective."""
+    def fault(self) -> str | None:
+        """What is wrong with sums of known rows; None: nothing. A collective."""
         inboxes = self.inboxes
-        width, world = inboxes.every[0].shape[3], len(inboxes.every)
-        shape = (len(inboxes.turns), width)
-        residual = torch.zeros(shape, dtype=inboxes.dtype, device=inboxes.turns.device)
-        part = torch.full_like(residual, inboxes.rank + 1)
-        gain = torch.full_like(residual[0], 2)
-        out = self.add_rms_norm(part, residual, gain, 0.0)
-        total = world * (world + 1) // 2
-        return bool((residual == total).all()) and bool((out == 2).all())
+        shape = (len(inboxes.turns), inboxes.every[0].shape[3])
+        rows = torch.zeros(shape, dtype=inboxes.dtype, device=inboxes.turns.device)
+        return fault_of(self.add_rms_norm, inboxes.rank, len(inboxes.every), rows)
+
+
+def fault_of(total: AddRmsNorm, rank: int, world_size: int, zeros: Tensor) -> str | None:
+    """How `total` differs from a sum over ranks, residual and norm; None: not at all. A collective.
+
+    Sums of small whole numbers must be exact. Norms may differ by two roundings: GPUs divide and
+    take roots approximately, so that in float32 not even 3 / sqrt(9) is always 1.
+    zeros: [rows, d], of the dtype and as many as are to be tried.
+    """
+    weight = torch.full_like(zeros[0], 2)
+    tolerance = 2 * torch.finfo(zeros.dtype).eps
+    faults = []
+    for trial in range(TRIALS):  # all of them, whatever is found: the other ranks wait for it
+        parts = [trial_rows(source + trial, zeros) for source in range(world_size)]
+        residual, exact = zeros.clone(), zeros.clone()
+        found = total(parts[rank], residual, weight, TRIAL_EPS)
+        normed = add_rms_norm(torch.stack(parts).sum(0), exact, weight, TRIAL_EPS)
+        wrong = (residual != exact) | ~((found - normed).abs() <= tolerance * normed.abs())
+        rows = wrong.any(dim=1).nonzero().flatten().tolist()
+        if rows:
+            faults.append(
+                f"trial {trial}: {len(rows)} of {len(zeros)} rows are wrong, {rows[:8]} first; "
+                f"sums differ by up to {float((residual - exact).abs().max()):g}, "
+                f"norms by up to {float((found - normed).abs().max()):g}"
+            )
+    return "; ".join(faults) or None
+
+
+def trial_rows(start: int, like: Tensor) -> Tensor:
+    """Whole numbers from -4 to 4 that are shifted from row to row; zeros are negative."""
+    rows, width = (torch.arange(n, device=like.device) for n in like.shape)
+    return ((rows[:, None] + width + start) % 9 - 4).to(like.dtype).neg()
 
 
 def symmetric_sums(device: torch.device) -> SymmetricSums | None:
@@ -121,8 +153,8 @@ def _on_every_rank(make: Callable[[], Made], device: torch.device) -> Made | Non
 
 
 def _tried(made: Made) -> Made:
-    if not made.works():
-        raise RuntimeError("a sum over ranks through mapped memory is wrong")
+    if fault := made.fault():
+        raise RuntimeError(f"a sum is wrong: {fault}")
     return made
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from penstock_shard.parallel import Group, join_group
 
-SECONDS = 120
+SECONDS = 60
 WIDTH, WIDE, LAYERS = 4096, 2048, 4
 EPS = 1e-5
 

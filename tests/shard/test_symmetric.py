@@ -1,0 +1,68 @@
+"""The check that a start makes of sums through mapped memory: passes what is right, tells the rest.
+
+Here all ranks' rows are known, so that one process can stand for any of them.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from penstock_kernels.norm import add_rms_norm
+from penstock_shard.symmetric import fault_of, trial_rows
+
+WORLD = 2
+
+
+class Sums:
+    """What rank 1 of two gets, with a fault in the trial that is named."""
+
+    def __init__(self, fault: str = "", trial: int = 0) -> None:
+        self.fault, self.at, self.trial = fault, trial, -1
+
+    def __call__(self, part: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
+        self.trial += 1
+        start = self.trial
+        if self.fault == "stale" and self.trial == self.at:
+            start -= 3  # what the peer pushed three calls ago, when this turn was last taken
+        total = trial_rows(start, part) + part
+        if self.fault == "row" and self.trial == self.at:
+            total[3, 7] += 1
+        out = add_rms_norm(total, residual, weight, eps)
+        if self.fault == "norm":
+            out[5] *= 1.05
+        # As a GPU rounds: the last bit of float32 may be another.
+        return out * (1 + torch.finfo(torch.float32).eps) if out.dtype == torch.float32 else out
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_right_sums_pass(dtype: torch.dtype) -> None:
+    sums = Sums()
+    assert fault_of(sums, 1, WORLD, torch.zeros(16, 96, dtype=dtype)) is None
+    assert sums.trial == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(
+    ("fault", "trial", "told"),
+    [
+        ("row", 1, "trial 1: 1 of 16 rows are wrong, [3] first; sums differ by up to 1,"),
+        ("stale", 3, "trial 3: 16 of 16 rows are wrong, [0, 1, 2, 3, 4, 5, 6, 7] first"),
+        ("norm", 0, "trial 0: 1 of 16 rows are wrong, [5] first; sums differ by up to 0, norms"),
+    ],
+)
+def test_faults_are_told_after_all_trials(
+    dtype: torch.dtype, fault: str, trial: int, told: str
+) -> None:
+    """A rank that stopped at its first fault would leave the others waiting on their cards."""
+    sums = Sums(fault, trial)
+    found = fault_of(sums, 1, WORLD, torch.zeros(16, 96, dtype=dtype))
+    assert found is not None and told in found
+    assert sums.trial == 3
+
+
+def testtrial_rows_hold_zeros_of_the_sign_that_marks_an_empty_inbox() -> None:
+    rows = trial_rows(0, torch.zeros(2, 18))
+    zeros = rows[rows == 0]
+    assert len(zeros) == 4 and bool(torch.signbit(zeros).all())
