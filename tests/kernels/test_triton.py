@@ -308,6 +308,17 @@ def test_argmax_keeps_the_logits_and_the_first_of_the_largest(place: Place, widt
     assert token.tolist() == [row.nonzero()[0].item() for row in logits == best]
 
 
+@pytest.mark.parametrize("width", [301, 5000])
+def test_argmax_of_what_is_no_number_is_a_token(place: Place, width: int) -> None:
+    """Beyond the vocabulary the next step would read outside of the embedding."""
+    logits = torch.full((3, width), torch.nan, device=place.device, dtype=place.dtype)
+    logits[1, : width - 1] = 1.0
+    logits[2] = -torch.inf
+    kept, token = torch.empty_like(logits), logits.new_zeros(3).long()
+    argmax(logits, kept, token)
+    assert token.tolist() == [0, width - 1, 0]
+
+
 @pytest.mark.parametrize("rows", [1, 5, 300])
 def test_rows_take_from_their_slots_and_leave_there(place: Place, rows: int) -> None:
     slots, count = 400, max(1, rows // 3)

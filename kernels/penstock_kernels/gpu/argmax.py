@@ -22,7 +22,10 @@ def _piece_kernel(
     inside = column < n
     value = tl.load(logits + row * stride + column, mask=inside, other=float("-inf"))
     tl.store(kept + row * n + column, value, mask=inside)
-    most, index = tl.max(value.to(tl.float32), 0, return_indices=True)
+    # A comparison with NaN has no winner: the index could be one of the columns beyond the last.
+    wide = value.to(tl.float32)
+    wide = tl.where(wide == wide, wide, float("inf"))
+    most, index = tl.max(wide, 0, return_indices=True)
     tl.store(best + row * pieces + piece, most)
     tl.store(where + row * pieces + piece, piece * PIECE + index)
 
@@ -39,6 +42,8 @@ def _row_kernel(best, where, token, pieces, PIECES: tl.constexpr, PDL: tl.conste
 
 def argmax(logits: Tensor, kept: Tensor, token: Tensor, dependent: bool = False) -> None:
     """The first of the largest logits of each row, and the logits, where later kernels find them.
+
+    NaN counts as the largest, so that the answer is a token also where a model overflows.
 
     logits: [rows, n], rows may be strided; kept: [rows, n] dense, of the same dtype; token: [rows]
     int64.
