@@ -332,14 +332,15 @@ def test_rows_take_from_their_slots_and_leave_there(place: Place, rows: int) -> 
     mixed, somewhere = take(slot, last, lengths, (given, places))
     assert torch.equal(mixed, torch.where(given < 0, tokens, given))
     assert torch.equal(somewhere, torch.where(given < 0, positions, places))
-    # The last of those that count comes twice; padding stays empty.
+    # The last of those that count comes twice, the second time with another token; padding stays
+    # empty.
     slot[-1] = slots
     ends = torch.randperm(rows, device=place.device)[:count]
-    ends = torch.cat((ends, ends[-1:]))
     chosen = torch.randint(0, 1000, (count,), device=place.device)
-    chosen = torch.cat((chosen, chosen[-1:]))
     expected_last, expected = last.clone(), lengths.clone()
     expected_last[slot[ends]], expected[slot[ends]] = chosen, places[ends] + 1
+    ends = torch.cat((ends, ends[-1:]))
+    chosen = torch.cat((chosen, chosen[-1:] + 1))
     if bool((slot[ends] == slots).any()):
         expected[slots] = 0
     leave(slot, places, ends, chosen, last, lengths)
