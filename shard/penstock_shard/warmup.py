@@ -64,7 +64,7 @@ def _graph_sizes(loaded: LoadedModel, limits: Limits) -> tuple[int, ...]:
     sizes = loaded.cuda_graphs
     if sizes is None:
         sizes = tuple(buckets_for(limits.max_slots))
-    return tuple(size for size in sorted(set(sizes)) if 0 < size <= limits.max_slots)
+    return tuple(sorted({min(size, limits.max_slots) for size in sizes if size > 0}))
 
 
 def _capture_graphs(loaded: LoadedModel, runner: Runner) -> None:

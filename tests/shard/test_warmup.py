@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from penstock_shard import kv_cache
 from penstock_shard.loaded import LoadedModel
-from penstock_shard.warmup import DoesNotFit
+from penstock_shard.warmup import DoesNotFit, _graph_sizes
 from support.local_shard import LocalShard, load_model
 
 
@@ -59,3 +61,23 @@ def test_the_smallest_limits(loaded: LoadedModel, longest: int) -> None:
         loaded, max_sequence_length=longest, max_slots=1, max_prefill_tokens=1, max_top_n=0
     )
     shard.start(0, [7])
+
+
+@pytest.mark.parametrize(
+    ("asked", "captured"),
+    [
+        ((1, 4, 8), (1, 4)),
+        ((512,), (4,)),
+        ((1, 2), (1, 2)),
+        ((0,), ()),
+        (None, (1, 2, 4)),
+    ],
+)
+def test_sizes_of_graphs_beyond_all_slots_are_that_of_all_slots(
+    loaded: LoadedModel, asked: tuple[int, ...] | None, captured: tuple[int, ...]
+) -> None:
+    """A step never has more rows, and 512 must not mean none."""
+    limits = LocalShard(loaded, max_slots=4).runner.limits
+    there = dataclasses.replace(loaded, device=torch.device("cuda"), cuda_graphs=asked)
+    assert _graph_sizes(there, limits) == captured
+    assert _graph_sizes(loaded, limits) == ()
