@@ -111,6 +111,8 @@ class Executor:
 
     def _deliver(self) -> None:
         assert self._pending is not None
+        # Else waiting would make a context on the first GPU, some 500 MB, on every other rank too.
+        torch.cuda.set_device(self._loaded.device)
         while self._deliver_one(self._pending.get()):
             pass
 
