@@ -193,6 +193,23 @@ def test_a_burst_of_equal_prompts_computes_the_shared_blocks_once() -> None:
     assert computed == 41 + 7  # whole once, and the last token of each of the others
 
 
+def test_a_plan_admits_no_more_tokens_than_a_message_carries() -> None:
+    """A hundred sequences that share 100 thousand tokens need few blocks and little computing, but
+    each prompt goes to the shards whole: a message beyond their limit would end the server."""
+    loop = Loop(num_blocks=64, block_size=4, max_batch_size=8, max_admitted_tokens=100)
+    shared = [index % 40 + 1 for index in range(40)]
+    loop.submit(shared, 2)
+    loop.drain()
+    burst = [loop.submit([*shared, 41 + index % 9], 6) for index in range(8)]
+    while any(sequence.state is State.WAITING for sequence in burst):
+        loop.step()
+    admitted = [[seat.sequence.length for seat in plan.admit] for plan in loop.plans[-4:]]
+    assert [len(lengths) for lengths in admitted] == [2, 2, 2, 2]  # one step after the other
+    alone = loop.submit([5] * 150, 2)  # more than that is carried alone
+    loop.drain()
+    assert alone.state is State.ENDED
+
+
 def test_requests_with_other_prompts_pass_those_that_wait_for_a_prefix() -> None:
     loop = Loop(num_blocks=200, max_batch_prefill_tokens=48)
     prompt = [i % 40 for i in range(41)]
