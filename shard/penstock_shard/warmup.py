@@ -32,15 +32,15 @@ def warm_up(
     _check(request)
     probe = _limits(loaded, request, _probe_blocks(loaded, request))
     try:
-        seconds, peak = _measure(loaded, probe)
+        seconds, peak, sampling = _measure(loaded, probe)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise DoesNotFit(
             f"a step of {request.max_prefill_tokens} prompt tokens does not fit in memory: lower "
-            f"--max-batch-prefill-tokens ({error})"
+            f"--max-batch-prefill-tokens or --max-batch-size ({error})"
         ) from None
-    if _graph_sizes(loaded, probe):
-        # The graphs keep an own copy of a step's activations.
-        peak += peak - weight_bytes(loaded.decoder)
+    # The graphs keep an own copy of a step's activations.
+    kept = peak - weight_bytes(loaded.decoder) if _graph_sizes(loaded, probe) else 0
+    peak = kept + max(peak, sampling)
     blocks, problem = _count_blocks(loaded, request, peak)
     # Every rank takes part before any gives up: the others must not wait for one that has.
     blocks = loaded.group.minimum(blocks, loaded.device)
@@ -120,8 +120,9 @@ def _probe_blocks(loaded: LoadedModel, request: shard_pb2.WarmupRequest) -> int:
     return 1 + max(sum(_blocks_of(loaded, length) for length in lengths), 3)
 
 
-def _measure(loaded: LoadedModel, limits: Limits) -> tuple[tuple[float, float], int]:
-    """Seconds of the largest prefill step and of a decode step, and the peak beside the cache."""
+def _measure(loaded: LoadedModel, limits: Limits) -> tuple[tuple[float, float], int, int]:
+    """Seconds of the largest prefill step and of a decode step, and the peaks beside the cache: of
+    these steps, and of sampling all that can be asked for every slot."""
     cuda = loaded.device.type == "cuda"
     if cuda:
         torch.cuda.empty_cache()
@@ -133,12 +134,16 @@ def _measure(loaded: LoadedModel, limits: Limits) -> tuple[tuple[float, float], 
     if limits.max_sequence_length >= 3:
         _seconds(runner, step)  # the first one of its shape is slower
         decode = _seconds(runner, again)
-    peak = 0
+    peak = sampling = 0
     if cuda:
         peak = torch.cuda.max_memory_allocated(loaded.device) - runner.cache.nbytes
+        torch.cuda.reset_peak_memory_stats(loaded.device)
+        if runner.sampling is not None:
+            runner.sampling.rehearse()
+        sampling = torch.cuda.max_memory_allocated(loaded.device) - runner.cache.nbytes
         del runner
         torch.cuda.empty_cache()
-    return (prefill, decode), peak
+    return (prefill, decode), peak, sampling
 
 
 def _seconds(runner: Runner, command: shard_pb2.StepCommand) -> float:
