@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from penstock_shard import kv_cache
+from penstock_proto import shard_pb2
+from penstock_shard import kv_cache, warmup
 from penstock_shard.loaded import LoadedModel
+from penstock_shard.runner import Runner
 from penstock_shard.warmup import DoesNotFit, _graph_sizes
 from support.local_shard import LocalShard, load_model
 
@@ -81,3 +83,21 @@ def test_sizes_of_graphs_beyond_all_slots_are_that_of_all_slots(
     there = dataclasses.replace(loaded, device=torch.device("cuda"), cuda_graphs=asked)
     assert _graph_sizes(there, limits) == captured
     assert _graph_sizes(loaded, limits) == ()
+
+
+def test_the_largest_step_is_timed_after_one_that_may_compile(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = LocalShard(loaded, max_prefill_tokens=200, max_sequence_length=50, max_slots=4)
+    taken = iter([30.0, 0.1])
+    ran: list[shard_pb2.StepCommand] = []
+
+    def seconds(runner: Runner, command: shard_pb2.StepCommand) -> float:
+        run_step(runner, command)
+        ran.append(command)
+        return next(taken)
+
+    run_step = warmup._seconds
+    monkeypatch.setattr(warmup, "_seconds", seconds)
+    assert warmup._prefill_seconds(shard.runner, loaded, 2) == 0.1
+    assert [sum(command.chunk_length) for command in ran] == [200, 200]
