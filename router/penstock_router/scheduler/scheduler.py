@@ -274,7 +274,7 @@ class Scheduler:
             prefix = self.blocks.find_prefix(sequence)
             if self._is_being_computed(sequence, prefix, computing):
                 deferred.append(sequence)
-                unserved = True
+                unserved = turn
                 continue
             if not self.blocks.can_seat(sequence, prefix, spare=len(self._seats)):
                 deferred.append(sequence)

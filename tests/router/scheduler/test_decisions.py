@@ -60,6 +60,20 @@ def test_what_makes_a_step_little_longer_waits_for_no_turn() -> None:
     loop.drain()
 
 
+def test_waiting_for_a_prefix_does_not_make_it_the_queue_s_turn() -> None:
+    loop = Loop(waiting_served_ratio=10.0, max_waiting_tokens=50, cheap_rows=10)
+    running(loop, 4)
+    loop.submit([40] * 5, 4)
+    loop.submit([40] * 5, 4)  # its first block is being computed
+    loop.step()
+    for index in range(6):
+        loop.submit([30 + index] * 3, 4)
+    for _ in range(3):
+        plan = loop.step()
+        assert plan is not None and plan.prefill_tokens + len(plan.decode) <= 10
+    loop.drain()
+
+
 @pytest.mark.parametrize(
     ("decoding", "waiting", "expected"),
     [
