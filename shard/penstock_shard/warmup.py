@@ -48,8 +48,15 @@ def warm_up(
         problem = _too_small(loaded, request)
     if problem is not None:
         raise DoesNotFit(problem)
-    runner = _runner(loaded, _limits(loaded, request, blocks))
-    _capture_graphs(loaded, runner)
+    try:
+        runner = _runner(loaded, _limits(loaded, request, blocks))
+        _capture_graphs(loaded, runner)
+    except torch.OutOfMemoryError as error:
+        raise DoesNotFit(
+            f"the graphs of steps do not fit beside a KV cache of {blocks} blocks: lower "
+            f"--cuda-memory-fraction, --max-batch-total-tokens or --max-batch-prefill-tokens, or "
+            f"switch graphs off by --cuda-graphs 0 ({error})"
+        ) from None
     log.info(f"KV cache: {blocks} blocks of {loaded.block_size} tokens")
     prefill, decode = seconds
     return runner, shard_pb2.WarmupResponse(

@@ -50,6 +50,15 @@ def test_no_memory(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None
         LocalShard(loaded)
 
 
+def test_graphs_that_do_not_fit(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def capture(loaded: LoadedModel, runner: Runner) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+
+    monkeypatch.setattr(warmup, "_capture_graphs", capture)
+    with pytest.raises(DoesNotFit, match=r"129 blocks: .*--cuda-graphs 0 \(tried to allocate"):
+        LocalShard(loaded)
+
+
 @pytest.mark.parametrize("name", ["max_prefill_tokens", "max_slots", "max_sequence_length"])
 def test_sizes_must_be_positive(loaded: LoadedModel, name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
