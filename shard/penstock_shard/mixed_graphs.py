@@ -104,7 +104,7 @@ class MixedStep:
         end[:decode] = np.arange(decode)
         sequences = decode + len(ends)
         end[decode:sequences] = np.concatenate((ends[chunks.complete], ends[~chunks.complete]))
-        # The last one again: writing the same twice does no harm.
+        # The last one again: what is left in a slot is of the first.
         end[sequences : layout.sequences] = end[sequences - 1]
         pieces = end[layout.sequences :]
         pieces[: len(self.pieces)] = np.ascontiguousarray(self.pieces).view(np.int64).ravel()

@@ -32,15 +32,15 @@ def warm_up(
     _check(request)
     probe = _limits(loaded, request, _probe_blocks(loaded, request))
     try:
-        seconds, peak = _measure(loaded, probe)
+        seconds, peak, sampling = _measure(loaded, probe)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise DoesNotFit(
             f"a step of {request.max_prefill_tokens} prompt tokens does not fit in memory: lower "
-            f"--max-batch-prefill-tokens ({error})"
+            f"--max-batch-prefill-tokens or --max-batch-size ({error})"
         ) from None
-    if _graph_sizes(loaded, probe):
-        # The graphs keep an own copy of a step's activations.
-        peak += peak - weight_bytes(loaded.decoder)
+    # The graphs keep an own copy of a step's activations.
+    kept = peak - weight_bytes(loaded.decoder) if _graph_sizes(loaded, probe) else 0
+    peak = kept + max(peak, sampling)
     blocks, problem = _count_blocks(loaded, request, peak)
     # Every rank takes part before any gives up: the others must not wait for one that has.
     blocks = loaded.group.minimum(blocks, loaded.device)
@@ -48,8 +48,15 @@ def warm_up(
         problem = _too_small(loaded, request)
     if problem is not None:
         raise DoesNotFit(problem)
-    runner = _runner(loaded, _limits(loaded, request, blocks))
-    _capture_graphs(loaded, runner)
+    try:
+        runner = _runner(loaded, _limits(loaded, request, blocks))
+        _capture_graphs(loaded, runner)
+    except torch.OutOfMemoryError as error:
+        raise DoesNotFit(
+            f"the graphs of steps do not fit beside a KV cache of {blocks} blocks: lower "
+            f"--cuda-memory-fraction, --max-batch-total-tokens or --max-batch-prefill-tokens, or "
+            f"switch graphs off by --cuda-graphs 0 ({error})"
+        ) from None
     log.info(f"KV cache: {blocks} blocks of {loaded.block_size} tokens")
     prefill, decode = seconds
     return runner, shard_pb2.WarmupResponse(
@@ -64,7 +71,7 @@ def _graph_sizes(loaded: LoadedModel, limits: Limits) -> tuple[int, ...]:
     sizes = loaded.cuda_graphs
     if sizes is None:
         sizes = tuple(buckets_for(limits.max_slots))
-    return tuple(size for size in sorted(set(sizes)) if 0 < size <= limits.max_slots)
+    return tuple(sorted({min(size, limits.max_slots) for size in sizes if size > 0}))
 
 
 def _capture_graphs(loaded: LoadedModel, runner: Runner) -> None:
@@ -120,28 +127,45 @@ def _probe_blocks(loaded: LoadedModel, request: shard_pb2.WarmupRequest) -> int:
     return 1 + max(sum(_blocks_of(loaded, length) for length in lengths), 3)
 
 
-def _measure(loaded: LoadedModel, limits: Limits) -> tuple[tuple[float, float], int]:
-    """Seconds of the largest prefill step and of a decode step, and the peak beside the cache."""
+def _measure(loaded: LoadedModel, limits: Limits) -> tuple[tuple[float, float], int, int]:
+    """Seconds of the largest prefill step and of a decode step, and the peaks beside the cache: of
+    these steps, and of sampling all that can be asked for every slot."""
     cuda = loaded.device.type == "cuda"
     if cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(loaded.device)
     runner = _runner(loaded, limits)
-    prefill = _seconds(runner, _prefill_command(loaded, limits))
+    prefill = _prefill_seconds(runner, loaded, 2 if cuda else 1)
     start, step, again = _decode_commands(limits)
     decode = _seconds(runner, start)
     if limits.max_sequence_length >= 3:
         _seconds(runner, step)  # the first one of its shape is slower
         decode = _seconds(runner, again)
-    peak = 0
+    peak = sampling = 0
     if cuda:
         peak = torch.cuda.max_memory_allocated(loaded.device) - runner.cache.nbytes
+        torch.cuda.reset_peak_memory_stats(loaded.device)
+        if runner.sampling is not None:
+            runner.sampling.rehearse()
+        sampling = torch.cuda.max_memory_allocated(loaded.device) - runner.cache.nbytes
         del runner
         torch.cuda.empty_cache()
-    return (prefill, decode), peak
+    return (prefill, decode), peak, sampling
+
+
+def _prefill_seconds(runner: Runner, loaded: LoadedModel, times: int) -> float:
+    """Of the last time: in the first one kernels may be compiled, for half a minute. The router
+    takes shards for dead after ten times as long."""
+    seconds = 0.0
+    for _ in range(times):
+        command = _prefill_command(loaded, runner.limits)
+        command.release.extend(np.flatnonzero(runner.book.active).tolist())
+        seconds = _seconds(runner, command)
+    return seconds
 
 
 def _seconds(runner: Runner, command: shard_pb2.StepCommand) -> float:
+    command.step = runner.book.next_step
     start = time.perf_counter()
     for pending in runner.execute(command):
         pending.build()
@@ -149,7 +173,7 @@ def _seconds(runner: Runner, command: shard_pb2.StepCommand) -> float:
 
 
 def _prefill_command(loaded: LoadedModel, limits: Limits) -> shard_pb2.StepCommand:
-    command = shard_pb2.StepCommand(step=1, repeat=1)
+    command = shard_pb2.StepCommand(repeat=1)
     block = 1
     for slot, length in enumerate(_chunk_lengths(limits)):
         blocks = np.arange(block, block + _blocks_of(loaded, length), dtype=np.int32)
@@ -165,13 +189,13 @@ def _prefill_command(loaded: LoadedModel, limits: Limits) -> shard_pb2.StepComma
 
 def _decode_commands(limits: Limits) -> list[shard_pb2.StepCommand]:
     """A prompt of one token in place of the first sequence, then two decode steps."""
-    start = shard_pb2.StepCommand(step=2, repeat=1, release=[0], chunk_slot=[0], chunk_length=[1])
+    start = shard_pb2.StepCommand(repeat=1, release=[0], chunk_slot=[0], chunk_length=[1])
     blocks = np.arange(1, 1 + min(3, limits.num_blocks - 1, limits.table_width), dtype=np.int32)
     start.admit.add(
         slot=0, tokens=bytes(np.zeros(1, np.int32)), blocks=bytes(blocks), sampling=NEUTRAL
     )
-    step = shard_pb2.StepCommand(step=3, repeat=1, decode_changed=True, decode=[0])
-    return [start, step, shard_pb2.StepCommand(step=4, repeat=1)]
+    step = shard_pb2.StepCommand(repeat=1, decode_changed=True, decode=[0])
+    return [start, step, shard_pb2.StepCommand(repeat=1)]
 
 
 def _count_blocks(

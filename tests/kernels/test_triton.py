@@ -137,6 +137,12 @@ def test_one_long_context_among_many(place: Place, rows: int, monkeypatch: Any) 
     assert_near(run_decode(case), naive_attention(case, SCALE, None))
 
 
+def test_a_context_cut_into_the_most_items_is_read_to_its_end(place: Place) -> None:
+    """8,070 tokens are 64.6 a program: in pieces of 64 the last tokens had no program."""
+    case = case_of([(8069, 1)], Shape(4, 4, 16, 64), place)
+    assert_near(run_decode(case), naive_attention(case, SCALE, None))
+
+
 @pytest.mark.parametrize("live", [0, 1, 3, 5])
 @pytest.mark.parametrize("window", [None, 50])
 def test_rows_that_do_not_count_are_left_alone(place: Place, live: int, window: int | None) -> None:
@@ -193,6 +199,20 @@ def test_more_rows_than_there_is_room_for_are_refused(place: Place) -> None:
     attend = decode.DecodeAttention(4, 4, 2, 16, torch.device(place.device))
     with pytest.raises(ValueError, match="5 rows are more than the 4"):
         attend.plan(torch.zeros(5, dtype=torch.int64, device=place.device))
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_no_context_makes_more_items_than_there_is_room_for(kv_heads: int, rows: int) -> None:
+    if not knobs.runtime.interpret:
+        pytest.skip("by the interpreter")
+    cut = decode_plan.TARGET * decode_plan.TILE // kv_heads  # tokens: where a piece is one tile
+    most = decode_plan.most_items(rows, 0, kv_heads)
+    for length in (cut - 1, cut, cut + 1, cut + cut // 200, cut + cut // 70, 2 * cut + cut // 70):
+        plan = decode_plan.empty_plan(rows, 8, kv_heads, torch.device("cpu"))
+        positions = torch.tensor([length - rows, *[0] * (rows - 1)])
+        decode_plan.plan_decode(plan, positions, kv_heads)
+        assert int((plan.items[:, 1] > 0).sum()) <= most
 
 
 @settings(max_examples=60, deadline=None)
@@ -288,6 +308,17 @@ def test_argmax_keeps_the_logits_and_the_first_of_the_largest(place: Place, widt
     assert token.tolist() == [row.nonzero()[0].item() for row in logits == best]
 
 
+@pytest.mark.parametrize("width", [301, 5000])
+def test_argmax_of_what_is_no_number_is_a_token(place: Place, width: int) -> None:
+    """Beyond the vocabulary the next step would read outside of the embedding."""
+    logits = torch.full((3, width), torch.nan, device=place.device, dtype=place.dtype)
+    logits[1, : width - 1] = 1.0
+    logits[2] = -torch.inf
+    kept, token = torch.empty_like(logits), logits.new_zeros(3).long()
+    argmax(logits, kept, token)
+    assert token.tolist() == [0, width - 1, 0]
+
+
 @pytest.mark.parametrize("rows", [1, 5, 300])
 def test_rows_take_from_their_slots_and_leave_there(place: Place, rows: int) -> None:
     slots, count = 400, max(1, rows // 3)
@@ -301,14 +332,15 @@ def test_rows_take_from_their_slots_and_leave_there(place: Place, rows: int) -> 
     mixed, somewhere = take(slot, last, lengths, (given, places))
     assert torch.equal(mixed, torch.where(given < 0, tokens, given))
     assert torch.equal(somewhere, torch.where(given < 0, positions, places))
-    # The last of those that count comes twice; padding stays empty.
+    # The last of those that count comes twice, the second time with another token; padding stays
+    # empty.
     slot[-1] = slots
     ends = torch.randperm(rows, device=place.device)[:count]
-    ends = torch.cat((ends, ends[-1:]))
     chosen = torch.randint(0, 1000, (count,), device=place.device)
-    chosen = torch.cat((chosen, chosen[-1:]))
     expected_last, expected = last.clone(), lengths.clone()
     expected_last[slot[ends]], expected[slot[ends]] = chosen, places[ends] + 1
+    ends = torch.cat((ends, ends[-1:]))
+    chosen = torch.cat((chosen, chosen[-1:] + 1))
     if bool((slot[ends] == slots).any()):
         expected[slots] = 0
     leave(slot, places, ends, chosen, last, lengths)

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from penstock_kernels.backend import Heads
 from penstock_proto import shard_pb2
 from penstock_shard.loaded import LoadedModel
 from penstock_shard.mixed_graphs import Layout, MixedStep, buckets_for
 from penstock_shard.slots import Chunks
-from support.local_shard import LocalShard, load_model
+from support.local_shard import LocalShard, interpret, load_model
 from support.shard_driver import neutral
 
 pytestmark = [
@@ -29,30 +27,9 @@ pytestmark = [
 SHARED = np.random.default_rng(1).integers(3, 301, 40).tolist()
 
 
-@dataclass
-class Eager:
-    """Stands for a graph where there is no CUDA: the same step, run again."""
-
-    step: Callable[[], None]
-
-    def replay(self) -> None:
-        self.step()
-
-
 def interpreted(loaded: LoadedModel, sizes: tuple[int, ...], prefill_tokens: int) -> LocalShard:
     """A shard whose steps are those of the graphs, by Triton's kernels."""
-    from penstock_kernels.gpu.backend import TritonBackend
-
-    shard = LocalShard(loaded, max_prefill_tokens=prefill_tokens)
-    runner, partition, model = shard.runner, loaded.decoder.partition, loaded.model
-    runner.backend = TritonBackend(
-        Heads(len(partition.heads), len(partition.kv_heads), model.head_dim),
-        runner.backend._angles,  # type: ignore[attr-defined]
-        model.norm_eps,
-        runner.limits.max_slots,
-    )
-    runner.capture_graphs(sizes, Eager)
-    return shard
+    return interpret(LocalShard(loaded, max_prefill_tokens=prefill_tokens), loaded, sizes)
 
 
 def schedule(shard: LocalShard, sampling: shard_pb2.Sampling | None) -> list[list[int]]:

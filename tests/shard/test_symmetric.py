@@ -1,4 +1,5 @@
-"""The check that a start makes of sums through mapped memory: passes what is right, tells the rest.
+"""Which sums go through mapped memory, and the check that a start makes of them: it passes what is
+right and tells the rest. That they add is shown on two GPUs (parity of two ranks).
 
 Here all ranks' rows are known, so that one process can stand for any of them.
 """
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from penstock_kernels.norm import add_rms_norm
-from penstock_shard.symmetric import fault_of, trial_rows
+from penstock_shard.symmetric import LARGEST, SymmetricSums, fault_of, trial_rows
 
 WORLD = 2
 
@@ -62,7 +63,29 @@ def test_faults_are_told_after_all_trials(
     assert sums.trial == 3
 
 
-def testtrial_rows_hold_zeros_of_the_sign_that_marks_an_empty_inbox() -> None:
+def test_trial_rows_hold_zeros_of_the_sign_that_marks_an_empty_inbox() -> None:
     rows = trial_rows(0, torch.zeros(2, 18))
     zeros = rows[rows == 0]
     assert len(zeros) == 4 and bool(torch.signbit(zeros).all())
+
+
+@pytest.mark.parametrize(
+    ("rows", "dtype", "taken"),
+    [
+        (1, torch.bfloat16, True),
+        (64, torch.bfloat16, True),
+        (65, torch.bfloat16, False),
+        (32, torch.float32, True),
+        (33, torch.float32, False),
+        (1, torch.float16, False),  # torch's kernel knows no float16: such a model would not start
+        (0, torch.bfloat16, False),
+    ],
+)
+def test_small_sums_of_the_dtypes_that_can_be_added(
+    rows: int, dtype: torch.dtype, taken: bool
+) -> None:
+    sums = object.__new__(SymmetricSums)  # no memory is mapped where there is no GPU
+    assert LARGEST == 64 * 4096 * 2
+    assert sums.takes(torch.empty(rows, 4096, dtype=dtype)) is taken
+    assert not sums.takes(torch.empty(8, 64, dtype=torch.float32)[:, :32])
+    assert not sums.takes(torch.empty(1, 6, dtype=torch.bfloat16))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
-from penstock_shard import kv_cache
+from penstock_proto import shard_pb2
+from penstock_shard import kv_cache, warmup
 from penstock_shard.loaded import LoadedModel
-from penstock_shard.warmup import DoesNotFit
+from penstock_shard.runner import Runner
+from penstock_shard.warmup import DoesNotFit, _graph_sizes
 from support.local_shard import LocalShard, load_model
 
 
@@ -46,6 +50,15 @@ def test_no_memory(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None
         LocalShard(loaded)
 
 
+def test_graphs_that_do_not_fit(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def capture(loaded: LoadedModel, runner: Runner) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+
+    monkeypatch.setattr(warmup, "_capture_graphs", capture)
+    with pytest.raises(DoesNotFit, match=r"129 blocks: .*--cuda-graphs 0 \(tried to allocate"):
+        LocalShard(loaded)
+
+
 @pytest.mark.parametrize("name", ["max_prefill_tokens", "max_slots", "max_sequence_length"])
 def test_sizes_must_be_positive(loaded: LoadedModel, name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
@@ -59,3 +72,41 @@ def test_the_smallest_limits(loaded: LoadedModel, longest: int) -> None:
         loaded, max_sequence_length=longest, max_slots=1, max_prefill_tokens=1, max_top_n=0
     )
     shard.start(0, [7])
+
+
+@pytest.mark.parametrize(
+    ("asked", "captured"),
+    [
+        ((1, 4, 8), (1, 4)),
+        ((512,), (4,)),
+        ((1, 2), (1, 2)),
+        ((0,), ()),
+        (None, (1, 2, 4)),
+    ],
+)
+def test_sizes_of_graphs_beyond_all_slots_are_that_of_all_slots(
+    loaded: LoadedModel, asked: tuple[int, ...] | None, captured: tuple[int, ...]
+) -> None:
+    """A step never has more rows, and 512 must not mean none."""
+    limits = LocalShard(loaded, max_slots=4).runner.limits
+    there = dataclasses.replace(loaded, device=torch.device("cuda"), cuda_graphs=asked)
+    assert _graph_sizes(there, limits) == captured
+    assert _graph_sizes(loaded, limits) == ()
+
+
+def test_the_largest_step_is_timed_after_one_that_may_compile(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = LocalShard(loaded, max_prefill_tokens=200, max_sequence_length=50, max_slots=4)
+    taken = iter([30.0, 0.1])
+    ran: list[shard_pb2.StepCommand] = []
+
+    def seconds(runner: Runner, command: shard_pb2.StepCommand) -> float:
+        run_step(runner, command)
+        ran.append(command)
+        return next(taken)
+
+    run_step = warmup._seconds
+    monkeypatch.setattr(warmup, "_seconds", seconds)
+    assert warmup._prefill_seconds(shard.runner, loaded, 2) == 0.1
+    assert [sum(command.chunk_length) for command in ran] == [200, 200]

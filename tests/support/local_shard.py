@@ -7,12 +7,14 @@ shard.decode([0], 5)               five more
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from penstock_kernels.backend import Heads
 from penstock_proto import shard_pb2
 from penstock_shard.config import ShardConfig
 from penstock_shard.loaded import LoadedModel, load
@@ -93,3 +95,28 @@ class LocalShard:
     def release(self, *slots: int) -> None:
         """Give slots up; nothing decodes after that."""
         self.run(release=slots, decode_changed=True)
+
+
+@dataclass
+class Eager:
+    """Stands for a graph where there is no CUDA: the same step, run again."""
+
+    step: Callable[[], None]
+
+    def replay(self) -> None:
+        self.step()
+
+
+def interpret(shard: LocalShard, loaded: LoadedModel, sizes: tuple[int, ...]) -> LocalShard:
+    """From here on its steps are those of the graphs, by Triton's kernels."""
+    from penstock_kernels.gpu.backend import TritonBackend
+
+    runner, partition, model = shard.runner, loaded.decoder.partition, loaded.model
+    runner.backend = TritonBackend(
+        Heads(len(partition.heads), len(partition.kv_heads), model.head_dim),
+        runner.backend._angles,  # type: ignore[attr-defined]
+        model.norm_eps,
+        runner.limits.max_slots,
+    )
+    runner.capture_graphs(sizes, Eager)
+    return shard

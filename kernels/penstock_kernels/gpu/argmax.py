@@ -23,7 +23,10 @@ def _piece_kernel(
     inside = column < n
     value = tl.load(logits + row * stride + column, mask=inside, other=float("-inf"))
     tl.store(kept + row * kept_stride + column, value, mask=inside)
-    most, index = tl.max(value.to(tl.float32), 0, return_indices=True)
+    # A comparison with NaN has no winner: the index could be one of the columns beyond the last.
+    wide = value.to(tl.float32)
+    wide = tl.where(wide == wide, wide, float("inf"))
+    most, index = tl.max(wide, 0, return_indices=True)
     tl.store(best + row * pieces + piece, most)
     tl.store(where + row * pieces + piece, piece * PIECE + index)
 
@@ -42,7 +45,8 @@ def best_of_pieces(logits: Tensor, kept: Tensor, dependent: bool) -> tuple[Tenso
     """The first of the largest logits of each piece of a row, and a copy of the logits.
 
     logits, kept: [rows, n] of one dtype, rows may be strided. Returns [rows, pieces] float32 and
-    int32: what they are and where in their row they stand.
+    int32: what they are and where in their row they stand. NaN counts as the largest, so that the
+    answer is a token also where a model overflows.
     """
     rows, n = logits.shape
     pieces = triton.cdiv(n, PIECE)

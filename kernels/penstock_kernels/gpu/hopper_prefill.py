@@ -208,7 +208,7 @@ def _kernel(
     query,  # [n, row_stride], heads * D of them used
     desc,  # of the cache as [2 * kv_heads * blocks * PAGE, D], in parts of [PART, D]
     table,  # [slots, width] int32
-    slots,  # [n] int32
+    slots,  # [n] integers
     positions,  # [n] int64
     tiles,  # [count, 2] int32: first row of a tile, number of its rows; all of one sequence
     out,  # [n, heads * D]

@@ -75,7 +75,7 @@ def _prefill_kernel(
     query,  # [n, row_stride], heads * D of them used
     cache,  # [2, kv_heads, blocks, PAGE, D]
     table,  # [slots, width] int32
-    slots,  # [n] int32
+    slots,  # [n] integers
     positions,  # [n] int64
     tiles,  # [grid, 2] int32: first row of a tile, number of its rows; all of one sequence
     out,  # [n, heads * D]
@@ -152,7 +152,7 @@ def prefill_attention(
     """softmax(q k^T * scale) v of each row over its own sequence, up to and including itself.
 
     query: [n, heads, d], last two dimensions dense; cache: [2, kv_heads, blocks, page, d];
-    table: [slots, width] int32; slots: [n] int32; positions: [n] int64, consecutive in a tile;
+    table: [slots, width] int32; slots: [n] integers; positions: [n] int64, consecutive in a tile;
     tiles: [count, 2] int32, first row and rows (at most `query_tile`) of each piece of a sequence:
     see `prefill_tiles`. Pieces of no rows are skipped, so that a captured launch serves any step
     of fewer pieces; out: [n, heads * d].

@@ -21,7 +21,7 @@ def _rope_kernel(
     qkv,  # [n, (heads + 2 * kv_heads) * D]; queries are rotated in place
     cache,  # [2, kv_heads, blocks, PAGE, D]
     table,  # [slots, width] int32
-    slots,  # [n] int32
+    slots,  # [n] integers
     positions,  # [n] int64
     angles,  # [positions, 2, D / 2] float32, cosines then sines
     q_norm,  # [D], with NORM
@@ -87,7 +87,7 @@ def rope_and_write(
     """Rotate the queries in place; rotate the keys and store them and the values in the cache.
 
     qkv: [n, (heads + 2 * kv_heads) * d] dense; cache: [2, kv_heads, blocks, page, d];
-    table: [slots, width] int32; slots: [n] int32; positions: [n] int64;
+    table: [slots, width] int32; slots: [n] integers; positions: [n] int64;
     angles: [positions, 2, d / 2] float32; norms: weights [d] of the queries' and the keys' norm.
     """
     _, kv_heads, blocks, page, d = cache.shape

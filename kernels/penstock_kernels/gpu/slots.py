@@ -68,6 +68,8 @@ def _leave_kernel(
     row = index
     if ENDS:
         row = tl.load(ends + index, mask=inside, other=0)
+        # Equal rows may have got different tokens, where a product rounds by the place of a row.
+        inside &= row != tl.load(ends + index - 1, mask=inside & (index > 0), other=-1)
     slot = tl.load(slots + row, mask=inside, other=0)
     length = tl.load(positions + row, mask=inside, other=0) + 1
     tl.store(lengths + slot, tl.where(slot == scratch, 0, length), mask=inside)
@@ -86,9 +88,10 @@ def leave(
 ) -> None:
     """Move slots on: their lengths to behind these rows, their last tokens to those chosen.
 
-    slots, positions: [rows] int64; ends: [count] int64, the rows that count (None: all); a row may
-    come twice; tokens: [count] int64, None: not chosen here; last_tokens, lengths: [slots] int64,
-    written; the last slot is that of padding and keeps length 0.
+    slots, positions: [rows] int64; ends: [count] int64, the rows that count (None: all); where one
+    comes again right away, the first counts; tokens: [count] int64, None: not chosen here;
+    last_tokens, lengths: [slots] int64, written; the last slot is that of padding and keeps length
+    0.
     """
     count = len(slots) if ends is None else len(ends)
     _leave_kernel[(triton.cdiv(count, BLOCK),)](

@@ -48,6 +48,9 @@ class SchedulerConfig:
     # The shards are told which sequences share blocks where so many reads of a token are saved;
     # None: they are not told.
     shared_reads: int | None = WORTH_TOKENS
+    # Prompts travel whole, also what is cached of them: 4 MiB a command, of the 16 or more that the
+    # shards take. A longer one is admitted alone.
+    max_admitted_tokens: int = 1 << 20
     max_repeat: int = 8  # decode steps that one command may grant
     grant_seconds: float = 0.004  # what a command that grants several steps may take
 
@@ -255,7 +258,7 @@ class Scheduler:
         allowed = budget if turn else min(budget, self.config.cheap_rows - len(self._decode))
         deferred: list[Sequence] = []
         computing = self._blocks_being_computed()
-        looked_at, unserved = 0, False
+        looked_at, admitted, unserved = 0, 0, False
         while self._free_slots and looked_at < self.config.max_batch_size:
             if plan.prefill_tokens >= allowed:
                 unserved = turn
@@ -264,14 +267,19 @@ class Scheduler:
             if sequence is None:
                 break
             looked_at += 1
+            if plan.admit and admitted + sequence.length > self.config.max_admitted_tokens:
+                deferred.append(sequence)
+                unserved = turn
+                break
             prefix = self.blocks.find_prefix(sequence)
             if self._is_being_computed(sequence, prefix, computing):
                 deferred.append(sequence)
-                unserved = True
+                unserved = turn
                 continue
             if not self.blocks.can_seat(sequence, prefix, spare=len(self._seats)):
                 deferred.append(sequence)
                 break
+            admitted += sequence.length
             seat = self._seat(sequence, prefix, now)
             plan.admit.append(seat)
             self._chunk(plan, seat, allowed)

@@ -60,6 +60,20 @@ def test_what_makes_a_step_little_longer_waits_for_no_turn() -> None:
     loop.drain()
 
 
+def test_waiting_for_a_prefix_does_not_make_it_the_queue_s_turn() -> None:
+    loop = Loop(waiting_served_ratio=10.0, max_waiting_tokens=50, cheap_rows=10)
+    running(loop, 4)
+    loop.submit([40] * 5, 4)
+    loop.submit([40] * 5, 4)  # its first block is being computed
+    loop.step()
+    for index in range(6):
+        loop.submit([30 + index] * 3, 4)
+    for _ in range(3):
+        plan = loop.step()
+        assert plan is not None and plan.prefill_tokens + len(plan.decode) <= 10
+    loop.drain()
+
+
 @pytest.mark.parametrize(
     ("decoding", "waiting", "expected"),
     [
@@ -191,6 +205,23 @@ def test_a_burst_of_equal_prompts_computes_the_shared_blocks_once() -> None:
     loop.drain()
     computed = sum(plan.prefill_tokens for plan in loop.plans)
     assert computed == 41 + 7  # whole once, and the last token of each of the others
+
+
+def test_a_plan_admits_no_more_tokens_than_a_message_carries() -> None:
+    """A hundred sequences that share 100 thousand tokens need few blocks and little computing, but
+    each prompt goes to the shards whole: a message beyond their limit would end the server."""
+    loop = Loop(num_blocks=64, block_size=4, max_batch_size=8, max_admitted_tokens=100)
+    shared = [index % 40 + 1 for index in range(40)]
+    loop.submit(shared, 2)
+    loop.drain()
+    burst = [loop.submit([*shared, 41 + index % 9], 6) for index in range(8)]
+    while any(sequence.state is State.WAITING for sequence in burst):
+        loop.step()
+    admitted = [[seat.sequence.length for seat in plan.admit] for plan in loop.plans[-4:]]
+    assert [len(lengths) for lengths in admitted] == [2, 2, 2, 2]  # one step after the other
+    alone = loop.submit([5] * 150, 2)  # more than that is carried alone
+    loop.drain()
+    assert alone.state is State.ENDED
 
 
 def test_requests_with_other_prompts_pass_those_that_wait_for_a_prefix() -> None:
