@@ -17,6 +17,8 @@ from penstock_kernels.gpu.argmax import argmax
 from penstock_kernels.gpu.decode_attention import DecodeAttention
 from penstock_kernels.gpu.decode_plan import DecodePlan
 from penstock_kernels.gpu.dispatch import skinny_gated_linear, skinny_linear
+from penstock_kernels.gpu.hopper_decode import HopperDecode, on_hopper
+from penstock_kernels.gpu.hopper_plan import HopperPlan
 from penstock_kernels.gpu.norm import add_rms_norm, rms_norm
 from penstock_kernels.gpu.prefill_attention import prefill_attention, prefill_tiles, query_tile
 from penstock_kernels.gpu.rope import rope_and_write
@@ -27,7 +29,9 @@ class TritonBackend:
     """Nothing here waits for the device, and a step without chunks reads static tensors only.
 
     angles: [positions, 2, width / 2] float32; max_decode_rows: sequences that decode at once;
-    dependent: launch kernels as `gpu.dependent` says. It changes no result.
+    dependent: launch kernels as `gpu.dependent` says. It changes no result. cache: of one layer or
+    all, [..., kv_heads, blocks, page, width]: on Hopper, decode attention has a kernel for most of
+    its shapes, which takes more rows together; None: unknown.
     """
 
     def __init__(
@@ -37,15 +41,17 @@ class TritonBackend:
         eps: float,
         max_decode_rows: int,
         dependent: bool = False,
+        cache: Tensor | None = None,
     ) -> None:
         self._dependent = dependent
         self._heads, self._angles, self._eps = heads, angles, eps
-        self._decode = DecodeAttention(
-            max_decode_rows, heads.heads, heads.kv_heads, heads.width, angles.device,
-            dependent,
-        )  # fmt: skip
+        sizes = (max_decode_rows, heads.heads, heads.kv_heads, heads.width, angles.device)
+        self._decode = DecodeAttention(*sizes, dependent)
+        self._hopper: HopperDecode | None = None
+        if cache is not None and on_hopper(angles.device, cache, heads.heads):
+            self._hopper = HopperDecode(*sizes, dependent)
         self.piece_rows = query_tile(heads.heads, heads.kv_heads)
-        self.tile_rows = self._decode.tile_rows
+        self.tile_rows = (self._hopper or self._decode).tile_rows
 
     def pieces(
         self, queries: NDArray[np.int64], context: NDArray[np.int64], first_row: int
@@ -97,6 +103,7 @@ class TritonBackend:
         pieces = rows.pieces if rows.pieces is not None else self._pieces(rows)
         slots, positions = rows.slot[:decoding], rows.position[:decoding]
         plans: dict[int | None, DecodePlan] = {}  # by window
+        hopper_plan: HopperPlan | None = None
 
         def attend(
             qkv: Tensor, cache: Tensor, qk_norm: Tensor | None, window: int | None
@@ -108,7 +115,12 @@ class TritonBackend:
             )  # fmt: skip
             out = qkv.new_empty(qkv.shape[0], heads.heads * heads.width)
             query = qkv.view(-1, heads.rotated + heads.kv_heads, heads.width)[:, : heads.heads]
-            if decoding:
+            if decoding and self._hopper is not None and window is None:
+                nonlocal hopper_plan
+                if hopper_plan is None:
+                    hopper_plan = self._hopper.plan(positions, slots, rows.live, rows.sharing)
+                self._hopper(query[:decoding], cache, table, out, hopper_plan, scale)
+            elif decoding:
                 if window not in plans:
                     plans[window] = self._decode.plan(positions, rows.live, rows.sharing, window)
                 self._decode(

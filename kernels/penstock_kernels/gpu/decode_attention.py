@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from penstock_kernels.backend import Sharing
+from penstock_kernels.gpu.decode_merge import merge, padded
 from penstock_kernels.gpu.decode_plan import (
     TILE,
     DecodePlan,
@@ -29,7 +30,6 @@ LOG2_E = 1.4426950408889634
 KEYS = TILE
 QUERY_ROWS = 16  # of a tile: the fewest that a tensor core takes
 WARPS, STAGES = 4, 3
-PARTS = 16  # partial results that a merge loads at once
 
 
 @triton.jit
@@ -53,50 +53,6 @@ def load_tile(
     row = block * PAGE + token % PAGE
     inside = (token < end)[:, None] & (dims < D)[None, :]
     return tl.load(base + row[:, None] * D + dims[None, :], mask=inside, other=0.0)
-
-
-@triton.jit
-def _merge_kernel(
-    partial,
-    partial_lse,
-    spans,
-    out,
-    kv_heads: tl.constexpr,
-    GROUP: tl.constexpr,
-    D: tl.constexpr,
-    DP: tl.constexpr,
-    PARTS: tl.constexpr,
-    PDL: tl.constexpr,
-):
-    """The result of a row and query head from its partial ones; written already if it was alone."""
-    wait(PDL)
-    row, query_head = tl.program_id(0), tl.program_id(1)
-    first = tl.load(spans + row * 3)
-    parts = tl.load(spans + row * 3 + 2)
-    if parts <= 1:
-        return
-    dims = tl.arange(0, DP)
-    some = tl.arange(0, PARTS)
-    best = float("-inf")
-    total = 0.0
-    acc = tl.zeros([DP], tl.float32)
-    for start in range(0, parts, PARTS):
-        inside = start + some < parts
-        index = (first + start + some) * kv_heads * GROUP + query_head
-        lse = tl.load(partial_lse + index, mask=inside, other=float("-inf"))
-        part = tl.load(
-            partial + index[:, None] * D + dims[None, :],
-            mask=inside[:, None] & (dims < D)[None, :],
-            other=0.0,
-        )
-        new = tl.maximum(best, tl.max(lse, 0))
-        weight = tl.exp2(lse - new)
-        shrink = tl.exp2(best - new)
-        total = total * shrink + tl.sum(weight, 0)
-        acc = acc * shrink + tl.sum(part * weight[:, None], 0)
-        best = new
-    place = out + (row * kv_heads * GROUP + query_head) * D + dims
-    tl.store(place, (acc / total).to(out.dtype.element_ty), mask=dims < D)
 
 
 @triton.jit
@@ -188,11 +144,6 @@ def _decode_kernel(
     tl.store(partial_lse + at, best + tl.log2(total), mask=several)
 
 
-def padded(head_dim: int) -> int:
-    """Columns of a tile: a power of two, and no fewer than a tensor core takes."""
-    return max(16, int(triton.next_power_of_2(head_dim)))
-
-
 class DecodeAttention:
     """Decode attention of one rank, with the memory that its layers share.
 
@@ -280,7 +231,4 @@ class DecodeAttention:
             PRECISION="ieee" if wide else "tf32", num_warps=WARPS, num_stages=STAGES,
             **launch(self._dependent),
         )  # fmt: skip
-        _merge_kernel[(len(positions), self._heads)](
-            self.partial, self.lse, plan.spans, out, **sizes, PARTS=PARTS, num_warps=4,
-            **launch(self._dependent),
-        )  # fmt: skip
+        merge(self.partial, self.lse, plan.spans, out, len(positions), kv_heads, d, self._dependent)
