@@ -224,7 +224,7 @@ def _store(target, head, first, at, acc, best, total, GROUP: gl.constexpr, D: gl
     gl.store(place, result, mask=gl.expand_dims(at >= 0, 1))
 
 
-@gluon.jit
+@gluon.jit(do_not_specialize=["blocks", "width"])
 def _kernel(
     query,  # [rows, row_stride], heads * D of them used
     desc,  # of the cache as [2 * kv_heads * blocks * PAGE, D], in parts of [PART, D]
@@ -354,7 +354,7 @@ class HopperDecode:
             query, described(cache.view(-1, d), PART, d), table, plan.items, plan.bounds,
             plan.spans, out, self.partial, self.lse, scale * LOG2_E, query.stride(0), blocks,
             table.stride(0), kv_heads=kv_heads, GROUP=heads // kv_heads, D=d, PAGE=page,
-            N=key_tile(d), STAGES=STAGES, num_warps=4, maxnreg=256 // RESIDENT,
+            N=key_tile(d), STAGES=STAGES, num_warps=4, maxnreg=128,
             **launch(self._dependent),
         )  # fmt: skip
         merge(self.partial, self.lse, plan.spans, out, rows, kv_heads, d, self._dependent)
