@@ -109,10 +109,10 @@ def _attend(
         next_first, next_members, next_start, next_stop, next_piece = following
         next_q = _queries(source, head, next_first, next_members, GROUP, N, D)
         following = _item(work, index + 2)
-        at = _places(target, first, members, piece, GROUP, N, D)
+        spans = _spans(target, first, members, GROUP, D)
         scale = source[2]
         acc, best, total = _attend_span(ring, q, start, stop, scale, done, N, D, STAGES)
-        _store(target, head, first, at, acc, best, total, GROUP, D)
+        _store(target, spans, head, first, piece, acc, best, total, GROUP, D)
         done += gl.cdiv(stop - start, N)
         first, members, start, stop, piece = (
             next_first, next_members, next_start, next_stop, next_piece,
@@ -134,20 +134,20 @@ def _queries(source, head, first, members, GROUP: gl.constexpr, N: gl.constexpr,
 
 
 @gluon.jit
-def _places(target, first, members, piece, GROUP: gl.constexpr, N: gl.constexpr, D: gl.constexpr):
-    """Where the result of each of the 64 rows goes: a partial one's number, -1: it is the only
-    one, -2: there is no such row."""
-    spans = target[3]
+def _spans(target, first, members, GROUP: gl.constexpr, D: gl.constexpr):
+    """Of the 64 rows: the first partial result, those of its own span, all (0: no such row).
+
+    Loaded before they are needed, and not touched until then: they come while keys are multiplied.
+    """
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     member = gl.arange(0, 64, gl.SliceLayout(1, o_layout))
     valid = member < members * GROUP
-    span = spans + (first + member // GROUP) * 3
-    parts = gl.load(span + 2, mask=valid, other=0)
-    own = gl.load(span + 1, mask=valid, other=0)
-    at = gl.load(span, mask=valid, other=0) + piece // 2
-    # Shared tokens come before the row's own, as they stand in the sequence.
-    at = gl.where(piece % 2 == 0, at + parts - own, at)
-    return gl.where(parts > 1, at, parts - 2)
+    span = target[3] + (first + member // GROUP) * 3
+    return (
+        gl.load(span, mask=valid, other=0),
+        gl.load(span + 1, mask=valid, other=0),
+        gl.load(span + 2, mask=valid, other=0),
+    )
 
 
 @gluon.jit
@@ -204,9 +204,12 @@ def _clear(tile, known):
 
 
 @gluon.jit
-def _store(target, head, first, at, acc, best, total, GROUP: gl.constexpr, D: gl.constexpr):
+def _store(
+    target, spans, head, first, piece, acc, best, total, GROUP: gl.constexpr, D: gl.constexpr
+):
     """The result where it is the only one of its row, else a partial one."""
     out, partial, partial_lse, _, kv_heads = target
+    at, own, parts = spans
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     row_layout: gl.constexpr = gl.SliceLayout(1, o_layout)
     total = gl.convert_layout(total, row_layout)
@@ -217,11 +220,13 @@ def _store(target, head, first, at, acc, best, total, GROUP: gl.constexpr, D: gl
     heads = kv_heads * GROUP
     row = ((first + member // GROUP) * heads + head * GROUP + member % GROUP) * D
     place = out + (gl.expand_dims(row, 1) + dims)
-    gl.store(place, result.to(out.dtype.element_ty), mask=gl.expand_dims(at == -1, 1))
+    gl.store(place, result.to(out.dtype.element_ty), mask=gl.expand_dims(parts == 1, 1))
+    # Shared tokens come before the row's own, as they stand in the sequence.
+    at += piece // 2 + gl.where(piece % 2 == 0, parts - own, 0)
     cell = at * heads + head * GROUP + member % GROUP
-    gl.store(partial_lse + cell, lse, mask=at >= 0)
+    gl.store(partial_lse + cell, lse, mask=parts > 1)
     place = partial + (gl.expand_dims(cell * D, 1) + dims)
-    gl.store(place, result, mask=gl.expand_dims(at >= 0, 1))
+    gl.store(place, result, mask=gl.expand_dims(parts > 1, 1))
 
 
 @gluon.jit(do_not_specialize=["blocks", "width"])
