@@ -23,7 +23,7 @@ import torch
 from benchmarks.kernels.sweep import microseconds
 
 from penstock_kernels.backend import Sharing
-from penstock_kernels.gpu import hopper_decode
+from penstock_kernels.gpu import decode_merge, hopper_decode
 from penstock_kernels.gpu.decode_attention import DecodeAttention
 from penstock_kernels.gpu.hopper_decode import HopperDecode, on_hopper
 from penstock_shard.sharing import SharingTensors
@@ -44,13 +44,15 @@ class Case:
 
 
 CASES = [Case(64, 1056, 960), Case(32, 2064, 1984), Case(256, 2048, 1984)]
-CASES += [Case(rows, 576, 0) for rows in (1, 8, 32, 64, 128, 256)]
+CASES += [Case(8, 2064, 1984), Case(4, 1056, 960)]
+CASES += [Case(rows, 576, 0) for rows in (1, 2, 4, 8, 12, 16, 32, 64, 128, 256)]
 CASES += [Case(1, 7000, 0), Case(16, 7000, 0)]
 
-# Other sizes of the kernel for Hopper, by the names that they have there.
-VARIANTS: dict[str, dict[str, int]] = {
-    "hopper": {"PART": hopper_decode.PART},
-    "copies of 64": {"PART": 64},
+# What else the kernel for Hopper could be, by the names that its parts have.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "hopper": {},
+    "early": {"EARLY": True},
+    "old merge": {"merge": decode_merge.merge},
     "one resident": {"RESIDENT": 1, "STAGES": 6},
 }
 
@@ -102,10 +104,9 @@ class Bench:
 
         return microseconds(launch)
 
-    def hopper(self, dependent: bool, sizes: dict[str, int], merged: bool = True) -> float:
-        """Microseconds of a layer by `HopperDecode`; merged: with the second launch."""
-        chosen: dict[str, Any] = {**sizes}
-        with patch.multiple(hopper_decode, **chosen):
+    def hopper(self, dependent: bool, parts: dict[str, Any]) -> float:
+        """Microseconds of a layer by `HopperDecode`."""
+        with patch.multiple(hopper_decode, **parts):
             attend = HopperDecode(*self._sizes(), dependent)
             sharing = self.sharing(attend.tile_rows)
             plan = attend.plan(self.positions, self.slots, None, sharing)
@@ -114,10 +115,7 @@ class Bench:
             def launch(i: int) -> None:
                 attend(self.query, caches[i % len(caches)], self.table, self.out, plan, scale)
 
-            if merged:
-                return microseconds(launch)
-            with patch.object(hopper_decode, "merge"):
-                return microseconds(launch)
+            return microseconds(launch)
 
 
 def ways(bench: Bench) -> dict[str, Callable[[], float]]:
@@ -126,10 +124,10 @@ def ways(bench: Bench) -> dict[str, Callable[[], float]]:
     if bench.case.shared:
         found["apart"] = partial(bench.portable, False, True)
     if on_hopper(bench.query.device, bench.caches[0], bench.heads):
-        for name, sizes in VARIANTS.items():
-            found[name] = partial(bench.hopper, True, sizes)
-        found["one by one"] = partial(bench.hopper, False, VARIANTS["hopper"])
-        found["without merge"] = partial(bench.hopper, True, VARIANTS["hopper"], merged=False)
+        for name, parts in VARIANTS.items():
+            found[name] = partial(bench.hopper, True, parts)
+        found["one by one"] = partial(bench.hopper, False, {})
+        found["without merge"] = partial(bench.hopper, True, {"merge": lambda *_: None})
     return found
 
 

@@ -126,6 +126,7 @@ def test_dependent_launch_changes_no_bit_under_stress(rows: int) -> None:
     differing = torch.zeros((), device="cuda", dtype=torch.int64)
     for _ in range(1000):
         inputs.normal_()
+        position.random_(128, 900)  # another plan each time
         plain[0].replay()
         dependent[0].replay()
         differing += (plain[1] != dependent[1]).sum() + (plain[2] != dependent[2]).sum()
@@ -260,6 +261,32 @@ def test_decode_attention_on_hopper(case: Decode, dtype: torch.dtype) -> None:
         graph.replay()
         differing += (out != first).sum()
     assert int(differing) == 0
+
+
+@pytest.mark.parametrize("rows", [1, 3, 20, 70])
+@pytest.mark.parametrize(("heads", "width"), [(32, 128), (28, 128), (5, 128), (32, 64), (7, 64)])
+def test_merge_on_hopper_is_that_of_all_cards(rows: int, heads: int, width: int) -> None:
+    """More parts than are loaded at once, one, and none."""
+    from penstock_kernels.gpu import decode_merge, hopper_merge
+
+    torch.manual_seed(0)
+    parts = torch.randint(0, 40, (rows,), device="cuda", dtype=torch.int32)
+    parts[:3] = torch.tensor([33, 1, 8], device="cuda")[:rows]
+    first = parts.cumsum(0) - parts
+    spans = torch.stack((first, parts, parts), 1).int().contiguous()
+    partial = torch.randn(int(parts.sum()), heads, width, device="cuda")
+    lse = torch.randn(int(parts.sum()), heads, device="cuda") * 8
+    results = []
+    for merge in (decode_merge.merge, hopper_merge.merge):
+        out = torch.full((rows, heads * width), torch.nan, device="cuda")
+        merge(partial, lse, spans, out, rows, width, False)
+        assert torch.equal(out.isfinite().all(1), parts > 1)
+        assert torch.equal(out.isnan().all(1), parts <= 1)
+        results.append(out[parts > 1])
+    assert difference(*results) < 1e-10
+    weights = lse[:33].mul(0.6931471805599453).softmax(0)
+    expected = (weights[:, :, None] * partial[:33]).sum(0).flatten()
+    assert difference(results[1][0], expected) < 1e-10
 
 
 @pytest.mark.parametrize("live", [0, 1, 9, 40])

@@ -83,21 +83,28 @@ def _decode_kernel(
     PRECISION: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    wait(PDL)
     item, head = tl.program_id(0), tl.program_id(1)
-    first = tl.load(items + item * 5)
-    members = tl.load(items + item * 5 + 1)
-    start = tl.load(items + item * 5 + 2)
-    end = tl.load(items + item * 5 + 3)
-    piece = tl.load(items + item * 5 + 4)
-    if members == 0:
+    first = tl.load(items + item * 5, cache_modifier=".cg")
+    members = tl.load(items + item * 5 + 1, cache_modifier=".cg")
+    start = tl.load(items + item * 5 + 2, cache_modifier=".cg")
+    end = tl.load(items + item * 5 + 3, cache_modifier=".cg")
+    piece = tl.load(items + item * 5 + 4, cache_modifier=".cg")
+    if (members == 0) & (item + head > 0):  # one program waits for all
         return
+    slot = tl.load(slots + first, mask=members > 0, other=0)
+    hidden = 0
+    if WINDOW:
+        last = tl.load(positions + first, mask=members > 0, other=0)
+        hidden = last.to(tl.int32) + 1 - window
     index = tl.arange(0, M)
     dims = tl.arange(0, DP)
     valid = index < members * GROUP
     row = first + index // GROUP
     query_head = head * GROUP + index % GROUP
     inside_q = valid[:, None] & (dims < D)[None, :]
+    wait(PDL)  # what is read above was written before the launch before this one
+    if members == 0:
+        return
     q = tl.load(
         query + row[:, None] * row_stride + query_head[:, None] * D + dims[None, :],
         mask=inside_q,
@@ -105,10 +112,7 @@ def _decode_kernel(
     )
     keys = cache + head.to(tl.int64) * blocks * PAGE * D
     values = keys + tl.cast(kv_heads, tl.int64) * blocks * PAGE * D
-    pages = table + tl.load(slots + first).to(tl.int64) * width
-    hidden = 0
-    if WINDOW:
-        hidden = tl.load(positions + first).to(tl.int32) + 1 - window
+    pages = table + slot.to(tl.int64) * width
     best = tl.full([M], float("-inf"), tl.float32)
     total = tl.zeros([M], tl.float32)
     acc = tl.zeros([M, DP], tl.float32)
@@ -218,7 +222,8 @@ class DecodeAttention:
 
         query: [rows, heads, d], last two dimensions dense; cache: [2, kv_heads, blocks, page, d];
         table: [slots, width] int32; slots: [rows] integers; positions: [rows] int64, of the row's
-        token; out: [rows, heads * d]; plan: of these positions. Nothing is read back by the host.
+        token; out: [rows, heads * d]; plan: of these positions. It, slots and positions were
+        written before the launch before this one. Nothing is read back by the host.
         """
         d = query.shape[2]
         _, kv_heads, blocks, page, _ = cache.shape
@@ -231,4 +236,4 @@ class DecodeAttention:
             PRECISION="ieee" if wide else "tf32", num_warps=WARPS, num_stages=STAGES,
             **launch(self._dependent),
         )  # fmt: skip
-        merge(self.partial, self.lse, plan.spans, out, len(positions), kv_heads, d, self._dependent)
+        merge(self.partial, self.lse, plan.spans, out, len(positions), d, self._dependent)

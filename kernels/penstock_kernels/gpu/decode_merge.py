@@ -12,27 +12,27 @@ from torch import Tensor
 
 from penstock_kernels.gpu.dependent import launch, wait
 
-PARTS = 16  # partial results that a merge loads at once
-
 
 @triton.jit
 def _merge_kernel(
-    partial,
-    partial_lse,
-    spans,
-    out,
-    kv_heads: tl.constexpr,
-    GROUP: tl.constexpr,
+    partial,  # [partials, heads, D] float32
+    partial_lse,  # [partials, heads] float32
+    spans,  # [rows, 3]
+    out,  # [rows, heads, D]
+    heads: tl.constexpr,
     D: tl.constexpr,
     DP: tl.constexpr,
     PARTS: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """The result of a row and query head from its partial ones; written already if it was alone."""
-    wait(PDL)
     row, query_head = tl.program_id(0), tl.program_id(1)
-    first = tl.load(spans + row * 3)
-    parts = tl.load(spans + row * 3 + 2)
+    # The plan was written before the launch before this one: see `gpu.dependent`.
+    first = tl.load(spans + row * 3, cache_modifier=".cg")
+    parts = tl.load(spans + row * 3 + 2, cache_modifier=".cg")
+    if (parts <= 1) & (row + query_head > 0):  # one program waits for all
+        return
+    wait(PDL)
     if parts <= 1:
         return
     dims = tl.arange(0, DP)
@@ -42,7 +42,7 @@ def _merge_kernel(
     acc = tl.zeros([DP], tl.float32)
     for start in range(0, parts, PARTS):
         inside = start + some < parts
-        index = (first + start + some) * kv_heads * GROUP + query_head
+        index = (first + start + some) * heads + query_head
         lse = tl.load(partial_lse + index, mask=inside, other=float("-inf"))
         part = tl.load(
             partial + index[:, None] * D + dims[None, :],
@@ -55,7 +55,7 @@ def _merge_kernel(
         total = total * shrink + tl.sum(weight, 0)
         acc = acc * shrink + tl.sum(part * weight[:, None], 0)
         best = new
-    place = out + (row * kv_heads * GROUP + query_head) * D + dims
+    place = out + (row * heads + query_head) * D + dims
     tl.store(place, (acc / total).to(out.dtype.element_ty), mask=dims < D)
 
 
@@ -70,17 +70,18 @@ def merge(
     spans: Tensor,
     out: Tensor,
     rows: int,
-    kv_heads: int,
     head_dim: int,
     dependent: bool,
 ) -> None:
     """Write the rows that have several partial results; the others stand there already.
 
     partial: [partials, heads, head_dim] float32, flat; lse: [partials, heads] float32, flat, in
-    units of log2; spans: [rows, 3] int32, of the plan; out: [rows, heads * head_dim].
+    units of log2; spans: [rows, 3] int32, of a plan that was written before the launch before this
+    one; out: [rows, heads * head_dim].
     """
     heads = out.shape[1] // head_dim
+    # Of few rows each has many parts, 64 a row and less: all are loaded at once.
     _merge_kernel[(rows, heads)](
-        partial, lse, spans, out, kv_heads=kv_heads, GROUP=heads // kv_heads, D=head_dim,
-        DP=padded(head_dim), PARTS=PARTS, num_warps=4, **launch(dependent),
+        partial, lse, spans, out, heads=heads, D=head_dim, DP=padded(head_dim),
+        PARTS=64 if rows < 16 else 16, num_warps=4, **launch(dependent),
     )  # fmt: skip

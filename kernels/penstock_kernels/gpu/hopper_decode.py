@@ -3,9 +3,11 @@
 Means what `gpu.decode_attention` means, where `on_hopper` says so. Two programs a multiprocessor
 take the items of their shares (`gpu.hopper_plan`), one after the other. One warp copies pages of
 keys and values to a ring in shared memory and is ahead of the others also from item to item, so
-that the memory never rests; four warps multiply. Their products have 64 rows: the rows of a tile
-that share tokens x the query heads of one KV head (Hydragen, arXiv:2402.05099), or, of a row's own
-tokens, those heads and nothing: a tile of keys takes longer to arrive than such a product.
+that the memory never rests; four warps multiply. Plan and tokens of earlier steps were written
+before the launch before this one: the ring is filled while that one still runs. The products have
+64 rows: the rows of a tile that share tokens x the query heads of one KV head (Hydragen,
+arXiv:2402.05099), or, of a row's own tokens, those heads and nothing: a tile of keys takes longer
+to arrive than such a product.
 """
 
 from __future__ import annotations
@@ -20,18 +22,19 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     tma,
     warpgroup_mma,
 )
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from penstock_kernels.backend import Sharing
-from penstock_kernels.gpu.decode_merge import merge
 from penstock_kernels.gpu.dependent import launch
 from penstock_kernels.gpu.hopper import described, is_hopper, multiprocessors
-from penstock_kernels.gpu.hopper import wait as wait_for_launch
+from penstock_kernels.gpu.hopper_merge import merge
 from penstock_kernels.gpu.hopper_plan import HopperPlan, empty_plan, most_partials, plan_hopper
 
 ROWS = 64  # of a product: the fewest of a group of four warps
 PART = 16  # tokens a copy: what is read behind the end of a context is less than that
 STAGES = 3  # of the ring: 96 KiB, twice on a multiprocessor
 RESIDENT = 2  # programs of a multiprocessor
+EARLY = False  # whether the merge may start while this kernel runs: it would have nothing to do
 LOG2_E = 1.4426950408889634
 
 
@@ -41,30 +44,37 @@ def _item(work, index):
     items, _, last, _ = work
     entry = items + index * 6
     there = index < last
-    first = gl.load(entry, mask=there, other=0)
-    members = gl.load(entry + 1, mask=there, other=0)
-    start = gl.load(entry + 2, mask=there, other=0)
-    stop = gl.load(entry + 3, mask=there, other=0)
-    piece = gl.load(entry + 4, mask=there, other=0)
+    first = gl.load(entry, mask=there, other=0, cache_modifier=".cg")
+    members = gl.load(entry + 1, mask=there, other=0, cache_modifier=".cg")
+    start = gl.load(entry + 2, mask=there, other=0, cache_modifier=".cg")
+    stop = gl.load(entry + 3, mask=there, other=0, cache_modifier=".cg")
+    piece = gl.load(entry + 4, mask=there, other=0, cache_modifier=".cg")
     return first, members, start, stop, piece
 
 
 @gluon.jit
 def _load(
     work, ring, source,
-    N: gl.constexpr, D: gl.constexpr, PAGE: gl.constexpr, STAGES: gl.constexpr,
+    N: gl.constexpr, D: gl.constexpr, PAGE: gl.constexpr, STAGES: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
-    """The warp that fills the ring."""
+    """The warp that fills the ring.
+
+    Only the last tile of a row's own span may hold what the launch before this one wrote.
+    """
     items, item, last, head = work
     k_tiles, v_tiles, k_full, v_full, k_empty, v_empty = ring
     desc, table, width, plane, values = source
     done = 0  # tiles of keys that went through the ring
     for index in range(item, last):
         entry = items + index * 6
-        start, stop = gl.load(entry + 2), gl.load(entry + 3)
-        pages = table + gl.load(entry + 5).to(gl.int64) * width
+        start = gl.load(entry + 2, cache_modifier=".cg")
+        stop = gl.load(entry + 3, cache_modifier=".cg")
+        shared = gl.load(entry + 4, cache_modifier=".cg") % 2
+        pages = table + gl.load(entry + 5, cache_modifier=".cg").to(gl.int64) * width
         for token in range(start, stop, N):
             stage, phase = done % STAGES, (done // STAGES + 1) & 1
+            if PDL and (shared == 0) & (token + N >= stop):
+                gdc_wait()
             mbarrier.wait(k_empty.index(stage), phase)
             mbarrier.expect(k_full.index(stage), N * D * 2)
             row, full = head * plane, k_full.index(stage)
@@ -97,12 +107,17 @@ def _copy(desc, pages, plane, token, stop, full, tile, PAGE: gl.constexpr):
 def _attend(
     work, ring, source, target,
     GROUP: gl.constexpr, N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr,
+    PDL: gl.constexpr, EARLY: gl.constexpr,
 ):  # fmt: skip
     """The four warps that multiply."""
     _, item, last, head = work
     first, members, start, stop, piece = _item(work, item)
-    q = _queries(source, head, first, members, GROUP, N, D)
     following = _item(work, item + 1)
+    if PDL:
+        gdc_wait()  # for the queries
+        if EARLY:
+            gdc_launch_dependents()
+    q = _queries(source, head, first, members, GROUP, N, D)
     done = 0
     for index in range(item, last):
         # The next item's queries travel while this one is computed.
@@ -118,6 +133,8 @@ def _attend(
             next_first, next_members, next_start, next_stop, next_piece,
         )  # fmt: skip
         q = next_q
+    if PDL and not EARLY:
+        gdc_launch_dependents()
 
 
 @gluon.jit
@@ -144,9 +161,9 @@ def _spans(target, first, members, GROUP: gl.constexpr, D: gl.constexpr):
     valid = member < members * GROUP
     span = target[3] + (first + member // GROUP) * 3
     return (
-        gl.load(span, mask=valid, other=0),
-        gl.load(span + 1, mask=valid, other=0),
-        gl.load(span + 2, mask=valid, other=0),
+        gl.load(span, mask=valid, other=0, cache_modifier=".cg"),
+        gl.load(span + 1, mask=valid, other=0, cache_modifier=".cg"),
+        gl.load(span + 2, mask=valid, other=0, cache_modifier=".cg"),
     )
 
 
@@ -250,6 +267,7 @@ def _kernel(
     PAGE: gl.constexpr,
     N: gl.constexpr,
     STAGES: gl.constexpr,
+    EARLY: gl.constexpr,
     PDL: gl.constexpr,
 ):
     k_tiles = gl.allocate_shared_memory(desc.dtype, [STAGES, N, D], desc.layout)
@@ -264,9 +282,9 @@ def _kernel(
         mbarrier.init(k_empty.index(i), count=1)
         mbarrier.init(v_empty.index(i), count=1)
     fence_async_shared()
-    wait_for_launch(PDL)
     program, head = gl.program_id(0) // kv_heads, gl.program_id(0) % kv_heads
-    work = (items, gl.load(bounds + program), gl.load(bounds + program + 1), head)
+    item = gl.load(bounds + program, cache_modifier=".cg")
+    work = (items, item, gl.load(bounds + program + 1, cache_modifier=".cg"), head)
     ring = (k_tiles, v_tiles, k_full, v_full, k_empty, v_empty)
     plane = gl.to_tensor(blocks) * PAGE
     pages = (desc, table, gl.to_tensor(width), plane, kv_heads * plane)
@@ -274,8 +292,8 @@ def _kernel(
     target = (out, partial, partial_lse, spans, gl.to_tensor(kv_heads))
     gl.warp_specialize(
         [
-            (_attend, (work, ring, source, target, GROUP, N, D, STAGES)),
-            (_load, (work, ring, pages, N, D, PAGE, STAGES)),
+            (_attend, (work, ring, source, target, GROUP, N, D, STAGES, PDL, EARLY)),
+            (_load, (work, ring, pages, N, D, PAGE, STAGES, PDL)),
         ],
         [1],
         [40],
@@ -350,8 +368,9 @@ class HopperDecode:
         """softmax(q k^T * scale) v of one new token a row over its own sequence, itself included.
 
         query: [rows, heads, d], last two dimensions dense; cache: [2, kv_heads, blocks, page, d];
-        table: [slots, width] int32; out: [rows, heads * d]; plan: of this step. Nothing is read
-        back by the host.
+        table: [slots, width] int32; out: [rows, heads * d]; plan: of this step, it and all tokens
+        but each row's last written before the launch before this one. Nothing is read back by the
+        host.
         """
         rows, heads, d = query.shape
         _, kv_heads, blocks, page, _ = cache.shape
@@ -359,7 +378,7 @@ class HopperDecode:
             query, described(cache.view(-1, d), PART, d), table, plan.items, plan.bounds,
             plan.spans, out, self.partial, self.lse, scale * LOG2_E, query.stride(0), blocks,
             table.stride(0), kv_heads=kv_heads, GROUP=heads // kv_heads, D=d, PAGE=page,
-            N=key_tile(d), STAGES=STAGES, num_warps=4, maxnreg=128,
+            N=key_tile(d), STAGES=STAGES, EARLY=EARLY, num_warps=4, maxnreg=128,
             **launch(self._dependent),
         )  # fmt: skip
-        merge(self.partial, self.lse, plan.spans, out, rows, kv_heads, d, self._dependent)
+        merge(self.partial, self.lse, plan.spans, out, rows, d, self._dependent)
