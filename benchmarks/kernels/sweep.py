@@ -1,4 +1,4 @@
-"""Which tile reads a weight fastest, and how fast decode attention reads. Needs a CUDA device.
+"""Which tile reads a weight fastest. Needs a CUDA device.
 
     python -m benchmarks.kernels.sweep --out sweep.json
 
@@ -20,8 +20,6 @@ from typing import Any
 
 import torch
 
-from penstock_kernels.backend import Sharing
-from penstock_kernels.gpu.decode_attention import DecodeAttention
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
 
 # (n, k, gated) of Llama-3.1-8B and Llama-3.2-1B, and of one of two ranks of 8B
@@ -161,56 +159,6 @@ def sweep_linear(rows: list[int], shapes: list[str], workers: int) -> list[dict[
     return results
 
 
-def decode_case(
-    rows: int, context: int, shared: int, heads: int, kv_heads: int, d: int, page: int
-) -> dict[str, Any]:
-    """Time of a layer, caches rotated so that L2 is cold. All rows share `shared` tokens."""
-    width = context // page + 1
-    blocks = rows * width + 1
-    layers = 8 if blocks * page * kv_heads * d * 4 < 3e9 else 4
-    shape = (2, kv_heads, blocks, page, d)
-    caches = [torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(layers)]
-    table = torch.randperm(rows * width, device="cuda").int().view(rows, width) + 1
-    table[:, : shared // page] = table[0, : shared // page]
-    slots = torch.arange(rows, device="cuda")
-    positions = torch.full((rows,), context - 1, device="cuda")
-    q = torch.randn(rows, heads, d, device="cuda", dtype=torch.bfloat16)
-    out = torch.empty(rows, heads * d, device="cuda", dtype=torch.bfloat16)
-    attend = DecodeAttention(rows, heads, kv_heads, d, q.device)
-    whole = shared // page * page
-    results: dict[str, Any] = {"rows": rows, "context": context, "shared": shared}
-    for name in ("apart", "together") if shared else ("apart",):
-        sharing = None
-        if name == "together":
-            tile = torch.arange(rows, device="cuda", dtype=torch.int32) // attend.tile_rows
-            tiles = torch.zeros(attend.tiles_for(rows), 3, device="cuda", dtype=torch.int32)
-            used = -(-rows // attend.tile_rows)
-            tiles[:used, 0] = torch.arange(used, device="cuda") * attend.tile_rows
-            tiles[:used, 1], tiles[:used, 2] = attend.tile_rows, whole
-            sharing = Sharing(tile, tiles)
-        plan = attend.plan(positions, None, sharing)
-
-        def launch(i: int, plan: Any = plan) -> None:
-            attend(q, caches[i % layers], table, slots, positions, out, plan, d**-0.5)
-
-        size = (rows * context - (rows - 1) * (whole if sharing else 0)) * kv_heads * d * 4
-        us = microseconds(launch)
-        results[name] = {"us": us, "bytes": size}
-        print(
-            f"decode  rows {rows:4} context {context:5} shared {shared:5} {name:8}: {us:6.1f} us "
-            f"{size / us / 1e6:.2f} TB/s",
-            flush=True,
-        )
-    return results
-
-
-def decode_bandwidth(heads: int, kv_heads: int, d: int, page: int) -> list[dict[str, Any]]:
-    cases = [(1, 200, 0), (1, 576, 0), (8, 576, 0), (32, 576, 0), (64, 576, 0), (128, 576, 0)]
-    cases += [(256, 576, 0), (16, 7000, 0), (1, 7000, 0)]
-    cases += [(64, 1056, 960), (32, 2064, 1984), (256, 2304, 2048)]
-    return [decode_case(*case, heads, kv_heads, d, page) for case in cases]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 32, 64])
@@ -220,7 +168,6 @@ def main() -> None:
     arguments = parser.parse_args()
     found = {
         "gpu": torch.cuda.get_device_name(),
-        "decode": decode_bandwidth(32, 8, 128, 64),
         "linear": sweep_linear(arguments.rows, arguments.shapes, arguments.workers),
     }
     arguments.out.write_text(json.dumps(found, indent=1))

@@ -80,7 +80,7 @@ class Runner:
         # Slots that want more than the most likely token: also known where nothing is sampled.
         self._asking = np.zeros(limits.max_slots, np.bool_)
         angles = rope_table(decoder.model.rope, decoder.model.head_dim, positions, device)
-        self.backend = _backend(decoder, angles, limits, dependent_launch)
+        self.backend = _backend(decoder, angles, limits, cache, dependent_launch)
         rows = limits.max_prefill_tokens + limits.max_slots
         self._row_slot = torch.zeros(rows, dtype=torch.int64, device=device)
         self._row_token = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -365,7 +365,9 @@ def _pieces(rows: Tensor) -> list[Tensor]:
     return [rows[i : i + PROMPT_LOGPROB_ROWS] for i in range(0, len(rows), PROMPT_LOGPROB_ROWS)]
 
 
-def _backend(decoder: Decoder, angles: Tensor, limits: Limits, dependent: bool) -> Backend:
+def _backend(
+    decoder: Decoder, angles: Tensor, limits: Limits, cache: Tensor, dependent: bool
+) -> Backend:
     """Triton where there is CUDA, plain torch elsewhere."""
     partition, model = decoder.partition, decoder.model
     heads = Heads(len(partition.heads), len(partition.kv_heads), model.head_dim)
@@ -375,5 +377,5 @@ def _backend(decoder: Decoder, angles: Tensor, limits: Limits, dependent: bool) 
         from penstock_kernels.gpu.dependent import supported
 
         dependent = dependent and supported(angles.device)
-        return TritonBackend(heads, angles, model.norm_eps, limits.max_slots, dependent)
+        return TritonBackend(heads, angles, model.norm_eps, limits.max_slots, dependent, cache)
     return TorchBackend(heads, angles, model.norm_eps, limits.block_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -85,6 +85,16 @@ def test_gated_stream_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -
     assert difference(out, torch.nn.functional.silu(gate) * up) < 2e-5
 
 
+def sharing_of(groups: list[tuple[int, int]], rows: int, tile_rows: int, page: int) -> Any:
+    """groups: rows and shared blocks of each, from the first row on, as the shard cuts them."""
+    from penstock_shard.sharing import SharingTensors
+
+    tensors = SharingTensors(max(2, rows), tile_rows, torch.device("cuda"))
+    counts, blocks = np.array(groups, np.int64).reshape(-1, 2).T
+    tensors.load(counts, blocks, page)
+    return tensors.view(rows)
+
+
 @pytest.mark.parametrize("rows", [1, 5, 32, 64])
 def test_dependent_launch_changes_no_bit_under_stress(rows: int) -> None:
     """A graph of layers whose kernels all depend on the one before, a thousand times over.
@@ -116,20 +126,25 @@ def test_dependent_launch_changes_no_bit_under_stress(rows: int) -> None:
     angles = torch.stack((angle.cos(), angle.sin()), dim=1)
     table = torch.randperm(most * 16, device="cuda").int().view(most, 16) + 1
     slot = torch.arange(rows, device="cuda")
-    position = torch.randint(0, 900, (rows,), device="cuda")
+    position = torch.randint(128, 900, (rows,), device="cuda")
+    sharing = None
+    if rows > 1:
+        table[:rows, :2] = table[0, :2]
+        sharing = sharing_of([(rows, 2)], rows, 16, page)
     inputs = torch.empty(rows, hidden, device="cuda", dtype=torch.bfloat16)
     none = np.empty(0, np.int64)
     cache = torch.zeros(2, 4, most * 16 + 1, page, 64, device="cuda", dtype=torch.bfloat16)
     cache.normal_()
 
     def capture(dependent: bool) -> tuple[Any, ...]:
-        backend = TritonBackend(heads, angles, 1e-5, most, dependent)
+        backend = TritonBackend(heads, angles, 1e-5, most, dependent, cache)
         caches = [cache.clone() for _ in range(layers)]
         kept = torch.empty(rows, 32768, device="cuda", dtype=torch.bfloat16)
         token = torch.empty(rows, device="cuda", dtype=torch.int64)
 
         def step() -> None:
-            attend = backend.attention(Rows(slot, position, table, slot, rows, none, none))
+            step_rows = Rows(slot, position, table, slot, rows, none, none, sharing=sharing)
+            attend = backend.attention(step_rows)
             residual = inputs.clone()
             x = backend.rms_norm(residual, gain, 1e-5)
             for layer, (qkv, out, up, down) in enumerate(parameters):
@@ -151,6 +166,7 @@ def test_dependent_launch_changes_no_bit_under_stress(rows: int) -> None:
     differing = torch.zeros((), device="cuda", dtype=torch.int64)
     for _ in range(1000):
         inputs.normal_()
+        position.random_(128, 900)  # another plan each time
         plain[0].replay()
         dependent[0].replay()
         differing += (plain[1] != dependent[1]).sum() + (plain[2] != dependent[2]).sum()
@@ -172,3 +188,162 @@ def test_gated_linear_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -
     found = torch.full((rows, n), torch.nan, device="cuda", dtype=dtype)
     hopper_gated_linear(x, weight, found)
     assert difference(found, torch.nn.functional.silu(gate) * up) < 1e-5
+
+
+class Decode(NamedTuple):
+    """Sizes of decode attention, and rows that share blocks."""
+
+    heads: int
+    kv_heads: int
+    width: int
+    page: int
+    groups: list[tuple[int, int]]  # rows and shared blocks of each
+    alone: int
+
+
+DECODES = [
+    Decode(32, 8, 128, 64, [(64, 15)], 0),
+    Decode(32, 8, 128, 64, [(17, 31), (2, 1), (5, 3)], 9),
+    Decode(32, 8, 128, 64, [], 1),
+    Decode(32, 8, 128, 16, [(20, 5), (40, 61)], 4),
+    Decode(32, 8, 64, 64, [(64, 15)], 0),
+    Decode(32, 8, 64, 32, [(33, 7), (3, 50)], 12),
+    Decode(32, 8, 64, 128, [(200, 7)], 56),
+    Decode(28, 4, 128, 128, [(11, 3)], 5),
+    Decode(8, 8, 64, 64, [(70, 4)], 2),
+    Decode(64, 1, 128, 64, [(7, 4)], 3),
+    Decode(5, 1, 128, 64, [(40, 20)], 3),
+]
+
+
+def decode_case(case: Decode, dtype: torch.dtype) -> tuple[list[Tensor], Any, int]:
+    """query, cache, table, slots and positions; NaN stands wherever no sequence has a token."""
+    torch.manual_seed(0)
+    heads, kv_heads, width, page, groups, alone = case
+    rows = sum(group[0] for group in groups) + alone
+    own = torch.randint(1, 200, (rows,))
+    shared = torch.zeros(rows, dtype=torch.int64)
+    first = 0
+    for count, blocks in groups:
+        shared[first : first + count] = blocks
+        own[first] = 1
+        first += count
+    own[first:] += torch.randint(0, 3000, (alone,))
+    lengths = shared * page + own
+    columns = int(lengths.max()) // page + 1
+    table = torch.randperm(rows * columns).int().view(rows, columns) + 1
+    first = 0
+    for count, blocks in groups:
+        table[first : first + count, :blocks] = table[first, :blocks].clone()
+        first += count
+    written = torch.zeros(rows * columns + 1, page, dtype=torch.bool)
+    for row in range(rows):
+        token = torch.arange(int(lengths[row]))
+        written[table[row].long()[token // page], token % page] = True
+    shape = (2, kv_heads, rows * columns + 1, page, width)
+    cache = torch.randn(shape, device="cuda", dtype=dtype)
+    cache[:, :, ~written.cuda()] = torch.nan
+    slots = torch.randperm(rows)
+    by_slot = torch.empty_like(table)
+    by_slot[slots] = table
+    query = torch.randn(rows, heads + 3, width, device="cuda", dtype=dtype)[:, :heads]
+    tensors = [query, cache, by_slot.cuda(), slots.cuda(), lengths.cuda() - 1]
+    return tensors, groups, rows
+
+
+def decode_reference(tensors: list[Tensor], scale: float) -> Tensor:
+    """[rows, heads * width] float32, row by row."""
+    query, cache, table, slots, positions = tensors
+    kv_heads, page = cache.shape[1], cache.shape[3]
+    rows = []
+    for q, slot, last in zip(query.float(), slots.tolist(), positions.tolist(), strict=True):
+        token = torch.arange(last + 1, device="cuda")
+        key, value = cache[:, :, table[slot].long()[token // page], token % page].float()
+        scores = torch.einsum("hgd,htd->hgt", q.view(kv_heads, -1, q.shape[1]), key) * scale
+        rows.append(torch.einsum("hgt,htd->hgd", scores.softmax(2), value).flatten())
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("case", DECODES, ids=str)
+def test_decode_attention_on_hopper(case: Decode, dtype: torch.dtype) -> None:
+    """Shared tokens and own ones, tiles that are full and not, pages of all sizes; the same bits
+    each time, in a graph too."""
+    from penstock_kernels.gpu.hopper_decode import HopperDecode, on_hopper
+
+    if torch.cuda.get_device_capability()[0] != 9:
+        pytest.skip("not a Hopper GPU")
+    tensors, groups, rows = decode_case(case, dtype)
+    query, cache, table, slots, positions = tensors
+    assert on_hopper(query.device, cache, case.heads)
+    attend = HopperDecode(rows, case.heads, case.kv_heads, case.width, query.device, True)
+    attend.partial.fill_(torch.nan)
+    attend.lse.fill_(torch.nan)
+    out = query.new_full((rows, case.heads * case.width), torch.nan)
+    sharing = sharing_of(groups, rows, attend.tile_rows, case.page)
+
+    def run() -> None:
+        plan = attend.plan(positions, slots, None, sharing)
+        attend(query, cache, table, out, plan, 0.09)
+
+    run()
+    torch.cuda.synchronize()
+    first = out.clone()
+    assert bool(first.isfinite().all())
+    torch.backends.cuda.matmul.allow_tf32 = False
+    bound = 5e-6 if dtype == torch.bfloat16 else 2e-7
+    assert difference(first, decode_reference(tensors, 0.09)) < bound
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    differing = torch.zeros((), device="cuda", dtype=torch.int64)
+    for _ in range(50):
+        out.fill_(torch.nan)
+        graph.replay()
+        differing += (out != first).sum()
+    assert int(differing) == 0
+
+
+@pytest.mark.parametrize("rows", [1, 3, 20, 70])
+@pytest.mark.parametrize(("heads", "width"), [(32, 128), (28, 128), (5, 128), (32, 64), (7, 64)])
+def test_merge_on_hopper_is_that_of_all_cards(rows: int, heads: int, width: int) -> None:
+    """More parts than are loaded at once, one, and none."""
+    from penstock_kernels.gpu import decode_merge, hopper_merge
+
+    torch.manual_seed(0)
+    parts = torch.randint(0, 40, (rows,), device="cuda", dtype=torch.int32)
+    parts[:3] = torch.tensor([33, 1, 8], device="cuda")[:rows]
+    first = parts.cumsum(0) - parts
+    spans = torch.stack((first, parts, parts), 1).int().contiguous()
+    partial = torch.randn(int(parts.sum()), heads, width, device="cuda")
+    lse = torch.randn(int(parts.sum()), heads, device="cuda") * 8
+    results = []
+    for merge in (decode_merge.merge, hopper_merge.merge):
+        out = torch.full((rows, heads * width), torch.nan, device="cuda")
+        merge(partial, lse, spans, out, rows, width, False)
+        assert torch.equal(out.isfinite().all(1), parts > 1)
+        assert torch.equal(out.isnan().all(1), parts <= 1)
+        results.append(out[parts > 1])
+    assert difference(*results) < 1e-10
+    weights = lse[:33].mul(0.6931471805599453).softmax(0)
+    expected = (weights[:, :, None] * partial[:33]).sum(0).flatten()
+    assert difference(results[1][0], expected) < 1e-10
+
+
+@pytest.mark.parametrize("live", [0, 1, 9, 40])
+def test_decode_rows_that_do_not_count_on_hopper(live: int) -> None:
+    """The rest of a captured step's rows are left alone, whatever stands there."""
+    from penstock_kernels.gpu.hopper_decode import HopperDecode
+
+    if torch.cuda.get_device_capability()[0] != 9:
+        pytest.skip("not a Hopper GPU")
+    tensors, groups, rows = decode_case(Decode(32, 8, 128, 64, [(8, 6)], 32), torch.bfloat16)
+    query, cache, table, slots, positions = tensors
+    attend = HopperDecode(rows, 32, 8, 128, query.device)
+    out = query.new_full((rows, 32 * 128), torch.nan)
+    sharing = sharing_of(groups if live >= 8 else [], rows, attend.tile_rows, 64)
+    count = torch.tensor([live], dtype=torch.int32, device="cuda")
+    attend(query, cache, table, out, attend.plan(positions, slots, count, sharing), 0.09)
+    assert bool(out[live:].isnan().all())
+    if live:
+        assert difference(out[:live], decode_reference(tensors, 0.09)[:live]) < 2e-5

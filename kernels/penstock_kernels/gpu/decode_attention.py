@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from penstock_kernels.backend import Sharing
+from penstock_kernels.gpu.decode_merge import merge, padded
 from penstock_kernels.gpu.decode_plan import (
     TILE,
     DecodePlan,
@@ -29,7 +30,6 @@ LOG2_E = 1.4426950408889634
 KEYS = TILE
 QUERY_ROWS = 16  # of a tile: the fewest that a tensor core takes
 WARPS, STAGES = 4, 3
-PARTS = 16  # partial results that a merge loads at once
 
 
 @triton.jit
@@ -53,50 +53,6 @@ def load_tile(
     row = block * PAGE + token % PAGE
     inside = (token < end)[:, None] & (dims < D)[None, :]
     return tl.load(base + row[:, None] * D + dims[None, :], mask=inside, other=0.0)
-
-
-@triton.jit
-def _merge_kernel(
-    partial,
-    partial_lse,
-    spans,
-    out,
-    kv_heads: tl.constexpr,
-    GROUP: tl.constexpr,
-    D: tl.constexpr,
-    DP: tl.constexpr,
-    PARTS: tl.constexpr,
-    PDL: tl.constexpr,
-):
-    """The result of a row and query head from its partial ones; written already if it was alone."""
-    wait(PDL)
-    row, query_head = tl.program_id(0), tl.program_id(1)
-    first = tl.load(spans + row * 3)
-    parts = tl.load(spans + row * 3 + 2)
-    if parts <= 1:
-        return
-    dims = tl.arange(0, DP)
-    some = tl.arange(0, PARTS)
-    best = float("-inf")
-    total = 0.0
-    acc = tl.zeros([DP], tl.float32)
-    for start in range(0, parts, PARTS):
-        inside = start + some < parts
-        index = (first + start + some) * kv_heads * GROUP + query_head
-        lse = tl.load(partial_lse + index, mask=inside, other=float("-inf"))
-        part = tl.load(
-            partial + index[:, None] * D + dims[None, :],
-            mask=inside[:, None] & (dims < D)[None, :],
-            other=0.0,
-        )
-        new = tl.maximum(best, tl.max(lse, 0))
-        weight = tl.exp2(lse - new)
-        shrink = tl.exp2(best - new)
-        total = total * shrink + tl.sum(weight, 0)
-        acc = acc * shrink + tl.sum(part * weight[:, None], 0)
-        best = new
-    place = out + (row * kv_heads * GROUP + query_head) * D + dims
-    tl.store(place, (acc / total).to(out.dtype.element_ty), mask=dims < D)
 
 
 @triton.jit
@@ -127,21 +83,28 @@ def _decode_kernel(
     PRECISION: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    wait(PDL)
     item, head = tl.program_id(0), tl.program_id(1)
-    first = tl.load(items + item * 5)
-    members = tl.load(items + item * 5 + 1)
-    start = tl.load(items + item * 5 + 2)
-    end = tl.load(items + item * 5 + 3)
-    piece = tl.load(items + item * 5 + 4)
-    if members == 0:
+    first = tl.load(items + item * 5, cache_modifier=".cg")
+    members = tl.load(items + item * 5 + 1, cache_modifier=".cg")
+    start = tl.load(items + item * 5 + 2, cache_modifier=".cg")
+    end = tl.load(items + item * 5 + 3, cache_modifier=".cg")
+    piece = tl.load(items + item * 5 + 4, cache_modifier=".cg")
+    if (members == 0) & (item + head > 0):  # one program waits for all
         return
+    slot = tl.load(slots + first, mask=members > 0, other=0)
+    hidden = 0
+    if WINDOW:
+        last = tl.load(positions + first, mask=members > 0, other=0)
+        hidden = last.to(tl.int32) + 1 - window
     index = tl.arange(0, M)
     dims = tl.arange(0, DP)
     valid = index < members * GROUP
     row = first + index // GROUP
     query_head = head * GROUP + index % GROUP
     inside_q = valid[:, None] & (dims < D)[None, :]
+    wait(PDL)  # what is read above was written before the launch before this one
+    if members == 0:
+        return
     q = tl.load(
         query + row[:, None] * row_stride + query_head[:, None] * D + dims[None, :],
         mask=inside_q,
@@ -149,10 +112,7 @@ def _decode_kernel(
     )
     keys = cache + head.to(tl.int64) * blocks * PAGE * D
     values = keys + tl.cast(kv_heads, tl.int64) * blocks * PAGE * D
-    pages = table + tl.load(slots + first).to(tl.int64) * width
-    hidden = 0
-    if WINDOW:
-        hidden = tl.load(positions + first).to(tl.int32) + 1 - window
+    pages = table + slot.to(tl.int64) * width
     best = tl.full([M], float("-inf"), tl.float32)
     total = tl.zeros([M], tl.float32)
     acc = tl.zeros([M, DP], tl.float32)
@@ -186,11 +146,6 @@ def _decode_kernel(
     at = (at * kv_heads + head) * GROUP + index % GROUP
     tl.store(partial + at[:, None] * D + dims[None, :], result, mask=inside_q & several[:, None])
     tl.store(partial_lse + at, best + tl.log2(total), mask=several)
-
-
-def padded(head_dim: int) -> int:
-    """Columns of a tile: a power of two, and no fewer than a tensor core takes."""
-    return max(16, int(triton.next_power_of_2(head_dim)))
 
 
 class DecodeAttention:
@@ -267,7 +222,8 @@ class DecodeAttention:
 
         query: [rows, heads, d], last two dimensions dense; cache: [2, kv_heads, blocks, page, d];
         table: [slots, width] int32; slots: [rows] integers; positions: [rows] int64, of the row's
-        token; out: [rows, heads * d]; plan: of these positions. Nothing is read back by the host.
+        token; out: [rows, heads * d]; plan: of these positions. It, slots and positions were
+        written before the launch before this one. Nothing is read back by the host.
         """
         d = query.shape[2]
         _, kv_heads, blocks, page, _ = cache.shape
@@ -280,7 +236,4 @@ class DecodeAttention:
             PRECISION="ieee" if wide else "tf32", num_warps=WARPS, num_stages=STAGES,
             **launch(self._dependent),
         )  # fmt: skip
-        _merge_kernel[(len(positions), self._heads)](
-            self.partial, self.lse, plan.spans, out, **sizes, PARTS=PARTS, num_warps=4,
-            **launch(self._dependent),
-        )  # fmt: skip
+        merge(self.partial, self.lse, plan.spans, out, len(positions), d, self._dependent)

@@ -4,8 +4,12 @@ Programmatic dependent launch (CUDA C++ programming guide, "Programmatic Depende
 Synchronization"; sm_90 and later). A kernel that is launched so runs what depends on nothing, its
 weights' first tile for instance, until `wait`: from there on everything before it is complete and
 visible. It lets the next kernel start by `release`, or else when it has waited. Every kernel
-launched so must call `wait` before it reads or writes what others touch, and before it returns:
-order is transitive only then.
+launched so must call `wait` before it reads or writes what others touch, and some program of it
+before it returns: order is transitive only then.
+
+A kernel starts when all programs of the one before it have let it or are done. If those (one at
+least) let it after their own `wait`, then all that was written before the launch before is complete
+even before the kernel's `wait`: so decode attention, behind the rotation, reads the plan of a step.
 """
 
 from __future__ import annotations

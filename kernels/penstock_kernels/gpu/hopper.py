@@ -6,8 +6,10 @@ import functools
 
 import torch
 from torch import Tensor
+from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 
 @functools.cache
@@ -35,3 +37,11 @@ def described(x: Tensor, rows: int, columns: int) -> TensorDescriptor:
 @functools.cache
 def _layout(rows: int, columns: int) -> gl.NVMMASharedLayout:
     return gl.NVMMASharedLayout.get_default_for([rows, columns], gl.float16)
+
+
+@gluon.jit
+def wait(PDL: gl.constexpr):
+    """`gpu.dependent.wait` of kernels in Gluon."""
+    if PDL:
+        gdc_wait()
+        gdc_launch_dependents()

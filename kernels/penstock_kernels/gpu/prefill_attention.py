@@ -15,7 +15,8 @@ import triton.language as tl
 from numpy.typing import NDArray
 from torch import Tensor
 
-from penstock_kernels.gpu.decode_attention import load_tile, padded
+from penstock_kernels.gpu.decode_attention import load_tile
+from penstock_kernels.gpu.decode_merge import padded
 from penstock_kernels.gpu.hopper_prefill import hopper_prefill, on_hopper
 
 ROWS = 128  # of a tile: more would not fit the registers, fewer would read the cache more often
