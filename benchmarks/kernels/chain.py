@@ -1,9 +1,10 @@
-"""Which tile computes each product of a decode step, measured where it runs: behind a norm.
+"""Which launch computes each product of a decode step, measured where it runs: behind a norm.
 
     python -m benchmarks.kernels.chain --out chain.json
 
-Norm and product alternate in a CUDA graph over distinct weights, with and without dependent launch.
-One line a shape and number of rows: cuBLAS, then the best tiles, microseconds for the pair.
+Norm and product alternate in a CUDA graph over distinct weights, with dependent launch; behind what
+`linear_add_rms_norm` computes, o and down, follows its norm. One line a shape and number of rows:
+cuBLAS, what a server runs, and the best of the others, in microseconds for all of it.
 """
 
 from __future__ import annotations
@@ -18,69 +19,128 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.kernels.sweep import SHAPES, microseconds, weights_of
+import torch.nn.functional as F
+from benchmarks.kernels.timing import microseconds
+from torch import Tensor
 
 from penstock_kernels.gpu.activation import silu_mul
-from penstock_kernels.gpu.linear import Tile, linear, linear_one_row, row_tile
-from penstock_kernels.gpu.norm import rms_norm
+from penstock_kernels.gpu.dispatch import skinny_gated_linear, skinny_linear
+from penstock_kernels.gpu.hopper_linear import (
+    COLUMNS,
+    DEPTH,
+    SHARED,
+    Stream,
+    hopper_linear,
+    row_tile,
+)
+from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
+from penstock_kernels.gpu.norm import add_rms_norm, rms_norm
 
-SHARED_BYTES = 227 << 10
+# (n, k, gated) of Llama-3.1-8B and Llama-3.2-1B, and of one of two ranks of 8B
+SHAPES = {
+    "qkv": (6144, 4096, False),
+    "o": (4096, 4096, False),
+    "gate_up": (28672, 4096, True),
+    "down": (4096, 14336, False),
+    "head": (128256, 4096, False),
+    "qkv_1b": (3072, 2048, False),
+    "o_1b": (2048, 2048, False),
+    "gate_up_1b": (16384, 2048, True),
+    "down_1b": (2048, 8192, False),
+    "head_1b": (128256, 2048, False),
+    "qkv_tp2": (3072, 4096, False),
+    "o_tp2": (4096, 2048, False),
+    "gate_up_tp2": (14336, 4096, True),
+    "down_tp2": (4096, 7168, False),
+    "head_tp2": (64128, 4096, False),
+}
 VECTORS = [(1, 4096, 8), (2, 1024, 4), (2, 2048, 8), (2, 2048, 4), (2, 4096, 8), (4, 1024, 4)]
 VECTORS += [(4, 1024, 8), (4, 2048, 8), (8, 1024, 8), (8, 512, 4), (1, 2048, 4)]
-DOTS = [(16, 256, 4, 4), (16, 512, 4, 2), (32, 128, 4, 5), (32, 128, 4, 8), (32, 256, 4, 3)]
-DOTS += [(32, 256, 4, 5), (32, 256, 8, 4), (64, 128, 4, 3), (64, 128, 4, 5), (64, 128, 8, 5)]
-DOTS += [(64, 256, 8, 2), (64, 64, 4, 8), (128, 64, 4, 5), (128, 64, 8, 6), (128, 128, 8, 3)]
+DOTS = [(64, 128, 4, 3), (64, 128, 4, 5), (64, 64, 4, 8), (128, 128, 8, 3)]
 
-Job = tuple[str, int, Tile, bool]
+Launch = Tile | Stream
 
 
-def tiles(name: str, rows: int) -> list[Tile]:
+def launches(name: str, rows: int) -> list[Launch]:
     """Those that the shape divides into and that shared memory holds."""
     n, k, gated = SHAPES[name]
-    wide = n // 2 if gated else n
+    wide, halves = n // 2 if gated else n, 2 if gated else 1
     if rows == 1:
-        return [Tile(bn, bk, 0, warps, 2) for bn, bk, warps in VECTORS if not (wide % bn or k % bk)]
-    found = []
+        return [Tile(bn, bk, warps, 2) for bn, bk, warps in VECTORS if not (wide % bn or k % bk)]
+    found: list[Launch] = []
     for bn, bk, warps, stages in DOTS:
-        stage = ((2 if gated else 1) * bn + row_tile(rows)) * bk * 2
-        if wide % bn or k % bk or stage * (stages + 1) > SHARED_BYTES or wide // bn < 60:
+        stage = (halves * bn + max(16, row_tile(rows))) * bk * 2
+        if rows <= 64 and not wide % bn and stage * (stages + 1) <= SHARED:
+            found.append(Tile(bn, bk, warps, stages))
+    if wide % COLUMNS or k % DEPTH:
+        return found
+    stage = (halves * COLUMNS + row_tile(rows)) * DEPTH * 2
+    for splits, residents, part in itertools.product((1, 2, 3, 4), (1, 2), (2, 1)):
+        stages = min(SHARED // max(residents, part) // stage, k // DEPTH)
+        units = wide // COLUMNS * splits
+        joined = name.startswith(("o", "down"))
+        if stages < 2 or units < 48 or splits > 1 and (not joined or units > 300):
             continue
-        found.append(Tile(bn, bk, 1, warps, stages))
+        if residents > 1 and units <= 132:
+            continue
+        if (stream := Stream(splits, stages, residents)) not in found:
+            found.append(stream)
     return found
 
 
-def pair(name: str, rows: int, tile: Tile | None, dependent: bool) -> Callable[[int], None]:
-    """A norm and the product of what it leaves; None: by cuBLAS."""
+def product(x: Tensor, weight: Tensor, launch: Launch, gated: bool) -> Tensor:
+    """By one way."""
+    wide = len(weight) // 2 if gated else len(weight)
+    if isinstance(launch, Tile):
+        out = x.new_empty(len(x), wide)
+        (linear_one_row if len(x) == 1 else linear)(x, weight, out, launch, gated, True)
+    elif launch.splits > 1:
+        out = x.new_empty(launch.splits, len(x), wide, dtype=torch.float32)
+        hopper_linear(x, weight, out, launch, gated, True)
+    else:
+        out = x.new_empty(len(x), wide)
+        hopper_linear(x, weight, out, launch, gated, True)
+    return out
+
+
+def served(x: Tensor, weight: Tensor, gated: bool, joined: bool) -> Tensor:
+    """As a server computes it."""
+    if gated:
+        return skinny_gated_linear(x, weight, True)
+    return skinny_linear(x, weight, True, split=joined)
+
+
+def library(x: Tensor, weight: Tensor, gated: bool) -> Tensor:
+    """By cuBLAS, and a kernel for the activation."""
+    out = F.linear(x, weight)
+    return silu_mul(out, dependent=True) if gated else out
+
+
+def chain(name: str, rows: int, multiply: Callable[[Tensor, Tensor], Tensor]) -> float:
+    """Microseconds of norm, product and, behind o and down, the norm that follows."""
     n, k, gated = SHAPES[name]
-    copies = 2 if name.startswith("head") else 16
-    weights = weights_of(name, copies)
+    weights = weights_of(name)
     x, gain = (torch.randn(*shape, device="cuda").bfloat16() for shape in ((rows, k), (k,)))
-    y, wide = torch.empty_like(x), x.new_empty(rows, n)
-    out = x.new_empty(rows, n // 2 if gated else n)
+    y, wide = torch.empty_like(x), n // 2 if gated else n
+    residual, out_gain = x.new_zeros(rows, wide), x.new_ones(wide)
+    joined = name.startswith(("o", "down"))
 
     def launch(i: int) -> None:
-        rms_norm(x, gain, 1e-5, y, dependent)
-        weight = weights[i % copies]
-        if tile is None:
-            torch.mm(y, weight.t(), out=wide)
-            if gated:
-                silu_mul(wide, out)
-        else:
-            function = linear_one_row if rows == 1 else linear
-            function(y, weight, out, tile, gated, dependent)
+        rms_norm(x, gain, 1e-5, y, True)
+        out = multiply(y, weights[i % len(weights)])
+        if joined:
+            add_rms_norm(out, residual, out_gain, 1e-5, dependent=True)
 
-    return launch
+    return microseconds(launch)
 
 
-def compile_one(job: Job) -> str | None:
+def compile_one(job: tuple[str, int, Launch]) -> str | None:
     """Fill Triton's cache on disk, in a process of its own."""
-    name, rows, tile, dependent = job
+    name, rows, launch = job
     n, k, gated = SHAPES[name]
     try:
         x = torch.zeros(rows, k, device="cuda", dtype=torch.bfloat16)
-        out = x.new_empty(rows, n // 2 if gated else n)
-        function = linear_one_row if rows == 1 else linear
-        function(x, _weight(n, k), out, tile, gated, dependent)
+        product(x, x.new_zeros(n, k), launch, gated)
         torch.cuda.synchronize()
     except Exception as error:
         return f"{job}: {error}"
@@ -88,46 +148,57 @@ def compile_one(job: Job) -> str | None:
 
 
 @functools.cache
-def _weight(n: int, k: int) -> torch.Tensor:
-    return torch.zeros(n, k, device="cuda", dtype=torch.bfloat16)
+def weights_of(name: str) -> list[Tensor]:
+    """As many as L2 cannot hold."""
+    n, k, _ = SHAPES[name]
+    copies = max(2, min(32, -(-(1 << 30) // (2 * n * k))))
+    return [
+        torch.randn(n, k, device="cuda", dtype=torch.bfloat16).mul_(k**-0.5) for _ in range(copies)
+    ]
+
+
+def measured(name: str, rows: int, broken: set[str]) -> dict[str, Any]:
+    """A line of the result."""
+    n, k, gated = SHAPES[name]
+    joined = name.startswith(("o", "down"))
+    cublas = chain(name, rows, lambda x, weight: library(x, weight, gated))
+    server = chain(name, rows, lambda x, weight: served(x, weight, gated, joined))
+    timed = []
+    for launch in launches(name, rows):
+        if str((name, rows, launch)) not in broken:
+            multiply = functools.partial(product, launch=launch, gated=gated)
+            timed.append((chain(name, rows, multiply), launch))
+    timed.sort(key=lambda item: item[0])
+    best = "  ".join(f"{us:.1f} {launch}" for us, launch in timed[:3])
+    size = 2 * n * k
+    print(
+        f"{name:11} {rows:3} rows: cuBLAS {cublas:6.1f} us, server {server:6.1f} us, "
+        f"{size / server / 1e6:.2f} TB/s | {best}",
+        flush=True,
+    )
+    found = {"shape": name, "n": n, "k": k, "rows": rows, "cublas_us": cublas, "server_us": server}
+    return found | {"best": [[us, str(launch)] for us, launch in timed[:6]]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 32, 64])
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 32, 64, 128])
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES))
     parser.add_argument("--workers", type=int, default=14)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     cases = list(itertools.product(arguments.shapes, arguments.rows))
-    jobs = [(*case, tile, on) for case in cases for tile in tiles(*case) for on in (True, False)]
+    jobs = [(*case, launch) for case in cases for launch in launches(*case)]
     with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
         failures = [f for f in pool.map(compile_one, jobs, chunksize=4) if f]
     print(f"{len(jobs)} compiled, {len(failures)} failed", *failures[:3], flush=True)
     broken = {failure.split(": ")[0] for failure in failures}
-    results: list[dict[str, Any]] = []
+    results = []
     for name, rows in cases:
-        n, k, _ = SHAPES[name]
-        library = microseconds(pair(name, rows, None, False))
-        timed = []
-        for tile in tiles(name, rows):
-            if str((name, rows, tile, True)) not in broken:
-                timed.append((microseconds(pair(name, rows, tile, True)), tile))
-        timed.sort(key=lambda item: item[0])
-        plain = microseconds(pair(name, rows, timed[0][1], False))
-        size = 2 * n * k
-        print(
-            f"{name:10} {rows:3} rows: cuBLAS {library:6.1f} us {size / library / 1e6:.2f} TB/s | "
-            f"not dependent {plain:6.1f} | {size / timed[0][0] / 1e6:.2f} TB/s "
-            + "  ".join(f"{us:.1f} {t.n}x{t.k} w{t.warps} s{t.stages}" for us, t in timed[:4]),
-            flush=True,
-        )
-        results.append(
-            {"shape": name, "n": n, "k": k, "rows": rows, "cublas_us": library, "plain_us": plain}
-            | {"tiles": [[us, t.n, t.k, t.warps, t.stages] for us, t in timed[:6]]}
-        )
-        weights_of.cache_clear()
-    content = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "pairs": results}
+        results.append(measured(name, rows, broken))
+        if rows == arguments.rows[-1]:
+            weights_of.cache_clear()
+    content = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "chains": results}
     arguments.out.write_text(json.dumps(content, indent=1))
 
 

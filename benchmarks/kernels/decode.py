@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from benchmarks.kernels.sweep import microseconds
+from benchmarks.kernels.timing import microseconds
 
 from penstock_kernels.backend import Sharing
 from penstock_kernels.gpu import decode_merge, hopper_decode

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import triton
-from benchmarks.kernels.sweep import microseconds
+from benchmarks.kernels.timing import microseconds
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
