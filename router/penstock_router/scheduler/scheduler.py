@@ -251,6 +251,8 @@ class Scheduler:
 
         Before it is the queue's turn, only what makes a step little longer.
         """
+        if not self._waiting:
+            return
         turn = self._queue_is_served()
         allowed = budget if turn else min(budget, self.config.cheap_rows - len(self._decode))
         deferred: list[Sequence] = []
