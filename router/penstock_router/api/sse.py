@@ -79,7 +79,7 @@ class EventStream:
         return False
 
     async def serve(self, run: Run) -> None:
-        """Send events until all sequences of `run` have ended; what they pushed last is for `close`.
+        """Send events until all sequences of `run` have ended; `close` sends the last of them.
 
         The head waits for the first event, so that an error before it has its own HTTP status.
         Raises ApiError when a sequence fails, SlowReader when the client does not read.

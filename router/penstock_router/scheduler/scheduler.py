@@ -49,7 +49,7 @@ class SchedulerConfig:
     # None: they are not told.
     shared_reads: int | None = WORTH_TOKENS
     max_repeat: int = 8  # decode steps that one command may grant
-    grant_seconds: float = 0.004  # what a command that grants several steps may take
+    grant_seconds: float = 0.002  # what a command that grants several steps may take
 
 
 @dataclass(slots=True)
