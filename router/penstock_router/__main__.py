@@ -1,6 +1,10 @@
 import sys
 
-from penstock_router.server import main
+from penstock_proto.transport import without_event_engine
+
+without_event_engine()
+
+from penstock_router.server import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

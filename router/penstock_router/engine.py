@@ -167,7 +167,8 @@ class Engine:
         now = self._progress_at = time.monotonic()
         seconds = result.device_ns * 1e-9
         try:
-            outcomes = self._scheduler.commit(result.step, result.token, seconds)
+            # A list: protobuf's own takes 0.2 us for each look at a token.
+            outcomes = self._scheduler.commit(result.step, list(result.token), seconds)
         except ValueError as error:
             return self._on_failure(ShardFailure(f"shard 0: {error}"))
         plan = self._under_way[0]

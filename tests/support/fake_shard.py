@@ -123,6 +123,7 @@ class FakeShard(shard_pb2_grpc.ShardServicer):
                 for result in self.model.run(command):
                     if self.config.step_seconds:
                         await asyncio.sleep(self.config.step_seconds)
+                        result.device_ns = int(self.config.step_seconds * 1e9)
                     if self.config.fault and result.step == self.config.fault.step:
                         if failure := await self._fail(self.config.fault):
                             yield failure

@@ -42,8 +42,10 @@ async def _tokens(service: Service, prompt: Prompt, add_special_tokens: bool) ->
             return (await service.text.render(prompt)).ids
         except TemplateError as error:
             raise from_template(error) from error
-    for token in prompt:
-        check_token(token, service.engine.limits, "prompt")
+    limits = service.engine.limits
+    if min(prompt) < 0 or max(prompt) >= limits.vocab_size:  # a loop would take 30 us for 512
+        for token in prompt:
+            check_token(token, limits, "prompt")
     return prompt
 
 

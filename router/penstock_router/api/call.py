@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 import orjson
 from aiohttp import web
@@ -24,6 +25,34 @@ TARGET = "penstock_router.api"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CallHandler = Callable[["Call"], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a request took. Times are seconds; those of the slowest of several sequences."""
+
+    total: float
+    validation: float
+    queue: float
+    inference: float
+    per_token: float
+    prompt_tokens: int  # every prompt once
+    cached_tokens: int
+    generated_tokens: int
+
+    def headers(self) -> dict[str, str]:
+        """The same as headers of an answer that is sent at once."""
+        return {
+            "x-compute-time": f"{self.total:.6f}",
+            "x-total-time": _milliseconds(self.total),
+            "x-validation-time": _milliseconds(self.validation),
+            "x-queue-time": _milliseconds(self.queue),
+            "x-inference-time": _milliseconds(self.inference),
+            "x-time-per-token": _milliseconds(self.per_token),
+            "x-prompt-tokens": str(self.prompt_tokens),
+            "x-cached-tokens": str(self.cached_tokens),
+            "x-generated-tokens": str(self.generated_tokens),
+        }
 
 
 class Call:
@@ -68,15 +97,22 @@ class Call:
         kind = "gpu+optimized" if device == "cuda" else device
         return {"x-compute-type": kind, "x-compute-characters": str(characters)}
 
-    def succeed(self, tracks: Sequence[Track], seed: int | None) -> dict[str, str]:
-        """Count and log the request; the answer is its timing headers."""
+    def succeed(self, tracks: Sequence[Track], seed: int | None) -> Figures:
+        """Count and log the request."""
         total = time.monotonic() - self._start
         validation = self._validated - self._start
         ends = [track.end for track in tracks]
-        queue = max(end.queue_seconds for end in ends)
-        inference = max(end.total_seconds - end.queue_seconds for end in ends)
-        generated = sum(end.generated_tokens for end in ends)
         per_token = [_per_token(end) for end in ends]
+        figures = Figures(
+            total=total,
+            validation=validation,
+            queue=max(end.queue_seconds for end in ends),
+            inference=max(end.total_seconds - end.queue_seconds for end in ends),
+            per_token=max(per_token),
+            prompt_tokens=_prompt_tokens(tracks),
+            cached_tokens=sum(end.cached_tokens for end in ends),
+            generated_tokens=sum(end.generated_tokens for end in ends),
+        )
         self.service.metrics.on_success(total, validation, per_token)
         log(
             "INFO",
@@ -86,25 +122,15 @@ class Call:
             route=self.request.path,
             total_time=total,
             validation_time=validation,
-            queue_time=queue,
-            inference_time=inference,
-            time_per_token=max(per_token),
+            queue_time=figures.queue,
+            inference_time=figures.inference,
+            time_per_token=figures.per_token,
             prompt_tokens=len(tracks[0].request.prompt),
-            generated_tokens=generated,
+            generated_tokens=figures.generated_tokens,
             cached_tokens=ends[0].cached_tokens,
             seed=seed,
         )
-        return {
-            "x-compute-time": f"{total:.6f}",
-            "x-total-time": _milliseconds(total),
-            "x-validation-time": _milliseconds(validation),
-            "x-queue-time": _milliseconds(queue),
-            "x-inference-time": _milliseconds(inference),
-            "x-time-per-token": _milliseconds(max(per_token)),
-            "x-prompt-tokens": str(_prompt_tokens(tracks)),
-            "x-cached-tokens": str(sum(end.cached_tokens for end in ends)),
-            "x-generated-tokens": str(generated),
-        }
+        return figures
 
     def fail(self, error: ApiError) -> None:
         """Count and log the request that ended with an error."""

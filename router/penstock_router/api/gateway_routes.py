@@ -51,7 +51,7 @@ async def vertex(call: Call) -> web.StreamResponse:
         tracks = [track for group in groups for track in group]
         await collect(call, tracks)
     best = [max(group, key=lambda t: t.mean_logprob if len(group) > 1 else 0) for group in groups]
-    headers = call.early_headers(0) | call.succeed(tracks, None)
+    headers = call.early_headers(0) | call.succeed(tracks, None).headers()
     return json_response({"predictions": [track.text for track in best]}, headers)
 
 

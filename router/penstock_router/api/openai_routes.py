@@ -112,7 +112,8 @@ async def _complete(
         choices.append(
             {"index": index, **shown, "logprobs": logprobs, "finish_reason": finish_reason}
         )
-    headers = call.early_headers(characters) | call.succeed(tracks, _seed(requests, options))
+    figures = call.succeed(tracks, _seed(requests, options))
+    headers = call.early_headers(characters) | figures.headers()
     return json_response(head.fields() | {"choices": choices, "usage": usage(tracks)}, headers)
 
 

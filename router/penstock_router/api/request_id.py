@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import uuid
+import secrets
 
 from aiohttp import web
 
@@ -16,6 +16,6 @@ def request_id(request: web.Request) -> str:
     known = request.get(_KEY)
     if known is None:
         given = request.headers.get("x-request-id", "")
-        known = given if _PATTERN.fullmatch(given) else uuid.uuid4().hex
+        known = given if _PATTERN.fullmatch(given) else secrets.token_hex(16)
         request[_KEY] = known
     return known

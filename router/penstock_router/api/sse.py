@@ -1,15 +1,18 @@
 """Server-sent events, written straight to the transport.
 
 aiohttp's own `write` costs a task switch for every event. Here `push` only collects: what a turn
-of the event loop produced goes out as one HTTP chunk at its end, in one system call.
+of the event loop produced goes out as one HTTP chunk at its end, in one system call (7 to 10 us).
+The head travels with the first events and the end of the body with the last ones.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import cast
 
 from aiohttp import HttpVersion11, web
+from aiohttp.http import StreamWriter
 
 from penstock_router.api.run import Run
 
@@ -24,13 +27,17 @@ class SlowReader(Exception):
     """The client does not read what it asked for."""
 
 
+class _Response(web.StreamResponse):
+    _send_headers_immediately = False  # aiohttp then sends them with the first write
+
+
 class EventStream:
     """The events of one response. Collects until `serve` has sent the head."""
 
     def __init__(self, request: web.Request, headers: Mapping[str, str]) -> None:
         self._request = request
         self._loop = asyncio.get_running_loop()
-        self._response = web.StreamResponse(
+        self._response = _Response(
             headers={
                 "Content-Type": "text/event-stream",
                 "Cache-Control": "no-cache",
@@ -46,6 +53,7 @@ class EventStream:
         self._slow_since: float | None = None
         self._last_write = self._loop.time()
         self._run: Run | None = None
+        self._alarm: asyncio.TimerHandle | None = None
 
     @property
     def started(self) -> bool:
@@ -60,8 +68,8 @@ class EventStream:
         self._due = True
         if self._transport is not None:
             self._loop.call_soon(self._flush)
-        elif not self._begun.done():
-            self._begun.set_result(None)
+        else:
+            self._begin()
 
     def replace_last(self, old: bytes, new: bytes) -> bool:
         """Send `new` instead of the last event if that is `old` and still here."""
@@ -71,27 +79,30 @@ class EventStream:
         return False
 
     async def serve(self, run: Run) -> None:
-        """Send events until all sequences of `run` have ended.
+        """Send events until all sequences of `run` have ended; `close` sends the last of them.
 
         The head waits for the first event, so that an error before it has its own HTTP status.
         Raises ApiError when a sequence fails, SlowReader when the client does not read.
         """
         self._run = run
-        await self._wait(run.ended, self._begun)
-        if run.ended.done() and not self._begun.done():
-            run.ended.result()
-        await self._start()
-        while not run.ended.done():
-            await self._wait(run.ended)
-            self._keep_alive()
-        run.ended.result()
+        run.ended.add_done_callback(lambda ended: self._begin())
+        self._watch()
+        try:
+            await self._begun
+            if not self._due and run.ended.done():
+                run.ended.result()
+            await self._start()
+            await run.ended
+        finally:
+            if self._alarm is not None:
+                self._alarm.cancel()
 
     async def close(self) -> None:
         """Send what is left and end the response. Raises SlowReader when the client hangs."""
         await self._start()
-        self._flush()
         try:
-            await asyncio.wait_for(self._response.write_eof(), SLOW_SECONDS)
+            async with asyncio.timeout(SLOW_SECONDS):
+                await self._response.write_eof(self._take())
         except TimeoutError:
             raise SlowReader from None
 
@@ -108,33 +119,42 @@ class EventStream:
 
     async def _start(self) -> None:
         if self._transport is None:
-            await self._response.prepare(self._request)
+            writer = cast(StreamWriter, await self._response.prepare(self._request))
             transport = self._request.transport
             if transport is None:
                 raise ConnectionResetError("the client is gone")
             self._transport = transport
-            self._flush()
+            await writer.write(self._take(), drain=False)
 
-    async def _wait(self, *futures: asyncio.Future[None]) -> None:
-        await asyncio.wait(futures, timeout=KEEP_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    def _begin(self) -> None:
+        if not self._begun.done():
+            self._begun.set_result(None)
 
-    def _keep_alive(self) -> None:
+    def _watch(self) -> None:
+        """Say something at times to a client that would hear nothing."""
         if self._loop.time() - self._last_write >= KEEP_ALIVE_SECONDS:
             self.push(KEEP_ALIVE)
+        self._alarm = self._loop.call_later(KEEP_ALIVE_SECONDS, self._watch)
 
-    def _flush(self) -> None:
+    def _take(self) -> bytes:
+        """Everything collected, which the caller writes."""
         self._due = False
-        transport = self._transport
-        if not self._buffer or transport is None or transport.is_closing():
-            self._buffer.clear()
-            return
         data = b"".join(self._buffer)
         self._buffer.clear()
+        self._last_write = self._loop.time()
+        return data
+
+    def _flush(self) -> None:
+        transport, run = self._transport, self._run
+        if not self._due or transport is None or (run is not None and run.ended.done()):
+            return  # written already, or `close` is about to
+        data = self._take()
+        if transport.is_closing():
+            return
         transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
-        self._last_write = now = self._loop.time()
         unread = transport.get_write_buffer_size()
         if unread > SLOW_BYTES:
-            self._check_reader(unread, now)
+            self._check_reader(unread, self._last_write)
         else:
             self._slow_since = None
 

@@ -77,7 +77,7 @@ async def complete(
     prefix = body.inputs if full_text else ""
     response = answer(service.text, tracks, options, prefix, details)
     seed = requests[0].sampling.seed if options.samples else None
-    return response, call.early_headers(len(body.inputs)) | call.succeed(tracks, seed)
+    return response, call.early_headers(len(body.inputs)) | call.succeed(tracks, seed).headers()
 
 
 async def _stream(call: Call, body: GenerateRequest, full_text: bool) -> web.StreamResponse:

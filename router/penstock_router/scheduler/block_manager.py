@@ -87,12 +87,12 @@ class BlockManager:
         cache, node = self.cache, seat.node
         while (node.depth + 1) * self.block_size <= seat.computed:
             block = seat.blocks[node.depth]
-            child = cache.insert(node, self.key_after(seat.sequence, node), block)
-            if child.block == block:
+            node = cache.insert(node, self.key_after(seat.sequence, node), block)
+            if node.block == block:
                 seat.private.discard(block)
-            cache.pin(child)
-            cache.unpin(node)
-            node = seat.node = child
+        cache.pin(node)
+        cache.unpin(seat.node)
+        seat.node = node
 
     def release(self, seat: Seat) -> None:
         """Take a seat's blocks back; those in the tree stay there."""

@@ -84,7 +84,7 @@ class PrefixCache:
         """The child of `parent` with that key; made from `block` unless it exists already.
 
         The tree owns `block` from here on if, and only if, the answer's block is `block`.
-        `parent` must be pinned, and the caller pins the child next.
+        `parent` must be protected, and the caller pins the child, or one below it, next.
         """
         child = parent.children.get(key)
         if child is None:

@@ -52,7 +52,9 @@ class SchedulerConfig:
     # shards take. A longer one is admitted alone.
     max_admitted_tokens: int = 1 << 20
     max_repeat: int = 8  # decode steps that one command may grant
-    grant_seconds: float = 0.004  # what a command that grants several steps may take
+    # What a command that grants several steps may take. Two are under way: with 4 ms an arrival
+    # among 8 streams of 1.3 ms a step had its first token 2.2 ms later, for 10 us less a token.
+    grant_seconds: float = 0.002
 
 
 @dataclass(slots=True)
@@ -254,6 +256,8 @@ class Scheduler:
 
         Before it is the queue's turn, only what makes a step little longer.
         """
+        if not self._waiting:
+            return
         turn = self._queue_is_served()
         allowed = budget if turn else min(budget, self.config.cheap_rows - len(self._decode))
         deferred: list[Sequence] = []
@@ -338,7 +342,7 @@ class Scheduler:
         """Allow several decode steps while nothing waits and no sequence reaches its length.
 
         At 1 ms a step the wire must not be paid for every step. What arrives meanwhile waits for
-        `grant_seconds` at most; a sequence that ends unforeseen costs its row of the steps left.
+        two such commands at most; a sequence that ends unforeseen costs its row of the steps left.
         """
         if plan.chunks or len(self._sequences) != len(self._seats) or not self._step_seconds:
             return

@@ -7,8 +7,6 @@ import sys
 from array import array
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from penstock_router.request import FinishReason, GenerationRequest, Listener
 
 if TYPE_CHECKING:
@@ -56,7 +54,7 @@ class Sequence:
         self.listener = listener
         self.arrival = arrival
         self.order = order  # smaller runs first and is preempted last
-        self.tokens = bytearray(np.asarray(request.prompt, dtype="<i4").tobytes())
+        self.tokens = bytearray(array("i", request.prompt))
         self.generated = 0  # tokens known to be generated
         self.in_flight = 0  # tokens planned, but not known yet
         self.state = State.WAITING

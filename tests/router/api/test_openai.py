@@ -141,6 +141,7 @@ async def test_prompts_of_every_kind(serve: Any) -> None:
         [5, "x"],
         [700],
         [-1],
+        [2**40],
         [1.5],
         5,
         {"a": 1},
