@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -106,7 +107,7 @@ class Bench:
 
     def hopper(self, dependent: bool, parts: dict[str, Any]) -> float:
         """Microseconds of a layer by `HopperDecode`."""
-        with patch.multiple(hopper_decode, **parts):
+        with patch.multiple(hopper_decode, **parts) if parts else nullcontext():
             attend = HopperDecode(*self._sizes(), dependent)
             sharing = self.sharing(attend.tile_rows)
             plan = attend.plan(self.positions, self.slots, None, sharing)

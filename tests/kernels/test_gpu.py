@@ -131,7 +131,7 @@ def test_dependent_launch_changes_no_bit_under_stress(rows: int) -> None:
     if rows > 1:
         table[:rows, :2] = table[0, :2]
         sharing = sharing_of([(rows, 2)], rows, 16, page)
-    inputs = torch.empty(rows, hidden, device="cuda", dtype=torch.bfloat16)
+    inputs = torch.randn(rows, hidden, device="cuda", dtype=torch.bfloat16)
     none = np.empty(0, np.int64)
     cache = torch.zeros(2, 4, most * 16 + 1, page, 64, device="cuda", dtype=torch.bfloat16)
     cache.normal_()
