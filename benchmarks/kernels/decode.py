@@ -95,6 +95,7 @@ class Bench:
         attend = DecodeAttention(*self._sizes(), dependent)
         sharing = self.sharing(attend.tile_rows) if together else None
         plan = attend.plan(self.positions, None, sharing)
+        torch.cuda.synchronize()  # a plan must be older than the launch before
         scale, caches = self.width**-0.5, self.caches
 
         def launch(i: int) -> None:
@@ -111,6 +112,7 @@ class Bench:
             attend = HopperDecode(*self._sizes(), dependent)
             sharing = self.sharing(attend.tile_rows)
             plan = attend.plan(self.positions, self.slots, None, sharing)
+            torch.cuda.synchronize()
             scale, caches = self.width**-0.5, self.caches
 
             def launch(i: int) -> None:

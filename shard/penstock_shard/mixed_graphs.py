@@ -186,7 +186,9 @@ class MixedGraphs:
 
     def _layout(self, rows: int) -> Layout:
         # A step has four prompt tokens for a decode row, or is small: logits are not for all rows.
-        sequences = min(rows, max(rows // 4 + 16, 64), self._scratch)
+        # Still a bucket must not be too large for its few prompt tokens: without room for 256
+        # sequences in 512 rows, the ends of prompts beside 256 decode rows would take 1,024.
+        sequences = min(rows, max(rows // 4 + 16, 256 if rows >= 512 else 144), self._scratch)
         pieces = rows // self._backend.piece_rows + min(rows, MOST_CHUNKS)
         return Layout(rows, sequences, pieces)
 
