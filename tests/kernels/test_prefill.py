@@ -52,6 +52,8 @@ LAYOUTS = [
     Layout(8, 2, 128, 64),
     Layout(7, 1, 64, 8),
     Layout(8, 1, 24, 128),
+    Layout(8, 2, 128, 16),
+    Layout(4, 1, 64, 32),
 ]
 
 

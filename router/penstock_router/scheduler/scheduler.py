@@ -27,7 +27,10 @@ ENDED_IN_QUEUE = 64  # so many, and as many as wait, may lie in the queue until 
 # more when many wait: what waits is computed within so many steps.
 PROMPT_TOKENS_PER_DECODE = 4
 STEPS_TO_DRAIN = 32
-ROW_TILE = 128  # matrix products compute rows in tiles: a step fills the last one
+# Matrix products compute rows in tiles, and tiles in turns of the whole card: of so many rows each
+# costs least (8B on an H100, us a layer and row: 0.72 of 384, 0.66 of 768, 0.63 of 1,152 and 2,048;
+# 0.74 of 512, 0.70 of 1,024), so a step has as many, or as many as it may.
+STEP_ROWS = (384, 768, 1152, 2048)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,8 +246,9 @@ class Scheduler:
             PROMPT_TOKENS_PER_DECODE * decoding,
             (unplanned + self._waiting_tokens) // STEPS_TO_DRAIN,
         )
-        rows = -(-(tokens + decoding) // ROW_TILE) * ROW_TILE
-        return min(most, max(rows, self.config.cheap_rows) - decoding)
+        least = max(tokens + decoding, self.config.cheap_rows)
+        rows = next((rows for rows in STEP_ROWS if rows >= least), most + decoding)
+        return min(most, rows - decoding)
 
     def _plan_chunks(self, plan: StepPlan, budget: int) -> None:
         """Go on with the prompts that are partly computed."""
