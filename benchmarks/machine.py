@@ -28,7 +28,7 @@ def facts() -> dict[str, Any]:
             "gpus": gpu_names(),
         },
         "versions": {"python": platform.python_version()} | versions(),
-        "command": sys.argv,
+        "command": command(),
     }
 
 
@@ -63,6 +63,13 @@ def wait_until_quiet(limit: float = 0.2, patience: float = 60.0) -> float:
     while (busy := busy_cores()) > limit and time.monotonic() < deadline:
         pass
     return round(busy, 2)
+
+
+def command() -> list[str]:
+    """The arguments, the program's path from the repository's root."""
+    program = Path(sys.argv[0]).resolve()
+    inside = program.is_relative_to(ROOT)
+    return [str(program.relative_to(ROOT)) if inside else program.name, *sys.argv[1:]]
 
 
 def cpu_name() -> str:
