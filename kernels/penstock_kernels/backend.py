@@ -108,6 +108,13 @@ class Backend(Protocol):
     def gated_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """silu(gate) * up of x W^T + b, where W holds the gate's rows, then those of up."""
 
+    def copy_blocks(self, cache: Tensor, source: Tensor, target: Tensor) -> None:
+        """cache[..., target[i], :, :] = cache[..., source[i], :, :], in place; no target is a
+        source.
+
+        cache: [layers, 2, kv_heads, blocks, block_size, width]; source, target: [n] int64.
+        """
+
     def attention(self, rows: Rows) -> Attention:
         """What the attention of a step's layers have in common is done here, once."""
 
@@ -180,6 +187,9 @@ class TorchBackend:
 
     def gated_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return silu_mul(F.linear(x, weight, bias))
+
+    def copy_blocks(self, cache: Tensor, source: Tensor, target: Tensor) -> None:
+        cache.index_copy_(3, target, cache.index_select(3, source))
 
     def attention(self, rows: Rows) -> Attention:
         heads, eps, block = self._heads, self._eps, self._block_size

@@ -98,7 +98,7 @@ class StepCommand(_message.Message):
     def __init__(self, step: _Optional[int] = ..., release: _Optional[_Iterable[int]] = ..., admit: _Optional[_Iterable[_Union[Admission, _Mapping]]] = ..., grant_slot: _Optional[_Iterable[int]] = ..., grant_block: _Optional[_Iterable[int]] = ..., chunk_slot: _Optional[_Iterable[int]] = ..., chunk_length: _Optional[_Iterable[int]] = ..., decode_changed: _Optional[bool] = ..., decode: _Optional[_Iterable[int]] = ..., repeat: _Optional[int] = ..., group_rows: _Optional[_Iterable[int]] = ..., group_blocks: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Admission(_message.Message):
-    __slots__ = ("slot", "tokens", "generated", "cached", "blocks", "sampling", "prompt_logprobs")
+    __slots__ = ("slot", "tokens", "generated", "cached", "blocks", "sampling", "prompt_logprobs", "begun")
     SLOT_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     GENERATED_FIELD_NUMBER: _ClassVar[int]
@@ -106,6 +106,7 @@ class Admission(_message.Message):
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     PROMPT_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    BEGUN_FIELD_NUMBER: _ClassVar[int]
     slot: int
     tokens: bytes
     generated: int
@@ -113,7 +114,8 @@ class Admission(_message.Message):
     blocks: bytes
     sampling: Sampling
     prompt_logprobs: bool
-    def __init__(self, slot: _Optional[int] = ..., tokens: _Optional[bytes] = ..., generated: _Optional[int] = ..., cached: _Optional[int] = ..., blocks: _Optional[bytes] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., prompt_logprobs: _Optional[bool] = ...) -> None: ...
+    begun: int
+    def __init__(self, slot: _Optional[int] = ..., tokens: _Optional[bytes] = ..., generated: _Optional[int] = ..., cached: _Optional[int] = ..., blocks: _Optional[bytes] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., prompt_logprobs: _Optional[bool] = ..., begun: _Optional[int] = ...) -> None: ...
 
 class Sampling(_message.Message):
     __slots__ = ("temperature", "top_k", "top_p", "typical_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "seed", "bias_token", "bias", "logprobs", "top_n")

@@ -44,6 +44,7 @@ def _admission(seat: Seat) -> Admission:
         tokens=bytes(sequence.tokens),
         generated=sequence.generated,
         cached=seat.cached,
+        begun=seat.begun,
         blocks=array("i", seat.blocks).tobytes(),
         sampling=_sampling(sequence.request.sampling),
         prompt_logprobs=sequence.wants_prompt_logprobs,

@@ -135,11 +135,14 @@ class Runner:
             self.book.release(np.array(command.release, np.int64))
         if not command.admit:
             return
-        width = self.limits.table_width
+        width, block_size = self.limits.table_width, self.limits.block_size
         tables = np.zeros((len(command.admit), width), np.int32)
+        copies: list[tuple[int, int]] = []  # blocks, from and to
         for table, admission in zip(tables, command.admit, strict=True):
             tokens, blocks = self.book.admit(admission)
             table[: len(blocks)] = blocks
+            if admission.begun:
+                copies.append((admission.begun, blocks[admission.cached // block_size]))
             self._asking[admission.slot] = bool(features_of(admission.sampling))
             if self.sampling is not None:
                 generated = int(admission.generated)
@@ -150,6 +153,9 @@ class Runner:
         )
         if self.sampling is not None:
             self.sampling.load(slots)
+        for part in apart(copies):
+            source, target = upload(np.stack(part, axis=1).astype(np.int64), self.device)
+            self.backend.copy_blocks(self.cache, source, target)
 
     def _load_graphs(self, graphs: StepGraphs) -> None:
         """Tell the graphs of another list of decoding slots."""
@@ -379,3 +385,20 @@ def _backend(
         dependent = dependent and supported(angles.device)
         return TritonBackend(heads, angles, model.norm_eps, limits.max_slots, dependent, cache)
     return TorchBackend(heads, angles, model.norm_eps, limits.block_size)
+
+
+def apart(copies: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Copies of blocks, from and to, in parts that may be done at once: in order, and no part
+    writes what it reads."""
+    part: list[tuple[int, int]] = []
+    read: set[int] = set()
+    written: set[int] = set()
+    for source, target in copies:
+        if target in read or source in written or target in written:
+            yield part
+            part, read, written = [], set(), set()
+        part.append((source, target))
+        read.add(source)
+        written.add(target)
+    if part:
+        yield part

@@ -110,6 +110,15 @@ class SlotBook:
                 f"admit.cached {admission.cached} of slot {slot} must be below its {len(tokens)} "
                 f"tokens and stand in its {len(blocks)} blocks"
             )
+        if bool(admission.begun) != bool(admission.cached % limits.block_size):
+            raise BadCommand(
+                f"admit.begun {admission.begun} of slot {slot} with {admission.cached} cached "
+                f"tokens in blocks of {limits.block_size}"
+            )
+        if admission.begun >= limits.num_blocks:
+            raise BadCommand(
+                f"admit.begun must be in [0, {limits.num_blocks}), not {admission.begun}"
+            )
         if admission.prompt_logprobs and admission.cached:
             raise BadCommand(f"admit.prompt_logprobs of slot {slot} excludes cached tokens")
         self.active[slot] = True

@@ -24,6 +24,7 @@ from penstock_kernels.gpu import decode_attention as decode
 from penstock_kernels.gpu import decode_plan
 from penstock_kernels.gpu.activation import silu_mul
 from penstock_kernels.gpu.argmax import argmax
+from penstock_kernels.gpu.blocks import copy_blocks
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
 from penstock_kernels.gpu.norm import add_rms_norm, rms_norm
 from penstock_kernels.gpu.rope import rope_and_write
@@ -377,6 +378,19 @@ def test_norm_of_partial_sums(place: Place, parts: int) -> None:
 def test_silu_mul(place: Place, width: int) -> None:
     gate_up = place.randn(3, 2 * width)
     assert_near(silu_mul(gate_up), activation.silu_mul(gate_up))
+
+
+@pytest.mark.parametrize(("tokens", "width"), [(16, 8), (3, 80), (64, 128)])
+def test_copy_blocks(place: Place, tokens: int, width: int) -> None:
+    """Whole blocks of every layer, keys and values and head; the others stay as they are."""
+    cache = place.randn(2, 2, 3, 7, tokens, width)
+    source, target = (torch.tensor(b, device=place.device) for b in ([5, 1, 5], [2, 6, 4]))
+    expected = cache.clone()
+    expected[:, :, :, [2, 6, 4]] = cache[:, :, :, [5, 1, 5]]
+    torch_backend = cache.clone()
+    TorchBackend(Heads(3, 3, width), cache, 1e-5, tokens).copy_blocks(torch_backend, source, target)
+    copy_blocks(cache, source, target)
+    assert torch.equal(cache, expected) and torch.equal(torch_backend, expected)
 
 
 def needs_half_or_interpreter(place: Place) -> None:

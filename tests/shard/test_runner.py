@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from penstock_proto import shard_pb2
 from penstock_shard.loaded import LoadedModel
+from penstock_shard.runner import apart
 from penstock_shard.slots import BadCommand
 from support.local_shard import LocalShard, load_model
 from support.shard_driver import neutral
@@ -234,6 +235,47 @@ def test_blocks_shared_by_a_prefix(model: Model) -> None:
     for tokens, more in zip((answer, other), shard.decode([0, 1], 6), strict=True):
         tokens += more
     assert answer == model.greedy(first, 8) and other == model.greedy(second, 7)
+
+
+def test_a_block_that_begins_like_another(model: Model) -> None:
+    """What a block and one computed before have in common is copied; both go on by themselves."""
+    shard = LocalShard(model.loaded)
+    prefix = PROMPTS[0][:29]  # three blocks of 8 and 5 tokens
+    first, second, third = (prefix + PROMPTS[i][:9] for i in (2, 3, 0))
+    answer = [shard.start(0, first)]
+    begun = shard.blocks[0][3]
+    admissions = [
+        shard.admission(slot, tokens, cached=29, begun=begun)
+        for slot, tokens in ((1, second), (2, third))
+    ]
+    for slot, one in enumerate(admissions, 1):
+        table = shard.blocks[0][:3] + shard.blocks[slot][3:]
+        one.blocks = np.array(table, np.int32).tobytes()
+    [result] = shard.run(
+        admit=admissions, chunk_slot=[1, 2], chunk_length=[9, 9], decode_changed=True, decode=[0]
+    )
+    answer.append(result.token[0])
+    answers = [answer, [result.token[1]], [result.token[2]]]
+    for tokens, more in zip(answers, shard.decode([0, 1, 2], 6), strict=True):
+        tokens += more
+    for prompt, tokens in zip((first, second, third), answers, strict=True):
+        assert tokens == model.greedy(prompt, len(tokens))
+
+
+@pytest.mark.parametrize(
+    ("copies", "parts"),
+    [
+        ([], []),
+        ([(1, 2), (1, 3)], [[(1, 2), (1, 3)]]),
+        ([(1, 2), (4, 1)], [[(1, 2)], [(4, 1)]]),  # 1 was evicted after it was copied
+        ([(1, 2), (2, 3)], [[(1, 2)], [(2, 3)]]),
+        ([(1, 2), (3, 2)], [[(1, 2)], [(3, 2)]]),
+    ],
+)
+def test_copies_that_touch_each_other_are_done_in_order(
+    copies: list[tuple[int, int]], parts: list[list[tuple[int, int]]]
+) -> None:
+    assert list(apart(copies)) == parts
 
 
 def test_blocks_are_granted_as_a_sequence_grows(model: Model) -> None:

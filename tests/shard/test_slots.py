@@ -83,6 +83,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no_prompt": (admit(generated=5), "leaves slot 2 no prompt"),
     "all_cached": (admit(cached=5), "must be below its 5 tokens"),
     "cached_nowhere": (admit(tokens=12, cached=9), "stand in its 2 blocks"),
+    "begun_nowhere": (admit(cached=3), "admit.begun 0 of slot 2 with 3 cached tokens"),
+    "begun_for_nothing": (admit(cached=4, begun=6), "admit.begun 6 of slot 2 with 4 cached tokens"),
+    "begun_beyond": (admit(cached=3, begun=30), r"admit.begun must be in \[0, 30\), not 30"),
     "cached_logprobs": (
         admit(cached=4, prompt_logprobs=True),
         "prompt_logprobs of slot 2 excludes cached tokens",

@@ -267,7 +267,17 @@ class FakeShardModel:
         self.slots[number] = slot
         for index, block in enumerate(blocks):
             self._grant(slot, block, shared=(index + 1) * size <= cached)
+        self._begin(slot, admission.begun)
         self._check_cached(slot)
+
+    def _begin(self, slot: Slot, begun: int) -> None:
+        """Copy the block that holds the last cached tokens, where they fill none."""
+        size = self.config.block_size
+        what = f"admit: slot {slot.number} with {slot.computed} cached tokens begins like {begun}"
+        require(bool(begun) == bool(slot.computed % size), what)
+        if begun:
+            require(0 < begun < self.num_blocks, what)
+            self._kv[slot.blocks[slot.computed // size]] = list(self._kv.get(begun, [None] * size))
 
     def _check_admission(self, admission: Admission, slot: Slot) -> None:
         what, length = f"admit: slot {slot.number}", len(slot.tokens)

@@ -14,6 +14,7 @@ from torch import Tensor
 from penstock_kernels.backend import Attention, Heads, Rows
 from penstock_kernels.gpu.activation import silu_mul
 from penstock_kernels.gpu.argmax import argmax
+from penstock_kernels.gpu.blocks import copy_blocks
 from penstock_kernels.gpu.decode_attention import DecodeAttention
 from penstock_kernels.gpu.decode_plan import DecodePlan
 from penstock_kernels.gpu.dispatch import skinny_gated_linear, skinny_linear
@@ -106,6 +107,9 @@ class TritonBackend:
         if bias is None:
             return skinny_gated_linear(x, weight, self._dependent)
         return silu_mul(F.linear(x, weight, bias), dependent=self._dependent)
+
+    def copy_blocks(self, cache: Tensor, source: Tensor, target: Tensor) -> None:
+        copy_blocks(cache, source, target)
 
     def attention(self, rows: Rows) -> Attention:
         heads, scale = self._heads, self._heads.width**-0.5

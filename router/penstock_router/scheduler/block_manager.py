@@ -5,6 +5,8 @@ from __future__ import annotations
 from penstock_router.scheduler.prefix_cache import Node, PrefixCache
 from penstock_router.scheduler.sequence import Seat, Sequence
 
+WORTH_COPYING = 8  # an eighth of a block: a copy costs an 8B model's shards 10 us, a token 20
+
 
 class BlockManager:
     """Lends blocks to seats and moves them into the prefix cache once they are computed.
@@ -50,13 +52,28 @@ class BlockManager:
         return fits
 
     def seat(self, sequence: Sequence, prefix: Node, slot: int) -> Seat:
-        """Give a sequence the blocks for all of its tokens. `can_seat` must hold."""
+        """Give a sequence the blocks for all of its tokens. `can_seat` must hold.
+
+        The block behind the prefix may begin like another one: it starts as a copy of that, which
+        the shards make before they write anything, so the other may be evicted here already.
+        """
         self.cache.pin(prefix)
-        seat = Seat(sequence, slot, prefix, prefix.path_blocks(), prefix.depth * self.block_size)
+        begun, tokens = self._begun(sequence, prefix)
+        cached = prefix.depth * self.block_size + tokens
+        seat = Seat(sequence, slot, prefix, prefix.path_blocks(), cached, begun)
         while len(seat.blocks) < self.blocks_for(sequence.length):
             self.grow(seat)
         seat.note_table()
         return seat
+
+    def _begun(self, sequence: Sequence, prefix: Node) -> tuple[int, int]:
+        """A cached block that begins like the one behind the prefix, and with how many tokens:
+        enough to be worth a copy, and at least one of the sequence is left to compute."""
+        if not self._caching or sequence.wants_prompt_logprobs:
+            return 0, 0
+        block, shared = self.cache.begun(prefix, self.key_after(sequence, prefix))
+        shared = min(shared, sequence.length - 1 - prefix.depth * self.block_size)
+        return (block, shared) if shared * WORTH_COPYING >= self.block_size else (0, 0)
 
     def grow(self, seat: Seat) -> int:
         """Append one block to a seat's block table. `available` must not be 0."""

@@ -20,6 +20,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from itertools import islice
+
+CONTINUATIONS = 8  # children of a node that are compared: those that came last
 
 
 class Node:
@@ -79,6 +82,20 @@ class PrefixCache:
                 break
             node = child
         return node
+
+    def begun(self, node: Node, tokens: bytes) -> tuple[int, int]:
+        """The block behind `node` that begins like `tokens`, and how many tokens they share.
+
+        (0, 0) where none of the last few children begins so.
+        """
+        best, most = None, 0
+        for child in islice(reversed(node.children.values()), CONTINUATIONS):
+            if (shared := shared_tokens(child.key, tokens)) > most:
+                best, most = child, shared
+        if best is None:
+            return 0, 0
+        self._touch(best)
+        return best.block, most
 
     def insert(self, parent: Node, key: bytes, block: int) -> Node:
         """The child of `parent` with that key; made from `block` unless it exists already.
@@ -167,3 +184,14 @@ class PrefixCache:
         }
         self._leaves = list(live.values())
         heapq.heapify(self._leaves)
+
+
+def shared_tokens(a: bytes, b: bytes) -> int:
+    """How many tokens of 4 bytes two keys have in common at their start."""
+    if a[:4] != b[:4]:
+        return 0
+    width = min(len(a), len(b))
+    differing = int.from_bytes(a[:width], "little") ^ int.from_bytes(b[:width], "little")
+    if not differing:
+        return width >> 2
+    return ((differing & -differing).bit_length() - 1) // 32

@@ -89,10 +89,11 @@ class Seat:
     """A sequence's stay on the shards, from admission until it ends or is preempted.
 
     0 ………… cached ………… computed ………… planned ………… target
-    └─ in the tree ─┘  └ results are in ┘ └ in flight ┘  └ to be planned
+    └ tree and copy ┘  └ results are in ┘ └ in flight ┘  └ to be planned
     """
 
     __slots__ = (
+        "begun",
         "blocks",
         "cached",
         "computed",
@@ -108,7 +109,13 @@ class Seat:
     )
 
     def __init__(
-        self, sequence: Sequence, slot: int, node: Node, blocks: list[int], cached: int
+        self,
+        sequence: Sequence,
+        slot: int,
+        node: Node,
+        blocks: list[int],
+        cached: int,
+        begun: int = 0,
     ) -> None:
         self.sequence = sequence
         self.slot: int | None = slot  # None once given back, before the last results are in
@@ -116,6 +123,7 @@ class Seat:
         self.blocks = blocks  # block table
         self.private: set[int] = set()  # those of `blocks` that are not in the tree
         self.cached = cached  # tokens found in the cache at admission
+        self.begun = begun  # block that holds the last of them, where they fill none; 0: they do
         self.computed = cached  # tokens whose KV is known to be computed
         self.planned = cached  # tokens whose KV some planned step computes
         self.target = sequence.length  # tokens to prefill before decoding starts

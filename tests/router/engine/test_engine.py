@@ -118,7 +118,7 @@ async def test_cached_tokens_are_reported(engine_rig, recorder):
         rig.engine.submit(GenerationRequest(prompt, 4), first)
         assert (await first.wait()).cached_tokens == 0
         rig.engine.submit(GenerationRequest(prompt, 4), again)
-        assert (await again.wait()).cached_tokens == 28
+        assert (await again.wait()).cached_tokens == 29
         assert first.tokens == again.tokens
 
 

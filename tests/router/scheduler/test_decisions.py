@@ -248,6 +248,26 @@ def test_generated_tokens_serve_a_follow_up_prompt() -> None:
     assert follow_up.cached_tokens == 16
 
 
+@pytest.mark.parametrize(("common", "cached"), [(24, 24), (29, 29), (25, 25), (16, 16), (32, 32)])
+def test_a_prompt_that_parts_from_another_within_a_block(common: int, cached: int) -> None:
+    """It computes no more than what differs; the model checks what the copied block holds."""
+    loop = Loop(num_blocks=200, block_size=8)
+    loop.submit(list(range(36)), 2)
+    loop.drain()
+    second = loop.submit([*range(common), *([48] * (36 - common))], 2)
+    loop.drain()
+    assert second.cached_tokens == cached
+
+
+def test_a_token_in_common_is_worth_no_copy_of_a_long_block() -> None:
+    loop = Loop(num_blocks=200, block_size=16)
+    loop.submit(list(range(36)), 2)
+    loop.drain()
+    second, third = (loop.submit([*range(n), *([48] * 9)], 2) for n in (17, 18))
+    loop.drain()
+    assert (second.cached_tokens, third.cached_tokens) == (16, 18)
+
+
 def test_tenants_do_not_share() -> None:
     loop = Loop()
     prompt = list(range(20))
@@ -256,7 +276,7 @@ def test_tenants_do_not_share() -> None:
     other = loop.submit(prompt, 2, tenant=b"b")
     same = loop.submit(prompt, 2, tenant=b"a")
     loop.drain()
-    assert other.cached_tokens == 0 and same.cached_tokens == 16
+    assert other.cached_tokens == 0 and same.cached_tokens == 19
 
 
 def test_without_the_prefix_cache_nothing_is_shared() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from penstock_router.scheduler.prefix_cache import Node, PrefixCache
+from penstock_router.scheduler.prefix_cache import Node, PrefixCache, shared_tokens
 
 KEYS = [b"aaaa", b"bbbb", b"cccc"]
 OPERATION = st.one_of(
@@ -101,3 +103,25 @@ def test_a_match_goes_no_further_than_it_may() -> None:
     cache.pin(second)
     assert cache.match(b"", b"aaaabbbb", 1) is first
     assert second.path_blocks() == [1, 2]
+
+
+def test_the_child_that_begins_with_most_of_the_tokens() -> None:
+    cache = PrefixCache(12)
+    parent = cache.insert(cache.root(b""), b"ssssssssssss", 1)
+    cache.pin(parent)
+    for block, key in enumerate((b"aaaabbbbcccc", b"aaaaccccbbbb", b"ccccbbbbaaaa"), 2):
+        cache.pin(cache.insert(parent, key, block))
+    assert cache.begun(parent, b"aaaabbbbdddd") == (2, 2)
+    assert cache.begun(parent, b"aaaabbbb") == (2, 2)
+    assert cache.begun(parent, b"aaaaccccbbbb") == (3, 3)
+    assert cache.begun(parent, b"aaa\x00bbbbcccc") == (0, 0)
+    assert cache.begun(cache.root(b""), b"ssssaaaa") == (1, 1)
+
+
+@given(st.lists(st.integers(-3, 2**31 - 1)), st.lists(st.integers(-3, 3)), st.integers(0, 9))
+def test_tokens_in_common(a: list[int], b: list[int], common: int) -> None:
+    b = a[:common] + b
+    expected = next(
+        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )
+    assert shared_tokens(array("i", a).tobytes(), array("i", b).tobytes()) == expected
