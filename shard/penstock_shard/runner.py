@@ -153,8 +153,13 @@ class Runner:
         )
         if self.sampling is not None:
             self.sampling.load(slots)
+        self.copy_blocks(copies)
+
+    @torch.inference_mode()
+    def copy_blocks(self, copies: list[tuple[int, int]]) -> None:
+        """Copy blocks, from and to, one after the other."""
         for part in apart(copies):
-            source, target = upload(np.stack(part, axis=1).astype(np.int64), self.device)
+            source, target = upload(np.array(part, np.int64).T.copy(), self.device)
             self.backend.copy_blocks(self.cache, source, target)
 
     def _load_graphs(self, graphs: StepGraphs) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from penstock_kernels.backend import TorchBackend
 from penstock_proto import shard_pb2
 from penstock_shard import kv_cache, warmup
 from penstock_shard.loaded import LoadedModel
@@ -110,3 +112,16 @@ def test_the_largest_step_is_timed_after_one_that_may_compile(
     monkeypatch.setattr(warmup, "_seconds", seconds)
     assert warmup._prefill_seconds(shard.runner, loaded, 2) == 0.1
     assert [sum(command.chunk_length) for command in ran] == [200, 200]
+
+
+def test_what_copies_blocks_is_compiled_before_the_first_request(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied: list[tuple[list[int], list[int]]] = []
+
+    def copy(self: TorchBackend, cache: torch.Tensor, source: Any, target: Any) -> None:
+        copied.append((source.tolist(), target.tolist()))
+
+    monkeypatch.setattr(TorchBackend, "copy_blocks", copy)
+    LocalShard(loaded, max_sequence_length=1, max_slots=1, max_prefill_tokens=1)
+    assert copied == [([1], [2])]

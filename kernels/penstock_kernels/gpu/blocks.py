@@ -13,7 +13,9 @@ from torch import Tensor
 PIECE = 4096  # numbers that a program holds at once
 
 
-@triton.jit
+# Compiled once, at warmup: by then neither the cache's size is known, nor how many are copied, by
+# which the second of two rows is aligned or not.
+@triton.jit(do_not_specialize=["blocks"], do_not_specialize_on_alignment=["source", "target"])
 def _copy_kernel(
     cache,  # [planes, blocks, SIZE]
     source,
