@@ -25,7 +25,8 @@ from penstock_shard.sharing import SharingTensors
 from penstock_shard.slots import Chunks, Indices
 
 MOST_ROWS = 6144  # beyond, launching takes less time than computing
-# Pieces of chunks that attention works on, beyond those that the rows alone make: one a chunk.
+# Pieces of chunks that attention works on, beyond those that the rows alone make: one a chunk. The
+# router plans as many (`max_chunks`).
 MOST_CHUNKS = 64
 
 

@@ -54,6 +54,10 @@ class SchedulerConfig:
     # Prompts travel whole, also what is cached of them: 4 MiB a command, of the 16 or more that the
     # shards take. A longer one is admitted alone.
     max_admitted_tokens: int = 1 << 20
+    # No prompt begins in a step of so many chunks: the shards' graphs have room for these, and for
+    # more where rows are many (`MOST_CHUNKS` there). 128 times a prompt that is cached but for its
+    # last token took a graph of 2,048 rows, 192 times one of 4,096.
+    max_chunks: int = 64
     max_repeat: int = 8  # decode steps that one command may grant
     # What a command that grants several steps may take. Two are under way: with 4 ms an arrival
     # among 8 streams of 1.3 ms a step had its first token 2.2 ms later, for 10 us less a token.
@@ -268,7 +272,7 @@ class Scheduler:
         computing = self._blocks_being_computed()
         looked_at, admitted, unserved = 0, 0, False
         while self._free_slots and looked_at < self.config.max_batch_size:
-            if plan.prefill_tokens >= allowed:
+            if plan.prefill_tokens >= allowed or len(plan.chunks) >= self.config.max_chunks:
                 unserved = turn
                 break
             sequence = self._dequeue()

@@ -225,6 +225,20 @@ def test_a_plan_admits_no_more_tokens_than_a_message_carries() -> None:
     assert alone.state is State.ENDED
 
 
+def test_a_burst_of_cached_prompts_takes_small_steps() -> None:
+    """A token is left of each: a step of all would be small, but for its many chunks."""
+    loop = Loop(num_blocks=900, max_batch_size=150, max_batch_prefill_tokens=200)
+    prompt = [i % 40 for i in range(41)]
+    loop.submit(prompt, 2)
+    loop.drain()
+    before = len(loop.plans)
+    for _ in range(150):
+        loop.submit(prompt, 6)
+    loop.drain()
+    chunks = [len(plan.chunks) for plan in loop.plans[before:]]
+    assert chunks[:4] == [64, 64, 22, 0]  # one after the other
+
+
 def test_requests_with_other_prompts_pass_those_that_wait_for_a_prefix() -> None:
     loop = Loop(num_blocks=200, max_batch_prefill_tokens=48)
     prompt = [i % 40 for i in range(41)]
