@@ -61,11 +61,11 @@ class Admission:
         for _ in range(self._config.max_batch_size):
             if not self._seats.vacant:
                 return False
-            if room <= 0:
-                return True
             sequence = self._queue.first
             if sequence is None:
                 return False
+            if room <= 0:
+                return True
             if plan.admit and admitted + sequence.length > self._config.max_admitted_tokens:
                 return True
             prefix = self._blocks.find_prefix(sequence)
