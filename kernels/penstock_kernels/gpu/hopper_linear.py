@@ -50,7 +50,7 @@ def stream_for(rows: int, n: int, k: int, gated: bool, multiprocessors: int) -> 
 
     By benchmarks/kernels/chain.py, the ring should be as deep as it can; where there are more tiles
     than multiprocessors, two programs each are a better balance than a second turn of some. A
-    product of long rows wants nearly all multiprocessors (h100_chain.json).
+    product of long rows wants nearly all multiprocessors (results in h100_streams.json).
     """
     wide = n // 2 if gated else n
     if rows > (MOST_GATED_ROWS if gated else MOST_ROWS) or wide % COLUMNS or k % DEPTH:

@@ -30,3 +30,10 @@ class StepPlan:
     def last_step(self) -> int:
         """Number of the last step."""
         return self.step + self.repeat - 1
+
+    def add_chunk(self, seat: Seat, most: int) -> int:
+        """Compute up to `most` more tokens of a seat's prompt; returns how many."""
+        tokens = min(most, seat.target - seat.planned)
+        if tokens > 0:
+            self.chunks.append((seat, tokens))
+        return tokens

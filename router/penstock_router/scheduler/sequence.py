@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class State(enum.Enum):
-    """Where a sequence is. Only the movements of `Scheduler` change it."""
+    """Where a sequence is. Only `Queue`, `Admission` and the movements of `Scheduler` change it."""
 
     WAITING = enum.auto()  # in the queue
     SETTLING = enum.auto()  # preempted; results of its last steps are still to come

@@ -102,6 +102,23 @@ def test_an_empty_batch_serves_the_queue_at_once() -> None:
     assert sequence.state is not State.WAITING
 
 
+def test_the_queue_s_turn_ends_with_the_last_that_waits() -> None:
+    """Also where that one takes the whole budget: who comes then waits for a turn of its own."""
+    loop = Loop(
+        waiting_served_ratio=0.5, max_waiting_tokens=9, max_batch_prefill_tokens=4, cheap_rows=0
+    )
+    running(loop, 2)
+    served = loop.submit([10, 11, 12, 13], 20)
+    loop.step()
+    assert served.state is State.RUNNING
+    late = loop.submit([20, 21, 22, 23], 20)
+    loop.step()
+    assert late.state is State.WAITING
+    for _ in range(9):
+        loop.step()
+    assert late.state is State.RUNNING
+
+
 def test_the_queue_s_turn_lasts_beyond_one_prefill_budget() -> None:
     loop = Loop(
         waiting_served_ratio=1.0, max_waiting_tokens=30, max_batch_prefill_tokens=4, block_size=16

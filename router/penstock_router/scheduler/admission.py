@@ -1,0 +1,114 @@
+"""Who begins: which of the waiting sequences are seated in a step."""
+
+from __future__ import annotations
+
+from penstock_router.scheduler.block_manager import BlockManager
+from penstock_router.scheduler.config import SchedulerConfig
+from penstock_router.scheduler.plan import StepPlan
+from penstock_router.scheduler.prefix_cache import Node
+from penstock_router.scheduler.queue import Queue
+from penstock_router.scheduler.seats import Seats
+from penstock_router.scheduler.sequence import Seat, Sequence, State
+
+
+class Admission:
+    """Moves sequences from the queue to seats while there are slots, blocks and budget for them."""
+
+    def __init__(
+        self, config: SchedulerConfig, blocks: BlockManager, queue: Queue, seats: Seats
+    ) -> None:
+        self._config = config
+        self._blocks = blocks
+        self._queue = queue
+        self._seats = seats
+        self._steps_since = 0  # the last one was seated
+
+    def pass_steps(self, steps: int) -> None:
+        """So many more steps are planned."""
+        self._steps_since += steps
+
+    def admit(self, plan: StepPlan, now: float, budget: int) -> None:
+        """Seat those who may begin; the step then computes up to `budget` prompt tokens.
+
+        Before it is the queue's turn, only what makes a step little longer.
+        """
+        if not self._queue or not self._seats.vacant:
+            return
+        turn = self._is_turn_of_queue()
+        if not turn:
+            budget = min(budget, self._config.cheap_rows - len(plan.decode))
+        passed: list[Sequence] = []
+        unserved = self._seat_in_order(plan, now, budget, passed)
+        for sequence in passed:
+            self._queue.push(sequence)
+        if turn and (unserved or passed):
+            # The queue's turn is not over: what did not fit goes on in the next step.
+            self._steps_since = self._config.max_waiting_tokens
+
+    def _is_turn_of_queue(self) -> bool:
+        enough = len(self._queue) >= self._config.waiting_served_ratio * len(self._seats)
+        return enough or self._steps_since >= self._config.max_waiting_tokens
+
+    def _seat_in_order(
+        self, plan: StepPlan, now: float, budget: int, passed: list[Sequence]
+    ) -> bool:
+        """Whether it was the step's length, or the command's, that kept the next one waiting.
+
+        Those that others pass, because they wait for a prefix, are taken out into `passed`.
+        """
+        computing = self._blocks_being_computed()
+        room, admitted = budget - plan.prefill_tokens, 0  # tokens
+        for _ in range(self._config.max_batch_size):
+            if not self._seats.vacant:
+                return False
+            sequence = self._queue.first
+            if sequence is None:
+                return False
+            if room <= 0 or len(plan.chunks) >= self._config.max_chunks:
+                return True
+            if plan.admit and admitted + sequence.length > self._config.max_admitted_tokens:
+                return True
+            prefix = self._blocks.find_prefix(sequence)
+            if self._is_being_computed(sequence, prefix, computing):
+                passed.append(self._queue.pop())
+                continue
+            if not self._blocks.can_seat(sequence, prefix, spare=len(self._seats)):
+                return False
+            seat = self._seat(self._queue.pop(), prefix, now)
+            plan.admit.append(seat)
+            admitted += sequence.length
+            room -= plan.add_chunk(seat, room)
+            if key := self._blocks.next_key(seat):
+                computing.add((id(seat.node), key))
+        return False
+
+    def _blocks_being_computed(self) -> set[tuple[int, bytes]]:
+        """The next block of every seat whose prompt is not computed yet, as a place in the tree."""
+        return {
+            (id(seat.node), key)
+            for seat in self._seats
+            if seat.computed < seat.target and (key := self._blocks.next_key(seat))
+        }
+
+    def _is_being_computed(
+        self, sequence: Sequence, prefix: Node, computing: set[tuple[int, bytes]]
+    ) -> bool:
+        """Whether another sequence is about to publish the block that this one needs next.
+
+        Then it is worth waiting: a burst of equal prefixes computes them once.
+        """
+        if sequence.wants_prompt_logprobs or not computing:
+            return False
+        if (prefix.depth + 1) * self._config.block_size >= sequence.length:
+            return False
+        return (id(prefix), self._blocks.key_after(sequence, prefix)) in computing
+
+    def _seat(self, sequence: Sequence, prefix: Node, now: float) -> Seat:
+        seat = self._blocks.seat(sequence, prefix, self._seats.pop_slot())
+        sequence.state = State.RUNNING
+        if sequence.admitted_at is None:
+            sequence.admitted_at = now
+            sequence.cached_tokens = seat.cached
+        self._seats.take(seat)
+        self._steps_since = 0
+        return seat
