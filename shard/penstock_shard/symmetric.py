@@ -166,8 +166,8 @@ def _agreed(step: Callable[[], Made], device: torch.device) -> Made | None:
     problem = "another rank cannot"
     try:
         result = step()
-    except (RuntimeError, ImportError, AttributeError) as error:
-        problem = str(error)
+    except Exception as error:  # a kernel that does not compile too: the others wait below
+        problem = str(error) or type(error).__name__
     able = torch.tensor([int(result is not None)], device=device)
     dist.all_reduce(able, op=dist.ReduceOp.MIN)
     if not int(able):

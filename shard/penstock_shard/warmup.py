@@ -35,7 +35,8 @@ def warm_up(
         seconds, peak, sampling = _measure(loaded, probe)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise DoesNotFit(
-            f"a step of {request.max_prefill_tokens} prompt tokens does not fit in memory: lower "
+            f"a step of {request.max_prefill_tokens} prompt tokens, or sampling for "
+            f"{request.max_slots} sequences, does not fit in memory: lower "
             f"--max-batch-prefill-tokens or --max-batch-size ({error})"
         ) from None
     # The graphs keep an own copy of a step's activations.

@@ -6,12 +6,22 @@ Here all ranks' rows are known, so that one process can stand for any of them.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from penstock_kernels.norm import add_rms_norm
-from penstock_shard.symmetric import LARGEST, SymmetricSums, fault_of, trial_rows
+from penstock_shard.symmetric import (
+    LARGEST,
+    MappedRows,
+    SymmetricSums,
+    _agreed,
+    fault_of,
+    trial_rows,
+)
 
 WORLD = 2
 
@@ -89,3 +99,24 @@ def test_small_sums_of_the_dtypes_that_can_be_added(
     assert sums.takes(torch.empty(rows, 4096, dtype=dtype)) is taken
     assert not sums.takes(torch.empty(8, 64, dtype=torch.float32)[:, :32])
     assert not sums.takes(torch.empty(1, 6, dtype=torch.bfloat16))
+
+
+def test_whatever_fails_on_a_rank_ends_in_the_fallback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that does not compile is no RuntimeError; the other ranks wait for the vote."""
+
+    class CompilationError(Exception):
+        pass
+
+    def step() -> MappedRows:
+        raise CompilationError
+
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1
+    )
+    try:
+        assert _agreed(step, torch.device("cpu")) is None
+    finally:
+        dist.destroy_process_group()
