@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from benchmarks.kernels.timing import microseconds
 from benchmarks.machine import facts
 from torch import Tensor
 
@@ -52,25 +53,6 @@ def ways(rows: MappedRows, sums: SymmetricSums, count: int) -> dict[str, Sum]:
     return found
 
 
-def microseconds(step: Callable[[], object], count: int) -> float:
-    """Median time of one of `count` parts of a step, in a graph. All ranks must call it."""
-    step()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        step()
-    times: list[float] = []
-    for _ in range(REPLAYS):
-        event: Callable[..., Any] = torch.cuda.Event
-        begin, end = (event(enable_timing=True) for _ in range(2))
-        begin.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end) * 1000 / count)
-    return sorted(times)[len(times) // 2]
-
-
 def alone(total: Sum, count: int) -> float:
     """A sum of `count` rows behind another."""
     x, residual, gain = (
@@ -78,11 +60,7 @@ def alone(total: Sum, count: int) -> float:
         for shape in ((count, HIDDEN), (count, HIDDEN), (HIDDEN,))
     )
 
-    def step() -> None:
-        for _ in range(CALLS):
-            total(x, residual, gain)
-
-    return microseconds(step, CALLS)
+    return microseconds(lambda _: total(x, residual, gain), CALLS, REPLAYS)
 
 
 def layer(total: Sum, weights: list[dict[str, Tensor]], count: int) -> float:
@@ -90,15 +68,18 @@ def layer(total: Sum, weights: list[dict[str, Tensor]], count: int) -> float:
     gain = torch.ones(HIDDEN, device="cuda", dtype=torch.bfloat16)
     x, residual = (torch.randn(count, HIDDEN, device="cuda").bfloat16() for _ in range(2))
 
-    def step() -> None:
-        y = x
-        for weight in weights:
-            heads = skinny_linear(y, weight["qkv"], True)[:, :2048]
-            y = total(skinny_linear(heads, weight["o"], True), residual, gain)
-            wide = skinny_gated_linear(y, weight["gate_up"], True)
-            y = total(skinny_linear(wide, weight["down"], True), residual, gain)
+    y = x
 
-    return microseconds(step, len(weights))
+    def launch(i: int) -> None:
+        nonlocal y
+        if i == 0:
+            y = x
+        heads = skinny_linear(y, weights[i]["qkv"], True)[:, :2048]
+        y = total(skinny_linear(heads, weights[i]["o"], True), residual, gain)
+        wide = skinny_gated_linear(y, weights[i]["gate_up"], True)
+        y = total(skinny_linear(wide, weights[i]["down"], True), residual, gain)
+
+    return microseconds(launch, len(weights), REPLAYS)
 
 
 def measure(rank: int, folder: Path, results: Any) -> None:

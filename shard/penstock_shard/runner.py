@@ -20,6 +20,7 @@ from torch import Tensor
 from penstock_kernels.backend import Backend, GraphBackend, Heads, Rows, TorchBackend
 from penstock_kernels.sampler import log_probabilities
 from penstock_proto import shard_pb2
+from penstock_shard.copies import apart
 from penstock_shard.decoder import Decoder
 from penstock_shard.device import download, upload
 from penstock_shard.graphs import Capturer, DecodeGraphs, SlotTensors, StepOutputs
@@ -390,20 +391,3 @@ def _backend(
         dependent = dependent and supported(angles.device)
         return TritonBackend(heads, angles, model.norm_eps, limits.max_slots, dependent, cache)
     return TorchBackend(heads, angles, model.norm_eps, limits.block_size)
-
-
-def apart(copies: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
-    """Copies of blocks, from and to, in parts that may be done at once: in order, and no part
-    writes what it reads."""
-    part: list[tuple[int, int]] = []
-    read: set[int] = set()
-    written: set[int] = set()
-    for source, target in copies:
-        if target in read or source in written or target in written:
-            yield part
-            part, read, written = [], set(), set()
-        part.append((source, target))
-        read.add(source)
-        written.add(target)
-    if part:
-        yield part

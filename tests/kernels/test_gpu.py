@@ -14,6 +14,13 @@ pytestmark = pytest.mark.gpu
 HALF = [torch.bfloat16, torch.float16]
 
 
+@pytest.fixture
+def hopper() -> None:
+    """For what needs Hopper's copies and products."""
+    if torch.cuda.get_device_capability()[0] != 9:
+        pytest.skip("not a Hopper GPU")
+
+
 def difference(x: Tensor, reference: Tensor) -> float:
     """1 - 2 xy / (xx + yy): free of scale, 0 where equal."""
     a, b = x.double().flatten(), reference.double().flatten()
@@ -44,6 +51,7 @@ def test_skinny_gated_linear(rows: int, n: int, k: int, dtype: torch.dtype) -> N
     assert difference(skinny_gated_linear(x, weight), expected) < 2e-5
 
 
+@pytest.mark.usefixtures("hopper")
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("rows", [2, 8, 9, 31, 64])
 @pytest.mark.parametrize(("n", "k"), [(64, 128), (192, 640), (2048, 8192), (17024, 256)])
@@ -51,8 +59,6 @@ def test_linear_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -> None
     """One tile, fewer depths than stages, splits of unequal depth, more tiles than programs."""
     from penstock_kernels.gpu.hopper_linear import hopper_linear, stream_for
 
-    if torch.cuda.get_device_capability()[0] != 9:
-        pytest.skip("not a Hopper GPU")
     x = torch.randn(rows, k, device="cuda", dtype=dtype)
     weight = torch.randn(n, k, device="cuda", dtype=dtype) * k**-0.5
     stream = stream_for(rows, n, k, False, 132)
@@ -66,6 +72,7 @@ def test_linear_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -> None
         assert difference(found, x.float() @ weight.float().T) < 1e-5
 
 
+@pytest.mark.usefixtures("hopper")
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("rows", [2, 16, 33, 64, 65, 128])
 @pytest.mark.parametrize(("n", "k"), [(64, 128), (14336, 512), (8192, 2048)])
@@ -73,8 +80,6 @@ def test_gated_stream_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -
     """Two programs a multiprocessor up to 64 rows, more turns than one above."""
     from penstock_kernels.gpu.hopper_linear import hopper_linear, stream_for
 
-    if torch.cuda.get_device_capability()[0] != 9:
-        pytest.skip("not a Hopper GPU")
     x = torch.randn(rows, k, device="cuda", dtype=dtype)
     weight = torch.randn(2 * n, k, device="cuda", dtype=dtype) * k**-0.5
     gate, up = (x.float() @ weight.float().T).chunk(2, dim=1)
@@ -173,6 +178,7 @@ def test_dependent_launch_changes_no_bit_under_stress(rows: int) -> None:
     assert int(differing) == 0
 
 
+@pytest.mark.usefixtures("hopper")
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("rows", [1, 64, 127, 129, 300, 2085])
 @pytest.mark.parametrize(("n", "k"), [(128, 64), (384, 320), (1408, 1024)])
@@ -180,8 +186,6 @@ def test_gated_linear_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -
     """Bands that are not full, tiles beyond the last row, fewer tiles than programs, many turns."""
     from penstock_kernels.gpu.hopper_gated import hopper_gated_linear
 
-    if torch.cuda.get_device_capability()[0] != 9:
-        pytest.skip("not a Hopper GPU")
     x = torch.randn(rows, k, device="cuda", dtype=dtype)
     weight = torch.randn(2 * n, k, device="cuda", dtype=dtype) * k**-0.5
     gate, up = (x.float() @ weight.float().T).chunk(2, dim=1)
@@ -264,6 +268,7 @@ def decode_reference(tensors: list[Tensor], scale: float) -> Tensor:
     return torch.stack(rows)
 
 
+@pytest.mark.usefixtures("hopper")
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("case", DECODES, ids=str)
 def test_decode_attention_on_hopper(case: Decode, dtype: torch.dtype) -> None:
@@ -271,8 +276,6 @@ def test_decode_attention_on_hopper(case: Decode, dtype: torch.dtype) -> None:
     each time, in a graph too."""
     from penstock_kernels.gpu.hopper_decode import HopperDecode, on_hopper
 
-    if torch.cuda.get_device_capability()[0] != 9:
-        pytest.skip("not a Hopper GPU")
     tensors, groups, rows = decode_case(case, dtype)
     query, cache, table, slots, positions = tensors
     assert on_hopper(query.device, cache, case.heads)
@@ -330,13 +333,12 @@ def test_merge_on_hopper_is_that_of_all_cards(rows: int, heads: int, width: int)
     assert difference(results[1][0], expected) < 1e-10
 
 
+@pytest.mark.usefixtures("hopper")
 @pytest.mark.parametrize("live", [0, 1, 9, 40])
 def test_decode_rows_that_do_not_count_on_hopper(live: int) -> None:
     """The rest of a captured step's rows are left alone, whatever stands there."""
     from penstock_kernels.gpu.hopper_decode import HopperDecode
 
-    if torch.cuda.get_device_capability()[0] != 9:
-        pytest.skip("not a Hopper GPU")
     tensors, groups, rows = decode_case(Decode(32, 8, 128, 64, [(8, 6)], 32), torch.bfloat16)
     query, cache, table, slots, positions = tensors
     attend = HopperDecode(rows, 32, 8, 128, query.device)

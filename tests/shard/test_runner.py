@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from penstock_proto import shard_pb2
+from penstock_shard.copies import apart
 from penstock_shard.loaded import LoadedModel
-from penstock_shard.runner import apart
 from penstock_shard.slots import BadCommand
 from support.local_shard import LocalShard, load_model
 from support.shard_driver import neutral

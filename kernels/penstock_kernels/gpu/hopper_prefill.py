@@ -13,7 +13,6 @@ from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
-    fence_async_shared,
     mbarrier,
     tma,
     warpgroup_mma,
@@ -21,6 +20,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from penstock_kernels.gpu.hopper import described, multiprocessors, suits
+from penstock_kernels.gpu.hopper_ring import clear, kv_ring
 
 ROWS = 128  # of a tile, half of them a group's
 PART = 64  # tokens a copy; a page holds one or more of them
@@ -167,7 +167,7 @@ def _attend_tile(
         weight = gl.convert_layout(p.to(q.dtype), p_layout)
     stage = (end - 1) % STAGES
     mbarrier.wait(v_full.index(stage), (end - 1) // STAGES & 1)
-    _clear(v_tiles.index(stage), start + rows - (end - 1 - first) * N)
+    clear(v_tiles.index(stage), start + rows - (end - 1 - first) * N)
     acc = warpgroup_mma(weight, v_tiles.index(stage), acc)
     mbarrier.arrive(v_empty.index(stage))
     total = gl.convert_layout(total, gl.SliceLayout(1, o_layout))
@@ -189,18 +189,6 @@ def _hide(scores, token, position):
     key = token + gl.arange(0, scores.shape[1], gl.SliceLayout(0, scores.type.layout))
     visible = gl.expand_dims(key, 0) <= gl.expand_dims(position, 1)
     return gl.where(visible, scores, float("-inf"))
-
-
-@gluon.jit
-def _clear(tile, known):
-    """Zero behind the first `known` rows: anything may stand there, and 0 times NaN is NaN."""
-    D: gl.constexpr = tile.shape[1]
-    layout: gl.constexpr = gl.BlockedLayout([1, 8], [256 // D, D // 8], [4, 1], [1, 0])
-    if known < tile.shape[0]:
-        row = gl.arange(0, tile.shape[0], gl.SliceLayout(1, layout))
-        values = gl.where(gl.expand_dims(row < known, 1), tile.load(layout), 0.0)
-        tile.store(values.to(tile.dtype))
-        fence_async_shared()
 
 
 @gluon.jit(do_not_specialize=["total"])
@@ -225,19 +213,7 @@ def _kernel(
     N: gl.constexpr,
     STAGES: gl.constexpr,
 ):
-    k_tiles = gl.allocate_shared_memory(desc.dtype, [STAGES, N, D], desc.layout)
-    v_tiles = gl.allocate_shared_memory(desc.dtype, [STAGES, N, D], desc.layout)
-    k_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    v_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    k_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    v_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    for i in gl.static_range(STAGES):
-        mbarrier.init(k_full.index(i), count=1)
-        mbarrier.init(v_full.index(i), count=1)
-        mbarrier.init(k_empty.index(i), count=2)
-        mbarrier.init(v_empty.index(i), count=2)
-    fence_async_shared()
-    ring = (k_tiles, v_tiles, k_full, v_full, k_empty, v_empty)
+    ring = kv_ring(desc, 2, N, D, STAGES)
     plan = (tiles, positions, gl.to_tensor(total), gl.to_tensor(kv_heads))
     rows_of = (query, out, scale, gl.to_tensor(row_stride), gl.to_tensor(out_stride))
     plane = gl.to_tensor(blocks) * PAGE
