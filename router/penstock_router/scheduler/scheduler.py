@@ -200,7 +200,8 @@ class Scheduler:
         """Plan more of those partly computed; returns how many prompt tokens the step may take."""
         prefilling = self._seats.prefilling()
         unplanned = self._queue.tokens + sum(seat.target - seat.planned for seat in prefilling)
-        budget = room = prompt_budget(self.config, len(plan.decode), unplanned)
+        longest = max((seat.target - seat.cached for seat in prefilling), default=0)
+        budget = room = prompt_budget(self.config, len(plan.decode), unplanned, longest)
         for seat in prefilling:
             room -= plan.add_chunk(seat, room)
         return budget

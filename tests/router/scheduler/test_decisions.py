@@ -95,6 +95,21 @@ def test_prompts_share_steps_with_the_batch(decoding: int, waiting: int, expecte
     loop.drain()
 
 
+def test_a_long_prompt_is_computed_within_a_few_steps() -> None:
+    loop = Loop(num_blocks=60_000, block_size=16, max_batch_size=9, max_batch_prefill_tokens=4096)
+    running(loop, 8)
+    loop.submit([5] * 7000, 1)
+    loop.step()  # as much as beside any prompt: it has only just been admitted
+    first = loop.plans[-1].prefill_tokens
+    steps = 1
+    while (left := 7000 - sum(plan.prefill_tokens for plan in loop.plans[-steps:])) > 0:
+        loop.step()
+        steps += 1
+        assert loop.plans[-1].prefill_tokens == min(left, 1536 - 8)
+    assert first == 384 - 8
+    loop.drain()
+
+
 def test_an_empty_batch_serves_the_queue_at_once() -> None:
     loop = Loop(waiting_served_ratio=10.0, max_waiting_tokens=50)
     sequence = loop.submit([1], 2)
