@@ -20,6 +20,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     mbarrier,
     tma,
     warpgroup_mma,
+    warpgroup_mma_wait,
 )
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
@@ -36,7 +37,7 @@ STAGES = 3  # of the ring: 96 KiB, twice on a multiprocessor
 RESIDENT = 2  # programs of a multiprocessor
 # Whether the merge may start while this kernel runs. Alone, 12 to 32 rows of 576 tokens take 0.5 to
 # 0.8 us less with it (H100); not measured in a step, where the next layer wants the room.
-EARLY = False
+EARLY = True
 LOG2_E = 1.4426950408889634
 
 
@@ -114,7 +115,6 @@ def _attend(
     """The four warps that multiply."""
     _, item, last, head = work
     first, members, start, stop, piece = _item(work, item)
-    following = _item(work, item + 1)
     if PDL:
         gdc_wait()  # for the queries
         if EARLY:
@@ -122,19 +122,21 @@ def _attend(
     q = _queries(source, head, first, members, GROUP, N, D)
     done = 0
     for index in range(item, last):
-        # The next item's queries travel while this one is computed.
-        next_first, next_members, next_start, next_stop, next_piece = following
-        next_q = _queries(source, head, next_first, next_members, GROUP, N, D)
-        following = _item(work, index + 2)
+        next_first, next_members, next_start, next_stop, next_piece = _item(work, index + 1)
         spans = _spans(target, first, members, GROUP, D)
         scale = source[2]
-        acc, best, total = _attend_span(ring, q, start, stop, scale, done, N, D, STAGES)
+        tiles = gl.cdiv(stop - start, N)
+        weight, acc, best, total = _attend_span(
+            ring, q, stop - start, tiles, scale, done, N, D, STAGES
+        )
+        # The next item's queries travel while this one ends, in the same registers.
+        q = _queries(source, head, next_first, next_members, GROUP, N, D)
+        done += tiles
+        acc = _last_values(ring, weight, acc, stop - start - (tiles - 1) * N, done - 1, STAGES)
         _store(target, spans, head, first, piece, acc, best, total, GROUP, D)
-        done += gl.cdiv(stop - start, N)
         first, members, start, stop, piece = (
             next_first, next_members, next_start, next_stop, next_piece,
         )  # fmt: skip
-        q = next_q
     if PDL and not EARLY:
         gdc_launch_dependents()
 
@@ -171,11 +173,13 @@ def _spans(target, first, members, GROUP: gl.constexpr, D: gl.constexpr):
 
 @gluon.jit
 def _attend_span(
-    ring, q, start, stop, scale, done, N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr
+    ring, q, length, tiles, scale, done, N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr
 ):
-    """q k^T and p v over a span: sum of values [64, D], largest score and sum of weights [64].
+    """q k^T over a span of some tiles and p v but for the last tile's values: its weights [64, N],
+    sum of values [64, D], largest score and sum of weights [64].
 
-    done: tiles of keys before this span's. Scores are in units of log2.
+    done: tiles of keys before this span's. Scores are in units of log2. The values of a tile are
+    multiplied under the softmax of the next one.
     """
     k_tiles, v_tiles, k_full, v_full, k_empty, v_empty = ring
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, N, 16])
@@ -186,28 +190,65 @@ def _attend_span(
     acc = gl.zeros([64, D], gl.float32, o_layout)
     best = gl.full([64], float("-inf"), gl.float32, row_layout)
     total = gl.zeros([64], gl.float32, row_layout)
-    for token in range(start, stop, N):
-        stage, phase = done % STAGES, done // STAGES & 1
-        mbarrier.wait(k_full.index(stage), phase)
+    end = done + tiles
+
+    stage = done % STAGES
+    mbarrier.wait(k_full.index(stage), done // STAGES & 1)
+    scores = warpgroup_mma(q, k_tiles.index(stage).permute((1, 0)), zeros, use_acc=False)
+    mbarrier.arrive(k_empty.index(stage))
+    scores = _hide(scores, length)
+    p, shrink, best, total = _softmax(scores, best, total, scale)
+    weight = gl.convert_layout(p.to(q.dtype), p_layout)
+    following = (done + 1) % STAGES
+    mbarrier.wait(k_full.index(following), (done + 1) // STAGES & 1, pred=done + 1 < end)
+    for j in range(done + 1, end):
+        stage, old, following = j % STAGES, (j - 1) % STAGES, (j + 1) % STAGES
         keys = k_tiles.index(stage).permute((1, 0))
-        scores = warpgroup_mma(q, keys, zeros, use_acc=False)
+        scores = warpgroup_mma(q, keys, zeros, use_acc=False, is_async=True)
+        mbarrier.wait(v_full.index(old), (j - 1) // STAGES & 1)
+        acc = warpgroup_mma(weight, v_tiles.index(old), acc, is_async=True)
+        scores = warpgroup_mma_wait(1, deps=[scores])
         mbarrier.arrive(k_empty.index(stage))
-        known = stop - token
-        if known < N:
-            key = gl.arange(0, N, gl.SliceLayout(0, s_layout))
-            scores = gl.where(gl.expand_dims(key < known, 0), scores, float("-inf"))
-        new = gl.maximum(best, gl.max(scores, 1) * scale)
-        p = gl.exp2(scores * scale - gl.expand_dims(new, 1))
-        shrink = gl.exp2(best - new)
-        best, total = new, total * shrink + gl.sum(p, 1)
-        weight = gl.convert_layout(p.to(q.dtype), p_layout)
+        scores = _hide(scores, length - (j - done) * N)
+        p, shrink, best, total = _softmax(scores, best, total, scale)
+        # Here and not before the next product: as in `gpu.hopper_prefill`.
+        mbarrier.wait(k_full.index(following), (j + 1) // STAGES & 1, pred=j + 1 < end)
+        # The product reads the registers of `weight` until it is done: replaced after.
+        acc, weight, p = warpgroup_mma_wait(0, deps=[acc, weight, p])
+        mbarrier.arrive(v_empty.index(old))
         acc = acc * gl.expand_dims(gl.convert_layout(shrink, gl.SliceLayout(1, o_layout)), 1)
-        mbarrier.wait(v_full.index(stage), phase)
-        clear(v_tiles.index(stage), known)
-        acc = warpgroup_mma(weight, v_tiles.index(stage), acc)
-        mbarrier.arrive(v_empty.index(stage))
-        done += 1
-    return acc, best, total
+        weight = gl.convert_layout(p.to(q.dtype), p_layout)
+    return weight, acc, best, total
+
+
+@gluon.jit
+def _last_values(ring, weight, acc, known, done, STAGES: gl.constexpr):
+    """p v of a span's last tile, of which `known` tokens count; done: tiles before it."""
+    _, v_tiles, _, v_full, _, v_empty = ring
+    stage = done % STAGES
+    mbarrier.wait(v_full.index(stage), done // STAGES & 1)
+    clear(v_tiles.index(stage), known)
+    acc = warpgroup_mma(weight, v_tiles.index(stage), acc)
+    mbarrier.arrive(v_empty.index(stage))
+    return acc
+
+
+@gluon.jit
+def _hide(scores, known):
+    """-inf where fewer keys are known than the tile has."""
+    if known < scores.shape[1]:
+        key = gl.arange(0, scores.shape[1], gl.SliceLayout(0, scores.type.layout))
+        scores = gl.where(gl.expand_dims(key < known, 0), scores, float("-inf"))
+    return scores
+
+
+@gluon.jit
+def _softmax(scores, best, total, scale):
+    """Exponentials of some keys' scores and by how much older ones shrink; units of log2."""
+    new = gl.maximum(best, gl.max(scores, 1) * scale)
+    p = gl.exp2(scores * scale - gl.expand_dims(new, 1))
+    shrink = gl.exp2(best - new)
+    return p, shrink, new, total * shrink + gl.sum(p, 1)
 
 
 @gluon.jit
