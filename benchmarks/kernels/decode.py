@@ -52,7 +52,6 @@ CASES += [Case(1, 7000, 0), Case(16, 7000, 0)]
 # What else the kernel for Hopper could be, by the names that its parts have.
 VARIANTS: dict[str, dict[str, Any]] = {
     "hopper": {},
-    "early": {"EARLY": True},
     "old merge": {"merge": decode_merge.merge},
     "one resident": {"RESIDENT": 1, "STAGES": 6},
 }

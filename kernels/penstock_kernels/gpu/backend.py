@@ -25,10 +25,6 @@ from penstock_kernels.gpu.prefill_attention import prefill_attention, prefill_ti
 from penstock_kernels.gpu.rope import rope_and_write
 from penstock_kernels.gpu.slots import leave, take
 
-# Rows up to which the portable decode attention is as fast on Hopper, microseconds a layer at 576
-# tokens of 8B: 6.7 for 10.5 with one row, 14.7 for 14.9 with 8, 33.8 for 32.6 with 32.
-PORTABLE_ROWS = 12
-
 
 class TritonBackend:
     """Nothing here waits for the device, and a step without chunks reads static tensors only.
@@ -116,9 +112,7 @@ class TritonBackend:
         table, decoding = rows.block_table, rows.decode_rows
         pieces = rows.pieces if rows.pieces is not None else self._pieces(rows)
         slots, positions = rows.slot[:decoding], rows.position[:decoding]
-        hopper = self._hopper if decoding > PORTABLE_ROWS else None
-        # Few rows, apart: their tiles are those of the other kernel, which has more rows.
-        sharing = None if hopper is None and self._hopper is not None else rows.sharing
+        hopper, sharing = self._hopper, rows.sharing
         plans: dict[int | None, DecodePlan] = {}  # by window
         hopper_plan: HopperPlan | None = None
 

@@ -12,11 +12,6 @@ from torch import Tensor
 
 from penstock_kernels.gpu.dependent import launch, release, wait
 
-# Whether what follows may start when this kernel does, as products let it: the weights of the
-# product with the results are on their way then while attention ends. It reads nothing early that
-# attention or its merge writes.
-AHEAD = True
-
 
 @triton.jit
 def _merge_kernel(
@@ -28,11 +23,12 @@ def _merge_kernel(
     D: tl.constexpr,
     DP: tl.constexpr,
     PARTS: tl.constexpr,
-    AHEAD: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """The result of a row and query head from its partial ones; written already if it was alone."""
-    release(PDL and AHEAD)
+    # The weights of the product behind are on their way while attention ends: it reads nothing
+    # early that attention or its merge writes.
+    release(PDL)
     row, query_head = tl.program_id(0), tl.program_id(1)
     # The plan was written before the launch before this one: see `gpu.dependent`.
     first = tl.load(spans + row * 3, cache_modifier=".cg")
@@ -90,5 +86,5 @@ def merge(
     # Of few rows each has many parts, 64 a row and less: all are loaded at once.
     _merge_kernel[(rows, heads)](
         partial, lse, spans, out, heads=heads, D=head_dim, DP=padded(head_dim),
-        PARTS=64 if rows < 16 else 16, AHEAD=AHEAD, num_warps=4, **launch(dependent),
+        PARTS=64 if rows < 16 else 16, num_warps=4, **launch(dependent),
     )  # fmt: skip

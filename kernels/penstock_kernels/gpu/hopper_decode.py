@@ -35,9 +35,6 @@ ROWS = 64  # of a product: the fewest of a group of four warps
 PART = 16  # tokens a copy: what is read behind the end of a context is less than that
 STAGES = 3  # of the ring: 96 KiB, twice on a multiprocessor
 RESIDENT = 2  # programs of a multiprocessor
-# Whether the merge may start while this kernel runs. Alone, 12 to 32 rows of 576 tokens take 0.5 to
-# 0.8 us less with it (H100); not measured in a step, where the next layer wants the room.
-EARLY = True
 LOG2_E = 1.4426950408889634
 
 
@@ -110,15 +107,14 @@ def _copy(desc, pages, plane, token, stop, full, tile, PAGE: gl.constexpr):
 def _attend(
     work, ring, source, target,
     GROUP: gl.constexpr, N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr,
-    PDL: gl.constexpr, EARLY: gl.constexpr,
+    PDL: gl.constexpr,
 ):  # fmt: skip
     """The four warps that multiply."""
     _, item, last, head = work
     first, members, start, stop, piece = _item(work, item)
     if PDL:
         gdc_wait()  # for the queries
-        if EARLY:
-            gdc_launch_dependents()
+        gdc_launch_dependents()
     q = _queries(source, head, first, members, GROUP, N, D)
     done = 0
     for index in range(item, last):
@@ -137,8 +133,6 @@ def _attend(
         first, members, start, stop, piece = (
             next_first, next_members, next_start, next_stop, next_piece,
         )  # fmt: skip
-    if PDL and not EARLY:
-        gdc_launch_dependents()
 
 
 @gluon.jit
@@ -298,7 +292,6 @@ def _kernel(
     PAGE: gl.constexpr,
     N: gl.constexpr,
     STAGES: gl.constexpr,
-    EARLY: gl.constexpr,
     PDL: gl.constexpr,
 ):
     ring = kv_ring(desc, 1, N, D, STAGES)
@@ -311,7 +304,7 @@ def _kernel(
     target = (out, partial, partial_lse, spans, gl.to_tensor(kv_heads))
     gl.warp_specialize(
         [
-            (_attend, (work, ring, source, target, GROUP, N, D, STAGES, PDL, EARLY)),
+            (_attend, (work, ring, source, target, GROUP, N, D, STAGES, PDL)),
             (_load, (work, ring, pages, N, D, PAGE, STAGES, PDL)),
         ],
         [1],
@@ -397,7 +390,7 @@ class HopperDecode:
             query, described(cache.view(-1, d), PART, d), table, plan.items, plan.bounds,
             plan.spans, out, self.partial, self.lse, scale * LOG2_E, query.stride(0), blocks,
             table.stride(0), kv_heads=kv_heads, GROUP=heads // kv_heads, D=d, PAGE=page,
-            N=key_tile(d), STAGES=STAGES, EARLY=EARLY, num_warps=4, maxnreg=128,
+            N=key_tile(d), STAGES=STAGES, num_warps=4, maxnreg=128,
             **launch(self._dependent),
         )  # fmt: skip
         merge(self.partial, self.lse, plan.spans, out, rows, d, self._dependent)

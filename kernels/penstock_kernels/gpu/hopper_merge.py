@@ -19,7 +19,6 @@ from penstock_kernels.gpu.dependent import launch
 from penstock_kernels.gpu.hopper import wait
 
 VALUES = 8192  # of partial results that a program loads at once: 64 a thread
-AHEAD = True  # see `gpu.decode_merge`
 MANY = 64  # rows from which on there are enough programs of 1024 results; below they have 512
 
 
@@ -34,10 +33,9 @@ def _kernel(
     HEADS: gl.constexpr,
     PARTS: gl.constexpr,
     WARPS: gl.constexpr,
-    AHEAD: gl.constexpr,
     PDL: gl.constexpr,
 ):
-    if PDL and AHEAD:
+    if PDL:  # see `gpu.decode_merge`
         gdc_launch_dependents()
     layout: gl.constexpr = gl.BlockedLayout(
         [1, 1, 4], [1, 128 // D, D // 4], [1, WARPS, 1], [2, 1, 0]
@@ -89,5 +87,5 @@ def merge(
     _kernel[(rows, heads // together)](
         partial, lse, spans, out, heads=heads, D=width, HEADS=together,
         PARTS=min(16, VALUES // (together * width)), WARPS=max(1, min(4, together * width // 128)),
-        AHEAD=AHEAD, num_warps=max(1, min(4, together * width // 128)), **launch(dependent),
+        num_warps=max(1, min(4, together * width // 128)), **launch(dependent),
     )  # fmt: skip
