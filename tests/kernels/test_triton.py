@@ -27,7 +27,8 @@ from penstock_kernels.gpu.argmax import argmax
 from penstock_kernels.gpu.blocks import copy_blocks
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
 from penstock_kernels.gpu.norm import add_rms_norm, rms_norm
-from penstock_kernels.gpu.rope import rope_and_write
+from penstock_kernels.gpu.qkv import qkv_one_row
+from penstock_kernels.gpu.rope import Seats, rope_and_write
 from penstock_kernels.gpu.slots import leave, take
 from support.paged import PagedCase, assert_near, naive_attention, paged_case
 
@@ -438,6 +439,29 @@ def test_linear_of_one_row(place: Place, gated: bool, depth: int) -> None:
     assert_near(out, expected)
 
 
+@pytest.mark.parametrize("position", [0, 41, 63])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_qkv_of_one_row_in_one_launch_are_those_of_two(
+    place: Place, shape: Shape, position: int
+) -> None:
+    heads, kv_heads, width, page = shape
+    case = case_of([(5, 1), (position, 1), (60, 1)], shape, place)
+    count, tile = (heads + 2 * kv_heads) * width, Tile(2, 128, 4, 2)
+    x, weight = place.randn(1, 256), place.randn(count, 256) / 16
+    angle = torch.rand(64, width // 2, device=place.device) * 6.28
+    angles = torch.stack((angle.cos(), angle.sin()), dim=1)
+    slots, positions = case.slot[1:2], case.position[1:2]
+    qkv, expected_cache, cache = x.new_empty(1, count), case.cache.clone(), case.cache.clone()
+    linear_one_row(x, weight, qkv, tile)
+    rope_and_write(qkv, expected_cache, case.table, slots, positions, angles, heads)
+    query = x.new_full((1, heads * width), torch.nan)
+    seats = Seats(slots, positions, case.table, angles)
+    qkv_one_row(x, weight, query, cache, seats, tile)
+    assert torch.equal(query, qkv[:, : heads * width])
+    assert torch.equal(cache, expected_cache)
+    assert not torch.equal(cache, case.cache)
+
+
 @pytest.mark.parametrize(("window", "normalised"), [(None, False), (20, True)])
 def test_backends_agree_on_a_mixed_step(place: Place, window: int | None, normalised: bool) -> None:
     """Decode rows and chunks in one step, through the interface that the decoder uses."""
@@ -446,13 +470,14 @@ def test_backends_agree_on_a_mixed_step(place: Place, window: int | None, normal
     case = case_of([(30, 1), (77, 1), (0, 1), (12, 140), (0, 9)], shape, place)
     angle = torch.rand(160, 12, device=place.device) * 6.28
     angles = torch.stack((angle.cos(), angle.sin()), dim=1)
-    qkv = place.randn(len(case.slot), 8 * 24)
-    qk_norm = None
+    x, weight = place.randn(len(case.slot), 32), place.randn(8 * 24, 32) / 6
+    bias, qk_norm = None, None
     if normalised:
+        bias = place.randn(8 * 24)
         qk_norm = torch.cat((place.randn(24).expand(4, -1), place.randn(24).expand(2, -1)))
     rows, cache = rows_of(case, decode_rows=3), case.cache.clone()
     theirs = TorchBackend(heads, angles, 1e-6, shape.page).attention(rows)
     ours = gpu_backend.TritonBackend(heads, angles, 1e-6, 8).attention(rows)
-    expected = theirs(qkv.clone(), case.cache, qk_norm, window)
-    assert_near(ours(qkv, cache, qk_norm, window), expected)
+    expected = theirs(x, weight, bias, case.cache, qk_norm, window)
+    assert_near(ours(x, weight, bias, cache, qk_norm, window), expected)
     assert_near(cache, case.cache)

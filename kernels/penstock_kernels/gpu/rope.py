@@ -5,6 +5,8 @@ Reference: `penstock_kernels.rope` (`rotate_`, `write_kv`) after `penstock_kerne
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -14,6 +16,16 @@ from penstock_kernels.gpu.dependent import launch, wait
 # Of one program. On an H100, 48 heads of 128: 2.0 us for a row and 39 us for 4096 (2.6 TB/s), where
 # a program a head takes 2.1 us and 121 us.
 HEADS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Seats:
+    """Where the rows of a step stand, and what turns them there."""
+
+    slots: Tensor  # [n] integers
+    positions: Tensor  # [n] int64
+    table: Tensor  # [slots, width] int32
+    angles: Tensor  # [positions, 2, d / 2] float32, cosines then sines
 
 
 @triton.jit
