@@ -167,11 +167,13 @@ def sharing_of(groups: list[tuple[int, int]], rows: int, tile_rows: int, page: i
     return tensors.view(rows)
 
 
+@pytest.mark.parametrize("normed", [False, True])
 @pytest.mark.parametrize("rows", [1, 5, 32, 64])
-def test_dependent_launch_changes_no_bit_under_stress(rows: int) -> None:
+def test_dependent_launch_changes_no_bit_under_stress(rows: int, normed: bool) -> None:
     """A graph of layers whose kernels all depend on the one before, a thousand times over.
 
-    Each replay reads other inputs; whoever reads too early finds those of the last replay.
+    Each replay reads other inputs; whoever reads too early finds those of the last replay. With a
+    norm of queries and keys the rotation is a launch of its own.
     """
     from penstock_kernels.backend import Heads, Rows
     from penstock_kernels.gpu.backend import TritonBackend
@@ -194,6 +196,7 @@ def test_dependent_launch_changes_no_bit_under_stress(rows: int) -> None:
     ]
     gain = torch.ones(hidden, device="cuda", dtype=torch.bfloat16)
     head = weight(32768, hidden)
+    qk_norm = torch.ones(20, 64, device="cuda", dtype=torch.bfloat16) if normed else None
     angle = torch.rand(1024, 32, device="cuda") * 6.28
     angles = torch.stack((angle.cos(), angle.sin()), dim=1)
     table = torch.randperm(most * 16, device="cuda").int().view(most, 16) + 1
@@ -220,7 +223,7 @@ def test_dependent_launch_changes_no_bit_under_stress(rows: int) -> None:
             residual = inputs.clone()
             x = backend.rms_norm(residual, gain, 1e-5)
             for layer, (qkv, out, up, down) in enumerate(parameters):
-                x = attend(x, qkv, None, caches[layer], None, None)
+                x = attend(x, qkv, None, caches[layer], qk_norm, None)
                 x = backend.linear_add_rms_norm(x, out, residual, gain, 1e-5)
                 x = backend.gated_linear(x, up, None)
                 x = backend.linear_add_rms_norm(x, down, residual, gain, 1e-5)
@@ -243,6 +246,7 @@ def test_dependent_launch_changes_no_bit_under_stress(rows: int) -> None:
         dependent[0].replay()
         differing += (plain[1] != dependent[1]).sum() + (plain[2] != dependent[2]).sum()
     assert int(differing) == 0
+    assert all(torch.equal(*caches) for caches in zip(plain[4], dependent[4], strict=True))
 
 
 @pytest.mark.usefixtures("hopper")
