@@ -27,8 +27,7 @@ from penstock_kernels.gpu.argmax import argmax
 from penstock_kernels.gpu.blocks import copy_blocks
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
 from penstock_kernels.gpu.norm import add_rms_norm, rms_norm
-from penstock_kernels.gpu.qkv import qkv_one_row
-from penstock_kernels.gpu.rope import Seats, rope_and_write
+from penstock_kernels.gpu.rope import rope_and_write
 from penstock_kernels.gpu.slots import leave, take
 from support.paged import PagedCase, assert_near, naive_attention, paged_case
 
@@ -437,29 +436,6 @@ def test_linear_of_one_row(place: Place, gated: bool, depth: int) -> None:
     out = torch.full(expected.shape, torch.nan, device=place.device, dtype=place.dtype)
     linear_one_row(x, weight, out, Tile(4, 128, 4, 2), gated=gated)
     assert_near(out, expected)
-
-
-@pytest.mark.parametrize("position", [0, 41, 63])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_qkv_of_one_row_in_one_launch_are_those_of_two(
-    place: Place, shape: Shape, position: int
-) -> None:
-    heads, kv_heads, width, page = shape
-    case = case_of([(5, 1), (position, 1), (60, 1)], shape, place)
-    count, tile = (heads + 2 * kv_heads) * width, Tile(2, 128, 4, 2)
-    x, weight = place.randn(1, 256), place.randn(count, 256) / 16
-    angle = torch.rand(64, width // 2, device=place.device) * 6.28
-    angles = torch.stack((angle.cos(), angle.sin()), dim=1)
-    slots, positions = case.slot[1:2], case.position[1:2]
-    qkv, expected_cache, cache = x.new_empty(1, count), case.cache.clone(), case.cache.clone()
-    linear_one_row(x, weight, qkv, tile)
-    rope_and_write(qkv, expected_cache, case.table, slots, positions, angles, heads)
-    query = x.new_full((1, heads * width), torch.nan)
-    seats = Seats(slots, positions, case.table, angles)
-    qkv_one_row(x, weight, query, cache, seats, tile)
-    assert torch.equal(query, qkv[:, : heads * width])
-    assert torch.equal(cache, expected_cache)
-    assert not torch.equal(cache, case.cache)
 
 
 @pytest.mark.parametrize(("window", "normalised"), [(None, False), (20, True)])

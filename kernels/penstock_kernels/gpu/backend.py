@@ -17,12 +17,11 @@ from penstock_kernels.gpu.argmax import argmax
 from penstock_kernels.gpu.blocks import copy_blocks
 from penstock_kernels.gpu.decode_attention import DecodeAttention
 from penstock_kernels.gpu.decode_plan import DecodePlan
-from penstock_kernels.gpu.dispatch import skinny_gated_linear, skinny_linear
+from penstock_kernels.gpu.dispatch import placed_queries, skinny_gated_linear, skinny_linear
 from penstock_kernels.gpu.hopper_decode import HopperDecode, on_hopper
 from penstock_kernels.gpu.hopper_plan import HopperPlan
 from penstock_kernels.gpu.norm import add_rms_norm, rms_norm
 from penstock_kernels.gpu.prefill_attention import prefill_attention, prefill_tiles, query_tile
-from penstock_kernels.gpu.qkv import placed_queries
 from penstock_kernels.gpu.rope import Seats, rope_and_write
 from penstock_kernels.gpu.slots import leave, take
 

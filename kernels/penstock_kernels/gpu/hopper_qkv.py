@@ -43,7 +43,7 @@ def _rotated(low, high, cos, sin):
     """Both halves of a head, rounded as they are stored."""
     dtype: gl.constexpr = low.dtype
     a, b = low.to(gl.float32), high.to(gl.float32)
-    return (a * cos - b * sin).to(dtype), (b * cos + a * sin).to(dtype)
+    return gl.fma(a, cos, -(b * sin)).to(dtype), gl.fma(b, cos, a * sin).to(dtype)
 
 
 @gluon.jit

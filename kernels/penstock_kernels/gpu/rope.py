@@ -73,8 +73,9 @@ def _rope_kernel(
         b = ((b * scale).to(dtype) * weight_b).to(tl.float32)
     cos = tl.load(angles + position * D + half, mask=within, other=0.0)
     sin = tl.load(angles + position * D + D // 2 + half, mask=within, other=0.0)
-    low = tl.where(is_rotated, (a * cos - b * sin).to(dtype), low)
-    high = tl.where(is_rotated, (b * cos + a * sin).to(dtype), high)
+    # Said how to round, so that `gpu.hopper_qkv` comes to the same bits.
+    low = tl.where(is_rotated, tl.fma(a, cos, -(b * sin)).to(dtype), low)
+    high = tl.where(is_rotated, tl.fma(b, cos, a * sin).to(dtype), high)
     tl.store(source, low, mask=inside & is_query)
     tl.store(source + D // 2, high, mask=inside & is_query)
     plane = tl.maximum(head - heads, 0).to(tl.int64)  # keys of each KV head, then values
