@@ -77,13 +77,20 @@ class Attention(Protocol):
     """The attention of one step, called once a layer."""
 
     def __call__(
-        self, qkv: Tensor, cache: Tensor, qk_norm: Tensor | None, window: int | None
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        cache: Tensor,
+        qk_norm: Tensor | None,
+        window: int | None,
     ) -> Tensor:
-        """Norm and rotate, store keys and values, attend.
+        """Multiply, norm and rotate, store keys and values, attend.
 
-        qkv: [n, (heads + 2 * kv_heads) * width], overwritten; cache: one layer's, [2, kv_heads,
-        blocks, block_size, width]; qk_norm: [heads + kv_heads, width] weights of the norm of
-        queries and keys; window: tokens that a row sees, itself included.
+        x: [n, hidden]; weight: [(heads + 2 * kv_heads) * width, hidden], queries, keys, values;
+        bias: of them; cache: one layer's, [2, kv_heads, blocks, block_size, width]; qk_norm:
+        [heads + kv_heads, width] weights of the norm of queries and keys; window: tokens that a row
+        sees, itself included.
         Returns [n, heads * width].
         """
 
@@ -202,9 +209,14 @@ class TorchBackend:
         cos, sin = rotation(self._angles, rows.position)
 
         def attend(
-            qkv: Tensor, cache: Tensor, qk_norm: Tensor | None, window: int | None
+            x: Tensor,
+            weight: Tensor,
+            bias: Tensor | None,
+            cache: Tensor,
+            qk_norm: Tensor | None,
+            window: int | None,
         ) -> Tensor:
-            qkv = qkv.view(-1, heads.rotated + heads.kv_heads, heads.width)
+            qkv = F.linear(x, weight, bias).view(-1, heads.rotated + heads.kv_heads, heads.width)
             qk = qkv[:, : heads.rotated]
             if qk_norm is not None:
                 qk.copy_(rms_norm(qk, qk_norm, eps))

@@ -65,8 +65,8 @@ class Decoder:
         x = backend.rms_norm(residual, next_norms.pop(0), eps)
         parts = zip(self.layers, cache.unbind(0), next_norms, strict=True)
         for layer, layer_cache, next_norm in parts:
-            qkv, gate_up = layer.qkv(x, backend), layer.gate_up
-            x = attend(qkv, layer_cache, layer.qk_norm, layer.window)
+            qkv, gate_up = layer.qkv, layer.gate_up
+            x = attend(x, qkv.weight, qkv.bias, layer_cache, layer.qk_norm, layer.window)
             if wanted is not None and layer is self.layers[-1]:
                 x, residual = x.index_select(0, wanted), residual.index_select(0, wanted)
             x = layer.output.add_rms_norm(x, residual, layer.mlp_norm, eps, backend)

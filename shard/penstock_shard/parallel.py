@@ -169,9 +169,6 @@ class Linear:
     weight: Tensor  # [out, in]
     bias: Tensor | None
 
-    def __call__(self, x: Tensor, backend: Backend) -> Tensor:
-        return backend.linear(x, self.weight, self.bias)
-
 
 @dataclass(slots=True)
 class RowParallelLinear:

@@ -90,6 +90,71 @@ def test_gated_stream_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -
     assert difference(out, torch.nn.functional.silu(gate) * up) < 2e-5
 
 
+# Heads, KV heads, width, depth.
+QKV = [
+    (32, 8, 128, 4096),
+    (32, 8, 64, 2048),
+    (6, 6, 128, 1024),
+    (5, 1, 64, 1024),
+    (64, 8, 128, 1024),  # more tiles than multiprocessors
+]
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("rows", [2, 3, 8, 17, 32, 64])
+@pytest.mark.parametrize(("heads", "kv_heads", "width", "k"), QKV)
+@pytest.mark.usefixtures("hopper")
+def test_qkv_in_one_launch_are_those_of_two(
+    rows: int, heads: int, kv_heads: int, width: int, k: int, dtype: torch.dtype
+) -> None:
+    """Bit for bit, queries and cache."""
+    from penstock_kernels.gpu.dispatch import skinny_linear
+    from penstock_kernels.gpu.dispatch import placed_queries
+    from penstock_kernels.gpu.rope import Seats, rope_and_write
+
+    torch.manual_seed(0)
+    page, columns, slots = (16, 64)[width // 128], 6, 70
+    count = (heads + 2 * kv_heads) * width
+    x = torch.randn(rows, k, device="cuda", dtype=dtype)
+    weight = torch.randn(count, k, device="cuda", dtype=dtype) * k**-0.5
+    angle = torch.rand(columns * page, width // 2, device="cuda") * 6.28
+    angles = torch.stack((angle.cos(), angle.sin()), dim=1)
+    # Blocks in any order, with holes: no two rows share one, and one in three is nobody's.
+    blocks = torch.randperm(slots * columns * 3 // 2, device="cuda")[: slots * columns]
+    table = blocks.int().view(slots, columns)
+    slot = torch.randperm(slots, device="cuda")[:rows]
+    position = torch.randint(0, columns * page, (rows,), device="cuda")
+    shape = (2, kv_heads, slots * columns * 3 // 2, page, width)
+    before = torch.randn(shape, device="cuda", dtype=dtype)
+    expected = before.clone()
+    qkv = skinny_linear(x, weight)
+    rope_and_write(qkv, expected, table, slot, position, angles, heads)
+    values = x.float() @ weight[-kv_heads * width :].float().T
+    assert difference(qkv[:, -kv_heads * width :], values) < 1e-5
+    seats = Seats(slot, position, table, angles)
+    for dependent in (False, True):
+        cache = before.clone()
+        query = placed_queries(x, weight, cache, seats, dependent)
+        assert query is not None and torch.equal(query, qkv[:, : heads * width])
+        assert torch.equal(cache, expected)
+
+
+@pytest.mark.usefixtures("hopper")
+def test_what_takes_two_launches_is_left_alone() -> None:
+    from penstock_kernels.gpu.dispatch import placed_queries
+    from penstock_kernels.gpu.rope import Seats
+
+    none = torch.empty(0, device="cuda")
+    for rows, width, dtype in [
+        (65, 128, torch.bfloat16), (8, 80, torch.bfloat16), (8, 128, torch.float32),
+        (1, 128, torch.bfloat16),
+    ]:  # fmt: skip
+        x = torch.randn(rows, 1024, device="cuda", dtype=dtype)
+        cache = x.new_zeros(2, 2, 4, 16, width)
+        seats = Seats(none, none, none, none)
+        assert placed_queries(x, x.new_zeros(8 * width, 1024), cache, seats) is None
+
+
 def sharing_of(groups: list[tuple[int, int]], rows: int, tile_rows: int, page: int) -> Any:
     """groups: rows and shared blocks of each, from the first row on, as the shard cuts them."""
     from penstock_shard.sharing import SharingTensors
@@ -100,11 +165,13 @@ def sharing_of(groups: list[tuple[int, int]], rows: int, tile_rows: int, page: i
     return tensors.view(rows)
 
 
+@pytest.mark.parametrize("normed", [False, True])
 @pytest.mark.parametrize("rows", [1, 5, 32, 64])
-def test_dependent_launch_changes_no_bit_under_stress(rows: int) -> None:
+def test_dependent_launch_changes_no_bit_under_stress(rows: int, normed: bool) -> None:
     """A graph of layers whose kernels all depend on the one before, a thousand times over.
 
-    Each replay reads other inputs; whoever reads too early finds those of the last replay.
+    Each replay reads other inputs; whoever reads too early finds those of the last replay. With a
+    norm of queries and keys the rotation is a launch of its own.
     """
     from penstock_kernels.backend import Heads, Rows
     from penstock_kernels.gpu.backend import TritonBackend
@@ -127,6 +194,7 @@ def test_dependent_launch_changes_no_bit_under_stress(rows: int) -> None:
     ]
     gain = torch.ones(hidden, device="cuda", dtype=torch.bfloat16)
     head = weight(32768, hidden)
+    qk_norm = torch.ones(20, 64, device="cuda", dtype=torch.bfloat16) if normed else None
     angle = torch.rand(1024, 32, device="cuda") * 6.28
     angles = torch.stack((angle.cos(), angle.sin()), dim=1)
     table = torch.randperm(most * 16, device="cuda").int().view(most, 16) + 1
@@ -153,7 +221,7 @@ def test_dependent_launch_changes_no_bit_under_stress(rows: int) -> None:
             residual = inputs.clone()
             x = backend.rms_norm(residual, gain, 1e-5)
             for layer, (qkv, out, up, down) in enumerate(parameters):
-                x = attend(backend.linear(x, qkv, None), caches[layer], None, None)
+                x = attend(x, qkv, None, caches[layer], qk_norm, None)
                 x = backend.linear_add_rms_norm(x, out, residual, gain, 1e-5)
                 x = backend.gated_linear(x, up, None)
                 x = backend.linear_add_rms_norm(x, down, residual, gain, 1e-5)
@@ -176,6 +244,7 @@ def test_dependent_launch_changes_no_bit_under_stress(rows: int) -> None:
         dependent[0].replay()
         differing += (plain[1] != dependent[1]).sum() + (plain[2] != dependent[2]).sum()
     assert int(differing) == 0
+    assert all(torch.equal(*caches) for caches in zip(plain[4], dependent[4], strict=True))
 
 
 @pytest.mark.usefixtures("hopper")

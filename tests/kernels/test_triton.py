@@ -446,13 +446,14 @@ def test_backends_agree_on_a_mixed_step(place: Place, window: int | None, normal
     case = case_of([(30, 1), (77, 1), (0, 1), (12, 140), (0, 9)], shape, place)
     angle = torch.rand(160, 12, device=place.device) * 6.28
     angles = torch.stack((angle.cos(), angle.sin()), dim=1)
-    qkv = place.randn(len(case.slot), 8 * 24)
-    qk_norm = None
+    x, weight = place.randn(len(case.slot), 32), place.randn(8 * 24, 32) / 6
+    bias, qk_norm = None, None
     if normalised:
+        bias = place.randn(8 * 24)
         qk_norm = torch.cat((place.randn(24).expand(4, -1), place.randn(24).expand(2, -1)))
     rows, cache = rows_of(case, decode_rows=3), case.cache.clone()
     theirs = TorchBackend(heads, angles, 1e-6, shape.page).attention(rows)
     ours = gpu_backend.TritonBackend(heads, angles, 1e-6, 8).attention(rows)
-    expected = theirs(qkv.clone(), case.cache, qk_norm, window)
-    assert_near(ours(qkv, cache, qk_norm, window), expected)
+    expected = theirs(x, weight, bias, case.cache, qk_norm, window)
+    assert_near(ours(x, weight, bias, cache, qk_norm, window), expected)
     assert_near(cache, case.cache)

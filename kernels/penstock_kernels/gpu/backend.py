@@ -17,12 +17,12 @@ from penstock_kernels.gpu.argmax import argmax
 from penstock_kernels.gpu.blocks import copy_blocks
 from penstock_kernels.gpu.decode_attention import DecodeAttention
 from penstock_kernels.gpu.decode_plan import DecodePlan
-from penstock_kernels.gpu.dispatch import skinny_gated_linear, skinny_linear
+from penstock_kernels.gpu.dispatch import placed_queries, skinny_gated_linear, skinny_linear
 from penstock_kernels.gpu.hopper_decode import HopperDecode, on_hopper
 from penstock_kernels.gpu.hopper_plan import HopperPlan
 from penstock_kernels.gpu.norm import add_rms_norm, rms_norm
 from penstock_kernels.gpu.prefill_attention import prefill_attention, prefill_tiles, query_tile
-from penstock_kernels.gpu.rope import rope_and_write
+from penstock_kernels.gpu.rope import Seats, rope_and_write
 from penstock_kernels.gpu.slots import leave, take
 
 
@@ -113,25 +113,26 @@ class TritonBackend:
         pieces = rows.pieces if rows.pieces is not None else self._pieces(rows)
         slots, positions = rows.slot[:decoding], rows.position[:decoding]
         hopper, sharing = self._hopper, rows.sharing
+        seats = Seats(rows.slot, rows.position, table, self._angles)
         plans: dict[int | None, DecodePlan] = {}  # by window
         hopper_plan: HopperPlan | None = None
 
         def attend(
-            qkv: Tensor, cache: Tensor, qk_norm: Tensor | None, window: int | None
+            x: Tensor,
+            weight: Tensor,
+            bias: Tensor | None,
+            cache: Tensor,
+            qk_norm: Tensor | None,
+            window: int | None,
         ) -> Tensor:
             nonlocal hopper_plan
-            # Before the rotation: attention reads its plan while that still runs.
+            # Two launches before it is read: attention does so while the one before it still runs.
             if decoding and hopper is not None and window is None:
                 hopper_plan = hopper_plan or hopper.plan(positions, slots, rows.live, sharing)
             elif decoding and window not in plans:
                 plans[window] = self._decode.plan(positions, rows.live, sharing, window)
-            norms = None if qk_norm is None else (qk_norm[0], qk_norm[heads.heads])
-            rope_and_write(
-                qkv, cache, table, rows.slot, rows.position, self._angles, heads.heads, norms,
-                self._eps, self._dependent,
-            )  # fmt: skip
-            out = qkv.new_empty(qkv.shape[0], heads.heads * heads.width)
-            query = qkv.view(-1, heads.rotated + heads.kv_heads, heads.width)[:, : heads.heads]
+            query = self._place(x, weight, bias, cache, qk_norm, seats)
+            out = x.new_empty(len(x), heads.heads * heads.width)
             if hopper is not None and hopper_plan is not None and window is None:
                 hopper(query[:decoding], cache, table, out, hopper_plan, scale)
             elif decoding:
@@ -146,6 +147,29 @@ class TritonBackend:
             return out
 
         return attend
+
+    def _place(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        cache: Tensor,
+        qk_norm: Tensor | None,
+        seats: Seats,
+    ) -> Tensor:
+        """Queries [n, heads, width], normed and rotated; keys and values go to the cache."""
+        heads, query = self._heads.heads, None
+        if bias is None and qk_norm is None:
+            query = placed_queries(x, weight, cache, seats, self._dependent)
+        if query is None:
+            qkv = self.linear(x, weight, bias)
+            norms = None if qk_norm is None else (qk_norm[0], qk_norm[heads])
+            rope_and_write(
+                qkv, cache, seats.table, seats.slots, seats.positions, seats.angles, heads, norms,
+                self._eps, self._dependent,
+            )  # fmt: skip
+            query = qkv[:, : heads * self._heads.width]
+        return query.view(len(x), heads, self._heads.width)
 
     def _pieces(self, rows: Rows) -> Tensor | None:
         """Pieces of the chunks of a step that the host knows; None where there are none."""

@@ -9,7 +9,15 @@ before it returns: order is transitive only then.
 
 A kernel starts when all programs of the one before it have let it or are done. If those (one at
 least) let it after their own `wait`, then all that was written before the launch before is complete
-even before the kernel's `wait`: so decode attention, behind the rotation, reads the plan of a step.
+even before the kernel's `wait`: so decode attention reads the plan of a step and the tokens of the
+ones before, behind the product that places queries, keys and values or behind the rotation. Behind
+kernels that let at their own start nothing recent is complete: what that product reads before its
+`wait`, slots, positions and block table, was written before the step's embedding, which does not
+launch dependently.
+
+Programs that wait hold their shared memory, and others may have to run where none is left. They
+cannot be those that are waited for: all programs of the kernel before had started by then, and so,
+by the same rule, had those of all kernels before it.
 """
 
 from __future__ import annotations

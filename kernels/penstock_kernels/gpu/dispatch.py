@@ -17,7 +17,9 @@ from penstock_kernels.gpu.activation import silu_mul
 from penstock_kernels.gpu.hopper import multiprocessors
 from penstock_kernels.gpu.hopper_gated import fills_hopper, hopper_gated_linear
 from penstock_kernels.gpu.hopper_linear import Stream, fits_hopper, hopper_linear, stream_for
+from penstock_kernels.gpu.hopper_qkv import hopper_qkv
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row, row_tile
+from penstock_kernels.gpu.rope import Seats
 from penstock_kernels.gpu.tiles import tile_for
 
 
@@ -56,6 +58,24 @@ def skinny_gated_linear(x: Tensor, weight: Tensor, dependent: bool = False) -> T
     else:
         silu_mul(F.linear(x, weight), out, dependent)
     return out
+
+
+def placed_queries(
+    x: Tensor, weight: Tensor, cache: Tensor, seats: Seats, dependent: bool = False
+) -> Tensor | None:
+    """x W^T in one launch with `gpu.rope`, where a stream computes it; to the same bits.
+
+    x: [rows, k]; weight: [(heads + 2 * kv_heads) * d, k]; cache: [2, kv_heads, blocks, page, d],
+    which gets keys, rotated, and values. Returns the queries, rotated: [rows, heads * d]. None, and
+    nothing done, where it takes two launches: for one row too, where that is no slower.
+    """
+    d = cache.shape[4]
+    stream = _stream(x, weight, gated=False) if d in (64, 128) else None
+    if stream is None:
+        return None
+    query = x.new_empty(len(x), len(weight) - 2 * cache.shape[1] * d)
+    hopper_qkv(x, weight, query, cache, seats, replace(stream, splits=1), dependent)
+    return query
 
 
 def _stream(x: Tensor, weight: Tensor, gated: bool) -> Stream | None:

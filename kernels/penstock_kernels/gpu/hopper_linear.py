@@ -64,7 +64,23 @@ def stream_for(rows: int, n: int, k: int, gated: bool, multiprocessors: int) -> 
 
 
 @gluon.jit
-def _place(plan, turn):
+def stream_ring(
+    x, BN: gl.constexpr, BK: gl.constexpr, HELD: gl.constexpr, STAGES: gl.constexpr
+):  # fmt: skip
+    """HELD tiles of the weight and STAGES of x, and when a stage is full and empty."""
+    w_tiles = gl.allocate_shared_memory(x.dtype, [HELD, BN, BK], x.layout)
+    x_tiles = gl.allocate_shared_memory(x.dtype, [STAGES, x.block_shape[0], BK], x.layout)
+    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    for i in gl.static_range(STAGES):
+        mbarrier.init(full.index(i), count=1)
+        mbarrier.init(empty.index(i), count=1)
+    fence_async_shared()
+    return w_tiles, x_tiles, full, empty
+
+
+@gluon.jit
+def place_of(plan, turn):
     """The program's unit of a turn: its tile of the weight, its split, and that one's depths."""
     tiles, units, depths, SPLITS = plan
     unit = turn * gl.num_programs(0) + gl.program_id(0)
@@ -74,54 +90,88 @@ def _place(plan, turn):
 
 
 @gluon.jit
-def _turns(plan):
+def turns(plan):
     return gl.cdiv(plan[1] - gl.program_id(0), gl.num_programs(0))
 
 
 @gluon.jit
 def _load_weight(ring, weight, columns, tile, depth, stage, GATED: gl.constexpr):
     w_tiles, x_tiles, full, empty = ring
-    BN: gl.constexpr = weight.block_shape[0]
-    BK: gl.constexpr = weight.block_shape[1]
+    BN: gl.constexpr = w_tiles.shape[1]
+    BK: gl.constexpr = w_tiles.shape[2]
     HELD: gl.constexpr = 2 if GATED else 1
     ready, row, k = full.index(stage), tile * BN, depth * BK
     mbarrier.expect(ready, (HELD * BN + x_tiles.shape[1]) * BK * 2)
-    tma.async_copy_global_to_shared(weight, [row, k], ready, w_tiles.index(HELD * stage))
+    if len(weight.block_shape) == 3:  # of a head's first and second half, as many rows of each
+        HALF: gl.constexpr = weight.block_shape[1]
+        parts = weight.shape[1] // HALF
+        place = [tile // parts * 2, tile % parts * HALF, k]
+        both = w_tiles.index(stage).reshape([2, HALF, BK])
+        tma.async_copy_global_to_shared(weight, place, ready, both)
+    else:
+        tma.async_copy_global_to_shared(weight, [row, k], ready, w_tiles.index(HELD * stage))
     if GATED:
         up = w_tiles.index(2 * stage + 1)
         tma.async_copy_global_to_shared(weight, [columns + row, k], ready, up)
 
 
 @gluon.jit
-def _load(
+def load_stream(
     plan, ring, source,
-    STAGES: gl.constexpr, GATED: gl.constexpr, PDL: gl.constexpr,
+    STAGES: gl.constexpr, GATED: gl.constexpr, RELEASE: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
-    """The warp that fills the ring. Each tile begins at another depth, so that the programs do not
-    all read the same part of x, and of the weight's rows, at a time."""
+    """The warp that fills the ring. Two tiles each begin at another depth, so that the programs do
+    not all read the same part of x, and of the weight's rows, at a time; two, because the halves of
+    a head must be summed in one order, whoever computes them (`hopper_qkv`).
+
+    RELEASE: let what follows start behind the wait; else the kernel did."""
     w_tiles, x_tiles, full, empty = ring
     x, weight, columns = source
-    BK: gl.constexpr = weight.block_shape[1]
-    tile, split, first, depths = _place(plan, 0)
+    BK: gl.constexpr = w_tiles.shape[2]
+    tile, split, first, depths = place_of(plan, 0)
     ahead = gl.minimum(depths, STAGES)
     for j in range(ahead):
-        _load_weight(ring, weight, columns, tile, first + (j + tile) % depths, j, GATED)
+        _load_weight(ring, weight, columns, tile, first + (j + tile // 2) % depths, j, GATED)
     if PDL:
         gdc_wait()
+        if RELEASE:
+            gdc_launch_dependents()
     for j in range(ahead):
-        depth = (first + (j + tile) % depths) * BK
+        depth = (first + (j + tile // 2) % depths) * BK
         tma.async_copy_global_to_shared(x, [0, depth], full.index(j), x_tiles.index(j))
     done = ahead
-    for turn in range(_turns(plan)):
-        tile, split, first, depths = _place(plan, turn)
+    for turn in range(turns(plan)):
+        tile, split, first, depths = place_of(plan, turn)
         for j in range(gl.where(turn == 0, ahead, 0), depths):
             stage = done % STAGES
             mbarrier.wait(empty.index(stage), (done // STAGES + 1) & 1)
-            depth = first + (j + tile) % depths
+            depth = first + (j + tile // 2) % depths
             _load_weight(ring, weight, columns, tile, depth, stage, GATED)
             ready = full.index(stage)
             tma.async_copy_global_to_shared(x, [0, depth * BK], ready, x_tiles.index(stage))
             done += 1
+
+
+@gluon.jit
+def accumulate(ring, acc, acc_up, depths, done, STAGES: gl.constexpr, GATED: gl.constexpr):
+    """A tile's products, `acc` and where GATED `acc_up`: [BN, BM] float32. done: stages that went
+    through the ring before."""
+    w_tiles, x_tiles, full, empty = ring
+    for j in range(depths):
+        stage = done % STAGES
+        mbarrier.wait(full.index(stage), done // STAGES & 1)
+        x = x_tiles.index(stage).permute((1, 0))
+        if GATED:
+            gate, up = w_tiles.index(2 * stage), w_tiles.index(2 * stage + 1)
+            acc = warpgroup_mma(gate, x, acc, use_acc=j > 0, is_async=True)
+            acc_up = warpgroup_mma(up, x, acc_up, use_acc=j > 0, is_async=True)
+            acc, acc_up = warpgroup_mma_wait(0, deps=[acc, acc_up])
+        else:
+            acc = warpgroup_mma(w_tiles.index(stage), x, acc, use_acc=j > 0, is_async=True)
+            acc = warpgroup_mma_wait(0, deps=[acc])
+        mbarrier.arrive(empty.index(stage))
+        done += 1
+    return acc, acc_up, done
 
 
 @gluon.jit
@@ -138,22 +188,9 @@ def _multiply(plan, ring, target, STAGES: gl.constexpr, GATED: gl.constexpr):
     acc = gl.zeros([BN, BM], gl.float32, layout)
     acc_up = acc
     done = 0
-    for turn in range(_turns(plan)):
-        tile, split, first, depths = _place(plan, turn)
-        for j in range(depths):
-            stage = done % STAGES
-            mbarrier.wait(full.index(stage), done // STAGES & 1)
-            x = x_tiles.index(stage).permute((1, 0))
-            if GATED:
-                gate, up = w_tiles.index(2 * stage), w_tiles.index(2 * stage + 1)
-                acc = warpgroup_mma(gate, x, acc, use_acc=j > 0, is_async=True)
-                acc_up = warpgroup_mma(up, x, acc_up, use_acc=j > 0, is_async=True)
-                acc, acc_up = warpgroup_mma_wait(0, deps=[acc, acc_up])
-            else:
-                acc = warpgroup_mma(w_tiles.index(stage), x, acc, use_acc=j > 0, is_async=True)
-                acc = warpgroup_mma_wait(0, deps=[acc])
-            mbarrier.arrive(empty.index(stage))
-            done += 1
+    for turn in range(turns(plan)):
+        tile, split, first, depths = place_of(plan, turn)
+        acc, acc_up, done = accumulate(ring, acc, acc_up, depths, done, STAGES, GATED)
         result = acc
         dtype: gl.constexpr = out.dtype.element_ty
         if GATED:
@@ -181,26 +218,17 @@ def _kernel(
 ):
     if PDL:
         gdc_launch_dependents()
-    BM: gl.constexpr = x.block_shape[0]
     BN: gl.constexpr = weight.block_shape[0]
     BK: gl.constexpr = weight.block_shape[1]
     HELD: gl.constexpr = 2 * STAGES if GATED else STAGES
-    w_tiles = gl.allocate_shared_memory(weight.dtype, [HELD, BN, BK], weight.layout)
-    x_tiles = gl.allocate_shared_memory(x.dtype, [STAGES, BM, BK], x.layout)
-    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    for i in gl.static_range(STAGES):
-        mbarrier.init(full.index(i), count=1)
-        mbarrier.init(empty.index(i), count=1)
-    fence_async_shared()
-    ring = (w_tiles, x_tiles, full, empty)
+    ring = stream_ring(x, BN, BK, HELD, STAGES)
     rows, columns = gl.to_tensor(rows), gl.to_tensor(columns)
     tiles = columns // BN
     plan = (tiles, tiles * SPLITS, gl.to_tensor(depth) // BK, gl.to_tensor(SPLITS))
     gl.warp_specialize(
         [
             (_multiply, (plan, ring, (out, rows, columns), STAGES, GATED)),
-            (_load, (plan, ring, (x, weight, columns), STAGES, GATED, PDL)),
+            (load_stream, (plan, ring, (x, weight, columns), STAGES, GATED, False, PDL)),
         ],
         [1],
         [24],

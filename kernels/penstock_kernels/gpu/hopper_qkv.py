@@ -1,0 +1,177 @@
+"""The product of queries, keys and values for Hopper, which rotates and stores what it made.
+
+The stream of weights of `gpu.hopper_linear` with another end: `gpu.rope` without its launch. A tile
+holds 32 rows of a head's first half and those of the second half that they are rotated against,
+copied together by a descriptor that has the halves as a dimension; so a program holds both numbers
+of every pair. The product is rounded before it is rotated, and results are those of two launches,
+bit for bit.
+
+The kernel lets the next one start behind its wait: decode attention reads early what was written
+before this launch. Slots, positions and block table are read before the wait, while the ring fills:
+they were written before the embedding, which does not launch dependently.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from torch import Tensor
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+from penstock_kernels.gpu.dependent import launch
+from penstock_kernels.gpu.hopper import described, multiprocessors
+from penstock_kernels.gpu.hopper_linear import (
+    COLUMNS,
+    DEPTH,
+    Stream,
+    accumulate,
+    load_stream,
+    place_of,
+    row_tile,
+    stream_ring,
+    turns,
+)
+from penstock_kernels.gpu.rope import Seats
+
+HALF = COLUMNS // 2  # rows of a tile from each half of a head
+
+
+@gluon.jit
+def _rotated(low, high, cos, sin):
+    """Both halves of a head, rounded as they are stored."""
+    dtype: gl.constexpr = low.dtype
+    a, b = low.to(gl.float32), high.to(gl.float32)
+    return gl.fma(a, cos, -(b * sin)).to(dtype), gl.fma(b, cos, a * sin).to(dtype)
+
+
+@gluon.jit
+def _seats(seats, row, inside, PAGE: gl.constexpr):
+    """Position and place in the cache, in tokens, of each row."""
+    slots, positions, table, width = seats
+    position = gl.load(positions + row, mask=inside, other=0, cache_modifier=".cg")
+    slot = gl.load(slots + row, mask=inside, other=0, cache_modifier=".cg")
+    entry = table + (slot.to(gl.int64) * width + position // PAGE)
+    page = gl.load(entry, mask=inside, other=0, cache_modifier=".cg")
+    return position, page.to(gl.int64) * PAGE + position % PAGE
+
+
+@gluon.jit
+def _multiply(
+    plan, ring, target, seats, angles,
+    heads: gl.constexpr, kv_heads: gl.constexpr, D: gl.constexpr, PAGE: gl.constexpr,
+    STAGES: gl.constexpr,
+):  # fmt: skip
+    """The warps that multiply, rotate and store."""
+    query, cache, rows, plane = target
+    BM: gl.constexpr = ring[1].shape[1]
+    BN: gl.constexpr = ring[0].shape[1]
+    HALF: gl.constexpr = BN // 2
+    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BM, 16])
+    pairs: gl.constexpr = gl.BlockedLayout([1, 2, 8], [8, 1, 4], [4, 1, 1], [2, 1, 0])
+    io_layout: gl.constexpr = gl.BlockedLayout([1, 8], [8, 4], [4, 1], [1, 0])
+    row = gl.arange(0, BM, gl.SliceLayout(1, io_layout))
+    inside = row < rows
+    position, token = _seats(seats, row, inside, PAGE)
+    turning = gl.expand_dims(position * D, 1)
+    inside = gl.expand_dims(inside, 1)
+    acc = gl.zeros([BN, BM], gl.float32, layout)
+    done = 0
+    for turn in range(turns(plan)):
+        tile, _, _, depths = place_of(plan, turn)
+        head, part = tile // (D // BN), tile % (D // BN)
+        is_query, is_rotated = head < heads, head < heads + kv_heads
+        dims = gl.expand_dims(part * HALF + gl.arange(0, HALF, gl.SliceLayout(0, io_layout)), 0)
+        angle = angles + (turning + dims)
+        cos = gl.load(angle, mask=inside & is_rotated, other=0.0)
+        sin = gl.load(angle + D // 2, mask=inside & is_rotated, other=0.0)
+        acc, _, done = accumulate(ring, acc, acc, depths, done, STAGES, False)
+        result = acc.permute((1, 0)).to(query.dtype.element_ty).reshape([BM, 2, HALF])
+        result = gl.convert_layout(result, pairs).permute((0, 2, 1))
+        low, high = gl.split(result)
+        low = gl.convert_layout(low, io_layout, assert_trivial=True)
+        high = gl.convert_layout(high, io_layout, assert_trivial=True)
+        turned_low, turned_high = _rotated(low, high, cos, sin)
+        low = gl.where(is_rotated, turned_low, low)
+        high = gl.where(is_rotated, turned_high, high)
+        line = gl.where(is_query, row.to(gl.int64) * heads + head, (head - heads) * plane + token)
+        place = gl.expand_dims(line * D, 1) + dims
+        gl.store(query + place, low, mask=inside & is_query)
+        gl.store(query + (place + D // 2), high, mask=inside & is_query)
+        gl.store(cache + place, low, mask=inside & (head >= heads))
+        gl.store(cache + (place + D // 2), high, mask=inside & (head >= heads))
+
+
+@gluon.jit(do_not_specialize=["rows", "blocks", "width"])
+def _kernel(
+    x,  # descriptor of [rows, k] in tiles of [BM, BK]
+    weight,  # descriptor of [2 * (heads + 2 * kv_heads), D / 2, k] in tiles of [2, HALF, BK]
+    query,  # [rows, heads * D]
+    cache,  # [2, kv_heads, blocks, PAGE, D]
+    table,  # [slots, width] int32
+    slots,  # [rows] integers
+    positions,  # [rows] int64
+    angles,  # [positions, 2, D / 2] float32, cosines then sines
+    rows,
+    depth,  # k
+    blocks,
+    width,
+    heads: gl.constexpr,
+    kv_heads: gl.constexpr,
+    D: gl.constexpr,
+    PAGE: gl.constexpr,
+    STAGES: gl.constexpr,
+    PDL: gl.constexpr,
+):
+    BN: gl.constexpr = 2 * weight.block_shape[1]
+    BK: gl.constexpr = weight.block_shape[2]
+    ring = stream_ring(x, BN, BK, STAGES, STAGES)
+    tiles = gl.to_tensor((heads + 2 * kv_heads) * D // BN)
+    plan = (tiles, tiles, gl.to_tensor(depth) // BK, gl.to_tensor(1))
+    target = (query, cache, gl.to_tensor(rows), gl.to_tensor(blocks).to(gl.int64) * PAGE)
+    seats = (slots, positions, table, gl.to_tensor(width))
+    gl.warp_specialize(
+        [
+            (_multiply, (plan, ring, target, seats, angles, heads, kv_heads, D, PAGE, STAGES)),
+            (load_stream, (plan, ring, (x, weight, tiles), STAGES, False, True, PDL)),
+        ],
+        [1],
+        [24],
+    )
+
+
+def hopper_qkv(
+    x: Tensor,
+    weight: Tensor,
+    query: Tensor,
+    cache: Tensor,
+    seats: Seats,
+    stream: Stream,
+    dependent: bool,
+) -> None:
+    """x W^T: the queries rotated, the keys rotated and stored, the values stored.
+
+    x: [rows, k]; weight: [(heads + 2 * kv_heads) * d, k], d 64 or 128; query: [rows, heads * d],
+    written; cache: [2, kv_heads, blocks, page, d], written; all dense, in half precision. stream:
+    of this product, unsplit.
+    """
+    (rows, depth), (_, kv_heads, blocks, page, d) = x.shape, cache.shape
+    programs = min(len(weight) // COLUMNS, stream.residents * multiprocessors(x.device))
+    _kernel[(programs,)](
+        described(x, row_tile(rows), DEPTH), _halves(weight, d), query, cache, seats.table,
+        seats.slots, seats.positions, seats.angles, rows, depth, blocks, seats.table.stride(0),
+        heads=query.shape[1] // d, kv_heads=kv_heads, D=d, PAGE=page, STAGES=stream.stages,
+        num_warps=4, maxnreg=128, **launch(dependent),
+    )  # fmt: skip
+
+
+def _halves(weight: Tensor, d: int) -> TensorDescriptor:
+    """Heads of d rows, to be copied in tiles that hold as many rows of either half."""
+    halves = weight.view(-1, d // 2, weight.shape[1])
+    return TensorDescriptor.from_tensor(halves, [2, HALF, DEPTH], _layout())
+
+
+@functools.cache
+def _layout() -> gl.NVMMASharedLayout:
+    return gl.NVMMASharedLayout.get_default_for([2, HALF, DEPTH], gl.float16)
