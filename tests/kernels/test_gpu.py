@@ -108,8 +108,7 @@ def test_qkv_in_one_launch_are_those_of_two(
     rows: int, heads: int, kv_heads: int, width: int, k: int, dtype: torch.dtype
 ) -> None:
     """Bit for bit, queries and cache."""
-    from penstock_kernels.gpu.dispatch import skinny_linear
-    from penstock_kernels.gpu.dispatch import placed_queries
+    from penstock_kernels.gpu.dispatch import placed_queries, skinny_linear
     from penstock_kernels.gpu.rope import Seats, rope_and_write
 
     torch.manual_seed(0)
