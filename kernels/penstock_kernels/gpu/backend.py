@@ -17,7 +17,12 @@ from penstock_kernels.gpu.argmax import argmax
 from penstock_kernels.gpu.blocks import copy_blocks
 from penstock_kernels.gpu.decode_attention import DecodeAttention
 from penstock_kernels.gpu.decode_plan import DecodePlan
-from penstock_kernels.gpu.dispatch import placed_queries, skinny_gated_linear, skinny_linear
+from penstock_kernels.gpu.dispatch import (
+    add_product,
+    placed_queries,
+    skinny_gated_linear,
+    skinny_linear,
+)
 from penstock_kernels.gpu.hopper_decode import HopperDecode, on_hopper
 from penstock_kernels.gpu.hopper_plan import HopperPlan
 from penstock_kernels.gpu.norm import add_rms_norm, rms_norm
@@ -96,6 +101,8 @@ class TritonBackend:
     def linear_add_rms_norm(
         self, x: Tensor, weight: Tensor, residual: Tensor, gain: Tensor, eps: float
     ) -> Tensor:
+        if add_product(x, weight, residual):
+            return self.rms_norm(residual, gain, eps)
         product = skinny_linear(x, weight, self._dependent, split=True)
         return add_rms_norm(product, residual, gain, eps, dependent=self._dependent)
 

@@ -60,6 +60,18 @@ def skinny_gated_linear(x: Tensor, weight: Tensor, dependent: bool = False) -> T
     return out
 
 
+def add_product(x: Tensor, weight: Tensor, residual: Tensor) -> bool:
+    """residual += x W^T, rounded once, where cuBLAS computes it in half precision; else False.
+
+    Behind o and down the norm has half as much to read and write then: at 2048 rows of
+    Llama-3.1-8B both products with their norms take 469 for 486 us (H100 under load).
+    """
+    if not _suits(x, weight) or _stream(x, weight, gated=False) or _tile(x, weight, gated=False):
+        return False
+    residual.addmm_(x, weight.T)
+    return True
+
+
 def placed_queries(
     x: Tensor, weight: Tensor, cache: Tensor, seats: Seats, dependent: bool = False
 ) -> Tensor | None:

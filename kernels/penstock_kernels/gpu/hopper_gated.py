@@ -24,19 +24,19 @@ ROWS = 128  # of a tile, half of them a group's
 COLUMNS = 128  # of a tile: as many of the gate and of the other matrix
 DEPTH = 64
 STAGES = 4
-BAND = 8  # tiles of rows that are gone through together, so that their inputs stay in L2
+BAND = 16  # at most so many tiles of rows are gone through together: their inputs stay in L2
 MOSTLY = 0.9  # of all turns of all programs must have a tile
 
 
 @gluon.jit
-def _place(plan, turn, BAND: gl.constexpr):
+def _place(plan, turn):
     """The program's tile of a turn, in tiles of rows and of columns."""
-    row_tiles, column_tiles = plan
+    row_tiles, column_tiles, most = plan
     index = turn * gl.num_programs(0) + gl.program_id(0)
-    band = index // (BAND * column_tiles)
-    height = gl.minimum(row_tiles - band * BAND, BAND)
-    within = index - band * BAND * column_tiles
-    return band * BAND + within % height, within // height
+    band = index // (most * column_tiles)
+    height = gl.minimum(row_tiles - band * most, most)
+    within = index - band * most * column_tiles
+    return band * most + within % height, within // height
 
 
 @gluon.jit
@@ -46,7 +46,7 @@ def _turns(plan):
 
 
 @gluon.jit
-def _load(plan, ring, source, STAGES: gl.constexpr, BAND: gl.constexpr):
+def _load(plan, ring, source, STAGES: gl.constexpr):
     """The warp that fills the ring."""
     x_tiles, w_tiles, full, empty = ring
     x, weight, columns, depth = source
@@ -55,7 +55,7 @@ def _load(plan, ring, source, STAGES: gl.constexpr, BAND: gl.constexpr):
     DEPTH: gl.constexpr = x.block_shape[1]
     done = 0
     for turn in range(_turns(plan)):
-        row, column = _place(plan, turn, BAND)
+        row, column = _place(plan, turn)
         for k in range(0, depth, DEPTH):
             stage = done % STAGES
             ready = full.index(stage)
@@ -73,10 +73,7 @@ def _load(plan, ring, source, STAGES: gl.constexpr, BAND: gl.constexpr):
 
 
 @gluon.jit
-def _multiply(
-    plan, ring, target,
-    HALF: gl.constexpr, STAGES: gl.constexpr, BAND: gl.constexpr,
-):  # fmt: skip
+def _multiply(plan, ring, target, HALF: gl.constexpr, STAGES: gl.constexpr):
     """Rows 64 * HALF .. 64 * HALF + 63 of each tile, by four warps."""
     x_tiles, w_tiles, full, empty = ring
     out, rows, columns, depth = target
@@ -105,7 +102,7 @@ def _multiply(
         gate, up = acc.reshape([64, 2, COLUMNS]).permute((0, 2, 1)).split()
         result = gate / (1 + gl.exp(-gate)) * up
         result = gl.convert_layout(result.to(out.dtype.element_ty), io_layout)
-        row, column = _place(plan, turn, BAND)
+        row, column = _place(plan, turn)
         row = row * 2 * 64 + member
         place = gl.expand_dims(row.to(gl.int64) * columns, 1) + gl.expand_dims(
             column * COLUMNS + dims, 0
@@ -113,7 +110,7 @@ def _multiply(
         gl.store(out + place, result, mask=gl.expand_dims(row < rows, 1))
 
 
-@gluon.jit(do_not_specialize=["rows"])
+@gluon.jit(do_not_specialize=["rows", "band"])
 def _kernel(
     x,  # descriptor of [rows, depth] in tiles of [ROWS, DEPTH]
     weight,  # descriptor of [2 * columns, depth], the gate first, in tiles of [COLUMNS, DEPTH]
@@ -121,8 +118,8 @@ def _kernel(
     rows,
     columns,
     depth,
+    band,  # tiles of rows that are gone through together
     STAGES: gl.constexpr,
-    BAND: gl.constexpr,
 ):
     ROWS: gl.constexpr = x.block_shape[0]
     COLUMNS: gl.constexpr = weight.block_shape[0]
@@ -136,14 +133,15 @@ def _kernel(
         mbarrier.init(empty.index(i), count=2)
     fence_async_shared()
     ring = (x_tiles, w_tiles, full, empty)
-    plan = (gl.cdiv(gl.to_tensor(rows), ROWS), gl.to_tensor(columns) // COLUMNS)
+    row_tiles = gl.cdiv(gl.to_tensor(rows), ROWS)
+    plan = (row_tiles, gl.to_tensor(columns) // COLUMNS, gl.to_tensor(band))
     target = (out, gl.to_tensor(rows), gl.to_tensor(columns), gl.to_tensor(depth))
     source = (x, weight, gl.to_tensor(columns), gl.to_tensor(depth))
     gl.warp_specialize(
         [
-            (_multiply, (plan, ring, target, gl.constexpr(0), STAGES, BAND)),
-            (_multiply, (plan, ring, target, gl.constexpr(1), STAGES, BAND)),
-            (_load, (plan, ring, source, STAGES, BAND)),
+            (_multiply, (plan, ring, target, gl.constexpr(0), STAGES)),
+            (_multiply, (plan, ring, target, gl.constexpr(1), STAGES)),
+            (_load, (plan, ring, source, STAGES)),
         ],
         [4, 1],
         [240, 24],
@@ -173,7 +171,9 @@ def _tiles(rows: int, columns: int) -> int:
 def hopper_gated_linear(x: Tensor, weight: Tensor, out: Tensor) -> None:
     """x: [rows, k] dense; weight: [2 * n, k], the gate's rows first; out: [rows, n]."""
     (rows, depth), columns = x.shape, weight.shape[0] // 2
+    tiles = -(-rows // ROWS)
+    band = -(-tiles // -(-tiles // BAND))  # bands of equal height
     _kernel[(min(_tiles(rows, columns), multiprocessors(x.device)),)](
         described(x, ROWS, DEPTH), described(weight, COLUMNS, DEPTH), out, rows, columns, depth,
-        STAGES=STAGES, BAND=BAND, num_warps=4, maxnreg=168,
+        band, STAGES=STAGES, num_warps=4, maxnreg=168,
     )  # fmt: skip
