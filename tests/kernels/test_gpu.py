@@ -271,7 +271,7 @@ class Decode(NamedTuple):
     page: int
     groups: list[tuple[int, int]]  # rows and shared blocks of each
     alone: int
-    lengths: tuple[int, ...] = ()  # of those, where they matter
+    lengths: tuple[int, ...] = ()  # of those, over and over, where they matter
     scale: float = 0.09
 
 
@@ -288,7 +288,7 @@ DECODES = [
     Decode(64, 1, 128, 64, [(7, 4)], 3),
     Decode(5, 1, 128, 64, [(40, 20)], 3),
     # Ends in and between tiles of 64 and 128 keys, and nine items a program.
-    Decode(32, 8, 128, 64, [], 300, (1, 63, 64, 65, 130) * 60),
+    Decode(32, 8, 128, 64, [], 300, (1, 63, 64, 65, 130)),
     Decode(32, 8, 64, 16, [], 12, (1, 63, 64, 65, 127, 128, 129, 191, 192, 193, 256, 1000)),
     Decode(8, 8, 128, 64, [(7, 2), (9, 3)], 8, (1, 63, 64, 65, 127, 128, 129, 1000)),
     Decode(32, 2, 128, 64, [(3, 2)], 8, (1, 63, 64, 65, 127, 128, 129, 1000)),
@@ -311,7 +311,9 @@ def decode_case(case: Decode, dtype: torch.dtype) -> tuple[list[Tensor], Any, in
         shared[first : first + count] = blocks
         own[first] = 1
         first += count
-    own[first:] = torch.tensor(known) if known else own[first:] + torch.randint(0, 3000, (alone,))
+    own[first:] += torch.randint(0, 3000, (alone,))
+    if known:
+        own[first:] = torch.tensor(known * alone)[:alone]
     lengths = shared * page + own
     columns = int(lengths.max()) // page + 1
     table = torch.randperm(rows * columns).int().view(rows, columns) + 1
