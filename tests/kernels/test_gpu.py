@@ -271,6 +271,8 @@ class Decode(NamedTuple):
     page: int
     groups: list[tuple[int, int]]  # rows and shared blocks of each
     alone: int
+    lengths: tuple[int, ...] = ()  # of those, over and over, where they matter
+    scale: float = 0.09
 
 
 DECODES = [
@@ -285,13 +287,22 @@ DECODES = [
     Decode(8, 8, 64, 64, [(70, 4)], 2),
     Decode(64, 1, 128, 64, [(7, 4)], 3),
     Decode(5, 1, 128, 64, [(40, 20)], 3),
+    # Ends in and between tiles of 64 and 128 keys, and nine items a program.
+    Decode(32, 8, 128, 64, [], 300, (1, 63, 64, 65, 130)),
+    Decode(32, 8, 64, 16, [], 12, (1, 63, 64, 65, 127, 128, 129, 191, 192, 193, 256, 1000)),
+    Decode(8, 8, 128, 64, [(7, 2), (9, 3)], 8, (1, 63, 64, 65, 127, 128, 129, 1000)),
+    Decode(32, 2, 128, 64, [(3, 2)], 8, (1, 63, 64, 65, 127, 128, 129, 1000)),
+    Decode(32, 2, 64, 32, [(3, 2)], 8, (1, 63, 64, 65, 127, 128, 129, 1000)),
+    Decode(32, 1, 128, 64, [(2, 2)], 4, (1, 64, 65, 1000)),
+    # Scores of some hundreds: the largest ones of tiles are far apart.
+    Decode(32, 8, 128, 64, [(5, 3)], 20, scale=9.0),
 ]
 
 
 def decode_case(case: Decode, dtype: torch.dtype) -> tuple[list[Tensor], Any, int]:
     """query, cache, table, slots and positions; NaN stands wherever no sequence has a token."""
     torch.manual_seed(0)
-    heads, kv_heads, width, page, groups, alone = case
+    heads, kv_heads, width, page, groups, alone, known, _ = case
     rows = sum(group[0] for group in groups) + alone
     own = torch.randint(1, 200, (rows,))
     shared = torch.zeros(rows, dtype=torch.int64)
@@ -301,6 +312,8 @@ def decode_case(case: Decode, dtype: torch.dtype) -> tuple[list[Tensor], Any, in
         own[first] = 1
         first += count
     own[first:] += torch.randint(0, 3000, (alone,))
+    if known:
+        own[first:] = torch.tensor(known * alone)[:alone]
     lengths = shared * page + own
     columns = int(lengths.max()) // page + 1
     table = torch.randperm(rows * columns).int().view(rows, columns) + 1
@@ -355,7 +368,7 @@ def test_decode_attention_on_hopper(case: Decode, dtype: torch.dtype) -> None:
 
     def run() -> None:
         plan = attend.plan(positions, slots, None, sharing)
-        attend(query, cache, table, out, plan, 0.09)
+        attend(query, cache, table, out, plan, case.scale)
 
     run()
     torch.cuda.synchronize()
@@ -363,7 +376,7 @@ def test_decode_attention_on_hopper(case: Decode, dtype: torch.dtype) -> None:
     assert bool(first.isfinite().all())
     torch.backends.cuda.matmul.allow_tf32 = False
     bound = 5e-6 if dtype == torch.bfloat16 else 2e-7
-    assert difference(first, decode_reference(tensors, 0.09)) < bound
+    assert difference(first, decode_reference(tensors, case.scale)) < bound
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         run()
