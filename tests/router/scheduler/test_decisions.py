@@ -79,7 +79,8 @@ def test_waiting_for_a_prefix_does_not_make_it_the_queue_s_turn() -> None:
     [
         (0, 10_000, 4096),  # nobody waits for the step: as much as it may take
         (1, 500, 383),  # up to 384 rows
-        (60, 5_000, 384 - 60),  # four for each that decodes are no more than that
+        (40, 5_000, 384 - 40),  # eight for each that decodes are no more than that
+        (60, 5_000, 768 - 60),
         (79, 16_000, 768 - 79),  # a queue is computed within 32 steps, in turns of the whole card
         (60, 50_000, 2048 - 60),
         (2, 400_000, 4096),
