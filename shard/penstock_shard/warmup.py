@@ -9,6 +9,7 @@ import torch
 
 from penstock_proto import shard_pb2
 from penstock_shard import kv_cache, log
+from penstock_shard.compile_ahead import compile_ahead
 from penstock_shard.graphs import Capture, buckets_for
 from penstock_shard.loaded import LoadedModel
 from penstock_shard.loading import weight_bytes
@@ -32,6 +33,7 @@ def warm_up(
     _check(request)
     probe = _limits(loaded, request, _probe_blocks(loaded, request))
     try:
+        _compile_ahead(loaded, probe)
         seconds, peak, sampling = _measure(loaded, probe)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise DoesNotFit(
@@ -73,6 +75,15 @@ def _graph_sizes(loaded: LoadedModel, limits: Limits) -> tuple[int, ...]:
     if sizes is None:
         sizes = tuple(buckets_for(limits.max_slots))
     return tuple(sorted({min(size, limits.max_slots) for size in sizes if size > 0}))
+
+
+def _compile_ahead(loaded: LoadedModel, limits: Limits) -> None:
+    """Of several ranks each compiles as it goes: their steps are collectives."""
+    sizes = _graph_sizes(loaded, limits)
+    if sizes and loaded.group.world_size == 1:
+        start = time.perf_counter()
+        compile_ahead(loaded, limits, sizes)
+        log.info(f"compiled kernels in {time.perf_counter() - start:.1f} s")
 
 
 def _capture_graphs(loaded: LoadedModel, runner: Runner) -> None:

@@ -430,3 +430,34 @@ def test_decode_rows_that_do_not_count_on_hopper(live: int) -> None:
     assert bool(out[live:].isnan().all())
     if live:
         assert difference(out[:live], decode_reference(tensors, 0.09)[:live]) < 2e-5
+
+
+def test_kernels_are_compiled_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing runs before, and nothing is compiled after: a norm and, where it can, a stream."""
+    from triton import knobs
+
+    from penstock_kernels.gpu.ahead import compile_only
+    from penstock_kernels.gpu.dispatch import skinny_linear
+    from penstock_kernels.gpu.norm import rms_norm
+
+    compiled: list[str] = []
+
+    def listen(**found: Any) -> None:
+        compiled.append(found["src"].name)
+
+    monkeypatch.setattr(knobs.compilation, "listener", listen)
+    width = 1408  # of no other test
+    x = torch.randn(3, width, device="cuda", dtype=torch.bfloat16)
+    weight, gain = x.new_ones(192, width), x.new_ones(width)
+    out = torch.full_like(x, 7)
+    with compile_only():
+        rms_norm(x, gain, 0.125, out)
+        skinny_linear(x, weight)
+    torch.cuda.synchronize()
+    assert compiled and (out == 7).all()
+    compiled.clear()
+    rms_norm(x, gain, 0.125, out)
+    product = skinny_linear(x, weight)
+    assert not compiled
+    assert difference(out, x / x.float().square().mean(1, keepdim=True).add(0.125).sqrt()) < 1e-4
+    assert difference(product, x.float() @ weight.float().T) < 1e-4
