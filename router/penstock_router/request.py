@@ -30,7 +30,7 @@ class Sampling:
 class GenerationRequest:
     """One sequence to generate; validated, so that nothing below the API can refuse it."""
 
-    prompt: tuple[int, ...]  # token ids, at least one
+    prompt: Sequence[int]  # token ids, at least one
     max_new_tokens: int  # at least one; len(prompt) + max_new_tokens <= max_total_tokens
     sampling: Sampling = field(default_factory=Sampling)
     ignore_eos: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from penstock_router.api.errors import invalid
 from penstock_router.api.options import Options, biases, share, temperature
@@ -21,6 +21,7 @@ from penstock_router.api.schema import (
     Share,
     StopSequence,
     TokenId,
+    packed,
 )
 from penstock_router.config import RouterConfig
 from penstock_router.request import Sampling
@@ -245,7 +246,7 @@ def _items(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list) else ()
 
 
-Ids = Annotated[list[TokenId], Field(min_length=1)]
+Ids = Annotated[list[TokenId], Field(min_length=1), AfterValidator(packed)]
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -269,11 +270,7 @@ class CompletionRequest(OpenAIRequest):
         return self.logprobs
 
     @property
-    def prompts(self) -> list[str | tuple[int, ...]]:
-        """Each prompt as text or as token ids."""
+    def prompts(self) -> list[str | Sequence[int]]:
+        """Each prompt as text or as token ids, which are packed."""
         prompt: Any = self.prompt
-        if isinstance(prompt, str):
-            return [prompt]
-        if isinstance(prompt[0], int):
-            return [tuple(prompt)]
-        return [item if isinstance(item, str) else tuple(item) for item in prompt]
+        return prompt if isinstance(prompt, list) else [prompt]

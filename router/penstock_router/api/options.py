@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from penstock_router.api.errors import invalid
@@ -60,7 +60,7 @@ class Options:
         for token, _ in self.sampling.logit_bias:
             check_token(token, limits, "logit_bias")
 
-    def requests(self, prompt: tuple[int, ...], limits: Limits) -> list[GenerationRequest]:
+    def requests(self, prompt: Sequence[int], limits: Limits) -> list[GenerationRequest]:
         """One request for each sequence of a prompt. Raises ApiError for lengths beyond limits."""
         if self.truncate is not None:
             prompt = prompt[-self.truncate :]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -23,7 +24,7 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 Share = Annotated[float, Field(gt=0, le=1)]  # of probability
 Priority = Annotated[int, Field(ge=-100, le=100)]
 StopSequence = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
-TokenId = int  # bounds here would cost 15 us for 512; `admission` checks all ids at once
+TokenId = int  # bounds here would cost 15 us for 512; `admission` checks all `packed` ids at once
 LogitBias = Annotated[
     dict[Annotated[str, Field(pattern=r"^[0-9]{1,10}$")], Annotated[float, Field(ge=-100, le=100)]],
     Field(max_length=MAX_BIASED_TOKENS),
@@ -52,6 +53,18 @@ _PROMPT_RULE = (
     "`prompt` must be a string, a list of strings, a list of token ids or a list of lists of "
     "token ids, none of them empty"
 )
+
+
+def packed(ids: list[int]) -> Sequence[int]:
+    """The same ids, 4 bytes each; a tuple of them if some fit no 32 bits, so cannot be ids at all.
+
+    An array is filled as quickly as the ids are checked, and leaves the garbage collector, which
+    walks every list, nothing to walk: of a burst of 64 prompts that was 20 us a prompt.
+    """
+    try:
+        return array("I", ids)
+    except OverflowError:
+        return tuple(ids)
 
 
 class ClosedModel(BaseModel):

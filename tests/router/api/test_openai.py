@@ -131,7 +131,7 @@ async def test_prompts_of_every_kind(serve: Any) -> None:
         _, answer = await client.post("/v1/completions", {"prompt": prompt, "max_tokens": 1})
         assert [choice["index"] for choice in answer["choices"]] == list(range(count))
     prompts = [request.prompt for request in client.engine.requests]
-    assert prompts[3:] == [(5, 6, 7), (5, 6), (7,)]
+    assert [tuple(prompt) for prompt in prompts[3:]] == [(5, 6, 7), (5, 6), (7,)]
     for wrong in (
         "",
         [],
@@ -139,18 +139,30 @@ async def test_prompts_of_every_kind(serve: Any) -> None:
         [""],
         [[5], "x"],
         [5, "x"],
-        [700],
-        [-1],
-        [2**40],
         [1.5],
         5,
         {"a": 1},
         [True],
+        [5, True],
+        [5, None],
+        [[5], [True]],
+        [2**64],
     ):
         status, answer = await client.post("/v1/completions", {"prompt": wrong})
         assert status == 422 and "`prompt`" in answer["error"]["message"], wrong
     status, answer = await client.post("/v1/completions", {"prompt": ["x"] * 5})
     assert status == 422 and "maximum allowed batch size of 4" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize("wrong", [-1, 700, 2**31, 2**32 - 1, 2**32, -(2**31), 2**40, 2**64 - 1])
+async def test_token_ids_out_of_the_vocabulary(serve: Any, wrong: int) -> None:
+    """Whether or not they fit the 32 bits that ids are kept in; the first of them is named."""
+    client = await serve()
+    rule = f"Input validation error: `prompt` must hold token ids >= 0 and < 700. Given: {wrong}"
+    for prompt in ([wrong], [0, 699, wrong, -5], [[5], [6, wrong]]):
+        status, answer = await client.post("/v1/completions", {"prompt": prompt})
+        assert (status, answer["error"]["message"]) == (422, rule)
+    assert not client.engine.requests
 
 
 async def test_completion_stream(serve: Any) -> None:
