@@ -24,6 +24,7 @@ import json
 import logging
 import random
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -231,6 +232,7 @@ def main() -> None:
         assert isinstance(handler, logging.StreamHandler)
         handler.setStream(lines)
         uvloop.run(run(profile))
+        handler.setStream(sys.stderr)  # what is still to be written goes to the file
     if profile is not None:
         profile.print_stats("tottime")
 

@@ -75,9 +75,9 @@ class PrefixCache:
     def match(self, tenant: bytes, tokens: bytes | bytearray, limit: int) -> Node:
         """The node of the longest cached prefix of `tokens` of at most `limit` blocks."""
         node, width = self.root(tenant), self._block_bytes
-        while node.depth < limit:
-            start = node.depth * width
-            child = node.children.get(bytes(tokens[start : start + width]))
+        tokens = bytes(tokens)  # whose slices are keys as they are
+        for start in range(0, limit * width, width):
+            child = node.children.get(tokens[start : start + width])
             if child is None:
                 break
             node = child
@@ -90,8 +90,9 @@ class PrefixCache:
         """
         best, most = None, 0
         for child in islice(reversed(node.children.values()), CONTINUATIONS):
-            if (shared := shared_tokens(child.key, tokens)) > most:
-                best, most = child, shared
+            more = 4 * (most + 1)
+            if child.key[:more] == tokens[:more]:  # 0.1 us, where a count takes 1.2
+                best, most = child, shared_tokens(child.key, tokens)
         if best is None:
             return 0, 0
         self._touch(best)
