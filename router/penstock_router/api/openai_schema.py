@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, WrapValidator, field_validator, model_validator
 
 from penstock_router.api.errors import invalid
 from penstock_router.api.options import Options, biases, share, temperature
@@ -246,7 +246,7 @@ def _items(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list) else ()
 
 
-Ids = Annotated[list[TokenId], Field(min_length=1), AfterValidator(packed)]
+Ids = Annotated[list[TokenId], Field(min_length=1), WrapValidator(packed)]
 Text = Annotated[str, Field(min_length=1)]
 
 

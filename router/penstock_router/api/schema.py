@@ -6,7 +6,15 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+import numpy as np
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from penstock_router.api.errors import ApiError, invalid
@@ -55,16 +63,26 @@ _PROMPT_RULE = (
 )
 
 
-def packed(ids: list[int]) -> Sequence[int]:
-    """The same ids, 4 bytes each; a tuple of them if some fit no 32 bits, so cannot be ids at all.
+def packed(ids: Any, check: ValidatorFunctionWrapHandler) -> Sequence[int]:
+    """A list of token ids, 4 bytes each. check: by the schema, item by item.
 
-    An array is filled as quickly as the ids are checked, and leaves the garbage collector, which
-    walks every list, nothing to walk: of a burst of 64 prompts that was 20 us a prompt.
+    An array is filled in half the time of that check, refuses what is no integer, and leaves the
+    garbage collector, which walks every list, nothing to walk. But it takes true and false for 1
+    and 0, so where those stand the schema decides. Ids beyond 32 bits stay a tuple, which
+    `admission` refuses.
     """
+    tokens = _array(ids)
+    if tokens and np.frombuffer(tokens, np.uint32).min() > 1:
+        return tokens
+    checked: list[int] = check(ids)
+    return _array(checked) or tuple(checked)
+
+
+def _array(ids: Any) -> array[int] | None:
     try:
         return array("I", ids)
-    except OverflowError:
-        return tuple(ids)
+    except (TypeError, OverflowError):
+        return None
 
 
 class ClosedModel(BaseModel):

@@ -132,6 +132,8 @@ async def test_prompts_of_every_kind(serve: Any) -> None:
         assert [choice["index"] for choice in answer["choices"]] == list(range(count))
     prompts = [request.prompt for request in client.engine.requests]
     assert [tuple(prompt) for prompt in prompts[3:]] == [(5, 6, 7), (5, 6), (7,)]
+    await client.post("/v1/completions", {"prompt": [0, 1, 699], "max_tokens": 1})
+    assert [*client.engine.requests[-1].prompt] == [0, 1, 699]  # 0 and 1, but not their doubles:
     for wrong in (
         "",
         [],
@@ -144,6 +146,7 @@ async def test_prompts_of_every_kind(serve: Any) -> None:
         {"a": 1},
         [True],
         [5, True],
+        [5, False],
         [5, None],
         [[5], [True]],
         [2**64],
