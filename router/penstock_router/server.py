@@ -60,7 +60,7 @@ async def serve(config: RouterConfig) -> int:
     # What stands now lives as long as the process: keep the collector from walking it again.
     gc.collect()
     gc.freeze()
-    # A request leaves no cycles behind: looked for every 700 objects, they took 3 to 7 % of a burst.
+    # A request leaves no cycles behind: to look every 700 objects took 3 to 7 % of a burst.
     gc.set_threshold(10_000)
     _say_ready(url, limits)
     await asyncio.wait({terminated, engine.failed}, return_when=asyncio.FIRST_COMPLETED)
