@@ -108,7 +108,7 @@ def reading() -> Launch:
 
 
 def products(rows: int, weights: dict[str, list[Tensor]]) -> Launch:
-    """The four products of a layer, as they are dispatched."""
+    """The four products of a layer, without what steps add to them: the rotation, the residual."""
     x = torch.randn(rows, 4096, device="cuda", dtype=torch.bfloat16)
     wide = torch.randn(rows, 14336, device="cuda", dtype=torch.bfloat16)
 

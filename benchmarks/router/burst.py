@@ -19,7 +19,6 @@ import argparse
 import asyncio
 import contextlib
 import cProfile
-import gc
 import json
 import logging
 import random
@@ -100,8 +99,7 @@ async def router(model: Path) -> AsyncIterator[Router]:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         engine.start()
-        gc.collect()
-        gc.freeze()
+        server.quiet_collector()
         yield Router(runner.addresses[0][1], clock)
         await runner.cleanup()
         await shards.close()

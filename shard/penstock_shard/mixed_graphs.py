@@ -186,7 +186,7 @@ class MixedGraphs:
         return None
 
     def _layout(self, rows: int) -> Layout:
-        # A step has four prompt tokens for a decode row, or is small: logits are not for all rows.
+        # A step has eight prompt tokens for a decode row, or is small: logits are not for all rows.
         # Still a bucket must not be too large for its few prompt tokens: without room for 256
         # sequences in 512 rows, the ends of prompts beside 256 decode rows would take 1,024.
         sequences = min(rows, max(rows // 4 + 16, 256 if rows >= 512 else 144), self._scratch)

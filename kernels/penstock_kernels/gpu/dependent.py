@@ -31,8 +31,8 @@ import triton.language as tl
 
 @triton.jit
 def release(PDL: tl.constexpr):
-    """Let what follows start at once, which may then wait beside this kernel: products do so and
-    norms, whose successors have weights to load meanwhile."""
+    """Let what follows start at once, which may then wait beside this kernel: products do so, norms
+    and the merge of decode attention, whose successors have weights to load meanwhile."""
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
 

@@ -16,8 +16,10 @@ STEPS_TO_DRAIN = 32
 STEPS_A_PROMPT = 5
 # Matrix products compute rows in tiles, and tiles in turns of the whole card: of so many rows each
 # costs least (8B on an H100, us a layer and row: 0.72 of 384, 0.66 of 768 and 1,536, 0.63 of 1,152
-# and 2,048; 0.74 of 512, 0.70 of 1,024), so a step has as many, or as many as it may.
-STEP_ROWS = (384, 768, 1152, 1536, 2048)
+# and 2,048, 0.65 of 4,096; 0.74 of 512, 0.70 of 1,024), so a step has as many, or as many as it
+# may. Beyond them all rows cost the same: no more than are needed, in whole tiles.
+STEP_ROWS = (384, 768, 1152, 1536, 2048, 4096)
+TILE_ROWS = 256
 
 
 def prompt_budget(config: SchedulerConfig, decoding: int, unplanned: int, longest: int) -> int:
@@ -36,5 +38,6 @@ def prompt_budget(config: SchedulerConfig, decoding: int, unplanned: int, longes
         longest // STEPS_A_PROMPT,
     )
     least = max(tokens + decoding, config.cheap_rows)
-    rows = next((rows for rows in STEP_ROWS if rows >= least), most + decoding)
+    beyond = -(-least // TILE_ROWS) * TILE_ROWS
+    rows = next((rows for rows in STEP_ROWS if rows >= least), beyond)
     return min(most, rows - decoding)

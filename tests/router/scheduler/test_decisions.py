@@ -6,6 +6,7 @@ import pytest
 
 from penstock_router.request import FinishReason
 from penstock_router.scheduler import Sequence
+from penstock_router.scheduler.budget import prompt_budget
 from penstock_router.scheduler.scheduler import SECONDS_PER_PRIORITY
 from penstock_router.scheduler.sequence import State
 from support.scheduling import Loop
@@ -109,6 +110,24 @@ def test_a_long_prompt_is_computed_within_a_few_steps() -> None:
         assert loop.plans[-1].prefill_tokens == min(left, 1536 - 8)
     assert first == 384 - 8
     loop.drain()
+
+
+@pytest.mark.parametrize(
+    ("decoding", "unplanned", "longest", "expected"),
+    [
+        (227, 10_000, 0, 2048 - 227),
+        (228, 10_000, 0, 4096 - 228),  # not all 16,384 because nine rows each are beyond 2,048
+        (16, 16_384, 16_384, 4096 - 16),  # five steps, not one
+        (16, 32_000, 32_000, 6656 - 16),
+        (2, 400_000, 0, 12_544 - 2),  # within 32 steps
+        (2, 900_000, 0, 16_384),
+    ],
+)
+def test_a_large_budget_is_not_spent_at_once(
+    decoding: int, unplanned: int, longest: int, expected: int
+) -> None:
+    config = Loop(max_batch_prefill_tokens=16_384).config
+    assert prompt_budget(config, decoding, unplanned, longest) == expected
 
 
 def test_an_empty_batch_serves_the_queue_at_once() -> None:

@@ -1,0 +1,68 @@
+"""Which decoder stands for all when kernels are compiled ahead, and when they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from penstock_shard import warmup
+from penstock_shard.compile_ahead import _short
+from penstock_shard.loaded import LoadedModel
+from penstock_shard.parallel import Group
+from support.local_shard import LocalShard, load_model
+
+
+@pytest.fixture(scope="module")
+def loaded(checkpoint: Callable[[str], Path]) -> LoadedModel:
+    return load_model(checkpoint("llama3"))
+
+
+@pytest.mark.parametrize(
+    ("windows", "kept"),
+    [
+        ((None,), (0,)),
+        ((None, None, None), (0, 2)),
+        ((None, 7, None, 7, None), (0, 1, 4)),
+        ((7, 7, None), (0, 2)),
+    ],
+)
+def test_the_first_layer_of_each_window_and_the_last_one(
+    loaded: LoadedModel, windows: tuple[int | None, ...], kept: tuple[int, ...]
+) -> None:
+    decoder = loaded.decoder
+    layers = [dataclasses.replace(decoder.layers[0], window=window) for window in windows]
+    short = _short(dataclasses.replace(decoder, layers=layers))
+    assert len(short.layers) == len(kept)
+    assert all(layer is layers[index] for layer, index in zip(short.layers, kept, strict=True))
+    assert len(decoder.layers) == 3  # left alone
+
+
+def test_tokens_that_no_kernel_wrote_are_not_looked_up(loaded: LoadedModel) -> None:
+    tokens = torch.tensor([-1, 2**40])
+    hidden = loaded.decoder.embedding.weight.shape[1]
+    assert torch.equal(_short(loaded.decoder).embedding(tokens), torch.zeros(2, hidden))
+
+
+@pytest.mark.parametrize(
+    ("graphs", "world_size", "expected"),
+    [(None, 1, [(1, 2, 4)]), ((0,), 1, []), ((2,), 1, [(2,)]), (None, 2, [])],
+)
+def test_kernels_of_graphs_are_compiled_where_no_other_rank_takes_part(
+    loaded: LoadedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    graphs: tuple[int, ...] | None,
+    world_size: int,
+    expected: list[tuple[int, ...]],
+) -> None:
+    limits = LocalShard(loaded, max_slots=4).runner.limits
+    found: list[tuple[int, ...]] = []
+    monkeypatch.setattr(warmup, "compile_ahead", lambda model, limits, sizes: found.append(sizes))
+    there = dataclasses.replace(
+        loaded, device=torch.device("cuda"), cuda_graphs=graphs, group=Group(0, world_size)
+    )
+    warmup._compile_ahead(there, limits)
+    assert found == expected
