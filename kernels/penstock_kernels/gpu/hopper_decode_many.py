@@ -16,6 +16,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 
 from penstock_kernels.gpu.hopper_decode_rows import hide, spans_of, store
 from penstock_kernels.gpu.hopper_ring import clear
+from penstock_kernels.gpu.hopper_softmax import softmax
 
 
 @gluon.jit
@@ -76,7 +77,7 @@ def _attend_span(
     scores = warpgroup_mma(q, k_tiles.index(stage).permute((1, 0)), zeros, use_acc=False)
     mbarrier.arrive(k_empty.index(stage))
     scores = hide(scores, length, 1)
-    p, shrink, best, total = _softmax(scores, best, total, scale)
+    p, shrink, best, total = softmax(scores, best, total, scale)
     weight = gl.convert_layout(p.to(q.dtype), p_layout)
     following = (done + 1) % STAGES
     mbarrier.wait(k_full.index(following), (done + 1) // STAGES & 1, pred=done + 1 < end)
@@ -89,7 +90,7 @@ def _attend_span(
         scores = warpgroup_mma_wait(1, deps=[scores])
         mbarrier.arrive(k_empty.index(stage))
         scores = hide(scores, length - (j - done) * N, 1)
-        p, shrink, best, total = _softmax(scores, best, total, scale)
+        p, shrink, best, total = softmax(scores, best, total, scale)
         # Here and not before the next product: as in `gpu.hopper_prefill`.
         mbarrier.wait(k_full.index(following), (j + 1) // STAGES & 1, pred=j + 1 < end)
         # The product reads the registers of `weight` until it is done: replaced after.
@@ -110,12 +111,3 @@ def _last_values(ring, weight, acc, known, done, STAGES: gl.constexpr):
     acc = warpgroup_mma(weight, v_tiles.index(stage), acc)
     mbarrier.arrive(v_empty.index(stage))
     return acc
-
-
-@gluon.jit
-def _softmax(scores, best, total, scale):
-    """Exponentials of some keys' scores and by how much older ones shrink; units of log2."""
-    new = gl.maximum(best, gl.max(scores, 1) * scale)
-    p = gl.exp2(scores * scale - gl.expand_dims(new, 1))
-    shrink = gl.exp2(best - new)
-    return p, shrink, new, total * shrink + gl.sum(p, 1)

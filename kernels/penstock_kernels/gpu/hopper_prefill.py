@@ -21,6 +21,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 
 from penstock_kernels.gpu.hopper import described, multiprocessors, suits
 from penstock_kernels.gpu.hopper_ring import clear, kv_ring
+from penstock_kernels.gpu.hopper_softmax import softmax
 
 ROWS = 128  # of a tile, half of them a group's
 PART = 64  # tokens a copy; a page holds one or more of them
@@ -142,7 +143,7 @@ def _attend_tile(
     scores = warpgroup_mma(q, k_tiles.index(first % STAGES).permute((1, 0)), zeros, use_acc=False)
     mbarrier.arrive(k_empty.index(first % STAGES))
     scores = _hide(scores, 0, position)
-    p, shrink, best, total = _softmax(scores, best, total, scale)
+    p, shrink, best, total = softmax(scores, best, total, scale)
     weight = gl.convert_layout(p.to(q.dtype), p_layout)
     following = (first + 1) % STAGES
     mbarrier.wait(k_full.index(following), (first + 1) // STAGES & 1, pred=first + 1 < end)
@@ -156,7 +157,7 @@ def _attend_tile(
         mbarrier.arrive(k_empty.index(stage))
         if j >= masked:
             scores = _hide(scores, (j - first) * N, position)
-        p, shrink, best, total = _softmax(scores, best, total, scale)
+        p, shrink, best, total = softmax(scores, best, total, scale)
         # Stands here and not before the next product: its loop keeps the assembler from moving the
         # softmax behind the wait below, where it would no longer run under the product.
         mbarrier.wait(k_full.index(following), (j + 1) // STAGES & 1, pred=j + 1 < end)
@@ -172,15 +173,6 @@ def _attend_tile(
     mbarrier.arrive(v_empty.index(stage))
     total = gl.convert_layout(total, gl.SliceLayout(1, o_layout))
     return (acc / gl.expand_dims(total, 1)).to(q.dtype)
-
-
-@gluon.jit
-def _softmax(scores, best, total, scale):
-    """Exponentials of some keys' scores and by how much older ones shrink; units of log2."""
-    new = gl.maximum(best, gl.max(scores, 1) * scale)
-    p = gl.exp2(scores * scale - gl.expand_dims(new, 1))
-    shrink = gl.exp2(best - new)
-    return p, shrink, new, total * shrink + gl.sum(p, 1)
 
 
 @gluon.jit

@@ -1,0 +1,22 @@
+"""The softmax of Hopper's attention kernels, tile of keys after tile of keys.
+
+Milakov and Gimelshein, "Online normalizer calculation for softmax", arXiv:1805.02867.
+"""
+
+from __future__ import annotations
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+
+
+@gluon.jit
+def softmax(scores, best, total, scale):
+    """Of scores [rows, keys]: their exponentials, by how much older ones shrink, and of each row
+    the largest score so far, in units of log2, and the sum of exponentials.
+
+    best, total: [rows], of the keys before; scale: of scores to units of log2.
+    """
+    new = gl.maximum(best, gl.max(scores, 1) * scale)
+    p = gl.exp2(scores * scale - gl.expand_dims(new, 1))
+    shrink = gl.exp2(best - new)
+    return p, shrink, new, total * shrink + gl.sum(p, 1)
