@@ -7,10 +7,10 @@ from penstock_router.scheduler.config import SchedulerConfig
 # A decoding batch shares its steps with prompts. Too few prompt tokens a step and the batch never
 # fills; too many and all that decode wait. So a step takes a few for each decoding sequence, and
 # more when many wait: what waits is computed within so many steps, and a long prompt within fewer
-# (16 streams of 7,000 tokens, 8B on an H100: TTFT p50 1,250 -> 890 to 990 ms, 1.5 to 3 % more
-# tokens a second).
+# (16 streams of 7,000 tokens, 8B on an H100, within four or six steps: 1.5 to 3 % more tokens a
+# second, TTFT p50 1,261 -> 890 to 990 ms; within five it is 1,190).
 # Eight for each decoding one instead of four: fewer steps that read all weights (8B on an H100, at
-# its power limit: 128 streams 6,092 -> 6,182 tokens a second, 256 streams 6,828 -> 6,942).
+# its power limit: 128 streams 6,092 -> 6,182 tokens a second).
 PROMPT_TOKENS_PER_DECODE = 8
 STEPS_TO_DRAIN = 32
 STEPS_A_PROMPT = 5
