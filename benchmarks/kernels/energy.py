@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from benchmarks.kernels.decode import Bench, Case
+from benchmarks.machine import facts
 from torch import Tensor
 
 from penstock_kernels.gpu.dispatch import skinny_gated_linear, skinny_linear
@@ -165,8 +166,7 @@ def main() -> None:
         )
         found.append(asdict(each) | {"millijoules": each.millijoules})
     sampler.close()
-    result = {"gpu": torch.cuda.get_device_name(), "launches": found}
-    arguments.out.write_text(json.dumps(result, indent=1))
+    arguments.out.write_text(json.dumps(facts() | {"launches": found}, indent=1))
 
 
 if __name__ == "__main__":

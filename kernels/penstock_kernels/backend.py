@@ -216,7 +216,8 @@ class TorchBackend:
             qk_norm: Tensor | None,
             window: int | None,
         ) -> Tensor:
-            qkv = F.linear(x, weight, bias).view(-1, heads.rotated + heads.kv_heads, heads.width)
+            qkv = self.linear(x, weight, bias)
+            qkv = qkv.view(-1, heads.rotated + heads.kv_heads, heads.width)
             qk = qkv[:, : heads.rotated]
             if qk_norm is not None:
                 qk.copy_(rms_norm(qk, qk_norm, eps))
