@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from penstock_router.scheduler.block_manager import BlockManager
 from penstock_router.scheduler.config import SchedulerConfig
 from penstock_router.scheduler.plan import StepPlan
@@ -9,6 +11,8 @@ from penstock_router.scheduler.prefix_cache import Node
 from penstock_router.scheduler.queue import Queue
 from penstock_router.scheduler.seats import Seats
 from penstock_router.scheduler.sequence import Seat, Sequence, State
+
+Computing: TypeAlias = dict[tuple[int, bytes], Sequence]  # node above a block, its tokens: by whom
 
 
 class Admission:
@@ -37,10 +41,10 @@ class Admission:
         turn = self._is_turn_of_queue()
         if not turn:
             budget = min(budget, self._config.cheap_rows - len(plan.decode))
-        passed: list[Sequence] = []
+        passed: list[tuple[Sequence, int]] = []
         unserved = self._seat_in_order(plan, now, budget, passed)
-        for sequence in passed:
-            self._queue.push(sequence)
+        for sequence, to_compute in passed:
+            self._queue.push(sequence, to_compute)
         if turn and (unserved or passed):
             # The queue's turn is not over: what did not fit goes on in the next step.
             self._steps_since = self._config.max_waiting_tokens
@@ -50,11 +54,12 @@ class Admission:
         return enough or self._steps_since >= self._config.max_waiting_tokens
 
     def _seat_in_order(
-        self, plan: StepPlan, now: float, budget: int, passed: list[Sequence]
+        self, plan: StepPlan, now: float, budget: int, passed: list[tuple[Sequence, int]]
     ) -> bool:
         """Whether it was the step's length, or the command's, that kept the next one waiting.
 
-        Those that others pass, because they wait for a prefix, are taken out into `passed`.
+        Those that others pass, because they wait for a prefix, are taken out into `passed`, with
+        the tokens that are left of them when the prefix is computed.
         """
         computing = self._blocks_being_computed()
         room, admitted = budget - plan.prefill_tokens, 0  # tokens
@@ -69,8 +74,8 @@ class Admission:
             if plan.admit and admitted + sequence.length > self._config.max_admitted_tokens:
                 return True
             prefix = self._blocks.find_prefix(sequence)
-            if self._is_being_computed(sequence, prefix, computing):
-                passed.append(self._queue.pop())
+            if other := self._who_computes(sequence, prefix, computing):
+                passed.append((self._queue.pop(), self._blocks.to_compute_behind(sequence, other)))
                 continue
             if not self._blocks.can_seat(sequence, prefix, spare=len(self._seats)):
                 return False
@@ -79,29 +84,29 @@ class Admission:
             admitted += sequence.length
             room -= plan.add_chunk(seat, room)
             if key := self._blocks.next_key(seat):
-                computing.add((id(seat.node), key))
+                computing[id(seat.node), key] = sequence
         return False
 
-    def _blocks_being_computed(self) -> set[tuple[int, bytes]]:
+    def _blocks_being_computed(self) -> Computing:
         """The next block of every seat whose prompt is not computed yet, as a place in the tree."""
         return {
-            (id(seat.node), key)
+            (id(seat.node), key): seat.sequence
             for seat in self._seats
             if seat.computed < seat.target and (key := self._blocks.next_key(seat))
         }
 
-    def _is_being_computed(
-        self, sequence: Sequence, prefix: Node, computing: set[tuple[int, bytes]]
-    ) -> bool:
-        """Whether another sequence is about to publish the block that this one needs next.
+    def _who_computes(
+        self, sequence: Sequence, prefix: Node, computing: Computing
+    ) -> Sequence | None:
+        """Another sequence that is about to publish the block that this one needs next.
 
         Then it is worth waiting: a burst of equal prefixes computes them once.
         """
         if sequence.wants_prompt_logprobs or not computing:
-            return False
+            return None
         if (prefix.depth + 1) * self._config.block_size >= sequence.length:
-            return False
-        return (id(prefix), self._blocks.key_after(sequence, prefix)) in computing
+            return None
+        return computing.get((id(prefix), self._blocks.key_after(sequence, prefix)))
 
     def _seat(self, sequence: Sequence, prefix: Node, now: float) -> Seat:
         seat = self._blocks.seat(sequence, prefix, self._seats.pop_slot())

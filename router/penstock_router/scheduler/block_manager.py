@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock_router.scheduler.prefix_cache import Node, PrefixCache
+from penstock_router.scheduler.prefix_cache import Node, PrefixCache, shared_tokens
 from penstock_router.scheduler.sequence import Seat, Sequence
 
 # At least an eighth of a block. By its bytes a copy of 64 tokens of an 8B model takes 6 us of an
@@ -45,6 +45,14 @@ class BlockManager:
         if not self._caching or sequence.wants_prompt_logprobs:
             limit = 0
         return self.cache.match(sequence.request.tenant, sequence.tokens, limit)
+
+    def to_compute(self, sequence: Sequence) -> int:
+        """Tokens of a sequence that no whole cached block holds: up to a block too many."""
+        return sequence.length - self.find_prefix(sequence).depth * self.block_size
+
+    def to_compute_behind(self, sequence: Sequence, other: Sequence) -> int:
+        """Tokens that are left to compute once all that `other` has in common is in the cache."""
+        return max(1, sequence.length - shared_tokens(sequence.tokens, other.tokens))
 
     def can_seat(self, sequence: Sequence, prefix: Node, spare: int) -> bool:
         """Whether all of a sequence's tokens and the next one fit, with `spare` blocks left."""

@@ -15,17 +15,21 @@ class Queue:
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Sequence]] = []
         self._waiting = 0
-        self.tokens = 0  # of the sequences that wait
+        self.to_compute = 0  # tokens, by what is expected of those that wait
 
     def __len__(self) -> int:
         """Sequences that wait."""
         return self._waiting
 
-    def push(self, sequence: Sequence) -> None:
-        """Let a sequence wait, for the first time or again."""
+    def push(self, sequence: Sequence, to_compute: int) -> None:
+        """Let a sequence wait, for the first time or again.
+
+        to_compute: tokens of it that the cache is not expected to hold when its turn comes.
+        """
         sequence.state = State.WAITING
+        sequence.to_compute = to_compute
         self._waiting += 1
-        self.tokens += sequence.length
+        self.to_compute += to_compute
         heapq.heappush(self._heap, (sequence.order, sequence.id, sequence))
 
     @property
@@ -47,7 +51,7 @@ class Queue:
     def leave(self, sequence: Sequence) -> None:
         """Count a sequence no more: it was taken out, or ends here and is skipped."""
         self._waiting -= 1
-        self.tokens -= sequence.length
+        self.to_compute -= sequence.to_compute
 
     def sweep(self) -> None:
         """Let go of those that ended here, lest prompts pile up while no slot is free."""
@@ -58,5 +62,6 @@ class Queue:
     def check_integrity(self, waiting: list[Sequence]) -> None:
         """Raise AssertionError unless the counts are those of the sequences that wait."""
         assert len(waiting) == self._waiting
-        assert sum(sequence.length for sequence in waiting) == self.tokens
+        assert sum(sequence.to_compute for sequence in waiting) == self.to_compute
+        assert all(0 < sequence.to_compute <= sequence.length for sequence in waiting)
         assert len(self._heap) <= ENDED_IN_QUEUE + 2 * self._waiting, "the queue was not swept"

@@ -89,7 +89,7 @@ class Scheduler:
         order = now - request.priority * SECONDS_PER_PRIORITY
         sequence = Sequence(next(self._ids), request, listener, now, order)
         self._sequences[sequence.id] = sequence
-        self._queue.push(sequence)
+        self._wait(sequence)
         return sequence
 
     def cancel(self, sequence_id: int) -> Sequence | None:
@@ -199,7 +199,7 @@ class Scheduler:
     def _go_on_with_prompts(self, plan: StepPlan) -> int:
         """Plan more of those partly computed; returns how many prompt tokens the step may take."""
         prefilling = self._seats.prefilling()
-        unplanned = self._queue.tokens + sum(seat.target - seat.planned for seat in prefilling)
+        unplanned = self._queue.to_compute + sum(seat.target - seat.planned for seat in prefilling)
         longest = max((seat.target - seat.cached for seat in prefilling), default=0)
         budget = room = prompt_budget(self.config, len(plan.decode), unplanned, longest)
         for seat in prefilling:
@@ -270,6 +270,9 @@ class Scheduler:
 
     # -- movements ------------------------------------------------------------------------------
 
+    def _wait(self, sequence: Sequence) -> None:
+        self._queue.push(sequence, self.blocks.to_compute(sequence))
+
     def _preempt(self, seat: Seat) -> None:
         """Take a seat away; the sequence resumes from what the cache still holds of it."""
         self.preemptions += 1
@@ -277,7 +280,7 @@ class Scheduler:
         if seat.sequence.in_flight:
             seat.sequence.state = State.SETTLING
         else:
-            self._queue.push(seat.sequence)
+            self._wait(seat.sequence)
 
     def _close(self, seat: Seat) -> None:
         self._seats.vacate(seat)
@@ -308,7 +311,7 @@ class Scheduler:
         if finish is not None:
             self._end(sequence)
         elif sequence.state is State.SETTLING and not sequence.in_flight:
-            self._queue.push(sequence)
+            self._wait(sequence)
         outcomes.append(Outcome(sequence, row, token, finish))
 
     def check_integrity(self) -> None:

@@ -38,6 +38,7 @@ class Sequence:
         "order",
         "request",
         "state",
+        "to_compute",
         "tokens",
     )
 
@@ -58,6 +59,7 @@ class Sequence:
         self.generated = 0  # tokens known to be generated
         self.in_flight = 0  # tokens planned, but not known yet
         self.state = State.WAITING
+        self.to_compute = 0  # tokens, as expected when it last joined the queue
         self.cached_tokens = 0  # of the prompt, at the first admission
         self.admitted_at: float | None = None
         self.first_token_at: float | None = None

@@ -130,6 +130,92 @@ def test_a_large_budget_is_not_spent_at_once(
     assert prompt_budget(config, decoding, unplanned, longest) == expected
 
 
+def serving(**settings: object) -> Loop:
+    """Prompts of thousands of tokens, in steps of up to 4,096 of them."""
+    sizes: dict[str, object] = {
+        "num_blocks": 4000,
+        "block_size": 16,
+        "max_batch_size": 64,
+        "max_batch_prefill_tokens": 4096,
+    }
+    return Loop(**(sizes | settings))  # type: ignore[arg-type]
+
+
+def alike(shared: int, own: int, number: int) -> list[int]:
+    """Prompt `number` of those whose first `shared` tokens are the same ones."""
+    return [*(index % 37 for index in range(shared)), number, *[39] * (own - 1)]
+
+
+def rows_of_steps(loop: Loop, burst: list[Sequence]) -> list[int]:
+    """Rows of the steps from now on, until no prompt of the burst is left to compute."""
+    before = len(loop.plans)
+    while not all(sequence.generated for sequence in burst):
+        loop.step()
+    return [plan.prefill_tokens + len(plan.decode) for plan in loop.plans[before:]]
+
+
+def test_a_burst_behind_a_cached_prefix_takes_small_steps() -> None:
+    """31 prompts of 2,048 tokens, of which 2,000 are cached, are 1,488 to compute."""
+    loop = serving()
+    loop.submit(alike(2000, 48, 0), 2)
+    loop.drain()
+    running(loop, 4)
+    burst = [loop.submit(alike(2000, 48, number), 20) for number in range(1, 32)]
+    rows = rows_of_steps(loop, burst)
+    assert len(rows) > 3 and max(rows) == loop.config.cheap_rows
+    assert all(sequence.cached_tokens == 2000 for sequence in burst)
+    loop.drain()
+
+
+def test_a_burst_behind_a_prefix_that_is_being_computed_takes_small_steps() -> None:
+    """Who waits for whom is known from the first step on; then only what is their own counts."""
+    loop = serving()
+    running(loop, 4)
+    burst = [loop.submit(alike(5000, 48, number), 20) for number in range(31)]
+    rows = rows_of_steps(loop, burst)
+    assert rows[0] == 4096 + 4  # all were counted as if they had to be computed
+    assert rows[1] == 5048 - 4096 + 4  # the rest of the first one, for which the others wait
+    assert len(rows) > 5 and max(rows[2:]) == loop.config.cheap_rows
+    assert all(sequence.cached_tokens >= 5000 for sequence in burst[1:])
+    loop.drain()
+
+
+def test_those_that_wait_for_a_prefix_count_with_what_is_their_own() -> None:
+    loop = serving()
+    running(loop, 4)
+    burst = [loop.submit(alike(3200, 800, number), 4) for number in range(30)]
+    rows = rows_of_steps(loop, burst)
+    assert rows[0] == 4000 + 4  # the first one
+    assert rows[1:5] == [768] * 4  # 29 times 800 tokens within 32 steps
+    loop.drain()
+
+
+def test_a_burst_of_which_nothing_is_cached_is_drained() -> None:
+    loop = serving()
+    running(loop, 4)
+    burst = [loop.submit([number] * 2048, 4) for number in range(24)]
+    rows = rows_of_steps(loop, burst)
+    assert rows[:9] == [2048, *[1536] * 7, 1152]  # always what is left within 32 steps
+    loop.drain()
+
+
+@pytest.mark.parametrize("ahead", [1, 3])  # the second: preempted before its results are in
+def test_what_the_cache_holds_of_a_preempted_sequence_does_not_count(ahead: int) -> None:
+    loop = serving(num_blocks=1 + 942)
+    running(loop, 1, tokens=200)
+    victim = loop.submit([5] * 15_000, 60)
+    while not loop.scheduler.preemptions:
+        loop.turn(ahead)
+    assert victim.state is (State.WAITING if ahead == 1 else State.SETTLING)
+    while loop.results:
+        loop.commit()
+    urgent = loop.submit([6] * 1000, 4, priority=1)
+    rows = rows_of_steps(loop, [urgent])
+    assert len(rows) == 3 and max(rows) == loop.config.cheap_rows
+    assert victim.state is State.WAITING
+    loop.drain()
+
+
 def test_an_empty_batch_serves_the_queue_at_once() -> None:
     loop = Loop(waiting_served_ratio=10.0, max_waiting_tokens=50)
     sequence = loop.submit([1], 2)

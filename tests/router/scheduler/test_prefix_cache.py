@@ -105,6 +105,33 @@ def test_a_match_goes_no_further_than_it_may() -> None:
     assert second.path_blocks() == [1, 2]
 
 
+def test_a_match_like_the_one_before() -> None:
+    """What was found last is where the next match begins, but only while it fits."""
+    cache = PrefixCache(4)
+    first = cache.insert(cache.root(b""), b"aaaa", 1)
+    cache.pin(first)
+    second = cache.insert(first, b"bbbb", 2)
+    cache.pin(second)
+    third = cache.insert(second, b"cccc", 3)
+    cache.pin(third)
+    tokens = b"aaaabbbbcccc"
+    assert cache.match(b"", tokens, 2) is second
+    assert cache.match(b"", tokens, 3) is third  # deeper
+    assert cache.match(b"", tokens, 2) is second  # not as deep
+    assert cache.match(b"", tokens, 3) is third
+    assert cache.match(b"", b"aaaabbbbdddd", 3) is second  # parts from it
+    assert cache.match(b"", tokens, 3) is third
+    assert cache.match(b"", b"aaaabbbb", 2) is second  # ends before it
+    assert cache.match(b"a", tokens, 3) is cache.root(b"a")  # another's
+    assert cache.match(b"", tokens, 3) is third
+    cache.unpin(third)
+    assert cache.evict() == 3
+    assert cache.match(b"", tokens, 3) is second
+    cache.unpin(second)
+    assert cache.evict() == 2
+    assert cache.match(b"", tokens, 3) is first
+
+
 def test_the_child_that_begins_with_most_of_the_tokens() -> None:
     cache = PrefixCache(12)
     parent = cache.insert(cache.root(b""), b"ssssssssssss", 1)
@@ -116,6 +143,13 @@ def test_the_child_that_begins_with_most_of_the_tokens() -> None:
     assert cache.begun(parent, b"aaaaccccbbbb") == (3, 3)
     assert cache.begun(parent, b"aaa\x00bbbbcccc") == (0, 0)
     assert cache.begun(cache.root(b""), b"ssssaaaa") == (1, 1)
+
+
+@pytest.mark.parametrize("common", [0, 1, 255, 256, 257, 1000, 1024])
+def test_tokens_in_common_of_long_prompts(common: int) -> None:
+    a, b = array("i", range(1024)), array("i", range(1024))
+    b[common:] = array("i", [-1] * (1024 - common))
+    assert shared_tokens(a.tobytes(), bytearray(b.tobytes())) == common
 
 
 @given(st.lists(st.integers(-3, 2**31 - 1)), st.lists(st.integers(-3, 3)), st.integers(0, 9))
