@@ -61,7 +61,7 @@ def test_linear_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -> None
 
     x = torch.randn(rows, k, device="cuda", dtype=dtype)
     weight = torch.randn(n, k, device="cuda", dtype=dtype) * k**-0.5
-    stream = stream_for(rows, n, k, False, 132)
+    stream = stream_for(rows, n, k, False, True, 132)
     assert stream is not None
     out = torch.full((stream.splits, rows, n), torch.nan, device="cuda")
     if stream.splits == 1:
@@ -83,7 +83,7 @@ def test_gated_stream_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -
     x = torch.randn(rows, k, device="cuda", dtype=dtype)
     weight = torch.randn(2 * n, k, device="cuda", dtype=dtype) * k**-0.5
     gate, up = (x.float() @ weight.float().T).chunk(2, dim=1)
-    stream = stream_for(rows, 2 * n, k, True, 132)
+    stream = stream_for(rows, 2 * n, k, True, False, 132)
     assert stream is not None
     out = torch.full((rows, n), torch.nan, device="cuda", dtype=dtype)
     hopper_linear(x, weight, out, stream, True, True)

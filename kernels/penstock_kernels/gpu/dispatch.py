@@ -31,8 +31,7 @@ def skinny_linear(
     Returns [rows, n], or where it may be split [parts, rows, n] float32 to be added up.
     """
     n, rows = len(weight), len(x)
-    if stream := _stream(x, weight, gated=False):
-        stream = stream if split else replace(stream, splits=1)
+    if stream := _stream(x, weight, split=split):
         if stream.splits == 1:
             out = x.new_empty(rows, n)
         else:
@@ -66,7 +65,7 @@ def add_product(x: Tensor, weight: Tensor, residual: Tensor) -> bool:
     Behind o and down the norm has half as much to read and write then: at 2048 rows of
     Llama-3.1-8B both products with their norms take 469 for 486 us (H100 under load).
     """
-    if not _suits(x, weight) or _stream(x, weight, gated=False) or _tile(x, weight, gated=False):
+    if not _suits(x, weight) or _stream(x, weight) or _tile(x, weight, gated=False):
         return False
     residual.addmm_(x, weight.T)
     return True
@@ -82,19 +81,19 @@ def placed_queries(
     nothing done, where it takes two launches: for one row too, where that is no slower.
     """
     d = cache.shape[4]
-    stream = _stream(x, weight, gated=False) if d in (64, 128) else None
+    stream = _stream(x, weight) if d in (64, 128) else None
     if stream is None:
         return None
     query = x.new_empty(len(x), len(weight) - 2 * cache.shape[1] * d)
-    hopper_qkv(x, weight, query, cache, seats, replace(stream, splits=1), dependent)
+    hopper_qkv(x, weight, query, cache, seats, stream, dependent)
     return query
 
 
-def _stream(x: Tensor, weight: Tensor, gated: bool) -> Stream | None:
+def _stream(x: Tensor, weight: Tensor, gated: bool = False, split: bool = False) -> Stream | None:
     if len(x) == 1 or not fits_hopper(x, weight):
         return None
     n, k = weight.shape
-    return stream_for(len(x), n, k, gated, multiprocessors(x.device))
+    return stream_for(len(x), n, k, gated, split, multiprocessors(x.device))
 
 
 def _suits(x: Tensor, weight: Tensor) -> bool:
