@@ -81,8 +81,8 @@ def test_waiting_for_a_prefix_does_not_make_it_the_queue_s_turn() -> None:
         (0, 10_000, 4096),  # nobody waits for the step: as much as it may take
         (1, 500, 383),  # up to 384 rows
         (40, 5_000, 384 - 40),  # eight for each that decodes are no more than that
-        (60, 5_000, 768 - 60),
-        (79, 16_000, 768 - 79),  # a queue is computed within 32 steps, in turns of the whole card
+        (60, 5_000, 1152 - 60),
+        (40, 16_000, 1152 - 40),  # a queue is computed within 32 steps, in turns of the whole card
         (60, 50_000, 2048 - 60),
         (2, 400_000, 4096),
     ],
@@ -107,7 +107,7 @@ def test_a_long_prompt_is_computed_within_a_few_steps() -> None:
     while (left := 7000 - sum(plan.prefill_tokens for plan in loop.plans[-steps:])) > 0:
         loop.step()
         steps += 1
-        assert loop.plans[-1].prefill_tokens == min(left, 1536 - 8)
+        assert loop.plans[-1].prefill_tokens == min(left, 2048 - 8)
     assert first == 384 - 8
     loop.drain()
 
@@ -116,8 +116,8 @@ def test_a_long_prompt_is_computed_within_a_few_steps() -> None:
     ("decoding", "unplanned", "longest", "expected"),
     [
         (227, 10_000, 0, 2048 - 227),
-        (228, 10_000, 0, 4096 - 228),  # not all 16,384 because nine rows each are beyond 2,048
-        (16, 16_384, 16_384, 4096 - 16),  # five steps, not one
+        (228, 10_000, 0, 2304 - 228),  # not all 16,384 because nine rows each are beyond 2,048
+        (16, 16_384, 16_384, 3328 - 16),  # five steps, not one
         (16, 32_000, 32_000, 6656 - 16),
         (2, 400_000, 0, 12_544 - 2),  # within 32 steps
         (2, 900_000, 0, 16_384),
@@ -183,10 +183,10 @@ def test_a_burst_behind_a_prefix_that_is_being_computed_takes_small_steps() -> N
 def test_those_that_wait_for_a_prefix_count_with_what_is_their_own() -> None:
     loop = serving()
     running(loop, 4)
-    burst = [loop.submit(alike(3200, 800, number), 4) for number in range(30)]
+    burst = [loop.submit(alike(3200, 800, number), 4) for number in range(34)]
     rows = rows_of_steps(loop, burst)
     assert rows[0] == 4000 + 4  # the first one
-    assert rows[1:5] == [768] * 4  # 29 times 800 tokens within 32 steps
+    assert rows[1:5] == [1152] * 4  # 33 times 800 tokens within 32 steps
     loop.drain()
 
 
@@ -195,7 +195,7 @@ def test_a_burst_of_which_nothing_is_cached_is_drained() -> None:
     running(loop, 4)
     burst = [loop.submit([number] * 2048, 4) for number in range(24)]
     rows = rows_of_steps(loop, burst)
-    assert rows[:9] == [2048, *[1536] * 7, 1152]  # always what is left within 32 steps
+    assert rows[:9] == [*[2048] * 7, 1152, 1152]  # always what is left within 32 steps
     loop.drain()
 
 
