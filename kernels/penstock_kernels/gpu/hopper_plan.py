@@ -20,6 +20,7 @@ from penstock_kernels.gpu.dependent import launch, wait
 
 # Numbers of an item: first row, rows, first token, end, piece * 2 + shared, slot of the first row.
 ITEM = 6
+LEAST_ROWS = 32  # of a compiled kernel: each takes a quarter of a second at start
 SPAN = 3  # numbers of a row: its first partial result, those of its own span, all of them
 
 
@@ -83,20 +84,20 @@ def _store_items(
     return tl.sum(pieces, 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "most_tiles"])
 def _plan_kernel(
     positions,  # [rows] int64
     slots,  # [rows] integers
     live,  # [1] int32, with LIVE
-    tile_of_row,  # with TILES
-    tiles,
+    tile_of_row,  # [rows] int32, with tiles
+    tiles,  # [most_tiles, 3] int32
     items,
     bounds,
     spans,
     rows,
+    most_tiles,
     programs,
     ROWS: tl.constexpr,
-    TILES: tl.constexpr,
     PROGRAMS: tl.constexpr,
     LIVE: tl.constexpr,
     KEYS: tl.constexpr,
@@ -109,39 +110,33 @@ def _plan_kernel(
         present = row < tl.load(live)
     length = tl.load(positions + row, mask=present, other=-1).to(tl.int32) + 1
     slot = tl.load(slots + row, mask=present, other=0).to(tl.int32)
-    begin = tl.zeros([ROWS], tl.int32)
-    steps_in_all, spans_in_all = 0, 0
-    if TILES:
-        tile = tl.load(tile_of_row + row, mask=present, other=-1)
-        begin = tl.load(tiles + tile * 3 + 2, mask=tile >= 0, other=0)
-        index = tl.arange(0, TILES)
-        leader = tl.load(tiles + index * 3)
-        members = tl.load(tiles + index * 3 + 1)
-        shared = tl.load(tiles + index * 3 + 2, mask=members > 0, other=0)
-        tile_slot = tl.load(slots + leader, mask=members > 0, other=0).to(tl.int32)
-        tile_steps = tl.cdiv(shared, KEYS)
-        steps_in_all += tl.sum(tile_steps, 0)
-        spans_in_all += tl.sum((tile_steps > 0).to(tl.int32), 0)
+    tile = tl.load(tile_of_row + row, mask=present & (most_tiles > 0), other=-1)
+    begin = tl.load(tiles + tile * 3 + 2, mask=tile >= 0, other=0)
+    index = tl.arange(0, ROWS // 2)  # a tile has two rows at least
+    there = index < most_tiles
+    leader = tl.load(tiles + index * 3, mask=there, other=0)
+    members = tl.load(tiles + index * 3 + 1, mask=there, other=0)
+    shared = tl.load(tiles + index * 3 + 2, mask=members > 0, other=0)
+    tile_slot = tl.load(slots + leader, mask=members > 0, other=0).to(tl.int32)
+    tile_steps = tl.cdiv(shared, KEYS)
     steps = tl.cdiv(length - begin, KEYS)
-    steps_in_all += tl.sum(steps, 0)
-    spans_in_all += tl.sum((steps > 0).to(tl.int32), 0)
+    steps_in_all = tl.sum(tile_steps, 0) + tl.sum(steps, 0)
+    spans_in_all = tl.sum((tile_steps > 0).to(tl.int32), 0) + tl.sum((steps > 0).to(tl.int32), 0)
     # Queries to load and a result to store cost a program about as much as a tile of keys, so
     # there is a gap before each span on the line; where all is short, spans are cut to the last.
     gap = (steps_in_all > programs).to(tl.int32)
     line = steps_in_all + gap * spans_in_all
     share = tl.maximum(tl.cdiv(line, programs), 1)
-    before, count = 0, 0
-    of_row = tl.zeros([ROWS], tl.int32)
-    if TILES:  # first, because they are the longest
-        taken = tile_steps + gap * (tile_steps > 0).to(tl.int32)
-        place = tl.cumsum(taken, 0) - tile_steps
-        count += _store_items(
-            items, bounds, leader, members, tile_slot, 0 * shared, shared, place, gap, share, 0, 1,
-            KEYS,
-        )  # fmt: skip
-        before += tl.sum(taken, 0)
-        _, pieces = _cut(place, tile_steps, share)
-        of_row += tl.where(tile >= 0, tl.gather(pieces, tl.maximum(tile, 0), 0), 0)
+    # Tiles first, because they are the longest.
+    taken = tile_steps + gap * (tile_steps > 0).to(tl.int32)
+    place = tl.cumsum(taken, 0) - tile_steps
+    count = _store_items(
+        items, bounds, leader, members, tile_slot, 0 * shared, shared, place, gap, share, 0, 1,
+        KEYS,
+    )  # fmt: skip
+    _, pieces = _cut(place, tile_steps, share)
+    of_row = tl.where(tile >= 0, tl.gather(pieces, tl.maximum(tile, 0), 0), 0)
+    before = tl.sum(taken, 0)
     place = before + tl.cumsum(steps + gap * (steps > 0).to(tl.int32), 0) - steps
     count += _store_items(
         items, bounds, row, 0 * row + 1, slot, begin, length, place, gap, share, count, 0, KEYS
@@ -174,11 +169,11 @@ def plan_hopper(
     rows, programs = len(positions), len(plan.bounds) - 1
     _plan_kernel[(1,)](
         positions, slots,
-        positions if live is None else live,
-        positions if sharing is None else sharing.tile_of_row,
-        positions if sharing is None else sharing.tiles,
-        plan.items, plan.bounds, plan.spans, rows, programs,
-        ROWS=triton.next_power_of_2(rows), TILES=0 if sharing is None else len(sharing.tiles),
+        plan.bounds if live is None else live,
+        plan.bounds if sharing is None else sharing.tile_of_row,
+        plan.bounds if sharing is None else sharing.tiles,
+        plan.items, plan.bounds, plan.spans, rows, 0 if sharing is None else len(sharing.tiles),
+        programs, ROWS=max(LEAST_ROWS, triton.next_power_of_2(rows)),
         PROGRAMS=triton.next_power_of_2(programs + 1), LIVE=live is not None, KEYS=keys,
         num_warps=4, **launch(dependent),
     )  # fmt: skip
