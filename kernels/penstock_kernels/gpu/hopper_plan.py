@@ -84,7 +84,10 @@ def _store_items(
     return tl.sum(pieces, 0)
 
 
-@triton.jit(do_not_specialize=["rows", "most_tiles"])
+@triton.jit(
+    do_not_specialize=["rows", "most_tiles", "programs"],
+    do_not_specialize_on_alignment=["positions", "slots", "live", "tile_of_row", "tiles"],
+)
 def _plan_kernel(
     positions,  # [rows] int64
     slots,  # [rows] integers

@@ -13,7 +13,7 @@ from torch import Tensor
 from penstock_kernels.gpu.dependent import launch, release, wait
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _norm_kernel(
     x,
     residual,

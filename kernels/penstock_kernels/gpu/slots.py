@@ -15,7 +15,7 @@ from penstock_kernels.gpu.dependent import launch, wait
 BLOCK = 128  # rows of a program
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"], do_not_specialize_on_alignment=["slots", "given", "places"])
 def _take_kernel(
     slots, last_tokens, lengths, given, places, tokens, positions, rows,
     GIVEN: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
@@ -57,7 +57,10 @@ def take(
     return tokens, positions
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["count", "scratch"],
+    do_not_specialize_on_alignment=["slots", "positions", "ends", "tokens"],
+)
 def _leave_kernel(
     slots, positions, ends, tokens, last_tokens, lengths, count, scratch,
     ENDS: tl.constexpr, TOKENS: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
