@@ -54,9 +54,12 @@ def test_skinny_gated_linear(rows: int, n: int, k: int, dtype: torch.dtype) -> N
 @pytest.mark.usefixtures("hopper")
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("rows", [2, 8, 9, 31, 64])
-@pytest.mark.parametrize(("n", "k"), [(64, 128), (192, 640), (2048, 8192), (17024, 256)])
+@pytest.mark.parametrize(
+    ("n", "k"), [(64, 128), (192, 640), (2048, 8192), (17024, 256), (4096, 4096)]
+)
 def test_linear_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -> None:
-    """One tile, fewer depths than stages, splits of unequal depth, more tiles than programs."""
+    """One tile, fewer depths than stages, splits of unequal depth, more tiles than programs, half a
+    ring for few rows."""
     from penstock_kernels.gpu.hopper_linear import hopper_linear, stream_for
 
     x = torch.randn(rows, k, device="cuda", dtype=dtype)

@@ -55,6 +55,25 @@ def sharing_of(groups: list[tuple[int, int]], rows: int, tile_rows: int) -> Shar
     return sharing
 
 
+@pytest.mark.parametrize("rows", [1, 2, 17, 33])
+def test_a_plan_without_sharing_is_that_of_nothing_shared(rows: int) -> None:
+    """What stands where tiles would be is not read, whatever it is."""
+    lengths, programs = torch.arange(1, rows + 1) * 77, 33
+    nothing = Sharing(
+        torch.full((rows,), -1, dtype=torch.int32), torch.zeros(rows, 3, dtype=torch.int32)
+    )
+    plans = []
+    for sharing in (None, nothing):
+        plan = hopper_plan.empty_plan(rows, rows, programs, CPU)
+        plan.bounds.copy_(torch.arange(programs + 1) % 7)
+        hopper_plan.plan_hopper(plan, lengths - 1, torch.arange(rows), KEYS, None, sharing)
+        plans.append(plan)
+    count = int(plans[0].bounds[-1])
+    assert torch.equal(plans[0].bounds, plans[1].bounds)
+    assert torch.equal(plans[0].items[:count], plans[1].items[:count])
+    assert torch.equal(plans[0].spans, plans[1].spans)
+
+
 @settings(max_examples=80, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 3000), min_size=2, max_size=70),

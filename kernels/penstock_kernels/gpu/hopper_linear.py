@@ -54,9 +54,10 @@ def stream_for(
     than multiprocessors, two programs each are a better balance than a second turn of some. A
     product of long rows wants nearly all multiprocessors (results in h100_streams.json).
 
-    One that has tiles for half of the multiprocessors as it is takes half a ring for up to 16 rows:
-    so it starts beside the kernel before, and the gate-up product beside it. A layer of 8B, of 8
-    rows, with attention and norms: 164.0 -> 162.9 us; of 32 rows as much as before.
+    One that may be split, is not, and has tiles for half of the multiprocessors at most takes half
+    a ring for up to 16 rows, where that is not most of what it reads: so it starts beside the
+    kernel before, and the gate-up product beside it. A layer of 8B (o), of 8 rows, with attention
+    and norms: 164.0 -> 162.9 us; of 32 rows as much as before.
     """
     wide = n // 2 if gated else n
     if rows > (MOST_GATED_ROWS if gated else MOST_ROWS) or wide % COLUMNS or k % DEPTH:
@@ -66,7 +67,8 @@ def stream_for(
     held = (2 if gated else 1) * COLUMNS + row_tile(rows)
     residents = 2 if gated and tiles > multiprocessors and rows <= MOST_ROWS else 1
     stages = SHARED // residents // (held * DEPTH * 2)
-    if split and splits == 1 and rows <= 16 and 2 * stages < k // DEPTH:
+    half = split and splits == 1 and rows <= 16 and 2 * tiles <= multiprocessors
+    if half and 2 * stages < k // DEPTH:
         stages //= 2
     return Stream(splits, min(stages, k // DEPTH), residents)
 

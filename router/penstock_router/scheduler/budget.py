@@ -26,6 +26,11 @@ STEP_ROWS = (384, 1152, 2048)
 TILE_ROWS = 256
 
 
+def makes_longer_steps(config: SchedulerConfig, waiting: int) -> bool:
+    """Whether so many prompt tokens that wait can make a step longer than it is in any case."""
+    return waiting > STEPS_TO_DRAIN * config.cheap_rows
+
+
 def prompt_budget(config: SchedulerConfig, decoding: int, unplanned: int, longest: int) -> int:
     """Prompt tokens that the next step may compute.
 

@@ -78,12 +78,14 @@ class PrefixCache:
         """The node of the longest cached prefix of `tokens` of at most `limit` blocks."""
         first = node = self._first(tenant, tokens, limit)
         width = self._block_bytes
-        rest = bytes(tokens[node.depth * width : limit * width])  # whose slices are keys
-        for start in range(0, len(rest), width):
-            child = node.children.get(rest[start : start + width])
-            if child is None:
-                break
-            node = child
+        start, end = node.depth * width, limit * width
+        if start < end and bytes(tokens[start : start + width]) in node.children:
+            rest = bytes(tokens[start:end])  # whose slices are keys
+            for start in range(0, len(rest), width):
+                child = node.children.get(rest[start : start + width])
+                if child is None:
+                    break
+                node = child
         if node is not first:
             self._last = tenant, bytes(tokens[: node.depth * width]), node
         return node

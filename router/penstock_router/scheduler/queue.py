@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 
 from penstock_router.scheduler.sequence import Sequence, State
 
@@ -31,6 +32,14 @@ class Queue:
         self._waiting += 1
         self.to_compute += to_compute
         heapq.heappush(self._heap, (sequence.order, sequence.id, sequence))
+
+    def recount(self, to_compute: Callable[[Sequence], int]) -> None:
+        """Count those that wait anew: less where the cache holds more by now."""
+        for _, _, sequence in self._heap:
+            if sequence.state is State.WAITING:
+                less = min(sequence.to_compute, to_compute(sequence))
+                self.to_compute -= sequence.to_compute - less
+                sequence.to_compute = less
 
     @property
     def first(self) -> Sequence | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from penstock_router.request import FinishReason, GenerationRequest, Listener
 from penstock_router.scheduler.admission import Admission
 from penstock_router.scheduler.block_manager import BlockManager
-from penstock_router.scheduler.budget import prompt_budget
+from penstock_router.scheduler.budget import makes_longer_steps, prompt_budget
 from penstock_router.scheduler.config import SchedulerConfig
 from penstock_router.scheduler.plan import StepPlan
 from penstock_router.scheduler.queue import Queue
@@ -199,6 +199,8 @@ class Scheduler:
     def _go_on_with_prompts(self, plan: StepPlan) -> int:
         """Plan more of those partly computed; returns how many prompt tokens the step may take."""
         prefilling = self._seats.prefilling()
+        if makes_longer_steps(self.config, self._queue.to_compute):
+            self._queue.recount(self.blocks.to_compute)
         unplanned = self._queue.to_compute + sum(seat.target - seat.planned for seat in prefilling)
         longest = max((seat.target - seat.cached for seat in prefilling), default=0)
         budget = room = prompt_budget(self.config, len(plan.decode), unplanned, longest)

@@ -143,7 +143,8 @@ def serving(**settings: object) -> Loop:
 
 def alike(shared: int, own: int, number: int) -> list[int]:
     """Prompt `number` of those whose first `shared` tokens are the same ones."""
-    return [*(index % 37 for index in range(shared)), number, *[39] * (own - 1)]
+    first = [index % 37 for index in range(shared)]
+    return [*first, number % 49, number // 49, *[39] * (own - 2)]
 
 
 def rows_of_steps(loop: Loop, burst: list[Sequence]) -> list[int]:
@@ -177,6 +178,17 @@ def test_a_burst_behind_a_prefix_that_is_being_computed_takes_small_steps() -> N
     assert rows[1] == 5048 - 4096 + 4  # the rest of the first one, for which the others wait
     assert len(rows) > 5 and max(rows[2:]) == loop.config.cheap_rows
     assert all(sequence.cached_tokens >= 5000 for sequence in burst[1:])
+    loop.drain()
+
+
+def test_those_that_wait_are_counted_again_when_their_prefix_is_there() -> None:
+    """64 of 200 are passed over while the first one is computed, and the others wait behind."""
+    loop = serving()
+    running(loop, 4)
+    burst = [loop.submit(alike(5000, 48, number), 20) for number in range(200)]
+    rows = rows_of_steps(loop, burst[:60])
+    assert rows[0] == 4096 + 4 and rows[1] == 5048 - 4096 + 4
+    assert rows[2:7] == [loop.config.cheap_rows] * 5  # until more than 42 decode
     loop.drain()
 
 

@@ -117,6 +117,7 @@ def test_a_match_like_the_one_before() -> None:
     tokens = b"aaaabbbbcccc"
     assert cache.match(b"", tokens, 2) is second
     assert cache.match(b"", tokens, 3) is third  # deeper
+    assert cache._first(b"", tokens, 3) is third
     assert cache.match(b"", tokens, 2) is second  # not as deep
     assert cache.match(b"", tokens, 3) is third
     assert cache.match(b"", b"aaaabbbbdddd", 3) is second  # parts from it
