@@ -1,0 +1,150 @@
+"""Runs kernels written in Gluon on the CPU, as Triton's interpreter runs Triton's.
+
+A kernel is ordinary Python under its decorator: its code runs here with other meanings for the
+names of Gluon's language (`gluon_values`, `gluon_program`). Programs of a grid run one after the
+other. A name that is not known here is a NameError or AttributeError.
+"""
+
+from __future__ import annotations
+
+import itertools
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+from triton.experimental.gluon import language
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+from triton.runtime.jit import JITFunction
+
+from support import gluon_program as program
+from support import gluon_values as values
+from support.gluon_values import Layout, Memory, Pointer
+
+OPTIONS = {"num_warps", "maxnreg", "launch_pdl"}  # of a launch, without meaning here
+
+
+def _layout(*_: object) -> Layout:
+    return Layout()
+
+
+LANGUAGE = SimpleNamespace(
+    **{name: getattr(torch, name) for name in ("float32", "float16", "bfloat16", "int32", "int64")},
+    **{
+        name: getattr(values, name)
+        for name in (
+            "arange", "full", "zeros", "expand_dims", "convert_layout", "split", "where", "minimum",
+            "maximum", "cdiv", "exp", "exp2", "log2", "fma",
+        )
+    },
+    **{
+        name: getattr(program, name)
+        for name in (
+            "program_id", "num_programs", "load", "store", "allocate_shared_memory",
+            "warp_specialize", "to_tensor",
+        )
+    },
+    sum=values.total,
+    max=values.largest,
+    static_range=range,
+    constexpr=lambda value: value,
+    BlockedLayout=_layout,
+    SliceLayout=_layout,
+    DotOperandLayout=_layout,
+    NVMMADistributedLayout=_layout,
+    NVMMASharedLayout=SimpleNamespace(get_default_for=_layout),
+)  # fmt: skip
+MODULES = {
+    language.__name__: LANGUAGE,
+    mbarrier.__name__: SimpleNamespace(
+        MBarrierLayout=_layout,
+        **{name: getattr(program, name) for name in ("init", "expect", "arrive", "wait")},
+    ),
+    tma.__name__: SimpleNamespace(async_copy_global_to_shared=program.async_copy_global_to_shared),
+}
+FUNCTIONS = {
+    name: getattr(program, name)
+    for name in (
+        "warpgroup_mma", "warpgroup_mma_wait", "fence_async_shared", "gdc_wait",
+        "gdc_launch_dependents",
+    )
+}  # fmt: skip
+
+
+def rebuilt(function: JITFunction) -> Callable[..., Any]:
+    """The function's code, and that of those it calls, with this interpreter's names."""
+    return _rebuilt(function.fn, {})
+
+
+def _rebuilt(function: Any, known: dict[Any, Callable[..., Any]]) -> Callable[..., Any]:
+    if function not in known:
+        names: dict[str, Any] = {"range": values.counted}
+        known[function] = types.FunctionType(
+            function.__code__, names, function.__name__, function.__defaults__
+        )
+        for name in function.__code__.co_names:
+            meant = function.__globals__.get(name)
+            if isinstance(meant, types.ModuleType) and meant.__name__ in MODULES:
+                names[name] = MODULES[meant.__name__]
+            elif name in FUNCTIONS:
+                names[name] = FUNCTIONS[name]
+            elif isinstance(meant, JITFunction):
+                names[name] = _rebuilt(meant.fn, known)
+    return known[function]
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """What the launch before this one writes of a tensor: numbers, flagged, or all (None)."""
+
+    tensor: Tensor
+    flags: Tensor | None = None
+
+
+class Interpreted:
+    """Takes a kernel's place: `kernel[grid](...)` runs here.
+
+    loader_first: see `gluon_program`; late: what must not be read before the wait for the launch
+    before.
+    """
+
+    def __init__(self, kernel: JITFunction, loader_first: bool, late: Sequence[Late] = ()) -> None:
+        self._function, self._loader_first = rebuilt(kernel), loader_first
+        self._late = {
+            late.tensor.data_ptr(): torch.ones(late.tensor.shape, dtype=torch.bool)
+            if late.flags is None
+            else late.flags
+            for late in late
+        }
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        def launch(*arguments: Any, **named: Any) -> None:
+            memories: dict[int, Memory] = {}
+            taken = [self._argument(argument, memories) for argument in arguments]
+            constants = {name: value for name, value in named.items() if name not in OPTIONS}
+            for reversed_ids in itertools.product(*(range(count) for count in grid[::-1])):
+                one = program.Program(reversed_ids[::-1], grid, self._loader_first)
+                program.here.enter(one, 0, False)
+                self._function(*taken, **constants)
+                one.finish()
+
+        return launch
+
+    def _argument(self, argument: Any, memories: dict[int, Memory]) -> Any:
+        if isinstance(argument, Tensor):
+            return Pointer(self._memory(argument, memories), torch.tensor(0))
+        if isinstance(argument, TensorDescriptor):
+            memory = self._memory(argument.base, memories)
+            shape, strides = list(argument.shape), list(argument.strides)
+            return program.Descriptor(memory, shape, strides, list(argument.block_shape))
+        return values.scalar(argument)
+
+    def _memory(self, tensor: Tensor, memories: dict[int, Memory]) -> Memory:
+        at = tensor.data_ptr()
+        if at not in memories:
+            memories[at] = values.memory_of(tensor, self._late.get(at))
+        return memories[at]

@@ -1,0 +1,325 @@
+"""Numbers, blocks and pointers of Gluon's language, as torch tensors on the CPU.
+
+Types follow the language: a Python number takes the type of the block it meets, int32 and int64
+give int64, products of halves are rounded to halves, integer division truncates. Blocks of several
+dimensions meet only blocks of as many. What these kernels do not use raises.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Number = bool | int | float
+
+
+class GluonError(AssertionError):
+    """A kernel did what it must not do on a GPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Of a block or of shared memory: without meaning here."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockType:
+    layout: Layout = Layout()
+
+
+class Value:
+    """A block, or a scalar (rank 0). `data` raises while the product that makes it is under way."""
+
+    type = BlockType()
+
+    def __init__(self, data: Tensor | None, dtype: torch.dtype, shape: Sequence[int]) -> None:
+        self._data, self.dtype, self.shape = data, dtype, tuple(shape)
+
+    @property
+    def data(self) -> Tensor:
+        if self._data is None:
+            raise GluonError("the result of a product was used before it was waited for")
+        return self._data
+
+    def complete(self, data: Tensor) -> None:
+        """The product that makes this value is done."""
+        self._data = data
+
+    def to(self, dtype: torch.dtype) -> Value:
+        return of(self.data.to(dtype))
+
+    def reshape(self, shape: Sequence[int]) -> Value:
+        return of(self.data.reshape(list(shape)))
+
+    def permute(self, order: Sequence[int]) -> Value:
+        return of(self.data.permute(tuple(order)))
+
+    def split(self) -> tuple[Value, Value]:
+        """Along the last dimension, of two."""
+        low, high = self.data.unbind(-1)
+        return of(low), of(high)
+
+    def __bool__(self) -> bool:
+        return bool(self._scalar())
+
+    def __index__(self) -> int:
+        if self.dtype.is_floating_point:
+            raise TypeError("a float is no index")
+        return int(self._scalar())
+
+    def _scalar(self) -> Number:
+        if self.shape:
+            raise TypeError(f"a block of {self.shape} is no scalar")
+        number: Number = self.data.item()
+        return number
+
+    def __neg__(self) -> Value:
+        return of(-self.data)
+
+    def __invert__(self) -> Value:
+        return of(~self.data)
+
+    def __truediv__(self, other: Operand) -> Value:
+        return _divided(self, other)
+
+    def __rtruediv__(self, other: Operand) -> Value:
+        return _divided(other, self)
+
+
+Operand = Value | Number
+
+
+def of(data: Tensor) -> Value:
+    return Value(data, data.dtype, data.shape)
+
+
+def scalar(number: Operand) -> Value:
+    """As Triton types a number that is an argument or meets no block: int32 where it fits."""
+    if isinstance(number, Value):
+        return number
+    if isinstance(number, bool):
+        return of(torch.tensor(number))
+    if isinstance(number, float):
+        return of(torch.tensor(number, dtype=torch.float32))
+    wide = not -(1 << 31) <= number < 1 << 31
+    return of(torch.tensor(number, dtype=torch.int64 if wide else torch.int32))
+
+
+def _kind(dtype: torch.dtype) -> int:
+    return 2 if dtype.is_floating_point else int(dtype != torch.bool)
+
+
+def _typed(a: Operand, b: Operand) -> tuple[Tensor, Tensor]:
+    """Both in the type of their result."""
+    left, right = scalar(a), scalar(b)
+    if left.shape and right.shape and len(left.shape) != len(right.shape):
+        raise GluonError(f"blocks of {left.shape} and of {right.shape} do not meet")
+    dtype = torch.promote_types(left.dtype, right.dtype)
+    if not isinstance(a, Value) and isinstance(b, Value) and _kind(left.dtype) <= _kind(b.dtype):
+        dtype = b.dtype
+    if not isinstance(b, Value) and isinstance(a, Value) and _kind(right.dtype) <= _kind(a.dtype):
+        dtype = a.dtype
+    return left.data.to(dtype), right.data.to(dtype)
+
+
+def _divided(a: Operand, b: Operand) -> Value:
+    left, right = _typed(a, b)
+    if left.dtype != torch.float32:
+        raise NotImplementedError(f"division of {left.dtype}")
+    return of(left / right)
+
+
+def _floor_division(a: Tensor, b: Tensor) -> Tensor:
+    return torch.div(a, b, rounding_mode="trunc")
+
+
+def _bind(name: str, function: Callable[[Tensor, Tensor], Tensor], reflected: bool) -> None:
+    def forward(self: Value, other: Operand) -> Value:
+        # A value and a pointer: the pointer's own addition takes both.
+        return NotImplemented if isinstance(other, Pointer) else of(function(*_typed(self, other)))
+
+    def backward(self: Value, other: Operand) -> Value:
+        return of(function(*_typed(other, self)))
+
+    setattr(Value, f"__{name}__", forward)
+    if reflected:
+        setattr(Value, f"__r{name}__", backward)
+
+
+for _name, _function in {
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "and": operator.and_,
+    "or": operator.or_, "floordiv": _floor_division, "mod": torch.fmod,
+}.items():  # fmt: skip
+    _bind(_name, _function, True)
+for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
+    _bind(_name, getattr(operator, _name), False)
+
+
+@dataclass(frozen=True, slots=True)
+class ElementType:
+    """What `pointer.dtype` is."""
+
+    element_ty: torch.dtype
+
+
+@dataclass(slots=True)
+class Memory:
+    """A tensor as a kernel sees it: from its first number to its last, strides apart.
+
+    late: which of its numbers the launch before this one writes; who reads one before the wait for
+    that launch raises. written: by this launch; a number is written once.
+    """
+
+    numbers: Tensor
+    late: Tensor | None
+    written: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.written = torch.zeros(self.numbers.shape, dtype=torch.bool)
+
+
+def memory_of(tensor: Tensor, late: Tensor | None) -> Memory:
+    span = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    flags = None if late is None else late.flatten()
+    if flags is not None and len(flags) != span:
+        raise ValueError("only of a dense tensor some numbers can be late")
+    return Memory(tensor.as_strided((span if tensor.numel() else 0,), (1,)), flags)
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """Places in a tensor, in numbers from its first."""
+
+    memory: Memory
+    offset: Tensor
+
+    @property
+    def dtype(self) -> ElementType:
+        return ElementType(self.memory.numbers.dtype)
+
+    def __add__(self, other: Operand) -> Pointer:
+        left, right = _typed(of(self.offset), other)
+        return Pointer(self.memory, left + right)
+
+    def places(self, mask: Operand) -> tuple[Tensor, Tensor]:
+        """Flags of the numbers that count, as many as places, and the places of those."""
+        chosen = scalar(mask).data.expand(self.offset.shape)
+        places, count = self.offset[chosen], len(self.memory.numbers)
+        if places.numel() and (int(places.min()) < 0 or int(places.max()) >= count):
+            wrong = places[(places < 0) | (places >= count)]
+            raise GluonError(f"outside of a tensor of {count} numbers: {wrong[:8].tolist()}")
+        return chosen, places
+
+    def read(self, mask: Operand, other: Operand | None, waited: bool) -> Value:
+        chosen, places = self.places(mask)
+        late = self.memory.late
+        if late is not None and not waited and bool(late[places].any()):
+            raise GluonError("read before the wait for the launch that writes it")
+        dtype = self.memory.numbers.dtype
+        if other is None:  # anything may stand there
+            other = float("nan") if dtype.is_floating_point else torch.iinfo(dtype).min
+        filled = scalar(other).data if isinstance(other, Value) else torch.tensor(other)
+        found = filled.to(dtype).expand(self.offset.shape).clone()
+        found[chosen] = self.memory.numbers[places]
+        return of(found)
+
+    def write(self, value: Operand, mask: Operand) -> None:
+        chosen, places = self.places(mask)
+        if bool(self.memory.written[places].any()) or len(places.unique()) != places.numel():
+            raise GluonError("a number was written twice")
+        self.memory.written[places] = True
+        numbers = scalar(value).data.to(self.memory.numbers.dtype).expand(self.offset.shape)
+        self.memory.numbers[places] = numbers[chosen]
+
+
+def arange(start: int, end: int, layout: Layout) -> Value:
+    if end - start & (end - start - 1):
+        raise GluonError(f"the length of a range is a power of two, not {end - start}")
+    return of(torch.arange(start, end, dtype=torch.int32))
+
+
+def full(shape: Sequence[int], value: Number, dtype: torch.dtype, layout: Layout) -> Value:
+    return of(torch.full(list(shape), value, dtype=dtype))
+
+
+def zeros(shape: Sequence[int], dtype: torch.dtype, layout: Layout) -> Value:
+    return full(shape, 0, dtype, layout)
+
+
+def expand_dims(x: Value, axis: int) -> Value:
+    return of(x.data.unsqueeze(axis))
+
+
+def convert_layout(x: Value, layout: Layout, assert_trivial: bool = False) -> Value:
+    return of(x.data)
+
+
+def split(x: Value) -> tuple[Value, Value]:
+    return x.split()
+
+
+def where(condition: Operand, a: Operand, b: Operand) -> Value:
+    left, right = _typed(a, b)
+    flags = scalar(condition)
+    if flags.shape and left.dim() and left.dim() != len(flags.shape):
+        raise GluonError(f"blocks of {flags.shape} and of {tuple(left.shape)} do not meet")
+    return of(torch.where(flags.data, left, right))
+
+
+def minimum(a: Operand, b: Operand) -> Value:
+    return of(torch.minimum(*_typed(a, b)))
+
+
+def maximum(a: Operand, b: Operand) -> Value:
+    """NaN where one is NaN, which on a GPU is the other: what was never computed shows."""
+    return of(torch.maximum(*_typed(a, b)))
+
+
+def cdiv(a: Operand, b: Operand) -> Operand:
+    return (a + (b - 1)) // b
+
+
+def total(x: Value, axis: int) -> Value:
+    return of(_float32(x).sum(axis))
+
+
+def largest(x: Value, axis: int) -> Value:
+    return of(_float32(x).amax(axis))
+
+
+def exp(x: Value) -> Value:
+    return of(_float32(x).exp())
+
+
+def exp2(x: Value) -> Value:
+    return of(_float32(x).exp2())
+
+
+def log2(x: Value) -> Value:
+    return of(_float32(x).log2())
+
+
+def fma(a: Value, b: Value, c: Value) -> Value:
+    return of((_float32(a).double() * _float32(b).double() + _float32(c).double()).float())
+
+
+def _float32(x: Value) -> Tensor:
+    if x.dtype != torch.float32:
+        raise NotImplementedError(f"functions of {x.dtype}")
+    return x.data
+
+
+def counted(*bounds: Operand) -> Iterator[Value]:
+    """`range` in a kernel, whose index is int32."""
+    for number in range(*(operator.index(bound) for bound in bounds)):
+        yield scalar(number)
+
+
+def as_arguments(values: Sequence[Any]) -> list[int]:
+    """Coordinates as Python's integers."""
+    return [operator.index(value) for value in values]
