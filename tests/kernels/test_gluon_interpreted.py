@@ -6,21 +6,38 @@ run one after the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from triton import knobs
 
-from penstock_kernels.gpu import hopper_gated, hopper_linear, hopper_qkv
+from penstock_kernels import rope
+from penstock_kernels.gpu import (
+    hopper_decode,
+    hopper_gated,
+    hopper_linear,
+    hopper_merge,
+    hopper_prefill,
+    hopper_qkv,
+)
+from penstock_kernels.gpu.hopper_decode import HopperDecode
 from penstock_kernels.gpu.hopper_linear import Stream, stream_for
+from penstock_kernels.gpu.prefill_attention import prefill_tiles, query_tile
+from penstock_kernels.gpu.rope import Seats
+from penstock_shard.sharing import SharingTensors
 from support.gluon_interpreter import Interpreted, Late
-from support.paged import assert_near
+from support.paged import PagedCase, assert_near, naive_attention, paged_case
 
 HALF = [torch.bfloat16, torch.float16]
 MULTIPROCESSORS = 3  # so few that programs take several turns
 Interpret = Callable[..., None]
+by_the_interpreter = pytest.mark.skipif(not knobs.runtime.interpret, reason="its plan is Triton's")
+pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning:triton")
 
 
 @pytest.fixture(params=[False, True], ids=["consumers-first", "loader-first"])
@@ -64,3 +81,234 @@ def test_linear(
         out = out[0].to(x.dtype)
     hopper_linear.hopper_linear(x, weight, out, stream, False, dependent)
     assert_near(out if stream.splits == 1 else out.sum(0), x.float() @ weight.float().T)
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize(("rows", "k"), [(2, 640), (16, 128), (33, 384), (64, 256), (100, 256)])
+def test_linear_as_it_is_launched(
+    rows: int, k: int, gated: bool, split: bool, interpret: Interpret
+) -> None:
+    """Splits and rings that are chosen: many stages, rings that one turn does not fill."""
+    n = 384
+    stream = stream_for(rows, n, k, gated, split and not gated, MULTIPROCESSORS)
+    if stream is None:
+        assert rows > 64 and not gated
+        return
+    x, weight = product(rows, n, k, HALF[k // 128 % 2])
+    interpret(hopper_linear, Late(x))
+    out = torch.full((rows, n // 2 if gated else n), torch.nan, dtype=x.dtype)
+    if stream.splits > 1:
+        out = torch.full((stream.splits, rows, n), torch.nan)
+    hopper_linear.hopper_linear(x, weight, out, stream, gated, True)
+    expected = x.float() @ weight.float().T
+    if gated:
+        gate, up = expected.chunk(2, dim=1)
+        expected = torch.nn.functional.silu(gate) * up
+    assert_near(out.sum(0).to(x.dtype) if stream.splits > 1 else out, expected)
+
+
+@pytest.mark.parametrize(
+    ("rows", "n", "k"),
+    [(1, 128, 64), (64, 128, 128), (127, 256, 320), (129, 128, 576), (300, 384, 64)],
+)
+def test_gated_linear(rows: int, n: int, k: int, interpret: Interpret) -> None:
+    """Fewer depths than stages and more, a last tile of few rows, bands, turns."""
+    x, weight = product(rows, 2 * n, k, HALF[rows % 2])
+    interpret(hopper_gated)
+    out = torch.full((rows, n), torch.nan, dtype=x.dtype)
+    hopper_gated.hopper_gated_linear(x, weight, out)
+    gate, up = (x.float() @ weight.float().T).chunk(2, dim=1)
+    assert_near(out, torch.nn.functional.silu(gate) * up)
+
+
+def test_gated_linear_in_bands(interpret: Interpret, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bands of two tiles of rows, the last of one."""
+    monkeypatch.setattr(hopper_gated, "BAND", 2)
+    test_gated_linear(520, 256, 64, interpret)
+
+
+@pytest.mark.parametrize("dependent", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "heads", "kv_heads", "width", "page"),
+    [(2, 2, 1, 64, 16), (7, 3, 3, 64, 64), (16, 5, 1, 128, 16), (33, 2, 2, 128, 64)],
+)
+def test_qkv(
+    rows: int, heads: int, kv_heads: int, width: int, page: int, dependent: bool,
+    interpret: Interpret,
+) -> None:  # fmt: skip
+    """Queries rotated, keys and values in the cache, and no other number of it touched."""
+    k, columns, slots = 384, 3, rows + 2
+    x, weight = product(rows, (heads + 2 * kv_heads) * width, k, HALF[rows % 2])
+    interpret(hopper_qkv, *([Late(x)] if dependent else []))
+    angle = torch.rand(columns * page, width // 2) * 6.28
+    angles = torch.stack((angle.cos(), angle.sin()), dim=1)
+    blocks = slots * columns + 5
+    table = torch.randperm(blocks)[: slots * columns].int().view(slots, columns)
+    slot, position = torch.randperm(slots)[:rows], torch.randint(0, columns * page, (rows,))
+    position[:2] = torch.tensor([0, columns * page - 1])
+    cache = torch.randn(2, kv_heads, blocks, page, width).to(x.dtype)
+    before, expected = cache.clone(), cache.float()
+    query = torch.full((rows, heads * width), torch.nan, dtype=x.dtype)
+    stream = stream_for(rows, len(weight), k, False, False, MULTIPROCESSORS)
+    assert stream is not None
+    seats = Seats(slot, position, table, angles)
+    hopper_qkv.hopper_qkv(x, weight, query, cache, seats, stream, dependent)
+    qkv = (x.float() @ weight.float().T).view(rows, -1, width)
+    rope.rotate_(qkv[:, : heads + kv_heads], *rope.rotation(angles, position))
+    location = table[slot, position // page].long() * page + position % page
+    rope.write_kv(expected, qkv[:, heads:], location)
+    assert_near(query, qkv[:, :heads].reshape(rows, -1))
+    assert_near(cache, expected)
+    untouched = torch.ones(blocks * page, dtype=torch.bool)
+    untouched[location] = False
+    shape = (2 * kv_heads, blocks * page, width)
+    assert torch.equal(cache.view(shape)[:, untouched], before.view(shape)[:, untouched])
+
+
+@pytest.mark.parametrize("rows", [1, 5, 64])
+@pytest.mark.parametrize(("heads", "width"), [(4, 64), (7, 64), (5, 128), (16, 128)])
+def test_merge(rows: int, heads: int, width: int, interpret: Interpret) -> None:
+    """More parts than are loaded at once, one, and none."""
+    parts = torch.randint(0, 6, (rows,), dtype=torch.int32)
+    parts[:3] = torch.tensor([33, 1, 0])[:rows]
+    first = parts.cumsum(0) - parts
+    spans = torch.stack((first, parts, parts), 1).int().contiguous()
+    partial = torch.randn(int(parts.sum()), heads, width)
+    lse = torch.randn(int(parts.sum()), heads) * 8
+    interpret(hopper_merge, Late(partial), Late(lse))
+    out = torch.full((rows, heads * width), torch.nan)
+    hopper_merge.merge(partial, lse, spans, out, rows, width, True)
+    for row, (at, _, count) in enumerate(spans.tolist()):
+        if count < 2:  # written by decode attention
+            assert bool(out[row].isnan().all())
+            continue
+        weights = lse[at : at + count].mul(0.6931471805599453).softmax(0)
+        expected = (weights[:, :, None] * partial[at : at + count]).sum(0).flatten()
+        assert_near(out[row], expected)
+
+
+class Decode(NamedTuple):
+    """Sizes of decode attention, rows that share blocks, and tokens of each row of its own."""
+
+    heads: int
+    kv_heads: int
+    width: int
+    page: int
+    groups: list[tuple[int, int]]  # rows and shared blocks of each
+    own: list[int]  # of rows of groups first
+    scale: float = 0.09
+
+
+DECODES = [
+    Decode(4, 1, 64, 64, [], [1]),
+    Decode(4, 1, 64, 64, [], [127, 1, 129]),
+    Decode(4, 2, 64, 16, [], [1, 15, 16, 17, 63, 128, 300]),
+    Decode(8, 1, 128, 64, [(3, 2)], [1, 64, 65, 130, 7]),  # few queries together
+    Decode(8, 1, 128, 32, [(8, 5)], [1, 3, 64, 9, 31, 32, 33, 2]),  # many
+    Decode(7, 1, 64, 128, [(7, 3), (2, 1)], [1, 5, 64, 9, 128, 129, 2, 1, 3, 200]),
+    Decode(5, 1, 128, 16, [(13, 9)], [*range(1, 14), 100]),  # two tiles of rows
+    Decode(64, 1, 128, 64, [], [70, 3]),  # a row is many
+    Decode(4, 2, 64, 64, [(4, 4)], [1, 2, 3, 4, 260], 9.0),  # largest scores are far apart
+]
+
+
+def by_slot(case: Decode, dtype: torch.dtype) -> PagedCase:
+    """Groups share blocks, slots are in any order; NaN wherever no sequence has a token."""
+    spans, first = [(own - 1, 1) for own in case.own], 0
+    for rows, blocks in case.groups:
+        for row in range(first, first + rows):
+            spans[row] = (blocks * case.page + case.own[row] - 1, 1)
+        first += rows
+    paged = paged_case(spans, case.heads, case.kv_heads, case.width, case.page).to("cpu", dtype)
+    first = 0
+    for rows, blocks in case.groups:
+        paged.table[first : first + rows, :blocks] = paged.table[first, :blocks].clone()
+        first += rows
+    order = torch.randperm(len(spans))
+    paged.slot.copy_(order)
+    paged.table[order] = paged.table.clone()
+    paged.cache.masked_fill_(~written(paged, range(len(spans)))[:, :, None], torch.nan)
+    return paged
+
+
+def written(case: PagedCase, rows: Iterable[int], last_only: bool = False) -> Tensor:
+    """[blocks, page]: the tokens of some rows' sequences, or their last ones."""
+    blocks, page = case.cache.shape[2:4]
+    flags = torch.zeros(blocks, page, dtype=torch.bool)
+    for row in rows:
+        last = int(case.position[row])
+        token = torch.arange(last if last_only else 0, last + 1)
+        flags[case.table[int(case.slot[row])].long()[token // page], token % page] = True
+    return flags
+
+
+def decoded(case: PagedCase, size: Decode, interpret: Interpret, live: int | None) -> Tensor:
+    """By the plan of Triton's kernel, in Triton's interpreter."""
+    rows, heads, width = case.query.shape
+    last = written(case, range(rows), last_only=True)[None, None, :, :, None]
+    late = Late(case.cache, last.expand(case.cache.shape))
+    device = case.query.device
+    interpret(hopper_decode, Late(case.query), late)
+    plain = HopperDecode(rows, heads, size.kv_heads, width, device)
+    sharing = None
+    if size.groups:
+        tensors = SharingTensors(max(2, rows), plain.tile_rows, device)
+        counts, blocks = np.array(size.groups, np.int64).T
+        tensors.load(counts, blocks, size.page)
+        sharing = tensors.view(rows)
+    alive = None if live is None else torch.tensor([live], dtype=torch.int32)
+    plan = plain.plan(case.position, case.slot, alive, sharing)
+    attend = HopperDecode(rows, heads, size.kv_heads, width, device, True)
+    attend.partial.fill_(torch.nan)
+    attend.lse.fill_(torch.nan)
+    interpret(hopper_merge, Late(attend.partial), Late(attend.lse))
+    out = torch.full((rows, heads * width), torch.nan, dtype=case.query.dtype)
+    attend(case.query, case.cache, case.table, out, plan, size.scale)
+    return out
+
+
+@by_the_interpreter
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("size", DECODES, ids=str)
+def test_decode(size: Decode, dtype: torch.dtype, interpret: Interpret) -> None:
+    case = by_slot(size, dtype)
+    out = decoded(case, size, interpret, None)
+    assert_near(out, naive_attention(case, size.scale, None))
+
+
+@by_the_interpreter
+@pytest.mark.parametrize("live", [0, 1, 3, 5])
+def test_decode_rows_that_do_not_count(live: int, interpret: Interpret) -> None:
+    size = Decode(4, 1, 64, 64, [(3, 2)] if live >= 3 else [], [1, 70, 3, 300, 9])
+    case = by_slot(size, torch.bfloat16)
+    out = decoded(case, size, interpret, live)
+    assert bool(out[live:].isnan().all())
+    if live:
+        assert_near(out[:live], naive_attention(case, size.scale, None)[:live])
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "width", "page"),
+    [(2, 2, 64, 64), (4, 1, 64, 128), (7, 1, 128, 64), (5, 1, 64, 64)],
+)
+def test_prefill(
+    heads: int, kv_heads: int, width: int, page: int, dtype: torch.dtype, interpret: Interpret
+) -> None:
+    """Contexts that end in and between tiles of keys, rows that fill half a tile, unused tiles."""
+    spans = [(5, 1), (70, 17), (0, 130), (64, 64), (255, 2), (0, 1)]
+    case = paged_case(spans, heads, kv_heads, width, page).to("cpu", dtype)
+    case.cache.masked_fill_(~written(case, range(len(case.position)))[:, :, None], torch.nan)
+    interpret(hopper_prefill)
+    count = len(case.query)
+    qkv = torch.randn(count, heads + 2 * kv_heads, width).to(dtype)
+    qkv[:, :heads] = case.query  # queries stand among keys and values, as the decoder has them
+    pieces = prefill_tiles(case.queries, case.context, 0, query_tile(heads, kv_heads))
+    pieces = np.concatenate((pieces, np.zeros((2, 2), np.int32)))
+    out = torch.full((count, heads * width), torch.nan, dtype=dtype)
+    hopper_prefill.hopper_prefill(
+        qkv[:, :heads], case.cache, case.table, case.slot.int(), case.position,
+        torch.from_numpy(pieces), out, 0.21,
+    )  # fmt: skip
+    assert_near(out, naive_attention(case, 0.21, None))
