@@ -83,18 +83,27 @@ def test_linear(
     assert_near(out if stream.splits == 1 else out.sum(0), x.float() @ weight.float().T)
 
 
-@pytest.mark.parametrize("split", [False, True])
-@pytest.mark.parametrize("gated", [False, True])
-@pytest.mark.parametrize(("rows", "k"), [(2, 640), (16, 128), (33, 384), (64, 256), (100, 256)])
+@pytest.mark.parametrize(
+    ("rows", "k", "gated", "split"),
+    [
+        (2, 640, False, True),
+        (7, 1280, False, False),
+        (16, 128, False, True),
+        (33, 384, False, False),
+        (64, 256, False, True),
+        (2, 640, True, False),
+        (16, 128, True, False),
+        (33, 384, True, False),
+        (100, 768, True, False),
+    ],
+)
 def test_linear_as_it_is_launched(
     rows: int, k: int, gated: bool, split: bool, interpret: Interpret
 ) -> None:
     """Splits and rings that are chosen: many stages, rings that one turn does not fill."""
     n = 384
-    stream = stream_for(rows, n, k, gated, split and not gated, MULTIPROCESSORS)
-    if stream is None:
-        assert rows > 64 and not gated
-        return
+    stream = stream_for(rows, n, k, gated, split, MULTIPROCESSORS)
+    assert stream is not None and (stream.splits > 1) == (split and k > 128)
     x, weight = product(rows, n, k, HALF[k // 128 % 2])
     interpret(hopper_linear, Late(x))
     out = torch.full((rows, n // 2 if gated else n), torch.nan, dtype=x.dtype)
@@ -110,7 +119,7 @@ def test_linear_as_it_is_launched(
 
 @pytest.mark.parametrize(
     ("rows", "n", "k"),
-    [(1, 128, 64), (64, 128, 128), (127, 256, 320), (129, 128, 576), (300, 384, 64)],
+    [(1, 128, 64), (64, 128, 128), (127, 256, 320), (129, 128, 576), (300, 384, 192)],
 )
 def test_gated_linear(rows: int, n: int, k: int, interpret: Interpret) -> None:
     """Fewer depths than stages and more, a last tile of few rows, bands, turns."""
@@ -166,12 +175,12 @@ def test_qkv(
     assert torch.equal(cache.view(shape)[:, untouched], before.view(shape)[:, untouched])
 
 
-@pytest.mark.parametrize("rows", [1, 5, 64])
+@pytest.mark.parametrize(("rows", "known"), [(1, [33]), (1, [1]), (5, [1, 2, 0, 17]), (64, [0])])
 @pytest.mark.parametrize(("heads", "width"), [(4, 64), (7, 64), (5, 128), (16, 128)])
-def test_merge(rows: int, heads: int, width: int, interpret: Interpret) -> None:
+def test_merge(rows: int, known: list[int], heads: int, width: int, interpret: Interpret) -> None:
     """More parts than are loaded at once, one, and none."""
     parts = torch.randint(0, 6, (rows,), dtype=torch.int32)
-    parts[:3] = torch.tensor([33, 1, 0])[:rows]
+    parts[: len(known)] = torch.tensor(known)
     first = parts.cumsum(0) - parts
     spans = torch.stack((first, parts, parts), 1).int().contiguous()
     partial = torch.randn(int(parts.sum()), heads, width)
@@ -208,6 +217,8 @@ DECODES = [
     Decode(8, 1, 128, 32, [(8, 5)], [1, 3, 64, 9, 31, 32, 33, 2]),  # many
     Decode(7, 1, 64, 128, [(7, 3), (2, 1)], [1, 5, 64, 9, 128, 129, 2, 1, 3, 200]),
     Decode(5, 1, 128, 16, [(13, 9)], [*range(1, 14), 100]),  # two tiles of rows
+    Decode(8, 1, 128, 64, [(9, 24)], [*range(60, 69)]),  # more tiles of a span than stages
+    Decode(8, 2, 64, 64, [], [2900, 60]),
     Decode(64, 1, 128, 64, [], [70, 3]),  # a row is many
     Decode(4, 2, 64, 64, [(4, 4)], [1, 2, 3, 4, 260], 9.0),  # largest scores are far apart
 ]
@@ -297,7 +308,7 @@ def test_prefill(
     heads: int, kv_heads: int, width: int, page: int, dtype: torch.dtype, interpret: Interpret
 ) -> None:
     """Contexts that end in and between tiles of keys, rows that fill half a tile, unused tiles."""
-    spans = [(5, 1), (70, 17), (0, 130), (64, 64), (255, 2), (0, 1)]
+    spans = [(5, 1), (70, 17), (0, 130), (64, 64), (255, 2), (0, 1), (700, 41)]
     case = paged_case(spans, heads, kv_heads, width, page).to("cpu", dtype)
     case.cache.masked_fill_(~written(case, range(len(case.position)))[:, :, None], torch.nan)
     interpret(hopper_prefill)

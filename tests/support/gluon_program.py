@@ -21,76 +21,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from support.gluon_partitions import Partitions
 from support.gluon_values import (
-    GluonError, Layout, Memory, Number, Operand, Pointer, Value, as_arguments, of, scalar,
-)  # fmt: skip
+    GluonError,
+    Layout,
+    Memory,
+    Number,
+    Operand,
+    Pointer,
+    Value,
+    of,
+    scalar,
+    whole,
+)
 
 MOST_SHARED = 227 << 10  # bytes of a program on Hopper
-
-
-class Abandoned(Exception):
-    """Another partition failed."""
-
-
-class Partitions:
-    """Takes turns among functions that run in threads of their own, one at a time."""
-
-    def __init__(self, order: Sequence[int]) -> None:
-        self._order = order  # who goes first
-        self._condition = threading.Condition()
-        self._ready: dict[int, Callable[[], bool]] = {index: lambda: True for index in order}
-        self._running: int | None = None
-        self.failure: BaseException | None = None
-
-    def run(self, functions: Sequence[Callable[[], None]]) -> None:
-        """Raises what the first of them raises, GluonError for a deadlock."""
-        threads = [
-            threading.Thread(target=self._enter, args=(index, function), daemon=True)
-            for index, function in enumerate(functions)
-        ]
-        with self._condition:
-            self._choose()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if self.failure is not None:
-            raise self.failure
-
-    def turn(self, index: int, ready: Callable[[], bool]) -> None:
-        """Let others run; returns when `ready` and it is this one's turn."""
-        with self._condition:
-            self._ready[index] = ready
-            self._choose()
-            self._await(index)
-
-    def _enter(self, index: int, function: Callable[[], None]) -> None:
-        try:
-            with self._condition:
-                self._await(index)
-            function()
-        except Abandoned:
-            return
-        except BaseException as error:
-            with self._condition:
-                self.failure = self.failure or error
-                self._condition.notify_all()
-            return
-        with self._condition:
-            del self._ready[index]
-            self._choose()
-
-    def _choose(self) -> None:
-        left = [index for index in self._order if index in self._ready]
-        self._running = next((index for index in left if self._ready[index]()), None)
-        if left and self._running is None:
-            self.failure = GluonError(f"deadlock: partitions {sorted(left)} wait for each other")
-        self._condition.notify_all()
-
-    def _await(self, index: int) -> None:
-        self._condition.wait_for(lambda: self._running == index or self.failure is not None)
-        if self.failure is not None:
-            raise Abandoned
 
 
 @dataclass(slots=True)
@@ -165,13 +110,13 @@ class Shared:
         return Shared(numbers, self.home)
 
     def index(self, index: Operand) -> Shared:
-        (at,) = as_arguments([index])
+        at = whole(index)
         if not 0 <= at < len(self.numbers):
             raise GluonError(f"tile {at} of {len(self.numbers)} in shared memory")
         return self._view(self.numbers[at])
 
     def slice(self, start: Operand, length: int) -> Shared:
-        (first,) = as_arguments([start])
+        first = whole(start)
         if not 0 <= first <= len(self.numbers) - length:
             raise GluonError(f"{length} rows from {first} on of {len(self.numbers)}")
         return self._view(self.numbers[first : first + length])
@@ -199,7 +144,7 @@ class Barriers:
     barriers: list[Barrier]
 
     def index(self, index: Operand) -> Barrier:
-        (at,) = as_arguments([index])
+        at = whole(index)
         if not 0 <= at < len(self.barriers):
             raise GluonError(f"barrier {at} of {len(self.barriers)}")
         return self.barriers[at]
@@ -222,7 +167,7 @@ class Descriptor:
     def block(self, corner: Sequence[Operand], waited: bool) -> Tensor:
         inside, places = torch.tensor(True), torch.tensor(0)
         rank = len(self.shape)
-        for axis, first in enumerate(as_arguments(corner)):
+        for axis, first in enumerate(whole(number) for number in corner):
             index = torch.arange(first, first + self.block_shape[axis])
             index = index.view([-1 if other == axis else 1 for other in range(rank)])
             inside = inside & (index >= 0) & (index < self.shape[axis])
@@ -344,7 +289,7 @@ def arrive(barrier: Barrier, pred: Operand = True) -> None:
 
 def wait(barrier: Barrier, phase: Operand, pred: Operand = True) -> None:
     if pred:
-        (parity,) = as_arguments([phase])
+        parity = whole(phase)
         here.turn(lambda: barrier.is_over(parity))
         barrier.land()
 

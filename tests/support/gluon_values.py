@@ -10,7 +10,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +29,27 @@ class Layout:
 @dataclass(frozen=True, slots=True)
 class BlockType:
     layout: Layout = Layout()
+
+
+def _applied(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Value, Operand], Value]:
+    """An operator of values."""
+
+    def apply(self: Value, other: Operand) -> Value:
+        return of(function(*_typed(self, other)))
+
+    return apply
+
+
+def _divided(a: Tensor, b: Tensor) -> Tensor:
+    if a.dtype != torch.float32:
+        raise NotImplementedError(f"division of {a.dtype}")
+    return a / b
+
+
+def _floor_division(a: Tensor, b: Tensor) -> Tensor:
+    if a.dtype.is_floating_point:
+        raise NotImplementedError(f"whole division of {a.dtype}")
+    return torch.div(a, b, rounding_mode="trunc")
 
 
 class Value:
@@ -84,11 +104,28 @@ class Value:
     def __invert__(self) -> Value:
         return of(~self.data)
 
-    def __truediv__(self, other: Operand) -> Value:
-        return _divided(self, other)
-
-    def __rtruediv__(self, other: Operand) -> Value:
-        return _divided(other, self)
+    __add__ = _applied(operator.add)
+    __radd__ = __add__
+    __mul__ = _applied(operator.mul)
+    __rmul__ = __mul__
+    __and__ = _applied(operator.and_)
+    __rand__ = __and__
+    __or__ = _applied(operator.or_)
+    __ror__ = __or__
+    __sub__ = _applied(operator.sub)
+    __rsub__ = _applied(lambda a, b: b - a)
+    __truediv__ = _applied(_divided)
+    __rtruediv__ = _applied(lambda a, b: _divided(b, a))
+    __floordiv__ = _applied(_floor_division)
+    __rfloordiv__ = _applied(lambda a, b: _floor_division(b, a))
+    __mod__ = _applied(torch.fmod)
+    __rmod__ = _applied(lambda a, b: torch.fmod(b, a))
+    __lt__ = _applied(operator.lt)
+    __le__ = _applied(operator.le)
+    __gt__ = _applied(operator.gt)
+    __ge__ = _applied(operator.ge)
+    __eq__ = _applied(operator.eq)  # type: ignore[assignment]
+    __ne__ = _applied(operator.ne)  # type: ignore[assignment]
 
 
 Operand = Value | Number
@@ -110,6 +147,13 @@ def scalar(number: Operand) -> Value:
     return of(torch.tensor(number, dtype=torch.int64 if wide else torch.int32))
 
 
+def whole(number: Operand) -> int:
+    """A scalar integer as Python's."""
+    if isinstance(number, float):
+        raise TypeError("a float is no index")
+    return operator.index(number)
+
+
 def _kind(dtype: torch.dtype) -> int:
     return 2 if dtype.is_floating_point else int(dtype != torch.bool)
 
@@ -127,39 +171,6 @@ def _typed(a: Operand, b: Operand) -> tuple[Tensor, Tensor]:
     return left.data.to(dtype), right.data.to(dtype)
 
 
-def _divided(a: Operand, b: Operand) -> Value:
-    left, right = _typed(a, b)
-    if left.dtype != torch.float32:
-        raise NotImplementedError(f"division of {left.dtype}")
-    return of(left / right)
-
-
-def _floor_division(a: Tensor, b: Tensor) -> Tensor:
-    return torch.div(a, b, rounding_mode="trunc")
-
-
-def _bind(name: str, function: Callable[[Tensor, Tensor], Tensor], reflected: bool) -> None:
-    def forward(self: Value, other: Operand) -> Value:
-        # A value and a pointer: the pointer's own addition takes both.
-        return NotImplemented if isinstance(other, Pointer) else of(function(*_typed(self, other)))
-
-    def backward(self: Value, other: Operand) -> Value:
-        return of(function(*_typed(other, self)))
-
-    setattr(Value, f"__{name}__", forward)
-    if reflected:
-        setattr(Value, f"__r{name}__", backward)
-
-
-for _name, _function in {
-    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "and": operator.and_,
-    "or": operator.or_, "floordiv": _floor_division, "mod": torch.fmod,
-}.items():  # fmt: skip
-    _bind(_name, _function, True)
-for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
-    _bind(_name, getattr(operator, _name), False)
-
-
 @dataclass(frozen=True, slots=True)
 class ElementType:
     """What `pointer.dtype` is."""
@@ -172,7 +183,7 @@ class Memory:
     """A tensor as a kernel sees it: from its first number to its last, strides apart.
 
     late: which of its numbers the launch before this one writes; who reads one before the wait for
-    that launch raises. written: by this launch; a number is written once.
+    that launch raises. written: how often by this launch, once at most.
     """
 
     numbers: Tensor
@@ -180,7 +191,7 @@ class Memory:
     written: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        self.written = torch.zeros(self.numbers.shape, dtype=torch.bool)
+        self.written = torch.zeros(self.numbers.shape, dtype=torch.int32)
 
 
 def memory_of(tensor: Tensor, late: Tensor | None) -> Memory:
@@ -230,9 +241,9 @@ class Pointer:
 
     def write(self, value: Operand, mask: Operand) -> None:
         chosen, places = self.places(mask)
-        if bool(self.memory.written[places].any()) or len(places.unique()) != places.numel():
+        self.memory.written.index_add_(0, places, torch.ones_like(places, dtype=torch.int32))
+        if bool((self.memory.written[places] > 1).any()):
             raise GluonError("a number was written twice")
-        self.memory.written[places] = True
         numbers = scalar(value).data.to(self.memory.numbers.dtype).expand(self.offset.shape)
         self.memory.numbers[places] = numbers[chosen]
 
@@ -280,8 +291,8 @@ def maximum(a: Operand, b: Operand) -> Value:
     return of(torch.maximum(*_typed(a, b)))
 
 
-def cdiv(a: Operand, b: Operand) -> Operand:
-    return (a + (b - 1)) // b
+def cdiv(a: Operand, b: Operand) -> Value:
+    return (scalar(a) + b - 1) // b
 
 
 def total(x: Value, axis: int) -> Value:
@@ -316,10 +327,5 @@ def _float32(x: Value) -> Tensor:
 
 def counted(*bounds: Operand) -> Iterator[Value]:
     """`range` in a kernel, whose index is int32."""
-    for number in range(*(operator.index(bound) for bound in bounds)):
+    for number in range(*(whole(bound) for bound in bounds)):
         yield scalar(number)
-
-
-def as_arguments(values: Sequence[Any]) -> list[int]:
-    """Coordinates as Python's integers."""
-    return [operator.index(value) for value in values]
