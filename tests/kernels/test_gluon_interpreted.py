@@ -60,6 +60,14 @@ def product(rows: int, n: int, k: int, dtype: torch.dtype) -> tuple[Tensor, Tens
     return torch.randn(rows, k).to(dtype), (torch.randn(n, k) * k**-0.5).to(dtype)
 
 
+def assert_rounded(x: Tensor, reference: Tensor) -> None:
+    """As `assert_near`, and each number of half precision within a few roundings of one about 1."""
+    assert_near(x, reference)
+    if x.dtype != torch.float32:
+        step = torch.finfo(x.dtype).eps
+        torch.testing.assert_close(x.double(), reference.double(), rtol=2 * step, atol=step)
+
+
 @pytest.mark.parametrize("dependent", [False, True])
 @pytest.mark.parametrize(
     ("rows", "n", "k", "stream"),
@@ -80,7 +88,7 @@ def test_linear(
     if stream.splits == 1:
         out = out[0].to(x.dtype)
     hopper_linear.hopper_linear(x, weight, out, stream, False, dependent)
-    assert_near(out if stream.splits == 1 else out.sum(0), x.float() @ weight.float().T)
+    assert_rounded(out if stream.splits == 1 else out.sum(0), x.float() @ weight.float().T)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +122,7 @@ def test_linear_as_it_is_launched(
     if gated:
         gate, up = expected.chunk(2, dim=1)
         expected = torch.nn.functional.silu(gate) * up
-    assert_near(out.sum(0).to(x.dtype) if stream.splits > 1 else out, expected)
+    assert_rounded(out.sum(0).to(x.dtype) if stream.splits > 1 else out, expected)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +136,7 @@ def test_gated_linear(rows: int, n: int, k: int, interpret: Interpret) -> None:
     out = torch.full((rows, n), torch.nan, dtype=x.dtype)
     hopper_gated.hopper_gated_linear(x, weight, out)
     gate, up = (x.float() @ weight.float().T).chunk(2, dim=1)
-    assert_near(out, torch.nn.functional.silu(gate) * up)
+    assert_rounded(out, torch.nn.functional.silu(gate) * up)
 
 
 def test_gated_linear_in_bands(interpret: Interpret, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,8 +175,8 @@ def test_qkv(
     rope.rotate_(qkv[:, : heads + kv_heads], *rope.rotation(angles, position))
     location = table[slot, position // page].long() * page + position % page
     rope.write_kv(expected, qkv[:, heads:], location)
-    assert_near(query, qkv[:, :heads].reshape(rows, -1))
-    assert_near(cache, expected)
+    assert_rounded(query, qkv[:, :heads].reshape(rows, -1))
+    assert_rounded(cache, expected)
     untouched = torch.ones(blocks * page, dtype=torch.bool)
     untouched[location] = False
     shape = (2 * kv_heads, blocks * page, width)
@@ -194,7 +202,7 @@ def test_merge(rows: int, known: list[int], heads: int, width: int, interpret: I
             continue
         weights = lse[at : at + count].mul(0.6931471805599453).softmax(0)
         expected = (weights[:, :, None] * partial[at : at + count]).sum(0).flatten()
-        assert_near(out[row], expected)
+        assert_rounded(out[row], expected)
 
 
 class Decode(NamedTuple):
@@ -260,7 +268,9 @@ def decoded(case: PagedCase, size: Decode, interpret: Interpret, live: int | Non
     last = written(case, range(rows), last_only=True)[None, None, :, :, None]
     late = Late(case.cache, last.expand(case.cache.shape))
     device = case.query.device
-    interpret(hopper_decode, Late(case.query), late)
+    # Queries stand a row's stride apart, as where keys and values stand behind them.
+    query = torch.randn(rows, heads + 3, width).to(case.query.dtype)[:, :heads].copy_(case.query)
+    interpret(hopper_decode, Late(query), late)
     plain = HopperDecode(rows, heads, size.kv_heads, width, device)
     sharing = None
     if size.groups:
@@ -275,7 +285,7 @@ def decoded(case: PagedCase, size: Decode, interpret: Interpret, live: int | Non
     attend.lse.fill_(torch.nan)
     interpret(hopper_merge, Late(attend.partial), Late(attend.lse))
     out = torch.full((rows, heads * width), torch.nan, dtype=case.query.dtype)
-    attend(case.query, case.cache, case.table, out, plan, size.scale)
+    attend(query, case.cache, case.table, out, plan, size.scale)
     return out
 
 
@@ -285,7 +295,7 @@ def decoded(case: PagedCase, size: Decode, interpret: Interpret, live: int | Non
 def test_decode(size: Decode, dtype: torch.dtype, interpret: Interpret) -> None:
     case = by_slot(size, dtype)
     out = decoded(case, size, interpret, None)
-    assert_near(out, naive_attention(case, size.scale, None))
+    assert_rounded(out, naive_attention(case, size.scale, None))
 
 
 @by_the_interpreter
@@ -296,7 +306,7 @@ def test_decode_rows_that_do_not_count(live: int, interpret: Interpret) -> None:
     out = decoded(case, size, interpret, live)
     assert bool(out[live:].isnan().all())
     if live:
-        assert_near(out[:live], naive_attention(case, size.scale, None)[:live])
+        assert_rounded(out[:live], naive_attention(case, size.scale, None)[:live])
 
 
 @pytest.mark.parametrize("dtype", HALF)
@@ -308,7 +318,7 @@ def test_prefill(
     heads: int, kv_heads: int, width: int, page: int, dtype: torch.dtype, interpret: Interpret
 ) -> None:
     """Contexts that end in and between tiles of keys, rows that fill half a tile, unused tiles."""
-    spans = [(5, 1), (70, 17), (0, 130), (64, 64), (255, 2), (0, 1), (700, 41)]
+    spans = [(5, 1), (70, 17), (0, 130), (64, 64), (255, 2), (0, 1), (600, 41)]
     case = paged_case(spans, heads, kv_heads, width, page).to("cpu", dtype)
     case.cache.masked_fill_(~written(case, range(len(case.position)))[:, :, None], torch.nan)
     interpret(hopper_prefill)
@@ -322,4 +332,4 @@ def test_prefill(
         qkv[:, :heads], case.cache, case.table, case.slot.int(), case.position,
         torch.from_numpy(pieces), out, 0.21,
     )  # fmt: skip
-    assert_near(out, naive_attention(case, 0.21, None))
+    assert_rounded(out, naive_attention(case, 0.21, None))

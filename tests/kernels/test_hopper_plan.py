@@ -1,7 +1,7 @@
 """The plan of Hopper's decode attention: every token once, in equal shares.
 
-The kernel itself needs a Hopper GPU (`test_gpu.py`); what its plan says can be done by the portable
-kernel too.
+The kernel itself is in Gluon (`test_gluon_interpreted.py`); what its plan says can be done by the
+portable kernel too.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from triton.runtime.jit import JITFunction
 
 from support import gluon_program as program
 from support import gluon_values as values
-from support.gluon_values import Layout, Memory, Pointer
+from support.gluon_values import GluonError, Layout, Memory, Pointer
 
 OPTIONS = {"num_warps", "maxnreg", "launch_pdl"}  # of a launch, without meaning here
 
@@ -99,38 +99,37 @@ def _rebuilt(function: Any, known: dict[Any, Callable[..., Any]]) -> Callable[..
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """What the launch before this one writes of a tensor: numbers, flagged, or all (None)."""
+    """What the launch before this one writes: all of a tensor, or of a dense one what is flagged."""
 
     tensor: Tensor
-    flags: Tensor | None = None
+    flags: Tensor = torch.tensor(True)
 
 
 class Interpreted:
     """Takes a kernel's place: `kernel[grid](...)` runs here.
 
     loader_first: see `gluon_program`; late: what must not be read before the wait for the launch
-    before.
+    before. A launch raises GluonError for what a kernel must not do.
     """
 
     def __init__(self, kernel: JITFunction, loader_first: bool, late: Sequence[Late] = ()) -> None:
         self._function, self._loader_first = rebuilt(kernel), loader_first
-        self._late = {
-            late.tensor.data_ptr(): torch.ones(late.tensor.shape, dtype=torch.bool)
-            if late.flags is None
-            else late.flags
-            for late in late
-        }
+        self._late = {one.tensor.data_ptr(): one.flags for one in late}
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
         def launch(*arguments: Any, **named: Any) -> None:
             memories: dict[int, Memory] = {}
             taken = [self._argument(argument, memories) for argument in arguments]
             constants = {name: value for name, value in named.items() if name not in OPTIONS}
+            waited = False
             for reversed_ids in itertools.product(*(range(count) for count in grid[::-1])):
                 one = program.Program(reversed_ids[::-1], grid, self._loader_first)
                 program.here.enter(one, 0, False)
                 self._function(*taken, **constants)
                 one.finish()
+                waited = waited or one.waited
+            if named.get("launch_pdl") and not waited:  # see `gpu.dependent`
+                raise GluonError("launched dependently, and no program waited")
 
         return launch
 

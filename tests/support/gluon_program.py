@@ -199,6 +199,7 @@ class Program:
     unfenced: set[int] = field(default_factory=set)  # allocations
     partitions: Partitions | None = None
     shared_bytes: int = 0
+    waited: bool = False  # some thread, for the launch before
 
     def finish(self) -> None:
         for barrier in self.barriers:
@@ -246,7 +247,7 @@ def store(pointer: Pointer, value: Operand, mask: Operand = True) -> None:
 
 
 def gdc_wait() -> None:
-    here.waited = True
+    here.waited = here.program.waited = True
 
 
 def gdc_launch_dependents() -> None:

@@ -195,11 +195,12 @@ class Memory:
 
 
 def memory_of(tensor: Tensor, late: Tensor | None) -> Memory:
+    """late: one flag for all numbers, or those of a dense tensor."""
     span = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
-    flags = None if late is None else late.flatten()
-    if flags is not None and len(flags) != span:
-        raise ValueError("only of a dense tensor some numbers can be late")
-    return Memory(tensor.as_strided((span if tensor.numel() else 0,), (1,)), flags)
+    numbers = tensor.as_strided((span if tensor.numel() else 0,), (1,))
+    if late is not None:
+        late = late.flatten().expand(numbers.shape)
+    return Memory(numbers, late)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,13 +37,14 @@ FAULTS = {
     "twice": "written twice",
     "dependent": "before the wait for the launch",
     "stage": "barrier 2 of 2",
+    "nobody waits": "no program waited",
 }
 
 
 @gluon.jit
 def _load(desc, ring, tiles, FAULT: gl.constexpr):
     stages, full, empty, _ = ring
-    if FAULT != "dependent":
+    if FAULT != "dependent" and FAULT != "nobody waits":
         gdc_wait()
     for j in range(tiles):
         stage = j % stages.shape[0]
@@ -110,8 +111,10 @@ def run(fault: str, loader_first: bool) -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
     x = torch.randn(TILES * 64 - 7, 64).bfloat16()
     out = torch.full(x.shape, torch.nan, dtype=x.dtype)
-    kernel = Interpreted(_kernel, loader_first, [Late(x)])
-    kernel[(1,)](described(x, 64, 64), out, len(x), TILES, STAGES=STAGES, FAULT=fault)
+    late = [] if fault == "nobody waits" else [Late(x)]
+    Interpreted(_kernel, loader_first, late)[(1,)](
+        described(x, 64, 64), out, len(x), TILES, STAGES=STAGES, FAULT=fault, launch_pdl=True
+    )
     return x, out
 
 
