@@ -99,7 +99,7 @@ def _rebuilt(function: Any, known: dict[Any, Callable[..., Any]]) -> Callable[..
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """What the launch before this one writes: all of a tensor, or of a dense one what is flagged."""
+    """What the launch before this one writes: a tensor, or of a dense one what is flagged."""
 
     tensor: Tensor
     flags: Tensor = torch.tensor(True)
