@@ -33,7 +33,7 @@ def _layout(*_: object) -> Layout:
 
 
 LANGUAGE = SimpleNamespace(
-    **{name: getattr(torch, name) for name in ("float32", "float16", "bfloat16", "int32", "int64")},
+    **{name: getattr(torch, name) for name in ("float32", "float16", "int32", "int64")},
     **{
         name: getattr(values, name)
         for name in (

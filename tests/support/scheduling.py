@@ -9,6 +9,7 @@ from penstock_proto.shard_pb2 import Sampling, StepResult
 from penstock_router import wire
 from penstock_router.request import FinishReason, GenerationRequest
 from penstock_router.scheduler import Outcome, Scheduler, SchedulerConfig, Sequence, StepPlan
+from penstock_router.scheduler.sequence import State
 from support.fake_model import FakeModelConfig, FakeShardModel, expected_tokens
 
 VOCABULARY = 50
@@ -168,3 +169,12 @@ def _past_eos(request: GenerationRequest, config: FakeModelConfig, sampling: Sam
         left = request.max_new_tokens - len(tokens)
         tokens += expected_tokens([*request.prompt, *tokens], left, config, sampling)
     return tokens
+
+
+def running(loop: Loop, count: int, tokens: int = 60) -> list[Sequence]:
+    """So many sequences that decode."""
+    sequences = [loop.submit([index % 40 + 1], tokens) for index in range(count)]
+    while any(sequence.state is not State.RUNNING for sequence in sequences):
+        loop.step()
+    loop.step()
+    return sequences

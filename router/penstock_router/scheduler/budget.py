@@ -6,12 +6,12 @@ from penstock_router.scheduler.config import SchedulerConfig
 
 # A decoding batch shares its steps with prompts. Too few prompt tokens a step and the batch never
 # fills; too many and all that decode wait. So a step takes a few for each decoding sequence, and
-# more when much waits: that is computed within so many steps, and a long prompt within fewer
-# (16 streams of 7,000 tokens, 8B on an H100, within four or six steps: 1.5 to 3 % more tokens a
-# second, TTFT p50 1,261 -> 890 to 990 ms; within five it is 1,190).
+# more when much waits: that is computed within so many steps, and a long prompt within fewer (16
+# streams of 7,000 tokens, 8B on an H100: TTFT p50 1,261 ms before that rule, 876 with these sizes).
 # What the cache holds of those that wait does not count: 31 prompts of 2,048 tokens, 2,000 of them
 # cached, would be computed in one step, and streams that begin together end together, with the
-# device idle until they are back (8B on an H100: 32 such streams 3,990 -> 4,210 tokens a second).
+# device idle until they are back (8B on an H100, 32 such streams: 3,990 tokens a second, 4,211 when
+# nothing at all was drained).
 # Eight for each decoding one instead of four: fewer steps that read all weights (8B on an H100, at
 # its power limit: 128 streams 6,092 -> 6,182 tokens a second).
 PROMPT_TOKENS_PER_DECODE = 8
