@@ -41,6 +41,7 @@ from benchmarks.stream_client import http_request
 from penstock_proto.shard_pb2 import StepCommand, StepResult
 from penstock_router import server
 from penstock_router.api import make_app, make_runner
+from penstock_router.collector import quiet_collector
 from penstock_router.api.sse import EventStream
 from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
@@ -99,7 +100,7 @@ async def router(model: Path) -> AsyncIterator[Router]:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         engine.start()
-        server.quiet_collector()
+        quiet_collector()
         yield Router(runner.addresses[0][1], clock)
         await runner.cleanup()
         await shards.close()

@@ -21,6 +21,8 @@ SECRETS = (
     "HUGGING_FACE_HUB_TOKEN",
     "NGROK_AUTHTOKEN",
 )
+CORES_PER_HTTP_PROCESS = 4
+MOST_HTTP_PROCESSES = 4  # by default
 DEFAULT_MASTER = ("127.0.0.1", 29500)  # TGI's, when only one of the two was given
 
 # options that the router gets as they are
@@ -101,9 +103,21 @@ def router_program(plan: Plan, model: Model, folder: Path) -> Program:
         "tokenizer_config_path": str(Path(template).absolute()) if template else None,
         "shard_sockets": [str(folder / f"shard-{rank}.sock") for rank in range(plan.shards)],
         "max_input_tokens": options.max_input_tokens or options.max_input_length,
+        "http_processes": http_processes(plan),
     }
     environment = without_secrets(plan.environ) | {"TOKENIZERS_PARALLELISM": "false"}
     return Program("router", Role.ROUTER, argv, config, environment)
+
+
+def http_processes(plan: Plan) -> int:
+    """How many processes serve HTTP in front of the router; 0: the router itself does.
+
+    Each takes a core when there is much to do, as router and shards do. On a CPU the shards have
+    better use for the cores.
+    """
+    if plan.options.http_processes is not None:
+        return plan.options.http_processes
+    return 0 if plan.on_cpu else min(cpu_cores() // CORES_PER_HTTP_PROCESS, MOST_HTTP_PROCESSES)
 
 
 def shard_environment(plan: Plan, rank: int) -> dict[str, str]:

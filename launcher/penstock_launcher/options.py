@@ -275,8 +275,16 @@ class Options:
     cors_allow_origin: tuple[str, ...] = _option(
         (), many(text()), "Origin that browsers may call from; repeatable", default_text="any"
     )
+    http_processes: int | None = _option(
+        None,
+        integer(0, 64),
+        "Processes that serve HTTP and text in front of the one that schedules; 0: that one does",
+        default_text="0 on a CPU; beside GPUs one for each 4 CPU cores, 4 at most",
+    )
     validation_workers: int = _option(
-        2, integer(1, 256), "Threads that tokenise and validate requests"
+        2,
+        integer(1, 256),
+        "Threads that tokenise and validate requests, in each process that serves HTTP",
     )
     graceful_termination_timeout: float = _option(
         90.0,

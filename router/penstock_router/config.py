@@ -21,6 +21,7 @@ class RouterConfig:
     hostname: str
     port: int
     prometheus_port: int | None
+    http_processes: int  # that serve HTTP and text; 0: the router itself does
     api_key: str | None
     cors_allow_origin: tuple[str, ...]
     max_concurrent_requests: int

@@ -16,6 +16,7 @@ from penstock_router import wire
 from penstock_router.limits import Limits
 from penstock_router.metrics import Metrics
 from penstock_router.request import (
+    Draining,
     EngineError,
     Finish,
     FinishReason,
@@ -79,12 +80,12 @@ class Engine:
     def submit(self, request: GenerationRequest, listener: Listener) -> int:
         """Queue a request; its number is for `cancel`.
 
-        Raises ShuttingDown while draining and GenerationFailed when the shards are gone.
+        Raises Draining while draining and GenerationFailed when the shards are gone.
         """
         if self._failure is not None:
             raise self._failure
         if self._draining:
-            raise ShuttingDown("The server is shutting down")
+            raise Draining("The server is shutting down")
         sequence = self._scheduler.submit(request, time.monotonic(), listener)
         self._metrics.on_submit(len(request.prompt), request.max_new_tokens)
         self._pump_soon()
@@ -96,6 +97,15 @@ class Engine:
             sequence.listener = None
             self._prompts.forget(sequence)
             self._pump_soon()
+
+    def stop(self, request_id: int, generated: int) -> None:
+        """End a request whose text was complete with its `generated`th token, for a listener that
+        could not say so when it got it; harmless after its end."""
+        sequence = self._scheduler.cancel(request_id)
+        if sequence is None or (listener := sequence.listener) is None:
+            return
+        self._finish(sequence, listener, FinishReason.STOP, time.monotonic(), generated)
+        self._pump_soon()
 
     async def drain(self, timeout: float) -> bool:
         """Turn new requests away and let the others end; False if `timeout` ended some of them."""
@@ -202,7 +212,7 @@ class Engine:
                     self._scheduler.finish(sequence)
                 reason = FinishReason.STOP
             if reason is not None:
-                self._finish(sequence, listener, reason, now)
+                self._finish(sequence, listener, reason, now, sequence.generated)
 
     def _on_first_token(self, sequence: Sequence, listener: Listener, now: float) -> None:
         sequence.first_token_at = now
@@ -211,15 +221,20 @@ class Engine:
             listener.prompt(logprobs)
 
     def _finish(
-        self, sequence: Sequence, listener: Listener, reason: FinishReason, now: float
+        self,
+        sequence: Sequence,
+        listener: Listener,
+        reason: FinishReason,
+        now: float,
+        generated: int,
     ) -> None:
         assert sequence.admitted_at is not None and sequence.first_token_at is not None
         sequence.listener = None
-        self._metrics.on_finish(sequence.generated, now - sequence.admitted_at)
+        self._metrics.on_finish(generated, now - sequence.admitted_at)
         listener.finish(
             Finish(
                 reason=reason,
-                generated_tokens=sequence.generated,
+                generated_tokens=generated,
                 cached_tokens=sequence.cached_tokens,
                 queue_seconds=sequence.admitted_at - sequence.arrival,
                 first_token_seconds=sequence.first_token_at - sequence.arrival,

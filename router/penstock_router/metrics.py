@@ -238,6 +238,10 @@ class Metrics:
 
     # -- the API reports -------------------------------------------------------------------------
 
+    def on_request(self) -> None:
+        """An HTTP request that wants something generated has come."""
+        self.request_count.inc()
+
     def on_success(self, total: float, validation: float, per_token: Sequence[float]) -> None:
         """An HTTP request was served.
 
@@ -255,6 +259,18 @@ class Metrics:
     def on_failure(self, reason: Failure) -> None:
         """An HTTP request was not served."""
         self.request_failure[reason].inc()
+
+    def on_disconnect(self) -> None:
+        """A client went away before its answer was complete."""
+        self.disconnects.inc()
+
+    def on_slow_reader(self) -> None:
+        """A client did not read, and its connection was cut."""
+        self.slow_readers.inc()
+
+    async def scrape(self) -> bytes:
+        """What `/metrics` shows."""
+        return self.render()
 
     def render(self) -> bytes:
         """Everything, with the process' own memory, CPU time and descriptors."""

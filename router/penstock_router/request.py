@@ -67,8 +67,12 @@ class GenerationFailed(EngineError):
     """A shard failed while it ran the request, or the group of shards is gone."""
 
 
+class Draining(EngineError):
+    """The server is about to end and takes nothing more."""
+
+
 class ShuttingDown(EngineError):
-    """The server is draining, or its grace period ended before the request did."""
+    """The server's grace period ended before the request did."""
 
 
 # (token id, log-probability), most likely first

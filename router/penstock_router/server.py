@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import signal
 import sys
+from collections.abc import Coroutine
 from dataclasses import asdict
+from typing import Any, TypeVar
 
 import uvloop
 from aiohttp import web
 
-from penstock_router.api.app import make_app, make_runner
+from penstock_router.collector import quiet_collector
 from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
+from penstock_router.fronts.group import FrontFailure, FrontGroup
+from penstock_router.fronts.local import Front, LocalFront
 from penstock_router.limits import LimitError, Limits, derive, warmup_request
 from penstock_router.logs import configure_logs, log
 from penstock_router.metrics import Metrics
@@ -23,7 +26,8 @@ from penstock_router.scheduler import Scheduler, SchedulerConfig
 from penstock_router.scheduler.sharing import WORTH_TOKENS
 from penstock_router.shard_client import ShardFailure, ShardGroup
 from penstock_router.text.eos import eos_token_ids
-from penstock_router.text.model import TextModel
+
+T = TypeVar("T")
 
 INFO_TIMEOUT = 60.0  # seconds; the launcher starts the router when the shards are ready
 
@@ -34,52 +38,53 @@ def main() -> int:
     try:
         config = RouterConfig.from_json(sys.stdin.read())
         return uvloop.run(serve(config))
-    except (LimitError, ShardFailure, ValueError, OSError) as error:
+    except (FrontFailure, LimitError, ShardFailure, ValueError, OSError) as error:
         log("ERROR", f"{error}")
         return 1
 
 
 async def serve(config: RouterConfig) -> int:
-    """Serve until SIGTERM (0) or until the shards fail (1)."""
-    text = TextModel.load(
-        config.model_path, config.tokenizer_config_path, config.validation_workers
-    )
+    """Serve until SIGTERM (0), or until the shards or what serves HTTP fail (1)."""
+    front: Front = FrontGroup(config) if config.http_processes else LocalFront(config)
+    await front.load()
     shards = ShardGroup(config.shard_sockets)
-    limits = await _warm_up(config, shards)
+    limits = await _unless(front.failed, _warm_up(config, shards))
     metrics = Metrics(limits.max_input_tokens, limits.max_total_tokens)
     metrics.on_capacity(limits.max_batch_total_tokens)
     scheduler = Scheduler(_scheduling(config, limits))
     engine = Engine(scheduler, shards, limits, metrics, config.step_timeout)
-    app = make_app(config, engine, text, metrics)
-    runner = make_runner(app)
-    await runner.setup()
     scrapes = await _listen_for_scrapes(config, metrics)
     engine.start()
-    url = await _listen(runner, config)
+    url = await _unless(front.failed, front.open(engine, metrics))
     terminated = _on_terminate()
     quiet_collector()
     _say_ready(url, limits)
-    await asyncio.wait({terminated, engine.failed}, return_when=asyncio.FIRST_COMPLETED)
-    if terminated.done() and not engine.failed.done():
+    await _first_of(terminated, engine.failed, front.failed)
+    if not engine.failed.done() and not front.failed.done():
+        front.drain()
         await engine.drain(config.graceful_termination_timeout)
-    failure = engine.failed.exception() if engine.failed.done() else None
-    await runner.cleanup()
+    await front.close()
     if scrapes is not None:
         await scrapes.cleanup()
     await shards.close()
-    text.close()
-    if failure is not None:
-        log("ERROR", str(failure))
-    return 0 if failure is None else 1
+    failures = [f.exception() for f in (engine.failed, front.failed) if f.done()]
+    for failure in failures:
+        log("ERROR", f"{failure}")
+    return 1 if failures else 0
 
 
-def quiet_collector() -> None:
-    """Keep the garbage collector from looking where nothing is to be found."""
-    # What stands now lives as long as the process.
-    gc.collect()
-    gc.freeze()
-    # A request leaves no cycles behind: to look every 700 objects took 3 to 7 % of a burst.
-    gc.set_threshold(10_000)
+async def _first_of(*futures: asyncio.Future[Any]) -> None:
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _unless(failed: asyncio.Future[None], work: Coroutine[Any, Any, T]) -> T:
+    """Do the work; what `failed` raises when that comes first."""
+    task = asyncio.ensure_future(work)
+    await _first_of(task, failed)
+    if failed.done():
+        task.cancel()
+        failed.result()
+    return await task
 
 
 async def _warm_up(config: RouterConfig, shards: ShardGroup) -> Limits:
@@ -103,14 +108,6 @@ def _scheduling(config: RouterConfig, limits: Limits) -> SchedulerConfig:
         prefix_cache=not config.disable_prefix_cache,
         shared_reads=None if config.disable_shared_reads else WORTH_TOKENS,
     )
-
-
-async def _listen(runner: web.AppRunner, config: RouterConfig) -> str:
-    site = web.TCPSite(runner, config.hostname, config.port, backlog=2048)
-    await site.start()
-    port = runner.addresses[0][1]
-    host = f"[{config.hostname}]" if ":" in config.hostname else config.hostname
-    return f"http://{host}:{port}"
 
 
 async def _listen_for_scrapes(config: RouterConfig, metrics: Metrics) -> web.AppRunner | None:

@@ -1,4 +1,4 @@
-"""Plans as the shards understand them."""
+"""Plans as the shards understand them, and sampling parameters as messages."""
 
 from __future__ import annotations
 
@@ -46,12 +46,13 @@ def _admission(seat: Seat) -> Admission:
         cached=seat.cached,
         begun=seat.begun,
         blocks=array("i", seat.blocks).tobytes(),
-        sampling=_sampling(sequence.request.sampling),
+        sampling=wire_sampling(sequence.request.sampling),
         prompt_logprobs=sequence.wants_prompt_logprobs,
     )
 
 
-def _sampling(sampling: Sampling) -> WireSampling:
+def wire_sampling(sampling: Sampling) -> WireSampling:
+    """Sampling parameters as a message."""
     return WireSampling(
         temperature=sampling.temperature,
         top_k=sampling.top_k,
@@ -66,4 +67,22 @@ def _sampling(sampling: Sampling) -> WireSampling:
         bias=[bias for _, bias in sampling.logit_bias],
         logprobs=sampling.logprobs,
         top_n=sampling.top_n,
+    )
+
+
+def sampling_of(message: WireSampling) -> Sampling:
+    """The parameters in a message of `wire_sampling`, to float32's precision."""
+    return Sampling(
+        temperature=message.temperature,
+        top_k=message.top_k,
+        top_p=message.top_p,
+        typical_p=message.typical_p,
+        min_p=message.min_p,
+        repetition_penalty=message.repetition_penalty,
+        frequency_penalty=message.frequency_penalty,
+        presence_penalty=message.presence_penalty,
+        seed=message.seed,
+        logit_bias=tuple(zip(message.bias_token, message.bias, strict=True)),
+        logprobs=message.logprobs,
+        top_n=message.top_n,
     )

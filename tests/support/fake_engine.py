@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 
 from penstock_router.limits import Limits
 from penstock_router.request import (
+    Draining,
     EngineError,
     Finish,
     FinishReason,
     GenerationRequest,
     Listener,
-    ShuttingDown,
 )
 
 EOS = 2
@@ -85,7 +85,7 @@ class FakeEngine:
 
     def submit(self, request: GenerationRequest, listener: Listener) -> int:
         if self.draining:
-            raise ShuttingDown("draining")
+            raise Draining("draining")
         if self.refuse is not None:
             raise self.refuse
         check(request, self.limits)

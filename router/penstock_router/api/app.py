@@ -5,12 +5,11 @@ from __future__ import annotations
 from aiohttp import web
 
 from penstock_router.api.guard import Key, Origins, finish_headers, middleware
-from penstock_router.api.interface import Engine
+from penstock_router.api.interface import Engine, Metrics
 from penstock_router.api.openapi import docs_routes
 from penstock_router.api.routes import ROUTES
 from penstock_router.api.service import SERVICE, Permits, Service
 from penstock_router.config import RouterConfig
-from penstock_router.metrics import Metrics
 from penstock_router.text import TextModel
 
 FLUSH_SECONDS = 2.0  # for the last bytes of answers that have ended, when the server ends
@@ -19,9 +18,16 @@ KEEP_CONNECTION_SECONDS = 75.0  # idle; longer than the 60 s after which proxies
 
 
 def make_app(
-    config: RouterConfig, engine: Engine, text: TextModel, metrics: Metrics
+    config: RouterConfig,
+    engine: Engine,
+    text: TextModel,
+    metrics: Metrics,
+    permits: Permits | None = None,
 ) -> web.Application:
-    """The application with all routes. `make_runner` runs it."""
+    """The application with all routes. `make_runner` runs it.
+
+    permits: those of all processes, where several serve HTTP.
+    """
     routes = (*ROUTES, *docs_routes(ROUTES))
     origins = Origins(config.cors_allow_origin)
     key = Key(config.api_key, {(r.method, r.path) for r in routes if r.public})
@@ -29,7 +35,7 @@ def make_app(
         middlewares=[middleware(origins, key, config.payload_limit)],  # type: ignore[list-item]
         client_max_size=config.payload_limit,
     )
-    permits = Permits(config.max_concurrent_requests)
+    permits = permits or Permits(config.max_concurrent_requests)
     app[SERVICE] = Service(config, engine, text, metrics, permits)
     app.on_response_prepare.append(finish_headers(origins))
     for route in routes:

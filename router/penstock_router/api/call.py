@@ -170,7 +170,7 @@ def generating(handler: CallHandler) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         call = Call(request)
         metrics = call.service.metrics
-        metrics.request_count.inc()
+        metrics.on_request()
         try:
             if call.service.engine.draining:
                 raise ApiError(Kind.DRAINING)
@@ -179,7 +179,7 @@ def generating(handler: CallHandler) -> Handler:
             call.fail(error)
             raise
         except (asyncio.CancelledError, ConnectionError):
-            metrics.disconnects.inc()
+            metrics.on_disconnect()
             call.drop("disconnected")
             raise
         except Exception as error:

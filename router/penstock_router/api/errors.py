@@ -10,7 +10,7 @@ import orjson
 from aiohttp import web
 
 from penstock_router.metrics import Failure
-from penstock_router.request import EngineError, ShuttingDown
+from penstock_router.request import Draining, EngineError, ShuttingDown
 from penstock_router.text.chat_template import MissingVariable, TemplateError
 
 
@@ -97,17 +97,13 @@ def invalid(message: str) -> ApiError:
     return ApiError(Kind.VALIDATION, message)
 
 
-def from_submit(error: EngineError) -> ApiError:
-    """The engine did not take a request."""
-    if isinstance(error, ShuttingDown):
-        return ApiError(Kind.DRAINING)
-    return ApiError(Kind.GENERATION, error)
-
-
 def from_engine(error: EngineError) -> ApiError:
-    """The engine took a request and did not finish it."""
-    if isinstance(error, ShuttingDown):
-        return ApiError(Kind.INCOMPLETE)
+    """The engine did not take a request, or did not finish it."""
+    match error:
+        case Draining():
+            return ApiError(Kind.DRAINING)
+        case ShuttingDown():
+            return ApiError(Kind.INCOMPLETE)
     return ApiError(Kind.GENERATION, error)
 
 

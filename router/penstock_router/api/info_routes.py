@@ -91,5 +91,5 @@ async def health(request: web.Request) -> web.Response:
 
 async def metrics(request: web.Request) -> web.Response:
     """GET /metrics"""
-    body = request.app[SERVICE].metrics.render()
+    body = await request.app[SERVICE].metrics.scrape()
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})

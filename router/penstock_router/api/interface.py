@@ -1,20 +1,24 @@
-"""What the API asks of the engine."""
+"""What the API asks of the engine and tells the metrics."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from penstock_router.limits import Limits
+from penstock_router.metrics import Failure
 from penstock_router.request import GenerationRequest, Listener
 
 
 class Engine(Protocol):
     """Runs validated requests. Everything happens on the event loop's thread."""
 
-    limits: Limits
+    @property
+    def limits(self) -> Limits:
+        """What the server takes."""
 
     def submit(self, request: GenerationRequest, listener: Listener) -> int:
-        """Queue a request; the answer is its number. Raises ShuttingDown or GenerationFailed."""
+        """Queue a request; the answer is its number. Raises Draining or GenerationFailed."""
 
     def cancel(self, request_id: int) -> None:
         """End a request without a word to its listener; harmless after its end."""
@@ -26,3 +30,19 @@ class Engine(Protocol):
     @property
     def draining(self) -> bool:
         """New requests are turned away."""
+
+
+class Metrics(Protocol):
+    """Counts HTTP requests; see `penstock_router.metrics.Metrics`."""
+
+    def on_request(self) -> None: ...
+
+    def on_success(self, total: float, validation: float, per_token: Sequence[float]) -> None: ...
+
+    def on_failure(self, reason: Failure) -> None: ...
+
+    def on_disconnect(self) -> None: ...
+
+    def on_slow_reader(self) -> None: ...
+
+    async def scrape(self) -> bytes: ...

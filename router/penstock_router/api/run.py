@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
-from penstock_router.api.errors import ApiError, from_engine, from_submit
+from penstock_router.api.errors import ApiError, from_engine
 from penstock_router.api.interface import Engine
 from penstock_router.api.output import Output
 from penstock_router.request import EngineError, Finish, GenerationRequest, TopTokens
@@ -49,7 +49,7 @@ class Run:
             try:
                 self._ids.append(self._engine.submit(track.request, track))
             except EngineError as error:
-                raise from_submit(error) from error
+                raise from_engine(error) from error
 
     def one_ended(self) -> None:
         """A sequence ended as it should."""

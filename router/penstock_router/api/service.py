@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -10,9 +11,8 @@ from importlib.metadata import version
 from aiohttp import web
 
 from penstock_router.api.errors import ApiError, Kind
-from penstock_router.api.interface import Engine
+from penstock_router.api.interface import Engine, Metrics
 from penstock_router.config import RouterConfig
-from penstock_router.metrics import Metrics
 from penstock_router.text import TextModel
 
 VERSION = version("penstock")
@@ -20,21 +20,34 @@ FINGERPRINT = f"penstock-{VERSION}"
 
 
 class Permits:
-    """How many prompts may be in the server at once. There is no waiting room."""
+    """How many prompts may be in the server at once. There is no waiting room.
 
-    def __init__(self, count: int) -> None:
-        self.free = count
+    held: how many each process holds, in memory that all of them share; this one's stand at
+    `place`. A process notes its own before it counts: two that ask for the last permit at once may
+    both be refused, never both be given it.
+    """
+
+    def __init__(self, count: int, held: memoryview[int] | None = None, place: int = 0) -> None:
+        self._count = count
+        self._held = memoryview(array("q", [0])) if held is None else held
+        self._place = place
+
+    @property
+    def free(self) -> int:
+        """How many nobody holds."""
+        return self._count - sum(self._held)
 
     @contextlib.contextmanager
     def take(self, count: int) -> Iterator[None]:
         """Hold permits. Raises ApiError (429) when there are not as many."""
-        if count > self.free:
-            raise ApiError(Kind.OVERLOADED)
-        self.free -= count
+        held, place = self._held, self._place
+        held[place] += count
         try:
+            if self.free < 0:
+                raise ApiError(Kind.OVERLOADED)
             yield
         finally:
-            self.free += count
+            held[place] -= count
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ async def stream_out(
         stream.push(error_event(error))
         await _close_failed(stream)
     except SlowReader:
-        call.service.metrics.slow_readers.inc()
+        call.service.metrics.on_slow_reader()
         call.drop("slow reader")
         return stream.abort()
     except (asyncio.CancelledError, ConnectionError):

@@ -31,6 +31,7 @@ CONFIG = RouterConfig(
     hostname="127.0.0.1",
     port=0,
     prometheus_port=None,
+    http_processes=0,
     api_key=None,
     cors_allow_origin=(),
     max_concurrent_requests=16,

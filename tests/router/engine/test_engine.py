@@ -8,6 +8,7 @@ import random
 import pytest
 
 from penstock_router.request import (
+    Draining,
     Finish,
     FinishReason,
     GenerationFailed,
@@ -165,7 +166,7 @@ async def test_drain_lets_requests_end_and_takes_no_more(engine_rig, recorder):
         rig.engine.submit(GenerationRequest((1, 2), 40), listener)
         drained = asyncio.create_task(rig.engine.drain(30))
         await asyncio.sleep(0)
-        with pytest.raises(ShuttingDown):
+        with pytest.raises(Draining):
             rig.engine.submit(GenerationRequest((1,), 1), recorder())
         assert await drained
         assert len(listener.tokens) == 40 and isinstance(listener.end, Finish)

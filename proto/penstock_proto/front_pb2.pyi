@@ -1,0 +1,161 @@
+from penstock_proto import shard_pb2 as _shard_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class FromFront(_message.Message):
+    __slots__ = ("ready", "submit", "stop", "cancel", "count", "scrape")
+    READY_FIELD_NUMBER: _ClassVar[int]
+    SUBMIT_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    SCRAPE_FIELD_NUMBER: _ClassVar[int]
+    ready: bool
+    submit: _containers.RepeatedCompositeFieldContainer[Submission]
+    stop: _containers.RepeatedCompositeFieldContainer[Stop]
+    cancel: _containers.RepeatedScalarFieldContainer[int]
+    count: Count
+    scrape: int
+    def __init__(self, ready: _Optional[bool] = ..., submit: _Optional[_Iterable[_Union[Submission, _Mapping]]] = ..., stop: _Optional[_Iterable[_Union[Stop, _Mapping]]] = ..., cancel: _Optional[_Iterable[int]] = ..., count: _Optional[_Union[Count, _Mapping]] = ..., scrape: _Optional[int] = ...) -> None: ...
+
+class Submission(_message.Message):
+    __slots__ = ("sequence", "prompt", "max_new_tokens", "sampling", "ignore_eos", "prompt_logprobs", "priority", "tenant")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    IGNORE_EOS_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    prompt: bytes
+    max_new_tokens: int
+    sampling: _shard_pb2.Sampling
+    ignore_eos: bool
+    prompt_logprobs: bool
+    priority: int
+    tenant: bytes
+    def __init__(self, sequence: _Optional[int] = ..., prompt: _Optional[bytes] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_shard_pb2.Sampling, _Mapping]] = ..., ignore_eos: _Optional[bool] = ..., prompt_logprobs: _Optional[bool] = ..., priority: _Optional[int] = ..., tenant: _Optional[bytes] = ...) -> None: ...
+
+class Stop(_message.Message):
+    __slots__ = ("sequence", "generated")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    GENERATED_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    generated: int
+    def __init__(self, sequence: _Optional[int] = ..., generated: _Optional[int] = ...) -> None: ...
+
+class Count(_message.Message):
+    __slots__ = ("requests", "disconnects", "slow_readers", "served", "failed")
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    DISCONNECTS_FIELD_NUMBER: _ClassVar[int]
+    SLOW_READERS_FIELD_NUMBER: _ClassVar[int]
+    SERVED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    requests: int
+    disconnects: int
+    slow_readers: int
+    served: _containers.RepeatedCompositeFieldContainer[Served]
+    failed: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, requests: _Optional[int] = ..., disconnects: _Optional[int] = ..., slow_readers: _Optional[int] = ..., served: _Optional[_Iterable[_Union[Served, _Mapping]]] = ..., failed: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Served(_message.Message):
+    __slots__ = ("total", "validation", "per_token")
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_FIELD_NUMBER: _ClassVar[int]
+    PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    total: float
+    validation: float
+    per_token: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, total: _Optional[float] = ..., validation: _Optional[float] = ..., per_token: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class ToFront(_message.Message):
+    __slots__ = ("prompt", "sequence", "token", "logprob", "top", "end", "failure", "metrics", "draining", "leave")
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    LOGPROB_FIELD_NUMBER: _ClassVar[int]
+    TOP_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    LEAVE_FIELD_NUMBER: _ClassVar[int]
+    prompt: _containers.RepeatedCompositeFieldContainer[ScoredPrompt]
+    sequence: _containers.RepeatedScalarFieldContainer[int]
+    token: _containers.RepeatedScalarFieldContainer[int]
+    logprob: _containers.RepeatedScalarFieldContainer[float]
+    top: _containers.RepeatedCompositeFieldContainer[_shard_pb2.TopTokens]
+    end: _containers.RepeatedCompositeFieldContainer[End]
+    failure: _containers.RepeatedCompositeFieldContainer[Failure]
+    metrics: Metrics
+    draining: bool
+    leave: bool
+    def __init__(self, prompt: _Optional[_Iterable[_Union[ScoredPrompt, _Mapping]]] = ..., sequence: _Optional[_Iterable[int]] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[_shard_pb2.TopTokens, _Mapping]]] = ..., end: _Optional[_Iterable[_Union[End, _Mapping]]] = ..., failure: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., draining: _Optional[bool] = ..., leave: _Optional[bool] = ...) -> None: ...
+
+class ScoredPrompt(_message.Message):
+    __slots__ = ("sequence", "logprob")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    LOGPROB_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    logprob: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, sequence: _Optional[int] = ..., logprob: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class End(_message.Message):
+    __slots__ = ("sequence", "reason", "generated", "cached", "queue", "first_token", "total")
+    class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        LENGTH: _ClassVar[End.Reason]
+        EOS: _ClassVar[End.Reason]
+        STOP: _ClassVar[End.Reason]
+    LENGTH: End.Reason
+    EOS: End.Reason
+    STOP: End.Reason
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    GENERATED_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    reason: End.Reason
+    generated: int
+    cached: int
+    queue: float
+    first_token: float
+    total: float
+    def __init__(self, sequence: _Optional[int] = ..., reason: _Optional[_Union[End.Reason, str]] = ..., generated: _Optional[int] = ..., cached: _Optional[int] = ..., queue: _Optional[float] = ..., first_token: _Optional[float] = ..., total: _Optional[float] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("sequence", "kind", "message")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        GENERATION: _ClassVar[Failure.Kind]
+        DRAINING: _ClassVar[Failure.Kind]
+        SHUT_DOWN: _ClassVar[Failure.Kind]
+    GENERATION: Failure.Kind
+    DRAINING: Failure.Kind
+    SHUT_DOWN: Failure.Kind
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    kind: Failure.Kind
+    message: str
+    def __init__(self, sequence: _Optional[int] = ..., kind: _Optional[_Union[Failure.Kind, str]] = ..., message: _Optional[str] = ...) -> None: ...
+
+class Metrics(_message.Message):
+    __slots__ = ("scrape", "text")
+    SCRAPE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    scrape: int
+    text: bytes
+    def __init__(self, scrape: _Optional[int] = ..., text: _Optional[bytes] = ...) -> None: ...

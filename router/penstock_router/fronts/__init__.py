@@ -1,0 +1,1 @@
+"""What serves HTTP and text: in the scheduling process, or in processes in front of it."""

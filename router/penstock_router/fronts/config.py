@@ -1,0 +1,43 @@
+"""What a front is told on its standard input: one line at its start, one when the shards are up."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Self, TextIO
+
+from penstock_router.config import RouterConfig
+from penstock_router.limits import Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontConfig:
+    """The first line."""
+
+    router: RouterConfig
+    frames: int  # descriptor: the socket to the scheduling process
+    connections: int  # descriptor: the socket that clients' connections come from
+    permits: int  # descriptor: memory with the permits that each front holds
+    place: int  # of this front's among them
+
+    def line(self) -> bytes:
+        """As the front reads it."""
+        return json.dumps(dataclasses.asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def read(cls, source: TextIO) -> Self:
+        """Raises ValueError when the scheduling process is gone or says something else."""
+        values = json.loads(source.readline())
+        router = RouterConfig.from_json(json.dumps(values.pop("router")))
+        return cls(router=router, **values)
+
+
+def limits_line(limits: Limits) -> bytes:
+    """The second line."""
+    return json.dumps(dataclasses.asdict(limits)).encode() + b"\n"
+
+
+def read_limits(source: TextIO) -> Limits:
+    """Waits for the shards. Raises ValueError when the scheduling process is gone."""
+    return Limits(**json.loads(source.readline()))

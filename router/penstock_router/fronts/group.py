@@ -1,0 +1,76 @@
+"""All processes that serve HTTP and text.
+
+One of them dead means that the router is: its clients have lost their answers, and the launcher
+ends everything when a part has died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from penstock_proto.front_pb2 import ToFront
+from penstock_router.api.app import FLUSH_SECONDS
+from penstock_router.config import RouterConfig
+from penstock_router.engine import Engine
+from penstock_router.fronts.acceptor import Acceptor
+from penstock_router.fronts.child import FrontProcess
+from penstock_router.metrics import Metrics
+
+END_SECONDS = FLUSH_SECONDS + 3.0  # for a front to send what is left, and to end
+
+
+class FrontFailure(Exception):
+    """A process that serves HTTP has died or hangs. The message names it."""
+
+
+class FrontGroup:
+    """See the module, and `local.Front`."""
+
+    def __init__(self, config: RouterConfig) -> None:
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._config = config
+        self._fronts: list[FrontProcess] = []
+        self._acceptor: Acceptor | None = None
+        self._leaving = False
+
+    async def load(self) -> None:
+        """Start the processes; each loads its text while the shards warm up."""
+        count = self._config.http_processes
+        permits = os.memfd_create("permits")
+        try:
+            os.ftruncate(permits, count * 8)
+            for place in range(count):
+                front = await FrontProcess.start(self._config, place, permits, self._fail)
+                self._fronts.append(front)
+        finally:
+            os.close(permits)
+
+    async def open(self, engine: Engine, metrics: Metrics) -> str:
+        """Take requests; the URL. Raises OSError when the address cannot be listened at."""
+        await asyncio.gather(*(front.open(engine, metrics) for front in self._fronts))
+        targets = [front.connections for front in self._fronts]
+        self._acceptor = Acceptor(self._config.hostname, self._config.port, targets)
+        return self._acceptor.url
+
+    def drain(self) -> None:
+        """Turn new requests away, as the engine does from now on."""
+        self._say(ToFront(draining=True))
+
+    async def close(self) -> None:
+        """Let the processes send what is left of answers, and end them."""
+        self._leaving = True
+        if self._acceptor is not None:
+            await self._acceptor.close()
+        self._say(ToFront(leave=True))
+        await asyncio.wait([front.ended for front in self._fronts], timeout=END_SECONDS)
+        for front in self._fronts:
+            front.kill()
+
+    def _say(self, message: ToFront) -> None:
+        for front in self._fronts:
+            front.send(message)
+
+    def _fail(self, reason: str) -> None:
+        if not self._leaving and not self.failed.done():
+            self.failed.set_exception(FrontFailure(reason))

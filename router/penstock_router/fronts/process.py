@@ -1,0 +1,82 @@
+"""A process that serves HTTP and text in front of the one that schedules."""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import cast
+
+import uvloop
+
+from penstock_router.api.app import make_app, make_runner
+from penstock_router.api.service import Permits
+from penstock_router.collector import quiet_collector
+from penstock_router.fronts.acceptor import take_connections
+from penstock_router.fronts.config import FrontConfig, read_limits
+from penstock_router.fronts.frames import Frames
+from penstock_router.fronts.remote_engine import Outbox, RemoteEngine, RemoteMetrics
+from penstock_router.limits import Limits
+from penstock_router.logs import configure_logs, log
+from penstock_router.text import TextModel
+
+
+def main() -> int:
+    """Serve until the scheduling process says that it is over (0) or is gone (1)."""
+    configure_logs()
+    # It is the scheduling process that ends in order, and this one when told.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        config = FrontConfig.read(sys.stdin)
+        router = config.router
+        text = TextModel.load(
+            router.model_path, router.tokenizer_config_path, router.validation_workers
+        )
+        limits = read_limits(sys.stdin)
+    except (ValueError, OSError) as error:
+        log("ERROR", f"{error}")
+        return 1
+    return uvloop.run(serve(config, text, limits))
+
+
+async def serve(config: FrontConfig, text: TextModel, limits: Limits) -> int:
+    """Serve the connections that come, with the engine at the other end of a socket."""
+    loop = asyncio.get_running_loop()
+    closed: asyncio.Future[None] = loop.create_future()
+
+    def lost() -> None:
+        if not engine.leave.is_set():
+            os._exit(1)  # nobody is left to answer with
+        closed.set_result(None)
+
+    outbox = Outbox(lambda frame: frames.send(frame))
+    engine = RemoteEngine(limits, outbox)
+    frames = Frames(engine.receive, lost)
+    await loop.create_unix_connection(lambda: frames, sock=socket.socket(fileno=config.frames))
+    permits = Permits(
+        config.router.max_concurrent_requests, shared_counts(config.permits), config.place
+    )
+    metrics = RemoteMetrics(engine, outbox)
+    runner = make_runner(make_app(config.router, engine, text, metrics, permits))
+    await runner.setup()
+    server = cast(Callable[[], asyncio.Protocol], runner.server)
+    take_connections(socket.socket(fileno=config.connections), server)
+    quiet_collector()
+    outbox.frame.ready = True
+    await engine.leave.wait()
+    await runner.cleanup()
+    text.close()
+    await asyncio.sleep(0)  # the last frame goes out at the end of a turn
+    frames.close()
+    await closed
+    return 0
+
+
+def shared_counts(descriptor: int) -> memoryview:
+    """A count for each process, which all of them see."""
+    return memoryview(mmap.mmap(descriptor, 0)).cast("q")

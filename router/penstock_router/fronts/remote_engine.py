@@ -1,0 +1,211 @@
+"""The engine and its metrics, as a front sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+import math
+from array import array
+from collections.abc import Callable, Sequence
+
+from penstock_proto.front_pb2 import End, Failure, FromFront, Served, ToFront
+from penstock_router.limits import Limits
+from penstock_router.metrics import Failure as Reason
+from penstock_router.request import (
+    Draining,
+    EngineError,
+    Finish,
+    FinishReason,
+    GenerationFailed,
+    GenerationRequest,
+    Listener,
+    ShuttingDown,
+)
+from penstock_router.wire import wire_sampling
+
+REASONS = {
+    End.LENGTH: FinishReason.LENGTH,
+    End.EOS: FinishReason.EOS,
+    End.STOP: FinishReason.STOP,
+}
+ERRORS: dict[Failure.Kind, type[EngineError]] = {
+    Failure.GENERATION: GenerationFailed,
+    Failure.DRAINING: Draining,
+    Failure.SHUT_DOWN: ShuttingDown,
+}
+
+
+@dataclasses.dataclass(slots=True)
+class _Live:
+    """A sequence that has not ended."""
+
+    listener: Listener
+    generated: int = 0
+    stopped: bool = False  # its text has ended; the engine does not know yet, or not in time
+
+
+class Outbox:
+    """The frame that this turn of the event loop fills; `send` sends it at the turn's end."""
+
+    def __init__(self, send: Callable[[FromFront], None]) -> None:
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self._frame = FromFront()
+        self._due = False
+
+    @property
+    def frame(self) -> FromFront:
+        """To be changed at once."""
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self._flush)
+        return self._frame
+
+    def _flush(self) -> None:
+        frame, self._frame = self._frame, FromFront()
+        self._due = False
+        self._send(frame)
+
+
+class RemoteEngine:
+    """Runs requests in the scheduling process; `api.interface.Engine` for the API of a front.
+
+    `receive` takes the frames that come from there.
+    """
+
+    def __init__(self, limits: Limits, outbox: Outbox) -> None:
+        self.limits = limits
+        self.draining = False
+        self.leave = asyncio.Event()  # the scheduling process is about to end
+        self.on_metrics: Callable[[int, bytes], None] = lambda scrape, text: None
+        self._outbox = outbox
+        self._numbers = itertools.count(1)
+        self._live: dict[int, _Live] = {}
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the shards live: without them all processes leave at once."""
+        return not self.leave.is_set()
+
+    def submit(self, request: GenerationRequest, listener: Listener) -> int:
+        """Queue a request; its number is for `cancel`. Raises Draining."""
+        if self.draining:
+            raise Draining("The server is shutting down")
+        number = next(self._numbers)
+        self._live[number] = _Live(listener)
+        self._outbox.frame.submit.add(
+            sequence=number,
+            prompt=_packed(request.prompt),
+            max_new_tokens=request.max_new_tokens,
+            sampling=wire_sampling(request.sampling),
+            ignore_eos=request.ignore_eos,
+            prompt_logprobs=request.prompt_logprobs,
+            priority=request.priority,
+            tenant=request.tenant,
+        )
+        return number
+
+    def cancel(self, request_id: int) -> None:
+        """End a request without a word to its listener."""
+        if self._live.pop(request_id, None) is not None:
+            self._outbox.frame.cancel.append(request_id)
+
+    def receive(self, data: bytes) -> None:
+        """Take in a frame."""
+        frame = ToFront.FromString(data)
+        for scored in frame.prompt:
+            if live := self._live.get(scored.sequence):
+                values = [None if math.isnan(value) else value for value in scored.logprob]
+                live.listener.prompt(values)
+        if frame.token:
+            self._tokens(frame)
+        for end in frame.end:
+            if live := self._live.pop(end.sequence, None):
+                live.listener.finish(_finish(end, live))
+        for failure in frame.failure:
+            if live := self._live.pop(failure.sequence, None):
+                live.listener.fail(ERRORS[failure.kind](failure.message))
+        if frame.HasField("metrics"):
+            self.on_metrics(frame.metrics.scrape, frame.metrics.text)
+        self.draining |= frame.draining
+        if frame.leave:
+            self.leave.set()
+
+    def _tokens(self, frame: ToFront) -> None:
+        logprobs = frame.logprob
+        tops = {top.row: list(zip(top.token, top.logprob, strict=True)) for top in frame.top}
+        # Lists: protobuf's own take 0.2 us for each look at an element.
+        tokens = zip(list(frame.sequence), list(frame.token), strict=True)
+        for row, (number, token) in enumerate(tokens):
+            live = self._live.get(number)
+            if live is None or live.stopped:
+                continue
+            live.generated += 1
+            logprob = logprobs[row] if logprobs else math.nan
+            if live.listener.token(token, logprob, tops.get(row, ())):
+                live.stopped = True
+                self._outbox.frame.stop.add(sequence=number, generated=live.generated)
+
+
+class RemoteMetrics:
+    """Counts in the scheduling process; `api.interface.Metrics` for the API of a front."""
+
+    def __init__(self, engine: RemoteEngine, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._numbers = itertools.count(1)
+        self._scrapes: dict[int, asyncio.Future[bytes]] = {}
+        engine.on_metrics = self._scraped
+
+    def on_request(self) -> None:
+        self._outbox.frame.count.requests += 1
+
+    def on_success(self, total: float, validation: float, per_token: Sequence[float]) -> None:
+        served = Served(total=total, validation=validation, per_token=per_token)
+        self._outbox.frame.count.served.append(served)
+
+    def on_failure(self, reason: Reason) -> None:
+        self._outbox.frame.count.failed.append(reason)
+
+    def on_disconnect(self) -> None:
+        self._outbox.frame.count.disconnects += 1
+
+    def on_slow_reader(self) -> None:
+        self._outbox.frame.count.slow_readers += 1
+
+    async def scrape(self) -> bytes:
+        number = next(self._numbers)
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._scrapes[number] = answer
+        self._outbox.frame.scrape = number
+        try:
+            return await answer
+        finally:
+            self._scrapes.pop(number, None)
+
+    def _scraped(self, number: int, text: bytes) -> None:
+        # Of several that asked in one turn only the last one's number was sent.
+        for asked, answer in self._scrapes.items():
+            if asked <= number and not answer.done():
+                answer.set_result(text)
+
+
+def _finish(end: End, live: _Live) -> Finish:
+    """The end as the client gets it: where its text ended, though more was generated."""
+    reason, generated = REASONS[end.reason], end.generated
+    if live.stopped and not (reason is FinishReason.EOS and generated == live.generated):
+        reason, generated = FinishReason.STOP, live.generated
+    return Finish(
+        reason=reason,
+        generated_tokens=generated,
+        cached_tokens=end.cached,
+        queue_seconds=end.queue,
+        first_token_seconds=end.first_token,
+        total_seconds=end.total,
+    )
+
+
+def _packed(prompt: Sequence[int]) -> bytes:
+    """Token ids as the wire has them."""
+    ids: array[int] = prompt if isinstance(prompt, array) else array("I", prompt)
+    return ids.tobytes()
