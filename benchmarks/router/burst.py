@@ -41,8 +41,8 @@ from benchmarks.stream_client import http_request
 from penstock_proto.shard_pb2 import StepCommand, StepResult
 from penstock_router import server
 from penstock_router.api import make_app, make_runner
-from penstock_router.collector import quiet_collector
 from penstock_router.api.sse import EventStream
+from penstock_router.collector import quiet_collector
 from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
 from penstock_router.logs import configure_logs

@@ -4,7 +4,8 @@
 
 Client processes, router and shard share this machine's cores, so tokens a second depend on how many
 there are; microseconds of router CPU a token do not. `paced` runs let a step last as long as one of
-a GPU and say what the router adds to a real server's time to first token.
+a GPU and say what the router adds to a real server's time to first token. With `--http-processes`
+figures of the router are those of the process that schedules; those that serve HTTP count apart.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class Stand:
     url: str
     router: int  # process ids
     shard: int
+    http: tuple[int, ...]
 
 
 def start(
@@ -98,7 +100,7 @@ def start(
     return process, json.loads(line)
 
 
-def router_configuration(model: Path, socket: Path) -> str:
+def router_configuration(model: Path, socket: Path, http_processes: int = 0) -> str:
     """A configuration that never limits what is measured."""
     configuration: dict[str, Any] = {
         "model_path": str(model),
@@ -110,7 +112,7 @@ def router_configuration(model: Path, socket: Path) -> str:
         "hostname": "127.0.0.1",
         "port": 0,
         "prometheus_port": None,
-        "http_processes": 0,
+        "http_processes": http_processes,
         "api_key": None,
         "cors_allow_origin": [],
         "max_concurrent_requests": 1024,
@@ -136,7 +138,7 @@ def router_configuration(model: Path, socket: Path) -> str:
 
 
 @contextlib.contextmanager
-def stand(model: Path, step_seconds: float) -> Iterator[Stand]:
+def stand(model: Path, step_seconds: float, http_processes: int) -> Iterator[Stand]:
     """A fake shard and the real router in front of it, until the block ends."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -151,10 +153,15 @@ def stand(model: Path, step_seconds: float) -> Iterator[Stand]:
         words = [str(word) for option in options.items() for word in option]
         shard, _ = start(["support.fake_shard", "--no-checks", *words], folder / "shard.log")
         stack.callback(end, shard)
-        configuration = router_configuration(model, socket)
+        configuration = router_configuration(model, socket, http_processes)
         router, ready = start(["penstock_router"], folder / "router.log", configuration)
         stack.callback(end, router)
-        yield Stand(ready["url"], router.pid, shard.pid)
+        yield Stand(ready["url"], router.pid, shard.pid, children(router.pid))
+
+
+def children(pid: int) -> tuple[int, ...]:
+    """Processes that a process started."""
+    return tuple(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
 def cpu_seconds(pid: int) -> float:
@@ -168,10 +175,11 @@ def measure(running: Stand, case: Case, processes: int) -> dict[str, Any]:
     target = Target(
         url=running.url, processes=processes, token_range=(1000, 100_000), max_seconds=60
     )
-    before = cpu_seconds(running.router), cpu_seconds(running.shard)
+    groups = ((running.router,), (running.shard,), running.http)
+    before = [sum(map(cpu_seconds, group)) for group in groups]
     figures = run_case(target, case)
-    router = cpu_seconds(running.router) - before[0]
-    shard = cpu_seconds(running.shard) - before[1]
+    after = [sum(map(cpu_seconds, group)) for group in groups]
+    router, shard, http = (b - a for a, b in zip(before, after, strict=True))
     if figures["failed"] or figures["cut"]:
         raise RuntimeError(f"{case.name}: {figures['failures']}, cut {figures['cut']}")
     tokens, seconds = figures["output_tokens"], figures["seconds"]
@@ -179,16 +187,18 @@ def measure(running: Stand, case: Case, processes: int) -> dict[str, Any]:
         "router_cpu_seconds": round(router, 3),
         "router_cpu_share": round(router / seconds, 3),
         "shard_cpu_share": round(shard / seconds, 3),
+        "http_cpu_seconds": round(http, 3),
+        "http_cpu_share": round(http / seconds, 3),
         "clients_cpu_share": round(figures["client_cpu_seconds"] / seconds, 3),
         "router_us_per_token": round(router / tokens * 1e6, 2),
         "tokens_per_router_cpu_second": round(tokens / router) if router else None,
     }
 
 
-def split(short: dict[str, Any], long: dict[str, Any]) -> dict[str, float]:
-    """Router CPU a request and a token, from two runs that differ in tokens a request."""
+def split(short: dict[str, Any], long: dict[str, Any], who: str = "router") -> dict[str, float]:
+    """CPU a request and a token, from two runs that differ in tokens a request."""
     requests = [run["requests"] for run in (short, long)]
-    cpu = [run["router_cpu_seconds"] / n for run, n in zip((short, long), requests, strict=True)]
+    cpu = [run[f"{who}_cpu_seconds"] / n for run, n in zip((short, long), requests, strict=True)]
     each = [run["output_tokens"] / n for run, n in zip((short, long), requests, strict=True)]
     per_token = (cpu[1] - cpu[0]) / (each[1] - each[0])
     return {
@@ -203,15 +213,16 @@ def line(name: str, run: dict[str, Any]) -> str:
         f"{name:<30}{run['output_tokens_per_second']:>10,.0f} tok/s"
         f"{run['router_us_per_token']:>8.1f} µs/token  TTFT p50 {run['ttft_ms']['p50']:.2f}"
         f" p99 {run['ttft_ms']['p99']:.2f} ms  cores: router {run['router_cpu_share']:.2f}"
-        f" shard {run['shard_cpu_share']:.2f} clients {run['clients_cpu_share']:.2f}"
+        f" http {run['http_cpu_share']:.2f} shard {run['shard_cpu_share']:.2f}"
+        f" clients {run['clients_cpu_share']:.2f}"
     )
 
 
-def run_all(model: Path, processes: int) -> dict[str, dict[str, Any]]:
+def run_all(model: Path, processes: int, http_processes: int) -> dict[str, dict[str, Any]]:
     """Every measurement, each on fresh processes after a short warm-up."""
     runs: dict[str, dict[str, Any]] = {}
     for each in MEASUREMENTS:
-        with stand(model, each.step_seconds) as running:
+        with stand(model, each.step_seconds, http_processes) as running:
             measure(running, fixed("warm-up", 8, 64, 32, 32), processes)
             runs[each.case.name] = measure(running, each.case, processes)
         runs[each.case.name]["step_seconds"] = each.step_seconds
@@ -225,19 +236,24 @@ def main() -> None:
         prog="python -m benchmarks.router.overhead", description=__doc__
     )
     parser.add_argument("--processes", type=int, default=1, help="client processes")
+    parser.add_argument("--http-processes", type=int, default=0, help="of the router")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = write_model_folder(SHAPE, Path(folder))
-        runs = run_all(model, arguments.processes)
+        runs = run_all(model, arguments.processes, arguments.http_processes)
     costs = {
-        f"{n} streams": split(runs[f"{n} streams, short"], runs[f"{n} streams, long"])
+        f"{who}, {n} streams": split(runs[f"{n} streams, short"], runs[f"{n} streams, long"], who)
+        for who in ("router", "http")
         for n in (64, 256)
     }
     for name, cost in costs.items():
         per_token, per_request = cost["us_per_token"], cost["us_per_request"]
-        print(f"{name}: router CPU {per_token} µs a token and {per_request} µs a request")
-    write_json(arguments.out, facts() | {"router_cpu": costs, "runs": runs})
+        print(f"{name}: {per_token} µs of CPU a token and {per_request} µs a request")
+    write_json(
+        arguments.out,
+        facts() | {"http_processes": arguments.http_processes, "cpu": costs, "runs": runs},
+    )
 
 
 if __name__ == "__main__":
