@@ -9,6 +9,8 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 
+from prometheus_client import ProcessCollector
+
 from penstock_proto.front_pb2 import ToFront
 from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
@@ -56,6 +58,8 @@ class FrontProcess:
                 *COMMAND, stdin=PIPE, pass_fds=descriptors
             )
         front = cls(f"HTTP process {place}", process, frames, connections, on_failure)
+        # Its memory, CPU time and descriptors, beside this process' own in /metrics.
+        ProcessCollector(namespace=f"penstock_http_{place}", pid=lambda: process.pid)
         its_config = FrontConfig(
             router=config,
             frames=descriptors[0],
