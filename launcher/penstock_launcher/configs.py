@@ -119,7 +119,10 @@ def http_processes(plan: Plan) -> int:
     """
     if plan.options.http_processes is not None:
         return plan.options.http_processes
-    return 0 if plan.on_cpu else min(cpu_cores() // CORES_PER_HTTP_PROCESS, MOST_HTTP_PROCESSES)
+    if plan.on_cpu:
+        return 0
+    count = min((cpu_cores() - plan.shards) // CORES_PER_HTTP_PROCESS, MOST_HTTP_PROCESSES)
+    return count if count > 1 else 0  # one is a hop more, and as busy as the router was
 
 
 def shard_environment(plan: Plan, rank: int) -> dict[str, str]:

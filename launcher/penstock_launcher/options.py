@@ -279,7 +279,7 @@ class Options:
         None,
         integer(0, 64),
         "Processes that serve HTTP and text in front of the one that schedules; 0: that one does",
-        default_text="0 on a CPU; beside GPUs one for each 5 CPU cores, 4 at most",
+        default_text="0 on a CPU; beside GPUs one for each 5 CPU cores, 2 to 4, else 0",
     )
     validation_workers: int = _option(
         2,

@@ -22,7 +22,7 @@ from penstock_launcher.run_folder import RunFolder
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 COLLECT = 0.2  # seconds in which the first death's consequences show, so that the cause is named
 REMIND = 10.0  # seconds between two "still waiting" lines
-ROUTER_MARGIN = 5.0  # seconds that the router gets beyond its own grace period
+ROUTER_MARGIN = 7.0  # seconds beyond its grace period; its HTTP processes get 4.5 of them
 SHARD_GRACE = 5.0  # seconds that shards get to end after SIGTERM
 KILL_GRACE = 10.0  # seconds that the kernel gets to take down what was killed
 LAST_WORDS = 0.5  # seconds to read what the dead had written

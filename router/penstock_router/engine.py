@@ -255,12 +255,17 @@ class Engine:
         else:
             self._loop.call_later(WATCH_SECONDS, self._watch)
 
+    def give_up(self, reason: str) -> None:
+        """Fail all requests, and those that are still to come."""
+        if self._failure is None:
+            self._failure = GenerationFailed(reason)
+            self._end_all(self._failure)
+
     def _on_failure(self, failure: ShardFailure) -> None:
         if self._failure is not None:
             return
-        self._failure = GenerationFailed(str(failure))
         self._metrics.on_step_failure()
-        self._end_all(self._failure)
+        self.give_up(str(failure))
         if not self.failed.done():
             self.failed.set_exception(failure)
 

@@ -29,12 +29,15 @@ from penstock_router.text.eos import eos_token_ids
 
 T = TypeVar("T")
 
+READY = "PENSTOCK_READY_FD"
 INFO_TIMEOUT = 60.0  # seconds; the launcher starts the router when the shards are ready
 
 
 def main() -> int:
     """Run the router with the configuration on standard input; its exit code."""
     configure_logs()
+    if READY in os.environ:  # the processes that this one starts are not to hold the pipe open
+        os.set_inheritable(int(os.environ[READY]), False)
     try:
         config = RouterConfig.from_json(sys.stdin.read())
         return uvloop.run(serve(config))
@@ -46,7 +49,14 @@ def main() -> int:
 async def serve(config: RouterConfig) -> int:
     """Serve until SIGTERM (0), or until the shards or what serves HTTP fail (1)."""
     front: Front = FrontGroup(config) if config.http_processes else LocalFront(config)
-    await front.load()
+    try:
+        await front.load()
+        return await _serve(config, front)
+    finally:
+        await front.close()
+
+
+async def _serve(config: RouterConfig, front: Front) -> int:
     shards = ShardGroup(config.shard_sockets)
     limits = await _unless(front.failed, _warm_up(config, shards))
     metrics = Metrics(limits.max_input_tokens, limits.max_total_tokens)
@@ -57,20 +67,29 @@ async def serve(config: RouterConfig) -> int:
     engine.start()
     url = await _unless(front.failed, front.open(engine, metrics))
     terminated = _on_terminate()
+    for part in (engine.failed, front.failed):
+        part.add_done_callback(_announce)
     quiet_collector()
     _say_ready(url, limits)
     await _first_of(terminated, engine.failed, front.failed)
-    if not engine.failed.done() and not front.failed.done():
+    if front.failed.done():
+        engine.give_up(str(front.failed.exception()))
+    elif not engine.failed.done():
         front.drain()
         await engine.drain(config.graceful_termination_timeout)
     await front.close()
     if scrapes is not None:
         await scrapes.cleanup()
     await shards.close()
-    failures = [f.exception() for f in (engine.failed, front.failed) if f.done()]
+    failures = [part.exception() for part in (engine.failed, front.failed) if part.done()]
     for failure in failures:
         log("ERROR", f"{failure}")
     return 1 if failures else 0
+
+
+def _announce(failed: asyncio.Future[None]) -> None:
+    """Say at once why the server ends; it may take a while, and then says so again."""
+    log("WARNING", f"ending: {failed.exception()}")
 
 
 async def _first_of(*futures: asyncio.Future[Any]) -> None:
@@ -81,7 +100,7 @@ async def _unless(failed: asyncio.Future[None], work: Coroutine[Any, Any, T]) ->
     """Do the work; what `failed` raises when that comes first."""
     task = asyncio.ensure_future(work)
     await _first_of(task, failed)
-    if failed.done():
+    if failed.done() and not task.done():
         task.cancel()
         failed.result()
     return await task
@@ -143,6 +162,6 @@ def _on_terminate() -> asyncio.Future[None]:
 
 def _say_ready(url: str, limits: Limits) -> None:
     log("INFO", f"listening on {url}")
-    if fd := os.environ.get("PENSTOCK_READY_FD"):
+    if fd := os.environ.get(READY):
         with os.fdopen(int(fd), "w") as ready:
             ready.write(json.dumps({"url": url, "limits": asdict(limits)}) + "\n")

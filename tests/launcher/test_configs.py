@@ -9,6 +9,7 @@ import pytest
 from penstock_launcher.checks import check
 from penstock_launcher.configs import (
     Plan,
+    http_processes,
     router_program,
     shard_environment,
     shard_program,
@@ -60,6 +61,32 @@ def test_shard_environment(monkeypatch):
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_NUM_THREADS": "2",
     }
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "device", "count"),
+    [
+        (3, 1, None, 0),
+        (4, 1, None, 1),
+        (15, 1, None, 3),
+        (16, 8, None, 4),
+        (192, 8, None, 4),
+        (64, 0, None, 0),  # a CPU's cores are for the shards
+        (64, 2, "cpu", 0),
+    ],
+)
+def test_processes_that_serve_http(monkeypatch, cores, gpus, device, count):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert http_processes(plan(Options(device=device), gpus=gpus)) == count
+    program = router_program(plan(Options(device=device), gpus=gpus), MODEL, FOLDER)
+    taken = RouterConfig.from_json(json.dumps(dict(program.config)))
+    assert taken.http_processes == count
+
+
+@pytest.mark.parametrize("gpus", [0, 8])
+@pytest.mark.parametrize("count", [0, 1, 64])
+def test_as_many_processes_for_http_as_the_operator_says(gpus, count):
+    assert http_processes(plan(Options(http_processes=count), gpus=gpus)) == count
 
 
 def test_operators_own_thread_count_stands():

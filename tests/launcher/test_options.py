@@ -58,6 +58,7 @@ SAMPLES = {
     "prometheus_port": ("9000", 9000, ["0", "65536"]),
     "api_key": ("hunter22", "hunter22", ["line\nbreak"]),
     "cors_allow_origin": ("https://a.example", ("https://a.example",), ["a\nb"]),
+    "http_processes": ("3", 3, ["-1", "65", "1.5"]),
     "validation_workers": ("4", 4, ["0", "257"]),
     "graceful_termination_timeout": ("0", 0.0, ["-1", "nan"]),
     "json_output": ("true", True, ["2"]),

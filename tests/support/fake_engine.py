@@ -99,6 +99,11 @@ class FakeEngine:
         if not job.ended:
             job.cancelled = True
 
+    def stop(self, request_id: int, generated: int) -> None:
+        job = self.jobs[request_id - 1]
+        if not job.ended and not job.cancelled:
+            self._finish(job, FinishReason.STOP, generated)
+
     def release(self) -> None:
         """Go on after `hold`."""
         self.hold = False
@@ -130,22 +135,22 @@ class FakeEngine:
         top = [(token, -0.25), (11, -1.5), (12, -math.inf)][: sampling.top_n]
         stop = job.listener.token(token, logprob, top)
         if token == EOS and not job.request.ignore_eos:
-            self._finish(job, FinishReason.EOS)
+            self._finish(job, FinishReason.EOS, job.sent)
         elif stop:
-            self._finish(job, FinishReason.STOP)
+            self._finish(job, FinishReason.STOP, job.sent)
         elif job.sent == job.request.max_new_tokens:
-            self._finish(job, FinishReason.LENGTH)
+            self._finish(job, FinishReason.LENGTH, job.sent)
 
-    def _finish(self, job: Job, reason: FinishReason) -> None:
+    def _finish(self, job: Job, reason: FinishReason, generated: int) -> None:
         job.ended = True
         job.listener.finish(
             Finish(
                 reason=reason,
-                generated_tokens=job.sent,
+                generated_tokens=generated,
                 cached_tokens=self.cached_tokens,
                 queue_seconds=0.001,
                 first_token_seconds=0.002,
-                total_seconds=0.001 + 0.001 * job.sent,
+                total_seconds=0.001 + 0.001 * generated,
             )
         )
 

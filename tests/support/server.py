@@ -9,14 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
 START_SECONDS = 120.0
 READY = re.compile(r"Penstock ready: (http://\S+)")
-ROLE = re.compile(r"penstock_(shard|router)")
+ROLES = {"penstock_shard": "shard", "penstock_router": "router", "penstock_router.fronts": "front"}
 
 
 class Server:
@@ -61,12 +61,12 @@ class Server:
         return self.log.strip().rsplit("\n", 1)[-1]
 
     def children(self, role: str) -> list[psutil.Process]:
-        """The live children of one kind: `shard` (in order of start) or `router`."""
+        """The live children of one kind: `shard`, `front` (in order of start) or `router`."""
         found = []
         for process in psutil.Process(self.process.pid).children(recursive=True):
-            with_role = ROLE.search(" ".join(process.cmdline()))
-            if with_role and with_role[1] == role:
-                found.append(process)
+            with suppress(psutil.NoSuchProcess):
+                if role in map(ROLES.get, process.cmdline()):
+                    found.append(process)
         return sorted(found, key=lambda process: process.create_time())
 
     def descendants(self) -> list[psutil.Process]:

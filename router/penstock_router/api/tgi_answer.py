@@ -147,7 +147,9 @@ class GenerateStream(Track):
     """Streams one sequence as /generate_stream does: an event a token.
 
     The last token's event carries the whole text. The engine says that it was the last in the same
-    call that brought it, so its event has not left yet and its tail can be exchanged.
+    call that brought it, so its event has not left yet and its tail can be exchanged. Not so where
+    the text has reached a stop sequence and the engine is in another process, which has yet to hear
+    of it: such a token waits for `finish`.
     """
 
     def __init__(
@@ -190,7 +192,8 @@ class GenerateStream(Track):
                 _TAIL,
             )
         )
-        self._stream.push(self._last)
+        if not output.stopped:
+            self._stream.push(self._last)
         return output.stopped
 
     def _top(self, top: TopTokens) -> bytes:
@@ -211,7 +214,11 @@ class GenerateStream(Track):
             orjson.dumps(self._prefix + "".join(self._pieces)),
             orjson.dumps(details),
         )
-        self._stream.replace_last(self._last, self._last[: -len(_TAIL)] + tail)
+        event = self._last[: -len(_TAIL)] + tail
+        if self.output.stopped:
+            self._stream.push(event)
+        else:
+            self._stream.replace_last(self._last, event)
         super().finish(finish)
 
 

@@ -65,11 +65,12 @@ def take_connections(source: socket.socket, protocol: Callable[[], asyncio.Proto
 
     def take() -> None:
         try:
-            _, descriptors, _, _ = socket.recv_fds(source, 1, 1)
+            data, descriptors, _, _ = socket.recv_fds(source, 1, 1)
         except BlockingIOError:
             return
-        if not descriptors:  # the other side is gone
+        if not data:  # the other side is gone
             loop.remove_reader(source)
+        # Where too many files are open here, the kernel has closed the connection: none comes.
         for descriptor in descriptors:
             connection = socket.socket(fileno=descriptor)
             connection.setblocking(False)

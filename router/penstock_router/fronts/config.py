@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 from penstock_router.config import RouterConfig
 from penstock_router.limits import Limits
@@ -27,8 +27,8 @@ class FrontConfig:
 
     @classmethod
     def read(cls, source: TextIO) -> Self:
-        """Raises ValueError when the scheduling process is gone or says something else."""
-        values = json.loads(source.readline())
+        """Raises EOFError when the scheduling process is gone."""
+        values = _line(source)
         router = RouterConfig.from_json(json.dumps(values.pop("router")))
         return cls(router=router, **values)
 
@@ -39,5 +39,13 @@ def limits_line(limits: Limits) -> bytes:
 
 
 def read_limits(source: TextIO) -> Limits:
-    """Waits for the shards. Raises ValueError when the scheduling process is gone."""
-    return Limits(**json.loads(source.readline()))
+    """Waits for the shards. Raises EOFError when the scheduling process is gone."""
+    return Limits(**_line(source))
+
+
+def _line(source: TextIO) -> dict[str, Any]:
+    line = source.readline()
+    if not line:
+        raise EOFError
+    values: dict[str, Any] = json.loads(line)
+    return values

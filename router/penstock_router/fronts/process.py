@@ -38,6 +38,8 @@ def main() -> int:
             router.model_path, router.tokenizer_config_path, router.validation_workers
         )
         limits = read_limits(sys.stdin)
+    except EOFError:
+        return 1  # it is gone, and has said why
     except (ValueError, OSError) as error:
         log("ERROR", f"{error}")
         return 1

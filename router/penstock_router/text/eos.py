@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from penstock_router.text.files import read_json, token_content
 
 
@@ -42,9 +40,7 @@ def _tokenizer_eos(folder: Path) -> int | None:
 
 def _added_token_id(folder: Path, text: str) -> int | None:
     path = folder / "tokenizer.json"
-    if not path.is_file():
-        return None
-    for token in orjson.loads(path.read_bytes()).get("added_tokens") or ():
+    for token in read_json(path).get("added_tokens") or ():
         if token.get("content") == text:
             return int(token["id"])
     return None

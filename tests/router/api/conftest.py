@@ -1,4 +1,8 @@
-"""A real server on loopback: the whole API over a fake engine."""
+"""A real server on loopback: the whole API over a fake engine.
+
+Every test that takes `serve` runs twice: with the API beside the engine, and with the API in front
+of it, behind frames and a pair of sockets. `@beside_only` is for what no frame can change.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,16 @@ import pytest
 import uvloop
 from aiohttp import web
 
+from penstock_proto.front_pb2 import ToFront
 from penstock_router.api import make_app, make_runner
+from penstock_router.api.interface import Engine
+from penstock_router.api.interface import Metrics as ApiMetrics
+from penstock_router.api.service import SERVICE
 from penstock_router.config import RouterConfig
 from penstock_router.metrics import Metrics
 from penstock_router.text import TextModel
 from support.fake_engine import FakeEngine
+from support.joined_front import JoinedFront, joined_front
 from support.small_text import byte_level, write_folder
 
 CONFIG = RouterConfig(
@@ -62,8 +71,8 @@ class Client:
     url: str
     port: int
     engine: FakeEngine
+    front: JoinedFront | None  # where the API is not beside the engine
     text: TextModel
-    metrics: Metrics
     app: web.Application
     session: aiohttp.ClientSession
 
@@ -89,17 +98,22 @@ class Client:
         writer.close()
         return answer
 
-    async def quiet(self) -> None:
-        """Wait until nothing runs and every permit is back."""
-        from penstock_router.api.service import SERVICE
+    def drain(self) -> None:
+        """Turn new requests away, as SIGTERM does."""
+        self.engine.draining = True
+        if self.front is not None:
+            self.front.port_frames.send(ToFront(draining=True))
 
+    async def quiet(self) -> None:
+        """Wait until nothing runs, every permit is back and nobody remembers a sequence."""
+        permits, front = self.app[SERVICE].permits, self.front
         async with asyncio.timeout(5):
-            while self.engine.live or self.app[SERVICE].permits.free != 16:
+            while self.engine.live or permits.free != 16 or (front and front.entries):
                 await asyncio.sleep(0.01)
 
-    def count(self, line: str) -> float:
-        """The value of a sample in /metrics."""
-        for row in self.metrics.render().decode().splitlines():
+    async def count(self, line: str) -> float:
+        """The value of a sample in /metrics, with everything in it that was counted until now."""
+        for row in (await self.app[SERVICE].metrics.scrape()).decode().splitlines():
             if row.startswith(line + " "):
                 return float(row.rsplit(" ", 1)[1])
         raise AssertionError(f"no sample {line}")
@@ -119,15 +133,30 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> TextModel:
     return TextModel.load(folder, None, 1)
 
 
+@pytest.fixture(params=["beside", "in front"])
+def place(request: pytest.FixtureRequest) -> str:
+    """Where the API is."""
+    return str(request.param)
+
+
+beside_only = pytest.mark.parametrize("place", ["beside"], indirect=True)
+
+
 @pytest.fixture
-async def serve(text: TextModel) -> AsyncIterator[Serve]:
+async def serve(text: TextModel, place: str) -> AsyncIterator[Serve]:
     """Starts servers: `client = await serve(engine, api_key="k")`."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(engine: FakeEngine | None = None, **changes: Any) -> Client:
-            engine = engine or FakeEngine()
+        async def start(fake: FakeEngine | None = None, **changes: Any) -> Client:
+            fake = fake or FakeEngine()
             config = dataclasses.replace(CONFIG, **changes)
-            metrics = Metrics(engine.limits.max_input_tokens, engine.limits.max_total_tokens)
+            counts = Metrics(fake.limits.max_input_tokens, fake.limits.max_total_tokens)
+            front = None
+            engine: Engine = fake
+            metrics: ApiMetrics = counts
+            if place == "in front":
+                front = await stack.enter_async_context(joined_front(fake, counts))
+                engine, metrics = front.engine, front.metrics
             app = make_app(config, engine, text, metrics)
             runner = make_runner(app)
             await runner.setup()
@@ -136,6 +165,6 @@ async def serve(text: TextModel) -> AsyncIterator[Serve]:
             await site.start()
             port = runner.addresses[0][1]
             session = await stack.enter_async_context(aiohttp.ClientSession())
-            return Client(f"http://127.0.0.1:{port}", port, engine, text, metrics, app, session)
+            return Client(f"http://127.0.0.1:{port}", port, fake, front, text, app, session)
 
         yield start

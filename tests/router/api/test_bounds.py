@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from penstock_router.api.openai_schema import ChatRequest, CompletionRequest, Message
 from penstock_router.api.tgi_schema import GenerateParameters, GenerateRequest
+from router.api.conftest import beside_only
 from support.fake_engine import FakeEngine
 
 HI = [{"role": "user", "content": "hi"}]
@@ -127,6 +128,7 @@ def test_any_number(name: str, value: Any) -> None:
         ({"colour": 1}, "unknown field `parameters.colour`"),
     ],
 )
+@beside_only
 async def test_sentences(serve: Any, parameters: dict[str, Any], sentence: str) -> None:
     client = await serve()
     for route in ("/generate", "/"):
@@ -136,9 +138,10 @@ async def test_sentences(serve: Any, parameters: dict[str, Any], sentence: str) 
         shown = body["error"].replace("`parameters.", "`")
         assert shown == "Input validation error: " + sentence.replace("`parameters.", "`")
     assert not client.engine.jobs
-    assert client.count('tgi_request_failure{err="validation"}') == 2
+    assert await client.count('tgi_request_failure{err="validation"}') == 2
 
 
+@beside_only
 async def test_streams_refuse_with_their_own_status(serve: Any) -> None:
     client = await serve()
     for parameters, sentence in [
@@ -170,6 +173,7 @@ async def test_streams_refuse_with_their_own_status(serve: Any) -> None:
         ({"inputs": ["hi"]}, "`inputs`: input should be a valid string. Given: a list of 1 items"),
     ],
 )
+@beside_only
 async def test_inputs(serve: Any, body: dict[str, Any], sentence: str) -> None:
     client = await serve()
     data = json.dumps(body)
@@ -220,6 +224,7 @@ async def test_harmless_extras(serve: Any, extra: dict[str, Any]) -> None:
         ({"colour": 1}, "unknown field `colour`"),
     ],
 )  # fmt: skip
+@beside_only
 async def test_chat_refusals(serve: Any, extra: dict[str, Any], sentence: str) -> None:
     client = await serve()
     status, body = await client.post("/v1/chat/completions", {"messages": HI, **extra})
@@ -227,6 +232,7 @@ async def test_chat_refusals(serve: Any, extra: dict[str, Any], sentence: str) -
     assert not client.engine.jobs
 
 
+@beside_only
 async def test_deep_template_variables(serve: Any) -> None:
     client = await serve()
     deep: Any = 1
@@ -263,6 +269,7 @@ async def test_images_are_not_fetched(serve: Any) -> None:
     assert not hits
 
 
+@beside_only
 async def test_values_are_not_shown(serve: Any) -> None:
     """A refused value may be somebody's prompt: logs and proxies must not get it."""
     client = await serve()

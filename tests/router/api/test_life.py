@@ -15,6 +15,7 @@ import pytest
 from penstock_router.api import sse
 from penstock_router.api.service import SERVICE
 from penstock_router.request import GenerationFailed, ShuttingDown
+from router.api.conftest import beside_only
 from support.fake_engine import FakeEngine
 
 HI = [{"role": "user", "content": "hi"}]
@@ -56,7 +57,7 @@ async def test_overload(serve: Any, route: str, body: dict[str, Any]) -> None:
     client.engine.script = [10, 2]
     client.engine.release()
     assert [status for status, _ in await asyncio.gather(*running)] == [200] * 16
-    assert client.count('tgi_request_failure{err="overloaded"}') == 1
+    assert await client.count('tgi_request_failure{err="overloaded"}') == 1
     await client.quiet()
 
 
@@ -69,8 +70,8 @@ async def test_failure_before_the_first_token(serve: Any, route: str, body: Any)
     assert "Request failed during generation: shard 1 is gone" in json.dumps(answer)
     client.engine.refuse = GenerationFailed("no shards")
     assert (await client.post(route, body))[0] == 424
-    assert client.count('tgi_request_failure{err="generation"}') == 2
-    assert client.count("tgi_request_success") == 0
+    assert await client.count('tgi_request_failure{err="generation"}') == 2
+    assert await client.count("tgi_request_success") == 0
     await client.quiet()
 
 
@@ -97,7 +98,7 @@ async def test_failure_in_a_stream(serve: Any, failure: Any, kind: str, status: 
         else:
             assert isinstance(last["error"], str)
         assert "[DONE]" not in text
-    assert client.count("tgi_request_success") == 0
+    assert await client.count("tgi_request_success") == 0
     await client.quiet()
 
 
@@ -120,8 +121,8 @@ async def test_disconnect(serve: Any, route: str, body: dict[str, Any], tokens: 
     writer.close()
     await client.quiet()
     assert all(job.cancelled for job in client.engine.jobs)
-    assert client.count("penstock_client_disconnects_total") == 1
-    assert client.count('tgi_request_failure{err="dropped"}') == 1
+    assert await client.count("penstock_client_disconnects_total") == 1
+    assert await client.count('tgi_request_failure{err="dropped"}') == 1
 
 
 async def test_disconnect_at_any_moment(serve: Any) -> None:
@@ -169,8 +170,8 @@ async def test_slow_reader(serve: Any, monkeypatch: pytest.MonkeyPatch, bound: s
     assert status == 200
     await until(lambda: client.engine.jobs[0].cancelled)
     await client.quiet()
-    assert client.count("penstock_slow_readers_total") == 1
-    assert client.count('tgi_request_failure{err="dropped"}') == 1
+    assert await client.count("penstock_slow_readers_total") == 1
+    assert await client.count('tgi_request_failure{err="dropped"}') == 1
     slow.close()
 
 
@@ -184,8 +185,8 @@ async def test_reader_that_stops_at_the_end(serve: Any, monkeypatch: pytest.Monk
     body = b'{"inputs":"hi","parameters":{"max_new_tokens":90000}}'
     slow = reading_nothing(client.port, body, b"/generate_stream")
     await until(lambda: client.engine.jobs)
-    await until(lambda: client.count("penstock_slow_readers_total") == 1)
     await client.quiet()
+    assert await client.count("penstock_slow_readers_total") == 1
     slow.close()
 
 
@@ -207,7 +208,7 @@ async def test_drain(serve: Any) -> None:
     assert (await client.get("/health"))[0] == 200
     running = asyncio.create_task(client.stream("/generate_stream", {"inputs": "hi"}))
     await until(lambda: client.engine.jobs)
-    client.engine.draining = True
+    client.drain()
     for route, body in ROUTES:
         async with client.session.post(client.url + route, json=body) as response:
             assert response.status == 503
@@ -224,6 +225,7 @@ async def test_drain(serve: Any) -> None:
     assert status == 200 and '"generated_text":"' in text
 
 
+@beside_only
 async def test_health_follows_the_engine(serve: Any) -> None:
     client = await serve(FakeEngine(healthy=False))
     assert (await client.get("/health"))[0] == 503
@@ -235,11 +237,11 @@ async def test_metrics_count_once(serve: Any) -> None:
     client = await serve(FakeEngine(script=[10, 2]))
     for route, body in ROUTES:
         await client.stream(route, body)
-    assert client.count("tgi_request_count") == len(ROUTES)
-    assert client.count("tgi_request_success") == len(ROUTES)
-    assert client.count("tgi_request_duration_count") == len(ROUTES)
-    assert client.count("tgi_request_validation_duration_count") == len(ROUTES)
-    assert client.count("tgi_request_mean_time_per_token_duration_count") == len(ROUTES) + 1
+    assert await client.count("tgi_request_count") == len(ROUTES)
+    assert await client.count("tgi_request_success") == len(ROUTES)
+    assert await client.count("tgi_request_duration_count") == len(ROUTES)
+    assert await client.count("tgi_request_validation_duration_count") == len(ROUTES)
+    assert await client.count("tgi_request_mean_time_per_token_duration_count") == len(ROUTES) + 1
     status, body = await client.get("/metrics")
     assert status == 200 and b"process_resident_memory_bytes" in body
 
@@ -271,5 +273,5 @@ async def test_a_fault_of_ours_is_500(serve: Any, monkeypatch: pytest.MonkeyPatc
     status, body = await client.post("/generate", {"inputs": "hi"})
     monkeypatch.undo()
     assert (status, body) == (500, {"error": "Internal error", "error_type": "internal"})
-    assert client.count('tgi_request_failure{err="incomplete"}') == 1
+    assert await client.count('tgi_request_failure{err="incomplete"}') == 1
     await client.quiet()

@@ -8,6 +8,8 @@ from typing import Any
 import openai
 import pytest
 
+from penstock_router.request import Sampling
+from penstock_router.wire import wire_sampling
 from support.fake_engine import FakeEngine
 
 HI = [{"role": "user", "content": "hi"}]
@@ -225,8 +227,9 @@ async def test_parameters_reach_the_engine(serve: Any) -> None:
     await client.post("/v1/chat/completions", {"messages": HI})
     await client.post("/v1/chat/completions", {"messages": HI, "temperature": 0, "top_k": -1})
     first, second, third = client.engine.requests
-    assert {name: getattr(first.sampling, name) for name in sampling} == sampling
-    assert first.sampling.logit_bias == ((5, 1.0),) and first.ignore_eos and first.priority == 3
+    asked = Sampling(**sampling, logit_bias=((5, 1.0),))
+    assert wire_sampling(first.sampling) == wire_sampling(asked)
+    assert first.ignore_eos and first.priority == 3
     assert second.sampling.temperature == 1.0 and second.sampling.presence_penalty == 0.0
     assert third.sampling.temperature == 0.0 and third.sampling.top_k == 0
 
@@ -261,7 +264,7 @@ async def test_messages(serve: Any) -> None:
     tokens = body["tokenize_response"]
     assert all(text[t["start"] : t["stop"]] == t["text"] for t in tokens)
     await client.post("/v1/chat/completions", {"messages": messages, "max_tokens": 1})
-    assert client.engine.requests[0].prompt == tuple(token["id"] for token in tokens)
+    assert tuple(client.engine.requests[0].prompt) == tuple(token["id"] for token in tokens)
 
 
 async def test_template_errors(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,7 +287,7 @@ async def test_template_errors(serve: Any, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(client.text, "_chat_template", None)
     status, answer = await client.post("/v1/chat/completions", {"messages": HI})
     assert (status, answer["error"]["message"]) == (422, "Template error: template not found")
-    assert client.count('tgi_request_failure{err="template"}') == 4
+    assert await client.count('tgi_request_failure{err="template"}') == 4
 
 
 async def test_openai_client(serve: Any) -> None:

@@ -9,6 +9,8 @@ import pytest
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError, ValidationError
 
+from penstock_router.request import Sampling
+from penstock_router.wire import wire_sampling
 from support.fake_engine import EOS, FakeEngine
 
 
@@ -154,7 +156,11 @@ async def test_stop_sequences_stay_in_the_text(serve: Any) -> None:
     assert body["details"]["finish_reason"] == "stop_sequence"
     assert body["details"]["generated_tokens"] == 2
     _, text = await client.stream("/generate_stream", {"inputs": "hi", "parameters": parameters})
-    assert events(text)[-1]["generated_text"] == "The capit"
+    first, last = events(text)  # one a token, though the engine hears of the stop later
+    assert (first["index"], first["generated_text"]) == (1, None)
+    assert (last["index"], last["generated_text"]) == (2, "The capit")
+    assert last["details"]["finish_reason"] == "stop_sequence"
+    assert last["details"]["generated_tokens"] == 2
     parameters["stop"] = ["<|im_start|>"]  # a special token that is not EOS
     script(client, "The<|im_start|>x")
     _, body = await client.post("/generate", {"inputs": "hi", "parameters": parameters})
@@ -215,11 +221,12 @@ async def test_every_parameter_reaches_the_engine(serve: Any) -> None:
     )
     [request] = client.engine.requests
     assert status == 200
-    assert {name: getattr(request.sampling, name) for name in sampling} == sampling
-    assert request.sampling.logit_bias == ((5, -100.0), (6, 1.5))
-    assert not request.sampling.logprobs  # nobody asked
+    asked = Sampling(**sampling, logit_bias=((5, -100.0), (6, 1.5)))  # no log-probabilities
+    assert wire_sampling(request.sampling) == wire_sampling(asked)
     assert (request.ignore_eos, request.priority, request.max_new_tokens) == (True, -7, 4)
-    assert request.prompt == tuple(client.text.tokenizer.encode("The capital of France is")[-3:])
+    assert tuple(request.prompt) == tuple(
+        client.text.tokenizer.encode("The capital of France is")[-3:]
+    )
 
 
 async def test_ignore_eos(serve: Any) -> None:

@@ -1,0 +1,194 @@
+"""Real processes in front of a fake engine: how they begin, serve, die and end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from penstock_proto.front_pb2 import Failure, ToFront
+from penstock_router.fronts import child
+from penstock_router.fronts.child import FrontProcess
+from penstock_router.fronts.group import FrontFailure, FrontGroup
+from penstock_router.metrics import Metrics
+from router.api.conftest import CONFIG
+from support.fake_engine import FakeEngine
+from support.small_text import byte_level, write_folder
+
+WITHIN = 15.0  # seconds; a process takes one to start
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(write_folder(tmp_path_factory.mktemp("model"), byte_level()))
+
+
+@contextlib.asynccontextmanager
+async def group_of(folder: Path, count: int) -> AsyncIterator[FrontGroup]:
+    """Started, and killed at the end if they are still there."""
+    config = dataclasses.replace(CONFIG, model_path=str(folder), http_processes=count)
+    group = FrontGroup(config)
+    await group.load()
+    try:
+        yield group
+    finally:
+        group._leaving = True
+        for front in group._fronts:
+            front.kill()
+        await asyncio.wait_for(asyncio.gather(*(front.ended for front in group._fronts)), WITHIN)
+        if group._acceptor is not None:
+            await group._acceptor.close()
+
+
+async def opened(group: FrontGroup, engine: FakeEngine) -> tuple[str, Metrics]:
+    metrics = Metrics(64, 96)
+    url = await asyncio.wait_for(group.open(engine, metrics), WITHIN)  # type: ignore[arg-type]
+    return url, metrics
+
+
+async def post(url: str, **parameters: Any) -> tuple[int, Any]:
+    """On a connection of its own."""
+    body = {"inputs": "hi", "parameters": parameters}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{url}/generate", json=body) as reply,
+    ):
+        return reply.status, await reply.json()
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(WITHIN):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def codes(group: FrontGroup) -> list[int | None]:
+    return [front._process.returncode for front in group._fronts]
+
+
+async def test_they_serve_drain_and_end(folder: Path) -> None:
+    engine = FakeEngine(script=[10, 2])
+    async with group_of(folder, 2) as group:
+        url, metrics = await opened(group, engine)
+        assert [status for status, _ in [await post(url) for _ in range(4)]] == [200] * 4
+        await until(lambda: b"\ntgi_request_success 4" in metrics.render())
+        engine.hold = True
+        last = asyncio.create_task(post(url))
+        await until(lambda: len(engine.jobs) == 5)
+        engine.draining = True
+        group.drain()
+        assert [status for status, _ in [await post(url) for _ in range(2)]] == [503] * 2
+        engine.release()
+        assert (await last)[0] == 200
+        await asyncio.wait_for(group.close(), 3)
+        assert codes(group) == [0, 0] and not group.failed.done()
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await post(url)
+
+
+async def test_the_end_of_an_answer_goes_out_before_they_leave(folder: Path) -> None:
+    """What the engine says in the turn before the end is not overtaken by it."""
+    engine = FakeEngine(hold=True, script=[10] * 200, tokens_per_turn=1000)
+    async with group_of(folder, 2) as group:
+        url, _ = await opened(group, engine)
+        running = [asyncio.create_task(post(url)) for _ in range(6)]
+        await until(lambda: len(engine.jobs) == 6)
+        engine.release()
+        await asyncio.wait_for(group.close(), 3)
+        assert [status for status, _ in await asyncio.gather(*running)] == [200] * 6
+        assert codes(group) == [0, 0]
+
+
+async def test_a_death_is_a_failure_and_frees_what_it_had(folder: Path) -> None:
+    engine = FakeEngine(hold=True)
+    async with group_of(folder, 2) as group:
+        url, _ = await opened(group, engine)
+        running = [asyncio.create_task(post(url)) for _ in range(4)]
+        await until(lambda: engine.live == 4)
+        group._fronts[1]._process.send_signal(signal.SIGKILL)
+        with pytest.raises(FrontFailure, match="^HTTP process 1 was killed by signal 9$"):
+            await asyncio.wait_for(group.failed, WITHIN)
+        await until(lambda: engine.live == 2)
+        engine.script = [10, 2]
+        engine.release()
+        results = await asyncio.gather(*running, return_exceptions=True)
+        lost = [result for result in results if isinstance(result, aiohttp.ClientError)]
+        assert len(lost) == 2
+
+
+async def test_one_that_takes_nothing_hangs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "UNREAD_BYTES", 2 * 1024 * 1024)
+    async with group_of(folder, 1) as group:
+        await opened(group, FakeEngine())
+        group._fronts[0]._process.send_signal(signal.SIGSTOP)
+        for _ in range(20):
+            assert not group.failed.done()
+            group._fronts[0].send(ToFront(failure=[Failure(sequence=1, message="x" * 100_000)]))
+        group._fronts[0].send(ToFront(failure=[Failure(sequence=1, message="x" * 1_000_000)]))
+        with pytest.raises(FrontFailure, match="HTTP process 0 hangs: 2 MiB are unread"):
+            await asyncio.wait_for(group.failed, 1)
+
+
+async def test_a_folder_without_a_tokenizer(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with group_of(tmp_path, 2) as group:
+        with pytest.raises(FrontFailure, match="HTTP process [01] ended with code 1"):
+            await asyncio.wait_for(group.failed, WITHIN)
+    assert "needs a fast tokenizer" in capfd.readouterr().err
+
+
+async def test_who_has_lost_the_scheduling_process_ends_at_once(folder: Path) -> None:
+    """Though a request of its own has a minute to go."""
+    engine = FakeEngine(hold=True)
+    async with group_of(folder, 1) as group:
+        url, _ = await opened(group, engine)
+        running = asyncio.create_task(post(url))
+        await until(lambda: engine.jobs)
+        front = group._fronts[0]
+        assert front._wire is not None
+        front._wire.close()
+        await asyncio.wait_for(front.ended, 1)
+        assert codes(group) == [1]
+        with pytest.raises(aiohttp.ClientError):
+            await running
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+async def test_who_loses_it_while_it_waits_ends_without_a_word(
+    folder: Path, capfd: pytest.CaptureFixture[str], loaded: bool
+) -> None:
+    reasons: list[str] = []
+    permits = os.memfd_create("permits")
+    os.ftruncate(permits, 8)
+    config = dataclasses.replace(CONFIG, model_path=str(folder), http_processes=1)
+    front = await FrontProcess.start(config, 0, permits, reasons.append)
+    os.close(permits)
+    if loaded:
+        await asyncio.sleep(2)
+    assert front._process.stdin is not None
+    front._process.stdin.close()
+    await asyncio.wait_for(front.ended, WITHIN)
+    assert reasons == ["HTTP process 0 ended with code 1"]
+    output = capfd.readouterr()
+    assert not output.err and not output.out
+    front.kill()
+
+
+async def test_a_killed_one_is_not_a_failure_once_they_leave(folder: Path) -> None:
+    async with group_of(folder, 2) as group:
+        await opened(group, FakeEngine())
+        group._fronts[0]._process.send_signal(signal.SIGSTOP)
+        closing = asyncio.create_task(group.close())
+        await until(lambda: group._fronts[1].ended.done())
+        group._fronts[0]._process.send_signal(signal.SIGKILL)
+        await asyncio.wait_for(closing, 2)
+        assert codes(group) == [-9, 0] and not group.failed.done()

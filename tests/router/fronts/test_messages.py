@@ -1,0 +1,147 @@
+"""What a front is told at its start, and requests as messages."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import struct
+from array import array
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock_proto.front_pb2 import FromFront, Submission
+from penstock_router.fronts.config import FrontConfig, limits_line, read_limits
+from penstock_router.fronts.port import request_of
+from penstock_router.fronts.remote_engine import _packed
+from penstock_router.request import GenerationRequest, Sampling
+from penstock_router.wire import sampling_of, wire_sampling
+from router.api.conftest import CONFIG
+from support.fake_engine import limits
+
+ROUTER = dataclasses.replace(
+    CONFIG, http_processes=3, cors_allow_origin=("a", "ü\n"), shard_sockets=("x", "y"), api_key='"'
+)
+FRONT = FrontConfig(router=ROUTER, frames=5, connections=6, permits=7, place=2)
+
+
+def lines(*parts: bytes) -> io.StringIO:
+    return io.StringIO(b"".join(parts).decode())
+
+
+def test_both_lines_arrive() -> None:
+    source = lines(FRONT.line(), limits_line(limits(max_total_tokens=77)))
+    assert FrontConfig.read(source) == FRONT
+    assert read_limits(source) == limits(max_total_tokens=77)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"colour": 1}, {"place": None}, {"router": None}], ids=["unknown", "less", "none"]
+)
+def test_what_does_not_fit_is_an_error(changes: dict[str, object]) -> None:
+    values = json.loads(FRONT.line())
+    for name, value in changes.items():
+        if value is None:
+            del values[name]
+        else:
+            values[name] = value
+    with pytest.raises((TypeError, KeyError)):
+        FrontConfig.read(lines(json.dumps(values).encode() + b"\n"))
+
+
+def test_limits_that_do_not_fit_are_an_error() -> None:
+    values = dataclasses.asdict(limits()) | {"colour": 1}
+    with pytest.raises(TypeError):
+        read_limits(lines(json.dumps(values).encode() + b"\n"))
+
+
+@pytest.mark.parametrize("read", [FrontConfig.read, read_limits])
+def test_the_end_of_the_input_is_no_message(read: object) -> None:
+    with pytest.raises(EOFError):
+        read(lines())  # type: ignore[operator]
+
+
+def float32(value: float) -> float:
+    return float(struct.unpack("f", struct.pack("f", value))[0])
+
+
+values = st.floats(-1e30, 1e30)
+samplings = st.builds(
+    Sampling,
+    temperature=values,
+    top_k=st.integers(0, 2**31 - 1),
+    top_p=values,
+    typical_p=values,
+    min_p=values,
+    repetition_penalty=values,
+    frequency_penalty=values,
+    presence_penalty=values,
+    seed=st.integers(0, 2**64 - 1),
+    logit_bias=st.lists(st.tuples(st.integers(0, 2**31 - 1), values), max_size=5).map(tuple),
+    logprobs=st.booleans(),
+    top_n=st.integers(0, 20),
+)
+
+
+@given(samplings)
+def test_sampling_is_what_it_was_to_the_precision_of_float32(sampling: Sampling) -> None:
+    """Each field by itself, so that none can stand in for another."""
+    there = sampling_of(wire_sampling(sampling))
+    for field in dataclasses.fields(Sampling):
+        value = getattr(sampling, field.name)
+        if field.name == "logit_bias":
+            value = tuple((token, float32(bias)) for token, bias in value)
+        elif isinstance(value, float):
+            value = float32(value)
+        assert getattr(there, field.name) == value, field.name
+    # What the shards get is the same, wherever the API is.
+    assert wire_sampling(there) == wire_sampling(sampling)
+
+
+@given(
+    prompt=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=50),
+    packed=st.booleans(),
+    length=st.integers(1, 2**31),
+    flags=st.tuples(st.booleans(), st.booleans()),
+    priority=st.integers(-100, 100),
+    tenant=st.binary(max_size=40),
+    sampling=samplings,
+)
+def test_a_request_is_the_same_on_the_other_side(
+    prompt: list[int],
+    packed: bool,
+    length: int,
+    flags: tuple[bool, bool],
+    priority: int,
+    tenant: bytes,
+    sampling: Sampling,
+) -> None:
+    request = GenerationRequest(
+        prompt=array("I", prompt) if packed else tuple(prompt),
+        max_new_tokens=length,
+        sampling=sampling_of(wire_sampling(sampling)),
+        ignore_eos=flags[0],
+        prompt_logprobs=flags[1],
+        priority=priority,
+        tenant=tenant,
+    )
+    frame = FromFront(
+        submit=[
+            Submission(
+                sequence=1,
+                prompt=_packed(request.prompt),
+                max_new_tokens=request.max_new_tokens,
+                sampling=wire_sampling(request.sampling),
+                ignore_eos=request.ignore_eos,
+                prompt_logprobs=request.prompt_logprobs,
+                priority=request.priority,
+                tenant=request.tenant,
+            )
+        ]
+    )
+    there = request_of(FromFront.FromString(frame.SerializeToString()).submit[0])
+    assert dataclasses.replace(there, prompt=tuple(there.prompt)) == dataclasses.replace(
+        request, prompt=tuple(prompt)
+    )

@@ -1,0 +1,77 @@
+"""A front and the scheduling process, joined by a real pair of sockets, in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from penstock_router.engine import Engine
+from penstock_router.fronts.frames import Frames
+from penstock_router.fronts.port import Port
+from penstock_router.fronts.remote_engine import Outbox, RemoteEngine, RemoteMetrics
+from penstock_router.metrics import Metrics
+from support.fake_engine import FakeEngine
+
+
+@dataclass
+class JoinedFront:
+    """Both sides."""
+
+    engine: RemoteEngine
+    metrics: RemoteMetrics
+    port: Port
+    front_frames: Frames
+    port_frames: Frames
+    ready: asyncio.Event
+    lost: asyncio.Event  # the front has seen that the other side is gone
+
+    @property
+    def entries(self) -> int:
+        """Sequences that either side still has in its table."""
+        return len(self.engine._live) + len(self.port._numbers)
+
+    async def round_trip(self) -> None:
+        """Returns when everything that was said has been heard, and the answers to it."""
+        answer = asyncio.ensure_future(self.metrics.scrape())
+        lost = asyncio.ensure_future(self.lost.wait())
+        await asyncio.wait((answer, lost), return_when=asyncio.FIRST_COMPLETED)
+        lost.cancel()
+        assert not answer.cancel(), "the connection is broken"
+
+
+@contextlib.asynccontextmanager
+async def joined_front(
+    engine: Engine | FakeEngine, metrics: Metrics, *, ready: bool = True
+) -> AsyncIterator[JoinedFront]:
+    """A front of the engine. At the end both sockets are closed, if they are not already."""
+    loop = asyncio.get_running_loop()
+    ours, its = socket.socketpair()
+    is_ready, lost = asyncio.Event(), asyncio.Event()
+    outbox = Outbox(lambda frame: front_frames.send(frame))
+    remote = RemoteEngine(engine.limits, outbox)
+    front_frames = Frames(remote.receive, lost.set)
+    port = Port(engine, metrics, lambda frame: port_frames.send(frame), is_ready.set)  # type: ignore[arg-type]
+    port_frames = Frames(port.receive, port.gone)
+    await loop.create_unix_connection(lambda: port_frames, sock=ours)
+    await loop.create_unix_connection(lambda: front_frames, sock=its)
+    front = JoinedFront(
+        engine=remote,
+        metrics=RemoteMetrics(remote, outbox),
+        port=port,
+        front_frames=front_frames,
+        port_frames=port_frames,
+        ready=is_ready,
+        lost=lost,
+    )
+    try:
+        if ready:
+            outbox.frame.ready = True
+            await asyncio.wait_for(is_ready.wait(), 5)
+        yield front
+    finally:
+        front_frames.close()
+        port_frames.close()
+        await asyncio.wait_for(lost.wait(), 5)
