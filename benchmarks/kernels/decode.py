@@ -58,24 +58,33 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 class Bench:
-    """Rotating caches of one case."""
+    """Rotating caches of one case; as many as `layers` says, None: enough for most cases."""
 
-    def __init__(self, case: Case, heads: int, kv_heads: int, width: int, page: int) -> None:
+    def __init__(
+        self,
+        case: Case,
+        heads: int,
+        kv_heads: int,
+        width: int,
+        page: int,
+        layers: int | None = None,
+        device: str = "cuda",
+    ) -> None:
         self.case, self.heads, self.kv_heads, self.width = case, heads, kv_heads, width
         rows, columns = case.rows, case.context // page + 1
         blocks = rows * columns + 1
-        layers = 8 if blocks * page * kv_heads * width * 4 < 3e9 else 4
+        layers = layers or (8 if blocks * page * kv_heads * width * 4 < 3e9 else 4)
         shape = (2, kv_heads, blocks, page, width)
         self.caches = [
-            torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(layers)
+            torch.randn(shape, device=device, dtype=torch.bfloat16) for _ in range(layers)
         ]
         self.page, common = page, case.shared // page
-        self.table = torch.randperm(rows * columns, device="cuda").int().view(rows, columns) + 1
+        self.table = torch.randperm(rows * columns, device=device).int().view(rows, columns) + 1
         self.table[:, :common] = self.table[0, :common].clone()
-        self.slots = torch.arange(rows, device="cuda")
-        self.positions = torch.full((rows,), case.context - 1, device="cuda")
-        self.query = torch.randn(rows, heads, width, device="cuda", dtype=torch.bfloat16)
-        self.out = torch.empty(rows, heads * width, device="cuda", dtype=torch.bfloat16)
+        self.slots = torch.arange(rows, device=device)
+        self.positions = torch.full((rows,), case.context - 1, device=device)
+        self.query = torch.randn(rows, heads, width, device=device, dtype=torch.bfloat16)
+        self.out = torch.empty(rows, heads * width, device=device, dtype=torch.bfloat16)
 
     def sharing(self, tile_rows: int) -> Sharing | None:
         """As a shard cuts the rows into tiles."""

@@ -73,15 +73,15 @@ class Inputs(NamedTuple):
     scale: float
 
 
-def inputs(shape: Shape, case: Chunks) -> Inputs:
+def inputs(shape: Shape, case: Chunks, device: str = "cuda") -> Inputs:
     heads, kv_heads, d = shape
-    bf16: dict[str, Any] = {"device": "cuda", "dtype": torch.bfloat16}
+    bf16: dict[str, Any] = {"device": device, "dtype": torch.bfloat16}
     width = (case.tokens + case.context) // PAGE + 1
     pages = case.chunks * width
-    table = (torch.randperm(pages, device="cuda").int() + 1).view(case.chunks, width)
+    table = (torch.randperm(pages, device=device).int() + 1).view(case.chunks, width)
     if case.shared:
         table[:, : case.context // PAGE] = table[0, : case.context // PAGE]
-    sequences = torch.arange(case.chunks, device="cuda", dtype=torch.int32)
+    sequences = torch.arange(case.chunks, device=device, dtype=torch.int32)
     tokens, context = np.full(case.chunks, case.tokens), np.full(case.chunks, case.context)
     tiles = prefill_tiles(tokens, context, 0, query_tile(heads, kv_heads))
     rows = case.chunks * case.tokens
@@ -90,8 +90,8 @@ def inputs(shape: Shape, case: Chunks) -> Inputs:
         torch.randn(2, kv_heads, pages + 1, PAGE, d, **bf16),
         table,
         sequences.repeat_interleave(case.tokens),
-        torch.arange(case.context, case.context + case.tokens, device="cuda").repeat(case.chunks),
-        torch.from_numpy(tiles).cuda(),
+        torch.arange(case.context, case.context + case.tokens, device=device).repeat(case.chunks),
+        torch.from_numpy(tiles).to(device),
         torch.full((rows, heads * d), torch.nan, **bf16),
         d**-0.5,
     )

@@ -16,6 +16,7 @@ from penstock_kernels.gpu.rank_sum import (
     sum_add_rms_norm,
 )
 from penstock_kernels.norm import add_rms_norm
+from support.paged import difference
 
 EPS = 1e-5
 
@@ -66,6 +67,7 @@ def test_ranks_one_after_the_other(place: tuple[str, torch.dtype], world: int, w
         residual = torch.randn(rows, width, device=device, dtype=dtype)
         expected = residual.clone()
         out = add_rms_norm(parts.float().sum(0).to(dtype), expected, weight, EPS)
+        wide = add_rms_norm(parts.float().sum(0), residual.float().clone(), weight.float(), EPS)
         for me in ranks:
             for source in range(me.rank + 1, world):
                 for row in range(rows):
@@ -77,6 +79,7 @@ def test_ranks_one_after_the_other(place: tuple[str, torch.dtype], world: int, w
             found = sum_add_rms_norm(parts[me.rank], me, own, weight, EPS)
             torch.testing.assert_close(own, expected, rtol=0, atol=0)
             torch.testing.assert_close(found, out)
+            assert difference(found, wide) < (1e-5 if dtype == torch.bfloat16 else 1e-12)
         for row in range(rows):
             calls[row] += 1
             last = (calls[row] - 1) % TURNS

@@ -279,11 +279,11 @@ def test_rope_and_write(place: Place, shape: Shape, normalised: bool) -> None:
     angles = torch.stack((angle.cos(), angle.sin()), dim=1)
     norms = (place.randn(width), place.randn(width)) if normalised else None
     qkv, cache = place.randn(rows, total * width), case.cache.clone()
-    expected, expected_cache = qkv.clone().view(rows, total, width), case.cache.clone()
+    expected, expected_cache = qkv.view(rows, total, width).float().clone(), cache.float().clone()
     qk = expected[:, : heads + kv_heads]
     if norms is not None:
         both = torch.cat((norms[0].expand(heads, -1), norms[1].expand(kv_heads, -1)))
-        qk.copy_(norm.rms_norm(qk, both, 1e-6))
+        qk.copy_(norm.rms_norm(qk, both.float(), 1e-6))
     rope.rotate_(qk, *rope.rotation(angles, case.position))
     column = (case.position // page).unsqueeze(1)
     block = case.table[case.slot].gather(1, column).squeeze(1).long()
@@ -356,11 +356,11 @@ def test_norms(place: Place, width: int) -> None:
     wide = place.randn(3, 2 * width)
     for x in (wide[:, :width], wide[:, width:], wide[:, :width].contiguous()):
         weight, residual = place.randn(width), place.randn(3, width)
-        assert_near(rms_norm(x, weight, 1e-5), norm.rms_norm(x, weight, 1e-5))
-        total = residual.clone()
-        expected = norm.add_rms_norm(x, total, weight, 1e-5)
+        wide_x, gain, total = x.float(), weight.float(), residual.float().clone()
+        assert_near(rms_norm(x, weight, 1e-5), norm.rms_norm(wide_x, gain, 1e-5))
+        expected = norm.add_rms_norm(wide_x, total, gain, 1e-5)
         assert_near(add_rms_norm(x, residual, weight, 1e-5), expected)
-        assert torch.equal(residual, total)
+        assert torch.equal(residual, total.to(place.dtype))
 
 
 @pytest.mark.parametrize("parts", [2, 3])
@@ -368,8 +368,8 @@ def test_norm_of_partial_sums(place: Place, parts: int) -> None:
     """They are added up in float32 and rounded once."""
     x, weight, residual = torch.randn(parts, 5, 300), place.randn(300), place.randn(5, 300)
     x = x.to(place.device)
-    total = residual.clone()
-    expected = norm.add_rms_norm(x.sum(0).to(place.dtype), total, weight, 1e-5)
+    total = residual.float().clone()
+    expected = norm.add_rms_norm(x.sum(0), total, weight.float(), 1e-5)
     assert_near(add_rms_norm(x, residual, weight, 1e-5), expected)
     assert_near(residual, total)
 
@@ -377,7 +377,7 @@ def test_norm_of_partial_sums(place: Place, parts: int) -> None:
 @pytest.mark.parametrize("width", [1, 24, 1024, 1500])
 def test_silu_mul(place: Place, width: int) -> None:
     gate_up = place.randn(3, 2 * width)
-    assert_near(silu_mul(gate_up), activation.silu_mul(gate_up))
+    assert_near(silu_mul(gate_up), activation.silu_mul(gate_up.float()))
 
 
 @pytest.mark.parametrize(("tokens", "width"), [(16, 8), (3, 80), (64, 128)])
