@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import prometheus_client
 
 from penstock_router.exposition import Counter, Gauge, Histogram, Registry, Summary
+from penstock_router.processes import Processes
 
 Failure = Literal["overloaded", "validation", "template", "incomplete", "generation", "dropped"]
 Method = Literal["prefill", "decode"]
@@ -26,6 +27,7 @@ class Metrics:
 
     def __init__(self, max_input_tokens: int, max_total_tokens: int) -> None:
         self._registry = Registry()
+        self.http_processes = Processes("penstock_http")
         self._requests(max_input_tokens, max_total_tokens)
         self._batches()
         self._engine()
@@ -273,5 +275,6 @@ class Metrics:
         return self.render()
 
     def render(self) -> bytes:
-        """Everything, with the process' own memory, CPU time and descriptors."""
-        return self._registry.render().encode() + prometheus_client.generate_latest()
+        """Everything, with memory, CPU time and descriptors of the router's processes."""
+        own = self._registry.render().encode()
+        return own + prometheus_client.generate_latest() + self.http_processes.render()

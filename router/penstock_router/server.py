@@ -17,8 +17,9 @@ from aiohttp import web
 from penstock_router.collector import quiet_collector
 from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
+from penstock_router.fronts.front import Front
 from penstock_router.fronts.group import FrontFailure, FrontGroup
-from penstock_router.fronts.local import Front, LocalFront
+from penstock_router.fronts.local import LocalFront
 from penstock_router.limits import LimitError, Limits, derive, warmup_request
 from penstock_router.logs import configure_logs, log
 from penstock_router.metrics import Metrics

@@ -96,9 +96,12 @@ async def test_a_killed_http_process_ends_everything(tmp_path: Path, still: bool
             first.send_signal(signal.SIGSTOP)
         second.send_signal(signal.SIGKILL)
         assert await all_end(server, processes, 10) == 1
-        assert "HTTP process 1 was killed by signal 9" in server.last_line, server.log
-        for lines, complete in await asyncio.gather(*streams):
-            assert len(lines) < TOKENS and not complete, "a stream looked finished"
+        assert "HTTP process 1 was killed by SIGKILL" in server.last_line, server.log
+        answers = await asyncio.gather(*streams)
+        assert all(len(lines) < TOKENS for lines, _ in answers), "a stream looked finished"
+        told = [lines[-1] for lines, complete in answers if complete]
+        assert len(told) == (0 if still else 2), "the other one's streams end with a reason"
+        assert all("HTTP process 1 was killed by SIGKILL" in line for line in told)
 
 
 @pytest.mark.parametrize("victim", ["router", "shard"])

@@ -64,21 +64,24 @@ def test_shard_environment(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("cores", "gpus", "device", "count"),
+    ("cores", "shards", "gpus", "device", "count"),
     [
-        (3, 1, None, 0),
-        (4, 1, None, 1),
-        (15, 1, None, 3),
-        (16, 8, None, 4),
-        (192, 8, None, 4),
-        (64, 0, None, 0),  # a CPU's cores are for the shards
-        (64, 2, "cpu", 0),
+        (3, 1, 1, None, 0),
+        (10, 1, 1, None, 0),  # one alone does not pay
+        (11, 1, 1, None, 2),
+        (16, 1, 1, None, 3),
+        (16, 8, 8, None, 0),  # each shard has a core of its own first
+        (32, 2, 2, None, 4),
+        (192, 8, 8, None, 4),
+        (64, 1, 0, None, 0),  # a CPU's cores are for the shards
+        (64, 2, 2, "cpu", 0),
     ],
 )
-def test_processes_that_serve_http(monkeypatch, cores, gpus, device, count):
+def test_processes_that_serve_http(monkeypatch, cores, shards, gpus, device, count):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
-    assert http_processes(plan(Options(device=device), gpus=gpus)) == count
-    program = router_program(plan(Options(device=device), gpus=gpus), MODEL, FOLDER)
+    chosen = plan(Options(device=device), shards=shards, gpus=gpus)
+    assert http_processes(chosen) == count
+    program = router_program(chosen, MODEL, FOLDER)
     taken = RouterConfig.from_json(json.dumps(dict(program.config)))
     assert taken.http_processes == count
 

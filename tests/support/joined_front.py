@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from penstock_proto.front_pb2 import FromFront
 from penstock_router.engine import Engine
 from penstock_router.fronts.frames import Frames
 from penstock_router.fronts.port import Port
@@ -53,8 +54,15 @@ async def joined_front(
     outbox = Outbox(lambda frame: front_frames.send(frame))
     remote = RemoteEngine(engine.limits, outbox)
     front_frames = Frames(remote.receive, lost.set)
-    port = Port(engine, metrics, lambda frame: port_frames.send(frame), is_ready.set)  # type: ignore[arg-type]
-    port_frames = Frames(port.receive, port.gone)
+    port = Port(engine, metrics, lambda frame: port_frames.send(frame))  # type: ignore[arg-type]
+
+    def receive(data: bytes) -> None:
+        frame = FromFront.FromString(data)
+        if frame.ready:
+            is_ready.set()
+        port.receive(frame)
+
+    port_frames = Frames(receive, port.gone)
     await loop.create_unix_connection(lambda: port_frames, sock=ours)
     await loop.create_unix_connection(lambda: front_frames, sock=its)
     front = JoinedFront(

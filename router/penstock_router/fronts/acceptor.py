@@ -7,26 +7,44 @@ connections over 4 processes one would mostly get 4. Here they take turns.
 from __future__ import annotations
 
 import asyncio
-import itertools
+import errno
 import socket
 from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from penstock_router.fronts.front import url_of
+from penstock_router.logs import log
 
 BACKLOG = 2048
-PAUSE_SECONDS = 0.5  # when no connection can be accepted: mostly, too many files are open
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+PAUSE_SECONDS = 0.5  # until something that was exhausted may be there again
+RETRY_SECONDS = 0.002  # while nobody takes a connection; others wait in the backlog
+
+
+class Taker(Protocol):
+    """Who serves connections."""
+
+    @property
+    def handover(self) -> socket.socket:
+        """Where it takes them, as descriptors; does not block."""
+
+    @property
+    def responsive(self) -> bool:
+        """It was heard of lately."""
 
 
 class Acceptor:
-    """Listens, and passes each connection on as a descriptor, to one socket after the other.
+    """Listens, and passes each connection on to one taker after the other.
 
     Raises OSError when the address cannot be listened at.
     """
 
-    def __init__(self, hostname: str, port: int, targets: Sequence[socket.socket]) -> None:
+    def __init__(self, hostname: str, port: int, takers: Sequence[Taker]) -> None:
         family = socket.AF_INET6 if ":" in hostname else socket.AF_INET
         self._listener = socket.create_server((hostname, port), family=family, backlog=BACKLOG)
         self._listener.setblocking(False)
-        self._targets = targets
-        self._turns = itertools.cycle(range(len(targets)))
+        self._takers = takers
+        self._turn = 0
         self._task = asyncio.create_task(self._accept())
         self.url = url_of(hostname, self._listener.getsockname()[1])
 
@@ -38,24 +56,37 @@ class Acceptor:
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
+        exhausted = False
         while True:
             try:
                 connection, _ = await loop.sock_accept(self._listener)
-            except OSError:
-                await asyncio.sleep(PAUSE_SECONDS)
-                continue
-            with connection:  # its other end has a descriptor of its own
-                self._pass_on(connection)
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    if not exhausted:
+                        log("WARNING", f"cannot accept connections: {error.strerror}")
+                    exhausted = True
+                    await asyncio.sleep(PAUSE_SECONDS)
+                continue  # else that client has left already
+            exhausted = False
+            with connection:  # who serves it has a descriptor of its own
+                while not self._passed_on(connection):
+                    await asyncio.sleep(RETRY_SECONDS)
 
-    def _pass_on(self, connection: socket.socket) -> None:
-        """To the next one that takes it; where all are stuck, the client sees it closed."""
-        for _ in self._targets:
-            target = self._targets[next(self._turns)]
+    def _passed_on(self, connection: socket.socket) -> bool:
+        """False when it must be tried again; where all are gone, nobody will ever take it."""
+        takers = [taker for taker in self._takers if taker.responsive] or self._takers
+        first = self._turn % len(takers)
+        self._turn += 1
+        full = False
+        for taker in (*takers[first:], *takers[:first]):
             try:
-                socket.send_fds(target, [b"\0"], [connection.fileno()])
-                return
+                socket.send_fds(taker.handover, [b"\0"], [connection.fileno()])
+                return True
+            except BlockingIOError:
+                full = True
             except OSError:
-                continue
+                pass  # gone, which is noticed elsewhere
+        return not full
 
 
 def take_connections(source: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
@@ -70,7 +101,8 @@ def take_connections(source: socket.socket, protocol: Callable[[], asyncio.Proto
             return
         if not data:  # the other side is gone
             loop.remove_reader(source)
-        # Where too many files are open here, the kernel has closed the connection: none comes.
+        elif not descriptors:  # the kernel has closed the connection
+            log("WARNING", "a connection was lost: too many open files")
         for descriptor in descriptors:
             connection = socket.socket(fileno=descriptor)
             connection.setblocking(False)
@@ -86,8 +118,3 @@ def take_connections(source: socket.socket, protocol: Callable[[], asyncio.Proto
 
     source.setblocking(False)
     loop.add_reader(source, take)
-
-
-def url_of(hostname: str, port: int) -> str:
-    """Where a server listens."""
-    return f"http://[{hostname}]:{port}" if ":" in hostname else f"http://{hostname}:{port}"

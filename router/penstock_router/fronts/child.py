@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 
-from prometheus_client import ProcessCollector
-
-from penstock_proto.front_pb2 import ToFront
+from penstock_proto.front_pb2 import FromFront, ToFront
 from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
 from penstock_router.fronts.config import FrontConfig, limits_line
-from penstock_router.fronts.frames import Frames
+from penstock_router.fronts.frames import BEAT_SECONDS, Frames
 from penstock_router.fronts.port import Port
+from penstock_router.logs import log
 from penstock_router.metrics import Metrics
 
 COMMAND = (sys.executable, "-m", "penstock_router.fronts")
 UNREAD_BYTES = 64 * 1024 * 1024  # that a front has not taken: it hangs
+SILENT_BEATS = 30  # that a front has left out: it hangs
+LATE_BEATS = 3  # then others get its connections
+LAST_WORDS_SECONDS = 1.0  # for what a dead front had written to arrive
 
 
 class FrontProcess:
@@ -28,20 +31,25 @@ class FrontProcess:
 
     def __init__(
         self,
-        name: str,
+        place: int,
         process: Process,
-        frames: socket.socket,
-        connections: socket.socket,
+        handover: socket.socket,
         on_failure: Callable[[str], None],
     ) -> None:
-        """frames, connections: our ends of its two sockets."""
-        self.connections = connections
-        self.ended = asyncio.create_task(self._watch())
-        self._name = name
+        """handover: our end of the socket for connections."""
+        self.handover = handover
+        self.pid = process.pid
+        self._name = f"HTTP process {place}"
         self._process = process
-        self._frames = frames
         self._on_failure = on_failure
-        self._wire: Frames | None = None
+        self._loop = asyncio.get_running_loop()
+        self._wire = Frames(self._receive, self._lost)
+        self._port: Port | None = None
+        self._fault = ""
+        self._silence = 0  # beats
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._silent: asyncio.Future[None] = self._loop.create_future()  # nothing more will come
+        self.ended = asyncio.create_task(self._watch())
 
     @classmethod
     async def start(
@@ -50,57 +58,104 @@ class FrontProcess:
         """Start the process; it loads its text, and waits for `open`."""
         frames, its_frames = socket.socketpair()
         # A message each, so that descriptors never run together.
-        connections, its_connections = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        connections.setblocking(False)
-        with its_frames, its_connections:
-            descriptors = (its_frames.fileno(), its_connections.fileno(), permits)
+        handover, its_handover = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        handover.setblocking(False)
+        with its_frames, its_handover:
+            its_config = FrontConfig(
+                router=config,
+                frames=its_frames.fileno(),
+                handover=its_handover.fileno(),
+                permits=permits,
+                place=place,
+            )
+            descriptors = (its_config.frames, its_config.handover, permits)
             process = await asyncio.create_subprocess_exec(
                 *COMMAND, stdin=PIPE, pass_fds=descriptors
             )
-        front = cls(f"HTTP process {place}", process, frames, connections, on_failure)
-        # Its memory, CPU time and descriptors, beside this process' own in /metrics.
-        ProcessCollector(namespace=f"penstock_http_{place}", pid=lambda: process.pid)
-        its_config = FrontConfig(
-            router=config,
-            frames=descriptors[0],
-            connections=descriptors[1],
-            permits=permits,
-            place=place,
-        )
+        front = cls(place, process, handover, on_failure)
+        await front._loop.create_unix_connection(lambda: front._wire, sock=frames)
         front._tell(its_config.line())
         return front
 
+    @property
+    def responsive(self) -> bool:
+        """It was heard of lately."""
+        return self._silence < LATE_BEATS
+
     async def open(self, engine: Engine, metrics: Metrics) -> None:
         """Returns when it takes connections."""
-        loop = asyncio.get_running_loop()
-        ready: asyncio.Future[None] = loop.create_future()
-        port = Port(engine, metrics, self.send, lambda: ready.set_result(None))
-        self._wire = wire = Frames(port.receive, port.gone)
-        await loop.create_unix_connection(lambda: wire, sock=self._frames)
+        self._port = Port(engine, metrics, self._send)
         self._tell(limits_line(engine.limits))
-        await ready
+        await self._ready
+        self._listen_for_beats()
 
-    def send(self, message: ToFront) -> None:
-        """Say something to it."""
-        if self._wire is None:
-            return
-        self._wire.send(message)
-        if self._wire.unread > UNREAD_BYTES:
-            self._on_failure(f"{self._name} hangs: {self._wire.unread >> 20} MiB are unread")
+    def drain(self) -> None:
+        """Let it turn new requests away."""
+        if self._port is not None:
+            self._port.drain()
+
+    def leave(self) -> None:
+        """Let it send what is left of answers, and end."""
+        if self._port is not None:
+            self._port.leave()
+        elif self._process.stdin is not None:
+            self._process.stdin.close()  # there is nothing to wait for
 
     def kill(self) -> None:
         """End it at once, if it is still there."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        self.connections.close()
-        if self._wire is not None:
-            self._wire.close()
+        if not self.ended.done():
+            log("WARNING", f"{self._name} did not end in time, and is killed")
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+        self.handover.close()
+        self._wire.close()
 
     def _tell(self, line: bytes) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(line)
 
+    def _send(self, message: ToFront) -> None:
+        self._wire.send(message)
+        if self._wire.unread > UNREAD_BYTES:
+            self._on_failure(f"{self._name} hangs: {self._wire.unread >> 20} MiB are unread")
+
+    def _receive(self, data: bytes) -> None:
+        frame = FromFront.FromString(data)
+        self._silence = 0
+        if frame.fault:
+            self._fault = frame.fault
+        if frame.ready:
+            self._ready.set_result(None)
+        if self._port is not None:
+            self._port.receive(frame)
+
+    def _lost(self) -> None:
+        self._silent.set_result(None)
+        if self._port is not None:
+            self._port.gone()
+
+    def _listen_for_beats(self) -> None:
+        """Beats are counted, not seconds: when this process was stopped, all were late."""
+        self._silence += 1
+        if self._silence > SILENT_BEATS:
+            seconds = SILENT_BEATS * BEAT_SECONDS
+            self._on_failure(f"{self._name} hangs: it has said nothing for {seconds:.0f} s")
+        elif not self.ended.done():
+            self._loop.call_later(BEAT_SECONDS, self._listen_for_beats)
+
     async def _watch(self) -> None:
         code = await self._process.wait()
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        self._on_failure(f"{self._name} {how}")
+        await asyncio.wait([self._silent], timeout=LAST_WORDS_SECONDS)
+        if self._fault:
+            how = f": {self._fault}"
+        else:
+            killed = f" was killed by {_signal_name(-code)}"
+            how = killed if code < 0 else f" ended with code {code}"
+        self._on_failure(self._name + how)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

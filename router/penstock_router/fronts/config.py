@@ -17,7 +17,7 @@ class FrontConfig:
 
     router: RouterConfig
     frames: int  # descriptor: the socket to the scheduling process
-    connections: int  # descriptor: the socket that clients' connections come from
+    handover: int  # descriptor: the socket that clients' connections come from
     permits: int  # descriptor: memory with the permits that each front holds
     place: int  # of this front's among them
 

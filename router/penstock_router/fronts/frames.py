@@ -13,7 +13,8 @@ from typing import cast
 from google.protobuf.message import Message
 
 PREFIX = 4  # bytes of a message's length
-MOST_BYTES = 256 * 1024 * 1024  # of a message: thousands of the longest prompts at once
+MOST_BYTES = 2**31 - 1  # of a message; protobuf writes no longer ones
+BEAT_SECONDS = 1.0  # between two messages of a front, if only to say that it lives
 
 
 class Frames(asyncio.Protocol):
@@ -32,8 +33,7 @@ class Frames(asyncio.Protocol):
     def send(self, message: Message) -> None:
         """Send a message; what was sent before it arrives before it."""
         if self._transport is not None and not self._transport.is_closing():
-            data = message.SerializeToString()
-            self._transport.write(len(data).to_bytes(PREFIX, "little") + data)
+            self._transport.write(frame(message))
 
     @property
     def unread(self) -> int:
@@ -63,6 +63,14 @@ class Frames(asyncio.Protocol):
                 return self._transport.abort()
             if len(buffer) < end:
                 break
-            self._receive(bytes(buffer[body:end]))
+            with memoryview(buffer) as view:
+                message = bytes(view[body:end])
+            self._receive(message)
             start = end
         del buffer[:start]
+
+
+def frame(message: Message) -> bytes:
+    """A message behind its length."""
+    data = message.SerializeToString()
+    return len(data).to_bytes(PREFIX, "little") + data

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 
-from penstock_proto.front_pb2 import ToFront
 from penstock_router.api.app import FLUSH_SECONDS
 from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
@@ -17,7 +16,9 @@ from penstock_router.fronts.acceptor import Acceptor
 from penstock_router.fronts.child import FrontProcess
 from penstock_router.metrics import Metrics
 
-END_SECONDS = FLUSH_SECONDS + 3.0  # for a front to send what is left, and to end
+# For a front to send what is left, and to end: aiohttp waits twice. The launcher's ROUTER_MARGIN
+# is longer, so that the router can still say which one did not end.
+END_SECONDS = 2 * FLUSH_SECONDS + 0.5
 
 
 class FrontFailure(Exception):
@@ -25,7 +26,7 @@ class FrontFailure(Exception):
 
 
 class FrontGroup:
-    """See the module, and `local.Front`."""
+    """See the module, and `front.Front`."""
 
     def __init__(self, config: RouterConfig) -> None:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -49,27 +50,29 @@ class FrontGroup:
     async def open(self, engine: Engine, metrics: Metrics) -> str:
         """Take requests; the URL. Raises OSError when the address cannot be listened at."""
         await asyncio.gather(*(front.open(engine, metrics) for front in self._fronts))
-        targets = [front.connections for front in self._fronts]
-        self._acceptor = Acceptor(self._config.hostname, self._config.port, targets)
+        for place, front in enumerate(self._fronts):
+            metrics.http_processes.watch(str(place), front.pid)
+        self._acceptor = Acceptor(self._config.hostname, self._config.port, self._fronts)
         return self._acceptor.url
 
     def drain(self) -> None:
         """Turn new requests away, as the engine does from now on."""
-        self._say(ToFront(draining=True))
+        for front in self._fronts:
+            front.drain()
 
     async def close(self) -> None:
         """Let the processes send what is left of answers, and end them."""
+        if self._leaving:
+            return
         self._leaving = True
         if self._acceptor is not None:
             await self._acceptor.close()
-        self._say(ToFront(leave=True))
-        await asyncio.wait([front.ended for front in self._fronts], timeout=END_SECONDS)
+        for front in self._fronts:
+            front.leave()
+        if self._fronts:
+            await asyncio.wait([front.ended for front in self._fronts], timeout=END_SECONDS)
         for front in self._fronts:
             front.kill()
-
-    def _say(self, message: ToFront) -> None:
-        for front in self._fronts:
-            front.send(message)
 
     def _fail(self, reason: str) -> None:
         if not self._leaving and not self.failed.done():

@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
 
 from aiohttp import web
 
 from penstock_router.api.app import make_app, make_runner
 from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
-from penstock_router.fronts.acceptor import url_of
+from penstock_router.fronts.front import url_of
 from penstock_router.metrics import Metrics
 from penstock_router.text import TextModel
 
 
-class Front(Protocol):
-    """What serves HTTP and text."""
-
-    failed: asyncio.Future[None]  # a part of it has died
-
-    async def load(self) -> None:
-        """Begin to read tokenizer and chat template. Raises ValueError where it can already."""
-
-    async def open(self, engine: Engine, metrics: Metrics) -> str:
-        """Take requests; the URL. Raises OSError when the address cannot be listened at."""
-
-    def drain(self) -> None:
-        """Turn new requests away, as the engine does from now on."""
-
-    async def close(self) -> None:
-        """Send what is left of answers, and end."""
-
-
 class LocalFront:
-    """See the module."""
+    """See the module, and `front.Front`."""
 
     def __init__(self, config: RouterConfig) -> None:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -60,7 +41,8 @@ class LocalFront:
         """The API sees that the engine does."""
 
     async def close(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
         if self._text is not None:
             self._text.close()

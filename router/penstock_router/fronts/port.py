@@ -4,62 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import math
-from array import array
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from penstock_proto.front_pb2 import End, Failure, FromFront, ScoredPrompt, Submission, ToFront
 from penstock_proto.shard_pb2 import TopTokens as WireTopTokens
+from penstock_router.fronts import messages
 from penstock_router.metrics import Metrics
-from penstock_router.request import (
-    Draining,
-    EngineError,
-    Finish,
-    FinishReason,
-    GenerationRequest,
-    ShuttingDown,
-    TopTokens,
-)
-from penstock_router.wire import sampling_of
+from penstock_router.request import EngineError, Finish, TopTokens
 
 if TYPE_CHECKING:
     from penstock_router.engine import Engine
-
-REASONS = {
-    FinishReason.LENGTH: End.LENGTH,
-    FinishReason.EOS: End.EOS,
-    FinishReason.STOP: End.STOP,
-}
 
 
 class Port:
     """Hands a front's requests to the engine and collects what the engine says to it.
 
-    What one turn of the event loop brings goes out as one frame at its end. `send` is what sends
-    it; `on_ready` is called when the front takes connections.
+    What one turn of the event loop brings goes out as one frame at its end, by `send`.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        metrics: Metrics,
-        send: Callable[[ToFront], None],
-        on_ready: Callable[[], None],
-    ) -> None:
+    def __init__(self, engine: Engine, metrics: Metrics, send: Callable[[ToFront], None]) -> None:
         self._engine = engine
         self._metrics = metrics
         self._send = send
-        self._on_ready = on_ready
         self._loop = asyncio.get_running_loop()
         self._numbers: dict[int, int] = {}  # the front's number of a live sequence -> the engine's
         self._due = False
         self._clear()
 
-    def receive(self, data: bytes) -> None:
+    def receive(self, frame: FromFront) -> None:
         """Take in a frame."""
-        frame = FromFront.FromString(data)
-        if frame.ready:
-            self._on_ready()
         for submission in frame.submit:
             self._submit(submission)
         for stop in frame.stop:
@@ -71,13 +45,22 @@ class Port:
         if frame.HasField("count"):
             self._count(frame)
         if frame.scrape:
-            message = ToFront()
-            message.metrics.scrape = frame.scrape
-            message.metrics.text = self._metrics.render()
-            self._send(message)
+            self._last.metrics.scrape = frame.scrape
+            self._last.metrics.text = self._metrics.render()
+            self._flush_soon()
+
+    def drain(self) -> None:
+        """Tell the front that new requests are turned away."""
+        self._last.draining = True
+        self._flush_soon()
+
+    def leave(self) -> None:
+        """Tell it to end, behind everything that it has been told before."""
+        self._last.leave = True
+        self._flush_soon()
 
     def gone(self) -> None:
-        """The front is dead: nobody wants what it had running."""
+        """The front has ended: nobody wants what it had running."""
         for number in self._numbers.values():
             self._engine.cancel(number)
         self._numbers.clear()
@@ -85,7 +68,7 @@ class Port:
     def _submit(self, submission: Submission) -> None:
         sequence = submission.sequence
         try:
-            number = self._engine.submit(request_of(submission), Echo(self, sequence))
+            number = self._engine.submit(messages.request_of(submission), Echo(self, sequence))
         except EngineError as error:
             self.failed(sequence, error)
         else:
@@ -105,8 +88,7 @@ class Port:
 
     def prompt(self, sequence: int, logprobs: Sequence[float | None]) -> None:
         """Log-probabilities of a prompt."""
-        values = [math.nan if value is None else value for value in logprobs]
-        self._prompts.append(ScoredPrompt(sequence=sequence, logprob=values))
+        self._prompts.append(messages.scored_prompt(sequence, logprobs))
         self._flush_soon()
 
     def token(self, sequence: int, token: int, logprob: float, top: TopTokens) -> None:
@@ -123,28 +105,13 @@ class Port:
     def finished(self, sequence: int, finish: Finish) -> None:
         """The end of a sequence."""
         del self._numbers[sequence]
-        self._ends.append(
-            End(
-                sequence=sequence,
-                reason=REASONS[finish.reason],
-                generated=finish.generated_tokens,
-                cached=finish.cached_tokens,
-                queue=finish.queue_seconds,
-                first_token=finish.first_token_seconds,
-                total=finish.total_seconds,
-            )
-        )
+        self._ends.append(messages.end(sequence, finish))
         self._flush_soon()
 
     def failed(self, sequence: int, error: EngineError) -> None:
         """A sequence will not be finished, or was not taken at all."""
         self._numbers.pop(sequence, None)
-        kind = Failure.GENERATION
-        if isinstance(error, Draining):
-            kind = Failure.DRAINING
-        elif isinstance(error, ShuttingDown):
-            kind = Failure.SHUT_DOWN
-        self._failures.append(Failure(sequence=sequence, kind=kind, message=str(error)))
+        self._failures.append(messages.failure(sequence, error))
         self._flush_soon()
 
     # -- frames out ------------------------------------------------------------------------------
@@ -165,6 +132,7 @@ class Port:
             end=self._ends,
             failure=self._failures,
         )
+        frame.MergeFrom(self._last)
         self._due = False
         self._clear()
         self._send(frame)
@@ -177,6 +145,7 @@ class Port:
         self._tops: list[WireTopTokens] = []
         self._ends: list[End] = []
         self._failures: list[Failure] = []
+        self._last = ToFront()  # what is not of sequences
 
 
 class Echo:
@@ -200,16 +169,3 @@ class Echo:
 
     def fail(self, error: EngineError) -> None:
         self._port.failed(self._sequence, error)
-
-
-def request_of(submission: Submission) -> GenerationRequest:
-    """The request as the engine takes it; `RemoteEngine` made the message of an equal one."""
-    return GenerationRequest(
-        prompt=array("I", submission.prompt),
-        max_new_tokens=submission.max_new_tokens,
-        sampling=sampling_of(submission.sampling),
-        ignore_eos=submission.ignore_eos,
-        prompt_logprobs=submission.prompt_logprobs,
-        priority=submission.priority,
-        tenant=submission.tenant,
-    )

@@ -13,15 +13,16 @@ from typing import cast
 
 import uvloop
 
+from penstock_proto.front_pb2 import FromFront
 from penstock_router.api.app import make_app, make_runner
 from penstock_router.api.service import Permits
 from penstock_router.collector import quiet_collector
 from penstock_router.fronts.acceptor import take_connections
 from penstock_router.fronts.config import FrontConfig, read_limits
-from penstock_router.fronts.frames import Frames
+from penstock_router.fronts.frames import BEAT_SECONDS, Frames, frame
 from penstock_router.fronts.remote_engine import Outbox, RemoteEngine, RemoteMetrics
 from penstock_router.limits import Limits
-from penstock_router.logs import configure_logs, log
+from penstock_router.logs import configure_logs
 from penstock_router.text import TextModel
 
 
@@ -33,17 +34,23 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     try:
         config = FrontConfig.read(sys.stdin)
-        router = config.router
-        text = TextModel.load(
+        text = _load(config)
+        return 1 if text is None else uvloop.run(serve(config, text, read_limits(sys.stdin)))
+    except EOFError:
+        return 1  # the scheduling process is gone, and has said why
+
+
+def _load(config: FrontConfig) -> TextModel | None:
+    """None where it cannot, and the scheduling process was told why."""
+    router = config.router
+    try:
+        return TextModel.load(
             router.model_path, router.tokenizer_config_path, router.validation_workers
         )
-        limits = read_limits(sys.stdin)
-    except EOFError:
-        return 1  # it is gone, and has said why
     except (ValueError, OSError) as error:
-        log("ERROR", f"{error}")
-        return 1
-    return uvloop.run(serve(config, text, limits))
+        with socket.socket(fileno=config.frames) as wire:
+            wire.sendall(frame(FromFront(fault=str(error))))
+        return None
 
 
 async def serve(config: FrontConfig, text: TextModel, limits: Limits) -> int:
@@ -56,6 +63,10 @@ async def serve(config: FrontConfig, text: TextModel, limits: Limits) -> int:
             os._exit(1)  # nobody is left to answer with
         closed.set_result(None)
 
+    def beat() -> None:
+        frames.send(FromFront())
+        loop.call_later(BEAT_SECONDS, beat)
+
     outbox = Outbox(lambda frame: frames.send(frame))
     engine = RemoteEngine(limits, outbox)
     frames = Frames(engine.receive, lost)
@@ -67,9 +78,10 @@ async def serve(config: FrontConfig, text: TextModel, limits: Limits) -> int:
     runner = make_runner(make_app(config.router, engine, text, metrics, permits))
     await runner.setup()
     server = cast(Callable[[], asyncio.Protocol], runner.server)
-    take_connections(socket.socket(fileno=config.connections), server)
+    take_connections(socket.socket(fileno=config.handover), server)
     quiet_collector()
     outbox.frame.ready = True
+    beat()
     await engine.leave.wait()
     await runner.cleanup()
     text.close()

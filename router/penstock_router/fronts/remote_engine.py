@@ -6,34 +6,13 @@ import asyncio
 import dataclasses
 import itertools
 import math
-from array import array
 from collections.abc import Callable, Sequence
 
-from penstock_proto.front_pb2 import End, Failure, FromFront, Served, ToFront
+from penstock_proto.front_pb2 import End, FromFront, Served, ToFront
+from penstock_router.fronts import messages
 from penstock_router.limits import Limits
-from penstock_router.metrics import Failure as Reason
-from penstock_router.request import (
-    Draining,
-    EngineError,
-    Finish,
-    FinishReason,
-    GenerationFailed,
-    GenerationRequest,
-    Listener,
-    ShuttingDown,
-)
-from penstock_router.wire import wire_sampling
-
-REASONS = {
-    End.LENGTH: FinishReason.LENGTH,
-    End.EOS: FinishReason.EOS,
-    End.STOP: FinishReason.STOP,
-}
-ERRORS: dict[Failure.Kind, type[EngineError]] = {
-    Failure.GENERATION: GenerationFailed,
-    Failure.DRAINING: Draining,
-    Failure.SHUT_DOWN: ShuttingDown,
-}
+from penstock_router.metrics import Failure
+from penstock_router.request import Draining, Finish, FinishReason, GenerationRequest, Listener
 
 
 @dataclasses.dataclass(slots=True)
@@ -94,16 +73,7 @@ class RemoteEngine:
             raise Draining("The server is shutting down")
         number = next(self._numbers)
         self._live[number] = _Live(listener)
-        self._outbox.frame.submit.add(
-            sequence=number,
-            prompt=_packed(request.prompt),
-            max_new_tokens=request.max_new_tokens,
-            sampling=wire_sampling(request.sampling),
-            ignore_eos=request.ignore_eos,
-            prompt_logprobs=request.prompt_logprobs,
-            priority=request.priority,
-            tenant=request.tenant,
-        )
+        self._outbox.frame.submit.append(messages.submission(number, request))
         return number
 
     def cancel(self, request_id: int) -> None:
@@ -116,16 +86,16 @@ class RemoteEngine:
         frame = ToFront.FromString(data)
         for scored in frame.prompt:
             if live := self._live.get(scored.sequence):
-                values = [None if math.isnan(value) else value for value in scored.logprob]
-                live.listener.prompt(values)
+                live.listener.prompt(messages.logprobs_of(scored))
         if frame.token:
             self._tokens(frame)
         for end in frame.end:
             if live := self._live.pop(end.sequence, None):
                 live.listener.finish(_finish(end, live))
+        # One whose text is complete may still fail: its end, with its figures, was not to come.
         for failure in frame.failure:
             if live := self._live.pop(failure.sequence, None):
-                live.listener.fail(ERRORS[failure.kind](failure.message))
+                live.listener.fail(messages.error_of(failure))
         if frame.HasField("metrics"):
             self.on_metrics(frame.metrics.scrape, frame.metrics.text)
         self.draining |= frame.draining
@@ -164,7 +134,7 @@ class RemoteMetrics:
         served = Served(total=total, validation=validation, per_token=per_token)
         self._outbox.frame.count.served.append(served)
 
-    def on_failure(self, reason: Reason) -> None:
+    def on_failure(self, reason: Failure) -> None:
         self._outbox.frame.count.failed.append(reason)
 
     def on_disconnect(self) -> None:
@@ -191,21 +161,12 @@ class RemoteMetrics:
 
 
 def _finish(end: End, live: _Live) -> Finish:
-    """The end as the client gets it: where its text ended, though more was generated."""
-    reason, generated = REASONS[end.reason], end.generated
-    if live.stopped and not (reason is FinishReason.EOS and generated == live.generated):
-        reason, generated = FinishReason.STOP, live.generated
-    return Finish(
-        reason=reason,
-        generated_tokens=generated,
-        cached_tokens=end.cached,
-        queue_seconds=end.queue,
-        first_token_seconds=end.first_token,
-        total_seconds=end.total,
-    )
+    """The end as the client gets it: where its text ended, though more was generated.
 
-
-def _packed(prompt: Sequence[int]) -> bytes:
-    """Token ids as the wire has them."""
-    ids: array[int] = prompt if isinstance(prompt, array) else array("I", prompt)
-    return ids.tobytes()
+    A stop sequence that ends with the last token is a stop all the same, but for EOS.
+    """
+    finish = messages.finish_of(end)
+    at_eos = finish.reason is FinishReason.EOS and finish.generated_tokens == live.generated
+    if not live.stopped or at_eos:
+        return finish
+    return dataclasses.replace(finish, reason=FinishReason.STOP, generated_tokens=live.generated)

@@ -9,11 +9,13 @@ import resource
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from typing import cast
 
 import pytest
 
-from penstock_router.fronts.acceptor import Acceptor, take_connections, url_of
+from penstock_router.fronts.acceptor import Acceptor, take_connections
+from penstock_router.fronts.front import url_of
 
 
 class Names(asyncio.Protocol):
@@ -33,13 +35,21 @@ class Names(asyncio.Protocol):
         self._transport.write(data)
 
 
+@dataclass
+class Front:
+    """As the acceptor knows it."""
+
+    handover: socket.socket
+    responsive: bool = True
+
+
 class Fronts:
     """So many takers of connections; those that take none are stuck."""
 
     def __init__(self, count: int, stuck: frozenset[int] = frozenset()) -> None:
         self.nodelay: list[int] = []
         pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(count)]
-        self.targets = [ours for ours, _ in pairs]
+        self.targets = [Front(ours) for ours, _ in pairs]
         self.sources = [its for _, its in pairs]
         for place, (ours, its) in enumerate(pairs):
             ours.setblocking(False)
@@ -47,17 +57,17 @@ class Fronts:
                 take_connections(its, lambda name=str(place): Names(name, self.nodelay))
 
     def close(self) -> None:
-        for sock in (*self.targets, *self.sources):
+        for sock in (*(target.handover for target in self.targets), *self.sources):
             with contextlib.suppress(ValueError):
                 asyncio.get_running_loop().remove_reader(sock)
             sock.close()
 
     @staticmethod
-    def fill(target: socket.socket) -> None:
+    def fill(target: Front) -> None:
         """As when its front has not run for a while."""
         with contextlib.suppress(BlockingIOError):
             while True:
-                target.send(b"\0")
+                target.handover.send(b"\0")
 
 
 @contextlib.asynccontextmanager
@@ -107,15 +117,33 @@ async def test_who_is_dead_is_passed_over() -> None:
         assert [await ask(address) for _ in range(4)] == ["1"] * 4
 
 
-async def test_where_all_are_stuck_the_client_sees_it_at_once() -> None:
+async def test_where_all_are_stuck_clients_wait_and_none_is_lost() -> None:
     fronts = Fronts(2, stuck=frozenset({0, 1}))
     for target in fronts.targets:
         fronts.fill(target)
     async with accepting(fronts) as address:
-        assert await asyncio.wait_for(ask(address), 2) == ""
-        # and when one goes on, connections are served again
+        waiting = [asyncio.create_task(ask(address)) for _ in range(50)]
+        await asyncio.sleep(0.1)
+        assert not any(task.done() for task in waiting)
         take_connections(fronts.sources[0], lambda: Names("0", fronts.nodelay))
-        assert await ask(address) == "0"
+        assert await asyncio.wait_for(asyncio.gather(*waiting), 5) == ["0"] * 50
+
+
+async def test_who_was_not_heard_of_lately_gets_none_while_others_are_there() -> None:
+    fronts = Fronts(3)
+    fronts.targets[1].responsive = False
+    async with accepting(fronts) as address:
+        assert Counter([await ask(address) for _ in range(8)]) == {"0": 4, "2": 4}
+        fronts.targets[0].responsive = fronts.targets[2].responsive = False
+        assert {await ask(address) for _ in range(6)} == {"0", "1", "2"}
+
+
+async def test_where_all_are_gone_the_client_sees_it_at_once() -> None:
+    fronts = Fronts(2, stuck=frozenset({0, 1}))
+    for source in fronts.sources:
+        source.close()
+    async with accepting(fronts) as address:
+        assert await asyncio.wait_for(ask(address), 2) == ""
 
 
 async def test_no_descriptor_stays_open() -> None:
@@ -197,14 +225,18 @@ async def test_nobody_listens_any_more_after_close() -> None:
         await asyncio.open_connection(*address)
 
 
+def has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 async def test_ipv6() -> None:
     fronts = Fronts(1)
-    try:
-        async with accepting(fronts, "::1") as address:
-            assert await ask(address) == "0"
-            assert url_of(*address) == f"http://[::1]:{address[1]}"
-    except OSError as error:
-        pytest.skip(f"this machine has no IPv6: {error}")
+    async with accepting(fronts, "::1") as address:
+        assert await ask(address) == "0"
+        assert url_of(*address) == f"http://[::1]:{address[1]}"
 
 
 async def test_an_address_in_use_is_an_error() -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import json
 import os
 import signal
+import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from penstock_router.fronts.child import FrontProcess
 from penstock_router.fronts.group import FrontFailure, FrontGroup
 from penstock_router.metrics import Metrics
 from router.api.conftest import CONFIG
-from support.fake_engine import FakeEngine
+from support.fake_engine import FakeEngine, limits
 from support.small_text import byte_level, write_folder
 
 WITHIN = 15.0  # seconds; a process takes one to start
@@ -85,6 +88,9 @@ async def test_they_serve_drain_and_end(folder: Path) -> None:
         await until(lambda: len(engine.jobs) == 5)
         engine.draining = True
         group.drain()
+        for _ in range(2):
+            async with aiohttp.ClientSession() as session, session.get(f"{url}/health") as reply:
+                assert reply.status == 503  # without a word from the engine
         assert [status for status, _ in [await post(url) for _ in range(2)]] == [503] * 2
         engine.release()
         assert (await last)[0] == 200
@@ -107,6 +113,33 @@ async def test_the_end_of_an_answer_goes_out_before_they_leave(folder: Path) -> 
         assert codes(group) == [0, 0]
 
 
+async def test_a_client_that_reads_slowly_gets_the_rest_before_they_leave(folder: Path) -> None:
+    """An answer of megabytes, more than the kernel holds for the two of them."""
+    tokens = 150_000
+    room = limits(max_total_tokens=tokens + 10)
+    engine = FakeEngine(limits=room, script=[10], tokens_per_turn=tokens)
+    async with group_of(folder, 1) as group:
+        url, _ = await opened(group, engine)
+        body = b'{"inputs":"hi","parameters":{"details":true,"max_new_tokens":%d}}' % tokens
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", int(url.rsplit(":", 1)[1])))
+        client.sendall(
+            b"POST /generate HTTP/1.0\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        reader, writer = await asyncio.open_connection(sock=client)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), WITHIN)
+        assert b" 200 OK" in head
+        closing = asyncio.create_task(group.close())
+        await asyncio.sleep(0.3)
+        answer = json.loads(await asyncio.wait_for(reader.read(), WITHIN))
+        assert len(answer["details"]["tokens"]) == tokens
+        writer.close()
+        await asyncio.wait_for(closing, WITHIN)
+        assert codes(group) == [0]
+
+
 async def test_a_death_is_a_failure_and_frees_what_it_had(folder: Path) -> None:
     engine = FakeEngine(hold=True)
     async with group_of(folder, 2) as group:
@@ -114,7 +147,7 @@ async def test_a_death_is_a_failure_and_frees_what_it_had(folder: Path) -> None:
         running = [asyncio.create_task(post(url)) for _ in range(4)]
         await until(lambda: engine.live == 4)
         group._fronts[1]._process.send_signal(signal.SIGKILL)
-        with pytest.raises(FrontFailure, match="^HTTP process 1 was killed by signal 9$"):
+        with pytest.raises(FrontFailure, match="^HTTP process 1 was killed by SIGKILL$"):
             await asyncio.wait_for(group.failed, WITHIN)
         await until(lambda: engine.live == 2)
         engine.script = [10, 2]
@@ -131,19 +164,35 @@ async def test_one_that_takes_nothing_hangs(folder: Path, monkeypatch: pytest.Mo
         group._fronts[0]._process.send_signal(signal.SIGSTOP)
         for _ in range(20):
             assert not group.failed.done()
-            group._fronts[0].send(ToFront(failure=[Failure(sequence=1, message="x" * 100_000)]))
-        group._fronts[0].send(ToFront(failure=[Failure(sequence=1, message="x" * 1_000_000)]))
+            group._fronts[0]._send(ToFront(failure=[Failure(sequence=1, message="x" * 100_000)]))
+        group._fronts[0]._send(ToFront(failure=[Failure(sequence=1, message="x" * 1_000_000)]))
         with pytest.raises(FrontFailure, match="HTTP process 0 hangs: 2 MiB are unread"):
             await asyncio.wait_for(group.failed, 1)
+
+
+async def test_one_that_says_nothing_hangs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "BEAT_SECONDS", 0.5)  # here; the fronts say something every second
+    monkeypatch.setattr(child, "SILENT_BEATS", 4)
+    async with group_of(folder, 2) as group:
+        url, _ = await opened(group, FakeEngine(script=[10, 2]))
+        time.sleep(4)  # it is this process that stands still
+        await asyncio.sleep(2)
+        assert not group.failed.done()
+        group._fronts[1]._process.send_signal(signal.SIGSTOP)
+        await until(lambda: not group._fronts[1].responsive)
+        assert [status for status, _ in [await post(url) for _ in range(4)]] == [200] * 4
+        with pytest.raises(FrontFailure, match="^HTTP process 1 hangs: .* nothing for 2 s"):
+            await asyncio.wait_for(group.failed, WITHIN)
 
 
 async def test_a_folder_without_a_tokenizer(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """The reason travels to the server, whose last word it will be; nobody else says it."""
     async with group_of(tmp_path, 2) as group:
-        with pytest.raises(FrontFailure, match="HTTP process [01] ended with code 1"):
+        with pytest.raises(FrontFailure, match="HTTP process [01]: .*needs a fast tokenizer"):
             await asyncio.wait_for(group.failed, WITHIN)
-    assert "needs a fast tokenizer" in capfd.readouterr().err
+    assert "needs a fast tokenizer" not in capfd.readouterr().err
 
 
 async def test_who_has_lost_the_scheduling_process_ends_at_once(folder: Path) -> None:
@@ -154,7 +203,6 @@ async def test_who_has_lost_the_scheduling_process_ends_at_once(folder: Path) ->
         running = asyncio.create_task(post(url))
         await until(lambda: engine.jobs)
         front = group._fronts[0]
-        assert front._wire is not None
         front._wire.close()
         await asyncio.wait_for(front.ended, 1)
         assert codes(group) == [1]
@@ -178,8 +226,9 @@ async def test_who_loses_it_while_it_waits_ends_without_a_word(
     front._process.stdin.close()
     await asyncio.wait_for(front.ended, WITHIN)
     assert reasons == ["HTTP process 0 ended with code 1"]
-    output = capfd.readouterr()
-    assert not output.err and not output.out
+    # Where other tests have used gRPC, this process says something as it forks.
+    lines = capfd.readouterr().err.splitlines()
+    assert not [line for line in lines if "fork_posix" not in line]
     front.kill()
 
 

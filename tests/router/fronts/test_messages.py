@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_proto.front_pb2 import FromFront, Submission
+from penstock_proto.front_pb2 import FromFront
+from penstock_router.fronts import messages
 from penstock_router.fronts.config import FrontConfig, limits_line, read_limits
-from penstock_router.fronts.port import request_of
-from penstock_router.fronts.remote_engine import _packed
 from penstock_router.request import GenerationRequest, Sampling
 from penstock_router.wire import sampling_of, wire_sampling
 from router.api.conftest import CONFIG
@@ -24,7 +23,7 @@ from support.fake_engine import limits
 ROUTER = dataclasses.replace(
     CONFIG, http_processes=3, cors_allow_origin=("a", "ü\n"), shard_sockets=("x", "y"), api_key='"'
 )
-FRONT = FrontConfig(router=ROUTER, frames=5, connections=6, permits=7, place=2)
+FRONT = FrontConfig(router=ROUTER, frames=5, handover=6, permits=7, place=2)
 
 
 def lines(*parts: bytes) -> io.StringIO:
@@ -127,21 +126,10 @@ def test_a_request_is_the_same_on_the_other_side(
         priority=priority,
         tenant=tenant,
     )
-    frame = FromFront(
-        submit=[
-            Submission(
-                sequence=1,
-                prompt=_packed(request.prompt),
-                max_new_tokens=request.max_new_tokens,
-                sampling=wire_sampling(request.sampling),
-                ignore_eos=request.ignore_eos,
-                prompt_logprobs=request.prompt_logprobs,
-                priority=request.priority,
-                tenant=request.tenant,
-            )
-        ]
-    )
-    there = request_of(FromFront.FromString(frame.SerializeToString()).submit[0])
+    frame = FromFront(submit=[messages.submission(7, request)])
+    arrived = FromFront.FromString(frame.SerializeToString()).submit[0]
+    assert arrived.sequence == 7
+    there = messages.request_of(arrived)
     assert dataclasses.replace(there, prompt=tuple(there.prompt)) == dataclasses.replace(
         request, prompt=tuple(prompt)
     )

@@ -1,0 +1,32 @@
+"""What serves HTTP and text, as the server sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from penstock_router.engine import Engine
+from penstock_router.metrics import Metrics
+
+
+class Front(Protocol):
+    """`local.LocalFront` in this process, or `group.FrontGroup` in processes of their own."""
+
+    failed: asyncio.Future[None]  # an exception: a part of it has died
+
+    async def load(self) -> None:
+        """Begin to read tokenizer and chat template. Raises ValueError where it can already."""
+
+    async def open(self, engine: Engine, metrics: Metrics) -> str:
+        """Take requests; the URL. Raises OSError when the address cannot be listened at."""
+
+    def drain(self) -> None:
+        """Turn new requests away, as the engine does from now on."""
+
+    async def close(self) -> None:
+        """Send what is left of answers, and end; nothing happens the second time."""
+
+
+def url_of(hostname: str, port: int) -> str:
+    """Where a server listens."""
+    return f"http://[{hostname}]:{port}" if ":" in hostname else f"http://{hostname}:{port}"

@@ -1,0 +1,112 @@
+"""Requests and what becomes of them as messages, and back.
+
+Each pair of functions says the same in both directions.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Sequence
+
+from penstock_proto.front_pb2 import End, Failure, ScoredPrompt, Submission
+from penstock_router.request import (
+    Draining,
+    EngineError,
+    Finish,
+    FinishReason,
+    GenerationFailed,
+    GenerationRequest,
+    ShuttingDown,
+)
+from penstock_router.wire import sampling_of, wire_sampling
+
+REASONS = {
+    End.LENGTH: FinishReason.LENGTH,
+    End.EOS: FinishReason.EOS,
+    End.STOP: FinishReason.STOP,
+}
+REASON_NUMBERS = {reason: number for number, reason in REASONS.items()}
+
+ERRORS: dict[Failure.Kind, type[EngineError]] = {
+    Failure.GENERATION: GenerationFailed,
+    Failure.DRAINING: Draining,
+    Failure.SHUT_DOWN: ShuttingDown,
+}
+ERROR_NUMBERS = {error: number for number, error in ERRORS.items()}
+
+
+def submission(sequence: int, request: GenerationRequest) -> Submission:
+    """A request, under the number that its front gave it."""
+    prompt = request.prompt
+    ids: array[int] = prompt if isinstance(prompt, array) else array("I", prompt)
+    return Submission(
+        sequence=sequence,
+        prompt=ids.tobytes(),
+        max_new_tokens=request.max_new_tokens,
+        sampling=wire_sampling(request.sampling),
+        ignore_eos=request.ignore_eos,
+        prompt_logprobs=request.prompt_logprobs,
+        priority=request.priority,
+        tenant=request.tenant,
+    )
+
+
+def request_of(message: Submission) -> GenerationRequest:
+    """The request in a submission."""
+    return GenerationRequest(
+        prompt=array("I", message.prompt),
+        max_new_tokens=message.max_new_tokens,
+        sampling=sampling_of(message.sampling),
+        ignore_eos=message.ignore_eos,
+        prompt_logprobs=message.prompt_logprobs,
+        priority=message.priority,
+        tenant=message.tenant,
+    )
+
+
+def scored_prompt(sequence: int, logprobs: Sequence[float | None]) -> ScoredPrompt:
+    """Log-probabilities of a prompt."""
+    values = [math.nan if value is None else value for value in logprobs]
+    return ScoredPrompt(sequence=sequence, logprob=values)
+
+
+def logprobs_of(message: ScoredPrompt) -> list[float | None]:
+    """One a prompt token; None where there is none."""
+    return [None if math.isnan(value) else value for value in message.logprob]
+
+
+def end(sequence: int, finish: Finish) -> End:
+    """The end of a sequence as its request asked."""
+    return End(
+        sequence=sequence,
+        reason=REASON_NUMBERS[finish.reason],
+        generated=finish.generated_tokens,
+        cached=finish.cached_tokens,
+        queue=finish.queue_seconds,
+        first_token=finish.first_token_seconds,
+        total=finish.total_seconds,
+    )
+
+
+def finish_of(message: End) -> Finish:
+    """What a listener is told of it."""
+    return Finish(
+        reason=REASONS[message.reason],
+        generated_tokens=message.generated,
+        cached_tokens=message.cached,
+        queue_seconds=message.queue,
+        first_token_seconds=message.first_token,
+        total_seconds=message.total,
+    )
+
+
+def failure(sequence: int, error: EngineError) -> Failure:
+    """The end of a sequence that was not finished, or not even taken."""
+    kind = ERROR_NUMBERS.get(type(error), Failure.GENERATION)
+    return Failure(sequence=sequence, kind=kind, message=str(error))
+
+
+def error_of(message: Failure) -> EngineError:
+    """What a listener is told of it."""
+    return ERRORS[message.kind](message.message)
