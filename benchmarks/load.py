@@ -36,6 +36,8 @@ class Target:
     processes: int = 1
     token_range: tuple[int, int] = (10, 1000)
     max_seconds: float = 300.0  # a case
+    temperature: float = 0.0  # of completions; 0: greedy
+    top_p: float = 1.0
 
 
 def model_name(target: Target) -> str:
@@ -117,6 +119,8 @@ def run_case(
             max_seconds=target.max_seconds,
             index=index,
             workers=processes,
+            temperature=target.temperature,
+            top_p=target.top_p,
         )
         for index in range(processes)
     ]
@@ -201,6 +205,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, help="client processes")
     parser.add_argument("--token-range", type=token_range, metavar="LOW-HIGH", help="of prompt ids")
     parser.add_argument("--max-seconds", type=float, help="a case is cut after so long")
+    parser.add_argument("--temperature", type=float, help="of completions; default: 0, greedy")
+    parser.add_argument("--top-p", type=float, help="of completions")
     parser.add_argument("--out", type=Path, help="write the results as JSON")
     return parser.parse_args()
 

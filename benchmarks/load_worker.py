@@ -38,6 +38,8 @@ class Plan:
     max_seconds: float
     index: int
     workers: int
+    temperature: float = 0.0  # of completions
+    top_p: float = 1.0
 
     def to_json(self) -> bytes:
         """One line; lengths in their notation."""
@@ -55,14 +57,17 @@ class Plan:
         return cls(**values | {"case": Case(**case), "token_range": (low, high)})
 
 
-def completions_body(model: str, prompt: Prompt) -> bytes:
-    """A streaming /v1/completions request with token ids, greedy, of exactly `output` tokens."""
+def completions_body(
+    model: str, prompt: Prompt, temperature: float = 0.0, top_p: float = 1.0
+) -> bytes:
+    """A streaming /v1/completions request with token ids, of exactly `output` tokens."""
     return orjson.dumps(
         {
             "model": model,
             "prompt": prompt.tokens,
             "max_tokens": prompt.output,
-            "temperature": 0,
+            "temperature": temperature,
+            "top_p": top_p,
             "ignore_eos": True,
             "stream": True,
             "stream_options": {"include_usage": True},
@@ -92,7 +97,8 @@ class Worker:
         plan = self.plan
         headers = {"Authorization": f"Bearer {plan.api_key}"} if plan.api_key else {}
         if plan.endpoint == "completions":
-            body, path = completions_body(plan.model, prompt), "/v1/completions"
+            body = completions_body(plan.model, prompt, plan.temperature, plan.top_p)
+            path = "/v1/completions"
         else:
             body, path = generate_body(prompt), "/generate_stream"
         return http_request(plan.host, path, body, headers)

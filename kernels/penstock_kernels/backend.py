@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penstock_kernels.activation import silu_mul
+from penstock_kernels.draw import Draws, draw
 from penstock_kernels.norm import add_rms_norm, rms_norm
 from penstock_kernels.paged_attention import PagedBatch, paged_attention
 from penstock_kernels.rope import rotate_, rotation, write_kv
@@ -125,6 +126,9 @@ class Backend(Protocol):
     def attention(self, rows: Rows) -> Attention:
         """What the attention of a step's layers have in common is done here, once."""
 
+    def draw(self, logits: Tensor, draws: Draws) -> Tensor:
+        """See `draw.draw`."""
+
 
 class GraphBackend(Backend, Protocol):
     """A backend whose steps can be captured: what they differ in stands on the device."""
@@ -197,6 +201,9 @@ class TorchBackend:
 
     def copy_blocks(self, cache: Tensor, source: Tensor, target: Tensor) -> None:
         cache.index_copy_(3, target, cache.index_select(3, source))
+
+    def draw(self, logits: Tensor, draws: Draws) -> Tensor:
+        return draw(logits, draws)
 
     def attention(self, rows: Rows) -> Attention:
         heads, eps, block = self._heads, self._eps, self._block_size

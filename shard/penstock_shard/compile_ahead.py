@@ -30,6 +30,8 @@ def compile_ahead(loaded: LoadedModel, limits: Limits, sizes: tuple[int, ...]) -
     runner = Runner(decoder, loaded.group, limits, cache, loaded.device, loaded.dependent_launch)
     with compile_only():
         runner.capture_graphs(sizes, _Run)
+        if runner.sampling is not None:
+            runner.sampling.rehearse_draws(loaded.dtype)
 
 
 def _short(decoder: Decoder) -> Decoder:

@@ -75,13 +75,15 @@ class Runner:
         self.cache, self.device = cache, device
         self.book = SlotBook(limits)
         self.slots = SlotTensors.empty(limits.max_slots, limits.table_width, device)
-        # Only rank 0 samples.
-        self.sampling = SamplingState(limits, device) if group.rank == 0 else None
         positions = limits.table_width * limits.block_size
         # Slots that want more than the most likely token: also known where nothing is sampled.
         self._asking = np.zeros(limits.max_slots, np.bool_)
         angles = rope_table(decoder.model.rope, decoder.model.head_dim, positions, device)
         self.backend = _backend(decoder, angles, limits, cache, dependent_launch)
+        # Only rank 0 samples.
+        self.sampling = (
+            SamplingState(limits, device, self.backend.draw) if group.rank == 0 else None
+        )
         rows = limits.max_prefill_tokens + limits.max_slots
         self._row_slot = torch.zeros(rows, dtype=torch.int64, device=device)
         self._row_token = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -231,7 +233,7 @@ class Runner:
         if self.sampling is not None and plan is not None:
             sampled = Sampled(token, None, None, None)
             if asked:
-                sampled = self.sampling.sample(outputs.logits[:rows].float(), plan)
+                sampled = self.sampling.sample(outputs.logits[:rows], plan)
                 token = sampled.token
         if rows and (asked or not outputs.everywhere):
             token = self.group.broadcast(token)
@@ -320,7 +322,7 @@ class Runner:
         slots = inputs.slot if rows is None else inputs.slot.index_select(0, rows)
         sampled = None
         if self.sampling is not None and inputs.sampling is not None and logits is not None:
-            sampled = self.sampling.sample(logits.float(), inputs.sampling)
+            sampled = self.sampling.sample(logits, inputs.sampling)
             token = self.group.broadcast(sampled.token)
         else:
             token = self.group.broadcast(torch.empty_like(slots))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penstock_kernels import noise, sampler
+from penstock_kernels.draw import Draws, draw
 from penstock_proto import shard_pb2
 from penstock_shard.device import upload
 from penstock_shard.slots import BadCommand, Indices, Limits
@@ -31,7 +33,11 @@ class Feature(enum.IntFlag):
 
 
 SORTED = Feature.TOP_K | Feature.TOP_P
+CUTS = SORTED | Feature.MIN_P
 PENALTIES = Feature.REPETITION | Feature.FREQUENCY
+# Rows that want one of these are shaped by torch, operation by operation. All others the backend
+# draws at once.
+SHAPED = PENALTIES | Feature.TYPICAL_P | Feature.BIAS
 # Columns of SamplingState.parameters.
 COLUMNS = (
     "temperature",
@@ -45,14 +51,28 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
+class Shaping:
+    """What the rows need whose logits are shaped before a token is drawn."""
+
+    slots: Tensor  # [n] int64
+    rows: Tensor  # [n] int64: where their logits stand
+    features: Feature  # of any of them
+    filtered: Tensor | None  # those that sort; None: all
+    any_filtered: bool
+    k_limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingPlan:
-    """What the sampled rows of a step need: known to the host before the step starts."""
+    """What the sampled rows of a step need: known to the host before the step starts.
+
+    A row is drawn or shaped, whatever the others are: so its token depends on nothing but itself.
+    """
 
     slots: Tensor  # [rows] int64
     features: Feature  # of any row
-    filtered: Tensor | None  # rows that sort; None: all
-    any_filtered: bool
-    k_limit: int | None
+    draws: Draws | None  # of the rows that are drawn; None: there are none
+    shaping: Shaping | None  # of those that are shaped; None: there are none
     top_n: Indices  # of each row
 
 
@@ -66,10 +86,15 @@ class Sampled:
     top_logprob: Tensor | None  # [rows, n] float32
 
 
+Draw = Callable[[Tensor, Draws], Tensor]  # `penstock_kernels.draw.draw`
+
+
 class SamplingState:
     """One row a slot; the row behind the last slot belongs to padding."""
 
-    def __init__(self, limits: Limits, device: torch.device) -> None:
+    def __init__(self, limits: Limits, device: torch.device, draw: Draw = draw) -> None:
+        """draw: a backend's, or else torch's."""
+        self._drawn = draw
         rows, self.device, self.limits = limits.max_slots + 1, device, limits
         self.parameters = torch.zeros(rows, len(COLUMNS), device=device)
         self.top_k = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -111,60 +136,110 @@ class SamplingState:
         self.top_k.index_copy_(0, index, integers[:, 2])
         self.generated.index_copy_(0, index, integers[:, 3])
 
-    def rehearse(self) -> None:
+    def rehearse(self, dtype: torch.dtype) -> None:
         """Sample a row of every slot with all that can be asked: sampling never takes more memory.
 
-        Some 14 copies of the logits in float32: 1.8 GiB for 256 rows of 128k. The slots must be
-        free.
+        Some 14 copies of the logits in float32: 1.8 GiB for 256 rows of 128k. dtype: of a model's
+        logits. The slots must be free.
         """
-        limits = self.limits
-        wanted = shard_pb2.Sampling(
+        self.rehearse_draws(dtype)
+        everything = shard_pb2.Sampling(
             temperature=1, top_p=0.5, typical_p=0.5, min_p=0.5, repetition_penalty=2,
-            frequency_penalty=1, bias_token=[0], bias=[1], logprobs=True, top_n=limits.max_top_n,
+            frequency_penalty=1, bias_token=[0], bias=[1], logprobs=True,
+            top_n=self.limits.max_top_n,
         )  # fmt: skip
-        slots = np.arange(limits.max_slots)
+        self._rehearse(everything, torch.float32)
+
+    def rehearse_draws(self, dtype: torch.dtype) -> None:
+        """Launch the kernels of rows that are drawn, so that they are compiled."""
+        cut = shard_pb2.Sampling(temperature=1, top_p=0.5, typical_p=1, repetition_penalty=1)
+        self._rehearse(cut, dtype)
+
+    def _rehearse(self, wanted: shard_pb2.Sampling, dtype: torch.dtype) -> None:
+        slots = np.arange(self.limits.max_slots)
         for slot in slots.tolist():
             self.admit(slot, np.zeros(1, np.int32), 0, wanted)
         self.load(slots)
-        logits = torch.zeros(limits.max_slots, limits.vocab_size, device=self.device)
+        logits = torch.zeros(len(slots), self.limits.vocab_size, device=self.device, dtype=dtype)
         self.sample(logits, self.plan(slots))
 
     def plan(self, slots: Indices) -> SamplingPlan:
         """What a step that samples for these slots needs."""
+        flags = self._features[slots]
+        is_shaped = flags & int(SHAPED) != 0
+        return SamplingPlan(
+            slots=upload(slots, self.device),
+            features=Feature(int(np.bitwise_or.reduce(flags))),
+            draws=None if is_shaped.all() else self._draws(slots, np.flatnonzero(~is_shaped)),
+            shaping=self._shaping(slots, np.flatnonzero(is_shaped)) if is_shaped.any() else None,
+            top_n=self._top_n[slots],
+        )
+
+    def sample(self, logits: Tensor, plan: SamplingPlan) -> Sampled:
+        """Choose a token a row and count it. logits: [rows, vocabulary]."""
+        slots = plan.slots
+        if plan.shaping is None:
+            assert plan.draws is not None
+            token = self._drawn(logits, plan.draws)
+        else:
+            token = torch.empty_like(slots)
+            own = logits.index_select(0, plan.shaping.rows).float()
+            token[plan.shaping.rows] = self._shape_and_draw(own, plan.shaping)
+            if plan.draws is not None:
+                token[plan.draws.rows] = self._drawn(logits, plan.draws)
+        self.generated.index_add_(0, slots, torch.ones_like(slots))
+        if plan.features & PENALTIES:
+            one = torch.full_like(slots, sampler.GENERATED_ONCE, dtype=torch.int32)
+            self.counts.index_put_((slots, token), one, accumulate=True)
+        return _with_logprobs(logits, token, plan)
+
+    def _draws(self, slots: Indices, rows: Indices) -> Draws:
+        slots = slots[rows]
+        flags, parameters = self._features[slots], self.parameters
+        cut = (flags & int(Feature.RANDOM) != 0) & (flags & int(CUTS) != 0)
+        by_k = flags & int(Feature.TOP_K) != 0
+        return Draws(
+            slots=upload(slots, self.device),
+            rows=upload(rows, self.device),
+            temperature=parameters[:, COLUMNS.index("temperature")],
+            top_k=self.top_k,
+            top_p=parameters[:, COLUMNS.index("top_p")],
+            min_p=parameters[:, COLUMNS.index("min_p")],
+            keys=self.keys,
+            generated=self.generated,
+            cuts=bool(cut.any()),
+            k_limit=int(self._top_k[slots].max()) if by_k.all() else None,
+        )
+
+    def _shaping(self, slots: Indices, rows: Indices) -> Shaping:
+        slots = slots[rows]
         flags = self._features[slots]
         filtered = (flags & int(Feature.RANDOM) != 0) & (
             flags & int(SORTED | Feature.TYPICAL_P) != 0
         )
         chosen = np.flatnonzero(filtered)
         by_k = flags[chosen] & int(Feature.TOP_K) != 0
-        return SamplingPlan(
+        return Shaping(
             slots=upload(slots, self.device),
+            rows=upload(rows, self.device),
             features=Feature(int(np.bitwise_or.reduce(flags))),
             filtered=None if len(chosen) == len(slots) else upload(chosen, self.device),
             any_filtered=len(chosen) > 0,
             k_limit=int(self._top_k[slots[chosen]].max()) if len(chosen) and by_k.all() else None,
-            top_n=self._top_n[slots],
         )
 
-    def sample(self, logits: Tensor, plan: SamplingPlan) -> Sampled:
-        """Choose a token a row and count it. logits: [rows, vocabulary] float32."""
-        slots, features = plan.slots, plan.features
-        parameters = self.parameters.index_select(0, slots).unbind(1)
+    def _shape_and_draw(self, logits: Tensor, plan: Shaping) -> Tensor:
+        """logits: [n, vocabulary] float32. Returns [n] int64."""
+        parameters = self.parameters.index_select(0, plan.slots).unbind(1)
         scores = self._penalise(logits, plan, *parameters[4:])
-        if features & Feature.RANDOM:
-            token = self._draw(scores, plan, *parameters[:4])
-        else:
-            token = sampler.choose(scores, None, None)
-        self.generated.index_add_(0, slots, torch.ones_like(slots))
-        if features & PENALTIES:
-            one = torch.full_like(slots, sampler.GENERATED_ONCE, dtype=torch.int32)
-            self.counts.index_put_((slots, token), one, accumulate=True)
-        return _with_logprobs(logits, token, plan)
+        if plan.features & Feature.RANDOM:
+            return self._draw(scores, plan, *parameters[:4])
+        return sampler.choose(scores, None, None)
 
     def _penalise(
         self,
         logits: Tensor,
-        plan: SamplingPlan,
+        plan: Shaping,
         repetition: Tensor,
         frequency: Tensor,
         presence: Tensor,
@@ -184,7 +259,7 @@ class SamplingState:
     def _draw(
         self,
         scores: Tensor,
-        plan: SamplingPlan,
+        plan: Shaping,
         temperature: Tensor,
         top_p: Tensor,
         typical_p: Tensor,
@@ -290,6 +365,7 @@ def _with_logprobs(logits: Tensor, token: Tensor, plan: SamplingPlan) -> Sampled
     """Log-probabilities of the model's own distribution, before penalties and temperature."""
     if not plan.features & Feature.LOGPROBS:
         return Sampled(token, None, None, None)
+    logits = logits.float()
     logprob, total = sampler.log_probabilities(logits, token)
     most = int(plan.top_n.max())
     if most == 0:

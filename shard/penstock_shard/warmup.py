@@ -160,7 +160,7 @@ def _measure(loaded: LoadedModel, limits: Limits) -> tuple[tuple[float, float], 
         peak = torch.cuda.max_memory_allocated(loaded.device) - runner.cache.nbytes
         torch.cuda.reset_peak_memory_stats(loaded.device)
         if runner.sampling is not None:
-            runner.sampling.rehearse()
+            runner.sampling.rehearse(loaded.dtype)
         sampling = torch.cuda.max_memory_allocated(loaded.device) - runner.cache.nbytes
         del runner
         torch.cuda.empty_cache()

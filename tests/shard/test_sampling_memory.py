@@ -81,6 +81,6 @@ def peak_of(asked: list[dict[str, Any]]) -> int:
 def test_no_batch_takes_more_memory_than_the_rehearsal(asked: list[dict[str, Any]]) -> None:
     state = SamplingState(LIMITS, torch.device("cpu"))
     with Memory() as rehearsal:
-        state.rehearse()
+        state.rehearse(torch.bfloat16)
     logits = LIMITS.max_slots * LIMITS.vocab_size * 4
     assert logits < peak_of(asked) <= rehearsal.peak < 20 * logits

@@ -13,6 +13,7 @@ from benchmarks.kernels.lines.line import Launch, Line, dependent, randn
 
 from penstock_kernels.gpu.blocks import copy_blocks
 from penstock_kernels.gpu.decode_attention import DecodeAttention
+from penstock_kernels.gpu.draw import draw
 from penstock_kernels.gpu.hopper_decode import HopperDecode
 from penstock_kernels.gpu.slots import leave, take
 from penstock_proto import shard_pb2
@@ -58,10 +59,13 @@ def lines(shape: Shape) -> Iterator[Line]:
             kernels=("blocks._copy_kernel",), prepare=partial(_copy_blocks, count, shape),
         )  # fmt: skip
     for name, wanted in WANTED.items():
-        yield Line(
-            name=name, what=f"{SAMPLED} x {shape.vocab}", kernels=(),
-            moved=4 * SAMPLED * shape.vocab, prepare=partial(_sample, shape.vocab, wanted),
-        )  # fmt: skip
+        cut = ("draw._cut_kernel",) if wanted else ()
+        for rows in (8, SAMPLED):
+            yield Line(
+                name=name, what=f"{rows} x {shape.vocab}", moved=2 * rows * shape.vocab,
+                kernels=(*cut, "draw._draw_kernel", "argmax._row_kernel"),
+                prepare=partial(_sample, rows, shape.vocab, wanted),
+            )  # fmt: skip
 
 
 def _slots(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -106,16 +110,18 @@ def _copy_blocks(count: int, shape: Shape, device: torch.device, copies: int) ->
     return lambda i: copy_blocks(cache, source[i % turns], target[i % turns])
 
 
-def _sample(vocab: int, wanted: dict[str, Any], device: torch.device, copies: int) -> Launch:
-    """Torch's kernels, of which some pass over the logits again."""
+def _sample(
+    rows: int, vocab: int, wanted: dict[str, Any], device: torch.device, copies: int
+) -> Launch:
+    """With a cut a row is read again some times, from L2; three small kernels of torch count."""
     limits = Limits(
-        max_prefill_tokens=1, max_slots=SAMPLED, max_sequence_length=PAGE, max_top_n=0,
+        max_prefill_tokens=1, max_slots=rows, max_sequence_length=PAGE, max_top_n=0,
         vocab_size=vocab, block_size=PAGE, num_blocks=1,
     )  # fmt: skip
-    state, slots = SamplingState(limits, device), np.arange(SAMPLED)
+    state, slots = SamplingState(limits, device, draw), np.arange(rows)
     for slot in slots.tolist():
         asked = shard_pb2.Sampling(**NOTHING | {"temperature": 0.8, "seed": slot} | wanted)
         state.admit(slot, np.zeros(1, np.int32), 0, asked)
     state.load(slots)
-    plan, logits = state.plan(slots), torch.randn(copies, SAMPLED, vocab, device=device)
+    plan, logits = state.plan(slots), randn(device, copies, rows, vocab)
     return lambda i: state.sample(logits[i % copies], plan)

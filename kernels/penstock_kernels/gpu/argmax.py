@@ -65,6 +65,11 @@ def argmax(logits: Tensor, kept: Tensor, token: Tensor, dependent: bool = False)
     logits, kept: [rows, n] of one dtype, rows may be strided; token: [rows] int64.
     """
     best, where = best_of_pieces(logits, kept, dependent)
+    best_of_row(best, where, token, dependent)
+
+
+def best_of_row(best: Tensor, where: Tensor, token: Tensor, dependent: bool = False) -> None:
+    """The first of the largest of the rows that `best_of_pieces` returns; token: [rows] int64."""
     rows, pieces = best.shape
     _row_kernel[(rows,)](
         best, where, token, pieces,

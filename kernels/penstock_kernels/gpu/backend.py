@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penstock_kernels.backend import Attention, Heads, Rows
+from penstock_kernels.draw import Draws
 from penstock_kernels.gpu.activation import silu_mul
 from penstock_kernels.gpu.argmax import argmax
 from penstock_kernels.gpu.blocks import copy_blocks
@@ -23,6 +24,7 @@ from penstock_kernels.gpu.dispatch import (
     skinny_gated_linear,
     skinny_linear,
 )
+from penstock_kernels.gpu.draw import draw
 from penstock_kernels.gpu.hopper_decode import HopperDecode, on_hopper
 from penstock_kernels.gpu.hopper_plan import HopperPlan
 from penstock_kernels.gpu.norm import add_rms_norm, rms_norm
@@ -113,6 +115,9 @@ class TritonBackend:
 
     def copy_blocks(self, cache: Tensor, source: Tensor, target: Tensor) -> None:
         copy_blocks(cache, source, target)
+
+    def draw(self, logits: Tensor, draws: Draws) -> Tensor:
+        return draw(logits, draws)
 
     def attention(self, rows: Rows) -> Attention:
         heads, scale = self._heads, self._heads.width**-0.5

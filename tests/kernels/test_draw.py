@@ -1,0 +1,170 @@
+"""Tokens drawn by kernels are those of the reference, whatever the cuts, the type and the batch."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+from torch import Tensor
+
+from penstock_kernels.draw import Draws
+from penstock_kernels.draw import draw as reference
+from penstock_kernels.gpu.draw import draw
+from penstock_kernels.noise import seed_keys
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::RuntimeWarning:triton", "ignore::DeprecationWarning"
+)
+SLOTS = 13
+# temperature, top_k, top_p, min_p
+WANTED = [
+    (0.0, 0, 1.0, 0.0),
+    (1.0, 0, 1.0, 0.0),
+    (0.7, 0, 0.9, 0.0),
+    (1.0, 50, 1.0, 0.0),
+    (1.3, 7, 0.5, 0.0),
+    (1.0, 0, 1.0, 0.1),
+    (0.2, 3, 0.99, 0.3),
+    (2.0, 0, 0.95, 0.02),
+    (100.0, 0, 0.6, 0.0),
+    (1e-5, 0, 0.9, 0.0),
+    (1.0, 1, 1.0, 0.0),
+    (1.0, 1_000_000, 0.9999999, 0.0),
+    (0.0, 5, 0.5, 0.5),
+]
+
+KEYS = torch.tensor([seed_keys(77 * slot) for slot in range(SLOTS)], dtype=torch.int32)
+
+
+def draws_of(
+    device: str,
+    slots: list[int],
+    *,
+    cuts: bool = True,
+    generated: int = 0,
+    rows: Tensor | None = None,
+) -> Draws:
+    """What WANTED says of these slots. The columns lie among others, as in a sampling state."""
+    table = torch.rand(SLOTS, 5)
+    for column, place in ((0, 0), (2, 1), (3, 3)):
+        table[:, place] = torch.tensor([wanted[column] for wanted in WANTED])
+    table = table.to(device)
+    return Draws(
+        slots=torch.tensor(slots, device=device),
+        rows=torch.arange(len(slots), device=device) if rows is None else rows.to(device),
+        temperature=table[:, 0],
+        top_k=torch.tensor([wanted[1] for wanted in WANTED], device=device),
+        top_p=table[:, 1],
+        min_p=table[:, 3],
+        keys=torch.tensor([seed_keys(77 * slot) for slot in range(SLOTS)], dtype=torch.int32).to(
+            device
+        ),
+        generated=torch.arange(generated, generated + SLOTS, device=device),
+        cuts=cuts,
+        k_limit=None,
+    )
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(("cpu", torch.float32), id="interpreter"),
+        pytest.param(("cpu", torch.float16), id="interpreter, float16"),
+        pytest.param(("cuda", torch.float32), id="float32", marks=pytest.mark.gpu),
+        pytest.param(("cuda", torch.float16), id="float16", marks=pytest.mark.gpu),
+        pytest.param(("cuda", torch.bfloat16), id="bfloat16", marks=pytest.mark.gpu),
+    ]
+)
+def place(request: pytest.FixtureRequest) -> tuple[str, torch.dtype]:
+    return request.param  # type: ignore[no-any-return]
+
+
+def logits_of(place: tuple[str, torch.dtype], rows: int, width: int, spread: float) -> Tensor:
+    """Rows of a wider tensor, as a padded vocabulary leaves them."""
+    device, dtype = place
+    return (torch.randn(rows, width + 5) * spread).to(device, dtype)[:, :width]
+
+
+@pytest.mark.parametrize("width", [1, 40, 4096, 10_001])
+@pytest.mark.parametrize("spread", [0.3, 4.0])
+def test_each_token_is_the_references(
+    place: tuple[str, torch.dtype], width: int, spread: float
+) -> None:
+    """Float16 and bfloat16 have many equal logits, at the cuts too."""
+    torch.manual_seed(width)
+    for generated in (0, 100) if width < 10_000 else (0,):
+        logits = logits_of(place, 20, width, spread)
+        rows = torch.randperm(20)[:SLOTS]
+        slots = torch.randperm(SLOTS).tolist()
+        for cuts in (True, False):
+            draws = draws_of(place[0], slots, cuts=cuts, generated=generated, rows=rows)
+            before = logits.clone()
+            assert draw(logits, draws).tolist() == reference(logits, draws).tolist()
+            assert torch.equal(logits, before)
+
+
+def test_a_row_is_drawn_alike_in_any_batch(place: tuple[str, torch.dtype]) -> None:
+    logits = logits_of(place, SLOTS, 5000, 2.0)
+    together = draw(logits, draws_of(place[0], list(range(SLOTS)))).tolist()
+    for slot in range(SLOTS):
+        alone = draws_of(place[0], [slot], rows=torch.tensor([slot]))
+        assert draw(logits, alone).tolist() == [together[slot]]
+
+
+def test_what_lies_at_the_cut_is_kept(place: tuple[str, torch.dtype]) -> None:
+    """Of equal logits all or none: k = 3 keeps five, a nucleus of 0.55 keeps two."""
+    logits = torch.full((1, 300), -5.0)
+    logits[0, [3, 200]] = 2.0
+    logits[0, [7, 8, 299]] = 1.0
+    count, device = 60, place[0]
+
+    def drawn(k: int, p: float) -> set[int]:
+        """By as many slots, which differ in nothing but the tokens they have."""
+        draws = Draws(
+            slots=torch.arange(count, device=device),
+            rows=torch.zeros(count, dtype=torch.int64, device=device),
+            temperature=torch.ones(count, device=device),
+            top_k=torch.full((count,), k, device=device),
+            top_p=torch.full((count,), p, device=device),
+            min_p=torch.zeros(count, device=device),
+            keys=KEYS[:1].repeat(count, 1).to(device),
+            generated=torch.arange(count, device=device),
+            cuts=True,
+            k_limit=None,
+        )
+        return set(draw(logits.to(*place), draws).tolist())
+
+    assert drawn(3, 1.0) == {3, 7, 8, 200, 299}
+    # 2 e^2 of 2 e^2 + 3 e + 295 e^-5 is 0.58
+    assert drawn(0, 0.55) == {3, 200}
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_what_is_no_number_is_a_token(place: tuple[str, torch.dtype], broken: float) -> None:
+    """Outside of the vocabulary the next step would read beyond the embedding."""
+    logits = logits_of(place, SLOTS, 5000, 1.0).clone()
+    logits[:, 4097] = broken
+    assert draw(logits, draws_of(place[0], list(range(SLOTS)))).tolist() == [4097] * SLOTS
+    logits[:] = -math.inf
+    logits[:, 17] = 1.0
+    assert draw(logits, draws_of(place[0], list(range(SLOTS)))).tolist() == [17] * SLOTS
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_draws_of_a_whole_vocabulary(dtype: torch.dtype) -> None:
+    """At the size of a model. A sum in another order may move a cut by one token of 10^5, and
+    noise is another by less than 1e-5: a few of thousands of tokens may differ, each between two
+    that were as likely."""
+    torch.manual_seed(3)
+    slots = (list(range(SLOTS)) * 20)[:256]
+    different = Counter[int]()
+    for generated in range(0, 40, 2):
+        logits = (torch.randn(256, 128_256, device="cuda") * 3).to(dtype)
+        draws = draws_of("cuda", slots, generated=generated)
+        found, expected = draw(logits, draws), reference(logits, draws)
+        assert torch.equal(found, draw(logits, draws)), "not the same the second time"
+        for row in (found != expected).nonzero().flatten().tolist():
+            different[slots[row]] += 1
+    assert different.total() <= 10, different
