@@ -19,7 +19,7 @@ from torch import Tensor
 from penstock_kernels.draw import Draws
 from penstock_kernels.gpu.argmax import PIECE, best_of_row
 
-BLOCK = 8192  # logits that a program looks at together
+BLOCK, WARPS = 8192, 16  # logits that a program looks at together
 # Bits of a float32 that are the same in all values of a type, where floats are ordered as integers.
 SPARE_BITS = {torch.float32: 0, torch.float16: 13, torch.bfloat16: 16}
 
@@ -59,7 +59,9 @@ def _ordered(value):
 
 
 @triton.jit
-def _float_of(ordered):
+def _float_at(place, SPARE: tl.constexpr):
+    """The smallest float at a place."""
+    ordered = place.to(tl.int32) << SPARE
     bits = tl.where(ordered < 0, ordered ^ 0x7FFFFFFF, ordered)
     return bits.to(tl.float32, bitcast=True)
 
@@ -81,28 +83,35 @@ def _largest(line, n, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _above(line, n, most, factor, a, b, c, SPARE: tl.constexpr, BLOCK: tl.constexpr):
-    """Weights of the logits at and above three places, 2^((logit - most) * factor) each."""
+def _above(line, n, scale, shift, a, b, c, COUNT: tl.constexpr, BLOCK: tl.constexpr):
+    """Weights of the logits that are at least a, b and c: 2^(logit * scale - shift), or one each.
+
+    A program is alone on its multiprocessor, whose instructions are what takes the time: some 14 a
+    logit. Places are compared as floats, and the next logits are on their way meanwhile."""
     at_a = tl.zeros([BLOCK], tl.float32)
     at_b = tl.zeros([BLOCK], tl.float32)
     at_c = tl.zeros([BLOCK], tl.float32)
+    value = _read(line, 0, n, BLOCK)
     for start in range(0, n, BLOCK):
-        value = _read(line, start, n, BLOCK)
-        place = _ordered(value) >> SPARE
-        weight = tl.exp2((value - most) * factor)
-        weight = tl.where(value > float("-inf"), weight, 0.0)  # neither -inf * 0 nor NaN
-        at_a += tl.where(place >= a, weight, 0.0)
-        at_b += tl.where(place >= b, weight, 0.0)
-        at_c += tl.where(place >= c, weight, 0.0)
+        following = _read(line, start + BLOCK, n, BLOCK)
+        weight = tl.full([BLOCK], 1.0, tl.float32)
+        if not COUNT:
+            weight = tl.exp2(value * scale - shift)
+        at_a += tl.where(value >= a, weight, 0.0)
+        at_b += tl.where(value >= b, weight, 0.0)
+        at_c += tl.where(value >= c, weight, 0.0)
+        value = following
     return tl.sum(at_a, 0), tl.sum(at_b, 0), tl.sum(at_c, 0)
 
 
 @triton.jit
 def _search(
-    line, n, most, factor, low, target, SPARE: tl.constexpr, BLOCK: tl.constexpr
+    line, n, most, scale, low, target,
+    COUNT: tl.constexpr, SPARE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The highest place at and above which the weights reach the target; `low` is one where they
     do."""
+    shift = most * scale
     low = low.to(tl.int64)
     high = (_ordered(most) >> SPARE).to(tl.int64) + 1
     while high - low > 1:
@@ -111,8 +120,9 @@ def _search(
         b = tl.minimum(a + step, high)
         c = tl.minimum(b + step, high)
         at_a, at_b, at_c = _above(
-            line, n, most, factor, a.to(tl.int32), b.to(tl.int32), c.to(tl.int32), SPARE, BLOCK
-        )
+            line, n, scale, shift, _float_at(a, SPARE), _float_at(b, SPARE), _float_at(c, SPARE),
+            COUNT, BLOCK,
+        )  # fmt: skip
         higher = tl.where(at_c >= target, high, tl.where(at_b >= target, c, b))
         high = tl.where(at_a >= target, higher, a)
         lower = tl.where(at_c >= target, c, tl.where(at_b >= target, b, a))
@@ -137,17 +147,20 @@ def _cut_kernel(
         most = _largest(line, n, BLOCK)
         least = most
         if most < float("inf"):
-            factor = 1.4426950408889634 / warmth
+            scale = 1.4426950408889634 / warmth
             low = _ordered(tl.full([], -3.4028234663852886e38, tl.float32)) >> SPARE
             if (k > 0) & (k < n):
-                low = _search(line, n, most, 0.0, low, k.to(tl.float32), SPARE, BLOCK)
+                low = _search(line, n, most, 0.0, low, k.to(tl.float32), True, SPARE, BLOCK)
             if p < 1:
-                total, _, _ = _above(line, n, most, factor, low, low, low, SPARE, BLOCK)
+                all_of = _float_at(low, SPARE)
+                total, _, _ = _above(
+                    line, n, scale, most * scale, all_of, all_of, all_of, False, BLOCK
+                )
                 # What lies so far below the largest is less than 1 - p of all, even together.
                 depth = warmth * (tl.log(n / (1 - p)) + 1)
                 low = tl.maximum(low, _ordered(most - depth) >> SPARE)
-                low = _search(line, n, most, factor, low, p * total, SPARE, BLOCK)
-            least = _float_of(low << SPARE)
+                low = _search(line, n, most, scale, low, p * total, False, SPARE, BLOCK)
+            least = _float_at(low, SPARE)
             if m > 0:
                 least = tl.maximum(least, most + warmth * tl.log(m))
     tl.store(cut + i, least)
@@ -195,7 +208,7 @@ def draw(logits: Tensor, draws: Draws) -> Tensor:
         _cut_kernel[(count,)](
             logits, draws.rows, draws.slots, draws.temperature, draws.top_k, draws.top_p,
             draws.min_p, cut, n, stride, parameter_stride,
-            SPARE=SPARE_BITS[logits.dtype], BLOCK=BLOCK, num_warps=16,
+            SPARE=SPARE_BITS[logits.dtype], BLOCK=BLOCK, num_warps=WARPS,
         )  # fmt: skip
     _draw_kernel[(count, pieces)](
         logits, draws.rows, draws.slots, draws.temperature, draws.keys, draws.generated, cut,
