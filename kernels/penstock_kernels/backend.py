@@ -19,6 +19,7 @@ from penstock_kernels.activation import silu_mul
 from penstock_kernels.draw import Draws, draw
 from penstock_kernels.norm import add_rms_norm, rms_norm
 from penstock_kernels.paged_attention import PagedBatch, paged_attention
+from penstock_kernels.penalties import Penalties, penalise
 from penstock_kernels.rope import rotate_, rotation, write_kv
 
 
@@ -129,6 +130,9 @@ class Backend(Protocol):
     def draw(self, logits: Tensor, draws: Draws) -> Tensor:
         """See `draw.draw`."""
 
+    def penalise(self, logits: Tensor, penalties: Penalties) -> Tensor:
+        """See `penalties.penalise`."""
+
 
 class GraphBackend(Backend, Protocol):
     """A backend whose steps can be captured: what they differ in stands on the device."""
@@ -172,7 +176,17 @@ class GraphBackend(Backend, Protocol):
         """
 
 
-class TorchBackend:
+class TorchSampler:
+    """What a backend does with logits, in plain torch."""
+
+    def draw(self, logits: Tensor, draws: Draws) -> Tensor:
+        return draw(logits, draws)
+
+    def penalise(self, logits: Tensor, penalties: Penalties) -> Tensor:
+        return penalise(logits, penalties)
+
+
+class TorchBackend(TorchSampler):
     """Everything in plain torch.
 
     angles: [positions, 2, width / 2] float32, cosines then sines.
@@ -201,9 +215,6 @@ class TorchBackend:
 
     def copy_blocks(self, cache: Tensor, source: Tensor, target: Tensor) -> None:
         cache.index_copy_(3, target, cache.index_select(3, source))
-
-    def draw(self, logits: Tensor, draws: Draws) -> Tensor:
-        return draw(logits, draws)
 
     def attention(self, rows: Rows) -> Attention:
         heads, eps, block = self._heads, self._eps, self._block_size

@@ -81,9 +81,7 @@ class Runner:
         angles = rope_table(decoder.model.rope, decoder.model.head_dim, positions, device)
         self.backend = _backend(decoder, angles, limits, cache, dependent_launch)
         # Only rank 0 samples.
-        self.sampling = (
-            SamplingState(limits, device, self.backend.draw) if group.rank == 0 else None
-        )
+        self.sampling = SamplingState(limits, device, self.backend) if group.rank == 0 else None
         rows = limits.max_prefill_tokens + limits.max_slots
         self._row_slot = torch.zeros(rows, dtype=torch.int64, device=device)
         self._row_token = torch.zeros(rows, dtype=torch.int64, device=device)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penstock_kernels import noise, sampler
-from penstock_kernels.draw import Draws, draw
+from penstock_kernels.draw import Draws
+from penstock_kernels.penalties import Penalties
 from penstock_proto import shard_pb2
 from penstock_shard.device import upload
 from penstock_shard.slots import BadCommand, Indices, Limits
@@ -35,9 +36,7 @@ class Feature(enum.IntFlag):
 SORTED = Feature.TOP_K | Feature.TOP_P
 CUTS = SORTED | Feature.MIN_P
 PENALTIES = Feature.REPETITION | Feature.FREQUENCY
-# Rows that want one of these are shaped by torch, operation by operation. All others the backend
-# draws at once.
-SHAPED = PENALTIES | Feature.TYPICAL_P | Feature.BIAS
+SHAPED = PENALTIES | Feature.BIAS
 # Columns of SamplingState.parameters.
 COLUMNS = (
     "temperature",
@@ -50,29 +49,35 @@ COLUMNS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Shaping:
-    """What the rows need whose logits are shaped before a token is drawn."""
+class Sampler(Protocol):
+    """What sampling asks of a backend."""
 
-    slots: Tensor  # [n] int64
-    rows: Tensor  # [n] int64: where their logits stand
-    features: Feature  # of any of them
-    filtered: Tensor | None  # those that sort; None: all
-    any_filtered: bool
-    k_limit: int | None
+    def draw(self, logits: Tensor, draws: Draws) -> Tensor:
+        """See `penstock_kernels.draw.draw`."""
+
+    def penalise(self, logits: Tensor, penalties: Penalties) -> Tensor:
+        """See `penstock_kernels.penalties.penalise`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of a step that go the same way, by what each of them wants, whatever the others do: so
+    a row's token depends on nothing but the row."""
+
+    rows: Tensor  # [n] int64
+    penalties: Penalties | None  # None: nor a bias; `draws` has the rows of the step's logits
+    biased: bool  # any of them
+    typical: bool  # all of them; that, torch computes
+    draws: Draws
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingPlan:
-    """What the sampled rows of a step need: known to the host before the step starts.
-
-    A row is drawn or shaped, whatever the others are: so its token depends on nothing but itself.
-    """
+    """What the sampled rows of a step need: known to the host before the step starts."""
 
     slots: Tensor  # [rows] int64
     features: Feature  # of any row
-    draws: Draws | None  # of the rows that are drawn; None: there are none
-    shaping: Shaping | None  # of those that are shaped; None: there are none
+    parts: tuple[Part, ...]
     top_n: Indices  # of each row
 
 
@@ -86,15 +91,11 @@ class Sampled:
     top_logprob: Tensor | None  # [rows, n] float32
 
 
-Draw = Callable[[Tensor, Draws], Tensor]  # `penstock_kernels.draw.draw`
-
-
 class SamplingState:
     """One row a slot; the row behind the last slot belongs to padding."""
 
-    def __init__(self, limits: Limits, device: torch.device, draw: Draw = draw) -> None:
-        """draw: a backend's, or else torch's."""
-        self._drawn = draw
+    def __init__(self, limits: Limits, device: torch.device, sampler: Sampler) -> None:
+        self._sampler = sampler
         rows, self.device, self.limits = limits.max_slots + 1, device, limits
         self.parameters = torch.zeros(rows, len(COLUMNS), device=device)
         self.top_k = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -152,8 +153,11 @@ class SamplingState:
 
     def rehearse_draws(self, dtype: torch.dtype) -> None:
         """Launch the kernels of rows that are drawn, so that they are compiled."""
-        cut = shard_pb2.Sampling(temperature=1, top_p=0.5, typical_p=1, repetition_penalty=1)
-        self._rehearse(cut, dtype)
+        for penalty in (1, 2):
+            cut = shard_pb2.Sampling(
+                temperature=1, top_p=0.5, typical_p=1, repetition_penalty=penalty
+            )
+            self._rehearse(cut, dtype)
 
     def _rehearse(self, wanted: shard_pb2.Sampling, dtype: torch.dtype) -> None:
         slots = np.arange(self.limits.max_slots)
@@ -166,124 +170,91 @@ class SamplingState:
     def plan(self, slots: Indices) -> SamplingPlan:
         """What a step that samples for these slots needs."""
         flags = self._features[slots]
-        is_shaped = flags & int(SHAPED) != 0
+        shaped = flags & int(SHAPED) != 0
+        typical = (flags & int(Feature.RANDOM) != 0) & (flags & int(Feature.TYPICAL_P) != 0)
+        kinds = (~shaped & ~typical, shaped & ~typical, typical)
         return SamplingPlan(
             slots=upload(slots, self.device),
             features=Feature(int(np.bitwise_or.reduce(flags))),
-            draws=None if is_shaped.all() else self._draws(slots, np.flatnonzero(~is_shaped)),
-            shaping=self._shaping(slots, np.flatnonzero(is_shaped)) if is_shaped.any() else None,
+            parts=tuple(self._part(slots, np.flatnonzero(kind)) for kind in kinds if kind.any()),
             top_n=self._top_n[slots],
         )
 
     def sample(self, logits: Tensor, plan: SamplingPlan) -> Sampled:
         """Choose a token a row and count it. logits: [rows, vocabulary]."""
         slots = plan.slots
-        if plan.shaping is None:
-            assert plan.draws is not None
-            token = self._drawn(logits, plan.draws)
+        if len(plan.parts) == 1:
+            token = self._tokens(logits, plan.parts[0])
         else:
             token = torch.empty_like(slots)
-            own = logits.index_select(0, plan.shaping.rows).float()
-            token[plan.shaping.rows] = self._shape_and_draw(own, plan.shaping)
-            if plan.draws is not None:
-                token[plan.draws.rows] = self._drawn(logits, plan.draws)
+            for part in plan.parts:
+                token[part.rows] = self._tokens(logits, part)
         self.generated.index_add_(0, slots, torch.ones_like(slots))
         if plan.features & PENALTIES:
             one = torch.full_like(slots, sampler.GENERATED_ONCE, dtype=torch.int32)
             self.counts.index_put_((slots, token), one, accumulate=True)
         return _with_logprobs(logits, token, plan)
 
-    def _draws(self, slots: Indices, rows: Indices) -> Draws:
+    def _part(self, slots: Indices, rows: Indices) -> Part:
         slots = slots[rows]
         flags, parameters = self._features[slots], self.parameters
+        wanted = Feature(int(np.bitwise_or.reduce(flags)))
+        typical = bool(flags[0] & int(Feature.TYPICAL_P)) and bool(flags[0] & int(Feature.RANDOM))
+        own = typical or bool(wanted & SHAPED)  # a copy of their logits, in their order
+        columns = {name: parameters[:, column] for column, name in enumerate(COLUMNS)}
+        on_device, places = upload(slots, self.device), upload(rows, self.device)
+        penalties = Penalties(
+            slots=on_device,
+            rows=places,
+            counts=self.counts,
+            repetition=columns["repetition_penalty"],
+            frequency=columns["frequency_penalty"],
+            presence=columns["presence_penalty"],
+        )
         cut = (flags & int(Feature.RANDOM) != 0) & (flags & int(CUTS) != 0)
         by_k = flags & int(Feature.TOP_K) != 0
-        return Draws(
-            slots=upload(slots, self.device),
-            rows=upload(rows, self.device),
-            temperature=parameters[:, COLUMNS.index("temperature")],
+        draws = Draws(
+            slots=on_device,
+            rows=torch.arange(len(slots), device=self.device) if own else places,
+            temperature=columns["temperature"],
             top_k=self.top_k,
-            top_p=parameters[:, COLUMNS.index("top_p")],
-            min_p=parameters[:, COLUMNS.index("min_p")],
+            top_p=columns["top_p"],
+            min_p=columns["min_p"],
             keys=self.keys,
             generated=self.generated,
             cuts=bool(cut.any()),
             k_limit=int(self._top_k[slots].max()) if by_k.all() else None,
         )
+        biased = bool(wanted & Feature.BIAS)
+        return Part(places, penalties if own else None, biased, typical, draws)
 
-    def _shaping(self, slots: Indices, rows: Indices) -> Shaping:
-        slots = slots[rows]
-        flags = self._features[slots]
-        filtered = (flags & int(Feature.RANDOM) != 0) & (
-            flags & int(SORTED | Feature.TYPICAL_P) != 0
-        )
-        chosen = np.flatnonzero(filtered)
-        by_k = flags[chosen] & int(Feature.TOP_K) != 0
-        return Shaping(
-            slots=upload(slots, self.device),
-            rows=upload(rows, self.device),
-            features=Feature(int(np.bitwise_or.reduce(flags))),
-            filtered=None if len(chosen) == len(slots) else upload(chosen, self.device),
-            any_filtered=len(chosen) > 0,
-            k_limit=int(self._top_k[slots[chosen]].max()) if len(chosen) and by_k.all() else None,
-        )
+    def _tokens(self, logits: Tensor, part: Part) -> Tensor:
+        """Of the rows of a part: [n] int64."""
+        if part.penalties is not None:
+            logits = self._sampler.penalise(logits, part.penalties)
+        if part.biased:
+            index = self.bias_token.index_select(0, part.draws.slots)
+            logits.scatter_add_(1, index, self.bias.index_select(0, part.draws.slots))
+        if part.typical:
+            return self._draw_typical(logits, part.draws)
+        return self._sampler.draw(logits, part.draws)
 
-    def _shape_and_draw(self, logits: Tensor, plan: Shaping) -> Tensor:
-        """logits: [n, vocabulary] float32. Returns [n] int64."""
-        parameters = self.parameters.index_select(0, plan.slots).unbind(1)
-        scores = self._penalise(logits, plan, *parameters[4:])
-        if plan.features & Feature.RANDOM:
-            return self._draw(scores, plan, *parameters[:4])
-        return sampler.choose(scores, None, None)
-
-    def _penalise(
-        self,
-        logits: Tensor,
-        plan: Shaping,
-        repetition: Tensor,
-        frequency: Tensor,
-        presence: Tensor,
-    ) -> Tensor:
-        slots = plan.slots
-        if plan.features & PENALTIES:
-            counts = self.counts.index_select(0, slots)
-            if plan.features & Feature.REPETITION:
-                logits = sampler.penalise_repetition(logits, counts, repetition)
-            if plan.features & Feature.FREQUENCY:
-                logits = sampler.penalise_frequency(logits, counts, frequency, presence)
-        if plan.features & Feature.BIAS:
-            index = self.bias_token.index_select(0, slots)
-            logits = logits.scatter_add(1, index, self.bias.index_select(0, slots))
-        return logits
-
-    def _draw(
-        self,
-        scores: Tensor,
-        plan: Shaping,
-        temperature: Tensor,
-        top_p: Tensor,
-        typical_p: Tensor,
-        min_p: Tensor,
-    ) -> Tensor:
-        """Temperature, filters, then the largest of logits plus noise; greedy rows as they are."""
-        slots = plan.slots
-        random = temperature > 0
-        scores = scores / torch.where(random, temperature, 1.0).unsqueeze(1)
-        if plan.any_filtered:
-            rows = plan.filtered
-            kept = _pick(scores, rows)
-            if plan.features & SORTED:
-                top_k = _pick(self.top_k.index_select(0, slots), rows)
-                kept = sampler.filter_sorted(kept, top_k, _pick(top_p, rows), plan.k_limit)
-            if plan.features & Feature.TYPICAL_P:
-                kept = sampler.filter_typical(kept, _pick(typical_p, rows))
-            scores = kept if rows is None else scores.index_copy_(0, rows, kept)
-        if plan.features & Feature.MIN_P:
+    def _draw_typical(self, logits: Tensor, draws: Draws) -> Tensor:
+        """As `draw`, with typical_p between top_p and min_p. logits: [n, vocabulary] float32, in
+        the order of the slots."""
+        slots = draws.slots
+        temperature, top_p, typical_p, min_p = self.parameters.index_select(0, slots).unbind(1)[:4]
+        scores = logits / temperature.unsqueeze(1)
+        if draws.cuts:
+            top_k = self.top_k.index_select(0, slots)
+            scores = sampler.filter_sorted(scores, top_k, top_p, draws.k_limit)
+        scores = sampler.filter_typical(scores, typical_p)
+        if draws.cuts:
             scores = sampler.filter_min_p(scores, min_p)
         keys = noise.token_keys(
             self.keys.index_select(0, slots), self.generated.index_select(0, slots)
         )
-        return sampler.choose(scores, noise.gumbel(keys, scores.shape[1]), random)
+        return sampler.choose(scores, noise.gumbel(keys, scores.shape[1]), temperature > 0)
 
     def _count(self, slot: int, tokens: Indices, prompt: int) -> None:
         row = self.counts[slot].zero_()
@@ -335,10 +306,6 @@ class SamplingState:
             )
         if not 0 <= wanted.min_p <= 1:
             raise BadCommand(f"slot {slot}: min_p must be in [0, 1], not {wanted.min_p}")
-
-
-def _pick(values: Tensor, rows: Tensor | None) -> Tensor:
-    return values if rows is None else values.index_select(0, rows)
 
 
 def features_of(wanted: shard_pb2.Sampling) -> Feature:

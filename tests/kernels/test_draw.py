@@ -12,7 +12,10 @@ from torch import Tensor
 from penstock_kernels.draw import Draws
 from penstock_kernels.draw import draw as reference
 from penstock_kernels.gpu.draw import draw
+from penstock_kernels.gpu.penalties import penalise
 from penstock_kernels.noise import seed_keys
+from penstock_kernels.penalties import Penalties
+from penstock_kernels.penalties import penalise as penalised
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::RuntimeWarning:triton", "ignore::DeprecationWarning"
@@ -149,6 +152,30 @@ def test_what_is_no_number_is_a_token(place: tuple[str, torch.dtype], broken: fl
     logits[:] = -math.inf
     logits[:, 17] = 1.0
     assert draw(logits, draws_of(place[0], list(range(SLOTS)))).tolist() == [17] * SLOTS
+
+
+@pytest.mark.parametrize("width", [1, 4097])
+def test_penalties_are_the_references(place: tuple[str, torch.dtype], width: int) -> None:
+    device = place[0]
+    logits = logits_of(place, 9, width, 3.0)
+    table = torch.rand(SLOTS, 4)
+    table[:, 1] += 0.5  # repetition
+    table[:, 2:] = table[:, 2:] * 4 - 2
+    table[3] = torch.tensor([0.0, 1.0, 0.0, 0.0])  # nothing
+    table = table.to(device)
+    counts = torch.randint(0, 7, (SLOTS, width), dtype=torch.int32).clamp_(min=2).sub_(2).to(device)
+    penalties = Penalties(
+        slots=torch.tensor([3, 12, 0, 7, 5], device=device),
+        rows=torch.tensor([8, 0, 3, 4, 1], device=device),
+        counts=counts,
+        repetition=table[:, 1],
+        frequency=table[:, 2],
+        presence=table[:, 3],
+    )
+    found, expected = penalise(logits, penalties), penalised(logits, penalties)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=2e-6)
+    assert torch.equal(found[0], logits[8].float())
 
 
 @pytest.mark.gpu

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from penstock_kernels.backend import TorchSampler
 from penstock_kernels.noise import gumbel, seed_keys, token_keys
 from penstock_proto import shard_pb2
 from penstock_shard.sampling import SamplingState
@@ -113,7 +114,7 @@ def test_any_batch_equals_its_rows_alone(seed: int) -> None:
     """Slots come and go; each row gets what the plain pipeline gives it."""
     chance = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
-    state, running = SamplingState(LIMITS, CPU), dict[int, Plain]()
+    state, running = SamplingState(LIMITS, CPU, TorchSampler()), dict[int, Plain]()
     for _ in range(25):
         slot = chance.randrange(LIMITS.max_slots)
         tokens = [chance.randrange(VOCABULARY) for _ in range(chance.randint(1, 20))]
@@ -139,7 +140,7 @@ def sample_one(wanted: shard_pb2.Sampling, logits: list[float], prompt: list[int
     row[0, : len(logits)] = torch.tensor(logits)
     found = set()
     for seed in range(80):
-        state = SamplingState(LIMITS, CPU)
+        state = SamplingState(LIMITS, CPU, TorchSampler())
         seeded = shard_pb2.Sampling()
         seeded.CopyFrom(wanted)
         seeded.seed = seed
@@ -171,7 +172,7 @@ def test_penalties_come_before_the_bias() -> None:
 
 
 def test_only_generated_tokens_count_for_frequency_and_presence() -> None:
-    state = SamplingState(LIMITS, CPU)
+    state = SamplingState(LIMITS, CPU, TorchSampler())
     wanted = neutral(frequency_penalty=1.0, presence_penalty=0.5)
     state.admit(0, np.array([0, 0, 0, 1], np.int32), 1, wanted)
     state.load(np.array([0]))

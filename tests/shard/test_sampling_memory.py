@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from penstock_kernels.backend import TorchSampler
 from penstock_shard.sampling import SamplingState
 from penstock_shard.slots import Limits
 from support.shard_driver import neutral
@@ -64,7 +65,7 @@ class Memory(TorchDispatchMode):
 
 def peak_of(asked: list[dict[str, Any]]) -> int:
     """Bytes at most while a row of every slot is sampled, slot i as asked[i % len(asked)] says."""
-    state = SamplingState(LIMITS, torch.device("cpu"))
+    state = SamplingState(LIMITS, torch.device("cpu"), TorchSampler())
     slots = np.arange(LIMITS.max_slots)
     for slot in slots.tolist():
         wanted = neutral(**asked[slot % len(asked)])
@@ -79,7 +80,7 @@ def peak_of(asked: list[dict[str, Any]]) -> int:
 
 @pytest.mark.parametrize("asked", [*([one] for one in ASKED), ASKED], ids=str)
 def test_no_batch_takes_more_memory_than_the_rehearsal(asked: list[dict[str, Any]]) -> None:
-    state = SamplingState(LIMITS, torch.device("cpu"))
+    state = SamplingState(LIMITS, torch.device("cpu"), TorchSampler())
     with Memory() as rehearsal:
         state.rehearse(torch.bfloat16)
     logits = LIMITS.max_slots * LIMITS.vocab_size * 4

@@ -13,8 +13,8 @@ from benchmarks.kernels.lines.line import Launch, Line, dependent, randn
 
 from penstock_kernels.gpu.blocks import copy_blocks
 from penstock_kernels.gpu.decode_attention import DecodeAttention
-from penstock_kernels.gpu.draw import draw
 from penstock_kernels.gpu.hopper_decode import HopperDecode
+from penstock_kernels.gpu.sampler import TritonSampler
 from penstock_kernels.gpu.slots import leave, take
 from penstock_proto import shard_pb2
 from penstock_shard.sampling import SamplingState
@@ -29,6 +29,7 @@ WANTED: dict[str, dict[str, Any]] = {  # beside the temperature
     "sampling, temperature": {},
     "sampling, top_k 50 and top_p 0.9": {"top_k": 50, "top_p": 0.9},
     "sampling, top_p 0.9": {"top_p": 0.9},
+    "sampling, repetition 1.1 and top_p 0.9": {"top_p": 0.9, "repetition_penalty": 1.1},
 }
 
 
@@ -60,6 +61,8 @@ def lines(shape: Shape) -> Iterator[Line]:
         )  # fmt: skip
     for name, wanted in WANTED.items():
         cut = ("draw._cut_kernel",) if wanted else ()
+        if "repetition_penalty" in wanted:
+            cut = ("penalties._penalise_kernel", *cut)
         for rows in (8, SAMPLED):
             yield Line(
                 name=name, what=f"{rows} x {shape.vocab}", moved=2 * rows * shape.vocab,
@@ -118,7 +121,7 @@ def _sample(
         max_prefill_tokens=1, max_slots=rows, max_sequence_length=PAGE, max_top_n=0,
         vocab_size=vocab, block_size=PAGE, num_blocks=1,
     )  # fmt: skip
-    state, slots = SamplingState(limits, device, draw), np.arange(rows)
+    state, slots = SamplingState(limits, device, TritonSampler()), np.arange(rows)
     for slot in slots.tolist():
         asked = shard_pb2.Sampling(**NOTHING | {"temperature": 0.8, "seed": slot} | wanted)
         state.admit(slot, np.zeros(1, np.int32), 0, asked)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penstock_kernels.backend import Attention, Heads, Rows
-from penstock_kernels.draw import Draws
 from penstock_kernels.gpu.activation import silu_mul
 from penstock_kernels.gpu.argmax import argmax
 from penstock_kernels.gpu.blocks import copy_blocks
@@ -24,16 +23,16 @@ from penstock_kernels.gpu.dispatch import (
     skinny_gated_linear,
     skinny_linear,
 )
-from penstock_kernels.gpu.draw import draw
 from penstock_kernels.gpu.hopper_decode import HopperDecode, on_hopper
 from penstock_kernels.gpu.hopper_plan import HopperPlan
 from penstock_kernels.gpu.norm import add_rms_norm, rms_norm
 from penstock_kernels.gpu.prefill_attention import prefill_attention, prefill_tiles, query_tile
 from penstock_kernels.gpu.rope import Seats, rope_and_write
+from penstock_kernels.gpu.sampler import TritonSampler
 from penstock_kernels.gpu.slots import leave, take
 
 
-class TritonBackend:
+class TritonBackend(TritonSampler):
     """Nothing here waits for the device, and a step without chunks reads static tensors only.
 
     angles: [positions, 2, width / 2] float32; max_decode_rows: sequences that decode at once;
@@ -115,9 +114,6 @@ class TritonBackend:
 
     def copy_blocks(self, cache: Tensor, source: Tensor, target: Tensor) -> None:
         copy_blocks(cache, source, target)
-
-    def draw(self, logits: Tensor, draws: Draws) -> Tensor:
-        return draw(logits, draws)
 
     def attention(self, rows: Rows) -> Attention:
         heads, scale = self._heads, self._heads.width**-0.5

@@ -1,0 +1,20 @@
+"""What a backend does with logits, by kernels of our own."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from penstock_kernels.draw import Draws
+from penstock_kernels.gpu.draw import draw
+from penstock_kernels.gpu.penalties import penalise
+from penstock_kernels.penalties import Penalties
+
+
+class TritonSampler:
+    """Reference: `penstock_kernels.backend.TorchSampler`."""
+
+    def draw(self, logits: Tensor, draws: Draws) -> Tensor:
+        return draw(logits, draws)
+
+    def penalise(self, logits: Tensor, penalties: Penalties) -> Tensor:
+        return penalise(logits, penalties)
