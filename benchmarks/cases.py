@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -59,6 +59,8 @@ class Case:
     output: Lengths
     shared_prefix: int = 0  # leading tokens that the prompts of a group share
     prefix_groups: int = 1
+    temperature: float = 0.0  # of completions; 0: greedy
+    top_p: float = 1.0
 
 
 def fixed(
@@ -67,6 +69,11 @@ def fixed(
     """A case with one length of prompt and one of output."""
     lengths = [Lengths("fixed", (float(tokens),)) for tokens in (prompt, output)]
     return Case(name, streams, requests, lengths[0], lengths[1], prefix)
+
+
+def sampled(name: str, case: Case) -> Case:
+    """The same as most clients ask: by chance, within a nucleus."""
+    return replace(case, name=name, temperature=0.7, top_p=0.95)
 
 
 CASES = {
@@ -81,6 +88,8 @@ CASES = {
         fixed("agent1000", 64, 256, 1024, 64, prefix=1000),
         fixed("fewshot2000", 32, 128, 2048, 32, prefix=2000),
         fixed("long", 16, 32, 7000, 64),
+        sampled("c8-sampled", fixed("c8", 8, 16, 512, 128)),
+        sampled("c64-sampled", fixed("c64", 64, 192, 512, 128)),
     )
 }
 

@@ -36,8 +36,6 @@ class Target:
     processes: int = 1
     token_range: tuple[int, int] = (10, 1000)
     max_seconds: float = 300.0  # a case
-    temperature: float = 0.0  # of completions; 0: greedy
-    top_p: float = 1.0
 
 
 def model_name(target: Target) -> str:
@@ -119,8 +117,6 @@ def run_case(
             max_seconds=target.max_seconds,
             index=index,
             workers=processes,
-            temperature=target.temperature,
-            top_p=target.top_p,
         )
         for index in range(processes)
     ]
@@ -164,7 +160,16 @@ def chosen_cases(arguments: argparse.Namespace) -> list[Case]:
     """The named cases, with what the command line changes about them."""
     changes = {
         name: getattr(arguments, name)
-        for name in ("streams", "requests", "prompt", "output", "shared_prefix", "prefix_groups")
+        for name in (
+            "streams",
+            "requests",
+            "prompt",
+            "output",
+            "shared_prefix",
+            "prefix_groups",
+            "temperature",
+            "top_p",
+        )
         if getattr(arguments, name) is not None
     }
     if not arguments.case:

@@ -38,8 +38,6 @@ class Plan:
     max_seconds: float
     index: int
     workers: int
-    temperature: float = 0.0  # of completions
-    top_p: float = 1.0
 
     def to_json(self) -> bytes:
         """One line; lengths in their notation."""
@@ -97,8 +95,8 @@ class Worker:
         plan = self.plan
         headers = {"Authorization": f"Bearer {plan.api_key}"} if plan.api_key else {}
         if plan.endpoint == "completions":
-            body = completions_body(plan.model, prompt, plan.temperature, plan.top_p)
-            path = "/v1/completions"
+            case, path = plan.case, "/v1/completions"
+            body = completions_body(plan.model, prompt, case.temperature, case.top_p)
         else:
             body, path = generate_body(prompt), "/generate_stream"
         return http_request(plan.host, path, body, headers)
