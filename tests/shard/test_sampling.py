@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from penstock_kernels.backend import TorchSampler
+from penstock_kernels.gpu.sampler import TritonSampler
 from penstock_kernels.noise import gumbel, seed_keys, token_keys
 from penstock_proto import shard_pb2
-from penstock_shard.sampling import SamplingState
+from penstock_shard.sampling import Sampler, SamplingState
 from penstock_shard.slots import Limits
 from support.shard_driver import neutral
 
@@ -109,12 +110,19 @@ def any_sampling(chance: random.Random) -> shard_pb2.Sampling:
     )
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_any_batch_equals_its_rows_alone(seed: int) -> None:
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:triton", "ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("sampler", "seed"),
+    [
+        *((TorchSampler(), seed) for seed in range(12)),
+        *((TritonSampler(), seed) for seed in range(2)),  # by Triton's interpreter: 6 s each
+    ],
+)
+def test_any_batch_equals_its_rows_alone(sampler: Sampler, seed: int) -> None:
     """Slots come and go; each row gets what the plain pipeline gives it."""
     chance = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
-    state, running = SamplingState(LIMITS, CPU, TorchSampler()), dict[int, Plain]()
+    state, running = SamplingState(LIMITS, CPU, sampler), dict[int, Plain]()
     for _ in range(25):
         slot = chance.randrange(LIMITS.max_slots)
         tokens = [chance.randrange(VOCABULARY) for _ in range(chance.randint(1, 20))]
