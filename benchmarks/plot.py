@@ -29,12 +29,16 @@ PANELS = (
 
 
 def like_first(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Closed-loop cases without shared prefixes that make one curve.
+    """Greedy closed-loop cases without shared prefixes that make one curve.
 
     Of the named cases those with 512-token prompts; of others all that share lengths with the
     first one.
     """
-    closed = [c for c in cases if c["rate"] is None and not c["case"]["shared_prefix"]]
+    closed = [
+        c
+        for c in cases
+        if c["rate"] is None and not c["case"]["shared_prefix"] and not c["case"].get("temperature")
+    ]
     like = next((c for c in closed if c["case"]["name"] == "c8"), closed[0] if closed else None)
     lengths = ("prompt", "output")
     return [c for c in closed if like and all(c["case"][k] == like["case"][k] for k in lengths)]
