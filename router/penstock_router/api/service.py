@@ -23,8 +23,9 @@ class Permits:
     """How many prompts may be in the server at once. There is no waiting room.
 
     held: how many each process holds, in memory that all of them share; this one's stand at
-    `place`. A process notes its own before it counts: two that ask for the last permit at once may
-    both be refused, never both be given it.
+    `place`. A process notes its own before it counts: two that ask for the last permit at once are
+    both refused, not both given it. (A processor may count before others see what it noted, but by
+    nanoseconds; here some twenty bytecodes lie between.)
     """
 
     def __init__(self, count: int, held: memoryview[int] | None = None, place: int = 0) -> None:
