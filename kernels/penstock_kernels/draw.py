@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from penstock_kernels.noise import gumbel, token_keys
-from penstock_kernels.sampler import choose, filter_min_p, filter_sorted
+from penstock_kernels.sampler import filter_min_p, filter_sorted
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +18,7 @@ class Draws:
     greedy; top_k: [slots] int64, 0 is off; top_p, min_p: [slots] float32, 1 and 0 are off; keys:
     [slots, 2] int32 from `noise.seed_keys`; generated: [slots] int64, tokens before the one that is
     drawn.
-    cuts: whether any of them has a top_k, top_p or min_p; k_limit: the largest top_k where all of
-    them have one, else None.
+    cuts: whether any that is not greedy has a top_k, top_p or min_p.
     """
 
     slots: Tensor
@@ -32,25 +30,40 @@ class Draws:
     keys: Tensor
     generated: Tensor
     cuts: bool
-    k_limit: int | None
 
 
 def draw(logits: Tensor, draws: Draws) -> Tensor:
     """A token for each slot that draws: the largest of logits / temperature plus Gumbel noise among
     those that the cuts leave. A row's token depends on nothing but the row.
 
+    What no row asks for costs nothing, for which the device is waited for: this is the CPU's.
+
     logits: [m, v]. Returns [n] int64.
     """
 
-    def of(values: Tensor) -> Tensor:
-        return values.index_select(0, draws.slots)
-
     scores = logits.index_select(0, draws.rows).float()
-    temperature = of(draws.temperature)
-    random = temperature > 0
-    scores = scores / torch.where(random, temperature, 1.0).unsqueeze(1)
+    token = scores.argmax(dim=1)
+    random = (draws.temperature.index_select(0, draws.slots) > 0).nonzero().flatten()
+    if not len(random):
+        return token
+    slots = draws.slots.index_select(0, random)
+
+    def of(values: Tensor) -> Tensor:
+        return values.index_select(0, slots)
+
+    scores = scores.index_select(0, random) / of(draws.temperature).unsqueeze(1)
     if draws.cuts:
-        scores = filter_sorted(scores, of(draws.top_k), of(draws.top_p), draws.k_limit)
-        scores = filter_min_p(scores, of(draws.min_p))
+        scores = _cut(scores, of(draws.top_k), of(draws.top_p), of(draws.min_p))
     keys = token_keys(of(draws.keys), of(draws.generated))
-    return choose(scores, gumbel(keys, scores.shape[1]), random)
+    token[random] = (scores + gumbel(keys, scores.shape[1])).argmax(dim=1)
+    return token
+
+
+def _cut(scores: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:
+    """Only rows that have a top_k or top_p are sorted; of a row, no more than its top_k."""
+    rows = ((top_k > 0) | (top_p < 1)).nonzero().flatten()
+    if len(rows):
+        k, p = top_k[rows], top_p[rows]
+        k_limit = int(k.max()) if bool((k > 0).all()) else None
+        scores[rows] = filter_sorted(scores[rows], k, p, k_limit)
+    return filter_min_p(scores, min_p) if bool((min_p > 0).any()) else scores

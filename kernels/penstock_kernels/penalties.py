@@ -26,10 +26,18 @@ class Penalties:
 
 
 def penalise(logits: Tensor, penalties: Penalties) -> Tensor:
-    """The logits of these slots, penalised. logits: [m, v]. Returns [n, v] float32."""
+    """The logits of these slots, penalised. logits: [m, v]. Returns [n, v] float32.
+
+    What no row asks for costs nothing, for which the device is waited for: this is the CPU's.
+    """
     slots = penalties.slots
     scores = logits.index_select(0, penalties.rows).float()
-    counts = penalties.counts.index_select(0, slots)
-    scores = penalise_repetition(scores, counts, penalties.repetition.index_select(0, slots))
+    repetition = penalties.repetition.index_select(0, slots)
     frequency = penalties.frequency.index_select(0, slots)
-    return penalise_frequency(scores, counts, frequency, penalties.presence.index_select(0, slots))
+    presence = penalties.presence.index_select(0, slots)
+    counts = penalties.counts.index_select(0, slots)
+    if bool((repetition != 1).any()):
+        scores = penalise_repetition(scores, counts, repetition)
+    if bool((frequency != 0).any() | (presence != 0).any()):
+        scores = penalise_frequency(scores, counts, frequency, presence)
+    return scores

@@ -59,14 +59,14 @@ async def serve(config: RouterConfig) -> int:
 
 async def _serve(config: RouterConfig, front: Front) -> int:
     shards = ShardGroup(config.shard_sockets)
-    limits = await _unless(front.failed, _warm_up(config, shards))
+    limits = await _unless(_warm_up(config, shards), front.failed)
     metrics = Metrics(limits.max_input_tokens, limits.max_total_tokens)
     metrics.on_capacity(limits.max_batch_total_tokens)
     scheduler = Scheduler(_scheduling(config, limits))
     engine = Engine(scheduler, shards, limits, metrics, config.step_timeout)
     scrapes = await _listen_for_scrapes(config, metrics)
     engine.start()
-    url = await _unless(front.failed, front.open(engine, metrics))
+    url = await _unless(front.open(engine, metrics), front.failed, engine.failed)
     terminated = _on_terminate()
     for part in (engine.failed, front.failed):
         part.add_done_callback(_announce)
@@ -97,13 +97,15 @@ async def _first_of(*futures: asyncio.Future[Any]) -> None:
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def _unless(failed: asyncio.Future[None], work: Coroutine[Any, Any, T]) -> T:
-    """Do the work; what `failed` raises when that comes first."""
+async def _unless(work: Coroutine[Any, Any, T], *failed: asyncio.Future[None]) -> T:
+    """Do the work; what one of `failed` raises when that comes first."""
     task = asyncio.ensure_future(work)
-    await _first_of(task, failed)
-    if failed.done() and not task.done():
+    await _first_of(task, *failed)
+    failures = [future.exception() for future in failed if future.done()]
+    if not task.done():
         task.cancel()
-        failed.result()
+        for failure in filter(None, failures):
+            raise failure
     return await task
 
 

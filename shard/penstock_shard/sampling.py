@@ -68,6 +68,7 @@ class Part:
     penalties: Penalties | None  # None: nor a bias; `draws` has the rows of the step's logits
     biased: bool  # any of them
     typical: bool  # all of them; that, torch computes
+    k_limit: int | None  # the largest top_k if all have one, else None
     draws: Draws
 
 
@@ -149,23 +150,30 @@ class SamplingState:
             frequency_penalty=1, bias_token=[0], bias=[1], logprobs=True,
             top_n=self.limits.max_top_n,
         )  # fmt: skip
-        self._rehearse(everything, torch.float32)
+        logits, plan = self._all_slots(everything, torch.float32)
+        self.sample(logits, plan)
 
     def rehearse_draws(self, dtype: torch.dtype) -> None:
-        """Launch the kernels of rows that are drawn, so that they are compiled."""
+        """Launch the kernels of rows that are drawn, so that they are compiled. Nothing reads the
+        tokens: where kernels are only compiled, nobody has written them."""
         for penalty in (1, 2):
             cut = shard_pb2.Sampling(
                 temperature=1, top_p=0.5, typical_p=1, repetition_penalty=penalty
             )
-            self._rehearse(cut, dtype)
+            logits, plan = self._all_slots(cut, dtype)
+            for part in plan.parts:
+                self._tokens(logits, part)
 
-    def _rehearse(self, wanted: shard_pb2.Sampling, dtype: torch.dtype) -> None:
+    def _all_slots(
+        self, wanted: shard_pb2.Sampling, dtype: torch.dtype
+    ) -> tuple[Tensor, SamplingPlan]:
+        """Logits for a row of every slot, and the plan when all want the same."""
         slots = np.arange(self.limits.max_slots)
         for slot in slots.tolist():
             self.admit(slot, np.zeros(1, np.int32), 0, wanted)
         self.load(slots)
         logits = torch.zeros(len(slots), self.limits.vocab_size, device=self.device, dtype=dtype)
-        self.sample(logits, self.plan(slots))
+        return logits, self.plan(slots)
 
     def plan(self, slots: Indices) -> SamplingPlan:
         """What a step that samples for these slots needs."""
@@ -223,10 +231,15 @@ class SamplingState:
             keys=self.keys,
             generated=self.generated,
             cuts=bool(cut.any()),
-            k_limit=int(self._top_k[slots].max()) if by_k.all() else None,
         )
-        biased = bool(wanted & Feature.BIAS)
-        return Part(places, penalties if own else None, biased, typical, draws)
+        return Part(
+            rows=places,
+            penalties=penalties if own else None,
+            biased=bool(wanted & Feature.BIAS),
+            typical=typical,
+            k_limit=int(self._top_k[slots].max()) if by_k.all() else None,
+            draws=draws,
+        )
 
     def _tokens(self, logits: Tensor, part: Part) -> Tensor:
         """Of the rows of a part: [n] int64."""
@@ -236,10 +249,10 @@ class SamplingState:
             index = self.bias_token.index_select(0, part.draws.slots)
             logits.scatter_add_(1, index, self.bias.index_select(0, part.draws.slots))
         if part.typical:
-            return self._draw_typical(logits, part.draws)
+            return self._draw_typical(logits, part.draws, part.k_limit)
         return self._sampler.draw(logits, part.draws)
 
-    def _draw_typical(self, logits: Tensor, draws: Draws) -> Tensor:
+    def _draw_typical(self, logits: Tensor, draws: Draws, k_limit: int | None) -> Tensor:
         """As `draw`, with typical_p between top_p and min_p. logits: [n, vocabulary] float32, in
         the order of the slots."""
         slots = draws.slots
@@ -247,7 +260,7 @@ class SamplingState:
         scores = logits / temperature.unsqueeze(1)
         if draws.cuts:
             top_k = self.top_k.index_select(0, slots)
-            scores = sampler.filter_sorted(scores, top_k, top_p, draws.k_limit)
+            scores = sampler.filter_sorted(scores, top_k, top_p, k_limit)
         scores = sampler.filter_typical(scores, typical_p)
         if draws.cuts:
             scores = sampler.filter_min_p(scores, min_p)

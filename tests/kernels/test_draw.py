@@ -66,7 +66,6 @@ def draws_of(
         ),
         generated=torch.arange(generated, generated + SLOTS, device=device),
         cuts=cuts,
-        k_limit=None,
     )
 
 
@@ -134,7 +133,6 @@ def test_what_lies_at_the_cut_is_kept(place: tuple[str, torch.dtype]) -> None:
             keys=KEYS[:1].repeat(count, 1).to(device),
             generated=torch.arange(count, device=device),
             cuts=True,
-            k_limit=None,
         )
         return set(draw(logits.to(*place), draws).tolist())
 

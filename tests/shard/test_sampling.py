@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from penstock_kernels.backend import TorchSampler
+from penstock_kernels.draw import Draws
 from penstock_kernels.gpu.sampler import TritonSampler
 from penstock_kernels.noise import gumbel, seed_keys, token_keys
 from penstock_proto import shard_pb2
@@ -190,3 +191,13 @@ def test_only_generated_tokens_count_for_frequency_and_presence() -> None:
     found = [int(state.sample(row, plan).token) for _ in range(3)]
     # Then token 0 is at 1 - 1.5, token 1 at 0.9; then that is at -0.1, still above -0.5.
     assert found == [0, 1, 1]
+
+
+def test_rehearsing_reads_no_token_that_no_kernel_wrote() -> None:
+    """While kernels are only compiled, tokens are what the memory held before."""
+
+    class LaunchesNothing(TorchSampler):
+        def draw(self, logits: Tensor, draws: Draws) -> Tensor:
+            return torch.full((len(draws.slots),), 2**62)
+
+    SamplingState(LIMITS, CPU, LaunchesNothing()).rehearse_draws(torch.bfloat16)

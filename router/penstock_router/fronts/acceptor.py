@@ -16,6 +16,7 @@ from penstock_router.fronts.front import url_of
 from penstock_router.logs import log
 
 BACKLOG = 2048
+GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 PAUSE_SECONDS = 0.5  # until something that was exhausted may be there again
 RETRY_SECONDS = 0.002  # while nobody takes a connection; others wait in the backlog
@@ -39,13 +40,22 @@ class Acceptor:
     Raises OSError when the address cannot be listened at.
     """
 
-    def __init__(self, hostname: str, port: int, takers: Sequence[Taker]) -> None:
+    def __init__(
+        self,
+        hostname: str,
+        port: int,
+        takers: Sequence[Taker],
+        on_failure: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        """on_failure: told why, when no connection is accepted any more."""
         family = socket.AF_INET6 if ":" in hostname else socket.AF_INET
         self._listener = socket.create_server((hostname, port), family=family, backlog=BACKLOG)
         self._listener.setblocking(False)
         self._takers = takers
         self._turn = 0
+        self._on_failure = on_failure
         self._task = asyncio.create_task(self._accept())
+        self._task.add_done_callback(self._ended)
         self.url = url_of(hostname, self._listener.getsockname()[1])
 
     async def close(self) -> None:
@@ -53,6 +63,10 @@ class Acceptor:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._listener.close()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_failure(f"connections are not accepted any more: {error!r}")
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
@@ -82,10 +96,8 @@ class Acceptor:
             try:
                 socket.send_fds(taker.handover, [b"\0"], [connection.fileno()])
                 return True
-            except BlockingIOError:
-                full = True
-            except OSError:
-                pass  # gone, which is noticed elsewhere
+            except OSError as error:  # who is gone is noticed elsewhere
+                full |= error.errno not in GONE
         return not full
 
 

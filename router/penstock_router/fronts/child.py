@@ -124,7 +124,7 @@ class FrontProcess:
         self._silence = 0
         if frame.fault:
             self._fault = frame.fault
-        if frame.ready:
+        if frame.ready and not self._ready.done():
             self._ready.set_result(None)
         if self._port is not None:
             self._port.receive(frame)

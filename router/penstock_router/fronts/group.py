@@ -52,7 +52,8 @@ class FrontGroup:
         await asyncio.gather(*(front.open(engine, metrics) for front in self._fronts))
         for place, front in enumerate(self._fronts):
             metrics.http_processes.watch(str(place), front.pid)
-        self._acceptor = Acceptor(self._config.hostname, self._config.port, self._fronts)
+        config = self._config
+        self._acceptor = Acceptor(config.hostname, config.port, self._fronts, self._fail)
         return self._acceptor.url
 
     def drain(self) -> None:

@@ -49,7 +49,8 @@ def _load(config: FrontConfig) -> TextModel | None:
         )
     except (ValueError, OSError) as error:
         with socket.socket(fileno=config.frames) as wire:
-            wire.sendall(frame(FromFront(fault=str(error))))
+            reason = str(error).encode(errors="replace").decode()
+            wire.sendall(frame(FromFront(fault=reason)))
         return None
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import resource
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -127,6 +128,36 @@ async def test_where_all_are_stuck_clients_wait_and_none_is_lost() -> None:
         assert not any(task.done() for task in waiting)
         take_connections(fronts.sources[0], lambda: Names("0", fronts.nodelay))
         assert await asyncio.wait_for(asyncio.gather(*waiting), 5) == ["0"] * 50
+
+
+@pytest.mark.parametrize("code", [errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM])
+async def test_where_the_kernel_refuses_for_now_clients_wait(
+    monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """It lets a user have only so many descriptors on their way."""
+    fronts, refusals, send = Fronts(2), iter(range(7)), socket.send_fds
+
+    def send_fds(*arguments: Any) -> int:
+        if next(refusals, None) is not None:
+            raise OSError(code, "not now")
+        return send(*arguments)
+
+    monkeypatch.setattr(socket, "send_fds", send_fds)
+    async with accepting(fronts) as address:
+        assert await ask(address) in ("0", "1")
+
+
+async def test_an_acceptor_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any) -> int:
+        raise RuntimeError("never seen before")
+
+    monkeypatch.setattr(socket, "send_fds", broken)
+    fronts, reasons = Fronts(1), asyncio.Queue[str]()
+    acceptor = Acceptor("127.0.0.1", 0, fronts.targets, reasons.put_nowait)
+    assert await ask(("127.0.0.1", int(acceptor.url.rsplit(":", 1)[1]))) == ""
+    assert "never seen before" in await asyncio.wait_for(reasons.get(), 5)
+    await acceptor.close()
+    fronts.close()
 
 
 async def test_who_was_not_heard_of_lately_gets_none_while_others_are_there() -> None:
