@@ -25,6 +25,7 @@ from benchmarks.configs import SHAPES, SPECIAL, write_model_folder
 from benchmarks.load import Target, run_case, write_json
 from benchmarks.machine import ROOT, facts
 from benchmarks.server import Server, penstock
+from benchmarks.steps import between, scrape
 
 PEERS = ROOT / "benchmarks" / "peers.json"
 LIMITS = ["--max-batch-size", "256", "--max-concurrent-requests", "512"]
@@ -84,7 +85,9 @@ def run(
             token_range=token_range(arguments.shape),
             max_seconds=seconds,
         )
-        yield run_case(target, case)
+        before = scrape(server.url)
+        figures = run_case(target, case)
+        yield figures | {"steps": between(before, scrape(server.url), figures["seconds"])}
 
 
 def served(arguments: argparse.Namespace, model: Path, deadline: float) -> int:
