@@ -18,6 +18,12 @@ from penstock_launcher.supervisor import Death, first_cause
 GROUP = Path(__file__).with_name("group.py")
 
 
+def _heed_signals() -> None:
+    """Also where these tests run in a shell's background, which ignores SIGINT, or under nohup."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Group:
     """A running launcher with stand-ins, and the lines that it has logged."""
 
@@ -31,6 +37,7 @@ class Group:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=_heed_signals,
         )
         self.process.stdin.write(json.dumps(settings | plan))
         self.process.stdin.close()
