@@ -59,7 +59,7 @@ class Case:
     output: Lengths
     shared_prefix: int = 0  # leading tokens that the prompts of a group share
     prefix_groups: int = 1
-    temperature: float = 0.0  # of completions; 0: greedy
+    temperature: float = 0.0  # 0: greedy
     top_p: float = 1.0
 
 

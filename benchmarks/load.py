@@ -210,8 +210,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, help="client processes")
     parser.add_argument("--token-range", type=token_range, metavar="LOW-HIGH", help="of prompt ids")
     parser.add_argument("--max-seconds", type=float, help="a case is cut after so long")
-    parser.add_argument("--temperature", type=float, help="of completions; default: 0, greedy")
-    parser.add_argument("--top-p", type=float, help="of completions")
+    parser.add_argument("--temperature", type=float, help="default: 0, greedy")
+    parser.add_argument("--top-p", type=float)
     parser.add_argument("--out", type=Path, help="write the results as JSON")
     return parser.parse_args()
 

@@ -73,11 +73,17 @@ def completions_body(
     )
 
 
-def generate_body(prompt: Prompt) -> bytes:
+def generate_body(prompt: Prompt, temperature: float = 0.0, top_p: float = 1.0) -> bytes:
     """A /generate_stream request: TGI takes text only, so the ids become words, one or more tokens
     each; the answer's details say how many tokens it generated."""
     words = " ".join(f"w{token}" for token in prompt.tokens)
-    parameters = {"max_new_tokens": prompt.output, "ignore_eos": True, "details": True}
+    parameters: dict[str, float] = {
+        "max_new_tokens": prompt.output, "ignore_eos": True, "details": True
+    }  # fmt: skip
+    if temperature > 0:
+        parameters |= {"do_sample": True, "temperature": temperature}
+    if top_p < 1:
+        parameters["top_p"] = top_p
     return orjson.dumps({"inputs": words, "parameters": parameters})
 
 
@@ -92,13 +98,13 @@ class Worker:
         self.idle: list[Connection] = []
 
     def _request(self, prompt: Prompt) -> bytes:
-        plan = self.plan
+        plan, case = self.plan, self.plan.case
         headers = {"Authorization": f"Bearer {plan.api_key}"} if plan.api_key else {}
         if plan.endpoint == "completions":
-            case, path = plan.case, "/v1/completions"
+            path = "/v1/completions"
             body = completions_body(plan.model, prompt, case.temperature, case.top_p)
         else:
-            body, path = generate_body(prompt), "/generate_stream"
+            body, path = generate_body(prompt, case.temperature, case.top_p), "/generate_stream"
         return http_request(plan.host, path, body, headers)
 
     async def run(self, start: float) -> None:

@@ -97,7 +97,17 @@ class Attention(Protocol):
         """
 
 
-class Backend(Protocol):
+class Sampler(Protocol):
+    """What becomes of logits on one device."""
+
+    def draw(self, logits: Tensor, draws: Draws) -> Tensor:
+        """See `draw.draw`."""
+
+    def penalise(self, logits: Tensor, penalties: Penalties) -> Tensor:
+        """See `penalties.penalise`."""
+
+
+class Backend(Sampler, Protocol):
     """The operations of a decoder on one device."""
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -126,12 +136,6 @@ class Backend(Protocol):
 
     def attention(self, rows: Rows) -> Attention:
         """What the attention of a step's layers have in common is done here, once."""
-
-    def draw(self, logits: Tensor, draws: Draws) -> Tensor:
-        """See `draw.draw`."""
-
-    def penalise(self, logits: Tensor, penalties: Penalties) -> Tensor:
-        """See `penalties.penalise`."""
 
 
 class GraphBackend(Backend, Protocol):
@@ -177,7 +181,7 @@ class GraphBackend(Backend, Protocol):
 
 
 class TorchSampler:
-    """What a backend does with logits, in plain torch."""
+    """In plain torch."""
 
     def draw(self, logits: Tensor, draws: Draws) -> Tensor:
         return draw(logits, draws)

@@ -40,7 +40,6 @@ def draw(logits: Tensor, draws: Draws) -> Tensor:
 
     logits: [m, v]. Returns [n] int64.
     """
-
     scores = logits.index_select(0, draws.rows).float()
     token = scores.argmax(dim=1)
     random = (draws.temperature.index_select(0, draws.slots) > 0).nonzero().flatten()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penstock_kernels import noise, sampler
+from penstock_kernels.backend import Sampler
 from penstock_kernels.draw import Draws
 from penstock_kernels.penalties import Penalties
 from penstock_proto import shard_pb2
@@ -37,6 +37,7 @@ SORTED = Feature.TOP_K | Feature.TOP_P
 CUTS = SORTED | Feature.MIN_P
 PENALTIES = Feature.REPETITION | Feature.FREQUENCY
 SHAPED = PENALTIES | Feature.BIAS
+TYPICAL = Feature.RANDOM | Feature.TYPICAL_P  # both: a greedy row keeps its most likely token
 # Columns of SamplingState.parameters.
 COLUMNS = (
     "temperature",
@@ -47,16 +48,6 @@ COLUMNS = (
     "frequency_penalty",
     "presence_penalty",
 )
-
-
-class Sampler(Protocol):
-    """What sampling asks of a backend."""
-
-    def draw(self, logits: Tensor, draws: Draws) -> Tensor:
-        """See `penstock_kernels.draw.draw`."""
-
-    def penalise(self, logits: Tensor, penalties: Penalties) -> Tensor:
-        """See `penstock_kernels.penalties.penalise`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +141,7 @@ class SamplingState:
             frequency_penalty=1, bias_token=[0], bias=[1], logprobs=True,
             top_n=self.limits.max_top_n,
         )  # fmt: skip
-        logits, plan = self._all_slots(everything, torch.float32)
+        logits, plan = self._batch(everything, self.limits.max_slots, torch.float32)
         self.sample(logits, plan)
 
     def rehearse_draws(self, dtype: torch.dtype) -> None:
@@ -160,15 +151,15 @@ class SamplingState:
             cut = shard_pb2.Sampling(
                 temperature=1, top_p=0.5, typical_p=1, repetition_penalty=penalty
             )
-            logits, plan = self._all_slots(cut, dtype)
+            logits, plan = self._batch(cut, 1, dtype)
             for part in plan.parts:
                 self._tokens(logits, part)
 
-    def _all_slots(
-        self, wanted: shard_pb2.Sampling, dtype: torch.dtype
+    def _batch(
+        self, wanted: shard_pb2.Sampling, count: int, dtype: torch.dtype
     ) -> tuple[Tensor, SamplingPlan]:
-        """Logits for a row of every slot, and the plan when all want the same."""
-        slots = np.arange(self.limits.max_slots)
+        """Logits for so many slots, and the plan when all want the same."""
+        slots = np.arange(count)
         for slot in slots.tolist():
             self.admit(slot, np.zeros(1, np.int32), 0, wanted)
         self.load(slots)
@@ -179,7 +170,7 @@ class SamplingState:
         """What a step that samples for these slots needs."""
         flags = self._features[slots]
         shaped = flags & int(SHAPED) != 0
-        typical = (flags & int(Feature.RANDOM) != 0) & (flags & int(Feature.TYPICAL_P) != 0)
+        typical = flags & int(TYPICAL) == TYPICAL
         kinds = (~shaped & ~typical, shaped & ~typical, typical)
         return SamplingPlan(
             slots=upload(slots, self.device),
@@ -207,7 +198,7 @@ class SamplingState:
         slots = slots[rows]
         flags, parameters = self._features[slots], self.parameters
         wanted = Feature(int(np.bitwise_or.reduce(flags)))
-        typical = bool(flags[0] & int(Feature.TYPICAL_P)) and bool(flags[0] & int(Feature.RANDOM))
+        typical = bool((flags & int(TYPICAL) == TYPICAL).all())
         own = typical or bool(wanted & SHAPED)  # a copy of their logits, in their order
         columns = {name: parameters[:, column] for column, name in enumerate(COLUMNS)}
         on_device, places = upload(slots, self.device), upload(rows, self.device)

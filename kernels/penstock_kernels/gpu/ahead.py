@@ -1,6 +1,6 @@
 """Compiling kernels before they are needed, side by side.
 
-A kernel is compiled when it is first launched: 0.1 to 0.6 s each, one after the other, for the 50
+A kernel is compiled when it is first launched: 0.1 to 0.6 s each, one after the other, for some 50
 kernels of a model's steps (8B on an H100; when they were some 70, 20 of the 26 s of a warmup). The
 compiler releases Python's lock, so threads share that out; `triton.AsyncCompileMode` does so for
 launches that ask for compilation only.
