@@ -18,7 +18,8 @@ class Draws:
     greedy; top_k: [slots] int64, 0 is off; top_p, min_p: [slots] float32, 1 and 0 are off; keys:
     [slots, 2] int32 from `noise.seed_keys`; generated: [slots] int64, tokens before the one that is
     drawn.
-    cuts: whether any that is not greedy has a top_k, top_p or min_p.
+    by_count, by_mass, cuts: whether any that is not greedy has a top_k; a top_p; one of these or a
+    min_p.
     """
 
     slots: Tensor
@@ -29,6 +30,8 @@ class Draws:
     min_p: Tensor
     keys: Tensor
     generated: Tensor
+    by_count: bool
+    by_mass: bool
     cuts: bool
 
 

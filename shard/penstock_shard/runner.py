@@ -23,6 +23,7 @@ from penstock_proto import shard_pb2
 from penstock_shard.copies import apart
 from penstock_shard.decoder import Decoder
 from penstock_shard.device import download, upload
+from penstock_shard.draw_graphs import DrawGraphs
 from penstock_shard.graphs import Capturer, DecodeGraphs, SlotTensors, StepOutputs
 from penstock_shard.mapped_outputs import mapped_outputs
 from penstock_shard.mixed_graphs import MixedGraphs
@@ -55,6 +56,7 @@ class StepGraphs:
 
     decode: DecodeGraphs
     mixed: MixedGraphs
+    draws: DrawGraphs | None  # where tokens are chosen
     outputs: StepOutputs
     sharing: SharingTensors
 
@@ -109,7 +111,11 @@ class Runner:
         decode = DecodeGraphs(*parts, sizes)
         mixed.capture(capture)
         decode.capture(capture)
-        self._graphs = StepGraphs(decode, mixed, outputs, sharing)
+        draws = None
+        if self.sampling is not None:
+            draws = DrawGraphs(self.sampling, backend, outputs.logits)
+            draws.capture(capture)
+        self._graphs = StepGraphs(decode, mixed, draws, outputs, sharing)
 
     @torch.inference_mode()
     def execute(self, command: shard_pb2.StepCommand) -> Iterator[PendingResult]:
@@ -222,7 +228,7 @@ class Runner:
     def _replayed(
         self, step: int, timer: StepTimer, chunks: Chunks, slots: Tensor
     ) -> PendingResult:
-        """The outcome of a graph. What is not greedy is sampled after it."""
+        """The outcome of a graph. What is not greedy is drawn by another, or sampled after it."""
         assert self._graphs is not None
         outputs, plan, rows = self._graphs.outputs, self._sampling_plan(chunks), len(slots)
         sampled, token = None, outputs.token[:rows]
@@ -231,7 +237,7 @@ class Runner:
         if self.sampling is not None and plan is not None:
             sampled = Sampled(token, None, None, None)
             if asked:
-                sampled = self.sampling.sample(outputs.logits[:rows], plan)
+                sampled = self.sampling.sample(outputs.logits[:rows], plan, self._graphs.draws)
                 token = sampled.token
         if rows and (asked or not outputs.everywhere):
             token = self.group.broadcast(token)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -55,7 +56,7 @@ class Part:
     """Rows of a step that go the same way, by what each of them wants, whatever the others do: so
     a row's token depends on nothing but the row."""
 
-    rows: Tensor  # [n] int64
+    seats: Tensor  # [2, n] int64: slots, and the rows of the step that are theirs
     penalties: Penalties | None  # None: nor a bias; `draws` has the rows of the step's logits
     biased: bool  # any of them
     typical: bool  # all of them; that, torch computes
@@ -81,6 +82,13 @@ class Sampled:
     logprob: Tensor | None  # [rows] float32
     top_token: Tensor | None  # [rows, n] int64
     top_logprob: Tensor | None  # [rows, n] float32
+
+
+class Drawn(Protocol):
+    """Draws from logits that stand where it knows."""
+
+    def draw(self, part: Part) -> Tensor:
+        """The tokens of a part that has neither penalties nor a bias: [n] int64."""
 
 
 class SamplingState:
@@ -179,15 +187,16 @@ class SamplingState:
             top_n=self._top_n[slots],
         )
 
-    def sample(self, logits: Tensor, plan: SamplingPlan) -> Sampled:
-        """Choose a token a row and count it. logits: [rows, vocabulary]."""
+    def sample(self, logits: Tensor, plan: SamplingPlan, drawn: Drawn | None = None) -> Sampled:
+        """Choose a token a row and count it. logits: [rows, vocabulary]; drawn: draws those parts
+        of these logits that want nothing else."""
         slots = plan.slots
         if len(plan.parts) == 1:
-            token = self._tokens(logits, plan.parts[0])
+            token = self._tokens(logits, plan.parts[0], drawn)
         else:
             token = torch.empty_like(slots)
             for part in plan.parts:
-                token[part.rows] = self._tokens(logits, part)
+                token[part.seats[1]] = self._tokens(logits, part, drawn)
         self.generated.index_add_(0, slots, torch.ones_like(slots))
         if plan.features & PENALTIES:
             one = torch.full_like(slots, sampler.GENERATED_ONCE, dtype=torch.int32)
@@ -196,35 +205,30 @@ class SamplingState:
 
     def _part(self, slots: Indices, rows: Indices) -> Part:
         slots = slots[rows]
-        flags, parameters = self._features[slots], self.parameters
+        flags = self._features[slots]
         wanted = Feature(int(np.bitwise_or.reduce(flags)))
         typical = bool((flags & int(TYPICAL) == TYPICAL).all())
         own = typical or bool(wanted & SHAPED)  # a copy of their logits, in their order
-        columns = {name: parameters[:, column] for column, name in enumerate(COLUMNS)}
-        on_device, places = upload(slots, self.device), upload(rows, self.device)
+        seats = upload(np.stack((slots, rows)), self.device)
         penalties = Penalties(
-            slots=on_device,
-            rows=places,
+            slots=seats[0],
+            rows=seats[1],
             counts=self.counts,
-            repetition=columns["repetition_penalty"],
-            frequency=columns["frequency_penalty"],
-            presence=columns["presence_penalty"],
+            repetition=self._column("repetition_penalty"),
+            frequency=self._column("frequency_penalty"),
+            presence=self._column("presence_penalty"),
         )
-        cut = (flags & int(Feature.RANDOM) != 0) & (flags & int(CUTS) != 0)
+        random = flags[flags & int(Feature.RANDOM) != 0]
         by_k = flags & int(Feature.TOP_K) != 0
-        draws = Draws(
-            slots=on_device,
-            rows=torch.arange(len(slots), device=self.device) if own else places,
-            temperature=columns["temperature"],
-            top_k=self.top_k,
-            top_p=columns["top_p"],
-            min_p=columns["min_p"],
-            keys=self.keys,
-            generated=self.generated,
-            cuts=bool(cut.any()),
+        draws = self.draws(
+            seats[0],
+            torch.arange(len(slots), device=self.device) if own else seats[1],
+            by_count=bool((random & int(Feature.TOP_K)).any()),
+            by_mass=bool((random & int(Feature.TOP_P)).any()),
+            cuts=bool((random & int(CUTS)).any()),
         )
         return Part(
-            rows=places,
+            seats=seats,
             penalties=penalties if own else None,
             biased=bool(wanted & Feature.BIAS),
             typical=typical,
@@ -232,8 +236,31 @@ class SamplingState:
             draws=draws,
         )
 
-    def _tokens(self, logits: Tensor, part: Part) -> Tensor:
+    def draws(
+        self, slots: Tensor, rows: Tensor, *, by_count: bool, by_mass: bool, cuts: bool
+    ) -> Draws:
+        """What these slots want, of logits in these rows; see `penstock_kernels.draw.Draws`."""
+        return Draws(
+            slots=slots,
+            rows=rows,
+            temperature=self._column("temperature"),
+            top_k=self.top_k,
+            top_p=self._column("top_p"),
+            min_p=self._column("min_p"),
+            keys=self.keys,
+            generated=self.generated,
+            by_count=by_count,
+            by_mass=by_mass,
+            cuts=cuts,
+        )
+
+    def _column(self, name: str) -> Tensor:
+        return self.parameters[:, COLUMNS.index(name)]
+
+    def _tokens(self, logits: Tensor, part: Part, drawn: Drawn | None = None) -> Tensor:
         """Of the rows of a part: [n] int64."""
+        if part.penalties is None and drawn is not None:
+            return drawn.draw(part)
         if part.penalties is not None:
             logits = self._sampler.penalise(logits, part.penalties)
         if part.biased:

@@ -50,6 +50,7 @@ def draws_of(
     rows: Tensor | None = None,
 ) -> Draws:
     """What WANTED says of these slots. The columns lie among others, as in a sampling state."""
+    random = [WANTED[slot] for slot in slots if WANTED[slot][0] > 0]
     table = torch.rand(SLOTS, 5)
     for column, place in ((0, 0), (2, 1), (3, 3)):
         table[:, place] = torch.tensor([wanted[column] for wanted in WANTED])
@@ -65,6 +66,8 @@ def draws_of(
             device
         ),
         generated=torch.arange(generated, generated + SLOTS, device=device),
+        by_count=cuts and any(top_k > 0 for _, top_k, _, _ in random),
+        by_mass=cuts and any(top_p < 1 for _, _, top_p, _ in random),
         cuts=cuts,
     )
 
@@ -119,7 +122,7 @@ def test_what_lies_at_the_cut_is_kept(place: tuple[str, torch.dtype]) -> None:
     logits = torch.full((1, 300), -5.0)
     logits[0, [3, 200]] = 2.0
     logits[0, [7, 8, 299]] = 1.0
-    count, device = 60, place[0]
+    count, device = 40, place[0]
 
     def drawn(k: int, p: float) -> set[int]:
         """By as many slots, which differ in nothing but the tokens they have."""
@@ -132,6 +135,8 @@ def test_what_lies_at_the_cut_is_kept(place: tuple[str, torch.dtype]) -> None:
             min_p=torch.zeros(count, device=device),
             keys=KEYS[:1].repeat(count, 1).to(device),
             generated=torch.arange(count, device=device),
+            by_count=True,
+            by_mass=True,
             cuts=True,
         )
         return set(draw(logits.to(*place), draws).tolist())

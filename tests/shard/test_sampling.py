@@ -15,8 +15,10 @@ from penstock_kernels.draw import Draws
 from penstock_kernels.gpu.sampler import TritonSampler
 from penstock_kernels.noise import gumbel, seed_keys, token_keys
 from penstock_proto import shard_pb2
+from penstock_shard.draw_graphs import DrawGraphs
 from penstock_shard.sampling import Sampler, SamplingState
 from penstock_shard.slots import Limits
+from support.local_shard import Eager
 from support.shard_driver import neutral
 
 VOCABULARY = 40
@@ -113,17 +115,22 @@ def any_sampling(chance: random.Random) -> shard_pb2.Sampling:
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning:triton", "ignore::DeprecationWarning")
 @pytest.mark.parametrize(
-    ("sampler", "seed"),
+    ("sampler", "captured", "seed"),
     [
-        *((TorchSampler(), seed) for seed in range(12)),
-        *((TritonSampler(), seed) for seed in range(2)),  # by Triton's interpreter: 6 s each
+        *((TorchSampler(), seed % 2 == 1, seed) for seed in range(24)),
+        (TritonSampler(), False, 0),  # by Triton's interpreter: 6 s each
+        (TritonSampler(), True, 1),
     ],
 )
-def test_any_batch_equals_its_rows_alone(sampler: Sampler, seed: int) -> None:
-    """Slots come and go; each row gets what the plain pipeline gives it."""
+def test_any_batch_equals_its_rows_alone(sampler: Sampler, captured: bool, seed: int) -> None:
+    """Slots come and go; each row gets what the plain pipeline gives it, by graphs of draws too."""
     chance = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
     state, running = SamplingState(LIMITS, CPU, sampler), dict[int, Plain]()
+    standing, drawn = torch.zeros(LIMITS.max_slots, VOCABULARY), None
+    if captured:
+        drawn = DrawGraphs(state, sampler, standing)
+        drawn.capture(Eager)
     for _ in range(25):
         slot = chance.randrange(LIMITS.max_slots)
         tokens = [chance.randrange(VOCABULARY) for _ in range(chance.randint(1, 20))]
@@ -134,9 +141,10 @@ def test_any_batch_equals_its_rows_alone(sampler: Sampler, seed: int) -> None:
         slots = chance.sample(sorted(running), chance.randint(1, len(running)))
         plan = state.plan(np.array(slots, np.int64))
         for _ in range(2):  # a plan serves until the batch changes
-            logits = torch.randn(len(slots), VOCABULARY, generator=generator) * 3
+            logits = standing[: len(slots)]
+            logits.copy_(torch.randn(len(slots), VOCABULARY, generator=generator) * 3)
             before = logits.clone()
-            found = state.sample(logits, plan).token.tolist()
+            found = state.sample(logits, plan, drawn).token.tolist()
             assert torch.equal(logits, before)
             assert found == [
                 running[slot].next(row) for slot, row in zip(slots, logits, strict=True)

@@ -50,7 +50,7 @@ class TritonBackend(TritonSampler):
         dependent: bool = False,
         cache: Tensor | None = None,
     ) -> None:
-        self._dependent = dependent
+        super().__init__(dependent)
         self._heads, self._angles, self._eps = heads, angles, eps
         sizes = (max_decode_rows, heads.heads, heads.kv_heads, heads.width, angles.device)
         self._decode = DecodeAttention(*sizes, dependent)

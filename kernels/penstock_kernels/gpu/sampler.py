@@ -13,8 +13,12 @@ from penstock_kernels.penalties import Penalties
 class TritonSampler:
     """Reference: `penstock_kernels.backend.TorchSampler`."""
 
+    def __init__(self, dependent: bool = False) -> None:
+        """dependent: launch kernels as `gpu.dependent` says."""
+        self._dependent = dependent
+
     def draw(self, logits: Tensor, draws: Draws) -> Tensor:
-        return draw(logits, draws)
+        return draw(logits, draws, self._dependent)
 
     def penalise(self, logits: Tensor, penalties: Penalties) -> Tensor:
         return penalise(logits, penalties)
