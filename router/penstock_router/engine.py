@@ -1,7 +1,8 @@
 """Drives the scheduler and the shards, and tells the listeners what came out.
 
 The loop has no task of its own: submissions, cancellations and results each lead to `_pump`, which
-keeps PLANS_AHEAD commands under way, so that the shards never wait for Python.
+keeps PLANS_AHEAD commands under way, so that the shards never wait for Python. Behind a long step
+the second is sent shortly before it is needed (`pace`), and takes in what arrives until then.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from penstock_proto.shard_pb2 import StepResult
 from penstock_router import wire
 from penstock_router.limits import Limits
 from penstock_router.metrics import Metrics
+from penstock_router.pace import Pace
 from penstock_router.request import (
     Draining,
     EngineError,
@@ -28,7 +30,9 @@ from penstock_router.request import (
 from penstock_router.scheduler import Outcome, Scheduler, Sequence, StepPlan
 from penstock_router.shard_client import ShardFailure, ShardGroup
 
-PLANS_AHEAD = 2  # commands under way: one runs, one waits on the device
+# Commands under way: one runs, one waits on the device, or is made later where the first is long.
+PLANS_AHEAD = 2
+TIMER_SECONDS = 0.001  # an alarm may ring so early: uvloop rounds to milliseconds
 WATCH_SECONDS = 0.5
 
 
@@ -51,6 +55,8 @@ class Engine:
         self._step_timeout = max(step_timeout, 10 * limits.prefill_seconds)
         self._loop = asyncio.get_running_loop()
         self._under_way: deque[StepPlan] = deque()
+        self._pace = Pace()
+        self._alarm: asyncio.TimerHandle | None = None  # rings when a command held back is due
         self._preemptions = 0
         self._progress_at = time.monotonic()
         self._pump_due = False
@@ -134,6 +140,8 @@ class Engine:
             return
         while len(self._under_way) < PLANS_AHEAD:
             now = time.monotonic()
+            if self._under_way and self._hold_back(now):
+                break
             plan = self._scheduler.plan(now)
             if plan is None:
                 break
@@ -143,6 +151,21 @@ class Engine:
             self._under_way.append(plan)
             self._note(plan, now)
         self._settle()
+
+    def _hold_back(self, now: float) -> bool:
+        """Whether the next command has time yet; then `_pump` is called when it is due.
+
+        A step that ends sooner than expected has its result pump, with nothing under way: the
+        device idles for one command's way, and the step is known to be shorter.
+        """
+        # The step that runs began when the one before it ended, or when it was sent.
+        spare = self._progress_at + self._pace.slack(self._under_way[0]) - now
+        if spare < TIMER_SECONDS:
+            return False
+        if self._alarm is not None:  # that of an earlier step, maybe, and too late for this one
+            self._alarm.cancel()
+        self._alarm = self._loop.call_later(spare, self._pump)
+        return True
 
     def _settle(self) -> None:
         if self._draining and self._scheduler.idle:
@@ -182,6 +205,7 @@ class Engine:
         except ValueError as error:
             return self._on_failure(ShardFailure(f"shard 0: {error}"))
         plan = self._under_way[0]
+        self._pace.learn(plan, seconds)
         if result.step == plan.last_step:
             self._under_way.popleft()
         self._metrics.on_step(len(plan.chunks), plan.prefill_tokens, len(plan.decode), seconds)
