@@ -88,7 +88,7 @@ def test_a_line_launches_its_kernels(line: Line, launches: list[str]) -> None:
     for i in (0, line.copies - 1, line.copies):
         launches.clear()
         launch(i)
-        assert tuple(launches) == line.kernels
+        assert tuple(dict.fromkeys(launches)) == line.kernels  # those of a search many times
 
 
 @pytest.mark.parametrize("line", LINES)

@@ -60,7 +60,7 @@ def lines(shape: Shape) -> Iterator[Line]:
             kernels=("blocks._copy_kernel",), prepare=partial(_copy_blocks, count, shape),
         )  # fmt: skip
     for name, wanted in WANTED.items():
-        cut = ("draw._cut_kernel",) if wanted else ()
+        cut = ("cut._begin_kernel", "cut._turn_kernel", "cut._end_kernel") if wanted else ()
         if "repetition_penalty" in wanted:
             cut = ("penalties._penalise_kernel", *cut)
         for rows in (8, SAMPLED):
@@ -116,12 +116,16 @@ def _copy_blocks(count: int, shape: Shape, device: torch.device, copies: int) ->
 def _sample(
     rows: int, vocab: int, wanted: dict[str, Any], device: torch.device, copies: int
 ) -> Launch:
-    """With a cut a row is read again some times, from L2; three small kernels of torch count."""
+    """With a cut a row is read again some times, from L2; three small kernels of torch count. A
+    server launches all but these three as a graph of their own, too."""
     limits = Limits(
         max_prefill_tokens=1, max_slots=rows, max_sequence_length=PAGE, max_top_n=0,
         vocab_size=vocab, block_size=PAGE, num_blocks=1,
     )  # fmt: skip
-    state, slots = SamplingState(limits, device, TritonSampler()), np.arange(rows)
+    state, slots = (
+        SamplingState(limits, device, TritonSampler(**dependent(device))),
+        np.arange(rows),
+    )
     for slot in slots.tolist():
         asked = shard_pb2.Sampling(**NOTHING | {"temperature": 0.8, "seed": slot} | wanted)
         state.admit(slot, np.zeros(1, np.int32), 0, asked)

@@ -21,7 +21,7 @@ from torch import Tensor
 from penstock_kernels.draw import Draws
 from penstock_kernels.gpu.dependent import launch, wait
 
-PIECE, WARPS = 8192, 8  # logits of a program
+PIECE, WARPS = 8192, 4  # logits of a program
 PARTS = 8  # parts of an interval that a turn tells apart, and logits that a thread has in a row
 # Bits of a float32 that are the same in all values of a type, where floats are ordered as integers.
 SPARE_BITS = {torch.float32: 0, torch.float16: 13, torch.bfloat16: 16}

@@ -57,17 +57,18 @@ def _draw_kernel(
     score = tl.where(score == score, score, float("inf"))  # NaN, as in `argmax`
     warmth = tl.load(temperature + slot * parameter_stride)
     if warmth > 0:
-        kept = float("-inf")
+        kept, left = float("-inf"), True
         if cuts != 0:
             kept = tl.load(least + i)
-        if tl.max(score, 0) < kept:  # of most pieces nothing is left
-            score = tl.full([PIECE], float("-inf"), tl.float32)
-        else:
+            left = tl.max(score, 0) >= kept  # of most pieces nothing is
+        if left:
             step = tl.load(generated + slot).to(tl.uint32) * 0x9E3779B9
             first = tl.load(keys + slot * 2).to(tl.uint32, bitcast=True)
             second = tl.load(keys + slot * 2 + 1).to(tl.uint32, bitcast=True)
             noise = _gumbel(column, _mix(first ^ step, 0), _mix(second ^ step, 0))
             score = tl.where(score >= kept, score / warmth + noise, float("-inf"))
+        else:
+            score = tl.full([PIECE], float("-inf"), tl.float32)
     most, index = tl.max(score, 0, return_indices=True)
     tl.store(best + i * pieces + piece, most)
     tl.store(where + i * pieces + piece, piece * PIECE + index)
