@@ -294,6 +294,8 @@ class Engine:
             self.failed.set_exception(failure)
 
     def _end_all(self, error: EngineError) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
         for sequence in self._scheduler.end_all():
             listener, sequence.listener = sequence.listener, None
             if listener is not None:

@@ -13,13 +13,19 @@ import torch
 from torch import Tensor
 
 from penstock_kernels.backend import Sampler
-from penstock_kernels.draw import Draws
 from penstock_shard.graphs import Capturer, Replayable
 from penstock_shard.sampling import Part, SamplingState
 
-SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # rows; then twice as many
-# What can be cut by the kernels of a graph: nothing; by mass, or min_p; by count as well.
-KINDS = ((False, False, False), (False, True, True), (True, True, True))
+KINDS = ((0, 0, 0), (0, 0, 1), (0, 1, 1), (1, 0, 1), (1, 1, 1))  # by_count, by_mass, cuts
+
+
+def sizes_up_to(rows: int) -> list[int]:
+    """Rows of graphs: those that are not needed cost little."""
+    sizes = [1, 2, 4]
+    while sizes[-1] < rows:
+        double = 1 << sizes[-1].bit_length()
+        sizes += [double, double * 3 // 2]
+    return [*(size for size in sizes if size < rows), rows]
 
 
 class DrawGraphs:
@@ -29,17 +35,17 @@ class DrawGraphs:
         """logits: [rows, vocabulary], where the graphs of steps leave them."""
         rows, device = len(logits), logits.device
         self._state, self._sampler, self._logits = state, sampler, logits
-        self._sizes = tuple(size for size in SIZES if size < rows) + (rows,)
+        self._sizes = sizes_up_to(rows)
         self._seats = torch.zeros(2, rows, dtype=torch.int64, device=device)
         self._token = torch.zeros(rows, dtype=torch.int64, device=device)
-        self._graphs: dict[tuple[int, int], Replayable] = {}
+        self._graphs: dict[tuple[int, ...], Replayable] = {}
         self._loaded: Part | None = None
 
     def capture(self, capture: Capturer) -> None:
         """Capture every size, the largest first."""
         for size in reversed(self._sizes):
-            for kind in range(len(KINDS)):
-                self._graphs[size, kind] = capture(partial(self._step, size, kind))
+            for kind in KINDS:
+                self._graphs[size, *kind] = capture(partial(self._step, size, *kind))
 
     def draw(self, part: Part) -> Tensor:
         """The tokens of a part, until the next one: [n] int64."""
@@ -49,15 +55,12 @@ class DrawGraphs:
             self._seats[:, :count].copy_(part.seats)
             self._seats[0, count:size].fill_(self._state.limits.max_slots)  # greedy: little work
             self._loaded = part
-        self._graphs[size, _kind(part.draws)].replay()
+        wanted = part.draws
+        self._graphs[size, wanted.by_count, wanted.by_mass, wanted.cuts].replay()
         return self._token[:count]
 
-    def _step(self, size: int, kind: int) -> None:
-        by_count, by_mass, cuts = KINDS[kind]
+    def _step(self, size: int, by_count: int, by_mass: int, cuts: int) -> None:
         slots, rows = self._seats[:, :size]
-        draws = self._state.draws(slots, rows, by_count=by_count, by_mass=by_mass, cuts=cuts)
+        kind = {"by_count": bool(by_count), "by_mass": bool(by_mass), "cuts": bool(cuts)}
+        draws = self._state.draws(slots, rows, **kind)
         self._token[:size].copy_(self._sampler.draw(self._logits, draws))
-
-
-def _kind(draws: Draws) -> int:
-    return draws.cuts + draws.by_count

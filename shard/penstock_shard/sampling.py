@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -155,13 +156,13 @@ class SamplingState:
     def rehearse_draws(self, dtype: torch.dtype) -> None:
         """Launch the kernels of rows that are drawn, so that they are compiled. Nothing reads the
         tokens: where kernels are only compiled, nobody has written them."""
-        for penalty in (1, 2):
-            cut = shard_pb2.Sampling(
-                temperature=1, top_p=0.5, typical_p=1, repetition_penalty=penalty
+        for penalty, top_p in itertools.product((1, 2), (0.5, 1)):
+            wanted = shard_pb2.Sampling(
+                temperature=1, top_p=top_p, typical_p=1, repetition_penalty=penalty
             )
-            logits, plan = self._batch(cut, 1, dtype)
+            logits, plan = self._batch(wanted, 1, dtype)
             for part in plan.parts:
-                self._tokens(logits, part)
+                self.tokens(logits, part)
 
     def _batch(
         self, wanted: shard_pb2.Sampling, count: int, dtype: torch.dtype
@@ -192,11 +193,11 @@ class SamplingState:
         of these logits that want nothing else."""
         slots = plan.slots
         if len(plan.parts) == 1:
-            token = self._tokens(logits, plan.parts[0], drawn)
+            token = self.tokens(logits, plan.parts[0], drawn)
         else:
             token = torch.empty_like(slots)
             for part in plan.parts:
-                token[part.seats[1]] = self._tokens(logits, part, drawn)
+                token[part.seats[1]] = self.tokens(logits, part, drawn)
         self.generated.index_add_(0, slots, torch.ones_like(slots))
         if plan.features & PENALTIES:
             one = torch.full_like(slots, sampler.GENERATED_ONCE, dtype=torch.int32)
@@ -210,14 +211,6 @@ class SamplingState:
         typical = bool((flags & int(TYPICAL) == TYPICAL).all())
         own = typical or bool(wanted & SHAPED)  # a copy of their logits, in their order
         seats = upload(np.stack((slots, rows)), self.device)
-        penalties = Penalties(
-            slots=seats[0],
-            rows=seats[1],
-            counts=self.counts,
-            repetition=self._column("repetition_penalty"),
-            frequency=self._column("frequency_penalty"),
-            presence=self._column("presence_penalty"),
-        )
         random = flags[flags & int(Feature.RANDOM) != 0]
         by_k = flags & int(Feature.TOP_K) != 0
         draws = self.draws(
@@ -229,11 +222,21 @@ class SamplingState:
         )
         return Part(
             seats=seats,
-            penalties=penalties if own else None,
+            penalties=self._penalties(seats) if own else None,
             biased=bool(wanted & Feature.BIAS),
             typical=typical,
             k_limit=int(self._top_k[slots].max()) if by_k.all() else None,
             draws=draws,
+        )
+
+    def _penalties(self, seats: Tensor) -> Penalties:
+        return Penalties(
+            slots=seats[0],
+            rows=seats[1],
+            counts=self.counts,
+            repetition=self._column("repetition_penalty"),
+            frequency=self._column("frequency_penalty"),
+            presence=self._column("presence_penalty"),
         )
 
     def draws(
@@ -257,8 +260,8 @@ class SamplingState:
     def _column(self, name: str) -> Tensor:
         return self.parameters[:, COLUMNS.index(name)]
 
-    def _tokens(self, logits: Tensor, part: Part, drawn: Drawn | None = None) -> Tensor:
-        """Of the rows of a part: [n] int64."""
+    def tokens(self, logits: Tensor, part: Part, drawn: Drawn | None = None) -> Tensor:
+        """Of the rows of a part, which nothing counts yet: [n] int64; arguments as of `sample`."""
         if part.penalties is None and drawn is not None:
             return drawn.draw(part)
         if part.penalties is not None:

@@ -122,7 +122,7 @@ def test_what_lies_at_the_cut_is_kept(place: tuple[str, torch.dtype]) -> None:
     logits = torch.full((1, 300), -5.0)
     logits[0, [3, 200]] = 2.0
     logits[0, [7, 8, 299]] = 1.0
-    count, device = 40, place[0]
+    count, device = 24, place[0]
 
     def drawn(k: int, p: float) -> set[int]:
         """By as many slots, which differ in nothing but the tokens they have."""

@@ -118,7 +118,7 @@ def any_sampling(chance: random.Random) -> shard_pb2.Sampling:
     ("sampler", "captured", "seed"),
     [
         *((TorchSampler(), seed % 2 == 1, seed) for seed in range(24)),
-        (TritonSampler(), False, 0),  # by Triton's interpreter: 6 s each
+        (TritonSampler(), False, 0),  # by Triton's interpreter: 16 s each
         (TritonSampler(), True, 1),
     ],
 )

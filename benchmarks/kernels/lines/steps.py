@@ -116,8 +116,7 @@ def _copy_blocks(count: int, shape: Shape, device: torch.device, copies: int) ->
 def _sample(
     rows: int, vocab: int, wanted: dict[str, Any], device: torch.device, copies: int
 ) -> Launch:
-    """With a cut a row is read again some times, from L2; three small kernels of torch count. A
-    server launches all but these three as a graph of their own, too."""
+    """With a cut a row is read again some times, from L2."""
     limits = Limits(
         max_prefill_tokens=1, max_slots=rows, max_sequence_length=PAGE, max_top_n=0,
         vocab_size=vocab, block_size=PAGE, num_blocks=1,
@@ -130,5 +129,5 @@ def _sample(
         asked = shard_pb2.Sampling(**NOTHING | {"temperature": 0.8, "seed": slot} | wanted)
         state.admit(slot, np.zeros(1, np.int32), 0, asked)
     state.load(slots)
-    plan, logits = state.plan(slots), randn(device, copies, rows, vocab)
-    return lambda i: state.sample(logits[i % copies], plan)
+    (part,), logits = state.plan(slots).parts, randn(device, copies, rows, vocab)
+    return lambda i: state.tokens(logits[i % copies], part)

@@ -8,7 +8,8 @@ places. Places of bfloat16 are found in six turns at most, and where one is foun
 programs of the turns left end at once. The pieces of a row are the same whatever other rows there
 are, and so are its sums and its token.
 
-Microseconds of a draw with top_p from 128,256 logits, flat and with few that stand out, H100: TIMES
+A draw from 128,256 logits with top_p takes 33 us where they are flat and 26 where few stand out, of
+64 rows 123 and 68 (H100). One program a row took 100 and 70, and 133 and 103.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from penstock_kernels.draw import Draws
 from penstock_kernels.gpu.dependent import launch, wait
 
 PIECE, WARPS = 8192, 4  # logits of a program
-PARTS = 8  # parts of an interval that a turn tells apart, and logits that a thread has in a row
+PARTS = 8  # of an interval, that a turn tells apart
 # Bits of a float32 that are the same in all values of a type, where floats are ordered as integers.
 SPARE_BITS = {torch.float32: 0, torch.float16: 13, torch.bfloat16: 16}
 
@@ -50,7 +51,7 @@ def _read(logits, rows, i, piece, n, stride, PIECE: tl.constexpr):
     return tl.load(line + column, mask=column < n, other=float("-inf")).to(tl.float32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["rows"])
 def _begin_kernel(
     logits, rows, slots, temperature, largest, floor, n, stride, parameter_stride, pieces,
     SPARE: tl.constexpr, PIECE: tl.constexpr,
@@ -129,7 +130,9 @@ def _from(value, weight, low, high, turn, part, SPARE: tl.constexpr, PARTS: tl.c
     return tl.sum(tl.where(value >= least, 1.0, 0.0) * weight, 1)
 
 
-@triton.jit(do_not_specialize=["turn", "by_count"])
+@triton.jit(
+    do_not_specialize=["count", "turn", "by_count"], do_not_specialize_on_alignment=["rows"]
+)
 def _turn_kernel(
     logits, rows, slots, temperature, top_k, top_p, largest, floor, bounds, sums, n, stride,
     parameter_stride, count, pieces, turn, by_count,
@@ -156,11 +159,11 @@ def _turn_kernel(
         tl.store(bounds + row * 2 + 1, high)
     if high - low > 1:
         value = _read(logits, rows, i, piece, n, stride, PIECE)
-        value = tl.reshape(value, [PIECE // PARTS, PARTS])
+        value = tl.reshape(value, [PIECE // 8, 8])  # eight side by side are a thread's
         scale = 1.4426950408889634 / warmth
         weight = tl.exp2(value * scale - most * scale)
         if by_count != 0:
-            weight = tl.full([PIECE // PARTS, PARTS], 1.0, tl.float32)
+            weight = tl.full([PIECE // 8, 8], 1.0, tl.float32)
         left = tl.where(value >= _float_at(lowest, SPARE), 1.0, 0.0)
         at_left = tl.sum(left * weight, 1)
         at_a = _from(value, weight, low, high, turn, 1, SPARE, PARTS)
@@ -177,7 +180,9 @@ def _turn_kernel(
         tl.store(sums + (row * pieces + piece) * PARTS + tl.arange(0, PARTS), at)
 
 
-@triton.jit(do_not_specialize=["turns", "by_count"])
+@triton.jit(
+    do_not_specialize=["count", "turns", "by_count"], do_not_specialize_on_alignment=["rows"]
+)
 def _end_kernel(
     slots, temperature, top_k, top_p, min_p, largest, floor, bounds, sums, cut, parameter_stride,
     count, pieces, turns, by_count,
@@ -205,11 +210,16 @@ def _end_kernel(
     tl.store(cut + i, least)
 
 
+def turns_of(dtype: torch.dtype) -> int:
+    """Turns in which any place of a type is found: each leaves one of PARTS parts."""
+    return triton.cdiv(32 - SPARE_BITS[dtype], PARTS.bit_length() - 1)
+
+
 def cut(logits: Tensor, draws: Draws, dependent: bool = False) -> Tensor:
     """The smallest logit that the cuts leave of each row that is not greedy: [n] float32."""
     n, count, device = logits.shape[1], len(draws.slots), logits.device
     pieces, spare = triton.cdiv(n, PIECE), SPARE_BITS[logits.dtype]
-    turns = triton.cdiv(32 - spare, PARTS.bit_length() - 1)
+    turns = turns_of(logits.dtype)
     places = torch.int32 if spare else torch.int64
     largest = torch.empty(count, pieces, dtype=torch.float32, device=device)
     floor = torch.empty(count, dtype=places, device=device)

@@ -40,7 +40,7 @@ def _gumbel(column, first, second):
     return -tl.log(exponential)
 
 
-@triton.jit(do_not_specialize=["cuts"])
+@triton.jit(do_not_specialize=["cuts"], do_not_specialize_on_alignment=["rows"])
 def _draw_kernel(
     logits, rows, slots, temperature, keys, generated, least, best, where, n, stride,
     parameter_stride, pieces, cuts, PIECE: tl.constexpr, PDL: tl.constexpr,

@@ -12,7 +12,7 @@ from penstock_kernels.penalties import Penalties
 PIECE = 4096  # logits of a program
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["rows"])
 def _penalise_kernel(
     logits, rows, slots, counts, repetition, frequency, presence, out, n, stride, counts_stride,
     parameter_stride, PIECE: tl.constexpr,
