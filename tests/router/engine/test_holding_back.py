@@ -152,3 +152,16 @@ async def test_a_step_that_hangs_is_noticed_while_a_command_is_held_back(
         rig.engine.submit(GenerationRequest((1, 2), 30), listener)
         end = await listener.wait()
         assert isinstance(end, GenerationFailed) and "no result of step 3" in str(end)
+
+
+async def test_each_step_is_learned_of_the_plan_that_made_it(
+    engine_rig, recorder, monkeypatch, sent
+):
+    learned: list[int] = []
+    monkeypatch.setattr(Pace, "learn", lambda self, plan, seconds: learned.append(plan.step))
+    async with engine_rig(step_seconds=0.002, grant_seconds=0) as rig:
+        listener = recorder()
+        rig.engine.submit(GenerationRequest((1, 2), 6), listener)
+        assert isinstance(await listener.wait(), Finish)
+        assert learned == list(range(1, 7))
+        assert sent[: len(learned)] == learned
