@@ -40,10 +40,10 @@ def _gumbel(column, first, second):
     return -tl.log(exponential)
 
 
-@triton.jit(do_not_specialize=["cuts"], do_not_specialize_on_alignment=["rows"])
+@triton.jit(do_not_specialize_on_alignment=["rows"])
 def _draw_kernel(
     logits, rows, slots, temperature, keys, generated, least, best, where, n, stride,
-    parameter_stride, pieces, cuts, PIECE: tl.constexpr, PDL: tl.constexpr,
+    parameter_stride, pieces, PIECE: tl.constexpr, CUTS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """The first of the largest scores of a piece of a row."""
     wait(PDL)
@@ -58,7 +58,7 @@ def _draw_kernel(
     warmth = tl.load(temperature + slot * parameter_stride)
     if warmth > 0:
         kept, left = float("-inf"), True
-        if cuts != 0:
+        if CUTS:
             kept = tl.load(least + i)
             left = tl.max(score, 0) >= kept  # of most pieces nothing is
         if left:
@@ -84,7 +84,7 @@ def draw(logits: Tensor, draws: Draws, dependent: bool = False) -> Tensor:
     stride, parameter_stride = logits.stride(0), draws.temperature.stride(0)
     _draw_kernel[(count, pieces)](
         logits, draws.rows, draws.slots, draws.temperature, draws.keys, draws.generated, least,
-        best, where, n, stride, parameter_stride, pieces, int(draws.cuts), PIECE=PIECE, num_warps=4,
+        best, where, n, stride, parameter_stride, pieces, PIECE=PIECE, CUTS=draws.cuts, num_warps=4,
         **launch(dependent and draws.cuts),
     )  # fmt: skip
     token = torch.empty(count, dtype=torch.int64, device=logits.device)
