@@ -66,7 +66,10 @@ def _draw_kernel(
             first = tl.load(keys + slot * 2).to(tl.uint32, bitcast=True)
             second = tl.load(keys + slot * 2 + 1).to(tl.uint32, bitcast=True)
             noise = _gumbel(column, _mix(first ^ step, 0), _mix(second ^ step, 0))
-            score = tl.where(score >= kept, score / warmth + noise, float("-inf"))
+            drawn = score / warmth + noise
+            if CUTS:
+                drawn = tl.where(score >= kept, drawn, float("-inf"))
+            score = drawn
         else:
             score = tl.full([PIECE], float("-inf"), tl.float32)
     most, index = tl.max(score, 0, return_indices=True)
