@@ -149,7 +149,7 @@ class Options:
         None,
         sizes(4096),
         "Batch sizes whose decode step is captured as a CUDA graph; larger ones run without. Steps "
-        "with prompts are captured as well. 0: no graphs at all",
+        "with prompts, and draws of tokens, are captured as well. 0: no graphs at all",
         default_text="some 20 sizes up to max-batch-size",
     )
     disable_dependent_launch: bool = _option(
