@@ -212,7 +212,7 @@ def _end_kernel(
 
 def turns_of(dtype: torch.dtype) -> int:
     """Turns in which any place of a type is found: each leaves one of PARTS parts."""
-    return triton.cdiv(32 - SPARE_BITS[dtype], PARTS.bit_length() - 1)
+    return -(-(32 - SPARE_BITS[dtype]) // (PARTS.bit_length() - 1))
 
 
 def cut(logits: Tensor, draws: Draws, dependent: bool = False) -> Tensor:
