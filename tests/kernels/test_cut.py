@@ -16,6 +16,7 @@ from torch import Tensor
 from penstock_kernels.draw import Draws
 from penstock_kernels.gpu import cut as kernels
 from penstock_kernels.gpu.cut import PARTS, SPARE_BITS, cut, turns_of
+from support.logit_places import LOGIT_PLACES
 
 Floats = NDArray[np.float64]
 PIECE = 64  # small, so that rows have many pieces
@@ -38,15 +39,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(("cpu", torch.float32), id="interpreter"),
-        pytest.param(("cpu", torch.float16), id="interpreter, float16"),
-        pytest.param(("cuda", torch.float32), id="float32", marks=pytest.mark.gpu),
-        pytest.param(("cuda", torch.float16), id="float16", marks=pytest.mark.gpu),
-        pytest.param(("cuda", torch.bfloat16), id="bfloat16", marks=pytest.mark.gpu),
-    ]
-)
+@pytest.fixture(params=LOGIT_PLACES)
 def place(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[str, torch.dtype]:

@@ -16,6 +16,7 @@ from penstock_kernels.gpu.penalties import penalise
 from penstock_kernels.noise import seed_keys
 from penstock_kernels.penalties import Penalties
 from penstock_kernels.penalties import penalise as penalised
+from support.logit_places import LOGIT_PLACES
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::RuntimeWarning:triton", "ignore::DeprecationWarning"
@@ -72,15 +73,7 @@ def draws_of(
     )
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(("cpu", torch.float32), id="interpreter"),
-        pytest.param(("cpu", torch.float16), id="interpreter, float16"),
-        pytest.param(("cuda", torch.float32), id="float32", marks=pytest.mark.gpu),
-        pytest.param(("cuda", torch.float16), id="float16", marks=pytest.mark.gpu),
-        pytest.param(("cuda", torch.bfloat16), id="bfloat16", marks=pytest.mark.gpu),
-    ]
-)
+@pytest.fixture(params=LOGIT_PLACES)
 def place(request: pytest.FixtureRequest) -> tuple[str, torch.dtype]:
     return request.param  # type: ignore[no-any-return]
 

@@ -121,10 +121,8 @@ def _sample(
         max_prefill_tokens=1, max_slots=rows, max_sequence_length=PAGE, max_top_n=0,
         vocab_size=vocab, block_size=PAGE, num_blocks=1,
     )  # fmt: skip
-    state, slots = (
-        SamplingState(limits, device, TritonSampler(**dependent(device))),
-        np.arange(rows),
-    )
+    state = SamplingState(limits, device, TritonSampler(**dependent(device)))
+    slots = np.arange(rows)
     for slot in slots.tolist():
         asked = shard_pb2.Sampling(**NOTHING | {"temperature": 0.8, "seed": slot} | wanted)
         state.admit(slot, np.zeros(1, np.int32), 0, asked)
