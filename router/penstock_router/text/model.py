@@ -58,7 +58,7 @@ class TextModel:
         override = Path(config_path) if config_path else None
         config = tokenizer_config(folder, override)
         template = load_chat_template(folder, config, override)
-        return cls(Tokenizer(folder / "tokenizer.json"), template, workers)
+        return cls(Tokenizer.load(folder, config), template, workers)
 
     def close(self) -> None:
         """Let the worker threads end; does not wait for them."""

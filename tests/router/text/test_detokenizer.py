@@ -30,10 +30,7 @@ TEXT = st.text(
 @pytest.fixture(scope="module")
 def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
     root: Path = tmp_path_factory.mktemp("tokenizers")
-    return {
-        kind: Tokenizer(write_folder(root / kind, make()) / "tokenizer.json")
-        for kind, make in KINDS.items()
-    }
+    return {kind: Tokenizer.load(write_folder(root / kind, make())) for kind, make in KINDS.items()}
 
 
 def pieces(tokenizer: Tokenizer, ids: list[int], prompt: list[int]) -> list[str]:
