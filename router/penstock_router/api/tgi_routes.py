@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 from aiohttp import web
 
-from penstock_router.api.admission import admit, check_length, output
+from penstock_router.api.admission import admit, check_length, output, text_errors
 from penstock_router.api.call import Call, read_json
 from penstock_router.api.options import Options
 from penstock_router.api.run import Collector
@@ -117,11 +117,6 @@ async def tokenize(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     body = parse(GenerateRequest, await read_json(request))
     check_length(service, body.inputs)
-    with service.permits.take(1):
-        spans = await service.text.spans(body.inputs, body.add_special_tokens)
-    return json_response(
-        [
-            {"id": s.id, "text": body.inputs[s.start : s.stop], "start": s.start, "stop": s.stop}
-            for s in spans
-        ]
-    )
+    with service.permits.take(1), text_errors():
+        tokens = await service.text.spans_json(body.inputs, body.add_special_tokens)
+    return web.Response(body=tokens, content_type="application/json")

@@ -57,10 +57,12 @@ _FRAMES = {
 class Definition:
     """tree: tokenizer.json with everything that its configuration adds.
     ids: of the added tokens, by content, as the library numbers them.
+    names: bos_token, eos_token and so on, by name; those that the folder names.
     """
 
     tree: dict[str, Any]
     ids: Mapping[str, int]
+    names: Mapping[str, str]
     split_special_tokens: bool = False
 
     def token_id(self, content: str) -> int | None:
@@ -80,16 +82,16 @@ def read_definition(folder: Path, config: Mapping[str, Any]) -> Definition:
     vocabulary = _vocabulary(tree)
     if frame is not None:
         known = vocabulary.keys() | {token["content"] for token in tree["added_tokens"]}
-        for name, content in (("bos_token", frame.bos), ("eos_token", frame.eos)):
-            if content in known:
-                named.setdefault(name, content)
+        defaults = {"bos_token": frame.bos, "eos_token": frame.eos}
+        named = {name: token for name, token in defaults.items() if token in known} | named
     _add_tokens(tree, decoder, named)
     ids = _number(tree, vocabulary)
     if frame is not None:
         tree["post_processor"] = _post_processor(frame, config, named, ids)
     _set_prefix_space(tree, config, frame)
     _check_ids(folder / "tokenizer.json", vocabulary, ids)
-    return Definition(tree, ids, config.get("split_special_tokens") is True)
+    names = {name: content for name in _NAMES if (content := token_content(named.get(name)))}
+    return Definition(tree, ids, names, config.get("split_special_tokens") is True)
 
 
 def _read_tree(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ Everything else, such as the space before the first word, is as the library does
 from __future__ import annotations
 
 import secrets
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -100,15 +101,13 @@ class Renaming:
         """lengths: of the other names, [n]."""
         starts, stops = found.places[:, 0], found.places[:, 1]
         longer = np.cumsum(lengths - (stops - starts))
-        self._stops = stops + longer
-        self._shifts = np.concatenate((np.zeros(1, np.int64), longer))
+        self._stops: list[int] = (stops + longer).tolist()
+        self._shifts: list[int] = [0, *longer.tolist()]
         self.starts = starts + self._shifts[:-1]  # of the other names
 
-    def places(self, positions: _Integers) -> _Integers:
-        """positions: none within another name."""
-        renamed_before = np.searchsorted(self._stops, positions, side="right")
-        shifts: _Integers = self._shifts[renamed_before]
-        return positions - shifts
+    def place(self, position: int) -> int:
+        """position: not within another name."""
+        return position - self._shifts[bisect_right(self._stops, position)]
 
 
 class Guard:

@@ -22,6 +22,14 @@ class TokenizerError(Exception):
     """The tokenizer failed at a text."""
 
 
+class TooManyTokens(Exception):
+    """A text has more tokens than asked for: `count`, or at least so many."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(f"at least {count} tokens")
+        self.count = count
+
+
 @contextmanager
 def _faults() -> Iterator[None]:
     """What the library raises as a TokenizerError. A panic of Rust is a BaseException."""

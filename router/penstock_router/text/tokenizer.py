@@ -5,11 +5,9 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 import tokenizers
 
@@ -17,20 +15,13 @@ from penstock_router.text import library
 from penstock_router.text.definition import Definition, read_definition
 from penstock_router.text.files import tokenizer_config
 from penstock_router.text.guarded import Guard, Renaming
-from penstock_router.text.library import TokenizerError
+from penstock_router.text.length import LengthBound
+from penstock_router.text.library import TokenizerError, TooManyTokens
 from penstock_router.text.marked import MarkedText
+from penstock_router.text.spans import TokenSpan
 
 # Noncharacters: Unicode reserves them for use inside one program, so no honest text holds them.
 _MARKS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
-
-
-@dataclass(frozen=True, slots=True)
-class TokenSpan:
-    """A token of a text, and the characters start..stop of the text that it stands for."""
-
-    id: int
-    start: int
-    stop: int
 
 
 class Tokenizer:
@@ -56,6 +47,7 @@ class Tokenizer:
         }
         self._longest_special = max(map(len, self.special_tokens), default=0)
         self._definition = definition
+        self.bound = LengthBound(definition.tree)
         self.guard = Guard(definition.tree, template_source) if template_source else None
 
     @classmethod
@@ -87,27 +79,44 @@ class Tokenizer:
         """Every token as the tokenizer spells it, by id."""
         return {i: token for token, i in self._tokenizer.get_vocab(True).items()}
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Token ids. Special tokens that the text spells out become special tokens."""
-        ids: list[int] = library.encode(self._tokenizer, text, add_special_tokens, places=False).ids
+    def encode(
+        self, text: str, add_special_tokens: bool = True, limit: int | None = None
+    ) -> list[int]:
+        """Token ids. Special tokens that the text spells out become special tokens.
+
+        Raises TooManyTokens when there are more than `limit`, and TokenizerError.
+        """
+        self.bound.check(text, limit)
+        encoding = library.encode(self._tokenizer, text, add_special_tokens, places=False)
+        if limit is not None and len(encoding) > limit:
+            raise TooManyTokens(len(encoding))
+        ids: list[int] = encoding.ids
         return ids
 
     def spans(self, text: str, add_special_tokens: bool = True) -> list[TokenSpan]:
-        """Token ids with the characters that each stands for."""
+        """Token ids with the characters that each stands for. Raises TokenizerError."""
+        return list(self.each_span(text, add_special_tokens))
+
+    def each_span(self, text: str, add_special_tokens: bool = True) -> Iterator[TokenSpan]:
+        """The same, one by one."""
         return spans_of(self.encoding(text, add_special_tokens))
 
-    def encode_marked(self, marked: MarkedText) -> list[int]:
+    def encode_marked(self, marked: MarkedText, limit: int | None = None) -> list[int]:
         """Token ids of a rendered conversation. Control tokens are the template's alone.
 
-        Without one that the client spells, the ids are those of `encode`.
+        Without one that the client spells, the ids are those of `encode`, and so are the errors.
         """
-        ids: list[int] = self._marked(marked)[0].ids
+        self.bound.check(marked.text, limit)
+        encoding, _ = self._marked(marked)
+        if limit is not None and len(encoding) > limit:
+            raise TooManyTokens(len(encoding))
+        ids: list[int] = encoding.ids
         return ids
 
     def spans_marked(self, marked: MarkedText) -> list[TokenSpan]:
         """The same with the characters that each token stands for."""
         encoding, renaming = self._marked(marked)
-        return spans_of(encoding, renaming)
+        return list(spans_of(encoding, renaming))
 
     def _marked(self, marked: MarkedText) -> tuple[tokenizers.Encoding, Renaming | None]:
         encoding = self.encoding(marked.text, False)
@@ -202,13 +211,19 @@ class Tokenizer:
         return plain
 
 
-def spans_of(encoding: tokenizers.Encoding, renaming: Renaming | None = None) -> list[TokenSpan]:
-    """The tokens of an encoding with their places in the text."""
-    places: Sequence[Sequence[int]] = encoding.offsets
-    if renaming is not None:
-        positions = np.array(places, np.int64).reshape(-1)
-        places = renaming.places(positions).reshape(-1, 2).tolist()
-    return [TokenSpan(i, *place) for i, place in zip(encoding.ids, places, strict=True)]
+def spans_of(
+    encoding: tokenizers.Encoding, renaming: Renaming | None = None
+) -> Iterator[TokenSpan]:
+    """The tokens of an encoding with their places in the text.
+
+    One by one: `encoding.offsets` of a long text holds the interpreter's lock for too long.
+    """
+    for index, token_id in enumerate(encoding.ids):
+        # What is put around a text stands nowhere in it.
+        start, stop = encoding.token_to_chars(index) or (0, 0)
+        if renaming is not None:
+            start, stop = renaming.place(start), renaming.place(stop)
+        yield TokenSpan(token_id, start, stop)
 
 
 def _without_first_space(tree: Mapping[str, Any]) -> dict[str, Any]:

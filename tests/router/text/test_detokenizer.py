@@ -12,7 +12,7 @@ from penstock_router.text.detokenizer import (
     ByteLevelDetokenizer,
     SentencePieceDetokenizer,
     WindowDetokenizer,
-    detokenizer_factory,
+    token_table,
 )
 from penstock_router.text.tokenizer import Tokenizer
 from support.small_text import KINDS, write_folder
@@ -34,7 +34,7 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]
 
 
 def pieces(tokenizer: Tokenizer, ids: list[int], prompt: list[int]) -> list[str]:
-    detokenizer = detokenizer_factory(tokenizer)(prompt)
+    detokenizer = token_table(tokenizer).detokenizer(prompt)
     shown = []
     for token in ids:
         text = detokenizer.step(token)
@@ -52,7 +52,7 @@ def pieces(tokenizer: Tokenizer, ids: list[int], prompt: list[int]) -> list[str]
     ],
 )
 def test_kind_by_decoder(tokenizers: dict[str, Tokenizer], kind: str, expected: type) -> None:
-    assert type(detokenizer_factory(tokenizers[kind])([])) is expected
+    assert type(token_table(tokenizers[kind]).detokenizer([])) is expected
 
 
 @pytest.mark.parametrize("kind", ["byte_level", "legacy", "first"])
@@ -123,6 +123,6 @@ def test_half_a_character_at_the_end(tokenizers: dict[str, Tokenizer]) -> None:
 
 def test_special_tokens_show_their_names(tokenizers: dict[str, Tokenizer]) -> None:
     for tokenizer in tokenizers.values():
-        detokenizer = detokenizer_factory(tokenizer)([])
+        detokenizer = token_table(tokenizer).detokenizer([])
         for name, token in tokenizer.special_tokens.items():
             assert detokenizer.step(token) == name
