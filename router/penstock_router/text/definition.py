@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from penstock_router.text import sentencepiece, tekken
 from penstock_router.text.files import read_json, token_content
 
 # Estimates before anything is allocated; Gemma's, the largest known, has 35 MB and 1.3 million.
@@ -76,9 +77,19 @@ def read_definition(folder: Path, config: Mapping[str, Any]) -> Definition:
 
     Raises ValueError that names the file and what is wrong with it.
     """
-    tree = _read_tree(folder / "tokenizer.json")
-    decoder, named = _configured(folder, config)
-    frame = _frame(folder, config)
+    path = _tokenizer_file(folder)
+    try:
+        return _read(path, config)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a tokenizer that can be read: {error}") from error
+
+
+def _read(path: Path, config: Mapping[str, Any]) -> Definition:
+    tree = _SOURCES[path.name](path, config)
+    decoder, named = _configured(path.parent, config)
+    named = tree.pop("names", {}) | named
+    # A converted tokenizer puts nothing around a text; the models that come so want BOS.
+    frame = _frame(path.parent, config) or (_FRAMES["Llama"] if path.name != _JSON else None)
     vocabulary = _vocabulary(tree)
     if frame is not None:
         known = vocabulary.keys() | {token["content"] for token in tree["added_tokens"]}
@@ -89,37 +100,70 @@ def read_definition(folder: Path, config: Mapping[str, Any]) -> Definition:
     if frame is not None:
         tree["post_processor"] = _post_processor(frame, config, named, ids)
     _set_prefix_space(tree, config, frame)
-    _check_ids(folder / "tokenizer.json", vocabulary, ids)
+    _check_ids(vocabulary, ids)
     names = {name: content for name in _NAMES if (content := token_content(named.get(name)))}
     return Definition(tree, ids, names, config.get("split_special_tokens") is True)
 
 
-def _read_tree(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(
-            f"{path} does not exist: the model folder needs a fast tokenizer. "
-            "transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(folder) "
-            "writes one"
-        )
+def _tokenizer_file(folder: Path) -> Path:
+    for name in _SOURCES:
+        if (folder / name).is_file():
+            return folder / name
+    names = " nor ".join(_SOURCES)
+    raise ValueError(f"{folder} has neither {names}. {_ADVICE}")
+
+
+def _bounded_bytes(path: Path) -> bytes:
     if (size := path.stat().st_size) > _MAX_BYTES:
-        raise ValueError(f"{path} has {size} bytes; a tokenizer may have {_MAX_BYTES}")
-    raw = path.read_bytes()
+        raise ValueError(f"it has {size} bytes, and a tokenizer may have {_MAX_BYTES}")
+    return path.read_bytes()
+
+
+def _bounded_json(path: Path) -> dict[str, Any]:
+    raw = _bounded_bytes(path)
     if (strings := raw.count(b'"') // 2) > _MAX_STRINGS:
-        raise ValueError(
-            f"{path} holds some {strings} strings; a tokenizer may have {_MAX_STRINGS}"
-        )
-    try:
-        tree = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise ValueError(f"{path} is not a tokenizer that can be read: {error}") from error
-    model = tree.get("model") if isinstance(tree, dict) else None
+        raise ValueError(f"it has some {strings} strings, and a tokenizer may have {_MAX_STRINGS}")
+    tree = orjson.loads(raw)
+    if not isinstance(tree, dict):
+        raise ValueError(f"it holds a JSON {type(tree).__name__}, not an object")
+    return tree
+
+
+def _from_json(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    tree = _bounded_json(path)
+    model = tree.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     if not isinstance(vocabulary, dict | list) or not vocabulary:
-        raise ValueError(f"{path} is not a tokenizer that can be read: it has no vocabulary")
+        raise ValueError("it has no vocabulary")
     tree["added_tokens"] = list(tree.get("added_tokens") or ())
     if any(token_content(token) is None for token in tree["added_tokens"]):
-        raise ValueError(f"{path} is not a tokenizer that can be read: an added token has no text")
-    return dict(tree)
+        raise ValueError("an added token has no text")
+    return tree
+
+
+def _from_tekken(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    return tekken.tokenizer_tree(_bounded_json(path))
+
+
+def _from_sentencepiece(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return sentencepiece.tokenizer_tree(_bounded_bytes(path), config)
+    except ValueError as error:
+        raise ValueError(f"{error}. {_ADVICE}") from error
+
+
+_JSON = "tokenizer.json"
+_ADVICE = (
+    "Where the library transformers can read the model's tokenizer, "
+    "transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(folder) writes "
+    "a tokenizer.json"
+)
+# The files that a tokenizer may be in, the best one first.
+_SOURCES = {
+    _JSON: _from_json,
+    "tekken.json": _from_tekken,
+    "tokenizer.model": _from_sentencepiece,
+}
 
 
 def _vocabulary(tree: Mapping[str, Any]) -> Mapping[str, int]:
@@ -233,16 +277,11 @@ def _set_prefix_space(
         pre_tokenizer["add_prefix_space"] = wanted
 
 
-def _check_ids(path: Path, vocabulary: Mapping[str, int], ids: Mapping[str, int]) -> None:
+def _check_ids(vocabulary: Mapping[str, int], ids: Mapping[str, int]) -> None:
     """Tables are as long as the largest id."""
-    for tokens in (vocabulary, ids):
-        if not tokens:
-            continue
-        if not all(isinstance(token_id, int) for token_id in tokens.values()):
-            raise ValueError(f"{path} has a token whose id is no integer")
-        token, largest = max(tokens.items(), key=lambda item: item[1])
-        if largest >= MAX_TOKENS:
+    for token, token_id in (*vocabulary.items(), *ids.items()):
+        if not isinstance(token_id, int) or not 0 <= token_id < MAX_TOKENS:
             raise ValueError(
-                f"{path} gives the token {token[:64]!r} the id {largest}; "
-                f"ids must be below {MAX_TOKENS}"
+                f"the token {token[:64]!r} has the id {token_id}, and ids are integers "
+                f"below {MAX_TOKENS}"
             )
