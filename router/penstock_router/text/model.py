@@ -102,8 +102,14 @@ class TextModel:
             text, lambda: array("I", self.tokenizer.encode(text, add_special_tokens, limit))
         )
 
-    async def spans_json(self, text: str, add_special_tokens: bool = True) -> bytes:
-        """Tokens of a prompt with their places, as JSON. Raises TokenizerError."""
+    async def spans_json(
+        self, text: str, add_special_tokens: bool = True, limit: int | None = None
+    ) -> bytes:
+        """Tokens of a prompt with their places, as JSON.
+
+        Raises TooManyTokens where there are more than `limit` for certain, and TokenizerError.
+        """
+        self.tokenizer.bound.check(text, limit)
         return await self._encode(
             text, lambda: spans_json(text, self.tokenizer.each_span(text, add_special_tokens))
         )
