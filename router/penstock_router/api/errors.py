@@ -42,7 +42,7 @@ class Kind(enum.Enum):
     OVERLOADED = Row(429, "overloaded", "Model is overloaded", "overloaded", 1)
     INTERNAL = Row(500, "internal", "Internal error", "incomplete")
     INCOMPLETE = Row(500, "incomplete_generation", "Incomplete generation", "incomplete")
-    UNHEALTHY = Row(503, "healthcheck", "unhealthy")
+    UNHEALTHY = Row(503, "healthcheck", "unhealthy{}")
     DRAINING = Row(503, "shutting_down", "The server is shutting down", "overloaded", 5)
 
 
