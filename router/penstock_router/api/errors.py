@@ -40,6 +40,7 @@ class Kind(enum.Enum):
     VARIABLE = Row(422, "missing_template_variable", "Missing template variable: {}", "template")
     GENERATION = Row(424, "generation", "Request failed during generation: {}", "generation")
     OVERLOADED = Row(429, "overloaded", "Model is overloaded", "overloaded", 1)
+    TOO_MANY = Row(429, "overloaded", "{}", "overloaded", 1)
     INTERNAL = Row(500, "internal", "Internal error", "incomplete")
     INCOMPLETE = Row(500, "incomplete_generation", "Incomplete generation", "incomplete")
     UNHEALTHY = Row(503, "healthcheck", "unhealthy{}")
