@@ -181,6 +181,27 @@ def generating(handler: CallHandler) -> Handler:
     return handle
 
 
+def logged(handler: Handler) -> Handler:
+    """A handler of a route that generates nothing, with its line in the log."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        start = time.monotonic()
+        response = await handler(request)
+        log(
+            "INFO",
+            "Success",
+            target=TARGET,
+            request_id=request_id(request),
+            method=request.method,
+            route=request.path,
+            status=response.status,
+            total_time=round(time.monotonic() - start, 6),
+        )
+        return response
+
+    return handle
+
+
 async def read_json(request: web.Request) -> object:
     """The body of a request. Raises ApiError when it is late, too large or no JSON."""
     if request.content_type != "application/json" and not request.content_type.endswith("+json"):

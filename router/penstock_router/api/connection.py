@@ -158,7 +158,7 @@ class Connection(web.RequestHandler):
     def _on_late_head(self) -> None:
         self._head_timer = None
         if self.idle:
-            self._refuse(ApiError(Kind.BAD_REQUEST, "The request's head did not arrive in time"))
+            self._refuse(ApiError(Kind.TIMEOUT, f"{HEAD_SECONDS:g}"))
 
     def _refuse(self, error: ApiError) -> None:
         """Say why, and end."""
@@ -174,7 +174,10 @@ class Connection(web.RequestHandler):
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Whether the connection stays: while something runs whose client may still read."""
         request = self._current_request
-        crowded = self._deaf or bool(self._messages)
+        if self._probe_timer is not None:  # uvloop may say it twice
+            return True
+        waiting = len(self._messages) - (self._waiter is not None)  # one of them is about to run
+        crowded = self._deaf or waiting > 0
         self._hear_no_more()
         if self.idle:
             return None

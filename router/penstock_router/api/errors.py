@@ -32,7 +32,7 @@ class Kind(enum.Enum):
     UNAUTHORIZED = Row(401, "unauthorized", "The API key is missing or wrong")
     NOT_FOUND = Row(404, "not_found", "{}")
     METHOD = Row(405, "method_not_allowed", "{}")
-    TIMEOUT = Row(408, "timeout", "The request's body did not arrive within {} seconds")
+    TIMEOUT = Row(408, "timeout", "The request did not arrive within {} seconds")
     TOO_LARGE = Row(413, "payload_too_large", "The request's body must be at most {} bytes")
     MEDIA_TYPE = Row(415, "unsupported_media_type", "{}")
     VALIDATION = Row(422, "validation", "Input validation error: {}")
