@@ -10,6 +10,8 @@ from importlib.metadata import version
 
 from aiohttp import web
 
+from penstock_router.api.bodies import Bodies
+from penstock_router.api.clients import Clients
 from penstock_router.api.errors import ApiError, Kind
 from penstock_router.api.interface import Engine, Metrics
 from penstock_router.config import RouterConfig
@@ -60,6 +62,8 @@ class Service:
     text: TextModel
     metrics: Metrics
     permits: Permits
+    clients: Clients
+    bodies: Bodies
 
     @property
     def model_name(self) -> str:
