@@ -201,6 +201,23 @@ async def test_b3_what_is_honoured(serve: Any) -> None:
     assert parse(CompletionRequest, {"prompt": "x", "return_full_text": True, "max_tokens": 0}).echo
 
 
+async def test_b3_an_object_has_at_most_256_keys(serve: Any) -> None:
+    client = await serve()
+    filler = {f"k{i}": 1 for i in range(255)}
+    part = {"type": "text", "text": "a"}
+    for body, free in [
+        ({"messages": HI}, 1),
+        ({"messages": [HI[0]]}, 1),
+        ({"messages": [{"role": "user", "content": [part]}]}, 1),
+    ]:
+        assert (await send(client, CHAT, {**body, **filler}))[0] == 200
+        status, answer, _ = await send(client, CHAT, {**body, **filler, "one more": free})
+        assert status == 422 and "at most 256 fields. Given: 257" in answer
+    for nested in ({**HI[0], **filler}, {"role": "user", "content": [{**part, **filler}]}):
+        status, answer, _ = await send(client, CHAT, {"messages": [nested]})
+        assert status == 422 and "at most 256 fields. Given: 257" in answer
+
+
 # Row C1: bodies of 2 MB that hold as many items as fit, of every wrong kind, in every place.
 ITEMS = ["[]", "{}", '""', "1.5", "true", "null", "[0]", "-1", "4294967296", '"x"', '{"a":1}']
 MESSAGES = '"messages":[{"role":"user","content":"hi"}]'
