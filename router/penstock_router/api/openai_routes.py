@@ -10,15 +10,13 @@ from aiohttp import web
 from penstock_router.api.admission import Prompt, admit, output
 from penstock_router.api.call import Call, read_json
 from penstock_router.api.errors import from_template, invalid
+from penstock_router.api.logprobs import ChatLogprobs, CompletionLogprobs, Logprobs
 from penstock_router.api.openai_answer import (
     CHAT,
     COMPLETION,
     FINISH_REASONS,
-    ChatLogprobs,
     ChoiceStream,
-    CompletionLogprobs,
     Head,
-    Logprobs,
     Shape,
     collected_logprobs,
     error_event,
@@ -104,7 +102,7 @@ async def _complete(
     for index, track in enumerate(tracks):
         logprobs = None
         if (source := _logprobs(call, body)) is not None:
-            logprobs = collected_logprobs(track, source, service.text.tokenizer.special_ids)
+            logprobs = collected_logprobs(track, source)
         shown: dict[str, Any] = {"text": track.text}
         if chat:
             shown = {"message": {"role": "assistant", "content": track.text}}
@@ -140,7 +138,6 @@ async def _stream(
                 index=index,
                 logprobs=_logprobs(call, body),
                 include_usage=body.include_usage,
-                special_ids=service.text.tokenizer.special_ids,
             )
             for index, request in enumerate(requests)
         ]

@@ -31,6 +31,10 @@ class Detokenizer(Protocol):
     def flush(self) -> str:
         """What an incomplete character at the end comes to."""
 
+    @property
+    def pending(self) -> bool:
+        """Whether a character is incomplete, or its text may still change."""
+
 
 class DetokenizerFactory(Protocol):
     def __call__(self, prompt: Sequence[int]) -> Detokenizer: ...
@@ -117,6 +121,10 @@ class ByteLevelDetokenizer:
         self._pending = False
         return self._decoder.decode(b"", final=True)
 
+    @property
+    def pending(self) -> bool:
+        return self._pending
+
 
 class SentencePieceTable:
     """Pieces with ▁ for a space, and `<0xNN>` for the bytes of what the vocabulary lacks."""
@@ -176,6 +184,10 @@ class SentencePieceDetokenizer:
         self._pending = b""
         return text
 
+    @property
+    def pending(self) -> bool:
+        return bool(self._pending)
+
     def _byte(self, byte: int) -> str:
         """Text of the waiting bytes with one more: a character, nothing yet, or U+FFFD each."""
         self._pending += bytes((byte,))
@@ -218,6 +230,10 @@ class WindowDetokenizer:
         text = self._new_text()
         self._advance()
         return text
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._waiting)
 
     def _new_text(self) -> str:
         before = self._tokenizer.decode(self._shown)

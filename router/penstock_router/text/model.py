@@ -72,6 +72,11 @@ class TextModel:
         """One token by itself; the name of a special token."""
         return self.tokenizer.decode([token_id], skip_special_tokens=False)
 
+    def token_bytes(self, token_id: int) -> bytes | None:
+        """The bytes of one token by itself; None where they are not known."""
+        text = self.token_text(token_id)
+        return None if "\ufffd" in text else text.encode()
+
     async def encode(self, text: str, add_special_tokens: bool = True) -> tuple[int, ...]:
         """Token ids of a prompt, special tokens in it included."""
         return await self._run(lambda: tuple(self.tokenizer.encode(text, add_special_tokens)))
