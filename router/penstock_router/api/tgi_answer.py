@@ -142,17 +142,32 @@ def top_tokens(text: TextModel, top: TopTokens) -> list[Token]:
 
 
 @dataclass(slots=True)
-class HeldEvent:
-    """An event whose text may yet grow."""
+class HeldToken:
+    """A token whose text may yet grow."""
 
-    before: bytes  # the text
+    index: int
+    id: int
     text: str
-    after: bytes
+    logprob: float
     special: bool
+    top: bytes  # JSON behind the token
 
-    def render(self) -> bytes:
+    def event(self) -> bytes:
         """Up to the tail."""
-        return self.before + orjson.dumps(self.text) + self.after
+        return _event(self.index, self.id, self.text, self.logprob, self.special, self.top)
+
+
+def _event(
+    index: int, token_id: int, text: str, logprob: float, special: bool, top: bytes
+) -> bytes:
+    return b'data:{"index":%d,"token":{"id":%d,"text":%b,"logprob":%b,"special":%b}%b' % (
+        index,
+        token_id,
+        orjson.dumps(text),
+        b"%.8g" % logprob if logprob > -1e30 else b"null",  # NaN is not greater
+        b"true" if special else b"false",
+        top,
+    )
 
 
 class GenerateStream(Track):
@@ -186,7 +201,7 @@ class GenerateStream(Track):
         self._top_n = request.sampling.top_n
         self._pieces: list[str] = []
         self._index = 0
-        self._held: list[HeldEvent] = []
+        self._held: list[HeldToken] = []
         self._last = b""  # event that was pushed
 
     def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
@@ -195,18 +210,15 @@ class GenerateStream(Track):
         self._pieces.append(output.released)
         self._index += 1
         special = token_id in self._special
-        before = b'data:{"index":%d,"token":{"id":%d,"text":' % (self._index, token_id)
-        after = b',"logprob":%b,"special":%b}%b' % (
-            b"%.8g" % logprob if logprob > -1e30 else b"null",  # NaN is not greater
-            b"true" if special else b"false",
-            self._top(top) if self._top_n else b"",
-        )
-        if self._held or output.stopped or output.detokenizer.pending:
-            self._held.append(HeldEvent(before, text, after, special))
-            if not (output.stopped or output.detokenizer.pending):
+        likely = self._top(top) if self._top_n else b""
+        pending = output.detokenizer.pending or output.stopped
+        if pending or self._held:
+            held = HeldToken(self._index, token_id, text, logprob, special, likely)
+            self._held.append(held)
+            if not pending:
                 self._release()
         else:
-            self._push(before + orjson.dumps(text) + after)
+            self._push(_event(self._index, token_id, text, logprob, special, likely))
         return output.stopped
 
     def _top(self, top: TopTokens) -> bytes:
@@ -217,15 +229,15 @@ class GenerateStream(Track):
         self._stream.push(self._last)
 
     def _release(self) -> None:
-        for event in self._held:
-            self._push(event.render())
+        for token in self._held:
+            self._push(token.event())
         self._held.clear()
 
     def finish(self, finish: Finish) -> None:
         rest = self.output.close()
         self._pieces.append(self.output.released)
         if rest:
-            next(event for event in reversed(self._held) if not event.special).text += rest
+            next(token for token in reversed(self._held) if not token.special).text += rest
         self._release()
         ending = self._ending(finish)
         if not self._stream.replace_last(self._last, self._last[: -len(_TAIL)] + ending):
