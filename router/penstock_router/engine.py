@@ -11,6 +11,7 @@ import asyncio
 import math
 import time
 from collections import deque
+from dataclasses import dataclass
 
 from penstock_proto.shard_pb2 import StepResult
 from penstock_router import wire
@@ -26,6 +27,7 @@ from penstock_router.request import (
     GenerationRequest,
     Listener,
     ShuttingDown,
+    TopTokens,
 )
 from penstock_router.scheduler import Outcome, Scheduler, Sequence, StepPlan
 from penstock_router.shard_client import ShardFailure, ShardGroup
@@ -226,11 +228,10 @@ class Engine:
                 continue
             if sequence.first_token_at is None:
                 self._on_first_token(sequence, listener, now)
-            row = outcome.row
-            stop = listener.token(
+            row, reason = outcome.row, outcome.finish
+            stop = outcome.token is not None and listener.token(
                 outcome.token, logprobs[row] if logprobs else math.nan, tops.get(row, ())
             )
-            reason = outcome.finish
             if stop and reason is not FinishReason.EOS:
                 if reason is None:
                     self._scheduler.finish(sequence)
@@ -241,8 +242,8 @@ class Engine:
     def _on_first_token(self, sequence: Sequence, listener: Listener, now: float) -> None:
         sequence.first_token_at = now
         self._metrics.on_first_token(now - sequence.arrival)
-        if (logprobs := self._prompts.forget(sequence)) is not None:
-            listener.prompt(logprobs)
+        if (scores := self._prompts.forget(sequence)) is not None:
+            listener.prompt(scores.logprobs, scores.tops)
 
     def _finish(
         self,
@@ -302,16 +303,26 @@ class Engine:
                 listener.fail(error)
 
 
+@dataclass(frozen=True, slots=True)
+class PromptScores:
+    """Log-probabilities of a prompt, one a token; the first has none."""
+
+    logprobs: list[float | None]
+    tops: list[TopTokens]  # most likely tokens of each place; empty where none were asked for
+
+
 class PromptLogprobs:
     """Collects the log-probabilities of prompts, which arrive chunk by chunk."""
 
     def __init__(self) -> None:
-        self._collected: dict[int, list[float | None]] = {}  # by sequence id
+        self._collected: dict[int, PromptScores] = {}  # by sequence id
         self._steps: dict[int, dict[int, int]] = {}  # step -> slot -> sequence id
 
     def expect(self, sequence: Sequence) -> None:
         """Start over with a sequence that was just admitted."""
-        self._collected[sequence.id] = [None] * len(sequence.request.prompt)
+        count = len(sequence.request.prompt)
+        tops: list[TopTokens] = [()] * count if sequence.request.prompt_top_n else []
+        self._collected[sequence.id] = PromptScores([None] * count, tops)
 
     def note(self, plan: StepPlan) -> None:
         """Remember whose chunks a step computes."""
@@ -327,11 +338,13 @@ class PromptLogprobs:
         """Take in what a step brought."""
         asking = self._steps.pop(result.step, {})
         for part in result.prompt:
-            if (logprobs := self._collected.get(asking.get(part.slot, 0))) is not None:
-                first = part.start + 1
-                values = part.logprob[: len(logprobs) - first]
-                logprobs[first : first + len(values)] = values
+            if (scores := self._collected.get(asking.get(part.slot, 0))) is not None:
+                places = slice(part.start + 1, part.start + 1 + len(part.logprob))
+                scores.logprobs[places] = part.logprob
+                if part.top_token:
+                    count = len(part.top_token) // len(part.logprob)
+                    scores.tops[places] = wire.top_lists(part.top_token, part.top_logprob, count)
 
-    def forget(self, sequence: Sequence) -> list[float | None] | None:
+    def forget(self, sequence: Sequence) -> PromptScores | None:
         """What was collected for a sequence; None if it did not ask."""
         return self._collected.pop(sequence.id, None)

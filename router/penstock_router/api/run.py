@@ -73,7 +73,7 @@ class Track:
         self.request = request
         self.output = output
 
-    def prompt(self, logprobs: Sequence[float | None]) -> None:
+    def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
         """Only tracks that asked for it keep it."""
 
     def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
@@ -96,13 +96,15 @@ class Collector(Track):
         self.texts: list[str] = []  # of each token, as `Output.push` says
         self.logprobs: list[float] = []
         self.tops: list[TopTokens] = []
-        self.prompt_logprobs: list[float | None] = []
+        self.prompt_logprobs: Sequence[float | None] = ()
+        self.prompt_tops: Sequence[TopTokens] = ()
         self.text = ""
         self._pieces: list[str] = []
         self._rest = ""
 
-    def prompt(self, logprobs: Sequence[float | None]) -> None:
-        self.prompt_logprobs = list(logprobs)
+    def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
+        self.prompt_logprobs = logprobs
+        self.prompt_tops = tops
 
     def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
         output = self.output
