@@ -73,6 +73,7 @@ def chat(*stop: str, logprobs: bool = False) -> Make:
             shape=CHAT,
             index=0,
             logprobs=ChatLogprobs(text) if logprobs else None,
+            echo=None,
             include_usage=False,
         )
 

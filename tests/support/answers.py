@@ -120,6 +120,7 @@ def choices(
         shape=shape,
         index=0,
         logprobs=logprobs(text),
+        echo=None,
         include_usage=False,
     )
     play(track, told, events)

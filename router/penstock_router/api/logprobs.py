@@ -104,8 +104,11 @@ class CompletionLogprobs:
         logprobs: Sequence[float | None],
         tops: Sequence[TopTokens],
     ) -> None:
-        """All tokens of the prompt, before any that was generated. The first has no
-        log-probability. tops: those of each token, or nothing where no others were asked for."""
+        """All tokens of a prompt that is repeated, before any that was generated.
+
+        offsets: where their texts begin. logprobs: None for the first. tops: the most likely tokens
+        in place of each, or nothing where they were not asked for.
+        """
         texts = [self._text.token_text(token_id) for token_id in ids]
         likely = tops or [()] * len(ids)
         self._tokens += texts

@@ -11,8 +11,9 @@ from typing import Any
 import orjson
 from typing_extensions import TypedDict
 
+from penstock_router.api.echo import EchoedPrompt
 from penstock_router.api.errors import ApiError
-from penstock_router.api.logprobs import Logprobs
+from penstock_router.api.logprobs import CompletionLogprobs, Logprobs
 from penstock_router.api.output import Output
 from penstock_router.api.run import Collector, Track
 from penstock_router.api.service import FINGERPRINT
@@ -122,8 +123,14 @@ class Completion(TypedDict):
     usage: Usage
 
 
-def collected_logprobs(track: Collector, logprobs: Logprobs) -> dict[str, Any]:
-    """Log-probabilities of a finished choice."""
+def collected_logprobs(
+    track: Collector, logprobs: Logprobs, echo: EchoedPrompt | None = None
+) -> dict[str, Any]:
+    """Log-probabilities of a finished choice, behind those of the prompt that it repeats."""
+    if echo is not None and isinstance(logprobs, CompletionLogprobs):
+        logprobs.add_prompt(
+            track.request.prompt, echo.offsets, track.prompt_logprobs, track.prompt_tops
+        )
     rows = zip(track.ids, track.texts, track.logprobs, track.tops, strict=True)
     for token_id, text, value, top in rows:
         logprobs.add(token_id, text, value, top)
@@ -136,15 +143,18 @@ class Shape:
 
     before_text: str  # JSON of a choice, from the index to the text
     after_text: str  # and from the text to the log-probabilities
-    first: str | None  # text of a chunk before all others
+    first: str | None  # a choice before all others
 
     def choice(self, text: str) -> str:
         """JSON of a choice from the index to the log-probabilities."""
         return self.before_text + orjson.dumps(text).decode() + self.after_text
 
 
+_SPEAKER = '"delta":{"role":"assistant","content":""}'
 # TGI says in every chunk who speaks, and its clients read it there.
-CHAT = Shape('"delta":{"role":"assistant","content":', "}", first="")
+CHAT = Shape('"delta":{"role":"assistant","content":', "}", _SPEAKER)
+# For clients that put the deltas together field by field, which would make a word of the roles.
+FOLDED_CHAT = Shape('"delta":{"content":', "}", _SPEAKER)
 COMPLETION = Shape('"text":', "", first=None)
 
 
@@ -165,11 +175,14 @@ class ChoiceStream(Track):
         shape: Shape,
         index: int,
         logprobs: Logprobs | None,
+        echo: EchoedPrompt | None,
         include_usage: bool,
     ) -> None:
         super().__init__(request, output)
         self._stream = stream
         self._logprobs = logprobs
+        self._echo = echo
+        self._first = shape.first if echo is None else shape.choice(echo.text)
         self._shape = shape
         close = '}],"usage":null}\n\n' if include_usage else "}]}\n\n"
         self._render: Callable[[str, str], tuple[bytes, bytes]] = lambda choice, tail: (
@@ -179,6 +192,11 @@ class ChoiceStream(Track):
             shape.before_text, shape.after_text + ',"logprobs":null,"finish_reason":null'
         )
         self._silent = True  # nothing sent yet
+
+    def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
+        if self._echo is not None and isinstance(self._logprobs, CompletionLogprobs):
+            ids, offsets = self.request.prompt, self._echo.offsets
+            self._logprobs.add_prompt(ids, offsets, logprobs, tops)
 
     def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
         output = self.output
@@ -193,20 +211,20 @@ class ChoiceStream(Track):
 
     def _begin(self) -> None:
         self._silent = False
-        if self._shape.first is not None:
-            self._show(self._shape.first)
+        if self._first is not None:
+            self._push_choice(self._first, None)
 
     def _show(self, text: str) -> None:
         if self._logprobs is None:
             self._stream.push(self._before + orjson.dumps(text) + self._after)
         else:
-            self._push_choice(text, None)
+            self._push_choice(self._shape.choice(text), None)
 
-    def _push_choice(self, text: str, finish_reason: str | None) -> None:
+    def _push_choice(self, choice: str, finish_reason: str | None) -> None:
         logprobs = self._logprobs
         taken = logprobs.take() if logprobs is not None and logprobs.waiting else None
         before, after = self._render(
-            f'{self._shape.choice(text)},"logprobs":{orjson.dumps(taken).decode()}',
+            f'{choice},"logprobs":{orjson.dumps(taken).decode()}',
             f',"finish_reason":{orjson.dumps(finish_reason).decode()}',
         )
         self._stream.push(before + after)
@@ -217,7 +235,7 @@ class ChoiceStream(Track):
         self.output.close()
         if self.output.released:
             self._show(self.output.released)
-        self._push_choice("", FINISH_REASONS[finish.reason])
+        self._push_choice(self._shape.choice(""), FINISH_REASONS[finish.reason])
         super().finish(finish)
 
 
