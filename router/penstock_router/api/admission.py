@@ -48,7 +48,8 @@ async def _tokens(
         except TemplateError as error:
             raise from_template(error) from error
     limits = service.engine.limits
-    if not _in_vocabulary(prompt, limits.vocab_size):
+    # One that is too long is refused for that.
+    if len(prompt) <= limits.max_input_tokens and not _in_vocabulary(prompt, limits.vocab_size):
         for token in prompt:
             check_token(token, limits, "prompt")
     return prompt

@@ -196,7 +196,7 @@ class Message(ClientObject):
     UNSUPPORTED: ClassVar = {"tool_calls": NEUTRAL, "function_call": NEUTRAL, "audio": NEUTRAL}
 
     role: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-    content: str | Annotated[list[TextPart], AtMost(4096)] | None = None
+    content: str | Annotated[list[TextPart], AtMost(4096)]
     name: Annotated[str, Field(max_length=1024)] | None = None
     tool_call_id: Annotated[str, Field(max_length=1024)] | None = None
 
@@ -207,7 +207,7 @@ class Message(ClientObject):
             content = "".join(part.text for part in content)
         fields = {"name": self.name, "tool_call_id": self.tool_call_id}
         present = {name: value for name, value in fields.items() if value is not None}
-        return {"role": self.role, "content": content or "", **present}
+        return {"role": self.role, "content": content, **present}
 
 
 class ChatRequest(OpenAIRequest):
@@ -242,14 +242,6 @@ class ChatRequest(OpenAIRequest):
     guideline: str | None = None  # TGI's name for a variable of the template
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-
-    @field_validator("messages")
-    @classmethod
-    def _say_something(cls, messages: list[Message]) -> list[Message]:
-        for index, message in enumerate(messages):
-            if message.content is None:
-                raise ValueError(f"missing field `messages.{index}.content`")
-        return messages
 
     @field_validator("chat_template_kwargs", mode="before")
     @classmethod

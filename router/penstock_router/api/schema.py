@@ -31,7 +31,7 @@ INT32 = 2**31 - 1
 MAX_STOP_CHARACTERS = 1024
 MAX_BIASED_TOKENS = 1024
 MAX_KEYS = 256  # of an object
-MAX_OBJECTS = 8192  # of a request, messages and their parts
+MAX_SIZE = 32_768  # objects of a body and their keys; messages and parts are objects
 SHOWN_NAMES = 20  # of ignored fields
 SHOWN_CHARACTERS = 64  # of a name
 
@@ -172,26 +172,30 @@ class Reading:
     """What is noticed while one body is read."""
 
     strict: bool = False  # unknown fields are refused
-    ignored: list[str] = field(default_factory=list)  # names of unknown fields, the first of them
-    objects: int = 0
+    unknown: dict[str, str] = field(default_factory=dict)  # the first ones, and how they are shown
+    size: int = 0
 
     def enter(self, data: Mapping[str, object]) -> None:
-        """An object is about to be read. Raises ValueError for too many, or too large a one."""
-        self.objects += 1
-        if self.objects > MAX_OBJECTS:
-            raise ValueError(f"the body must hold at most {MAX_OBJECTS} messages and parts")
+        """An object is about to be read. Raises ValueError where it is too large, or all are."""
         if len(data) > MAX_KEYS:
             raise ValueError(
                 f"an object of the body must have at most {MAX_KEYS} fields. Given: {len(data)}"
             )
+        self.size += 1 + len(data)
+        if self.size > MAX_SIZE:
+            raise ValueError(f"the body must have at most {MAX_SIZE} fields, those of all objects")
 
     def ignore(self, name: str) -> None:
         """A field that is unknown. Raises ValueError where that is not allowed."""
-        name = shown(name)
         if self.strict:
-            raise ValueError(f"unknown field `{name}`")
-        if len(self.ignored) < SHOWN_NAMES and name not in self.ignored:
-            self.ignored.append(name)
+            raise ValueError(f"unknown field `{shown(name)}`")
+        if len(self.unknown) < SHOWN_NAMES and name not in self.unknown:
+            self.unknown[name] = shown(name)
+
+    @property
+    def ignored(self) -> list[str]:
+        """Names of unknown fields, fit for a header."""
+        return list(self.unknown.values())
 
 
 def shown(name: str) -> str:
@@ -221,15 +225,17 @@ class ClientObject(BaseModel):
             return data
         reading: Reading = info.context or Reading()
         reading.enter(data)
+        known, ignored, unsupported = cls.__pydantic_fields__, cls.IGNORED, cls.UNSUPPORTED
         kept = {}
         for name, value in data.items():
-            if value is None or name in cls.IGNORED:
+            if name in known:
+                if value is not None:
+                    kept[name] = value
+            elif value is None or name in ignored:
                 continue
-            if name in cls.__pydantic_fields__:
-                kept[name] = value
-            elif name not in cls.UNSUPPORTED:
+            elif name not in unsupported:
                 reading.ignore(cls.PATH + name)
-            elif not _among(value, cls.UNSUPPORTED[name]):
+            elif not _among(value, unsupported[name]):
                 if not cls._is_waived(name, data):
                     raise ValueError(f"`{cls.PATH}{name}` is not supported by this server")
                 reading.ignore(cls.PATH + name)
@@ -252,7 +258,7 @@ M = TypeVar("M", bound=BaseModel)
 def parse(model: type[M], body: object, reading: Reading | None = None) -> M:
     """The client's object, checked. Raises ApiError that names the first wrong field."""
     try:
-        return model.model_validate(body, context=reading)
+        return model.model_validate(body, context=reading or Reading())
     except ValidationError as error:
         raise _explain(_most_telling(error.errors(include_url=False))) from None
 

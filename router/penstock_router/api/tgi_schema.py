@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
 
 from penstock_router.api.errors import invalid
+from penstock_router.api.openai_schema import ChatRequest
 from penstock_router.api.options import Options, biases, share, temperature
 from penstock_router.api.schema import (
     NEUTRAL,
@@ -150,9 +152,22 @@ class GenerateRequest(ClientObject):
     add_special_tokens: bool = True
 
 
+class _ByItsOwnSchema:
+    """An instance is any object until the handler reads it; the document says what it must be."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        models = (GenerateRequest, ChatRequest)
+        return {"anyOf": [handler(model.__pydantic_core_schema__) for model in models]}
+
+
+Instance = Annotated[dict[str, Any], _ByItsOwnSchema()]
+
+
 class VertexRequest(ClientObject):
     """Body of /vertex: several requests, each as for /generate or /v1/chat/completions."""
 
     UNSUPPORTED: ClassVar = {"parameters": NEUTRAL}
 
-    instances: Annotated[list[dict[str, Any]], Field(min_length=1), AtMost(1024)]
+    instances: Annotated[list[Instance], Field(min_length=1), AtMost(1024)]
