@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from penstock_proto.shard_pb2 import StepResult
 from penstock_router import wire
+from penstock_router.deadlines import Deadlines
 from penstock_router.limits import Limits
 from penstock_router.metrics import Metrics
 from penstock_router.pace import Pace
@@ -63,6 +64,7 @@ class Engine:
         self._progress_at = time.monotonic()
         self._pump_due = False
         self._prompts = PromptLogprobs()
+        self._deadlines = Deadlines(self._expire)
         self._draining = False
         self._failure: GenerationFailed | None = None
         self.failed: asyncio.Future[None] = self._loop.create_future()
@@ -95,6 +97,7 @@ class Engine:
         if self._draining:
             raise Draining("The server is shutting down")
         sequence = self._scheduler.submit(request, time.monotonic(), listener)
+        self._deadlines.start(sequence)
         self._metrics.on_submit(len(request.prompt), request.max_new_tokens)
         self._pump_soon()
         return sequence.id
@@ -104,6 +107,7 @@ class Engine:
         if sequence := self._scheduler.cancel(request_id):
             sequence.listener = None
             self._prompts.forget(sequence)
+            self._deadlines.forget(sequence)
             self._pump_soon()
 
     def stop(self, request_id: int, generated: int) -> None:
@@ -221,6 +225,7 @@ class Engine:
     def _deliver(self, outcomes: list[Outcome], result: StepResult, now: float) -> None:
         logprobs = result.logprob
         tops = {top.row: list(zip(top.token, top.logprob, strict=True)) for top in result.top}
+        late = self._deadlines.passed
         for outcome in outcomes:
             sequence = outcome.sequence
             listener = sequence.listener
@@ -232,12 +237,22 @@ class Engine:
             stop = outcome.token is not None and listener.token(
                 outcome.token, logprobs[row] if logprobs else math.nan, tops.get(row, ())
             )
+            if reason is None and (stop or sequence.id in late):
+                self._scheduler.finish(sequence)
+                reason = FinishReason.LENGTH
             if stop and reason is not FinishReason.EOS:
-                if reason is None:
-                    self._scheduler.finish(sequence)
                 reason = FinishReason.STOP
             if reason is not None:
                 self._finish(sequence, listener, reason, now, sequence.generated)
+
+    def _expire(self, sequence: Sequence) -> None:
+        """Its time was up before it ran again."""
+        self._scheduler.finish(sequence)
+        self._prompts.forget(sequence)
+        if (listener := sequence.listener) is not None:
+            now = time.monotonic()
+            self._finish(sequence, listener, FinishReason.LENGTH, now, sequence.generated)
+        self._pump_soon()
 
     def _on_first_token(self, sequence: Sequence, listener: Listener, now: float) -> None:
         sequence.first_token_at = now
@@ -253,16 +268,19 @@ class Engine:
         now: float,
         generated: int,
     ) -> None:
-        assert sequence.admitted_at is not None and sequence.first_token_at is not None
+        # One whose time was up in the queue has been at neither.
+        admitted = now if sequence.admitted_at is None else sequence.admitted_at
+        first_token = now if sequence.first_token_at is None else sequence.first_token_at
         sequence.listener = None
-        self._metrics.on_finish(generated, now - sequence.admitted_at)
+        self._deadlines.forget(sequence)
+        self._metrics.on_finish(generated, now - admitted)
         listener.finish(
             Finish(
                 reason=reason,
                 generated_tokens=generated,
                 cached_tokens=sequence.cached_tokens,
-                queue_seconds=sequence.admitted_at - sequence.arrival,
-                first_token_seconds=sequence.first_token_at - sequence.arrival,
+                queue_seconds=admitted - sequence.arrival,
+                first_token_seconds=first_token - sequence.arrival,
                 total_seconds=now - sequence.arrival,
             )
         )
@@ -298,6 +316,7 @@ class Engine:
         if self._alarm is not None:
             self._alarm.cancel()
         for sequence in self._scheduler.end_all():
+            self._deadlines.forget(sequence)
             listener, sequence.listener = sequence.listener, None
             if listener is not None:
                 listener.fail(error)

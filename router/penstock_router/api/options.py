@@ -74,6 +74,7 @@ class Options:
                 ignore_eos=self.ignore_eos,
                 prompt_logprobs=self.prompt_logprobs,
                 prompt_top_n=self.prompt_top_n,
+                max_time=self.max_time,
                 priority=self.priority,
             )
             for seed in self._seeds()

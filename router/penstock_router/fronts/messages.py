@@ -49,6 +49,7 @@ def submission(sequence: int, request: GenerationRequest) -> Submission:
         ignore_eos=request.ignore_eos,
         prompt_logprobs=request.prompt_logprobs,
         prompt_top_n=request.prompt_top_n,
+        max_time=request.max_time or 0.0,
         priority=request.priority,
         tenant=request.tenant,
     )
@@ -63,6 +64,7 @@ def request_of(message: Submission) -> GenerationRequest:
         ignore_eos=message.ignore_eos,
         prompt_logprobs=message.prompt_logprobs,
         prompt_top_n=message.prompt_top_n,
+        max_time=message.max_time or None,
         priority=message.priority,
         tenant=message.tenant,
     )

@@ -136,6 +136,38 @@ async def test_only_a_prompt_is_computed(engine_rig, recorder):
         assert rig.scheduler.idle and rig.scheduler.blocks.used == 0
 
 
+async def test_a_sequence_ends_when_its_time_is_up(engine_rig, recorder):
+    """With the token that comes then; others go on."""
+    async with engine_rig(step_seconds=0.02) as rig:
+        hurried, patient = recorder(), recorder()
+        rig.engine.submit(GenerationRequest((1, 2, 3), 200, max_time=0.3), hurried)
+        rig.engine.submit(GenerationRequest((4, 5, 6), 40, max_time=600.0), patient)
+        end = await hurried.wait()
+        assert end.reason is FinishReason.LENGTH
+        assert 1 <= end.generated_tokens == len(hurried.tokens) < 200
+        assert hurried.tokens == expected_tokens((1, 2, 3), end.generated_tokens, rig.model)
+        assert end.total_seconds >= 0.3
+        assert (await patient.wait()).generated_tokens == 40
+        assert rig.scheduler.idle and rig.scheduler.blocks.used == 0
+        assert not rig.engine._deadlines._alarms and not rig.engine._deadlines.passed
+
+
+async def test_time_is_up_in_the_queue(engine_rig, recorder):
+    """Nothing of it was computed: the answer is empty."""
+    async with engine_rig(step_seconds=0.02, max_batch_size=1) as rig:
+        running, waiting = recorder(), recorder()
+        rig.engine.submit(GenerationRequest((1, 2, 3), 60), running)
+        rig.engine.submit(
+            GenerationRequest((4, 5, 6), 5, max_time=0.1, prompt_logprobs=True), waiting
+        )
+        end = await waiting.wait()
+        assert (end.reason, end.generated_tokens, waiting.tokens) == (FinishReason.LENGTH, 0, [])
+        assert end.queue_seconds == end.total_seconds >= 0.1
+        assert running.end is None
+        assert (await running.wait()).generated_tokens == 60
+        assert rig.scheduler.idle
+
+
 async def test_cached_tokens_are_reported(engine_rig, recorder):
     async with engine_rig() as rig:
         first, again = recorder(), recorder()

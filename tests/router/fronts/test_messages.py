@@ -105,6 +105,7 @@ def test_sampling_is_what_it_was_to_the_precision_of_float32(sampling: Sampling)
     length=st.integers(0, 2**31),
     flags=st.tuples(st.booleans(), st.booleans()),
     top_n=st.integers(0, 20),
+    max_time=st.one_of(st.none(), st.floats(0, 1e6, exclude_min=True)),
     priority=st.integers(-100, 100),
     tenant=st.binary(max_size=40),
     sampling=samplings,
@@ -115,6 +116,7 @@ def test_a_request_is_the_same_on_the_other_side(
     length: int,
     flags: tuple[bool, bool],
     top_n: int,
+    max_time: float | None,
     priority: int,
     tenant: bytes,
     sampling: Sampling,
@@ -126,6 +128,7 @@ def test_a_request_is_the_same_on_the_other_side(
         ignore_eos=flags[0],
         prompt_logprobs=flags[1],
         prompt_top_n=top_n,
+        max_time=max_time,
         priority=priority,
         tenant=tenant,
     )
