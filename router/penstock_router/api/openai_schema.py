@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -399,6 +400,12 @@ class CompletionRequest(OpenAIRequest):
     @property
     def names(self) -> Names:
         return Names("prompt", "max_tokens", openai=True)
+
+    def options(self, config: RouterConfig, *, priority: int) -> Options:
+        options = super().options(config, priority=priority)
+        if not self.echo or self.logprobs is None:
+            return options
+        return dataclasses.replace(options, prompt_logprobs=True, prompt_top_n=self.logprobs)
 
     @property
     def prompts(self) -> list[str | Sequence[int]]:

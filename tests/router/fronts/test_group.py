@@ -213,7 +213,7 @@ async def test_a_folder_without_a_tokenizer(
 ) -> None:
     """The reason travels to the server, whose last word it will be; nobody else says it."""
     async with group_of(tmp_path, 2) as group:
-        with pytest.raises(FrontFailure, match="HTTP process [01]: .*needs a fast tokenizer"):
+        with pytest.raises(FrontFailure, match="HTTP process [01]: .*has neither tokenizer.json"):
             await asyncio.wait_for(group.failed, WITHIN)
     assert "needs a fast tokenizer" not in capfd.readouterr().err
 
