@@ -21,6 +21,7 @@ from penstock_router.fronts.front import Front
 from penstock_router.fronts.group import FrontFailure, FrontGroup
 from penstock_router.fronts.local import LocalFront
 from penstock_router.limits import LimitError, Limits, derive, warmup_request
+from penstock_router.listening import inherited
 from penstock_router.logs import configure_logs, log
 from penstock_router.metrics import Metrics
 from penstock_router.scheduler import Scheduler, SchedulerConfig
@@ -134,7 +135,7 @@ def _scheduling(config: RouterConfig, limits: Limits) -> SchedulerConfig:
 
 async def _listen_for_scrapes(config: RouterConfig, metrics: Metrics) -> web.AppRunner | None:
     """Serve /metrics, and nothing else, on the second port if the operator named one."""
-    if config.prometheus_port is None:
+    if config.prometheus_listener is None:
         return None
 
     async def scrape(request: web.Request) -> web.Response:
@@ -144,7 +145,7 @@ async def _listen_for_scrapes(config: RouterConfig, metrics: Metrics) -> web.App
     app.router.add_get("/metrics", scrape)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, config.hostname, config.prometheus_port).start()
+    await web.SockSite(runner, inherited(config.prometheus_listener)).start()
     return runner
 
 

@@ -1,4 +1,4 @@
-"""Looks at a model folder before anything is loaded; the launcher runs this once, before the shards.
+"""Looks at a model folder before anything is loaded; the launcher runs it once, before the shards.
 
 It imports no torch, so an operator reads what is wrong after a tenth of a second, in one sentence
 and once, whatever the number of shards. Reads `{"model_path", "load_format"}` as JSON on standard

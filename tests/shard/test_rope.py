@@ -125,11 +125,11 @@ def test_yarn_takes_its_factor_from_the_lengths() -> None:
         ({"rope_type": "linear"}, "factor must be a number from 1 to 65536, not None"),
         (
             {"rope_type": "dynamic", "factor": 0.5},
-            "factor must be a number from 1 to 65536, not 0.5",
+            "factor must be a number from 1 .*, not 0.5",
         ),
         (
             {"rope_type": "llama3", "factor": "8"},
-            "factor must be a number from 1 to 65536, not '8'",
+            "factor must be a number from 1 .*, not '8'",
         ),
         ({"rope_type": "default", "partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
     ],
