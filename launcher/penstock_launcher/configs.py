@@ -9,19 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from penstock_launcher import hub_token
 from penstock_launcher.child import Program, Role
 from penstock_launcher.devices import cpu_cores
 from penstock_launcher.listening import Ports
 from penstock_launcher.model import HubModel, Model
 from penstock_launcher.options import Options
 
-SECRETS = (
-    "API_KEY",
-    "HF_API_TOKEN",
-    "HF_TOKEN",
-    "HUGGING_FACE_HUB_TOKEN",
-    "NGROK_AUTHTOKEN",
-)
+SECRETS = (*hub_token.VARIABLES, "API_KEY", "NGROK_AUTHTOKEN")
 CORES_PER_HTTP_PROCESS = 5
 MOST_HTTP_PROCESSES = 4  # by default
 DEFAULT_MASTER = ("127.0.0.1", 29500)  # TGI's, when only one of the two was given

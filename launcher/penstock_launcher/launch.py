@@ -22,6 +22,7 @@ from penstock_launcher.configs import (
 from penstock_launcher.devices import num_shards, visible_gpus
 from penstock_launcher.errors import LauncherError
 from penstock_launcher.folder import check_entries
+from penstock_launcher.hub_token import hub_token
 from penstock_launcher.listening import Ports
 from penstock_launcher.logs import Log
 from penstock_launcher.model import DEMO, HubModel, Model, check_folder, link_weights, local_model
@@ -60,7 +61,7 @@ async def _download(supervisor: Supervisor, plan: Plan, log: Log) -> Model:
         model_id=options.model_id,
         revision=options.revision,
         cache=options.huggingface_hub_cache,
-        token=environ.get("HF_TOKEN") or environ.get("HF_API_TOKEN") or None,
+        token=hub_token(environ),
         with_weights=options.load_format == "auto" and options.weights_cache_override is None,
     )
     log.info("fetching the model from the hub", model_id=options.model_id)
