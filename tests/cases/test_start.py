@@ -22,6 +22,7 @@ from penstock_shard.check import check
 from support.checkpoints import make_checkpoint
 from support.server import Server, running_server
 from support.small_hub import TOKEN, Hub, running_hub
+from support.tgi_metrics import EMPTY_PANELS, PANELS, values
 
 WEIGHTS = "model.safetensors"
 
@@ -299,3 +300,21 @@ def test_n4_files_of_others_are_named(odd: Server) -> None:
 @pytest.mark.parametrize("variable", ["PROMETHEUS_PORT", "MASTER_PORT"])
 def test_n6_variables_of_kubernetes(odd: Server, variable: str) -> None:
     assert odd.log.count(f"WARN launcher: environment variable {variable}=tcp://10.96.3.") == 1
+
+
+# -- n8: TGI's dashboard -------------------------------------------------------------------------
+
+BETWEEN = {"tgi_queue_size", "tgi_batch_current_size", "tgi_batch_current_max_tokens"}
+SELDOM = {"tgi_request_failure", "tgi_batch_concat"}
+
+
+def test_n8_panels_have_data(odd: Server) -> None:
+    """After one answer, all but those that show the present, failures and full batches."""
+    generate(odd, "127.0.0.1")
+    port = odd.url.rsplit(":", 1)[1]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as page:
+        text = page.read().decode()
+    for panel, selectors in PANELS.items():
+        for series in selectors if panel not in EMPTY_PANELS else ():
+            found = values(text, series)
+            assert found if series in BETWEEN | SELDOM else any(found), (panel, series)
