@@ -38,14 +38,20 @@ INFO_TIMEOUT = 60.0  # seconds; the launcher starts the router when the shards a
 def main() -> int:
     """Run the router with the configuration on standard input; its exit code."""
     configure_logs()
-    if READY in os.environ:  # the processes that this one starts are not to hold the pipe open
-        os.set_inheritable(int(os.environ[READY]), False)
     try:
         config = RouterConfig.from_json(sys.stdin.read())
+        _keep_from_children(os.environ.get(READY), config.listener, config.prometheus_listener)
         return uvloop.run(serve(config))
     except (FrontFailure, LimitError, ShardFailure, ValueError, OSError) as error:
         log("ERROR", f"{error}")
         return 1
+
+
+def _keep_from_children(*descriptors: str | int | None) -> None:
+    """What this process inherited stays with it: uvloop hands on all that can be inherited."""
+    for descriptor in descriptors:
+        if descriptor is not None:
+            os.set_inheritable(int(descriptor), False)
 
 
 async def serve(config: RouterConfig) -> int:
