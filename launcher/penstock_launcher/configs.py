@@ -77,7 +77,11 @@ def download_program(wanted: HubModel, environ: Mapping[str, str]) -> Program:
 
 def check_program(plan: Plan, model: Model) -> Program:
     argv = (sys.executable, "-m", "penstock_shard.check")
-    config = {"model_path": str(model.path), "load_format": plan.options.load_format}
+    config = {
+        "model_path": str(model.path),
+        "load_format": plan.options.load_format,
+        "shards": plan.shards,
+    }
     return Program("check", Role.TASK, argv, config, without_secrets(plan.environ))
 
 

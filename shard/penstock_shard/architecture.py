@@ -191,6 +191,19 @@ def parse_architecture(config: Config) -> Architecture:
     )
 
 
+def check_split(model: Architecture, shards: int) -> None:
+    """Raises ValueError where a model cannot be split over so many shards."""
+    evenly = {"num_attention_heads": model.num_heads, "intermediate_size": model.intermediate_size}
+    for name, value in evenly.items():
+        if value % shards:
+            raise ValueError(f"{name} {value} cannot be split evenly over {shards} shards")
+    if model.num_kv_heads % shards and shards % model.num_kv_heads:
+        raise ValueError(
+            f"{model.name} with num_key_value_heads {model.num_kv_heads} cannot be split over "
+            f"{shards} shards: one number must divide the other"
+        )
+
+
 def _family_name(config: Config) -> str:
     """By the first of `architectures`; by `model_type` where that says nothing known.
 

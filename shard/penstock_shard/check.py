@@ -1,8 +1,8 @@
 """Looks at a model folder before anything is loaded; the launcher runs it once, before the shards.
 
 It imports no torch, so an operator reads what is wrong after a tenth of a second, in one sentence
-and once, whatever the number of shards. Reads `{"model_path", "load_format"}` as JSON on standard
-input; its ready line is `{"architecture", "max_positions", "notices"}` or `{"error": sentence}`.
+and once, whatever the number of shards. Reads `{"model_path", "load_format", "shards"}` as JSON on
+standard input; its ready line is `{"max_positions", "notices"}` or `{"error": sentence}`.
 """
 
 from __future__ import annotations
@@ -13,25 +13,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from penstock_shard.architecture import Architecture, read_architecture
+from penstock_shard.architecture import Architecture, check_split, read_architecture
 from penstock_shard.checkpoint_files import checkpoint_files
 
 SMALLEST = 2  # bytes of a parameter, in the types that are supported
 
 
-def check(folder: Path, load_format: str) -> dict[str, Any]:
+def check(folder: Path, load_format: str, shards: int) -> dict[str, Any]:
     """What the launcher wants to know. Raises ValueError for what cannot be served."""
     model = read_architecture(folder)
+    check_split(model, shards)
     notices: tuple[str, ...] = ()
     if load_format == "auto":
         files = checkpoint_files(folder)
         check_size(model, files.size)
         notices = files.notices
-    return {
-        "architecture": model.name,
-        "max_positions": model.max_positions,
-        "notices": notices,
-    }
+    return {"max_positions": model.max_positions, "notices": notices}
 
 
 def check_size(model: Architecture, size: int) -> None:
@@ -49,7 +46,7 @@ def check_size(model: Architecture, size: int) -> None:
 def main() -> None:
     config = json.load(sys.stdin)
     try:
-        answer = check(Path(config["model_path"]), config["load_format"])
+        answer = check(Path(config["model_path"]), config["load_format"], config["shards"])
     except (ValueError, OSError) as error:
         answer = {"error": str(error)}
     with open(int(os.environ["PENSTOCK_READY_FD"]), "w") as ready:

@@ -105,6 +105,12 @@ def test_n1_limits(
     assert ended.log.count("positions") == 1 and "shard 0" not in ended.log
 
 
+def test_n1_shards(start: Callable[..., Start], checkpoint: Path) -> None:
+    ended = start("--model-id", checkpoint, "--port", 0, "--device", "cpu", "--num-shard", 3)
+    reason = "num_attention_heads 4 cannot be split evenly over 3 shards"
+    assert (ended.code, ended.reason) == (1, reason) and ended.log.count(reason) == 1
+
+
 # -- M3, M7: numbers of config.json --------------------------------------------------------------
 
 NUMBERS: dict[str, tuple[dict[str, Any], str]] = {
@@ -138,7 +144,7 @@ def test_m3_m7_numbers(folder: Path, row: str) -> None:
     fields, words = NUMBERS[row]
     configure(folder, **fields)
     with pytest.raises(ValueError, match=re.escape(words)) as caught:
-        check(folder, "auto")
+        check(folder, "auto", 1)
     assert "config.json" in str(caught.value)
 
 
