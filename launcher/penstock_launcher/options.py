@@ -253,7 +253,7 @@ class Options:
     hostname: str = _option(
         "0.0.0.0",
         address(),
-        "Address to listen on. Docker sets HOSTNAME to the container's id: a value in the "
+        "Address to listen on; `::` is all of IPv6 and IPv4. Docker sets HOSTNAME to the container's id: a value in the "
         "environment that is not an IP address means 0.0.0.0",
         env_fallback="0.0.0.0",
     )

@@ -160,7 +160,12 @@ def load_decoder(
     meta = torch.device("meta")
     shapes = _Loader(model, group, partition, Rehearsal(weights), dtype, meta).decoder()
     check_memory(weight_bytes(shapes), device, group.world_size)
-    return _Loader(model, group, partition, weights, dtype, device).decoder()
+    try:
+        return _Loader(model, group, partition, weights, dtype, device).decoder()
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"this shard's weights do not fit beside what else uses {device}: {error}"
+        ) from None
 
 
 def check_memory(needed: int, device: torch.device, world_size: int) -> None:
