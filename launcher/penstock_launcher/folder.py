@@ -15,7 +15,7 @@ from penstock_launcher.errors import LauncherError
 # What router and shards read of a folder, by the end of its name.
 READ = (".json", ".jinja", ".model", ".safetensors", ".txt")
 SUBFOLDERS = ("additional_chat_templates",)
-TEXT_LIMIT = 256 << 20  # bytes of a file that is read as a whole; the largest known has 35 MB
+TEXT_LIMIT = 128 << 20  # bytes of a file that is read as a whole; the largest known has 35 MB
 KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from penstock_shard import architecture
@@ -147,6 +151,54 @@ def test_m3_windows_that_cannot_be(value: Any) -> None:
 def test_m7_scalings_that_cannot_be(rope: dict[str, Any], field: str) -> None:
     with pytest.raises(ValueError, match=f"^{field}.* must be"):
         parse(rope_parameters=rope)
+
+
+ROPE = (
+    *("rope_type", "type", "factor", "rope_theta", "partial_rotary_factor", "truncate"),
+    *("original_max_position_embeddings", "low_freq_factor", "high_freq_factor", "beta_fast"),
+    *("beta_slow", "attention_factor", "mscale", "mscale_all_dim"),
+)
+ODD = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([10**12, 2**63, 10**400, 0, -1, 1, 2, 4, 128])
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["linear", "dynamic", "llama3", "yarn", "default", "sliding_attention"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(ROPE), inner, max_size=4),
+    max_leaves=6,
+)
+
+
+FIELDS = st.dictionaries(
+    st.sampled_from(
+        [
+            *LLAMA,
+            *("model_type", "head_dim", "rope_theta", "rope_scaling", "rope_parameters"),
+            *("sliding_window", "use_sliding_window", "max_window_layers", "layer_types"),
+            *("hidden_act", "quantization_config", "dtype", "torch_dtype", "attention_bias"),
+            *("tie_word_embeddings", "original_max_position_embeddings"),
+        ]
+    ),
+    ODD,
+    max_size=6,
+)
+
+
+@given(family=st.sampled_from([*architecture.FAMILIES, "x", None]), fields=FIELDS)
+def test_m7_whatever_a_config_holds(family: str | None, fields: dict[str, Any]) -> None:
+    """It is taken, or refused by a sentence; and what is taken is small."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = LLAMA | {"architectures": [family]} | fields
+        (Path(folder) / "config.json").write_text(json.dumps(config))
+        try:
+            model = read_architecture(Path(folder))
+        except ValueError as error:
+            assert len(str(error)) < 1000
+        else:
+            assert model.num_layers <= 1024 and model.max_positions <= 2**24
+            assert math.isfinite(model.rope.theta) and 0 < model.norm_eps <= 1
 
 
 def test_a_long_value_is_not_repeated_whole() -> None:
