@@ -166,7 +166,9 @@ ODD = st.recursive(
     | st.floats()
     | st.text(max_size=5)
     | st.sampled_from(["linear", "dynamic", "llama3", "yarn", "default", "sliding_attention"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(ROPE), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(ROPE), inner, max_size=4)
+    ),
     max_leaves=6,
 )
 
