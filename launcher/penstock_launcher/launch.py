@@ -44,8 +44,7 @@ def serve(options: Options, environ: Mapping[str, str], log: Log) -> int:
             model = _prepare(model, options, folder.path)
             _announce(model, plan, log)
             await _check(supervisor, plan, model, log)
-            await _start_shards(supervisor, plan, model, folder.path)
-            await _start_router(supervisor, plan, model, folder.path, ports, log)
+            await _start(supervisor, plan, model, folder.path, ports, log)
 
         async def supervise() -> int:
             timeout = options.graceful_termination_timeout
@@ -103,20 +102,19 @@ def _announce(model: Model, plan: Plan, log: Log) -> None:
     log.info("starting", model=model.id, path=str(model.path), shards=plan.shards)
 
 
-async def _start_shards(supervisor: Supervisor, plan: Plan, model: Model, folder: Path) -> None:
-    programs = [shard_program(plan, model, folder, rank) for rank in range(plan.shards)]
-    await supervisor.ready([supervisor.start(program) for program in programs])
-
-
-async def _start_router(
+async def _start(
     supervisor: Supervisor, plan: Plan, model: Model, folder: Path, ports: Ports, log: Log
 ) -> None:
+    """All at once: the router reads tokenizer and templates while the shards load, so that what is
+    wrong with those is known before minutes have gone."""
+    programs = [shard_program(plan, model, folder, rank) for rank in range(plan.shards)]
+    shards = [supervisor.start(program) for program in programs]
     router = supervisor.start(router_program(plan, model, folder, ports))
     ports.close()  # else they would take connections when the router does no longer
-    (answer,) = await supervisor.ready([router])
+    *_, answer = await supervisor.ready([*shards, router])
     device = answer.get("limits", {}).get("device")
-    shards = f"{plan.shards} shard{'s' if plan.shards > 1 else ''}"
-    what = ", ".join(filter(None, (f"model {model.id}", shards, device)))
+    count = f"{plan.shards} shard{'s' if plan.shards > 1 else ''}"
+    what = ", ".join(filter(None, (f"model {model.id}", count, device)))
     log.info(f"Penstock ready: {reachable(answer['url'])} ({what})")
 
 

@@ -33,7 +33,6 @@ from penstock_router.text.eos import eos_token_ids
 T = TypeVar("T")
 
 READY = "PENSTOCK_READY_FD"
-INFO_TIMEOUT = 60.0  # seconds; the launcher starts the router when the shards are ready
 
 
 def main() -> int:
@@ -119,7 +118,7 @@ async def _unless(work: Coroutine[Any, Any, T], *failed: asyncio.Future[None]) -
 
 
 async def _warm_up(config: RouterConfig, shards: ShardGroup) -> Limits:
-    infos = await shards.info(INFO_TIMEOUT)
+    infos = await shards.info()
     request = warmup_request(config, infos)
     log("INFO", f"warming up: a prefill step of {request.max_prefill_tokens} tokens")
     limits = derive(config, infos, request, await shards.warmup(request))
