@@ -37,7 +37,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextlib.asynccontextmanager
 async def group_of(folder: Path, count: int) -> AsyncIterator[FrontGroup]:
     """Started, and killed at the end if they are still there."""
-    config = dataclasses.replace(CONFIG, model_path=str(folder), http_processes=count)
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    config = dataclasses.replace(
+        CONFIG, model_path=str(folder), http_processes=count, listener=listener.detach()
+    )
     group = FrontGroup(config)
     await group.load()
     try:
