@@ -33,27 +33,28 @@ async def admit(
     limits = call.service.engine.limits
     # The end of a text has the tokens of its own only where all of it is tokenised.
     most = limits.max_input_tokens if options.truncate is None else None
-    requests = []
+    name, requests = options.names.prompt, []
     for prompt in prompts:
         try:
             with text_errors():
-                ids = await _tokens(call.service, prompt, add_special_tokens, most)
+                ids = await _tokens(call.service, prompt, name, add_special_tokens, most)
         except TooManyTokens as error:
             ids = range(error.count)  # refused for its length
         else:
-            _check_ids(ids, limits, prompt is not ids)
+            if len(ids) <= limits.max_input_tokens:  # one that is too long is refused for that
+                _check_ids(ids, limits, prompt is not ids)
         if isinstance(prompt, str) and prompt and not ids:
-            raise invalid("`inputs` must come to at least one token. The tokenizer makes none")
+            raise invalid(f"`{name}` must come to at least one token. The tokenizer makes none")
         requests.append(options.requests(ids, limits))
     call.validated()
     return requests
 
 
 async def _tokens(
-    service: Service, prompt: Prompt, add_special_tokens: bool, limit: int | None
+    service: Service, prompt: Prompt, name: str, add_special_tokens: bool, limit: int | None
 ) -> Sequence[int]:
     if isinstance(prompt, str):
-        check_length(service, prompt)
+        check_length(service, prompt, name)
         return await service.text.encode(prompt, add_special_tokens, limit)
     if isinstance(prompt, Conversation):
         return (await service.text.render(prompt)).ids
@@ -91,14 +92,14 @@ def _check_ids(ids: Sequence[int], limits: Limits, from_text: bool) -> None:
     check_token(wrong, limits, "prompt")
 
 
-def check_length(service: Service, text: str) -> None:
-    """Refuse a text that cannot be tokenised. Raises ApiError."""
+def check_length(service: Service, text: str, name: str = "inputs") -> None:
+    """Refuse a text that cannot be tokenised. name: of its field. Raises ApiError."""
     # JSON may hold halves of UTF-16 pairs, which are no characters.
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise invalid("`inputs` must be valid Unicode text") from None
+            raise invalid(f"`{name}` must be valid Unicode text") from None
 
 
 def output(service: Service, request: GenerationRequest, options: Options) -> Output:
