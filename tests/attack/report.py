@@ -36,6 +36,8 @@ def row(outcome: Outcome, honest: Song) -> str:
 def note_lateness(outcome: Outcome, honest: Song) -> None:
     """What took too long for the canary: reported, and a failure of the campaign."""
     song = outcome.song
+    if song is honest:
+        return
     if song.p99 > P99_RATIO * honest.p99:
         times = song.p99 / honest.p99
         outcome.note(f"p99 is {times:.1f} times that beside an honest load", "canary")

@@ -138,7 +138,8 @@ def desert(name: str, behind: bytes, count: int = 3) -> Shot:
             for _ in range(count):
                 _, writer = await stack.enter_async_context(connection(target))
                 writer.write(long_story(target) + _addressed(behind, target))
-            await _running(target, at_least=count)
+            if not await _running(target, at_least=count):
+                return [Seen("never ran")]
             start = time.monotonic()
         await _running(target, at_most=1)  # which is the canary's
         return [LEFT if time.monotonic() - start < natural / 3 else Seen("ran to its end")]
@@ -189,12 +190,13 @@ def _addressed(data: bytes, target: Target) -> bytes:
     return data.replace(b"HOST", target.authority)
 
 
-async def _running(target: Target, at_least: int = 0, at_most: int = 1 << 30) -> None:
-    """Wait until the number of running sequences is within bounds, or for SETTLE_SECONDS."""
+async def _running(target: Target, at_least: int = 0, at_most: int = 1 << 30) -> bool:
+    """Whether the number of running sequences comes to be within bounds in SETTLE_SECONDS."""
     end = time.monotonic() + SETTLE_SECONDS
     while time.monotonic() < end:
         seen = await exchange(target, request(target, "/metrics"))
         found = re.search(rb"^penstock_running_sequences (\d+)", seen.body, re.MULTILINE)
         if found and at_least <= int(found[1]) <= at_most:
-            return
+            return True
         await asyncio.sleep(0.02)
+    return False
