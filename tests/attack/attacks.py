@@ -29,8 +29,8 @@ NOTHING = b"GET /nothing HTTP/1.1\r\nHost: HOST\r\n\r\n"
 class Attack:
     """One row: its shots are fired one by one, and then `at_once` of them together, over and over.
 
-    most: shots at the most, however much time is left. fills: it may take all the places there
-    are, so the canary may be told to come back later (429, 503).
+    most: shots at the most, however much time is left. works: it asks for real work, more than the
+    honest load does, so the canary may wait with the others or be told to come back (429, 503).
     """
 
     id: str
@@ -38,7 +38,7 @@ class Attack:
     shots: tuple[Shot, ...]
     at_once: int = 4
     most: int = 400
-    fills: bool = False
+    works: bool = False
 
 
 def dumps(value: object) -> bytes:
@@ -275,6 +275,7 @@ ATTACKS = (
         ),
         at_once=1,
         most=6,
+        works=True,
     ),
     Attack(
         "M2",
@@ -441,7 +442,6 @@ ATTACKS = (
         (hold("idle", b"", 150), hold("idle after a request", NOTHING, 150)),
         at_once=1,
         most=2,
-        fills=True,
     ),
     Attack(
         "L5",
@@ -461,6 +461,7 @@ ATTACKS = (
         ),
         at_once=1,
         most=2,
+        works=True,
     ),
     Attack(
         "slowloris",
@@ -482,7 +483,6 @@ ATTACKS = (
         ),
         at_once=1,
         most=3,
-        fills=True,
     ),
     Attack(
         "floods",
@@ -496,7 +496,7 @@ ATTACKS = (
         ),
         at_once=1,
         most=10,
-        fills=True,
+        works=True,
     ),
     Attack(
         "pipelines",

@@ -26,7 +26,7 @@ HONEST = Attack(
     "an equal honest load",
     (flood("generate", POSTED, 1, "200"),),
     most=10_000,
-    fills=True,
+    works=True,
 )
 
 
@@ -124,7 +124,7 @@ def _judge(outcome: Outcome) -> None:
         outcome.note("the server does not answer any more")
     for what, count in Counter(song.broken).items():
         outcome.note(f"got {what}, {count} times", "canary")
-    if song.refused and not outcome.attack.fills:
+    if song.refused and not outcome.attack.works:
         outcome.note(f"was refused {song.refused} times", "canary")
     if (grown := outcome.memory.peak - outcome.memory.before) > GROWTH:
         outcome.note(f"the router grew by {grown:.0f} MB")

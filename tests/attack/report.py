@@ -38,7 +38,7 @@ def note_lateness(outcome: Outcome, honest: Song) -> None:
     song = outcome.song
     if song is honest:
         return
-    if song.p99 > P99_RATIO * honest.p99:
+    if song.p99 > P99_RATIO * honest.p99 and not outcome.attack.works:
         times = song.p99 / honest.p99
         outcome.note(f"p99 is {times:.1f} times that beside an honest load", "canary")
     if song.worst_health > HEALTH_SECONDS:

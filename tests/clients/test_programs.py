@@ -42,12 +42,11 @@ CLIENTS = (
 
 
 def variables() -> dict[str, str]:
-    """The environment of a program: it fetches nothing, and finds tokenizer and torch."""
+    """The environment of a program: where it finds the served model's tokenizer, and torch."""
     torch = importlib.util.find_spec("torch")
     assert torch is not None and torch.origin is not None
     return {
         **os.environ,
-        "HF_HUB_OFFLINE": "1",
         "MODEL": str(Path(penstock_launcher.__file__).parent / "demo_model"),
         "TORCH_FROM": str(Path(torch.origin).parents[1]),
     }

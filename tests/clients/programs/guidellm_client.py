@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.append(os.environ["TORCH_FROM"])  # here, because its workers import this module too
 
 from verdict import URL, verdict

@@ -10,6 +10,8 @@ import os
 import tempfile
 from pathlib import Path
 
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 import lm_eval
 from verdict import URL, verdict
 
