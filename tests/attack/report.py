@@ -9,7 +9,7 @@ from tests.attack.campaign import Outcome
 from tests.attack.watch import Song
 
 P99_RATIO = 2.0  # the canary's p99 against that beside an equal honest load
-HEALTH_SECONDS = 0.1
+HEALTH_SECONDS = 0.1  # on a machine that has nothing else to do
 
 COLUMNS = "{:<12} {:>5} {:>5} {:>6} {:>8} {:>5} {:>14}  {}"
 HEAD = COLUMNS.format(
@@ -41,7 +41,7 @@ def note_lateness(outcome: Outcome, honest: Song) -> None:
     if song.p99 > P99_RATIO * honest.p99 and not outcome.attack.works:
         times = song.p99 / honest.p99
         outcome.note(f"p99 is {times:.1f} times that beside an honest load", "canary")
-    if song.worst_health > HEALTH_SECONDS:
+    if song.worst_health > max(HEALTH_SECONDS, 2 * honest.worst_health):
         outcome.note(f"/health took {_milliseconds(song.worst_health)} ms", "canary")
 
 
