@@ -126,7 +126,7 @@ def _scheduling(config: RouterConfig, limits: Limits) -> SchedulerConfig:
         max_batch_prefill_tokens=limits.max_batch_prefill_tokens,
         max_waiting_tokens=config.max_waiting_tokens,
         waiting_served_ratio=config.waiting_served_ratio,
-        eos_token_ids=eos_token_ids(config.model_path),
+        eos_token_ids=eos_token_ids(config.model_path, config.tokenizer_config_path),
         prefix_cache=not config.disable_prefix_cache,
         shared_reads=None if config.disable_shared_reads else WORTH_TOKENS,
     )

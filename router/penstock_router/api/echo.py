@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from penstock_router.text import TextModel
-from penstock_router.text.tokenizer import TokenSpan
+from penstock_router.text.spans import TokenSpan
 
 
 @dataclass(frozen=True, slots=True)
