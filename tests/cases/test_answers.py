@@ -14,9 +14,9 @@ from huggingface_hub import InferenceClient
 
 from penstock_router.text import TextModel
 from router.api import conftest as api
+from support.case_folders import sentencepiece, write
 from support.fake_engine import FakeEngine
 from support.server import Server, running_server
-from support.small_text import sentencepiece, write_folder
 
 serve, text = api.serve, api.text
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -81,7 +81,7 @@ async def test_places_of_text_that_was_held_back(demo: Server) -> None:
 @pytest.fixture(scope="module")
 def pieces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TextModel]:
     """A model of SentencePiece's kind."""
-    folder = write_folder(tmp_path_factory.mktemp("pieces") / "model", sentencepiece())
+    folder = write(tmp_path_factory.mktemp("pieces") / "model", sentencepiece())
     model = TextModel.load(folder, None, 1)
     yield model
     model.close()
@@ -98,7 +98,7 @@ class TestPieces:
     async def test_a_space_is_part_of_its_token(self, serve: Any, stream: bool) -> None:
         client = await serve()
         spelled = {name: token for token, name in client.text.tokenizer.vocabulary().items()}
-        client.engine.script = [spelled["▁the"]] * 3
+        client.engine.script = [spelled["▁a"]] * 3
         body = {"messages": HI, "logprobs": True, "max_tokens": 3, "stream": stream}
         if stream:
             answers = parsed((await client.stream(CHAT, body))[1])
@@ -106,22 +106,22 @@ class TestPieces:
             answers = [(await client.post(CHAT, body))[1]]
         shown = [c["choices"][0]["logprobs"] for c in answers if c["choices"][0]["logprobs"]]
         entries = sum((part["content"] for part in shown), [])
-        assert [entry["token"] for entry in entries] == [" the"] * 3
-        assert [entry["bytes"] for entry in entries] == [[32, 116, 104, 101]] * 3
+        assert [entry["token"] for entry in entries] == [" a"] * 3
+        assert [entry["bytes"] for entry in entries] == [[32, 97]] * 3
 
     async def test_no_likely_token_hides_another(self, serve: Any) -> None:
         """W6-top: with and without its space, and bytes that are parts of characters."""
         client = await serve(Likely())
         spelled = {name: token for token, name in client.text.tokenizer.vocabulary().items()}
-        names = ["▁the", "the", "<0xF0>", "<0x9F>", "e"]
+        names = ["▁a", "a", "<0xF0>", "<0x9F>", "e"]
         client.engine.likely = [spelled[name] for name in names]
-        client.engine.script = [spelled["the"]]
-        body = {"prompt": "a", "logprobs": 5, "max_tokens": 1}
+        client.engine.script = [spelled["a"]]
+        body = {"prompt": "x", "logprobs": 5, "max_tokens": 1}
         [choice] = (await client.post(COMPLETIONS, body))[1]["choices"]
         assert choice["logprobs"]["top_logprobs"] == [
             {
-                " the": -1.0,
-                "the": -1.5,
+                " a": -1.0,
+                "a": -1.5,
                 "\ufffd": -2.0,
                 f"token_id:{spelled['<0x9F>']}": -2.5,
                 "e": -3.0,
