@@ -7,6 +7,7 @@ TIME = {
     "macros": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}"
     "{{ f(60) }}",
     "power": "{{ (10 ** 9) ** (10 ** 8) }}",
+    "comparisons": "{{ (['a' * 999999 ~ 'b'] * 300000).count('a' * 1000000) }}",
     "search": "{{ ('a' * 20000000).count('a' * 9999999 ~ 'b') }}{% for i in range(9999) %}"
     "{{ ('a' * 20000000).find('a' * 9999999 ~ 'b') }}{% endfor %}",
     "lists without end": "{% set ns = namespace(l=[1, 2]) %}{% for i in range(99999) %}"
@@ -29,7 +30,7 @@ MEMORY = {
     "format method": "{{ '{:10000000000}'.format('x') }}",
     "join": "{{ range(99999) | join('x' * 999999) }}",
     "wordwrap": "{{ ('x' * 99999) | wordwrap(1, wrapstring='y' * 999999) }}",
-    "indent": "{{ ('\n' * 99999) | indent(9999999) }}",
+    "indent": "{{ ('x\n' * 99999) | indent(99999) }}",
     "slice": "{{ [1] | slice(10000000000) | list }}",
     "batch": "{{ [1] | batch(10000000000, 'x') | list }}",
     "output": "{% for i in range(9999) %}{{ 'x' * 99999 }}{% endfor %}",
