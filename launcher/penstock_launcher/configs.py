@@ -45,6 +45,7 @@ ROUTER_OPTIONS = (
     "max_batch_size",
     "validation_workers",
     "payload_limit",
+    "strict_requests",
     "max_client_batch_size",
     "graceful_termination_timeout",
     "disable_prefix_cache",

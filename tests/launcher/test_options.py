@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent.parent
 SAMPLES = {
     "model_id": ("org/name", "org/name", ["a\nb", "\x1b[31m"]),
     "revision": ("v1", "v1", ["a\0b"]),
-    "served_model_name": ("gpt-4", "gpt-4", ["a\rb"]),
+    "served_model_name": ("gpt-4", ("gpt-4",), ["a\rb"]),
     "tokenizer_config_path": ("/tmp/t.json", "/tmp/t.json", ["a\nb"]),
     "load_format": ("dummy", "dummy", ["pickle", "AUTO"]),
     "huggingface_hub_cache": ("/data", "/data", ["a\nb"]),
@@ -47,6 +47,7 @@ SAMPLES = {
     "max_top_n_tokens": ("0", 0, ["-1", "1001"]),
     "max_client_batch_size": ("9", 9, ["0"]),
     "payload_limit": ("1000", 1000, ["0", "2MB"]),
+    "strict_requests": ("true", True, ["perhaps"]),
     "max_concurrent_requests": ("1", 1, ["0", "1000001"]),
     "max_batch_prefill_tokens": ("512", 512, ["0"]),
     "max_batch_total_tokens": ("4096", 4096, ["0"]),

@@ -30,15 +30,17 @@ async def admit(
     limits = call.service.engine.limits
     requests = []
     for prompt in prompts:
-        ids = await _tokens(call.service, prompt, add_special_tokens)
+        ids = await _tokens(call.service, prompt, options.names.prompt, add_special_tokens)
         requests.append(options.requests(ids, limits))
     call.validated()
     return requests
 
 
-async def _tokens(service: Service, prompt: Prompt, add_special_tokens: bool) -> Sequence[int]:
+async def _tokens(
+    service: Service, prompt: Prompt, name: str, add_special_tokens: bool
+) -> Sequence[int]:
     if isinstance(prompt, str):
-        check_length(service, prompt)
+        check_length(service, prompt, name)
         return await service.text.encode(prompt, add_special_tokens)
     if isinstance(prompt, Conversation):
         try:
@@ -46,7 +48,8 @@ async def _tokens(service: Service, prompt: Prompt, add_special_tokens: bool) ->
         except TemplateError as error:
             raise from_template(error) from error
     limits = service.engine.limits
-    if not _in_vocabulary(prompt, limits.vocab_size):
+    # One that is too long is refused for that.
+    if len(prompt) <= limits.max_input_tokens and not _in_vocabulary(prompt, limits.vocab_size):
         for token in prompt:
             check_token(token, limits, "prompt")
     return prompt
@@ -57,14 +60,14 @@ def _in_vocabulary(ids: Sequence[int], vocab_size: int) -> bool:
     return isinstance(ids, array) and bool(np.frombuffer(ids, np.uint32).max() < vocab_size)
 
 
-def check_length(service: Service, text: str) -> None:
-    """Refuse a text that cannot be tokenised. Raises ApiError."""
+def check_length(service: Service, text: str, name: str = "inputs") -> None:
+    """Refuse a text that cannot be tokenised. name: of its field. Raises ApiError."""
     # JSON may hold halves of UTF-16 pairs, which are no characters.
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise invalid("`inputs` must be valid Unicode text") from None
+            raise invalid(f"`{name}` must be valid Unicode text") from None
 
 
 def output(service: Service, request: GenerationRequest, options: Options) -> Output:

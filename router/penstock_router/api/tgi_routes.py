@@ -7,9 +7,9 @@ from aiohttp import web
 
 from penstock_router.api.admission import admit, check_length, output
 from penstock_router.api.call import Call, read_json
+from penstock_router.api.fields import checked
 from penstock_router.api.options import Options
 from penstock_router.api.run import Collector
-from penstock_router.api.schema import parse
 from penstock_router.api.service import SERVICE
 from penstock_router.api.sse import EventStream
 from penstock_router.api.streaming import collect, stream_out
@@ -69,7 +69,7 @@ async def complete(
     """Generate to the end; the answer and its headers."""
     service, parameters = call.service, body.parameters
     options = _options(call, body, stream=False)
-    with service.permits.take(1):
+    with service.permits.take(options.sequences):
         [requests] = await admit(call, [body.inputs], options, body.add_special_tokens)
         tracks = [Collector(r, output(service, r, options)) for r in requests]
         await collect(call, tracks)
@@ -108,14 +108,14 @@ async def _stream(call: Call, body: GenerateRequest, full_text: bool) -> web.Str
 def _options(call: Call, body: GenerateRequest, *, stream: bool) -> Options:
     service = call.service
     options = body.parameters.options(service.config, stream=stream, priority=call.priority())
-    options.check(service.config, service.engine.limits)
+    options.check(service.engine.limits)
     return options
 
 
 async def tokenize(request: web.Request) -> web.Response:
     """POST /tokenize: the tokens of `inputs` with their places in it, in characters."""
     service = request.app[SERVICE]
-    body = parse(GenerateRequest, await read_json(request))
+    body = checked(request, GenerateRequest, await read_json(request))
     check_length(service, body.inputs)
     with service.permits.take(1):
         spans = await service.text.spans(body.inputs, body.add_special_tokens)
