@@ -14,7 +14,6 @@ from penstock_router.templates.errors import MissingVariable, TemplateError
 from penstock_router.templates.habits import find_habits
 from penstock_router.templates.roles import STANDARD, RoleTokens
 from penstock_router.templates.traced import ROLE, TEMPLATE, concat, origins, runs, written
-from penstock_router.templates.variables import check_names
 
 Message = Mapping[str, Any]
 
@@ -65,7 +64,6 @@ class ChatTemplate:
 
     def render(self, job: Job) -> Page:
         """The conversation as the model expects it. Raises TemplateError."""
-        check_names(job.variables)
         messages = [_with_role_marked(message) for message in self.habits.adapt(job.messages)]
 
         def render(messages: Sequence[Message]) -> str:
@@ -82,8 +80,8 @@ class ChatTemplate:
         try:
             return self._collect(
                 {
-                    **self._special_tokens,
                     **variables,
+                    **self._special_tokens,
                     "messages": messages,
                     "add_generation_prompt": generation_prompt,
                     "tools": None,
