@@ -1,7 +1,7 @@
 """The processes that render, and who gets one when.
 
 Every conversation first gets a tenth of a second, which is enough for honest ones by far; one that
-needs more is rendered again by a process for such ones, where it gets two seconds. So conversations
+needs more is rendered again by a process for such ones, until two seconds have passed. So conversations
 that take long wait for one another, and others hardly wait for them.
 """
 
@@ -29,8 +29,8 @@ class Patience:
     wall_seconds: float
 
 
-QUICK = Patience(0.1, 0.3)
-LONG = Patience(1.5, 1.7)
+QUICK = Patience(0.1, 0.5)
+LONG = Patience(1.3, 1.5)
 
 
 class TemplatePool:
