@@ -1,8 +1,8 @@
 """The processes that render, and who gets one when.
 
-Every conversation first gets a tenth of a second, which is enough for honest ones by far; one that
-needs more is rendered again by a process for such ones, until two seconds have passed. So conversations
-that take long wait for one another, and others hardly wait for them.
+Every conversation first gets a tenth of a second, where common ones need less than a thousandth.
+One that needs more is rendered again by a process for such ones, until two seconds have passed. So
+those that take long wait for one another, and others hardly wait for them.
 """
 
 from __future__ import annotations
