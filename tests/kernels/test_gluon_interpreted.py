@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from triton import knobs
 
-from penstock_kernels import rope
 from penstock_kernels.gpu import (
     hopper_decode,
     hopper_gated,
@@ -29,6 +28,7 @@ from penstock_kernels.gpu.hopper_decode import HopperDecode
 from penstock_kernels.gpu.hopper_linear import Stream, stream_for
 from penstock_kernels.gpu.prefill_attention import prefill_tiles, query_tile
 from penstock_kernels.gpu.rope import Seats
+from penstock_kernels.reference import rope
 from penstock_shard.sharing import SharingTensors
 from support.gluon_interpreter import Interpreted, Late
 from support.paged import PagedCase, assert_near, naive_attention, paged_case

@@ -27,7 +27,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from penstock_kernels.gpu.hopper import described, multiprocessors, suits
+from penstock_kernels.gpu.hopper import described, multiprocessors
 
 COLUMNS = 64  # rows of the weight (of each half, when gated) in a tile
 DEPTH = 128
@@ -243,11 +243,6 @@ def _kernel(
         [1],
         [24],
     )
-
-
-def fits_hopper(x: Tensor, weight: Tensor) -> bool:
-    """Whether card, dtype and layout are those of this kernel."""
-    return suits(x) and x.is_contiguous() and weight.is_contiguous()
 
 
 def row_tile(rows: int) -> int:
