@@ -36,6 +36,7 @@ from penstock_kernels.gpu.hopper_linear import (
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
 from penstock_kernels.gpu.norm import add_norm, normalise
 from penstock_kernels.ops import Act, Norm
+from penstock_kernels.weight import Weight
 
 # (n, k, gated) of Llama-3.1-8B and Llama-3.2-1B, and of one of two ranks of 8B
 SHAPES = {
@@ -94,13 +95,13 @@ def product(x: Tensor, weight: Tensor, launch: Launch, gated: bool) -> Tensor:
     wide = len(weight) // 2 if gated else len(weight)
     if isinstance(launch, Tile):
         out = x.new_empty(len(x), wide)
-        (linear_one_row if len(x) == 1 else linear)(x, weight, out, launch, gated, True)
+        (linear_one_row if len(x) == 1 else linear)(x, Weight(weight), out, launch, gated, True)
     elif launch.splits > 1:
         out = x.new_empty(launch.splits, len(x), wide, dtype=torch.float32)
-        hopper_linear(x, weight, out, launch, gated, True)
+        hopper_linear(x, Weight(weight), out, launch, gated, True)
     else:
         out = x.new_empty(len(x), wide)
-        hopper_linear(x, weight, out, launch, gated, True)
+        hopper_linear(x, Weight(weight), out, launch, gated, True)
     return out
 
 

@@ -55,6 +55,7 @@ SHARD_OPTIONS = (
     "dtype",
     "device",
     "load_format",
+    "quantize",
     "kv_block_size",
     "cuda_memory_fraction",
     "cuda_graphs",

@@ -65,7 +65,7 @@ def load(config: ShardConfig) -> LoadedModel:
     dependent = not config.disable_dependent_launch
     group = join_group(os.environ, Path(config.socket_folder), device)
     group = group.with_rows(device, model.hidden_size, dtype, dependent)
-    decoder = load_decoder(model, group, weights, dtype, device)
+    decoder = load_decoder(model, group, weights, dtype, device, config.quantize)
     loaded = LoadedModel(
         model=model,
         decoder=decoder,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from penstock_kernels.ops import Act, AttentionSpec, Norm, QKNorm
 from penstock_kernels.weight import Weight
+from penstock_quantization.online import ONLINE
 from penstock_shard.architecture import Architecture
 from penstock_shard.model.blocks import Block, Sequential
 from penstock_shard.model.decoder import Decoder
@@ -40,6 +42,7 @@ class _Loader:
     weights: Weights
     dtype: torch.dtype
     device: torch.device
+    quantize: str | None
 
     def decoder(self) -> Decoder:
         model, vocabulary = self.model, self.partition.vocabulary
@@ -124,7 +127,7 @@ class _Loader:
                 into = bias.narrow(0, row, len(part.rows))
                 self.weights.read(into, f"{name}.bias", (part.total,), 0, start)
             row += len(part.rows)
-        return Weight(weight, bias)
+        return self._quantised(Weight(weight, bias), lambda largest: largest)
 
     def _rows(
         self, name: str, shape: tuple[int, int], inputs: range, with_bias: bool
@@ -133,7 +136,17 @@ class _Loader:
         bias = self._whole(f"{name}.bias", shape[0]) if with_bias else None
         if self.group.rank:  # else it would be added once a rank
             bias = None
-        return RowParallel(Weight(weight, bias), self.group)
+        matrix = self._quantised(Weight(weight, bias), self.group.maximum)
+        return RowParallel(matrix, self.group)
+
+    def _quantised(self, weight: Weight, over_ranks: Callable[[Tensor], Tensor]) -> Weight:
+        """As `--quantize` says; over_ranks: see `penstock_quantization.online`."""
+        if self.quantize is None:
+            return weight
+        quantised = ONLINE[self.quantize](weight, over_ranks)
+        if self.device.type == "cpu":  # where it computes in the model's own type
+            return Weight(quantised.dequantised().to(self.dtype), weight.bias)
+        return quantised
 
     def _norm(self, name: str, size: int) -> Norm:
         return Norm(self._whole(f"{name}.weight", size), self.model.norm_eps)
@@ -160,10 +173,12 @@ def load_decoder(
     weights: Weights,
     dtype: torch.dtype,
     device: torch.device,
+    quantize: str | None = None,
 ) -> Decoder:
-    """This rank's share of a model. Raises ValueError for weights that do not fit the model."""
+    """This rank's share of a model, quantised as `--quantize` says. Raises ValueError for weights
+    that do not fit the model."""
     partition = Partition.of(model, group)
-    return _Loader(model, group, partition, weights, dtype, device).decoder()
+    return _Loader(model, group, partition, weights, dtype, device, quantize).decoder()
 
 
 def _scaled(part: range, width: int) -> range:

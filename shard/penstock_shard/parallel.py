@@ -83,6 +83,12 @@ class Group:
             dist.broadcast(x, src=0)
         return x
 
+    def maximum(self, x: Tensor) -> Tensor:
+        """Of each value the largest of all ranks; x itself may be overwritten."""
+        if self.world_size > 1:
+            dist.all_reduce(x, op=dist.ReduceOp.MAX)
+        return x
+
     def minimum(self, value: int, device: torch.device) -> int:
         """The smallest value of all ranks."""
         if self.world_size == 1:

@@ -49,7 +49,7 @@ def test_linear_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -> None
     if stream.splits == 1:
         out = out[0].to(dtype)
     for dependent in (False, True):
-        hopper_linear(x, weight, out.fill_(torch.nan), stream, False, dependent)
+        hopper_linear(x, Weight(weight), out.fill_(torch.nan), stream, False, dependent)
         found = out.sum(0) if stream.splits > 1 else out
         assert difference(found, x.float() @ weight.float().T) < 1e-5
 
@@ -68,7 +68,7 @@ def test_gated_stream_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -
     stream = stream_for(rows, 2 * n, k, True, False, 132)
     assert stream is not None
     out = torch.full((rows, n), torch.nan, device="cuda", dtype=dtype)
-    hopper_linear(x, weight, out, stream, True, True)
+    hopper_linear(x, Weight(weight), out, stream, True, True)
     assert difference(out, torch.nn.functional.silu(gate) * up) < 2e-5
 
 

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from penstock_kernels.gpu.activation import activate, gate
 from penstock_kernels.gpu.norm import add_norm, normalise
+from penstock_kernels.gpu.products.fp8 import quantises
 from penstock_kernels.gpu.products.problem import Epilogue
 from penstock_kernels.gpu.products.table import find
+from penstock_kernels.gpu.quantise import quantise_rows
 from penstock_kernels.ops import Act, Activation, Norm
 from penstock_kernels.weight import Weight
 
@@ -23,14 +25,14 @@ class TritonRows:
         self._dependent = dependent
 
     def norm(self, x: Tensor, norm: Norm | None, to: Weight | None = None) -> Activation:
-        return Activation(x if norm is None else normalise(x, norm, self._dependent))
+        return self._for(to, x if norm is None else normalise(x, norm, self._dependent))
 
     def add_norm(
         self, x: Tensor, residual: Tensor, norm: Norm | None, to: Weight | None = None
     ) -> Activation:
         if norm is None:
-            return Activation(residual.add_(x.sum(0) if x.dim() == 3 else x))
-        return Activation(add_norm(x, residual, norm, self._dependent))
+            return self._for(to, residual.add_(x.sum(0) if x.dim() == 3 else x))
+        return self._for(to, add_norm(x, residual, norm, self._dependent))
 
     def linear(self, x: Activation, weight: Weight) -> Tensor:
         launch = find(Epilogue.NONE, x, weight)
@@ -57,10 +59,16 @@ class TritonRows:
         self, x: Activation, weight: Weight, act: Act, to: Weight | None = None
     ) -> Activation:
         if act is Act.SILU and (launch := find(Epilogue.GATED, x, weight)):
-            return Activation(launch(x, weight, self._dependent))
-        return Activation(gate(self.linear(x, weight), act, self._dependent))
+            return self._for(to, launch(x, weight, self._dependent))
+        return self._for(to, gate(self.linear(x, weight), act, self._dependent))
 
     def activated(
         self, x: Activation, weight: Weight, act: Act, to: Weight | None = None
     ) -> Activation:
-        return Activation(activate(self.linear(x, weight), act, self._dependent))
+        return self._for(to, activate(self.linear(x, weight), act, self._dependent))
+
+    def _for(self, to: Weight | None, x: Tensor) -> Activation:
+        """Rows as the weight that reads them wants them."""
+        if to is None or not quantises(len(x), to):
+            return Activation(x)
+        return Activation(x, *quantise_rows(x, self._dependent))

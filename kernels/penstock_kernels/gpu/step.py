@@ -72,7 +72,7 @@ class TritonStep(TritonRows):
                 query, cache, table, batch.slot, batch.position, self._pieces, out, spec.scale,
                 window,
             )  # fmt: skip
-        return Activation(out)
+        return self._for(to, out)
 
     def _plan(self, spec: AttentionSpec) -> None:
         """Plan the decode rows of the layers with this window, once a step."""

@@ -23,7 +23,7 @@ from penstock_kernels.weight import Layout, Weight
 
 def _stream(p: Problem, gated: bool = False, split: bool = False) -> Stream | None:
     """Weights through shared memory, on Hopper."""
-    if p.rows == 1 or p.biased or not (p.half and p.dense and is_hopper(p.device)):
+    if p.rows == 1 or not (p.half and p.dense and is_hopper(p.device)):
         return None
     return stream_for(p.rows, p.n, p.k, gated, split, multiprocessors(p.device))
 
@@ -33,7 +33,8 @@ def _rotating_stream(p: Problem) -> Stream | None:
 
 
 def _split_stream(p: Problem) -> Stream | None:
-    return _stream(p, split=True)
+    """A bias cannot be added to parts."""
+    return None if p.biased else _stream(p, split=True)
 
 
 def _gated_stream(p: Problem) -> Stream | None:
@@ -42,7 +43,7 @@ def _gated_stream(p: Problem) -> Stream | None:
 
 def _tile(p: Problem, gated: bool = False) -> Tile | None:
     """Tiles of the portable kernels."""
-    if p.biased or not p.half:
+    if not p.half:
         return None
     tile = tile_for(p.rows, p.n, p.k, gated)
     return tile if tile is None or p.rows == 1 else _staged(tile, p, 1 + gated)
@@ -76,31 +77,31 @@ def _always(p: Problem) -> bool:
     return True
 
 
-def _launch_stream(stream: Stream, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+def launch_stream(stream: Stream, x: Activation, weight: Weight, dependent: bool) -> Tensor:
     rows = x.x
     if stream.splits == 1:
         out = rows.new_empty(len(rows), weight.n)
     else:
         out = rows.new_empty(stream.splits, len(rows), weight.n, dtype=torch.float32)
-    hopper_linear(rows, weight.data, out, stream, False, dependent)
+    hopper_linear(rows, weight, out, stream, False, dependent)
     return out
 
 
-def _launch_gated_stream(stream: Stream, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+def launch_gated_stream(stream: Stream, x: Activation, weight: Weight, dependent: bool) -> Tensor:
     out = _gated_out(x, weight)
-    hopper_linear(x.x, weight.data, out, stream, True, dependent)
+    hopper_linear(x.x, weight, out, stream, True, dependent)
     return out
 
 
-def _launch_tile(tile: Tile, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+def launch_tile(tile: Tile, x: Activation, weight: Weight, dependent: bool) -> Tensor:
     out = x.x.new_empty(len(x.x), weight.n)
-    (linear_one_row if len(x.x) == 1 else linear)(x.x, weight.data, out, tile, False, dependent)
+    (linear_one_row if len(x.x) == 1 else linear)(x.x, weight, out, tile, False, dependent)
     return out
 
 
-def _launch_gated_tile(tile: Tile, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+def launch_gated_tile(tile: Tile, x: Activation, weight: Weight, dependent: bool) -> Tensor:
     out = _gated_out(x, weight)
-    (linear_one_row if len(x.x) == 1 else linear)(x.x, weight.data, out, tile, True, dependent)
+    (linear_one_row if len(x.x) == 1 else linear)(x.x, weight, out, tile, True, dependent)
     return out
 
 
@@ -114,11 +115,11 @@ def _gated_out(x: Activation, weight: Weight) -> Tensor:
     return x.x.new_empty(len(x.x), weight.n // 2)
 
 
-def _launch_rotate(
+def launch_rotate(
     stream: Stream, x: Activation, weight: Weight, dependent: bool, cache: Tensor, seats: Seats
 ) -> Tensor:
     query = x.x.new_empty(len(x.x), weight.n - 2 * cache.shape[1] * cache.shape[4])
-    hopper_qkv(x.x, weight.data, query, cache, seats, stream, dependent)
+    hopper_qkv(x.x, weight, query, cache, seats, stream, dependent)
     return query
 
 
@@ -136,13 +137,13 @@ _row = partial(Product, Layout.DENSE)
 
 
 PRODUCTS = (
-    _row(Epilogue.NONE, range(2, 65), _stream, _launch_stream),
-    _row(Epilogue.NONE, range(1, 65), _tile, _launch_tile),
+    _row(Epilogue.NONE, range(2, 65), _stream, launch_stream),
+    _row(Epilogue.NONE, range(1, 65), _tile, launch_tile),
     _row(Epilogue.NONE, range(1, MANY), _always, _launch_cublas),
-    _row(Epilogue.PARTIAL, range(2, 65), _split_stream, _launch_stream),
+    _row(Epilogue.PARTIAL, range(2, 65), _split_stream, launch_stream),
     _row(Epilogue.RESIDUAL, range(1, MANY), _adds, _launch_add),
-    _row(Epilogue.GATED, range(2, 129), _gated_stream, _launch_gated_stream),
-    _row(Epilogue.GATED, range(1, 65), _gated_tile, _launch_gated_tile),
+    _row(Epilogue.GATED, range(2, 129), _gated_stream, launch_gated_stream),
+    _row(Epilogue.GATED, range(1, 65), _gated_tile, launch_gated_tile),
     _row(Epilogue.GATED, range(65, MANY), _fills, _launch_gated),
-    _row(Epilogue.ROTATE, range(2, 65), _rotating_stream, _launch_rotate),
+    _row(Epilogue.ROTATE, range(2, 65), _rotating_stream, launch_rotate),
 )
