@@ -13,12 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from penstock_kernels.fp8 import in_order
+
 
 class Layout(enum.Enum):
     """How the numbers of a matrix are stored. Kernels know these and nothing else of a format."""
 
     DENSE = "dense"  # [n, k] float32, float16 or bfloat16
-    FP8 = "fp8"  # [n, k] float8_e4m3fn; scale [n, 1] float32: one for each output
+    # [n, k] float8_e4m3fn, columns as `fp8.interleave` has them; scale [n, 1] float32
+    FP8 = "fp8"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +51,7 @@ class Weight:
         """The matrix [n, k] itself: as stored where it is dense, else in float32."""
         if self.scale is None:
             return self.data
-        return self.data.float().mul_(self.scale)
+        return in_order(self.data.float()).mul_(self.scale)
 
     def tensors(self) -> Iterator[Tensor]:
         """Everything that takes memory."""

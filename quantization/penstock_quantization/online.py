@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from penstock_kernels.fp8 import quantise, scale_of
+from penstock_kernels.fp8 import interleave, quantise, scale_of
 from penstock_kernels.weight import Layout, Weight
 
 
@@ -18,7 +18,8 @@ def fp8(weight: Weight, over_ranks: Callable[[Tensor], Tensor]) -> Weight:
     """
     largest = over_ranks(weight.data.abs().amax(dim=1, keepdim=True).float())
     scale = scale_of(largest)
-    return Weight(quantise(weight.data, scale), weight.bias, Layout.FP8, scale)
+    data = interleave(quantise(weight.data, scale))
+    return Weight(data, weight.bias, Layout.FP8, scale)
 
 
 ONLINE = {"fp8": fp8}  # by the name of `--quantize`

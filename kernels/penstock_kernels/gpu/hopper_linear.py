@@ -31,6 +31,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from penstock_kernels.gpu.hopper import described, multiprocessors, tile_layout
+from penstock_kernels.gpu.hopper_widen import widened
 from penstock_kernels.gpu.operands import kinds, operands
 from penstock_kernels.weight import Weight
 
@@ -206,28 +207,42 @@ def accumulate(ring, acc, acc_up, depths, done, STAGES: gl.constexpr, GATED: gl.
 def accumulate_widened(
     ring, acc, acc_up, depths, done, STAGES: gl.constexpr, GATED: gl.constexpr
 ):  # fmt: skip
-    """`accumulate` of weights in FP8, which are widened on the way to the tensor cores."""
+    """`accumulate` of weights in FP8. The next numbers are widened while a product is under way,
+    which reads those before them from registers until it is waited for."""
     w_tiles, x_tiles, full, empty = ring
     BM: gl.constexpr = x_tiles.shape[1]
-    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BM, 16])
-    operand: gl.constexpr = gl.DotOperandLayout(0, layout, 2)
+    BN: gl.constexpr = w_tiles.shape[1]
+    BK: gl.constexpr = w_tiles.shape[2]
+    dtype: gl.constexpr = x_tiles.dtype
+    HELD: gl.constexpr = 2 if GATED else 1
+    operand: gl.constexpr = gl.DotOperandLayout(
+        0, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BM, 16]), 2
+    )
+    last = gl.zeros([BN, BK], dtype, operand)
     for j in range(depths):
-        stage = done % STAGES
+        stage, before = done % STAGES, (done + STAGES - 1) % STAGES
         mbarrier.wait(full.index(stage), done // STAGES & 1)
         x = x_tiles.index(stage).permute((1, 0))
+        first = widened(w_tiles.index(HELD * stage), BM, dtype)
         if GATED:
-            gate = w_tiles.index(2 * stage).load(operand).to(x_tiles.dtype)
-            up = w_tiles.index(2 * stage + 1).load(operand).to(x_tiles.dtype)
-            acc = warpgroup_mma(gate, x, acc, use_acc=j > 0, is_async=True)
-            acc_up = warpgroup_mma(up, x, acc_up, use_acc=j > 0, is_async=True)
-            # Registers are read until the product is done.
-            acc, acc_up, gate, up = warpgroup_mma_wait(0, deps=[acc, acc_up, gate, up])
+            acc_up, last = warpgroup_mma_wait(0, deps=[acc_up, last])
         else:
-            weight = w_tiles.index(stage).load(operand).to(x_tiles.dtype)
-            acc = warpgroup_mma(weight, x, acc, use_acc=j > 0, is_async=True)
-            acc, weight = warpgroup_mma_wait(0, deps=[acc, weight])
-        mbarrier.arrive(empty.index(stage))
+            acc, last = warpgroup_mma_wait(0, deps=[acc, last])
+        mbarrier.arrive(empty.index(before), pred=j > 0)
+        acc = warpgroup_mma(first, x, acc, use_acc=j > 0, is_async=True)
+        acc = warpgroup_mma_wait(1, deps=[acc])
+        last = first
+        if GATED:
+            last = widened(w_tiles.index(2 * stage + 1), BM, dtype)
+            acc, first = warpgroup_mma_wait(0, deps=[acc, first])
+            acc_up = warpgroup_mma(last, x, acc_up, use_acc=j > 0, is_async=True)
+            acc_up = warpgroup_mma_wait(1, deps=[acc_up])
         done += 1
+    if GATED:
+        acc_up, last = warpgroup_mma_wait(0, deps=[acc_up, last])
+    else:
+        acc, last = warpgroup_mma_wait(0, deps=[acc, last])
+    mbarrier.arrive(empty.index((done + STAGES - 1) % STAGES))
     return acc, acc_up, done
 
 

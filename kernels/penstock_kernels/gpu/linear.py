@@ -18,7 +18,8 @@ import triton.language as tl
 from torch import Tensor
 
 from penstock_kernels.gpu.dependent import launch, release, wait
-from penstock_kernels.gpu.operands import kinds, operands
+from penstock_kernels.gpu.operands import column as column_of
+from penstock_kernels.gpu.operands import kinds, mixed, operands
 from penstock_kernels.weight import Weight
 
 
@@ -49,6 +50,7 @@ def _linear_kernel(
     GATED: tl.constexpr,
     BIASED: tl.constexpr,
     WIDENED: tl.constexpr,
+    MIXED: tl.constexpr,
     PDL: tl.constexpr,
 ):
     release(PDL)
@@ -62,7 +64,7 @@ def _linear_kernel(
     wait(PDL)
     row = row_tile * BM + tl.arange(0, BM)
     inside = row < rows
-    inputs = x + row[None, :] * x_stride + k[:, None]
+    inputs = x + row[None, :] * x_stride + column_of(k, MIXED)[:, None]
     value = tl.load(inputs, mask=inside[None, :], other=0.0)
     acc = tl.dot(first.to(value.dtype), value)
     if GATED:
@@ -111,8 +113,8 @@ def linear(
     bm = row_tile(rows)
     _linear_kernel[(wide // tile.n, triton.cdiv(rows, bm))](
         x, weight.data, *operands(weight, x), out, rows, x.stride(0), N=count, K=depth, BM=bm,
-        BN=tile.n, BK=tile.k, GATED=gated, **kinds(weight), num_warps=tile.warps,
-        num_stages=tile.stages, **launch(dependent),
+        BN=tile.n, BK=tile.k, GATED=gated, **kinds(weight), MIXED=mixed(weight),
+        num_warps=tile.warps, num_stages=tile.stages, **launch(dependent),
     )  # fmt: skip
 
 
@@ -120,7 +122,7 @@ def linear(
 def _vector_kernel(
     x, weight, scale, bias, out,
     K: tl.constexpr, N: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GATED: tl.constexpr,
-    BIASED: tl.constexpr, WIDENED: tl.constexpr, PDL: tl.constexpr,
+    BIASED: tl.constexpr, WIDENED: tl.constexpr, MIXED: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     release(PDL)
     column = tl.program_id(0) * BN + tl.arange(0, BN)
@@ -130,12 +132,13 @@ def _vector_kernel(
     if GATED:
         first_up = tl.load(weights + N // 2 * K)
     wait(PDL)
-    value = tl.load(x + k)[None, :].to(tl.float32)
+    inputs = x + column_of(k, MIXED)
+    value = tl.load(inputs)[None, :].to(tl.float32)
     acc = first.to(tl.float32) * value
     if GATED:
         acc_up = first_up.to(tl.float32) * value
     for start in tl.range(BK, K, BK):
-        value = tl.load(x + start + k)[None, :].to(tl.float32)
+        value = tl.load(inputs + start)[None, :].to(tl.float32)
         acc += tl.load(weights + start).to(tl.float32) * value
         if GATED:
             acc_up += tl.load(weights + start + N // 2 * K).to(tl.float32) * value
@@ -165,6 +168,6 @@ def linear_one_row(
     wide = count // 2 if gated else count
     _vector_kernel[(wide // tile.n,)](
         x, weight.data, *operands(weight, x), out, K=depth, N=count, BN=tile.n, BK=tile.k,
-        GATED=gated, **kinds(weight), num_warps=tile.warps, num_stages=tile.stages,
-        **launch(dependent),
+        GATED=gated, **kinds(weight), MIXED=mixed(weight), num_warps=tile.warps,
+        num_stages=tile.stages, **launch(dependent),
     )  # fmt: skip
