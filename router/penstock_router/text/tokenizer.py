@@ -99,28 +99,31 @@ class Tokenizer:
 
         Without one that the client spells, the ids are those of `encode`, and so are the errors.
         """
-        self.bound.check(marked.text, limit)
-        encoding, _ = self._marked(marked)
-        if limit is not None and len(encoding) > limit:
-            raise TooManyTokens(str(len(encoding)))
+        encoding, _ = self._marked(marked, limit)
         ids: list[int] = encoding.ids
         return ids
 
-    def spans_marked(self, marked: MarkedText) -> list[TokenSpan]:
+    def spans_marked(self, marked: MarkedText, limit: int | None = None) -> list[TokenSpan]:
         """The same with the characters that each token stands for."""
-        encoding, renaming = self._marked(marked)
-        return list(spans_of(encoding, renaming))
+        return list(spans_of(*self._marked(marked, limit)))
 
-    def _marked(self, marked: MarkedText) -> tuple[tokenizers.Encoding, Renaming | None]:
-        encoding = self.encoding(marked.text, False)
+    def _marked(
+        self, marked: MarkedText, limit: int | None
+    ) -> tuple[tokenizers.Encoding, Renaming | None]:
+        if limit is not None and len(marked.text) > 8 * limit:
+            # Probably too long, which is seen at half the cost. Words that are no control tokens
+            # come to more tokens then, not to half as many.
+            self.encode(marked.text, False, 2 * limit)
+        encoding, renaming = self.encoding(marked.text, False), None
         guard = self.guard
-        if guard is None or not marked.client:
-            return encoding, None
-        found = guard.find(encoding, marked.text)
-        if not guard.forged(found, marked).any():
-            return encoding, None
-        own = guard.own(found, marked, lambda piece: self.encoding(piece, False))
-        return guard.encode(marked.text, own)
+        if guard is not None and marked.client:
+            found = guard.find(encoding, marked.text)
+            if guard.forged(found, marked).any():
+                own = guard.own(found, marked, lambda piece: self.encoding(piece, False))
+                encoding, renaming = guard.encode(marked.text, own)
+        if limit is not None and len(encoding) > limit:
+            raise TooManyTokens(str(len(encoding)))
+        return encoding, renaming
 
     def encoding(self, text: str, add_special_tokens: bool) -> tokenizers.Encoding:
         """What the library makes of a text, with the characters of each token."""
