@@ -42,6 +42,7 @@ class Options:
     ignore_eos: bool = False
     truncate: int | None = None
     prompt_logprobs: bool = False
+    prompt_top_n: int = 0  # most likely tokens in place of each of the prompt
     max_time: float | None = None  # seconds until the answer ends where it is
     priority: int = 0
 
@@ -72,6 +73,8 @@ class Options:
                 sampling=dataclasses.replace(self.sampling, seed=seed),
                 ignore_eos=self.ignore_eos,
                 prompt_logprobs=self.prompt_logprobs,
+                prompt_top_n=self.prompt_top_n,
+                max_time=self.max_time,
                 priority=self.priority,
             )
             for seed in self._seeds()
