@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import orjson
 from aiohttp import web
 
 from penstock_router.api.admission import Prompt, admit, output, text_errors
@@ -90,10 +91,7 @@ async def chat_tokenize(request: web.Request) -> web.Response:
     body = checked(request, ChatRequest, await read_json(request))
     with service.permits.take(1), text_errors():
         rendered = await service.text.render(body.conversation(), with_spans=True)
-    tokens = [
-        {"id": s.id, "text": rendered.text[s.start : s.stop], "start": s.start, "stop": s.stop}
-        for s in rendered.spans
-    ]
+    tokens = orjson.Fragment(rendered.spans_json)
     return json_response({"tokenize_response": tokens, "templated_text": rendered.text})
 
 
