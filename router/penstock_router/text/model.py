@@ -89,7 +89,7 @@ class TextModel:
         if source is None:
             return cls(tokenizer, None, workers)
         named = special_tokens(folder, config) | dict(tokenizer.names)
-        script = Script(source, named, list(tokenizer.special_tokens))
+        script = Script(source, named, tokenizer.control_tokens)
         try:
             return cls(tokenizer, TemplatePool(script, workers), workers)
         except TemplateError as error:

@@ -59,6 +59,11 @@ class Tokenizer:
         added: dict[int, tokenizers.AddedToken] = self._tokenizer.get_added_tokens_decoder()
         return added
 
+    @property
+    def control_tokens(self) -> list[str]:
+        """Words that only a chat template can write."""
+        return list(self.special_tokens) if self.guard is None else self.guard.control_tokens
+
     def vocabulary(self) -> dict[int, str]:
         """Every token as the tokenizer spells it, by id."""
         return {i: token for token, i in self._tokenizer.get_vocab(True).items()}
