@@ -75,6 +75,20 @@ def text_errors() -> Iterator[None]:
         raise from_template(error) from error
 
 
+@contextmanager
+def listing_errors(most: int, name: str) -> Iterator[None]:
+    """The same where tokens are listed, of texts that need not fit, but might.
+
+    most: tokens that a prompt may have. name: of the field.
+    """
+    with text_errors():
+        try:
+            yield
+        except TooManyTokens as error:
+            sentence = f"`{name}` must have less than {most} tokens. Given: {error}"
+            raise invalid(sentence) from error
+
+
 def _check_ids(ids: Sequence[int], limits: Limits, from_text: bool) -> None:
     """Refuse ids that the model has no rows for, whatever they come from: a client, or a tokenizer
     that knows more tokens than the model. Raises ApiError.

@@ -162,7 +162,8 @@ class TextModel:
     async def render(
         self, conversation: Conversation, with_spans: bool = False, limit: int | None = None
     ) -> Rendered:
-        """Text and tokens of a conversation. Raises TemplateError, and what `encode` raises."""
+        """Text and tokens of a conversation. Raises TemplateError, and what `encode` raises; with
+        spans what `spans_json` raises."""
         if self._chat_template is None:
             raise TemplateError("template not found")
         page = await self._chat_template.render(conversation.job)
@@ -172,6 +173,7 @@ class TextModel:
             if not with_spans:
                 ids = self.tokenizer.encode_marked(marked, limit)
                 return Rendered(marked.text, array("I", ids))
+            self.tokenizer.bound.check(marked.text, limit)
             spans = self.tokenizer.spans_marked(marked)
             ids = [span.id for span in spans]
             return Rendered(marked.text, array("I", ids), spans, spans_json(marked.text, spans))
