@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import orjson
 from aiohttp import web
 
-from penstock_router.api.admission import Prompt, admit, output, text_errors
+from penstock_router.api.admission import Prompt, admit, listing_errors, output
 from penstock_router.api.call import Call, read_json
 from penstock_router.api.echo import EchoedPrompt, echoed
 from penstock_router.api.errors import invalid
@@ -88,12 +89,10 @@ async def chat_tokenize(request: web.Request) -> web.Response:
     """POST /chat_tokenize: a conversation as the template writes it, and its tokens."""
     service = request.app[SERVICE]
     body = checked(request, ChatRequest, await read_json(request))
-    with service.permits.take(1), text_errors():
-        rendered = await service.text.render(body.conversation(), with_spans=True)
-    tokens = [
-        {"id": s.id, "text": rendered.text[s.start : s.stop], "start": s.start, "stop": s.stop}
-        for s in rendered.spans
-    ]
+    most = service.engine.limits.max_input_tokens
+    with service.permits.take(1), listing_errors(most, "messages"):
+        rendered = await service.text.render(body.conversation(), with_spans=True, limit=most)
+    tokens = orjson.Fragment(rendered.spans_json)
     return json_response({"tokenize_response": tokens, "templated_text": rendered.text})
 
 

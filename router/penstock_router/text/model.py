@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from penstock_router.logs import log
 from penstock_router.templates.errors import TemplateError
 from penstock_router.templates.pool import TemplatePool
-from penstock_router.templates.template import Job, Page, Script
+from penstock_router.templates.template import Job, Script
 from penstock_router.text.chat_template import special_tokens, template_source
 from penstock_router.text.detokenizer import Detokenizer, token_table
 from penstock_router.text.files import tokenizer_config
@@ -58,8 +58,9 @@ class Rendered:
     """A conversation as text and tokens."""
 
     text: str
-    ids: tuple[int, ...]
-    spans: tuple[TokenSpan, ...] = ()
+    ids: Sequence[int]
+    spans: Sequence[TokenSpan] = ()
+    spans_json: bytes = b"[]"
 
 
 class TextModel:
@@ -87,7 +88,8 @@ class TextModel:
         tokenizer = Tokenizer.load(folder, override, source)
         if source is None:
             return cls(tokenizer, None, workers)
-        script = Script(source, special_tokens(folder, config), list(tokenizer.special_tokens))
+        named = special_tokens(folder, config) | dict(tokenizer.names)
+        script = Script(source, named, tokenizer.control_tokens)
         try:
             return cls(tokenizer, TemplatePool(script, workers), workers)
         except TemplateError as error:
@@ -157,22 +159,26 @@ class TextModel:
 
         return await self._run(encode)
 
-    async def render(self, conversation: Conversation, with_spans: bool = False) -> Rendered:
-        """Text and tokens of a conversation. Raises TemplateError."""
+    async def render(
+        self, conversation: Conversation, with_spans: bool = False, limit: int | None = None
+    ) -> Rendered:
+        """Text and tokens of a conversation. Raises TemplateError, and what `encode` raises; with
+        spans what `spans_json` raises."""
         if self._chat_template is None:
             raise TemplateError("template not found")
         page = await self._chat_template.render(conversation.job)
-        return await self._run(lambda: self._tokenise(page, with_spans))
+        marked = MarkedText(page.text, tuple((start, stop) for start, stop in page.client))
+
+        def work() -> Rendered:
+            if not with_spans:
+                ids = self.tokenizer.encode_marked(marked, limit)
+                return Rendered(marked.text, array("I", ids))
+            self.tokenizer.bound.check(marked.text, limit)
+            spans = self.tokenizer.spans_marked(marked)
+            ids = [span.id for span in spans]
+            return Rendered(marked.text, array("I", ids), spans, spans_json(marked.text, spans))
+
+        return await self._encode(marked.text, work)
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await self._workers.run(work)
-
-    def _tokenise(self, page: Page, with_spans: bool) -> Rendered:
-        marked = MarkedText(page.text, tuple((start, stop) for start, stop in page.client))
-        try:
-            if not with_spans:
-                return Rendered(marked.text, tuple(self.tokenizer.encode_marked(marked)))
-            spans = tuple(self.tokenizer.spans_marked(marked))
-            return Rendered(marked.text, tuple(span.id for span in spans), spans)
-        finally:
-            give_back_memory(marked.text)
