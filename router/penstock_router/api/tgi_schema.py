@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, GetJsonSchemaHandler
+from pydantic import Field, GetJsonSchemaHandler, TypeAdapter
 from pydantic_core import CoreSchema
 
 from penstock_router.api.errors import invalid
@@ -159,8 +159,7 @@ class _ByItsOwnSchema:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        models = (GenerateRequest, ChatRequest)
-        return {"anyOf": [handler(model.__pydantic_core_schema__) for model in models]}
+        return handler(TypeAdapter(GenerateRequest | ChatRequest).core_schema)
 
 
 Instance = Annotated[dict[str, Any], _ByItsOwnSchema()]
