@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -29,6 +30,7 @@ from penstock_router.api.schema import (
 from penstock_router.config import RouterConfig
 from penstock_router.limits import MAX_TOP_LOGPROBS
 from penstock_router.request import Sampling
+from penstock_router.templates.variables import RESERVED
 from penstock_router.text import Conversation
 
 # What clients and gateways send about themselves, or about where the answer is kept.
@@ -53,24 +55,6 @@ MAX_PROMPTS = 128
 MAX_CHOICES = 128
 MAX_STOP_SEQUENCES = 16
 MOST_PROMPTS = 1024  # whatever the operator allows
-# What the server sets, or the template language itself.
-RESERVED_VARIABLES = frozenset(
-    {
-        "self",
-        "super",
-        "loop",
-        "caller",
-        "varargs",
-        "kwargs",
-        "messages",
-        "add_generation_prompt",
-        "continue_final_message",
-        "tools",
-        "documents",
-        "raise_exception",
-        "strftime_now",
-    }
-)
 MAX_VARIABLE_DEPTH = 16
 MAX_VARIABLE_NODES = 128
 
@@ -199,15 +183,25 @@ class Message(ClientObject):
     content: str | Annotated[list[TextPart], AtMost(4096)]
     name: Annotated[str, Field(max_length=1024)] | None = None
     tool_call_id: Annotated[str, Field(max_length=1024)] | None = None
+    # What a model thought before it answered, under its older and its newer name.
+    reasoning_content: str | None = None
+    reasoning: str | None = None
 
-    def variables(self) -> dict[str, str]:
-        """What the template sees: parts joined, absent fields absent."""
+    def variables(self) -> dict[str, Any]:
+        """What the template sees: absent fields absent."""
         content = self.content
-        if isinstance(content, list):
-            content = "".join(part.text for part in content)
-        fields = {"name": self.name, "tool_call_id": self.tool_call_id}
-        present = {name: value for name, value in fields.items() if value is not None}
-        return {"role": self.role, "content": content, **present}
+        thoughts = self.reasoning if self.reasoning_content is None else self.reasoning_content
+        fields = {
+            "role": self.role,
+            "content": [part.model_dump() for part in content]
+            if isinstance(content, list)
+            else content,
+            "name": self.name,
+            "tool_call_id": self.tool_call_id,
+            "reasoning_content": thoughts,  # templates know one or the other
+            "reasoning": thoughts,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 class ChatRequest(OpenAIRequest):
@@ -253,12 +247,10 @@ class ChatRequest(OpenAIRequest):
         return variables
 
     @model_validator(mode="after")
-    def _end_as_asked(self) -> Self:
-        goes_on = self.messages[-1].role == "assistant"
-        if self.add_generation_prompt is goes_on or self.continue_final_message is (not goes_on):
+    def _one_end(self) -> Self:
+        if self.add_generation_prompt and self.continue_final_message:
             raise ValueError(
-                "`add_generation_prompt` and `continue_final_message` cannot be chosen: a last "
-                "message of the assistant is continued, any other one is answered"
+                "`add_generation_prompt` and `continue_final_message` must not both be true"
             )
         return self
 
@@ -284,7 +276,9 @@ class ChatRequest(OpenAIRequest):
     def conversation(self) -> Conversation:
         """What the chat template gets."""
         messages = [message.variables() for message in self.messages]
-        return Conversation(messages, self._variables())
+        return Conversation(
+            messages, self._variables(), self.add_generation_prompt, self.continue_final_message
+        )
 
     def _variables(self) -> dict[str, Any]:
         named = {} if self.guideline is None else {"guideline": self.guideline}
@@ -293,7 +287,7 @@ class ChatRequest(OpenAIRequest):
 
 def _check_variable(name: str) -> None:
     """Raises ValueError for what `chat_template_kwargs` must not set."""
-    if name in RESERVED_VARIABLES:
+    if name in RESERVED:
         raise ValueError(f"`chat_template_kwargs` must not set `{name}`")
     if name.startswith("_") or name.endswith("_token"):
         raise ValueError("`chat_template_kwargs` must not set special tokens or private names")
@@ -400,6 +394,12 @@ class CompletionRequest(OpenAIRequest):
     @property
     def names(self) -> Names:
         return Names("prompt", "max_tokens", openai=True)
+
+    def options(self, config: RouterConfig, *, priority: int) -> Options:
+        options = super().options(config, priority=priority)
+        if not self.echo or self.logprobs is None:
+            return options
+        return dataclasses.replace(options, prompt_logprobs=True, prompt_top_n=self.logprobs)
 
     @property
     def prompts(self) -> list[str | Sequence[int]]:
