@@ -379,6 +379,25 @@ async def test_b2_which_shape_an_error_has(serve: Any) -> None:
         assert isinstance(json.loads(body)["error"], str)
 
 
+async def test_b2_old_clients_read_a_stream_to_its_end(serve: Any) -> None:
+    """Those that parse every event as JSON get nothing that is none."""
+    client = await serve()
+    for agent, ends in [
+        ("unknown/None; hf_hub/0.23.5; python/3.11.7", False),
+        ("unknown/None; hf_hub/0.9.0; python/3.11.7", False),
+        ("unknown/None; hf_hub/0.24.0; python/3.11.7", False),
+        ("unknown/None; hf_hub/0.25.0; python/3.11.7", True),
+        ("unknown/None; hf_hub/0.30.1; python/3.11.7", True),
+        ("unknown/None; hf_hub/1.2.3; python/3.11.7", True),
+        ("python-requests/2.34.2", False),
+        ("OpenAI/Python 3.52.0", True),
+    ]:
+        for path, body in (chat(stream=True), completion(stream=True)):
+            _, text, _ = await send(client, path, body, **{"User-Agent": agent})
+            assert text.endswith("data: [DONE]\n\n") is ends, agent
+            assert text.count('finish_reason":"length') == 1
+
+
 async def test_b2_clients_read_the_sentence(serve: Any) -> None:
     client = await serve()
     hub = InferenceClient(client.url)

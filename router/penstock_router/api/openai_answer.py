@@ -239,12 +239,12 @@ class ChoiceStream(Track):
         super().finish(finish)
 
 
-def last_events(head: Head, tracks: Sequence[Track], include_usage: bool) -> bytes:
-    """What ends a stream that succeeded."""
+def last_events(head: Head, tracks: Sequence[Track], include_usage: bool, done: bytes) -> bytes:
+    """What ends a stream that succeeded. done: what says so."""
     if not include_usage:
-        return DONE
+        return done
     chunk = head.fields() | {"choices": [], "usage": usage(tracks)}
-    return b"data: " + orjson.dumps(chunk) + b"\n\n" + DONE
+    return b"data: " + orjson.dumps(chunk) + b"\n\n" + done
 
 
 def error_event(error: ApiError) -> bytes:

@@ -18,6 +18,7 @@ from penstock_router.api.logprobs import ChatLogprobs, CompletionLogprobs, Logpr
 from penstock_router.api.openai_answer import (
     CHAT,
     COMPLETION,
+    DONE,
     FINISH_REASONS,
     FOLDED_CHAT,
     ChoiceStream,
@@ -40,6 +41,7 @@ from penstock_router.api.service import SERVICE
 from penstock_router.api.sse import EventStream
 from penstock_router.api.streaming import collect, stream_out
 from penstock_router.api.tgi_routes import json_response
+from penstock_router.api.user_agents import reads_only_json
 from penstock_router.request import GenerationRequest
 from penstock_router.text import Conversation, TextModel
 
@@ -127,6 +129,7 @@ async def _stream(
     with service.permits.take(len(prompts) * options.sequences):
         requests, echoes = await _requests(call, body, prompts, options)
         stream = EventStream(call.request, call.early_headers(characters))
+        done = b"" if reads_only_json(call.user_agent) else DONE
         tracks = [
             ChoiceStream(
                 request,
@@ -146,7 +149,7 @@ async def _stream(
             stream,
             tracks,
             seed=_seed(requests, options),
-            last_events=lambda: last_events(head, tracks, body.include_usage),
+            last_events=lambda: last_events(head, tracks, body.include_usage, done),
             error_event=error_event,
         )
 
