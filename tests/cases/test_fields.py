@@ -396,6 +396,8 @@ async def test_b2_old_clients_read_a_stream_to_its_end(serve: Any) -> None:
             _, text, _ = await send(client, path, body, **{"User-Agent": agent})
             assert text.endswith("data: [DONE]\n\n") is ends, agent
             assert text.count('finish_reason":"length') == 1
+            typed = path == CHAT and agent.startswith("python-requests/")
+            assert text.count('"tool_calls":null') == (text.count("finish_reason") if typed else 0)
 
 
 async def test_b2_clients_read_the_sentence(serve: Any) -> None:

@@ -153,6 +153,12 @@ class Shape:
 _SPEAKER = '"delta":{"role":"assistant","content":""}'
 # TGI says in every chunk who speaks, and its clients read it there.
 CHAT = Shape('"delta":{"role":"assistant","content":', "}", _SPEAKER)
+# For text_generation, whose types ask for it.
+TYPED_CHAT = Shape(
+    '"delta":{"role":"assistant","tool_calls":null,"content":',
+    "}",
+    '"delta":{"role":"assistant","tool_calls":null,"content":""}',
+)
 # For clients that put the deltas together field by field, which would make a word of the roles.
 FOLDED_CHAT = Shape('"delta":{"content":', "}", _SPEAKER)
 COMPLETION = Shape('"text":', "", first=None)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 
-_HUB = re.compile(r"\bhf_hub/")
-# text_generation says only that it runs on requests. Others that do read to the end of a stream.
-_ONLY_JSON = re.compile(r"\bhf_hub/0\.(?:1?[0-9]|2[0-4])\.|^python-requests/")
+_OLD_HUB = re.compile(r"\bhf_hub/0\.(?:1?[0-9]|2[0-4])\.")
 
 
 def reads_sentences(user_agent: str) -> bool:
@@ -14,9 +12,17 @@ def reads_sentences(user_agent: str) -> bool:
 
     huggingface_hub up to 0.26 breaks on an object, and since then shows it as Python writes it.
     """
-    return _HUB.search(user_agent) is not None
+    return "hf_hub/" in user_agent
 
 
 def reads_only_json(user_agent: str) -> bool:
     """It breaks on `[DONE]`: huggingface_hub up to 0.24, and text_generation."""
-    return _ONLY_JSON.search(user_agent) is not None
+    return is_text_generation(user_agent) or _OLD_HUB.search(user_agent) is not None
+
+
+def is_text_generation(user_agent: str) -> bool:
+    """It may be text_generation, whose types ask for `tool_calls` in every delta of a chat.
+
+    It says only that it runs on requests; other programs that do take null for nothing.
+    """
+    return user_agent.startswith("python-requests/")
