@@ -86,6 +86,10 @@ TAKEN = {
     "skip_special_tokens": (chat(skip_special_tokens=True), None),
     "tool_choice": (chat(tools=[TOOL], tool_choice="none"), "tools"),
     "reasoning": (chat(reasoning_effort="low", verbosity="low"), "reasoning_effort, verbosity"),
+    "huggingface.js": (
+        completion(return_full_text=False, max_time=5, stop_sequences=["x"], do_sample=True),
+        None,
+    ),
     "prediction": (chat(prediction={"type": "content", "content": "x"}), "prediction"),
     "cache_control": (message(cache_control={"type": "ephemeral"}), "messages[].cache_control"),
     "parts": (
@@ -198,6 +202,12 @@ async def test_b3_what_is_honoured(serve: Any) -> None:
         {"inputs": "x", "parameters": {"stop": ["a"], "stop_sequences": ["b"], "max_time": 2}},
     ).parameters.options(api.CONFIG, stream=False, priority=0)
     assert options.stop == ("a", "b") and options.max_time == 2.0
+    body = {"prompt": "x", "stop": "a", "stop_sequences": ["b"], "max_time": 2, "truncate": 3}
+    options = parse(CompletionRequest, body).options(api.CONFIG, priority=0)
+    assert (options.stop, options.max_time, options.truncate) == (("a", "b"), 2.0, 3)
+    assert options.sampling.temperature == 1.0
+    options = parse(CompletionRequest, {**body, "do_sample": False}).options(api.CONFIG, priority=0)
+    assert options.sampling.temperature == 0.0
     client.engine.script = client.text.tokenizer.encode("The capital of France</s>")
     _, answer, _ = await send(
         client, *completion(max_tokens=9, stop=" of", include_stop_str_in_output=True)
