@@ -393,9 +393,17 @@ class CompletionRequest(OpenAIRequest):
 
     @model_validator(mode="after")
     def _full_text_is_an_echo(self) -> Self:
-        if self.max_tokens == 0 and not (self.echo or self.return_full_text):
+        request = self.model_copy(update={"echo": True}) if self.return_full_text else self
+        if self.max_tokens == 0 and not request.echo:
             raise ValueError("`max_tokens` must be strictly positive unless `echo` is true")
-        return self.model_copy(update={"echo": True}) if self.return_full_text else self
+        if request.scores_prompt and self.truncate is not None:
+            raise ValueError("`truncate` must not be given with `echo` and `logprobs`")
+        return request
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Log-probabilities of the prompt are part of the answer."""
+        return self.echo and self.logprobs is not None
 
     @property
     def top_n(self) -> int | None:
@@ -407,7 +415,7 @@ class CompletionRequest(OpenAIRequest):
 
     def options(self, config: RouterConfig, *, priority: int) -> Options:
         options = super().options(config, priority=priority)
-        scored = self.echo and self.logprobs is not None
+        scored = self.scores_prompt
         sampling = options.sampling
         return dataclasses.replace(
             options,
