@@ -153,6 +153,12 @@ class Shape:
 _SPEAKER = '"delta":{"role":"assistant","content":""}'
 # TGI says in every chunk who speaks, and its clients read it there.
 CHAT = Shape('"delta":{"role":"assistant","content":', "}", _SPEAKER)
+# For text_generation, whose types ask for it.
+TYPED_CHAT = Shape(
+    '"delta":{"role":"assistant","tool_calls":null,"content":',
+    "}",
+    '"delta":{"role":"assistant","tool_calls":null,"content":""}',
+)
 # For clients that put the deltas together field by field, which would make a word of the roles.
 FOLDED_CHAT = Shape('"delta":{"content":', "}", _SPEAKER)
 COMPLETION = Shape('"text":', "", first=None)
@@ -239,12 +245,12 @@ class ChoiceStream(Track):
         super().finish(finish)
 
 
-def last_events(head: Head, tracks: Sequence[Track], include_usage: bool) -> bytes:
-    """What ends a stream that succeeded."""
+def last_events(head: Head, tracks: Sequence[Track], include_usage: bool, done: bytes) -> bytes:
+    """What ends a stream that succeeded. done: what says so."""
     if not include_usage:
-        return DONE
+        return done
     chunk = head.fields() | {"choices": [], "usage": usage(tracks)}
-    return b"data: " + orjson.dumps(chunk) + b"\n\n" + DONE
+    return b"data: " + orjson.dumps(chunk) + b"\n\n" + done
 
 
 def error_event(error: ApiError) -> bytes:
