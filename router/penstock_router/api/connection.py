@@ -97,6 +97,13 @@ class Connection(web.RequestHandler):
         if self._wire is not None:
             self._wire.abort()
 
+    def end(self) -> None:
+        """End the connection in order, unless its client does not even read what there was."""
+        if self._wire is not None and self._wire.get_write_buffer_size():
+            self.abort()
+        else:
+            self.force_close()
+
     # -- what comes ------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
