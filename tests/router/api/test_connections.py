@@ -11,9 +11,12 @@ import struct
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from penstock_router.api import bodies, connection, connections
+from penstock_router.api.app import make_scrape_runner
 from penstock_router.api.connection import PROBE
+from penstock_router.metrics import Metrics
 from router.api.conftest import beside_only
 from support.fake_engine import FakeEngine, limits
 
@@ -434,3 +437,28 @@ async def test_an_answered_request_has_a_line(
     assert record.getMessage() == "Success" and fields["status"] == 200
     times = [value for name, value in fields.items() if "time" in name]
     assert times and all(value == round(value, 6) for value in times)
+
+
+async def test_the_port_for_metrics_alone() -> None:
+    """M5: its errors are ours as well."""
+    metrics = Metrics(64, 96)
+    runner = make_scrape_runner(metrics)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = runner.addresses[0][1]
+
+    async def ask(request: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        text = await answer(reader)
+        writer.close()
+        return text
+
+    head = b"HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    assert b"\ntgi_request_count 0\n" in await ask(b"GET /metrics " + head)
+    for request, status in ((b"GET /health " + head, 404), (b"POST /metrics " + head, 405)):
+        text = await ask(request)
+        assert text.startswith(b"HTTP/1.1 %d" % status) and b"Server: penstock\r\n" in text
+        assert json.loads(text.partition(b"\r\n\r\n")[2])["error_type"]
+    assert b"Server: penstock" in await ask(MALFORMED["secret"])
+    await runner.cleanup()
