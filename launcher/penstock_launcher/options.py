@@ -95,10 +95,12 @@ class Options:
     revision: str | None = _option(
         None, text(), "Commit, branch or tag of the model on the hub", default_text="main"
     )
-    served_model_name: str | None = _option(
-        None,
-        text(),
-        "Name of the model in the HTTP API; requests for other names are then answered with 404",
+    served_model_name: tuple[str, ...] = _option(
+        (),
+        many(text()),
+        "Name of the model in the HTTP API; repeatable, answers show the first. Requests for other "
+        "names are then answered with 404, but for model-id, `tgi`, `dummy`, `default` and URLs, "
+        "which clients send that were given no name",
         default_text="model-id, and any name is accepted",
     )
     tokenizer_config_path: str | None = _option(
@@ -142,6 +144,13 @@ class Options:
         one_of("float16", "bfloat16", "float32"),
         "Type of weights and KV cache",
         default_text="the checkpoint's",
+    )
+    quantize: str | None = _option(
+        None,
+        one_of("fp8"),
+        "Quantise half-precision weights while they are loaded. fp8: e4m3, a scale for each output "
+        "of a matrix. Other formats of TGI's are not built yet",
+        default_text="the checkpoint's own format",
     )
     cuda_memory_fraction: float = _option(
         1.0, number(0, 1, above=True), "Share of each GPU's memory that a shard may take"
@@ -214,17 +223,31 @@ class Options:
         "Most tokens of prompt and answer together; more is refused with 422",
         default_text="the model's context, if the KV cache holds it",
     )
-    max_best_of: int = _option(2, COUNT, "Largest `best_of` of a request")
-    max_stop_sequences: int = _option(4, COUNT, "Most stop sequences of a request")
-    max_top_n_tokens: int = _option(5, integer(0, 1000), "Largest `top_n_tokens` of a request")
-    max_client_batch_size: int = _option(4, COUNT, "Most prompts in one call of /v1/completions")
+    max_best_of: int = _option(2, COUNT, "Largest `best_of` of a request; `n` may be 128")
+    max_stop_sequences: int = _option(
+        4, COUNT, "Most stop sequences of a request; under /v1 16 in any case"
+    )
+    max_top_n_tokens: int = _option(
+        5, integer(0, 1000), "Largest `top_n_tokens` of a request; `top_logprobs` may be 20"
+    )
+    max_client_batch_size: int = _option(
+        4, COUNT, "Most instances in one call of /vertex; prompts of /v1/completions may be 128"
+    )
+    strict_requests: bool = _option(
+        False,
+        switch(),
+        "Refuse requests with unknown fields (422) instead of ignoring these and naming them in "
+        "the header x-ignored-fields",
+    )
     payload_limit: int = _option(
         2_000_000, integer(1, 2_000_000_000), "Largest request body in bytes; beyond: 413"
     )
 
     # Batching
     max_concurrent_requests: int = _option(
-        128, COUNT, "Requests accepted at a time; beyond: 429 at once"
+        128,
+        COUNT,
+        "Sequences accepted at a time: one a prompt, times `n` or `best_of`; beyond: 429 at once",
     )
     max_batch_prefill_tokens: int | None = _option(
         None,
@@ -239,7 +262,10 @@ class Options:
         default_text="what memory holds, measured at start",
     )
     max_batch_size: int | None = _option(
-        None, COUNT, "Most sequences in a step", default_text="256 on CUDA, 64 on a CPU"
+        None,
+        COUNT,
+        "Most sequences in a step",
+        default_text="max-concurrent-requests, at most 256 on CUDA, 64 on a CPU",
     )
     waiting_served_ratio: float = _option(
         0.3,
@@ -254,8 +280,8 @@ class Options:
     hostname: str = _option(
         "0.0.0.0",
         address(),
-        "Address to listen on. Docker sets HOSTNAME to the container's id: a value in the "
-        "environment that is not an IP address means 0.0.0.0",
+        "Address to listen on; `::` is all of IPv6 and IPv4. Docker sets HOSTNAME to the "
+        "container's id: a value in the environment that is not an IP address means 0.0.0.0",
         env_fallback="0.0.0.0",
     )
     port: int = _option(3000, integer(0, 65_535), "Port to listen on; 0: a free one", short="-p")

@@ -15,12 +15,11 @@ class RouterConfig:
     model_path: str
     model_id: str
     model_sha: str | None
-    served_model_name: str | None
+    served_model_name: tuple[str, ...]  # the first is shown; empty: any name is taken
     tokenizer_config_path: str | None
     shard_sockets: tuple[str, ...]
-    hostname: str
-    port: int
-    prometheus_port: int | None
+    listener: int  # descriptor of a socket that is bound, but does not listen yet
+    prometheus_listener: int | None  # of one for /metrics alone
     http_processes: int  # that serve HTTP and text; 0: the router itself does
     api_key: str | None
     cors_allow_origin: tuple[str, ...]
@@ -40,6 +39,7 @@ class RouterConfig:
     max_batch_size: int | None
     validation_workers: int
     payload_limit: int  # bytes
+    strict_requests: bool  # unknown fields are refused
     max_client_batch_size: int
     graceful_termination_timeout: float  # seconds
     disable_prefix_cache: bool
@@ -55,6 +55,8 @@ class RouterConfig:
             raise ValueError(f"router configuration lacks {sorted(missing)}")
         if unknown := values.keys() - names:
             raise ValueError(f"router configuration has unknown keys {sorted(unknown)}")
-        for name in ("shard_sockets", "cors_allow_origin", "trusted_proxies"):
+        for name in (
+            "served_model_name", "shard_sockets", "cors_allow_origin", "trusted_proxies"
+        ):  # fmt: skip
             values[name] = tuple(values[name])
         return cls(**values)

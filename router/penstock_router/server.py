@@ -23,6 +23,7 @@ from penstock_router.fronts.front import Front
 from penstock_router.fronts.group import FrontFailure, FrontGroup
 from penstock_router.fronts.local import LocalFront
 from penstock_router.limits import LimitError, Limits, derive, warmup_request
+from penstock_router.listening import inherited
 from penstock_router.logs import configure_logs, log
 from penstock_router.metrics import Metrics
 from penstock_router.scheduler import Scheduler, SchedulerConfig
@@ -33,21 +34,26 @@ from penstock_router.text.eos import eos_token_ids
 T = TypeVar("T")
 
 READY = "PENSTOCK_READY_FD"
-INFO_TIMEOUT = 60.0  # seconds; the launcher starts the router when the shards are ready
 
 
 def main() -> int:
     """Run the router with the configuration on standard input; its exit code."""
     configure_logs()
     allow_descriptors()
-    if READY in os.environ:  # the processes that this one starts are not to hold the pipe open
-        os.set_inheritable(int(os.environ[READY]), False)
     try:
         config = RouterConfig.from_json(sys.stdin.read())
+        _keep_from_children(os.environ.get(READY), config.listener, config.prometheus_listener)
         return uvloop.run(serve(config))
     except (FrontFailure, LimitError, ShardFailure, ValueError, OSError) as error:
         log("ERROR", f"{error}")
         return 1
+
+
+def _keep_from_children(*descriptors: str | int | None) -> None:
+    """What this process inherited stays with it: uvloop hands on all that can be inherited."""
+    for descriptor in descriptors:
+        if descriptor is not None:
+            os.set_inheritable(int(descriptor), False)
 
 
 async def serve(config: RouterConfig) -> int:
@@ -113,7 +119,7 @@ async def _unless(work: Coroutine[Any, Any, T], *failed: asyncio.Future[None]) -
 
 
 async def _warm_up(config: RouterConfig, shards: ShardGroup) -> Limits:
-    infos = await shards.info(INFO_TIMEOUT)
+    infos = await shards.info()
     request = warmup_request(config, infos)
     log("INFO", f"warming up: a prefill step of {request.max_prefill_tokens} tokens")
     limits = derive(config, infos, request, await shards.warmup(request))
@@ -129,7 +135,7 @@ def _scheduling(config: RouterConfig, limits: Limits) -> SchedulerConfig:
         max_batch_prefill_tokens=limits.max_batch_prefill_tokens,
         max_waiting_tokens=config.max_waiting_tokens,
         waiting_served_ratio=config.waiting_served_ratio,
-        eos_token_ids=eos_token_ids(config.model_path),
+        eos_token_ids=eos_token_ids(config.model_path, config.tokenizer_config_path),
         prefix_cache=not config.disable_prefix_cache,
         shared_reads=None if config.disable_shared_reads else WORTH_TOKENS,
     )
@@ -137,11 +143,11 @@ def _scheduling(config: RouterConfig, limits: Limits) -> SchedulerConfig:
 
 async def _listen_for_scrapes(config: RouterConfig, metrics: Metrics) -> web.AppRunner | None:
     """Serve /metrics, and nothing else, on the second port if the operator named one."""
-    if config.prometheus_port is None:
+    if config.prometheus_listener is None:
         return None
     runner = make_scrape_runner(metrics)
     await runner.setup()
-    await web.TCPSite(runner, config.hostname, config.prometheus_port).start()
+    await web.SockSite(runner, inherited(config.prometheus_listener)).start()
     return runner
 
 

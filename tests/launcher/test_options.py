@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent.parent
 SAMPLES = {
     "model_id": ("org/name", "org/name", ["a\nb", "\x1b[31m"]),
     "revision": ("v1", "v1", ["a\0b"]),
-    "served_model_name": ("gpt-4", "gpt-4", ["a\rb"]),
+    "served_model_name": ("gpt-4", ("gpt-4",), ["a\rb"]),
     "tokenizer_config_path": ("/tmp/t.json", "/tmp/t.json", ["a\nb"]),
     "load_format": ("dummy", "dummy", ["pickle", "AUTO"]),
     "huggingface_hub_cache": ("/data", "/data", ["a\nb"]),
@@ -28,6 +28,7 @@ SAMPLES = {
     "sharded": ("true", True, ["maybe", "2"]),
     "num_shard": ("2", 2, ["0", "65", "-1", "two", "1.5", "1_0"]),
     "device": ("cpu", "cpu", ["tpu"]),
+    "quantize": ("fp8", "fp8", ["awq", "FP8"]),
     "dtype": ("float16", "float16", ["int8", "half"]),
     "cuda_graphs": ("1,2,8", (1, 2, 8), ["x", "-1", "1,,2", "4097", "1;2"]),
     "cuda_memory_fraction": ("0.5", 0.5, ["0", "1.1", "nan", "inf", "-0.5", "x"]),
@@ -47,6 +48,7 @@ SAMPLES = {
     "max_top_n_tokens": ("0", 0, ["-1", "1001"]),
     "max_client_batch_size": ("9", 9, ["0"]),
     "payload_limit": ("1000", 1000, ["0", "2MB"]),
+    "strict_requests": ("true", True, ["perhaps"]),
     "max_concurrent_requests": ("1", 1, ["0", "1000001"]),
     "max_batch_prefill_tokens": ("512", 512, ["0"]),
     "max_batch_total_tokens": ("4096", 4096, ["0"]),
@@ -154,6 +156,17 @@ def test_hostname_of_docker_falls_back():
     options, notices = parse([], {"HOSTNAME": "3f2a9c0d1e4b"})
     assert options.hostname == "0.0.0.0"
     assert len(notices) == 1 and "HOSTNAME" in notices[0] and "3f2a9c0d1e4b" in notices[0]
+
+
+@pytest.mark.parametrize("variable", ["PORT", "PROMETHEUS_PORT", "MASTER_PORT", "NUM_SHARD"])
+@pytest.mark.parametrize("link", ["tcp://10.96.3.7:9090", "udp://[fd00::1]:53"])
+def test_n6_what_kubernetes_makes_of_service_names(variable, link):
+    options, (notice,) = parse([], {variable: link})
+    assert options == Options()
+    assert f"environment variable {variable}={link} is ignored: Kubernetes" in notice
+    flag = "--" + variable.lower().replace("_", "-")
+    assert flag in refused([f"{flag}={link}"])  # who writes it there means it
+    assert variable in refused([], {variable: "http://10.96.3.7:9090"})
 
 
 @pytest.mark.parametrize("variable", TGI_VARIABLES)

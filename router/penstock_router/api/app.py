@@ -35,7 +35,7 @@ def make_app(
 
     permits: those of all processes, where several serve HTTP.
     """
-    routes = (*ROUTES, *docs_routes(ROUTES))
+    routes = (*ROUTES, *docs_routes(ROUTES, keyed=config.api_key is not None))
     origins = Origins(config.cors_allow_origin)
     key = Key(config.api_key, {(r.method, r.path) for r in routes if r.public})
     app = web.Application(

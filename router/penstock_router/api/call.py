@@ -12,10 +12,11 @@ import orjson
 from aiohttp import web
 
 from penstock_router.api.errors import ApiError, Kind, invalid
+from penstock_router.api.fields import checked
 from penstock_router.api.refusal import TARGET, log_failure
 from penstock_router.api.request_id import request_id
 from penstock_router.api.run import Track
-from penstock_router.api.schema import M, parse
+from penstock_router.api.schema import M
 from penstock_router.api.service import SERVICE, Service
 from penstock_router.logs import log
 from penstock_router.request import Finish
@@ -69,7 +70,7 @@ class Call:
 
     async def body(self, model: type[M]) -> M:
         """The body as an object of a schema."""
-        return parse(model, await self.json())
+        return checked(self.request, model, await self.json())
 
     def priority(self) -> int:
         """What the header `x-priority` says; a parameter of the body wins over it."""

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from penstock_router.metrics import Failure
 from penstock_router.request import Draining, EngineError, ShuttingDown
-from penstock_router.text.chat_template import MissingVariable, TemplateError
+from penstock_router.text.chat_template import MissingVariable, TemplateError, TemplatesBusy
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class Row:
     text: str
     failure: Failure = "validation"  # label of tgi_request_failure
     retry_after: int | None = None  # seconds
+    code: str | None = None  # OpenAI's, which programs tell apart
 
 
 class Kind(enum.Enum):
@@ -31,11 +32,13 @@ class Kind(enum.Enum):
     BAD_REQUEST = Row(400, "bad_request", "{}")
     UNAUTHORIZED = Row(401, "unauthorized", "The API key is missing or wrong")
     NOT_FOUND = Row(404, "not_found", "{}")
+    NO_MODEL = Row(404, "not_found", "{}", code="model_not_found")
     METHOD = Row(405, "method_not_allowed", "{}")
     TIMEOUT = Row(408, "timeout", "The request did not arrive within {} seconds")
     TOO_LARGE = Row(413, "payload_too_large", "The request's body must be at most {} bytes")
     MEDIA_TYPE = Row(415, "unsupported_media_type", "{}")
     VALIDATION = Row(422, "validation", "Input validation error: {}")
+    CONTEXT = Row(422, "validation", "Input validation error: {}", code="context_length_exceeded")
     TEMPLATE = Row(422, "template_error", "Template error: {}", "template")
     VARIABLE = Row(422, "missing_template_variable", "Missing template variable: {}", "template")
     GENERATION = Row(424, "generation", "Request failed during generation: {}", "generation")
@@ -59,32 +62,34 @@ class ApiError(Exception):
     def row(self) -> Row:
         return self.kind.value
 
-    def body(self, path: str = "/") -> dict[str, object]:
+    def body(self, path: str = "/", user_agent: str = "") -> dict[str, object]:
         """What the client reads.
 
         TGI's shape, in which `error` is the sentence. Under /v1 `error` is an object that holds
-        it: OpenAI's client shows a message from nowhere else, huggingface_hub shows either, and
-        TGI itself did so inside streams. `error_type` is in both.
+        it, because OpenAI's clients read a message from nowhere else; but not for huggingface_hub,
+        which up to 0.26 breaks on an object and since then shows it as Python writes it.
+        `error_type` is in both.
         """
         row = self.row
         error: object = str(self)
-        if path.startswith("/v1/"):
+        if path.startswith("/v1/") and "hf_hub/" not in user_agent:
             error = {
                 "message": str(self),
                 "type": row.error_type,
-                "code": row.status,
+                "param": None,
+                "code": row.code or row.status,
                 "http_status_code": row.status,
             }
         return {"error": error, "error_type": row.error_type}
 
-    def response(self, path: str) -> web.Response:
+    def response(self, path: str, user_agent: str = "") -> web.Response:
         """The whole HTTP answer to a request for `path`."""
         headers = dict(self.headers)
         if self.row.retry_after is not None:
             headers["Retry-After"] = str(self.row.retry_after)
         response = web.Response(
             status=self.row.status,
-            body=orjson.dumps(self.body(path)),
+            body=orjson.dumps(self.body(path, user_agent)),
             content_type="application/json",
             headers=headers,
         )
@@ -110,5 +115,5 @@ def from_engine(error: EngineError) -> ApiError:
 
 def from_template(error: TemplateError) -> ApiError:
     """The chat template did not render."""
-    kind = Kind.VARIABLE if isinstance(error, MissingVariable) else Kind.TEMPLATE
-    return ApiError(kind, error)
+    kinds = {MissingVariable: Kind.VARIABLE, TemplatesBusy: Kind.OVERLOADED}
+    return ApiError(kinds.get(type(error), Kind.TEMPLATE), error)

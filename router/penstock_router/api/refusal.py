@@ -20,7 +20,7 @@ def refuse(request: web.BaseRequest, error: ApiError | web.HTTPException) -> web
     error = _translate(error)
     if not request.get(_LOGGED):
         log_failure(request, error)
-    return error.response(request.path)
+    return error.response(request.path, request.headers.get(hdrs.USER_AGENT, ""))
 
 
 def log_failure(request: web.Request, error: ApiError) -> None:

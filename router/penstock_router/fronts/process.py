@@ -57,6 +57,8 @@ def _load(config: FrontConfig) -> TextModel | None:
 
 async def serve(config: FrontConfig, text: TextModel, limits: Limits) -> int:
     """Serve the connections that come, with the engine at the other end of a socket."""
+    if config.place == 0:  # all have the same
+        text.warn_about_rows(limits.vocab_size)
     loop = asyncio.get_running_loop()
     closed: asyncio.Future[None] = loop.create_future()
 

@@ -238,7 +238,7 @@ async def test_documents(serve: Any) -> None:
     def walk(value: Any) -> None:
         if isinstance(value, dict):
             if isinstance(value.get("$ref"), str):
-                references.add(value["$ref"].removeprefix("#/components/schemas/"))
+                references.add(value["$ref"].removeprefix("#/components/"))
             for item in value.values():
                 walk(item)
         elif isinstance(value, list):
@@ -246,7 +246,9 @@ async def test_documents(serve: Any) -> None:
                 walk(item)
 
     walk(openapi)
-    assert references <= openapi["components"]["schemas"].keys()
+    components = openapi["components"]
+    assert references <= {f"{kind}/{name}" for kind in components for name in components[kind]}
+    assert ("securitySchemes" in components) is bool(openapi["paths"]["/info"]["get"]["security"])
     properties = openapi["components"]["schemas"]["GenerateParameters"]["properties"]
     assert {"temperature", "top_k", "priority", "logit_bias"} <= properties.keys()
     status, page = await client.get("/docs")
