@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import re
@@ -462,3 +463,27 @@ async def test_the_port_for_metrics_alone() -> None:
         assert json.loads(text.partition(b"\r\n\r\n")[2])["error_type"]
     assert b"Server: penstock" in await ask(MALFORMED["secret"])
     await runner.cleanup()
+
+
+@beside_only
+@pytest.mark.parametrize("case", ["generate", "stream", "secret", "long", "flood", "left"])
+async def test_a_connection_leaves_no_cycle(serve: Any, case: str) -> None:
+    """What it has read is gone with it, not at the next collection, which is far."""
+    requests = {"generate": GENERATE, "stream": STREAM, **MALFORMED}
+    requests |= {"flood": GENERATE + HEALTH * 100, "left": STREAM}
+    client = await serve(FakeEngine(script=[10, 2], hold=case == "left"))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            reader, writer = await connect(client, requests[case])
+            await asyncio.sleep(0.05)
+            writer.close()
+            del reader, writer
+        await client.quiet()
+        client.engine.jobs.clear()  # which know who listens
+        await asyncio.sleep(0.1)
+        left = [it for it in gc.get_objects() if isinstance(it, connection.Connection)]
+        assert not left, gc.get_referrers(left[0])
+    finally:
+        gc.enable()
