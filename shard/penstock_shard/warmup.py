@@ -30,6 +30,7 @@ def warm_up(
     Raises ValueError for a request that contradicts itself, DoesNotFit for too little memory.
     """
     _check(request)
+    _check_rotations(loaded, request.max_sequence_length)
     probe = _limits(loaded, request, _probe_blocks(loaded, request))
     try:
         _compile_ahead(loaded, probe)
@@ -98,6 +99,16 @@ def _check(request: shard_pb2.WarmupRequest) -> None:
     for name in ("max_prefill_tokens", "max_slots", "max_sequence_length"):
         if getattr(request, name) < 1:
             raise ValueError(f"{name} must be at least 1, not {getattr(request, name)}")
+
+
+def _check_rotations(loaded: LoadedModel, positions: int) -> None:
+    """Raises DoesNotFit where no memory holds their table, and what it is made of."""
+    needed = 2 * positions * loaded.model.head_dim * torch.float32.itemsize
+    if needed > kv_cache.total_bytes(loaded.device, loaded.group.world_size):
+        raise DoesNotFit(
+            f"the rotations of {positions} positions take {needed / 1e9:.1f} GB, more than there "
+            "is: lower --max-total-tokens"
+        )
 
 
 def _limits(loaded: LoadedModel, request: shard_pb2.WarmupRequest, blocks: int) -> Limits:

@@ -15,6 +15,7 @@ from penstock_proto import shard_pb2
 from penstock_shard import kv_cache, warmup
 from penstock_shard.loaded import LoadedModel
 from penstock_shard.runner import Runner
+from penstock_shard.server import message_limit
 from penstock_shard.warmup import DoesNotFit, _graph_sizes
 from support.local_shard import LocalShard, load_model
 
@@ -50,6 +51,22 @@ def test_no_memory(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None
         DoesNotFit, match=r"--max-batch-total-tokens 1024 needs 0 MiB .* only 0 MiB"
     ):
         LocalShard(loaded)
+
+
+def test_m7_positions_that_no_memory_holds(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kv_cache, "total_bytes", lambda device, world_size: 1000)
+    with pytest.raises(DoesNotFit, match="rotations of 64 positions .* lower --max-total-tokens"):
+        LocalShard(loaded, max_sequence_length=64)
+
+
+@pytest.mark.parametrize("positions", [64, 2**24])
+def test_m7_a_command_of_the_longest_prompts(loaded: LoadedModel, positions: int) -> None:
+    """gRPC takes no larger number than its own."""
+    model = dataclasses.replace(loaded.model, max_positions=positions)
+    limit = message_limit(dataclasses.replace(loaded, model=model))
+    assert 16 << 20 <= limit < 2**31
 
 
 def test_graphs_that_do_not_fit(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
