@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import uvloop
 from aiohttp import web
 
+from penstock_router.api.connections import allow_descriptors
 from penstock_router.collector import quiet_collector
 from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
@@ -37,6 +38,7 @@ INFO_TIMEOUT = 60.0  # seconds; the launcher starts the router when the shards a
 def main() -> int:
     """Run the router with the configuration on standard input; its exit code."""
     configure_logs()
+    allow_descriptors()
     if READY in os.environ:  # the processes that this one starts are not to hold the pipe open
         os.set_inheritable(int(os.environ[READY]), False)
     try:

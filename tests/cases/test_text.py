@@ -153,6 +153,19 @@ def test_W9_added_tokens_decoder(folder: Callable[[str], Path]) -> None:
     assert made.encode("<|im_end|><|im_start|>x", False)[:2] == [262, 263]
 
 
+def test_W9_ids_that_the_library_cannot_give(
+    folder: Callable[[str], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As transformers does it, but not in silence."""
+    tokenizer(folder("W9"))
+    assert not caplog.records
+    path = FOLDERS["W1"](tmp_path)
+    config = {"added_tokens_decoder": {"300": {"content": "<x>", "special": True}}}
+    (path / "tokenizer_config.json").write_text(json.dumps(config))
+    assert tokenizer(path).encode("<x>", False) == [263]
+    assert "'<x>' (300, not 263)" in caplog.records[0].getMessage()
+
+
 # W5, A3: what is put around a text
 
 
@@ -295,7 +308,8 @@ def test_W16_bytes_before_the_space(
 def test_A6_sentencepiece(file: str, name: str, config: dict[str, Any], tmp_path: Path) -> None:
     """BOS and the first space as the converted tokenizers of the same models have them."""
     (tmp_path / "tokenizer.model").write_bytes((assets() / "sentencepiece" / file).read_bytes())
-    made = Tokenizer.load(tmp_path, config)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    made = Tokenizer.load(tmp_path)
     expected = expected_tokens()
     for string, places in zip(
         expected["strings"], expected["tokens"][name]["tokenizer.json"], strict=True
@@ -452,6 +466,8 @@ HOSTILE = {
     "M7-negative": (lambda tree: tree["model"]["vocab"].update(zz=-1), "'zz' has the id -1"),
     "M7-fraction": (lambda tree: tree["model"]["vocab"].update(zz=1.5), "'zz' has the id 1.5"),
     "M7-entries": (lambda tree: tree["model"].update(vocab=MANY), "integers below 1048576"),
+    "M7-text": (lambda tree: tree["model"]["vocab"].update(zz="1"), "'zz' has the id 1,"),
+    "M7-list": (lambda tree: tree["model"].update(vocab=[1, 2]), "int"),
     "M7-none": (lambda tree: tree["model"].update(vocab={}), "no vocabulary"),
     "M7-added": (lambda tree: tree.update(added_tokens=[{"id": 1}]), "an added token has no text"),
     "M7-decoder": (lambda tree: tree.update(decoder={"type": "Nothing"}), "the tokenizer failed"),
@@ -465,6 +481,39 @@ def test_M7_tokenizers(tmp_path: Path, row: str) -> None:
     hostile(path, change)
     with pytest.raises(ValueError, match=f"tokenizer.json is not a tokenizer.*{sentence}"):
         TextModel.load(path, None, 1)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"added_tokens_decoder": {"x": {"content": "a"}}},
+        {"added_tokens_decoder": [1]},
+        {"added_tokens_decoder": 7},
+        {"additional_special_tokens": 7},
+        {"extra_special_tokens": {"a": {"content": 1}}},
+        {"bos_token": {"content": ["x"]}},
+    ],
+)
+def test_M7_configurations(tmp_path: Path, config: dict[str, Any]) -> None:
+    """Values of another kind are refused in a sentence, or are as if they were not there."""
+    path = FOLDERS["W1"](tmp_path)
+    (path / "tokenizer_config.json").write_text(json.dumps(config))
+    try:
+        made = Tokenizer.load(path)
+    except ValueError as error:
+        assert "tokenizer.json is not a tokenizer that can be read" in str(error)
+    else:
+        assert made.encode("ab", False) == [70, 71]
+
+
+def test_an_override_adds_to_the_folders_configuration(
+    folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """One that brings a template alone changes no token."""
+    (tmp_path / "other.json").write_text(json.dumps({"chat_template": "x"}))
+    assert Tokenizer.load(folder("W5"), tmp_path / "other.json").encode("ab") == [1, 70, 71]
+    (tmp_path / "other.json").write_text(json.dumps({"add_bos_token": False}))
+    assert Tokenizer.load(folder("W5"), tmp_path / "other.json").encode("ab") == [70, 71]
 
 
 def test_M7_four_million_entries(tmp_path: Path) -> None:

@@ -33,17 +33,15 @@ async def admit(
     limits = call.service.engine.limits
     # The end of a text has the tokens of its own only where all of it is tokenised.
     most = limits.max_input_tokens if options.truncate is None else None
-    requests = []
+    name, requests = options.names.prompt, []
     for prompt in prompts:
-        name = options.names.prompt
         try:
             with text_errors():
                 ids = await _tokens(call.service, prompt, name, add_special_tokens, most)
         except TooManyTokens as error:
             ids = range(error.count)  # refused for its length
         else:
-            # One that is too long is refused for that.
-            if len(ids) <= limits.max_input_tokens:
+            if len(ids) <= limits.max_input_tokens:  # one that is too long is refused for that
                 _check_ids(ids, limits, prompt is not ids)
         if isinstance(prompt, str) and prompt and not ids:
             raise invalid(f"`{name}` must come to at least one token. The tokenizer makes none")

@@ -23,6 +23,7 @@ from penstock_router.fronts.frames import BEAT_SECONDS, Frames, frame
 from penstock_router.fronts.remote_engine import Outbox, RemoteEngine, RemoteMetrics
 from penstock_router.limits import Limits
 from penstock_router.logs import configure_logs
+from penstock_router.pulse import Pulse
 from penstock_router.text import TextModel
 
 
@@ -66,10 +67,6 @@ async def serve(config: FrontConfig, text: TextModel, limits: Limits) -> int:
             os._exit(1)  # nobody is left to answer with
         closed.set_result(None)
 
-    def beat() -> None:
-        frames.send(FromFront())
-        loop.call_later(BEAT_SECONDS, beat)
-
     outbox = Outbox(lambda frame: frames.send(frame))
     engine = RemoteEngine(limits, outbox)
     frames = Frames(engine.receive, lost)
@@ -84,7 +81,7 @@ async def serve(config: FrontConfig, text: TextModel, limits: Limits) -> int:
     take_connections(socket.socket(fileno=config.handover), server)
     quiet_collector()
     outbox.frame.ready = True
-    beat()
+    Pulse(BEAT_SECONDS, lambda late: frames.send(FromFront(lag=[late])))
     await engine.leave.wait()
     await runner.cleanup()
     text.close()

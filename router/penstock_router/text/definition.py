@@ -13,8 +13,9 @@ from typing import Any
 
 import orjson
 
+from penstock_router.logs import log
 from penstock_router.text import sentencepiece, tekken
-from penstock_router.text.files import read_json, token_content
+from penstock_router.text.files import read_json, token_content, tokenizer_config
 
 # Estimates before anything is allocated; Gemma's, the largest known, has 35 MB and 1.3 million.
 _MAX_BYTES = 128 << 20
@@ -56,11 +57,13 @@ _FRAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """tree: tokenizer.json with everything that its configuration adds.
+    """path: the file that it was read from.
+    tree: tokenizer.json with everything that its configuration adds.
     ids: of the added tokens, by content, as the library numbers them.
     names: bos_token, eos_token and so on, by name; those that the folder names.
     """
 
+    path: Path
     tree: dict[str, Any]
     ids: Mapping[str, int]
     names: Mapping[str, str]
@@ -72,16 +75,25 @@ class Definition:
         return _vocabulary(self.tree).get(content) if found is None else found
 
 
-def read_definition(folder: Path, config: Mapping[str, Any]) -> Definition:
-    """The tokenizer of a model folder. config: tokenizer_config.json.
+def read_definition(folder: Path, override: Path | None = None) -> Definition:
+    """The tokenizer of a model folder.
 
+    override: a tokenizer_config.json whose entries win over those of the folder's.
     Raises ValueError that names the file and what is wrong with it.
     """
     path = _tokenizer_file(folder)
+    config = read_json(folder / "tokenizer_config.json")
+    if override is not None:
+        config |= tokenizer_config(folder, override)
     try:
         return _read(path, config)
-    except ValueError as error:
-        raise ValueError(f"{path} is not a tokenizer that can be read: {error}") from error
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, reason: object) -> ValueError:
+    """What is said of a file that holds no tokenizer."""
+    return ValueError(f"{path} is not a tokenizer that can be read: {reason}")
 
 
 def _read(path: Path, config: Mapping[str, Any]) -> Definition:
@@ -91,18 +103,19 @@ def _read(path: Path, config: Mapping[str, Any]) -> Definition:
     # A converted tokenizer puts nothing around a text; the models that come so want BOS.
     frame = _frame(path.parent, config) or (_FRAMES["Llama"] if path.name != _JSON else None)
     vocabulary = _vocabulary(tree)
+    _check_ids(vocabulary)
     if frame is not None:
         known = vocabulary.keys() | {token["content"] for token in tree["added_tokens"]}
         defaults = {"bos_token": frame.bos, "eos_token": frame.eos}
         named = {name: token for name, token in defaults.items() if token in known} | named
     _add_tokens(tree, decoder, named)
     ids = _number(tree, vocabulary)
+    _check_ids(ids)
     if frame is not None:
         tree["post_processor"] = _post_processor(frame, config, named, ids)
     _set_prefix_space(tree, config, frame)
-    _check_ids(vocabulary, ids)
     names = {name: content for name in _NAMES if (content := token_content(named.get(name)))}
-    return Definition(tree, ids, names, config.get("split_special_tokens") is True)
+    return Definition(path, tree, ids, names, config.get("split_special_tokens") is True)
 
 
 def _tokenizer_file(folder: Path) -> Path:
@@ -174,23 +187,28 @@ def _vocabulary(tree: Mapping[str, Any]) -> Mapping[str, int]:
     return {piece: index for index, (piece, _) in enumerate(entries)}
 
 
-def _configured(folder: Path, config: Mapping[str, Any]) -> tuple[list[Token], dict[str, Any]]:
-    """Added tokens in the order of their ids, and the tokens that have a name.
+def _configured(
+    folder: Path, config: Mapping[str, Any]
+) -> tuple[list[tuple[int, object]], dict[str, Any]]:
+    """Added tokens with their ids, in their order, and the tokens that have a name.
 
     special_tokens_map.json counts only beside a configuration without added_tokens_decoder: newer
     ones are complete.
     """
     if "added_tokens_decoder" in config:
         decoder = config["added_tokens_decoder"] or {}
-        return [decoder[index] for index in sorted(decoder, key=int)], dict(config)
+        return sorted(((int(i), token) for i, token in decoder.items()), key=_first), dict(config)
     named = dict(config) | read_json(folder / "special_tokens_map.json")
     special = {token_content(token) for token in _named_tokens(named)}
-    added = read_json(folder / "added_tokens.json")
     plain = [
-        {"content": content, "special": content in special, "normalized": content not in special}
-        for content in sorted(added, key=lambda content: int(added[content]))
+        (int(i), {"content": text, "special": text in special, "normalized": text not in special})
+        for text, i in read_json(folder / "added_tokens.json").items()
     ]
-    return plain, named
+    return sorted(plain, key=_first), named
+
+
+def _first(pair: tuple[int, object]) -> int:
+    return pair[0]
 
 
 def _named_tokens(named: Mapping[str, Any]) -> list[object]:
@@ -202,13 +220,15 @@ def _named_tokens(named: Mapping[str, Any]) -> list[object]:
     return [token for token in tokens if token_content(token)]
 
 
-def _add_tokens(tree: dict[str, Any], decoder: Iterable[object], named: Mapping[str, Any]) -> None:
+def _add_tokens(
+    tree: dict[str, Any], decoder: Iterable[tuple[int, object]], named: Mapping[str, Any]
+) -> None:
     """Tokens of the configuration into `added_tokens`; those that have a name are special."""
     added: dict[str, Token] = {token["content"]: token for token in tree["added_tokens"]}
     tokens = _named_tokens(named)
-    for token in decoder:
+    for index, token in decoder:
         if content := token_content(token):
-            added[content] = _token(content, token) | {"id": added.get(content, {}).get("id", 0)}
+            added[content] = _token(content, token) | {"id": index}
     for token in tokens:
         content = token_content(token) or ""
         added.setdefault(content, _token(content, token))["special"] = True
@@ -217,17 +237,25 @@ def _add_tokens(tree: dict[str, Any], decoder: Iterable[object], named: Mapping[
 
 def _token(content: str, token: object) -> Token:
     flags = token if isinstance(token, dict) else {}
-    return {"id": 0, "content": content} | {flag: flags.get(flag) is True for flag in _FLAGS}
+    return {"content": content} | {flag: flags.get(flag) is True for flag in _FLAGS}
 
 
 def _number(tree: dict[str, Any], vocabulary: Mapping[str, int]) -> dict[str, int]:
-    """Ids of the added tokens: those of the vocabulary, or the next ones behind it."""
+    """Ids of the added tokens: those of the vocabulary, or the next ones behind it.
+
+    The library takes no others, so it is said where the files name others.
+    """
     ids: dict[str, int] = {}
+    moved: list[str] = []
     following = len(vocabulary)
     for token in tree["added_tokens"]:
-        found = vocabulary.get(token["content"])
-        ids[token["content"]] = token["id"] = following if found is None else found
+        content, named = token["content"], token.get("id")
+        ids[content] = token["id"] = vocabulary.get(content, following)
         following = max(following, token["id"] + 1)
+        if named not in (None, token["id"]):
+            moved.append(f"{content!r} ({named}, not {token['id']})")
+    if moved:
+        log("WARNING", f"the tokenizer cannot give {len(moved)} tokens their ids: {moved[0]}")
     return ids
 
 
@@ -277,9 +305,9 @@ def _set_prefix_space(
         pre_tokenizer["add_prefix_space"] = wanted
 
 
-def _check_ids(vocabulary: Mapping[str, int], ids: Mapping[str, int]) -> None:
+def _check_ids(ids: Mapping[str, int]) -> None:
     """Tables are as long as the largest id."""
-    for token, token_id in (*vocabulary.items(), *ids.items()):
+    for token, token_id in ids.items():
         if not isinstance(token_id, int) or not 0 <= token_id < MAX_TOKENS:
             raise ValueError(
                 f"the token {token[:64]!r} has the id {token_id}, and ids are integers "

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock_router.text.definition import read_definition
-from penstock_router.text.files import read_json, tokenizer_config
+from penstock_router.text.files import read_json
 
 
 def eos_token_ids(model_path: str | Path, config_path: str | None = None) -> frozenset[int]:
@@ -14,15 +14,14 @@ def eos_token_ids(model_path: str | Path, config_path: str | None = None) -> fro
 
     generation_config.json says; config.json where it is silent. The tokenizer's own EOS token is
     always among them, because chat templates end a turn with it.
-    config_path: a tokenizer_config.json to use instead of the folder's.
+    config_path: a tokenizer_config.json that wins over the folder's.
     """
     folder = Path(model_path)
     ids = _ids(read_json(folder / "generation_config.json"))
     if not ids:
         config = read_json(folder / "config.json")
         ids = _ids(config) or _ids(config.get("text_config") or {})
-    override = Path(config_path) if config_path else None
-    definition = read_definition(folder, tokenizer_config(folder, override))
+    definition = read_definition(folder, Path(config_path) if config_path else None)
     own = definition.names.get("eos_token")
     if own is not None and (token_id := definition.token_id(own)) is not None:
         ids.add(token_id)

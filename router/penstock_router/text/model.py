@@ -61,7 +61,7 @@ class TextModel:
         override = Path(config_path) if config_path else None
         config = tokenizer_config(folder, override)
         template = load_chat_template(folder, config, override)
-        return cls(Tokenizer.load(folder, config), template, workers)
+        return cls(Tokenizer.load(folder, override), template, workers)
 
     def warn_about_rows(self, rows: int) -> None:
         """Say in the log that the tokenizer has ids which the model has no rows for."""
@@ -109,10 +109,12 @@ class TextModel:
 
         Raises TooManyTokens where there are more than `limit` for certain, and TokenizerError.
         """
-        self.tokenizer.bound.check(text, limit)
-        return await self._encode(
-            text, lambda: spans_json(text, self.tokenizer.each_span(text, add_special_tokens))
-        )
+
+        def work() -> bytes:
+            self.tokenizer.bound.check(text, limit)
+            return spans_json(text, self.tokenizer.each_span(text, add_special_tokens))
+
+        return await self._encode(text, work)
 
     async def _encode(self, text: str, work: Callable[[], T]) -> T:
         def encode() -> T:

@@ -12,8 +12,7 @@ import orjson
 import tokenizers
 
 from penstock_router.text import library
-from penstock_router.text.definition import Definition, read_definition
-from penstock_router.text.files import tokenizer_config
+from penstock_router.text.definition import Definition, read_definition, unreadable
 from penstock_router.text.guarded import Guard, Renaming
 from penstock_router.text.length import LengthBound
 from penstock_router.text.library import TokenizerError, TooManyTokens
@@ -52,23 +51,17 @@ class Tokenizer:
 
     @classmethod
     def load(
-        cls,
-        folder: Path,
-        config: Mapping[str, Any] | None = None,
-        template_source: str | None = None,
+        cls, folder: Path, override: Path | None = None, template_source: str | None = None
     ) -> Tokenizer:
-        """Read it. config: tokenizer_config.json, where it is not the folder's own.
+        """Read it. override: a tokenizer_config.json that wins over the folder's.
 
         Raises ValueError that names what is missing or wrong.
         """
-        if config is None:
-            config = tokenizer_config(folder, None)
-        definition = read_definition(folder, config)
+        definition = read_definition(folder, override)
         try:
             return cls(definition, template_source)
         except TokenizerError as error:
-            path = folder / "tokenizer.json"
-            raise ValueError(f"{path} is not a tokenizer that can be read: {error}") from error
+            raise unreadable(definition.path, error) from error
 
     def added_tokens(self) -> dict[int, tokenizers.AddedToken]:
         """Tokens that are found in a text before the model sees it, by id."""
