@@ -161,6 +161,8 @@ class Engine:
             plan = self._scheduler.plan(now)
             if plan is None:
                 break
+            if plan.admit:
+                self._metrics.on_join(time.monotonic() - now)
             if not self._under_way:
                 self._progress_at = now
                 self._silence = 0.0
@@ -222,6 +224,7 @@ class Engine:
             outcomes = self._scheduler.commit(result.step, list(result.token), seconds)
         except ValueError as error:
             return self._on_failure(ShardFailure(f"shard 0: {error}"))
+        taking = time.monotonic() - now
         plan = self._under_way[0]
         self._pace.learn(plan, seconds)
         if result.step == plan.last_step:
@@ -229,7 +232,9 @@ class Engine:
         self._metrics.on_step(len(plan.chunks), plan.prefill_tokens, len(plan.decode), seconds)
         self._prompts.take(result)
         self._pump()
+        begin = time.monotonic()
         self._deliver(outcomes, result, now)
+        self._metrics.on_tokens(bool(plan.chunks), taking, time.monotonic() - begin)
         if self._scheduler.idle:
             self._show_load()
         self._settle()

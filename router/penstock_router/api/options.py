@@ -86,11 +86,7 @@ class Options:
         if length == 0:
             raise invalid(f"`{prompt}` cannot be empty")
         if length > limits.max_input_tokens:
-            raise self._too_long(
-                f"`{prompt}` must have less than {limits.max_input_tokens} tokens. Given: {length}",
-                "--max-input-tokens",
-                limits,
-            )
+            raise self.too_many(str(length), limits)
         room = limits.max_total_tokens - length
         if wanted is not None and min(wanted, _CHECKED_TOKENS) > room:
             new = self.names.new_tokens
@@ -101,6 +97,11 @@ class Options:
                 limits,
             )
         return room if wanted is None else min(wanted, room)
+
+    def too_many(self, given: str, limits: Limits) -> ApiError:
+        """The prompt has more tokens than one may have."""
+        rule = f"`{self.names.prompt}` must have less than {limits.max_input_tokens} tokens"
+        return self._too_long(f"{rule}. Given: {given}", "--max-input-tokens", limits)
 
     def _too_long(self, sentence: str, option: str, limits: Limits) -> ApiError:
         if self.names.openai:

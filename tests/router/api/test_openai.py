@@ -275,7 +275,8 @@ async def test_messages(serve: Any) -> None:
 
 
 async def test_template_errors(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from penstock_router.text.chat_template import ChatTemplate
+    from penstock_router.templates.pool import TemplatePool
+    from penstock_router.templates.template import Script
 
     client = await serve()
     for source, kind, text in [
@@ -284,11 +285,14 @@ async def test_template_errors(serve: Any, monkeypatch: pytest.MonkeyPatch) -> N
         (
             "{% for i in range(10**9) %}{% endfor %}",
             "template_error",
-            "Template error: the template uses the operator **",
+            "Template error: Range too big. The sandbox blocks ranges larger than MAX_RANGE "
+            "(100000).",
         ),
     ]:
-        monkeypatch.setattr(client.text, "_chat_template", ChatTemplate(source, {}))
+        pool = TemplatePool(Script(source, {}), 1)
+        monkeypatch.setattr(client.text, "_chat_template", pool)
         answer = await client.post("/v1/chat/completions", {"messages": HI, "stream": True})
+        pool.close()
         assert answer[0] == 422 and answer[1]["error_type"] == kind
         assert answer[1]["error"]["message"] == text
     monkeypatch.setattr(client.text, "_chat_template", None)
