@@ -25,6 +25,7 @@ from penstock_router.api.openai_answer import (
     TYPED_CHAT,
     ChoiceStream,
     Head,
+    ScoredStream,
     Shape,
     collected_logprobs,
     error_event,
@@ -127,8 +128,10 @@ async def _stream(
         requests, echoes = await _requests(call, body, prompts, options)
         stream = EventStream(call.request, call.early_headers(characters))
         done = b"" if reads_only_json(call.user_agent) else DONE
+        scores = body.top_n is not None and echoes[0] is not None
+        make = ScoredStream if scores else ChoiceStream
         tracks = [
-            ChoiceStream(
+            make(
                 request,
                 output(service, request, options),
                 stream,
