@@ -20,6 +20,7 @@ from penstock_launcher.kinds import (
     boolean,
     integer,
     many,
+    network,
     number,
     one_of,
     path,
@@ -293,6 +294,25 @@ class Options:
     )
     cors_allow_origin: tuple[str, ...] = _option(
         (), many(text()), "Origin that browsers may call from; repeatable", default_text="any"
+    )
+    max_connections_per_client: int = _option(
+        1024,
+        COUNT,
+        "Connections of one client (IP address; of IPv6 the first 64 bits) at a time, if there are "
+        "descriptors for as many; one more closes the oldest idle one, or is answered with 429",
+    )
+    max_requests_per_client: int = _option(
+        0,
+        integer(0, 1_000_000),
+        "Requests that generate, of one client, at a time; beyond: 429 at once. 0: only "
+        "max-concurrent-requests counts",
+    )
+    trusted_proxies: tuple[str, ...] = _option(
+        (),
+        many(network()),
+        "Proxies (IP address or network) whose connections are not counted, and whose "
+        "X-Forwarded-For says who the client is; repeatable",
+        default_text="none: the address of the connection is the client",
     )
     http_processes: int | None = _option(
         None,

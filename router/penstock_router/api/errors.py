@@ -34,7 +34,7 @@ class Kind(enum.Enum):
     NOT_FOUND = Row(404, "not_found", "{}")
     NO_MODEL = Row(404, "not_found", "{}", code="model_not_found")
     METHOD = Row(405, "method_not_allowed", "{}")
-    TIMEOUT = Row(408, "timeout", "The request's body did not arrive within {} seconds")
+    TIMEOUT = Row(408, "timeout", "The request did not arrive within {} seconds")
     TOO_LARGE = Row(413, "payload_too_large", "The request's body must be at most {} bytes")
     MEDIA_TYPE = Row(415, "unsupported_media_type", "{}")
     VALIDATION = Row(422, "validation", "Input validation error: {}")
@@ -43,9 +43,10 @@ class Kind(enum.Enum):
     VARIABLE = Row(422, "missing_template_variable", "Missing template variable: {}", "template")
     GENERATION = Row(424, "generation", "Request failed during generation: {}", "generation")
     OVERLOADED = Row(429, "overloaded", "Model is overloaded", "overloaded", 1)
+    TOO_MANY = Row(429, "overloaded", "{}", "overloaded", 1)
     INTERNAL = Row(500, "internal", "Internal error", "incomplete")
     INCOMPLETE = Row(500, "incomplete_generation", "Incomplete generation", "incomplete")
-    UNHEALTHY = Row(503, "healthcheck", "unhealthy")
+    UNHEALTHY = Row(503, "healthcheck", "unhealthy{}")
     DRAINING = Row(503, "shutting_down", "The server is shutting down", "overloaded", 5)
 
 

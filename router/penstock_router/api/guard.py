@@ -11,6 +11,7 @@ from aiohttp import hdrs, web
 
 from penstock_router.api.errors import ApiError, Kind
 from penstock_router.api.fields import ignored_fields
+from penstock_router.api.refusal import refuse
 from penstock_router.api.request_id import request_id
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -134,25 +135,9 @@ def middleware(origins: Origins, key: Key, payload_limit: int) -> Callable[..., 
             key.check(request)
             return await handler(request)
         except (ApiError, web.HTTPException) as error:
-            agent = request.headers.get(hdrs.USER_AGENT, "")
-            return _translate(error).response(request.path, agent)
+            return refuse(request, error)
 
     return guard
-
-
-def _translate(error: ApiError | web.HTTPException) -> ApiError:
-    """aiohttp's own refusals in our words."""
-    match error:
-        case ApiError():
-            return error
-        case web.HTTPMethodNotAllowed():
-            allowed = ", ".join(sorted(error.allowed_methods))
-            return ApiError(
-                Kind.METHOD, f"This path answers to {allowed} only", {hdrs.ALLOW: allowed}
-            )
-        case web.HTTPNotFound():
-            return ApiError(Kind.NOT_FOUND, "There is no such path")
-    return ApiError(Kind.BAD_REQUEST, error.reason)
 
 
 def finish_headers(

@@ -84,8 +84,8 @@ def _model(service: Service, name: str) -> dict[str, Any]:
 async def health(request: web.Request) -> web.Response:
     """GET /health, /ping and /: 200 while the server takes requests and the shards answer."""
     engine = request.app[SERVICE].engine
-    if not engine.healthy or engine.draining:
-        raise ApiError(Kind.UNHEALTHY)
+    if engine.draining or engine.trouble:
+        raise ApiError(Kind.UNHEALTHY, f": {engine.trouble}" if engine.trouble else "")
     return web.Response()
 
 

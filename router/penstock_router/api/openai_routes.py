@@ -7,9 +7,9 @@ from typing import Any
 
 from aiohttp import web
 
-from penstock_router.api.admission import Prompt, admit, output
+from penstock_router.api.admission import Prompt, admit, output, text_errors
 from penstock_router.api.call import Call, read_json
-from penstock_router.api.errors import from_template, invalid
+from penstock_router.api.errors import invalid
 from penstock_router.api.fields import checked
 from penstock_router.api.openai_answer import (
     CHAT,
@@ -39,7 +39,6 @@ from penstock_router.api.sse import EventStream
 from penstock_router.api.streaming import collect, stream_out
 from penstock_router.api.tgi_routes import json_response
 from penstock_router.request import GenerationRequest
-from penstock_router.text.chat_template import TemplateError
 
 
 async def chat_completions(call: Call) -> web.StreamResponse:
@@ -85,11 +84,8 @@ async def chat_tokenize(request: web.Request) -> web.Response:
     """POST /chat_tokenize: a conversation as the template writes it, and its tokens."""
     service = request.app[SERVICE]
     body = checked(request, ChatRequest, await read_json(request))
-    with service.permits.take(1):
-        try:
-            rendered = await service.text.render(body.conversation(), with_spans=True)
-        except TemplateError as error:
-            raise from_template(error) from error
+    with service.permits.take(1), text_errors():
+        rendered = await service.text.render(body.conversation(), with_spans=True)
     tokens = [
         {"id": s.id, "text": rendered.text[s.start : s.stop], "start": s.start, "stop": s.stop}
         for s in rendered.spans

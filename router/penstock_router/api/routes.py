@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from penstock_router.api import gateway_routes, info_routes, openai_routes, tgi_routes
-from penstock_router.api.call import generating
+from penstock_router.api.call import generating, logged
 from penstock_router.api.openai_answer import ChatCompletion, Completion
 from penstock_router.api.openai_schema import ChatRequest, CompletionRequest
 from penstock_router.api.tgi_answer import GenerateResponse, StreamResponse
@@ -99,7 +99,7 @@ ROUTES = (
     Route(
         "POST",
         "/tokenize",
-        tgi_routes.tokenize,
+        logged(tgi_routes.tokenize),
         "The tokens of `inputs`",
         GenerateRequest,
         list[dict[str, Any]],
@@ -107,7 +107,7 @@ ROUTES = (
     Route(
         "POST",
         "/chat_tokenize",
-        openai_routes.chat_tokenize,
+        logged(openai_routes.chat_tokenize),
         "A conversation as the chat template writes it, and its tokens",
         ChatRequest,
         dict[str, Any],

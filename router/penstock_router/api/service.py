@@ -10,6 +10,8 @@ from importlib.metadata import version
 
 from aiohttp import web
 
+from penstock_router.api.bodies import Bodies
+from penstock_router.api.clients import Clients
 from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.interface import Engine, Metrics
 from penstock_router.config import RouterConfig
@@ -68,6 +70,8 @@ class Service:
     text: TextModel
     metrics: Metrics
     permits: Permits
+    clients: Clients
+    bodies: Bodies
     logged_fields: set[str] = field(default_factory=set)  # names of ignored ones
 
     @property

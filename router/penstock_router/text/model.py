@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
+from array import array
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from penstock_router.logs import log
 from penstock_router.templates.errors import TemplateError
 from penstock_router.templates.pool import TemplatePool
 from penstock_router.templates.template import Job, Page, Script
 from penstock_router.text.chat_template import special_tokens, template_source
-from penstock_router.text.detokenizer import Detokenizer, detokenizer_factory
+from penstock_router.text.detokenizer import Detokenizer, token_table
 from penstock_router.text.files import tokenizer_config
+from penstock_router.text.library import give_back_memory
 from penstock_router.text.marked import MarkedText
-from penstock_router.text.tokenizer import Tokenizer, TokenSpan
+from penstock_router.text.spans import TokenSpan, spans_json
+from penstock_router.text.tokenizer import Tokenizer
+from penstock_router.text.workers import Workers
 
 T = TypeVar("T")
 
@@ -55,8 +58,8 @@ class Rendered:
     """A conversation as text and tokens."""
 
     text: str
-    ids: tuple[int, ...]
-    spans: tuple[TokenSpan, ...] = ()
+    ids: Sequence[int]
+    spans: Sequence[TokenSpan] = ()
 
 
 class TextModel:
@@ -70,8 +73,8 @@ class TextModel:
     ) -> None:
         self.tokenizer = tokenizer
         self._chat_template = chat_template
-        self._factory = detokenizer_factory(tokenizer)
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="text")
+        self._tokens = token_table(tokenizer)
+        self._workers = Workers(workers)
 
     @classmethod
     def load(cls, model_path: str | Path, config_path: str | None, workers: int) -> TextModel:
@@ -80,72 +83,99 @@ class TextModel:
         folder = Path(model_path)
         override = Path(config_path) if config_path else None
         config = tokenizer_config(folder, override)
-        tokenizer = Tokenizer(folder / "tokenizer.json")
         source = template_source(folder, config, override)
+        tokenizer = Tokenizer.load(folder, override, source)
         if source is None:
             return cls(tokenizer, None, workers)
-        script = Script(source, special_tokens(folder, config), list(tokenizer.special_tokens))
+        tokens = tuple(token.content for token in tokenizer.added_tokens().values())
+        script = Script(source, special_tokens(folder, config), tokens)
         try:
             return cls(tokenizer, TemplatePool(script, workers), workers)
         except TemplateError as error:
             raise ValueError(f"chat template of {folder}: {error}") from error
 
+    def warn_about_rows(self, rows: int) -> None:
+        """Say in the log that the tokenizer has ids which the model has no rows for."""
+        beyond = {i: token for i, token in self.tokenizer.vocabulary().items() if i >= rows}
+        if beyond:
+            token_id, token = min(beyond.items())
+            log(
+                "WARNING",
+                f"the tokenizer has {len(beyond)} tokens beyond the model's {rows}, the first is "
+                f"{token!r} = {token_id}: requests that come to one of them are refused",
+            )
+
     def close(self) -> None:
         """Let the worker threads end, and end the processes that render; waits for neither."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._workers.close()
         if self._chat_template is not None:
             self._chat_template.close()
 
     def detokenizer(self, prompt: Sequence[int]) -> Detokenizer:
         """Of a sequence that continues the prompt."""
-        return self._factory(prompt)
+        return self._tokens.detokenizer(prompt)
 
     def token_text(self, token_id: int) -> str:
-        """One token by itself; the name of a special token."""
-        return self.tokenizer.decode([token_id], skip_special_tokens=False)
+        """One token within a text: its space included, U+FFFD for part of a character; the name
+        of a special token."""
+        return self._tokens.text(token_id)
 
-    async def encode(self, text: str, add_special_tokens: bool = True) -> tuple[int, ...]:
-        """Token ids of a prompt, special tokens in it included."""
-        return await self._run(lambda: tuple(self.tokenizer.encode(text, add_special_tokens)))
+    def token_bytes(self, token_id: int) -> bytes | None:
+        """The bytes of a token, which may be part of a character; None where nobody knows them."""
+        return self._tokens.raw(token_id)
 
-    async def spans(self, text: str, add_special_tokens: bool = True) -> list[TokenSpan]:
-        """Tokens of a prompt with their places."""
-        return await self._run(lambda: self.tokenizer.spans(text, add_special_tokens))
+    async def encode(
+        self, text: str, add_special_tokens: bool = True, limit: int | None = None
+    ) -> Sequence[int]:
+        """Token ids of a prompt, special tokens in it included.
 
-    async def render(self, conversation: Conversation, with_spans: bool = False) -> Rendered:
-        """Text and tokens of a conversation. Raises TemplateError."""
+        Raises TooManyTokens when there are more than `limit`, and TokenizerError.
+        """
+        return await self._encode(
+            text, lambda: array("I", self.tokenizer.encode(text, add_special_tokens, limit))
+        )
+
+    async def spans_json(
+        self, text: str, add_special_tokens: bool = True, limit: int | None = None
+    ) -> bytes:
+        """Tokens of a prompt with their places, as JSON.
+
+        Raises TooManyTokens where there are more than `limit` for certain, and TokenizerError.
+        """
+
+        def work() -> bytes:
+            self.tokenizer.bound.check(text, limit)
+            return spans_json(text, self.tokenizer.each_span(text, add_special_tokens))
+
+        return await self._encode(text, work)
+
+    async def _encode(self, text: str, work: Callable[[], T]) -> T:
+        def encode() -> T:
+            try:
+                return work()
+            finally:
+                give_back_memory(text)
+
+        return await self._run(encode)
+
+    async def render(
+        self, conversation: Conversation, with_spans: bool = False, limit: int | None = None
+    ) -> Rendered:
+        """Text and tokens of a conversation.
+
+        Raises TemplateError, and what `encode` raises.
+        """
         if self._chat_template is None:
             raise TemplateError("template not found")
         page = await self._chat_template.render(conversation.job)
-        return await self._run(lambda: self._tokenise(page, with_spans))
+        return await self._encode(page.text, lambda: self._tokenise(page, with_spans, limit))
+
+    def _tokenise(self, page: Page, with_spans: bool, limit: int | None) -> Rendered:
+        marked = MarkedText(page.text, tuple((start, stop) for start, stop in page.client))
+        if with_spans:
+            spans = self.tokenizer.spans_marked(marked)
+            return Rendered(page.text, array("I", (span.id for span in spans)), spans)
+        return Rendered(page.text, array("I", self.tokenizer.encode_marked(marked, limit)))
 
     async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-
-    def _tokenise(self, page: Page, with_spans: bool) -> Rendered:
-        marked = MarkedText(page.text, tuple((start, stop) for start, stop in page.client))
-        spans = tuple(_spans_marked(self.tokenizer, marked)) if with_spans else ()
-        ids = (s.id for s in spans) if with_spans else _encode_marked(self.tokenizer, marked)
-        return Rendered(marked.text, tuple(ids), spans)
-
-
-def _encode_marked(tokenizer: Tokenizer, marked: MarkedText) -> list[int]:
-    return tokenizer.encode_disarmed(*_disarmed(tokenizer, marked))
-
-
-def _spans_marked(tokenizer: Tokenizer, marked: MarkedText) -> list[TokenSpan]:
-    return tokenizer.spans_disarmed(*_disarmed(tokenizer, marked))
-
-
-def _disarmed(tokenizer: Tokenizer, marked: MarkedText) -> tuple[str, str]:
-    text = marked.text
-    try:
-        mark = tokenizer.mark_for([text])
-    except ValueError as error:
-        raise TemplateError(str(error)) from error
-    pieces: list[str] = []
-    end = 0
-    for start, stop in marked.client:
-        pieces += (text[end:start], tokenizer.disarm(text[start:stop], mark))
-        end = stop
-    return "".join([*pieces, text[end:]]), mark
+        return await self._workers.run(work)

@@ -210,9 +210,9 @@ async def test_request_id(serve: Any, given: str, kept: bool) -> None:
 
 
 async def test_slow_body_holds_no_permit(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from penstock_router.api import call
+    from penstock_router.api import bodies
 
-    monkeypatch.setattr(call, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.2)
     client = await serve(max_concurrent_requests=1)
     reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
     writer.write(
