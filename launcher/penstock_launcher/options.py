@@ -273,8 +273,8 @@ class Options:
     hostname: str = _option(
         "0.0.0.0",
         address(),
-        "Address to listen on. Docker sets HOSTNAME to the container's id: a value in the "
-        "environment that is not an IP address means 0.0.0.0",
+        "Address to listen on; `::` is all of IPv6 and IPv4. Docker sets HOSTNAME to the "
+        "container's id: a value in the environment that is not an IP address means 0.0.0.0",
         env_fallback="0.0.0.0",
     )
     port: int = _option(3000, integer(0, 65_535), "Port to listen on; 0: a free one", short="-p")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 
 import torch
@@ -15,6 +17,7 @@ CPU_SHARE = 0.25
 # Left free on a GPU for what the allocator and the libraries take outside of the measured peak, and
 # for the decode graphs: their static logits and the activations of the largest one.
 CUDA_RESERVE = 1536 << 20
+GROUP = Path("/sys/fs/cgroup")
 
 
 def bytes_per_token(decoder: Decoder, dtype: torch.dtype) -> int:
@@ -50,16 +53,30 @@ def free_bytes(device: torch.device, memory_fraction: float, peak: int, world_si
     return budget - peak - CUDA_RESERVE
 
 
+def total_bytes(device: torch.device, world_size: int) -> int:
+    """Bytes that a rank could have if nothing else used any."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return int(min(installed, _group_limit())) // world_size
+
+
 def _available_host_bytes() -> int:
     """What Linux and the control group leave us."""
     available = 0
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             available = int(line.split()[1]) << 10
-    group = Path("/sys/fs/cgroup")
     try:
-        limit = (group / "memory.max").read_text().strip()
-        used = int((group / "memory.current").read_text())
+        used = int((GROUP / "memory.current").read_text())
     except (OSError, ValueError):
         return available
-    return available if limit == "max" else min(available, max(int(limit) - used, 0))
+    return int(min(available, max(_group_limit() - used, 0)))
+
+
+def _group_limit() -> float:
+    """Bytes that the control group may have; infinity where it has no limit."""
+    try:
+        return float((GROUP / "memory.max").read_text().strip().replace("max", "inf"))
+    except (OSError, ValueError):
+        return math.inf

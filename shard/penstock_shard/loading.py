@@ -9,6 +9,7 @@ from torch import Tensor
 
 from penstock_shard.architecture import Architecture
 from penstock_shard.decoder import Decoder, Layer
+from penstock_shard.kv_cache import total_bytes
 from penstock_shard.parallel import (
     Group,
     Linear,
@@ -17,7 +18,7 @@ from penstock_shard.parallel import (
     VocabularyEmbedding,
     VocabularyHead,
 )
-from penstock_shard.weights import Weights
+from penstock_shard.weights import Rehearsal, Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +151,32 @@ def load_decoder(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Decoder:
-    """This rank's share of a model. Raises ValueError for weights that do not fit the model."""
+    """This rank's share of a model.
+
+    Before anything is allocated all of it is made once without memory. Raises ValueError for
+    weights that do not fit config.json, and for a model that no memory of the device holds.
+    """
     partition = Partition.of(model, group)
-    return _Loader(model, group, partition, weights, dtype, device).decoder()
+    meta = torch.device("meta")
+    shapes = _Loader(model, group, partition, Rehearsal(weights), dtype, meta).decoder()
+    check_memory(weight_bytes(shapes), device, group.world_size)
+    try:
+        return _Loader(model, group, partition, weights, dtype, device).decoder()
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"this shard's weights do not fit beside what else uses {device}: {error}"
+        ) from None
+
+
+def check_memory(needed: int, device: torch.device, world_size: int) -> None:
+    """Raises ValueError where a rank's weights exceed all the memory there is for it."""
+    total = total_bytes(device, world_size)
+    if needed > total:
+        raise ValueError(
+            f"this shard's weights take {needed / 1e9:.1f} GB, but {device} has "
+            f"{total / 1e9:.1f} GB for it: a smaller --dtype, more shards (--num-shard), or "
+            "numbers in config.json that are wrong"
+        )
 
 
 def weight_bytes(decoder: Decoder) -> int:
@@ -162,7 +186,7 @@ def weight_bytes(decoder: Decoder) -> int:
         tensors += [layer.input_norm, layer.mlp_norm, layer.qk_norm]
         for linear in (layer.qkv, layer.output, layer.gate_up, layer.down):
             tensors += [linear.weight, linear.bias]
-    unique = {tensor.data_ptr(): tensor.nbytes for tensor in tensors if tensor is not None}
+    unique = {id(tensor): tensor.nbytes for tensor in tensors if tensor is not None}
     return sum(unique.values())
 
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from penstock_kernels.backend import Backend
-from penstock_shard.architecture import Architecture
+from penstock_shard.architecture import Architecture, check_split
 from penstock_shard.symmetric import MappedRows, SymmetricSums, mapped_rows, symmetric_sums
 
 # The router ends a group whose step is late long before this; it bounds a wait with no router.
@@ -135,13 +135,7 @@ class Partition:
     def of(model: Architecture, group: Group) -> Partition:
         """Raises ValueError where the model cannot be split over so many ranks."""
         world = group.world_size
-        _check_divisible("num_attention_heads", model.num_heads, world)
-        _check_divisible("intermediate_size", model.intermediate_size, world)
-        if model.num_kv_heads % world and world % model.num_kv_heads:
-            raise ValueError(
-                f"{model.name} with num_key_value_heads {model.num_kv_heads} cannot be split over "
-                f"{world} shards: one number must divide the other"
-            )
+        check_split(model, world)
         kv = max(model.num_kv_heads // world, 1)
         kv_start = group.rank * model.num_kv_heads // world
         columns = -(-model.vocab_size // world)
@@ -155,11 +149,6 @@ class Partition:
 
 def _share(count: int, rank: int) -> range:
     return range(rank * count, (rank + 1) * count)
-
-
-def _check_divisible(name: str, value: int, world: int) -> None:
-    if value % world:
-        raise ValueError(f"{name} {value} cannot be split evenly over {world} shards")
 
 
 @dataclass(slots=True)

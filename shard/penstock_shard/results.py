@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from penstock_proto import shard_pb2
 from penstock_shard.device import download
 from penstock_shard.sampling import Sampled
+from penstock_shard.scores import Scores
 from penstock_shard.slots import Indices
 
 
@@ -47,7 +47,7 @@ class PromptPart:
 
     slot: int
     start: int
-    logprob: Tensor  # [tokens] float32, on the host
+    scores: Scores  # on the host
 
 
 @dataclass(slots=True)
@@ -69,7 +69,13 @@ class PendingResult:
                 result.logprob.extend(self.sampled.logprob.tolist())
             self._add_top(result, self.sampled, self.top_n)
         for part in self.prompt:
-            result.prompt.add(slot=part.slot, start=part.start, logprob=part.logprob.tolist())
+            scores = part.scores
+            added = result.prompt.add(
+                slot=part.slot, start=part.start, logprob=scores.logprob.tolist()
+            )
+            if scores.top_token is not None and scores.top_logprob is not None:
+                added.top_token.extend(scores.top_token.flatten().tolist())
+                added.top_logprob.extend(scores.top_logprob.flatten().tolist())
         return result
 
     @staticmethod

@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penstock_kernels.backend import Backend, GraphBackend, Heads, Rows, TorchBackend
-from penstock_kernels.sampler import log_probabilities
 from penstock_proto import shard_pb2
 from penstock_shard.copies import apart
 from penstock_shard.decoder import Decoder
-from penstock_shard.device import download, upload
+from penstock_shard.device import upload
 from penstock_shard.draw_graphs import DrawGraphs
 from penstock_shard.graphs import Capturer, DecodeGraphs, SlotTensors, StepOutputs
 from penstock_shard.mapped_outputs import mapped_outputs
@@ -31,6 +30,7 @@ from penstock_shard.parallel import Group
 from penstock_shard.results import PendingResult, PromptPart, StepTimer, to_host
 from penstock_shard.rope import rope_table
 from penstock_shard.sampling import Sampled, SamplingPlan, SamplingState, features_of
+from penstock_shard.scores import Scores, joined_on_host, scores_of
 from penstock_shard.sharing import SharingTensors
 from penstock_shard.slots import Chunks, Indices, Limits, SlotBook
 
@@ -357,26 +357,35 @@ class Runner:
             start = chunks.starts[index] + 1
             rows.append(np.arange(row, row + count))
             targets.append(self.book.tokens[chunks.slots[index]][start : start + count])
-        logprob = self._logprobs_of(hidden, np.concatenate(rows), np.concatenate(targets))
-        if logprob is None:
+        top_n = self.book.prompt_top_n[chunks.slots[asked]]
+        scores = self._scores(
+            hidden, np.concatenate(rows), np.concatenate(targets), int(top_n.max())
+        )
+        if scores is None:
             return []
-        parts = torch.split_with_sizes(logprob, counts.tolist())
+        ends = np.cumsum(counts)
         return [
-            PromptPart(int(chunks.slots[index]), int(chunks.starts[index]), part)
-            for index, part in zip(asked, parts, strict=True)
-            if len(part)
+            PromptPart(
+                int(chunks.slots[index]),
+                int(chunks.starts[index]),
+                scores.part(end - count, end, n),
+            )
+            for index, count, end, n in zip(
+                asked, counts.tolist(), ends.tolist(), top_n.tolist(), strict=True
+            )
+            if count
         ]
 
-    def _logprobs_of(self, hidden: Tensor, rows: Indices, targets: Indices) -> Tensor | None:
-        """Log-probability of targets[i] after row rows[i], on the host; None on other ranks."""
+    def _scores(self, hidden: Tensor, rows: Indices, targets: Indices, top_n: int) -> Scores | None:
+        """Scores of targets[i] after row rows[i], on the host; None on other ranks."""
         row = upload(rows, self.device)
         target = upload(targets.astype(np.int64), self.device)
         pieces = []
         for some, wanted in zip(_pieces(row), _pieces(target), strict=True):
             logits = self.decoder.logits(hidden.index_select(0, some), self.backend)
             if logits is not None:
-                pieces.append(log_probabilities(logits.float(), wanted)[0])
-        return download(torch.cat(pieces)) if pieces else None
+                pieces.append(scores_of(logits, wanted, top_n))
+        return joined_on_host(pieces) if pieces else None
 
 
 def _pieces(rows: Tensor) -> list[Tensor]:

@@ -18,6 +18,7 @@ from penstock_kernels.draw import Draws
 from penstock_kernels.penalties import Penalties
 from penstock_proto import shard_pb2
 from penstock_shard.device import upload
+from penstock_shard.scores import scores_of
 from penstock_shard.slots import BadCommand, Indices, Limits
 
 
@@ -366,10 +367,5 @@ def _with_logprobs(logits: Tensor, token: Tensor, plan: SamplingPlan) -> Sampled
     """Log-probabilities of the model's own distribution, before penalties and temperature."""
     if not plan.features & Feature.LOGPROBS:
         return Sampled(token, None, None, None)
-    logits = logits.float()
-    logprob, total = sampler.log_probabilities(logits, token)
-    most = int(plan.top_n.max())
-    if most == 0:
-        return Sampled(token, logprob, None, None)
-    top = logits.topk(min(most, logits.shape[1]), dim=1)
-    return Sampled(token, logprob, top.indices, top.values - total.unsqueeze(1))
+    scores = scores_of(logits, token, int(plan.top_n.max()))
+    return Sampled(token, scores.logprob, scores.top_token, scores.top_logprob)

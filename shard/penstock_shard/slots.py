@@ -60,6 +60,7 @@ class SlotBook:
         self.computed = np.zeros(slots, np.int64)  # tokens whose KV stands in the cache
         self.blocks = np.zeros(slots, np.int64)  # length of the block table
         self.prompt_logprobs = np.zeros(slots, np.bool_)
+        self.prompt_top_n = np.zeros(slots, np.int64)
         self.tokens: list[NDArray[np.int32]] = [np.empty(0, np.int32)] * slots
         self.decode: Indices = np.empty(0, np.int64)
         self.group_rows: Indices = np.empty(0, np.int64)  # of `decode`, from its start on
@@ -121,12 +122,18 @@ class SlotBook:
             )
         if admission.prompt_logprobs and admission.cached:
             raise BadCommand(f"admit.prompt_logprobs of slot {slot} excludes cached tokens")
+        if admission.prompt_top_n > limits.max_top_n:
+            raise BadCommand(
+                f"admit.prompt_top_n of slot {slot} must be at most {limits.max_top_n}, "
+                f"not {admission.prompt_top_n}"
+            )
         self.active[slot] = True
         self.known[slot] = len(tokens)
         self.computed[slot] = admission.cached
         self.blocks[slot] = len(blocks)
         self._tables[slot, : len(blocks)] = blocks
         self.prompt_logprobs[slot] = admission.prompt_logprobs
+        self.prompt_top_n[slot] = admission.prompt_top_n
         self.tokens[slot] = tokens
         return tokens, blocks
 

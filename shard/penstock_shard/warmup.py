@@ -19,7 +19,7 @@ from penstock_shard.slots import Limits
 NEUTRAL = shard_pb2.Sampling(top_p=1, typical_p=1, repetition_penalty=1)
 
 
-class DoesNotFit(Exception):
+class DoesNotFit(ValueError):
     """The memory cannot hold what was asked; the message names the options to change."""
 
 

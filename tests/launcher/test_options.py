@@ -157,6 +157,17 @@ def test_hostname_of_docker_falls_back():
     assert len(notices) == 1 and "HOSTNAME" in notices[0] and "3f2a9c0d1e4b" in notices[0]
 
 
+@pytest.mark.parametrize("variable", ["PORT", "PROMETHEUS_PORT", "MASTER_PORT", "NUM_SHARD"])
+@pytest.mark.parametrize("link", ["tcp://10.96.3.7:9090", "udp://[fd00::1]:53"])
+def test_n6_what_kubernetes_makes_of_service_names(variable, link):
+    options, (notice,) = parse([], {variable: link})
+    assert options == Options()
+    assert f"environment variable {variable}={link} is ignored: Kubernetes" in notice
+    flag = "--" + variable.lower().replace("_", "-")
+    assert flag in refused([f"{flag}={link}"])  # who writes it there means it
+    assert variable in refused([], {variable: "http://10.96.3.7:9090"})
+
+
 @pytest.mark.parametrize("variable", TGI_VARIABLES)
 def test_variable_of_tgi_is_worth_a_warning(variable):
     options, (notice,) = parse([], {variable: "1"})

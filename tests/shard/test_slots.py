@@ -90,6 +90,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         admit(cached=4, prompt_logprobs=True),
         "prompt_logprobs of slot 2 excludes cached tokens",
     ),
+    "prompt_top_n": (admit(prompt_top_n=6), "prompt_top_n of slot 2 must be at most 5, not 6"),
     "grant_uneven": ({"grant_slot": [0], "grant_block": [8, 9]}, "1 grant_slot for 2 grant_block"),
     "grant_free": ({"grant_slot": [2], "grant_block": [8]}, "grant_slot names the free slot 2"),
     "grant_beyond": ({"grant_slot": [9], "grant_block": [8]}, r"grant_slot must be in \[0, 4\)"),

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from penstock_shard.architecture import read_architecture
+from penstock_shard.checkpoint_files import checkpoint_files
 from penstock_shard.decoder import Decoder
 from penstock_shard.loading import load_decoder, weight_bytes
 from penstock_shard.parallel import Group, Partition
@@ -131,10 +132,34 @@ def refused(folder: Path, message: str) -> None:
 KEY = "model.layers.1.self_attn.k_proj.weight"
 
 
-def test_a_missing_tensor_is_named(own_checkpoint: Callable[..., Path]) -> None:
+def test_missing_tensors_are_named(own_checkpoint: Callable[..., Path]) -> None:
+    """All of them, before any memory is taken, not one at a time."""
     folder = own_checkpoint()
     rewrite(folder, lambda tensors: tensors.__delitem__(KEY))
-    refused(folder, f"tensor {KEY} is missing from the checkpoint")
+    refused(folder, f"the checkpoint does not fit config.json: tensor {KEY} is missing$")
+    rewrite(folder, lambda tensors: tensors.__delitem__("model.norm.weight"))
+    refused(folder, f"tensor {KEY} is missing; tensor model.norm.weight is missing$")
+
+
+def test_nothing_is_allocated_for_a_checkpoint_that_does_not_fit(
+    own_checkpoint: Callable[..., Path],
+) -> None:
+    """The layer would take 8 TB."""
+    folder = own_checkpoint()
+    config = json.loads((folder / "config.json").read_text())
+    wide = {"hidden_size": 2**17, "intermediate_size": 2**20, "head_dim": 16}
+    (folder / "config.json").write_text(json.dumps(config | wide))
+    refused(folder, "tensor model.embed_tokens.weight has shape")
+
+
+def test_more_than_all_memory_is_refused(own_checkpoint: Callable[..., Path]) -> None:
+    """Random weights have no files to be held against."""
+    folder = own_checkpoint()
+    config = json.loads((folder / "config.json").read_text())
+    wide = {"hidden_size": 2**17, "intermediate_size": 2**20, "head_dim": 16}
+    (folder / "config.json").write_text(json.dumps(config | wide))
+    with pytest.raises(ValueError, match=r"this shard's weights take 49\d\d.\d GB, but cpu has"):
+        load_rank(folder, 0, 1, DummyWeights())
 
 
 def test_a_wrong_shape_is_named(own_checkpoint: Callable[..., Path]) -> None:
@@ -154,7 +179,7 @@ def test_tensors_that_nobody_reads_are_refused(own_checkpoint: Callable[..., Pat
     folder = own_checkpoint()
     name = "model.layers.0.self_attn.q_proj.bias"
     rewrite(folder, lambda tensors: tensors.update({name: torch.zeros(64)}))
-    refused(folder, f"has 1 tensors that its config.json does not account for: {name}")
+    refused(folder, f"has 1 tensors that config.json does not account for: {name}")
     derived = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.zeros(8)}
     fine = own_checkpoint()
     rewrite(fine, lambda tensors: tensors.update(derived))
@@ -226,7 +251,7 @@ def test_several_files(own_checkpoint: Callable[..., Path]) -> None:
         load_rank(folder, 0, 1).layers[2].qkv.weight, load_rank(whole, 0, 1).layers[2].qkv.weight
     )
     (folder / "part-1.safetensors").rename(folder / "elsewhere")
-    refused(folder, "names files that are missing: part-1.safetensors")
+    refused(folder, "tensor .* is missing")
     write_index(folder, where | {KEY: "../../etc/passwd"})
     refused(folder, "names '../../etc/passwd', which is not in its folder")
     write_index(folder, ["part-0.safetensors"])
@@ -235,8 +260,42 @@ def test_several_files(own_checkpoint: Callable[..., Path]) -> None:
 
 def test_a_tensor_in_two_files(own_checkpoint: Callable[..., Path]) -> None:
     folder = own_checkpoint()
+    (folder / FILE).rename(folder / "model-1.safetensors")
     save_file({KEY: torch.zeros(64, 64)}, folder / "more.safetensors")
     refused(folder, f"tensor {KEY} stands twice in")
+
+
+def test_which_files_are_the_checkpoint(tmp_path: Path) -> None:
+    """n4: what lies beside the weights is named and left alone, as transformers leaves it."""
+
+    def choose(*names: str, index: Any = None) -> tuple[list[str], tuple[str, ...]]:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        for name in names:
+            (folder / name).touch()
+        if index is not None:
+            write_index(folder, {str(n): name for n, name in enumerate(index)})
+        files = checkpoint_files(folder)
+        return [path.name for path in files.chosen], files.notices
+
+    two = ["model-1.safetensors", "model-2.safetensors"]
+    copy, adapter = "consolidated.safetensors", "adapter_model.safetensors"
+    assert choose(FILE) == ([FILE], ())
+    assert choose(*two) == (two, ())
+    assert choose(copy) == ([copy], ())
+    assert choose(FILE, copy, adapter) == (
+        [FILE],
+        (f"not served, as {FILE} holds the weights: {adapter}, {copy}",),
+    )
+    assert choose(*two, copy) == (two, (f"not served, as 2 others hold the weights: {copy}",))
+    # transformers takes the one file first, whatever an index says
+    assert choose(FILE, index=two) == ([FILE], ())
+    assert choose(*two, "x.safetensors", index=two)[0] == two
+    chosen, notices = choose(*two, adapter, index=[two[0], "model-3.safetensors"])
+    assert chosen == two
+    assert notices[0] == f"{FILE}.index.json is stale: it names model-3.safetensors, not here"
+    with pytest.raises(ValueError, match="holds an adapter .* and no model"):
+        choose(adapter)
 
 
 def test_the_dtype_of_a_checkpoint_is_that_of_most(own_checkpoint: Callable[..., Path]) -> None:

@@ -126,6 +126,7 @@ class Slot:
         self.blocks: list[int] = []
         self.sampling = admission.sampling
         self.prompt_logprobs = admission.prompt_logprobs
+        self.prompt_top_n = admission.prompt_top_n
         self.hashes: list[int] = []  # hashes[p]: of tokens[0..p]
         for token in self.tokens:
             self.hashes.append(mix(self.hashes[-1] if self.hashes else 0, token))
@@ -298,7 +299,8 @@ class FakeShardModel:
         if self.limits is not None:
             slots, top = self.limits.max_slots, self.limits.max_top_n
             require(slot.number < slots, f"{what}, max_slots {slots}")
-            require(slot.sampling.top_n <= top, f"{what}: top_n {slot.sampling.top_n}, max {top}")
+            wanted = max(slot.sampling.top_n, slot.prompt_top_n)
+            require(wanted <= top, f"{what}: top_n {wanted}, max {top}")
 
     def _check_cached(self, slot: Slot) -> None:
         """Invariant 3: the cached blocks hold exactly what recomputation would write."""
@@ -359,7 +361,12 @@ class FakeShardModel:
         if slot.prompt_logprobs:
             end = min(start + length + 1, slot.prompt_length - slot.generated)
             values = [logprob_of(slot.hashes[i - 1], slot.tokens[i]) for i in range(start + 1, end)]
-            result.prompt.append(PromptLogprobs(slot=slot.number, start=start, logprob=values))
+            part = PromptLogprobs(slot=slot.number, start=start, logprob=values)
+            for i in range(start + 1, end if slot.prompt_top_n else 0):
+                top = self._top(0, slot.hashes[i - 1], slot.tokens[i], slot.prompt_top_n)
+                part.top_token.extend(top.token)
+                part.top_logprob.extend(top.logprob)
+            result.prompt.append(part)
 
     def _write(self, slot: Slot, count: int) -> None:
         """Writes the KV of the next `count` tokens of a slot."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -15,6 +16,7 @@ from penstock_router.api.schema import (
     AtMost,
     ClientObject,
     Count,
+    Integer,
     LogitBias,
     Penalty,
     PositiveInt,
@@ -75,15 +77,15 @@ class OpenAIRequest(ClientObject):
     repetition_penalty: RepetitionPenalty | None = None
     logit_bias: LogitBias | None = None
     max_tokens: PositiveInt | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
-    seed: Annotated[int, Field(ge=-(2**63), le=2**64 - 1)] | None = None
+    n: Annotated[Integer, Field(ge=1, le=MAX_CHOICES)] = 1
+    seed: Annotated[Integer, Field(ge=-(2**63), le=2**64 - 1)] | None = None
     stop: StopSequence | StopSequences | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Share | None = None
     # Beyond OpenAI's
-    top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None  # -1 and 0: off
+    top_k: Annotated[Integer, Field(ge=-1, le=2**31 - 1)] | None = None  # -1 and 0: off
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     typical_p: Share | None = None
     ignore_eos: bool = False
@@ -229,7 +231,7 @@ class ChatRequest(OpenAIRequest):
     messages: Annotated[list[Message], Field(min_length=1), AtMost(4096)]
     max_completion_tokens: PositiveInt | None = None
     logprobs: bool = False
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    top_logprobs: Annotated[Integer, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     chat_template_kwargs: dict[str, Any] = {}
     guideline: str | None = None  # TGI's name for a variable of the template
     add_generation_prompt: bool | None = None
@@ -375,7 +377,7 @@ class CompletionRequest(OpenAIRequest):
         ),
     ]
     max_tokens: Count | None = None  # 0 only with `echo`
-    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    logprobs: Annotated[Integer, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     echo: bool = False  # the prompt is part of the answer
     return_full_text: bool = False  # the same
 
@@ -392,6 +394,12 @@ class CompletionRequest(OpenAIRequest):
     @property
     def names(self) -> Names:
         return Names("prompt", "max_tokens", openai=True)
+
+    def options(self, config: RouterConfig, *, priority: int) -> Options:
+        options = super().options(config, priority=priority)
+        if not self.echo or self.logprobs is None:
+            return options
+        return dataclasses.replace(options, prompt_logprobs=True, prompt_top_n=self.logprobs)
 
     @property
     def prompts(self) -> list[str | Sequence[int]]:
