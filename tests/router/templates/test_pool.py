@@ -69,7 +69,7 @@ def gone(pid: int) -> bool:
     ("name", "refusal"),
     [
         *(("loops", "takes too long"), ("comparisons", "takes too long")),
-        *(("deep expression", "syntax error"), ("deep blocks", "syntax error")),
+        *((f"deep {what}", "syntax error") for what in ("expression", "blocks", "loops")),
         *(("folded replace", None), ("folded indent", None), ("private names", None)),
     ],
 )
