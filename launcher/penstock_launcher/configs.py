@@ -52,6 +52,7 @@ SHARD_OPTIONS = (
     "dtype",
     "device",
     "load_format",
+    "quantize",
     "kv_block_size",
     "cuda_memory_fraction",
     "cuda_graphs",

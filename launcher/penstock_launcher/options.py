@@ -145,6 +145,13 @@ class Options:
         "Type of weights and KV cache",
         default_text="the checkpoint's",
     )
+    quantize: str | None = _option(
+        None,
+        one_of("fp8"),
+        "Quantise half-precision weights while they are loaded. fp8: e4m3, a scale for each output "
+        "of a matrix. Other formats of TGI's are not built yet",
+        default_text="the checkpoint's own format",
+    )
     cuda_memory_fraction: float = _option(
         1.0, number(0, 1, above=True), "Share of each GPU's memory that a shard may take"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from penstock_shard.decoder import Decoder
+from penstock_shard.model.decoder import Decoder
 
 # A CPU's memory belongs to others too: the cache takes a quarter of what is free, unless the
 # operator says how many tokens it must hold.
@@ -22,20 +22,19 @@ GROUP = Path("/sys/fs/cgroup")
 
 def bytes_per_token(decoder: Decoder, dtype: torch.dtype) -> int:
     """KV bytes of a token on this rank, all layers."""
-    model, heads = decoder.model, len(decoder.partition.kv_heads)
-    return model.num_layers * 2 * heads * model.head_dim * dtype.itemsize
+    return sum(2 * spec.kv_heads * spec.width for spec in decoder.specs()) * dtype.itemsize
 
 
 def allocate(
     decoder: Decoder, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """[layers, 2, kv_heads, blocks, block_size, head_dim], zero.
+    """[layers, 2, kv_heads, blocks, block_size, width], zero.
 
     Zero, because a masked position must hold a number: 0 * NaN is NaN. On Linux a CPU's zeros take
     memory only once they are written.
     """
-    model, heads = decoder.model, len(decoder.partition.kv_heads)
-    shape = (model.num_layers, 2, heads, num_blocks, block_size, model.head_dim)
+    specs = decoder.specs()
+    shape = (len(specs), 2, specs[0].kv_heads, num_blocks, block_size, specs[0].width)
     return torch.zeros(shape, dtype=dtype, device=device)
 
 

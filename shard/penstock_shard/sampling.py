@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penstock_kernels import noise, sampler
-from penstock_kernels.backend import Sampler
 from penstock_kernels.draw import Draws
+from penstock_kernels.ops import Sampler
 from penstock_kernels.penalties import Penalties
 from penstock_proto import shard_pb2
 from penstock_shard.device import upload

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from penstock_kernels.backend import TorchBackend
+from penstock_kernels.reference.device import TorchDevice
 from penstock_proto import shard_pb2
 from penstock_shard import kv_cache, warmup
 from penstock_shard.loaded import LoadedModel
@@ -119,9 +119,9 @@ def test_what_copies_blocks_is_compiled_before_the_first_request(
 ) -> None:
     copied: list[tuple[list[int], list[int]]] = []
 
-    def copy(self: TorchBackend, cache: torch.Tensor, source: Any, target: Any) -> None:
+    def copy(self: TorchDevice, cache: torch.Tensor, source: Any, target: Any) -> None:
         copied.append((source.tolist(), target.tolist()))
 
-    monkeypatch.setattr(TorchBackend, "copy_blocks", copy)
+    monkeypatch.setattr(TorchDevice, "copy_blocks", copy)
     LocalShard(loaded, max_sequence_length=1, max_slots=1, max_prefill_tokens=1)
     assert copied == [([1], [2])]
