@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
 from typing import Any
@@ -10,6 +11,7 @@ import orjson
 
 PREFIX = 4  # bytes of a message's length
 MOST_BYTES = 128 * 1024 * 1024  # of a message
+OUT_OF_TIME = -signal.SIGPROF  # how a process ends that its time limit ends
 
 
 def pack(message: object) -> bytes:
