@@ -115,6 +115,7 @@ def _hidden(content: str | list[dict[str, str]]) -> str | list[dict[str, str]]:
         ("{{ '<s>{x}</s>'.format_map({'x': c}) }}", "<s>.</s>"),
         ("{{ '<s>{:>3}</s>'.format(c) }}", "<s>...</s>"),
         ("{{ '{{<s>}}{!s}'.format(c) }}", "{<s>}."),
+        ("{{ ('{}' ~ c).format('<s>') }}", "...."),
         ("{{ '{:{}}'.format('<s>', 5) }}", "....."),
         ("{% macro f(x) %}<s>{{ x }}{% endmacro %}{{ f(c) }}{{ f('</s>') }}", "<s>.<s></s>"),
         ("{% set x %}<s>{{ c }}{% endset %}{{ x + '</s>' }}", "<s>.</s>"),
