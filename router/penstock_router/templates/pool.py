@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from penstock_router.templates.errors import TemplatesBusy, TooSlow
-from penstock_router.templates.nursery import Nursery
+from penstock_router.templates.fork_server import ForkServer
 from penstock_router.templates.process import Renderer
 from penstock_router.templates.template import Job, Page, Script
 
@@ -41,9 +41,9 @@ class TemplatePool:
     """
 
     def __init__(self, script: Script, workers: int) -> None:
-        self._nursery = Nursery(script)
-        self.quick = Lane([Renderer(self._nursery) for _ in range(max(workers, 1))], QUICK)
-        self.long = Lane([Renderer(self._nursery)], LONG)
+        self._fork_server = ForkServer(script)
+        self.quick = Lane([Renderer(self._fork_server) for _ in range(max(workers, 1))], QUICK)
+        self.long = Lane([Renderer(self._fork_server)], LONG)
 
     async def render(self, job: Job) -> Page:
         """What the template makes of a conversation. Raises TemplateError."""
@@ -56,7 +56,7 @@ class TemplatePool:
         """End all processes at once, whatever they do."""
         for lane in (self.quick, self.long):
             lane.close()
-        self._nursery.close()
+        self._fork_server.close()
 
 
 class Lane:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from penstock_router.templates import errors, wire
-from penstock_router.templates.nursery import Nursery, ended
+from penstock_router.templates.fork_server import ForkServer, ended
 from penstock_router.templates.template import Job, Page
 
 
 class Renderer:
     """A process that renders; replaced when it dies. For one thread at a time."""
 
-    def __init__(self, nursery: Nursery) -> None:
-        self._nursery = nursery
-        self._wire, self.pid, _ = nursery.fork(None)
+    def __init__(self, fork_server: ForkServer) -> None:
+        self._fork_server = fork_server
+        self._wire, self.pid, _ = fork_server.fork(None)
 
     def render(self, job: Job, seconds: float, wall_seconds: float) -> Page:
         """What the template makes of a job.
@@ -26,8 +26,7 @@ class Renderer:
         except TypeError as error:
             raise errors.TemplateError(f"the messages cannot be rendered: {error}") from None
         try:
-            self._wire.settimeout(wall_seconds)
-            self._send(packed)
+            self._send(packed, wall_seconds)
             answer: dict[str, Any] = wire.receive(self._wire, wall_seconds)
         except TimeoutError:
             self._replace()
@@ -37,15 +36,19 @@ class Renderer:
         errors.raise_from(answer)
         return Page(**answer["page"])
 
-    def _send(self, packed: bytes) -> None:
+    def _send(self, packed: bytes, seconds: float) -> None:
         try:
+            self._wire.settimeout(seconds)
             self._wire.sendall(packed)
-        except (BrokenPipeError, ConnectionError):  # killed, by somebody else
+        except TimeoutError:
+            raise
+        except OSError:  # somebody else has killed it
             self._replace()
+            self._wire.settimeout(seconds)
             self._wire.sendall(packed)
 
     def _replace(self) -> int:
         """How the last process ended."""
         self._wire.close()
-        self._wire, self.pid, code = self._nursery.fork(self.pid)
+        self._wire, self.pid, code = self._fork_server.fork(self.pid)
         return code

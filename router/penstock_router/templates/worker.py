@@ -16,7 +16,6 @@ from penstock_router.templates.confinement import (
     open_nothing,
     time_limit,
 )
-from penstock_router.templates.nursery import BORN
 from penstock_router.templates.template import ChatTemplate, Job, Script
 
 # Jinja and Python import some of their parts when first needed, which needs files.
@@ -61,7 +60,7 @@ def _make(
             its.close()
             _serve(router, template, parent)
         children.add(pid)
-        socket.send_fds(router, [BORN.pack(pid, code)], [ours.fileno()])
+        socket.send_fds(router, [wire.BORN.pack(pid, code)], [ours.fileno()])
 
 
 def _serve(router: socket.socket, template: ChatTemplate, parent: int) -> NoReturn:

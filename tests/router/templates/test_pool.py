@@ -19,7 +19,7 @@ from cases.hostile_templates import HOSTILE, MEMORY, TIME
 from penstock_router.templates import pool as pools
 from penstock_router.templates.confinement import MEMORY as MOST_MEMORY
 from penstock_router.templates.errors import TemplateError, TemplatesBusy, TooSlow
-from penstock_router.templates.nursery import Nursery
+from penstock_router.templates.fork_server import ForkServer
 from penstock_router.templates.pool import Patience, TemplatePool
 from penstock_router.templates.process import Renderer
 from penstock_router.templates.template import Job, Script
@@ -42,9 +42,9 @@ def job(content: object) -> Job:
 
 @contextlib.contextmanager
 def rendering(source: str) -> Iterator[Renderer]:
-    nursery = Nursery(Script(source, {}))
-    yield Renderer(nursery)
-    nursery.close()
+    fork_server = ForkServer(Script(source, {}))
+    yield Renderer(fork_server)
+    fork_server.close()
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_a_hostile_folder_refuses_the_start_or_harms_nothing(
         with rendering(HOSTILE[name]):
             return
     with pytest.raises(TemplateError, match=refusal):
-        Nursery(Script(HOSTILE[name], {}))
+        ForkServer(Script(HOSTILE[name], {}))
 
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE if not name.startswith("deep")])
@@ -172,10 +172,10 @@ def test_it_holds_no_secrets_and_opens_nothing(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_process_that_makes_them_is_replaced_too() -> None:
     with rendering(ARMED) as renderer:
-        other = Renderer(renderer._nursery)
-        nursery = renderer._nursery._process.pid
-        os.kill(nursery, signal.SIGKILL)
-        assert gone(nursery) and gone(renderer.pid) and gone(other.pid)
+        other = Renderer(renderer._fork_server)
+        server = renderer._fork_server._process.pid
+        os.kill(server, signal.SIGKILL)
+        assert gone(server) and gone(renderer.pid) and gone(other.pid)
         for one in (renderer, other):
             assert one.render(job("fine"), 1, 20).text == "fine"
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -23,10 +22,9 @@ START_SECONDS = 60.0  # to import; a machine may be slow
 COMPILE_SECONDS = 1.0  # of a processor
 COMPILE_WALL_SECONDS = 5.0
 FORK_SECONDS = 10.0
-BORN = struct.Struct("<ii")  # id of a new process, and how the one before it ended
 
 
-class Nursery:
+class ForkServer:
     """See the module. For all threads.
 
     Raises TemplateError where the template cannot be compiled.
@@ -62,10 +60,12 @@ class Nursery:
     def _fork(self, last: int | None) -> tuple[socket.socket, int, int]:
         self._wire.settimeout(FORK_SECONDS)
         self._wire.sendall(wire.pack({"last": last}))
-        data, descriptors, _, _ = socket.recv_fds(self._wire, BORN.size, 1)
-        if len(data) < BORN.size or not descriptors:
+        data, descriptors, _, _ = socket.recv_fds(
+            self._wire, wire.BORN.size, 1, socket.MSG_CMSG_CLOEXEC
+        )
+        if len(data) < wire.BORN.size or not descriptors:
             raise EOFError
-        return socket.socket(fileno=descriptors[0]), *BORN.unpack(data)
+        return socket.socket(fileno=descriptors[0]), *wire.BORN.unpack(data)
 
     def _start(self) -> None:
         self._wire, its = socket.socketpair()
