@@ -60,7 +60,7 @@ async def _tokens(
                 raise invalid(f"`{name}` must come to at least one token. The tokenizer makes none")
             return ids
         if isinstance(prompt, Conversation):
-            return (await service.text.render(prompt)).ids
+            return (await service.text.render(prompt, limit)).ids
     return prompt
 
 

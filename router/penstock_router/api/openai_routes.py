@@ -42,6 +42,7 @@ from penstock_router.api.streaming import collect, stream_out
 from penstock_router.api.tgi_routes import json_response
 from penstock_router.request import GenerationRequest
 from penstock_router.text import Conversation, TextModel
+from penstock_router.text.library import TooManyTokens
 
 
 async def chat_completions(call: Call) -> web.StreamResponse:
@@ -88,13 +89,14 @@ async def chat_tokenize(request: web.Request) -> web.Response:
     """POST /chat_tokenize: a conversation as the template writes it, and its tokens."""
     service = request.app[SERVICE]
     body = checked(request, ChatRequest, await read_json(request))
+    most = service.engine.limits.max_input_tokens
     with service.permits.take(1), text_errors():
-        rendered = await service.text.render(body.conversation(), with_spans=True)
-    tokens = [
-        {"id": s.id, "text": rendered.text[s.start : s.stop], "start": s.start, "stop": s.stop}
-        for s in rendered.spans
-    ]
-    return json_response({"tokenize_response": tokens, "templated_text": rendered.text})
+        try:
+            answer = await service.text.rendered_json(body.conversation(), most)
+        except TooManyTokens as error:
+            sentence = f"`messages` must have less than {most} tokens. Given: {error}"
+            raise invalid(sentence) from error
+    return web.Response(body=answer, content_type="application/json")
 
 
 async def _complete(

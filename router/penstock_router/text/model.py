@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
+
 from penstock_router.logs import log
 from penstock_router.templates.errors import TemplateError
 from penstock_router.templates.pool import TemplatePool
-from penstock_router.templates.template import Job, Page, Script
+from penstock_router.templates.template import Job, Script
 from penstock_router.text.chat_template import special_tokens, template_source
 from penstock_router.text.detokenizer import Detokenizer, token_table
 from penstock_router.text.files import tokenizer_config
@@ -157,22 +159,43 @@ class TextModel:
 
         return await self._run(encode)
 
-    async def render(self, conversation: Conversation, with_spans: bool = False) -> Rendered:
-        """Text and tokens of a conversation. Raises TemplateError."""
+    async def render(
+        self, conversation: Conversation, limit: int | None = None, with_spans: bool = False
+    ) -> Rendered:
+        """Text and tokens of a conversation.
+
+        Raises TemplateError, TokenizerError, and TooManyTokens when there are more than `limit`.
+        """
+        marked = await self._page(conversation)
+
+        def work() -> Rendered:
+            if not with_spans:
+                return Rendered(marked.text, tuple(self.tokenizer.encode_marked(marked, limit)))
+            spans = tuple(self.tokenizer.spans_marked(marked, limit))
+            return Rendered(marked.text, tuple(span.id for span in spans), spans)
+
+        return await self._encode(marked.text, work)
+
+    async def rendered_json(self, conversation: Conversation, limit: int | None = None) -> bytes:
+        """Text of a conversation, and its tokens with their places, as JSON.
+
+        Raises as `render`, but TooManyTokens only where there are more than `limit` for certain.
+        """
+        marked = await self._page(conversation)
+        text = marked.text
+
+        def work() -> bytes:
+            tokens = spans_json(text, self.tokenizer.spans_marked(marked, limit))
+            rest = orjson.dumps({"templated_text": text})
+            return b'{"tokenize_response":' + tokens + b"," + rest[1:]
+
+        return await self._encode(text, work)
+
+    async def _page(self, conversation: Conversation) -> MarkedText:
         if self._chat_template is None:
             raise TemplateError("template not found")
         page = await self._chat_template.render(conversation.job)
-        return await self._run(lambda: self._tokenise(page, with_spans))
+        return MarkedText(page.text, tuple((start, stop) for start, stop in page.client))
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await self._workers.run(work)
-
-    def _tokenise(self, page: Page, with_spans: bool) -> Rendered:
-        marked = MarkedText(page.text, tuple((start, stop) for start, stop in page.client))
-        try:
-            if not with_spans:
-                return Rendered(marked.text, tuple(self.tokenizer.encode_marked(marked)))
-            spans = tuple(self.tokenizer.spans_marked(marked))
-            return Rendered(marked.text, tuple(span.id for span in spans), spans)
-        finally:
-            give_back_memory(marked.text)

@@ -106,8 +106,12 @@ class Tokenizer:
         ids: list[int] = encoding.ids
         return ids
 
-    def spans_marked(self, marked: MarkedText) -> list[TokenSpan]:
-        """The same with the characters that each token stands for."""
+    def spans_marked(self, marked: MarkedText, limit: int | None = None) -> list[TokenSpan]:
+        """The same with the characters that each token stands for.
+
+        Raises TooManyTokens only where there are more than `limit` for certain.
+        """
+        self.bound.check(marked.text, limit)
         encoding, renaming = self._marked(marked)
         return list(spans_of(encoding, renaming))
 
