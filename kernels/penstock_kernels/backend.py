@@ -134,6 +134,13 @@ class Backend(Sampler, Protocol):
         cache: [layers, 2, kv_heads, blocks, block_size, width]; source, target: [n] int64.
         """
 
+    def clear_blocks(self, cache: Tensor, blocks: NDArray[np.integer]) -> None:
+        """Prepare blocks for a sequence, if attention here reads behind the end of one: what an
+        earlier sequence left there may be NaN, and 0 times NaN is NaN.
+
+        cache: as in `copy_blocks`; blocks: [n], ids.
+        """
+
     def attention(self, rows: Rows) -> Attention:
         """What the attention of a step's layers have in common is done here, once."""
 
@@ -219,6 +226,9 @@ class TorchBackend(TorchSampler):
 
     def copy_blocks(self, cache: Tensor, source: Tensor, target: Tensor) -> None:
         cache.index_copy_(3, target, cache.index_select(3, source))
+
+    def clear_blocks(self, cache: Tensor, blocks: NDArray[np.integer]) -> None:
+        cache.index_fill_(3, torch.from_numpy(blocks.astype(np.int64)).to(cache.device), 0)
 
     def attention(self, rows: Rows) -> Attention:
         heads, eps, block = self._heads, self._eps, self._block_size

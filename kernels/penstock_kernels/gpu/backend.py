@@ -115,6 +115,9 @@ class TritonBackend(TritonSampler):
     def copy_blocks(self, cache: Tensor, source: Tensor, target: Tensor) -> None:
         copy_blocks(cache, source, target)
 
+    def clear_blocks(self, cache: Tensor, blocks: NDArray[np.integer]) -> None:
+        """Nothing: what stands behind the end of a sequence is not multiplied."""
+
     def attention(self, rows: Rows) -> Attention:
         heads, scale = self._heads, self._heads.width**-0.5
         table, decoding = rows.block_table, rows.decode_rows
