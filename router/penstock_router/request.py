@@ -67,6 +67,10 @@ class GenerationFailed(EngineError):
     """A shard failed while it ran the request, or the group of shards is gone."""
 
 
+class Refused(GenerationFailed):
+    """The shards cannot compute this request; they go on with the others."""
+
+
 class Draining(EngineError):
     """The server is about to end and takes nothing more."""
 
