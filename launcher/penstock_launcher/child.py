@@ -93,9 +93,13 @@ class Child:
                 os.killpg(self.group, number)
 
     def terminate(self) -> None:
-        """SIGTERM to the process alone: how it ends its own is its business."""
+        """SIGTERM to the process alone: how it ends its own is its business.
+
+        One that is stopped would hear it never.
+        """
         if self.alive:
             self._process.terminate()
+            self._process.send_signal(signal.SIGCONT)
 
     def reap(self) -> bool:
         """True once, when the process has ended. Whatever it left in its group is killed."""

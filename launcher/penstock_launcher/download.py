@@ -22,7 +22,7 @@ from tqdm import tqdm
 from penstock_launcher.errors import LauncherError
 from penstock_launcher.model import HubModel, weights_problem
 
-KEPT = (".json", ".safetensors", ".jinja")  # in the top folder of the repository
+KEPT = (".json", ".safetensors", ".jinja", "tokenizer.model")  # in the top folder of the repository
 REPORT_EVERY = 0.5  # seconds between progress records
 
 

@@ -77,6 +77,15 @@ def address() -> Kind:
     return Kind("IP", "an IP address such as 0.0.0.0 or 127.0.0.1", parse)
 
 
+def network() -> Kind:
+    """An address, or a network of them."""
+
+    def parse(value: str) -> str:
+        return str(ipaddress.ip_network(value))
+
+    return Kind("IP|CIDR", "an IP address or a network such as 10.0.0.0/8", parse)
+
+
 def boolean() -> Kind:
     """`--name true` or `--name false`."""
     return Kind("{true,false}", "true or false", _truth)

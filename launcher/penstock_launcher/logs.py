@@ -168,4 +168,4 @@ def _escape(text: str) -> str:
 
 def _now() -> str:
     now = datetime.datetime.now(datetime.UTC)
-    return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return now.isoformat(timespec="microseconds").replace("+00:00", "Z")

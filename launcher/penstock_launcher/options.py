@@ -20,6 +20,7 @@ from penstock_launcher.kinds import (
     boolean,
     integer,
     many,
+    network,
     number,
     one_of,
     path,
@@ -94,10 +95,12 @@ class Options:
     revision: str | None = _option(
         None, text(), "Commit, branch or tag of the model on the hub", default_text="main"
     )
-    served_model_name: str | None = _option(
-        None,
-        text(),
-        "Name of the model in the HTTP API; requests for other names are then answered with 404",
+    served_model_name: tuple[str, ...] = _option(
+        (),
+        many(text()),
+        "Name of the model in the HTTP API; repeatable, answers show the first. Requests for other "
+        "names are then answered with 404, but for model-id, `tgi`, `dummy`, `default` and URLs, "
+        "which clients send that were given no name",
         default_text="model-id, and any name is accepted",
     )
     tokenizer_config_path: str | None = _option(
@@ -213,17 +216,31 @@ class Options:
         "Most tokens of prompt and answer together; more is refused with 422",
         default_text="the model's context, if the KV cache holds it",
     )
-    max_best_of: int = _option(2, COUNT, "Largest `best_of` of a request")
-    max_stop_sequences: int = _option(4, COUNT, "Most stop sequences of a request")
-    max_top_n_tokens: int = _option(5, integer(0, 1000), "Largest `top_n_tokens` of a request")
-    max_client_batch_size: int = _option(4, COUNT, "Most prompts in one call of /v1/completions")
+    max_best_of: int = _option(2, COUNT, "Largest `best_of` of a request; `n` may be 128")
+    max_stop_sequences: int = _option(
+        4, COUNT, "Most stop sequences of a request; under /v1 16 in any case"
+    )
+    max_top_n_tokens: int = _option(
+        5, integer(0, 1000), "Largest `top_n_tokens` of a request; `top_logprobs` may be 20"
+    )
+    max_client_batch_size: int = _option(
+        4, COUNT, "Most instances in one call of /vertex; prompts of /v1/completions may be 128"
+    )
+    strict_requests: bool = _option(
+        False,
+        switch(),
+        "Refuse requests with unknown fields (422) instead of ignoring these and naming them in "
+        "the header x-ignored-fields",
+    )
     payload_limit: int = _option(
         2_000_000, integer(1, 2_000_000_000), "Largest request body in bytes; beyond: 413"
     )
 
     # Batching
     max_concurrent_requests: int = _option(
-        128, COUNT, "Requests accepted at a time; beyond: 429 at once"
+        128,
+        COUNT,
+        "Sequences accepted at a time: one a prompt, times `n` or `best_of`; beyond: 429 at once",
     )
     max_batch_prefill_tokens: int | None = _option(
         None,
@@ -238,7 +255,10 @@ class Options:
         default_text="what memory holds, measured at start",
     )
     max_batch_size: int | None = _option(
-        None, COUNT, "Most sequences in a step", default_text="256 on CUDA, 64 on a CPU"
+        None,
+        COUNT,
+        "Most sequences in a step",
+        default_text="max-concurrent-requests, at most 256 on CUDA, 64 on a CPU",
     )
     waiting_served_ratio: float = _option(
         0.3,
@@ -274,6 +294,25 @@ class Options:
     )
     cors_allow_origin: tuple[str, ...] = _option(
         (), many(text()), "Origin that browsers may call from; repeatable", default_text="any"
+    )
+    max_connections_per_client: int = _option(
+        1024,
+        COUNT,
+        "Connections of one client (IP address; of IPv6 the first 64 bits) at a time, if there are "
+        "descriptors for as many; one more closes the oldest idle one, or is answered with 429",
+    )
+    max_requests_per_client: int = _option(
+        0,
+        integer(0, 1_000_000),
+        "Requests that generate, of one client, at a time; beyond: 429 at once. 0: only "
+        "max-concurrent-requests counts",
+    )
+    trusted_proxies: tuple[str, ...] = _option(
+        (),
+        many(network()),
+        "Proxies (IP address or network) whose connections are not counted, and whose "
+        "X-Forwarded-For says who the client is; repeatable",
+        default_text="none: the address of the connection is the client",
     )
     http_processes: int | None = _option(
         None,

@@ -1,7 +1,7 @@
 """Starts the children, watches them, and ends them all together: nothing is ever left running.
 
-Deaths arrive as SIGCHLD, so nothing polls. Whatever ends the launcher, PR_SET_PDEATHSIG ends the
-children and the janitor (`run_folder`) removes the folder.
+Deaths arrive as SIGCHLD; only who is stopped has to be looked for (`stopped`). Whatever ends the
+launcher, PR_SET_PDEATHSIG ends the children and the janitor (`run_folder`) removes the folder.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from penstock_launcher.child import Child, Program, Role
 from penstock_launcher.errors import LauncherError
 from penstock_launcher.logs import Log
 from penstock_launcher.run_folder import RunFolder
+from penstock_launcher.stopped import watch_stopped
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 COLLECT = 0.2  # seconds in which the first death's consequences show, so that the cause is named
@@ -83,14 +84,16 @@ class Supervisor:
         """Bring the group up and watch it until a signal, a death or a failure. The exit code."""
         with self._signal_handlers():
             task = asyncio.ensure_future(bring_up(self))
+            watch = asyncio.ensure_future(watch_stopped(self._living, self._log))
             try:
-                await self._until_event(task)
+                await self._until_event(task, watch)
                 if task.done() and not task.exception():
                     self._up = True
-                    await self._until_event()
-                return await self._end(task)
+                    await self._until_event(watch)
+                return await self._end(watch if watch.done() else task)
             finally:
                 task.cancel()
+                watch.cancel()
                 await self._kill_all()
 
     def start(self, program: Program) -> Child:
@@ -148,9 +151,12 @@ class Supervisor:
             if self._died.is_set():
                 await asyncio.sleep(COLLECT)
                 return await self._fail()
-            self._stopping = True
-            if drained and not await self._end_gently(self._living(), SHARD_GRACE):
+            shards = self._living()
+            if drained and not await self._end_gently(shards, SHARD_GRACE):
+                if self._died.is_set():  # a shard failed on its way out
+                    return await self._fail()
                 self._log.warning("shards did not end in order", slow=self._names(self._living()))
+            self._stopping = True
         await self._kill_all()
         if self._stop_now.is_set():
             self._log.error(f"{self._signals[-1].name}: stopped at once")
@@ -168,16 +174,19 @@ class Supervisor:
         if children:
             ends = asyncio.gather(*(child.ended for child in children))
             await _first_of(
-                ends, self._died.wait(), self._stop_now.wait(), asyncio.sleep(timeout), forever=ends
+                ends,
+                self._died.wait(),
+                self._stop_now.wait(),
+                asyncio.sleep(timeout),
+                forever=(ends,),
             )
         return all(child.ended.done() and child.ended.result() == 0 for child in children)
 
     def _names(self, children: Iterable[Child]) -> str:
         return ", ".join(child.name for child in children)
 
-    async def _until_event(self, *awaitables: asyncio.Future[None]) -> None:
-        keep = awaitables[0] if awaitables else None
-        await _first_of(*awaitables, self._stop.wait(), self._died.wait(), forever=keep)
+    async def _until_event(self, *futures: asyncio.Future[None]) -> None:
+        await _first_of(*futures, self._stop.wait(), self._died.wait(), forever=futures)
 
     def _living(self, *roles: Role) -> list[Child]:
         return [
@@ -231,14 +240,12 @@ class Supervisor:
                 loop.remove_signal_handler(number)
 
 
-async def _first_of(
-    *awaitables: Awaitable[Any], forever: asyncio.Future[Any] | None = None
-) -> None:
+async def _first_of(*awaitables: Awaitable[Any], forever: Collection[asyncio.Future[Any]]) -> None:
     """Wait until one is done, and cancel the others, except `forever`."""
     futures = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
     for future in futures:
-        if future is not forever:
+        if future not in forever:
             future.cancel()
 
 

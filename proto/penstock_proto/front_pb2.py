@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from penstock_proto import shard_pb2 as penstock__proto_dot_shard__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apenstock_proto/front.proto\x12\x0epenstock_proto\x1a\x1apenstock_proto/shard.proto\"\xbf\x01\n\tFromFront\x12\r\n\x05ready\x18\x01 \x01(\x08\x12*\n\x06submit\x18\x02 \x03(\x0b\x32\x1a.penstock_proto.Submission\x12\"\n\x04stop\x18\x03 \x03(\x0b\x32\x14.penstock_proto.Stop\x12\x0e\n\x06\x63\x61ncel\x18\x04 \x03(\x04\x12$\n\x05\x63ount\x18\x05 \x01(\x0b\x32\x15.penstock_proto.Count\x12\x0e\n\x06scrape\x18\x06 \x01(\x04\x12\r\n\x05\x66\x61ult\x18\x07 \x01(\t\"\xc1\x01\n\nSubmission\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06prompt\x18\x02 \x01(\x0c\x12\x16\n\x0emax_new_tokens\x18\x03 \x01(\r\x12*\n\x08sampling\x18\x04 \x01(\x0b\x32\x18.penstock_proto.Sampling\x12\x12\n\nignore_eos\x18\x05 \x01(\x08\x12\x17\n\x0fprompt_logprobs\x18\x06 \x01(\x08\x12\x10\n\x08priority\x18\x07 \x01(\x11\x12\x0e\n\x06tenant\x18\x08 \x01(\x0c\"+\n\x04Stop\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x11\n\tgenerated\x18\x02 \x01(\r\"|\n\x05\x43ount\x12\x10\n\x08requests\x18\x01 \x01(\r\x12\x13\n\x0b\x64isconnects\x18\x02 \x01(\r\x12\x14\n\x0cslow_readers\x18\x03 \x01(\r\x12&\n\x06served\x18\x04 \x03(\x0b\x32\x16.penstock_proto.Served\x12\x0e\n\x06\x66\x61iled\x18\x05 \x03(\t\">\n\x06Served\x12\r\n\x05total\x18\x01 \x01(\x01\x12\x12\n\nvalidation\x18\x02 \x01(\x01\x12\x11\n\tper_token\x18\x03 \x03(\x01\"\xa8\x02\n\x07ToFront\x12,\n\x06prompt\x18\x01 \x03(\x0b\x32\x1c.penstock_proto.ScoredPrompt\x12\x10\n\x08sequence\x18\x02 \x03(\x04\x12\r\n\x05token\x18\x03 \x03(\r\x12\x0f\n\x07logprob\x18\x04 \x03(\x02\x12&\n\x03top\x18\x05 \x03(\x0b\x32\x19.penstock_proto.TopTokens\x12 \n\x03\x65nd\x18\x06 \x03(\x0b\x32\x13.penstock_proto.End\x12(\n\x07\x66\x61ilure\x18\x07 \x03(\x0b\x32\x17.penstock_proto.Failure\x12(\n\x07metrics\x18\x08 \x01(\x0b\x32\x17.penstock_proto.Metrics\x12\x10\n\x08\x64raining\x18\t \x01(\x08\x12\r\n\x05leave\x18\n \x01(\x08\"1\n\x0cScoredPrompt\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07logprob\x18\x02 \x03(\x02\"\xc2\x01\n\x03\x45nd\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12*\n\x06reason\x18\x02 \x01(\x0e\x32\x1a.penstock_proto.End.Reason\x12\x11\n\tgenerated\x18\x03 \x01(\r\x12\x0e\n\x06\x63\x61\x63hed\x18\x04 \x01(\r\x12\r\n\x05queue\x18\x05 \x01(\x01\x12\x13\n\x0b\x66irst_token\x18\x06 \x01(\x01\x12\r\n\x05total\x18\x07 \x01(\x01\"\'\n\x06Reason\x12\n\n\x06LENGTH\x10\x00\x12\x07\n\x03\x45OS\x10\x01\x12\x08\n\x04STOP\x10\x02\"\x8d\x01\n\x07\x46\x61ilure\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.penstock_proto.Failure.Kind\x12\x0f\n\x07message\x18\x03 \x01(\t\"3\n\x04Kind\x12\x0e\n\nGENERATION\x10\x00\x12\x0c\n\x08\x44RAINING\x10\x01\x12\r\n\tSHUT_DOWN\x10\x02\"\'\n\x07Metrics\x12\x0e\n\x06scrape\x18\x01 \x01(\x04\x12\x0c\n\x04text\x18\x02 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apenstock_proto/front.proto\x12\x0epenstock_proto\x1a\x1apenstock_proto/shard.proto\"\xcc\x01\n\tFromFront\x12\r\n\x05ready\x18\x01 \x01(\x08\x12*\n\x06submit\x18\x02 \x03(\x0b\x32\x1a.penstock_proto.Submission\x12\"\n\x04stop\x18\x03 \x03(\x0b\x32\x14.penstock_proto.Stop\x12\x0e\n\x06\x63\x61ncel\x18\x04 \x03(\x04\x12$\n\x05\x63ount\x18\x05 \x01(\x0b\x32\x15.penstock_proto.Count\x12\x0e\n\x06scrape\x18\x06 \x01(\x04\x12\r\n\x05\x66\x61ult\x18\x07 \x01(\t\x12\x0b\n\x03lag\x18\x08 \x03(\x01\"\xc1\x01\n\nSubmission\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06prompt\x18\x02 \x01(\x0c\x12\x16\n\x0emax_new_tokens\x18\x03 \x01(\r\x12*\n\x08sampling\x18\x04 \x01(\x0b\x32\x18.penstock_proto.Sampling\x12\x12\n\nignore_eos\x18\x05 \x01(\x08\x12\x17\n\x0fprompt_logprobs\x18\x06 \x01(\x08\x12\x10\n\x08priority\x18\x07 \x01(\x11\x12\x0e\n\x06tenant\x18\x08 \x01(\x0c\"+\n\x04Stop\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x11\n\tgenerated\x18\x02 \x01(\r\"\x8c\x01\n\x05\x43ount\x12\x10\n\x08requests\x18\x01 \x01(\r\x12\x13\n\x0b\x64isconnects\x18\x02 \x01(\r\x12\x14\n\x0cslow_readers\x18\x03 \x01(\r\x12&\n\x06served\x18\x04 \x03(\x0b\x32\x16.penstock_proto.Served\x12\x0e\n\x06\x66\x61iled\x18\x05 \x03(\t\x12\x0e\n\x06unsent\x18\x06 \x01(\x12\">\n\x06Served\x12\r\n\x05total\x18\x01 \x01(\x01\x12\x12\n\nvalidation\x18\x02 \x01(\x01\x12\x11\n\tper_token\x18\x03 \x03(\x01\"\xca\x02\n\x07ToFront\x12,\n\x06prompt\x18\x01 \x03(\x0b\x32\x1c.penstock_proto.ScoredPrompt\x12\x10\n\x08sequence\x18\x02 \x03(\x04\x12\r\n\x05token\x18\x03 \x03(\r\x12\x0f\n\x07logprob\x18\x04 \x03(\x02\x12&\n\x03top\x18\x05 \x03(\x0b\x32\x19.penstock_proto.TopTokens\x12 \n\x03\x65nd\x18\x06 \x03(\x0b\x32\x13.penstock_proto.End\x12(\n\x07\x66\x61ilure\x18\x07 \x03(\x0b\x32\x17.penstock_proto.Failure\x12(\n\x07metrics\x18\x08 \x01(\x0b\x32\x17.penstock_proto.Metrics\x12\x10\n\x08\x64raining\x18\t \x01(\x08\x12\r\n\x05leave\x18\n \x01(\x08\x12\x14\n\x07trouble\x18\x0b \x01(\tH\x00\x88\x01\x01\x42\n\n\x08_trouble\"1\n\x0cScoredPrompt\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07logprob\x18\x02 \x03(\x02\"\xc2\x01\n\x03\x45nd\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12*\n\x06reason\x18\x02 \x01(\x0e\x32\x1a.penstock_proto.End.Reason\x12\x11\n\tgenerated\x18\x03 \x01(\r\x12\x0e\n\x06\x63\x61\x63hed\x18\x04 \x01(\r\x12\r\n\x05queue\x18\x05 \x01(\x01\x12\x13\n\x0b\x66irst_token\x18\x06 \x01(\x01\x12\r\n\x05total\x18\x07 \x01(\x01\"\'\n\x06Reason\x12\n\n\x06LENGTH\x10\x00\x12\x07\n\x03\x45OS\x10\x01\x12\x08\n\x04STOP\x10\x02\"\x8d\x01\n\x07\x46\x61ilure\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.penstock_proto.Failure.Kind\x12\x0f\n\x07message\x18\x03 \x01(\t\"3\n\x04Kind\x12\x0e\n\nGENERATION\x10\x00\x12\x0c\n\x08\x44RAINING\x10\x01\x12\r\n\tSHUT_DOWN\x10\x02\"\'\n\x07Metrics\x12\x0e\n\x06scrape\x18\x01 \x01(\x04\x12\x0c\n\x04text\x18\x02 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,27 +33,27 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock_proto.front_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FROMFRONT']._serialized_start=75
-  _globals['_FROMFRONT']._serialized_end=266
-  _globals['_SUBMISSION']._serialized_start=269
-  _globals['_SUBMISSION']._serialized_end=462
-  _globals['_STOP']._serialized_start=464
-  _globals['_STOP']._serialized_end=507
-  _globals['_COUNT']._serialized_start=509
-  _globals['_COUNT']._serialized_end=633
-  _globals['_SERVED']._serialized_start=635
-  _globals['_SERVED']._serialized_end=697
-  _globals['_TOFRONT']._serialized_start=700
-  _globals['_TOFRONT']._serialized_end=996
-  _globals['_SCOREDPROMPT']._serialized_start=998
-  _globals['_SCOREDPROMPT']._serialized_end=1047
-  _globals['_END']._serialized_start=1050
-  _globals['_END']._serialized_end=1244
-  _globals['_END_REASON']._serialized_start=1205
-  _globals['_END_REASON']._serialized_end=1244
-  _globals['_FAILURE']._serialized_start=1247
-  _globals['_FAILURE']._serialized_end=1388
-  _globals['_FAILURE_KIND']._serialized_start=1337
-  _globals['_FAILURE_KIND']._serialized_end=1388
-  _globals['_METRICS']._serialized_start=1390
-  _globals['_METRICS']._serialized_end=1429
+  _globals['_FROMFRONT']._serialized_end=279
+  _globals['_SUBMISSION']._serialized_start=282
+  _globals['_SUBMISSION']._serialized_end=475
+  _globals['_STOP']._serialized_start=477
+  _globals['_STOP']._serialized_end=520
+  _globals['_COUNT']._serialized_start=523
+  _globals['_COUNT']._serialized_end=663
+  _globals['_SERVED']._serialized_start=665
+  _globals['_SERVED']._serialized_end=727
+  _globals['_TOFRONT']._serialized_start=730
+  _globals['_TOFRONT']._serialized_end=1060
+  _globals['_SCOREDPROMPT']._serialized_start=1062
+  _globals['_SCOREDPROMPT']._serialized_end=1111
+  _globals['_END']._serialized_start=1114
+  _globals['_END']._serialized_end=1308
+  _globals['_END_REASON']._serialized_start=1269
+  _globals['_END_REASON']._serialized_end=1308
+  _globals['_FAILURE']._serialized_start=1311
+  _globals['_FAILURE']._serialized_end=1452
+  _globals['_FAILURE_KIND']._serialized_start=1401
+  _globals['_FAILURE_KIND']._serialized_end=1452
+  _globals['_METRICS']._serialized_start=1454
+  _globals['_METRICS']._serialized_end=1493
 # @@protoc_insertion_point(module_scope)

@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FromFront(_message.Message):
-    __slots__ = ("ready", "submit", "stop", "cancel", "count", "scrape", "fault")
+    __slots__ = ("ready", "submit", "stop", "cancel", "count", "scrape", "fault", "lag")
     READY_FIELD_NUMBER: _ClassVar[int]
     SUBMIT_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
@@ -17,6 +17,7 @@ class FromFront(_message.Message):
     COUNT_FIELD_NUMBER: _ClassVar[int]
     SCRAPE_FIELD_NUMBER: _ClassVar[int]
     FAULT_FIELD_NUMBER: _ClassVar[int]
+    LAG_FIELD_NUMBER: _ClassVar[int]
     ready: bool
     submit: _containers.RepeatedCompositeFieldContainer[Submission]
     stop: _containers.RepeatedCompositeFieldContainer[Stop]
@@ -24,7 +25,8 @@ class FromFront(_message.Message):
     count: Count
     scrape: int
     fault: str
-    def __init__(self, ready: _Optional[bool] = ..., submit: _Optional[_Iterable[_Union[Submission, _Mapping]]] = ..., stop: _Optional[_Iterable[_Union[Stop, _Mapping]]] = ..., cancel: _Optional[_Iterable[int]] = ..., count: _Optional[_Union[Count, _Mapping]] = ..., scrape: _Optional[int] = ..., fault: _Optional[str] = ...) -> None: ...
+    lag: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, ready: _Optional[bool] = ..., submit: _Optional[_Iterable[_Union[Submission, _Mapping]]] = ..., stop: _Optional[_Iterable[_Union[Stop, _Mapping]]] = ..., cancel: _Optional[_Iterable[int]] = ..., count: _Optional[_Union[Count, _Mapping]] = ..., scrape: _Optional[int] = ..., fault: _Optional[str] = ..., lag: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Submission(_message.Message):
     __slots__ = ("sequence", "prompt", "max_new_tokens", "sampling", "ignore_eos", "prompt_logprobs", "priority", "tenant")
@@ -55,18 +57,20 @@ class Stop(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., generated: _Optional[int] = ...) -> None: ...
 
 class Count(_message.Message):
-    __slots__ = ("requests", "disconnects", "slow_readers", "served", "failed")
+    __slots__ = ("requests", "disconnects", "slow_readers", "served", "failed", "unsent")
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     DISCONNECTS_FIELD_NUMBER: _ClassVar[int]
     SLOW_READERS_FIELD_NUMBER: _ClassVar[int]
     SERVED_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
+    UNSENT_FIELD_NUMBER: _ClassVar[int]
     requests: int
     disconnects: int
     slow_readers: int
     served: _containers.RepeatedCompositeFieldContainer[Served]
     failed: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, requests: _Optional[int] = ..., disconnects: _Optional[int] = ..., slow_readers: _Optional[int] = ..., served: _Optional[_Iterable[_Union[Served, _Mapping]]] = ..., failed: _Optional[_Iterable[str]] = ...) -> None: ...
+    unsent: int
+    def __init__(self, requests: _Optional[int] = ..., disconnects: _Optional[int] = ..., slow_readers: _Optional[int] = ..., served: _Optional[_Iterable[_Union[Served, _Mapping]]] = ..., failed: _Optional[_Iterable[str]] = ..., unsent: _Optional[int] = ...) -> None: ...
 
 class Served(_message.Message):
     __slots__ = ("total", "validation", "per_token")
@@ -79,7 +83,7 @@ class Served(_message.Message):
     def __init__(self, total: _Optional[float] = ..., validation: _Optional[float] = ..., per_token: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ToFront(_message.Message):
-    __slots__ = ("prompt", "sequence", "token", "logprob", "top", "end", "failure", "metrics", "draining", "leave")
+    __slots__ = ("prompt", "sequence", "token", "logprob", "top", "end", "failure", "metrics", "draining", "leave", "trouble")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +94,7 @@ class ToFront(_message.Message):
     METRICS_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
     LEAVE_FIELD_NUMBER: _ClassVar[int]
+    TROUBLE_FIELD_NUMBER: _ClassVar[int]
     prompt: _containers.RepeatedCompositeFieldContainer[ScoredPrompt]
     sequence: _containers.RepeatedScalarFieldContainer[int]
     token: _containers.RepeatedScalarFieldContainer[int]
@@ -100,7 +105,8 @@ class ToFront(_message.Message):
     metrics: Metrics
     draining: bool
     leave: bool
-    def __init__(self, prompt: _Optional[_Iterable[_Union[ScoredPrompt, _Mapping]]] = ..., sequence: _Optional[_Iterable[int]] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[_shard_pb2.TopTokens, _Mapping]]] = ..., end: _Optional[_Iterable[_Union[End, _Mapping]]] = ..., failure: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., draining: _Optional[bool] = ..., leave: _Optional[bool] = ...) -> None: ...
+    trouble: str
+    def __init__(self, prompt: _Optional[_Iterable[_Union[ScoredPrompt, _Mapping]]] = ..., sequence: _Optional[_Iterable[int]] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[_shard_pb2.TopTokens, _Mapping]]] = ..., end: _Optional[_Iterable[_Union[End, _Mapping]]] = ..., failure: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., draining: _Optional[bool] = ..., leave: _Optional[bool] = ..., trouble: _Optional[str] = ...) -> None: ...
 
 class ScoredPrompt(_message.Message):
     __slots__ = ("sequence", "logprob")

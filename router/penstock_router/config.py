@@ -15,7 +15,7 @@ class RouterConfig:
     model_path: str
     model_id: str
     model_sha: str | None
-    served_model_name: str | None
+    served_model_name: tuple[str, ...]  # the first is shown; empty: any name is taken
     tokenizer_config_path: str | None
     shard_sockets: tuple[str, ...]
     hostname: str
@@ -25,6 +25,9 @@ class RouterConfig:
     api_key: str | None
     cors_allow_origin: tuple[str, ...]
     max_concurrent_requests: int
+    max_connections_per_client: int
+    max_requests_per_client: int  # 0: any
+    trusted_proxies: tuple[str, ...]  # addresses and networks
     max_best_of: int
     max_stop_sequences: int
     max_top_n_tokens: int
@@ -37,6 +40,7 @@ class RouterConfig:
     max_batch_size: int | None
     validation_workers: int
     payload_limit: int  # bytes
+    strict_requests: bool  # unknown fields are refused
     max_client_batch_size: int
     graceful_termination_timeout: float  # seconds
     disable_prefix_cache: bool
@@ -52,6 +56,8 @@ class RouterConfig:
             raise ValueError(f"router configuration lacks {sorted(missing)}")
         if unknown := values.keys() - names:
             raise ValueError(f"router configuration has unknown keys {sorted(unknown)}")
-        for name in ("shard_sockets", "cors_allow_origin"):
+        for name in (
+            "served_model_name", "shard_sockets", "cors_allow_origin", "trusted_proxies"
+        ):  # fmt: skip
             values[name] = tuple(values[name])
         return cls(**values)

@@ -11,12 +11,15 @@ import asyncio
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 
 from penstock_proto.shard_pb2 import Refusal, StepResult
 from penstock_router import wire
 from penstock_router.limits import Limits
+from penstock_router.logs import log
 from penstock_router.metrics import Metrics
 from penstock_router.pace import Pace
+from penstock_router.pulse import Pulse
 from penstock_router.refusals import Refusals
 from penstock_router.request import (
     Draining,
@@ -36,6 +39,7 @@ from penstock_router.shard_client import ShardFailure, ShardGroup
 PLANS_AHEAD = 2
 TIMER_SECONDS = 0.001  # an alarm may ring so early: uvloop rounds to milliseconds
 WATCH_SECONDS = 0.5
+WATCHES = 8  # at least, in the time that a step may take
 
 
 class Engine:
@@ -66,20 +70,26 @@ class Engine:
         self._refusals = Refusals(metrics)
         self._draining = False
         self._failure: GenerationFailed | None = None
+        self._trouble = ""
+        self._silence = 0.0  # seconds in which a result of a step under way was listened for
+        self._watch: Pulse | None = None
+        self.on_trouble: Callable[[str], None] = lambda reason: None
         self.failed: asyncio.Future[None] = self._loop.create_future()
         self._quiet = asyncio.Event()
         shards.on_result = self._on_result
         shards.on_failure = self._on_failure
+        shards.on_trouble = self._on_trouble
 
     def start(self) -> None:
         """Open the streams to the shards."""
         self._shards.start()
-        self._watch()
+        period = min(WATCH_SECONDS, self._step_timeout / WATCHES)
+        self._watch = Pulse(period, self._look)
 
     @property
-    def healthy(self) -> bool:
-        """Whether the shards live and make progress."""
-        return self._failure is None
+    def trouble(self) -> str:
+        """Why nothing would be generated now; empty while the shards live and answer."""
+        return self._trouble if self._failure is None else str(self._failure)
 
     @property
     def draining(self) -> bool:
@@ -150,6 +160,7 @@ class Engine:
                 break
             if not self._under_way:
                 self._progress_at = now
+                self._silence = 0.0
             self._shards.send(wire.command(plan))
             self._under_way.append(plan)
             self._note(plan, now)
@@ -201,6 +212,7 @@ class Engine:
         if self._failure is not None:
             return
         now = self._progress_at = time.monotonic()
+        self._silence = 0.0
         seconds = result.device_ns * 1e-9
         try:
             refused = self._refuse(result)
@@ -291,22 +303,36 @@ class Engine:
 
     # -- failure -------------------------------------------------------------------------------
 
-    def _watch(self) -> None:
-        """Look for a step that is overdue: a hung rank never reports anything."""
-        if self._failure is not None:
+    def _look(self, late: float) -> None:
+        """Look for a step that is overdue: a hung rank never reports anything.
+
+        Beats count, and one that is late counts once: while this loop stood still, a result may
+        have waited for it, and is read before the next beat.
+        """
+        self._metrics.on_lag(late)
+        if self._failure is not None or not self._under_way:
             return
-        overdue = time.monotonic() - self._progress_at
-        if self._under_way and overdue > self._step_timeout:
+        assert self._watch is not None
+        self._silence += self._watch.period
+        if self._silence > self._step_timeout:
             step = self._under_way[0].step
-            self._on_failure(ShardFailure(f"no result of step {step} for {overdue:.0f} s"))
+            self._on_failure(ShardFailure(f"no result of step {step} for {self._silence:.0f} s"))
+
+    def _on_trouble(self, reason: str) -> None:
+        """A shard does not answer, or all do again (empty)."""
+        if reason:
+            log("WARNING", f"not ready: {reason}")
         else:
-            self._loop.call_later(WATCH_SECONDS, self._watch)
+            log("INFO", "ready again: all shards answer")
+        self._trouble = reason
+        self.on_trouble(reason)
 
     def give_up(self, reason: str) -> None:
         """Fail all requests, and those that are still to come."""
         if self._failure is None:
             self._failure = GenerationFailed(reason)
             self._end_all(self._failure)
+            self._quiet.set()  # nothing is left that a drain could wait for
 
     def _on_failure(self, failure: ShardFailure) -> None:
         if self._failure is not None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from penstock_proto.shard_pb2 import InfoResponse, WarmupRequest, WarmupResponse
 from penstock_router.config import RouterConfig
 
+MAX_TOP_LOGPROBS = 20  # of OpenAI's API, whatever TGI's field is limited to
+
 
 class LimitError(ValueError):
     """The operator's limits contradict each other, the model or the memory."""
@@ -48,15 +50,13 @@ def warmup_request(config: RouterConfig, infos: Sequence[InfoResponse]) -> Warmu
             f"Given: {total}"
         )
     prefill = config.max_batch_prefill_tokens or min(4096 if cuda else 1024, total)
-    slots = config.max_batch_size or min(
-        256 if cuda else 64, config.max_concurrent_requests * config.max_best_of
-    )
+    slots = config.max_batch_size or min(256 if cuda else 64, config.max_concurrent_requests)
     return WarmupRequest(
         max_prefill_tokens=prefill,
         max_slots=slots,
         max_sequence_length=total,
         max_batch_total_tokens=config.max_batch_total_tokens or 0,
-        max_top_n=max(config.max_top_n_tokens, 1),
+        max_top_n=max(config.max_top_n_tokens, MAX_TOP_LOGPROBS),
     )
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
+import time
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
+MESSAGES = 256  # that a RareLog remembers
 _LEVELS = {"WARNING": "WARN", "CRITICAL": "ERROR"}
 
 
@@ -29,7 +32,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _timestamp(seconds: float) -> str:
-    when = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    when = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
     return when.replace("+00:00", "Z")
 
 
@@ -49,3 +52,26 @@ def log(level: str, message: str, /, *, target: str = "penstock_router", **field
     """Write a line with fields. level: a name of the logging module."""
     number = logging.getLevelNamesMapping()[level]
     logging.getLogger(target).log(number, message, extra={"fields": fields})
+
+
+class RareLog:
+    """Lines that clients can cause as often as they like: each at most once a period."""
+
+    def __init__(self, target: str, period: float = 10.0) -> None:
+        self._target = target
+        self._period = period  # seconds
+        self._seen: dict[str, tuple[float, int]] = {}  # message -> when written, left out since
+
+    def __call__(self, level: str, message: str, /, **fields: Any) -> None:
+        """Write a line, with how many like it were left out; or count it as left out."""
+        now = time.monotonic()
+        written, left_out = self._seen.get(message, (-math.inf, 0))
+        if now - written < self._period:
+            self._seen[message] = written, left_out + 1
+            return
+        if len(self._seen) >= MESSAGES:
+            self._seen.clear()
+        self._seen[message] = now, 0
+        if left_out:
+            fields["left_out"] = left_out
+        log(level, message, target=self._target, **fields)

@@ -171,6 +171,19 @@ class Metrics:
         self.slow_readers = add(
             "penstock_slow_readers_total", "Streams cut because nobody read them", Counter()
         )
+        self.loop_lag = add(
+            "penstock_event_loop_lag_seconds",
+            "Seconds by which a timer of the scheduling process rang late",
+            Histogram(DURATIONS),
+        )
+        self.http_loop_lag = add(
+            "penstock_http_event_loop_lag_seconds",
+            "The same of the processes that serve HTTP, where there are some",
+            Histogram(DURATIONS),
+        )
+        self.unsent = add(
+            "penstock_unsent_bytes", "Bytes of answers that clients have not read yet", Gauge()
+        )
         self.disconnects = add(
             "penstock_client_disconnects_total", "Requests whose client went away", Counter()
         )
@@ -249,6 +262,10 @@ class Metrics:
         self.step_count["decode"].inc()
         self.step_failure["decode"].inc()
 
+    def on_lag(self, seconds: float) -> None:
+        """The event loop was late by so much, looked at twice a second."""
+        self.loop_lag.observe(seconds)
+
     # -- the API reports -------------------------------------------------------------------------
 
     def on_request(self) -> None:
@@ -280,6 +297,10 @@ class Metrics:
     def on_slow_reader(self) -> None:
         """A client did not read, and its connection was cut."""
         self.slow_readers.inc()
+
+    def on_unsent(self, change: int) -> None:
+        """So many bytes of answers more than before wait to be read."""
+        self.unsent.value += change
 
     async def scrape(self) -> bytes:
         """What `/metrics` shows."""

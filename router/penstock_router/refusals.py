@@ -29,4 +29,4 @@ class Refusals:
         if now - self._said_at.get(kind, -LOG_SECONDS) >= LOG_SECONDS:
             count, self._unsaid[kind] = self._unsaid[kind], 0
             self._said_at[kind] = now
-            log("WARNING", f"the shards refused {count} sequences: {refusal.message}", kind=kind)
+            log("WARNING", f"refused by the shards, {count} times: {refusal.message}", kind=kind)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import uvloop
 from aiohttp import web
 
+from penstock_router.api.connections import allow_descriptors
 from penstock_router.collector import quiet_collector
 from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
@@ -37,6 +38,7 @@ INFO_TIMEOUT = 60.0  # seconds; the launcher starts the router when the shards a
 def main() -> int:
     """Run the router with the configuration on standard input; its exit code."""
     configure_logs()
+    allow_descriptors()
     if READY in os.environ:  # the processes that this one starts are not to hold the pipe open
         os.set_inheritable(int(os.environ[READY]), False)
     try:
@@ -126,7 +128,7 @@ def _scheduling(config: RouterConfig, limits: Limits) -> SchedulerConfig:
         max_batch_prefill_tokens=limits.max_batch_prefill_tokens,
         max_waiting_tokens=config.max_waiting_tokens,
         waiting_served_ratio=config.waiting_served_ratio,
-        eos_token_ids=eos_token_ids(config.model_path),
+        eos_token_ids=eos_token_ids(config.model_path, config.tokenizer_config_path),
         prefix_cache=not config.disable_prefix_cache,
         shared_reads=None if config.disable_shared_reads else WORTH_TOKENS,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import grpc
@@ -22,6 +23,10 @@ from penstock_proto.shard_pb2_grpc import ShardStub
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # a full admission burst: 4 bytes a prompt token and its table
 RUN = "/penstock_proto.Shard/Run"
+# A shard that has said nothing for so long is asked whether it lives; Health needs no step.
+PROBE_SECONDS = 1.0
+PROBE_TIMEOUT = 2.0
+MISSES = 2  # in a row, and it does not answer; one may be a busy machine
 
 
 class ShardFailure(Exception):
@@ -31,8 +36,9 @@ class ShardFailure(Exception):
 class ShardGroup:
     """The shards of one model. They run in lockstep: each receives every command.
 
-    on_result is called with the results of rank 0, in order; on_failure once, with the reason.
-    Both run on the event loop.
+    on_result is called with the results of rank 0, in order; on_failure once, with the reason;
+    on_trouble with the reason while a shard that may live does not answer, and with an empty text
+    when all do again. They run on the event loop.
     """
 
     def __init__(self, sockets: Sequence[str]) -> None:
@@ -46,8 +52,11 @@ class ShardGroup:
         self._outboxes: list[asyncio.Queue[bytes | None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
+        self._heard = [False] * len(sockets)  # since the last look
         self.on_result: Callable[[StepResult], None] = lambda result: None
         self.on_failure: Callable[[ShardFailure], None] = lambda failure: None
+        self.on_trouble: Callable[[str], None] = lambda reason: None
+        self._prober: asyncio.Task[None] | None = None
 
     @property
     def world_size(self) -> int:
@@ -63,11 +72,12 @@ class ShardGroup:
         """Run the largest step on all ranks and allocate the KV cache."""
         return await self._gather((s.Warmup(request) for s in self._stubs), "Warmup")
 
-    async def health(self, timeout: float) -> None:
-        """Raise ShardFailure unless every shard process answers."""
-        await self._gather(
-            (s.Health(HealthRequest(), timeout=timeout) for s in self._stubs), "Health"
-        )
+    async def silent(self, ranks: Sequence[int], timeout: float) -> list[int]:
+        """Those of some ranks that do not answer in so many seconds."""
+        calls = [self._stubs[rank].Health(HealthRequest(), timeout=timeout) for rank in ranks]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        pairs = zip(ranks, answers, strict=True)
+        return [rank for rank, answer in pairs if isinstance(answer, BaseException)]
 
     def start(self) -> None:
         """Open the streams."""
@@ -80,6 +90,7 @@ class ShardGroup:
             )(_drain(outbox))
             self._outboxes.append(outbox)
             self._tasks.append(asyncio.create_task(self._receive(rank, call)))
+        self._prober = asyncio.create_task(self._probe())
 
     def send(self, command: StepCommand) -> None:
         """Send a command to every rank."""
@@ -90,6 +101,8 @@ class ShardGroup:
     async def close(self, timeout: float = 5.0) -> None:
         """End the streams; each shard exits when its stream does."""
         self._closing = True
+        if self._prober is not None:
+            self._prober.cancel()
         for outbox in self._outboxes:
             outbox.put_nowait(None)
         if self._tasks:
@@ -100,6 +113,7 @@ class ShardGroup:
     async def _receive(self, rank: int, call: AsyncIterator[StepResult]) -> None:
         try:
             async for result in call:
+                self._heard[rank] = True
                 if result.HasField("error"):
                     return self._fail(rank, _describe(result))
                 if rank == 0:
@@ -107,6 +121,25 @@ class ShardGroup:
             self._fail(rank, "its stream ended")
         except grpc.aio.AioRpcError as error:
             self._fail(rank, f"its stream broke: {error.code().name}: {error.details()}")
+
+    async def _probe(self) -> None:
+        """Ask those that say nothing, from time to time. A stopped process keeps its socket."""
+        misses = [0] * self.world_size
+        said = ""
+        while not self._closing:
+            self._heard = [False] * self.world_size
+            await asyncio.sleep(PROBE_SECONDS)
+            quiet = [rank for rank, heard in enumerate(self._heard) if not heard]
+            begun = time.monotonic()
+            silent = await self.silent(quiet, PROBE_TIMEOUT)
+            if time.monotonic() - begun > PROBE_TIMEOUT + PROBE_SECONDS:
+                continue  # this process stood still itself
+            misses = [n + 1 if rank in silent else 0 for rank, n in enumerate(misses)]
+            missing = [f"shard {rank}" for rank, n in enumerate(misses) if n >= MISSES]
+            reason = f"no answer from {', '.join(missing)}" if missing else ""
+            if reason != said and not self._closing:
+                said = reason
+                self.on_trouble(reason)
 
     def _fail(self, rank: int, reason: str) -> None:
         if not self._closing:

@@ -14,7 +14,7 @@ TARGET = "penstock_shard"
 
 def record(level: str, message: str, **fields: Any) -> None:
     """Write one record. One write call a line, so that lines of several threads never mix."""
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     entry = {"timestamp": now, "level": level, "target": TARGET, "message": message}
     rank = os.environ.get("RANK")
     if rank is not None:

@@ -1,7 +1,8 @@
 """A launcher whose shards and router are stand-ins: a plan on stdin.
 
-{"shards": [config, …], "router": config, "grace": seconds, "prefix": path, "json": bool}. Prints
-the log; the last line of a good start is "up <ids of the children>".
+{"shards": [config, …], "router": config, "grace": seconds, "prefix": path, "json": bool,
+"stopped_limit": looks}. Prints the log; the last line of a good start is "up <ids of the
+children>".
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import os
 import sys
 from pathlib import Path
 
+from penstock_launcher import stopped
 from penstock_launcher.child import Program, Role
 from penstock_launcher.logs import Log
 from penstock_launcher.run_folder import RunFolder
@@ -23,6 +25,7 @@ def program(name: str, role: Role, config: dict) -> Program:
 
 
 def main(plan: dict) -> int:
+    stopped.LIMIT = plan.get("stopped_limit", stopped.LIMIT)
     log = Log(as_json=plan.get("json", False), secrets=("s3cret-key",))
     with RunFolder(plan["prefix"]) as folder:
 

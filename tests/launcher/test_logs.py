@@ -97,7 +97,7 @@ def test_own_records():
     log.info("started", shards=2)
     log.warning("careful")
     log.error("over")
-    pattern = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z  INFO launcher: started shards=2"
+    pattern = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z  INFO launcher: started shards=2"
     first, second, third = stream.getvalue().splitlines()
     assert re.fullmatch(pattern, first)
     assert " WARN launcher: careful" in second and "ERROR launcher: over" in third

@@ -258,6 +258,46 @@ def test_shard_that_dies_during_the_drain(start):
     group.assert_nothing_left()
 
 
+def test_shard_that_fails_when_asked_to_end(start):
+    """L7: behind a router that has drained."""
+    words = ["the cache could not be freed"]
+    group = start([{}, {"drain_code": 3, "say": words}], {})
+    group.read_until("launcher: up")
+    group.process.terminate()
+    assert group.wait(5) == 1
+    assert "shard 1 ended with code 3" in group.lines[-1] and words[0] in group.lines[-1]
+    group.assert_nothing_left()
+
+
+@pytest.mark.parametrize(("name", "phase"), [("shard 1", "started"), ("router", "launcher: up")])
+def test_stopped_child(start, name, phase):
+    """M4: it is said who stands still, while loading or later, and when it goes on."""
+    loading = {"ready_after": None if phase == "started" else 0.0}
+    group = start([{}, loading])
+    group.read_until(phase)
+    victim = group.pids[1 if name == "shard 1" else 2]
+    os.kill(victim, signal.SIGSTOP)
+    begun = time.monotonic()
+    line = group.read_until("is stopped")
+    assert time.monotonic() - begun < 6 and "WARN" in line
+    assert f"launcher: {name} (process {victim}) is stopped" in line
+    os.kill(victim, signal.SIGCONT)
+    assert name in group.read_until("goes on")
+    os.kill(victim, signal.SIGSTOP)
+    group.process.terminate()
+    assert group.wait(8) == 0, group.lines
+    group.assert_nothing_left()
+
+
+def test_child_that_stays_stopped(start):
+    group = start([{"ready_after": None}], stopped_limit=3)
+    group.read_until("started")
+    os.kill(group.pids[0], signal.SIGSTOP)
+    assert group.wait(10) == 1
+    assert "shard 0 was stopped, and nobody let it go on for 3 s" in group.lines[-1]
+    group.assert_nothing_left()
+
+
 def test_second_signal_ends_at_once(start):
     group = start([{"ignore_sigterm": True}], {"drain_seconds": 60}, grace=60)
     group.read_until("launcher: up")

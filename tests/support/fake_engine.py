@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from penstock_router.limits import Limits
@@ -69,7 +69,8 @@ class FakeEngine:
     fail_after: int | None = None  # tokens until every sequence fails
     failure: EngineError | None = None
     refuse: EngineError | None = None
-    healthy: bool = True
+    trouble: str = ""
+    on_trouble: Callable[[str], None] = lambda reason: None
     draining: bool = False
     cached_tokens: int = 0
     jobs: list[Job] = field(default_factory=list)

@@ -83,6 +83,7 @@ class FakeShard(shard_pb2_grpc.ShardServicer):
     def __init__(self, config: FakeShardConfig) -> None:
         self.config = config
         self.model = FakeShardModel(config.model) if config.checks else ZeroCostModel(config.model)
+        self.deaf = False  # it answers no Health, as a process that is stopped
         self.ended = asyncio.Event()  # the Run stream is over: a real shard would exit
 
     async def Info(self, request: InfoRequest, context: grpc.aio.ServicerContext) -> InfoResponse:
@@ -113,6 +114,8 @@ class FakeShard(shard_pb2_grpc.ShardServicer):
     async def Health(
         self, request: HealthRequest, context: grpc.aio.ServicerContext
     ) -> HealthResponse:
+        while self.deaf:
+            await asyncio.sleep(0.01)
         return HealthResponse()
 
     async def Run(

@@ -22,12 +22,21 @@ ROLES = {"penstock_shard": "shard", "penstock_router": "router", "penstock_route
 class Server:
     """A running launcher, its URL, its children and everything it printed."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path, env: dict[str, str] | None) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        env: dict[str, str] | None,
+        descriptors: int | None = None,
+    ) -> None:
+        """descriptors: that each of its processes may have, as of `ulimit -n`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.sockets = folder / "run"
         self.output = folder / "output.log"
         command = [sys.executable, "-m", "penstock_launcher", "--hostname", "127.0.0.1"]
         command += ["--port", "0", "--shard-uds-path", str(self.sockets), *arguments]
+        if descriptors is not None:
+            command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 command,
@@ -85,10 +94,13 @@ class Server:
 
 @contextmanager
 def running_server(
-    folder: Path, *arguments: str, env: dict[str, str] | None = None
+    folder: Path,
+    *arguments: str,
+    env: dict[str, str] | None = None,
+    descriptors: int | None = None,
 ) -> Iterator[Server]:
     """A server that is ready; ended, and its processes with it, when the block ends."""
-    server = Server(arguments, folder, env)
+    server = Server(arguments, folder, env, descriptors)
     try:
         server.wait_ready()
         yield server

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -12,9 +13,11 @@ from penstock_router.api.errors import from_template, invalid
 from penstock_router.api.options import Options, check_token
 from penstock_router.api.output import Output
 from penstock_router.api.service import Service
+from penstock_router.limits import Limits
 from penstock_router.request import GenerationRequest
 from penstock_router.text import Conversation
 from penstock_router.text.chat_template import TemplateError
+from penstock_router.text.library import TokenizerError, TooManyTokens
 
 Prompt = str | Sequence[int] | Conversation  # ids as the schema packs them
 
@@ -28,43 +31,75 @@ async def admit(
     Raises ApiError.
     """
     limits = call.service.engine.limits
-    requests = []
+    # The end of a text has the tokens of its own only where all of it is tokenised.
+    most = limits.max_input_tokens if options.truncate is None else None
+    name, requests = options.names.prompt, []
     for prompt in prompts:
-        ids = await _tokens(call.service, prompt, add_special_tokens)
+        try:
+            with text_errors():
+                ids = await _tokens(call.service, prompt, name, add_special_tokens, most)
+        except TooManyTokens as error:
+            ids = range(error.count)  # refused for its length
+        else:
+            if len(ids) <= limits.max_input_tokens:  # one that is too long is refused for that
+                _check_ids(ids, limits, prompt is not ids)
+        if isinstance(prompt, str) and prompt and not ids:
+            raise invalid(f"`{name}` must come to at least one token. The tokenizer makes none")
         requests.append(options.requests(ids, limits))
     call.validated()
     return requests
 
 
-async def _tokens(service: Service, prompt: Prompt, add_special_tokens: bool) -> Sequence[int]:
+async def _tokens(
+    service: Service, prompt: Prompt, name: str, add_special_tokens: bool, limit: int | None
+) -> Sequence[int]:
     if isinstance(prompt, str):
-        check_length(service, prompt)
-        return await service.text.encode(prompt, add_special_tokens)
+        check_length(service, prompt, name)
+        return await service.text.encode(prompt, add_special_tokens, limit)
     if isinstance(prompt, Conversation):
-        try:
-            return (await service.text.render(prompt)).ids
-        except TemplateError as error:
-            raise from_template(error) from error
-    limits = service.engine.limits
-    if not _in_vocabulary(prompt, limits.vocab_size):
-        for token in prompt:
-            check_token(token, limits, "prompt")
+        return (await service.text.render(prompt)).ids
     return prompt
 
 
-def _in_vocabulary(ids: Sequence[int], vocab_size: int) -> bool:
-    """Whether all ids are. 2 us for 1,024, where `min` and `max` of a tuple take 25."""
-    return isinstance(ids, array) and bool(np.frombuffer(ids, np.uint32).max() < vocab_size)
+@contextmanager
+def text_errors() -> Iterator[None]:
+    """What is wrong with a text, as an ApiError."""
+    try:
+        yield
+    except TokenizerError as error:
+        raise invalid(str(error)) from error
+    except TemplateError as error:
+        raise from_template(error) from error
 
 
-def check_length(service: Service, text: str) -> None:
-    """Refuse a text that cannot be tokenised. Raises ApiError."""
+def _check_ids(ids: Sequence[int], limits: Limits, from_text: bool) -> None:
+    """Refuse ids that the model has no rows for, whatever they come from: a client, or a tokenizer
+    that knows more tokens than the model. Raises ApiError.
+
+    2 us for 1,024 in an array, where `min` and `max` of a tuple take 25.
+    """
+    rows = limits.vocab_size
+    if isinstance(ids, array) and (not ids or np.frombuffer(ids, np.uint32).max() < rows):
+        return
+    wrong = next((token for token in ids if not 0 <= token < rows), None)
+    if wrong is None:
+        return
+    if from_text:
+        raise invalid(
+            f"the prompt comes to the token id {wrong}, which the tokenizer has and the model "
+            f"lacks: its ids are < {rows}"
+        )
+    check_token(wrong, limits, "prompt")
+
+
+def check_length(service: Service, text: str, name: str = "inputs") -> None:
+    """Refuse a text that cannot be tokenised. name: of its field. Raises ApiError."""
     # JSON may hold halves of UTF-16 pairs, which are no characters.
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise invalid("`inputs` must be valid Unicode text") from None
+            raise invalid(f"`{name}` must be valid Unicode text") from None
 
 
 def output(service: Service, request: GenerationRequest, options: Options) -> Output:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from penstock_router.api.bodies import Bodies
+from penstock_router.api.clients import Clients
+from penstock_router.api.connection import note_answer
+from penstock_router.api.connections import Connections
 from penstock_router.api.guard import Key, Origins, finish_headers, middleware
 from penstock_router.api.interface import Engine, Metrics
 from penstock_router.api.openapi import docs_routes
@@ -14,6 +18,7 @@ from penstock_router.text import TextModel
 
 FLUSH_SECONDS = 2.0  # for the last bytes of answers that have ended, when the server ends
 LINGER_SECONDS = 2.0  # for a refused client to read the answer while it still sends its body
+READ_BYTES = 64 * 1024  # of a body that nobody reads yet; twice as many may wait
 KEEP_CONNECTION_SECONDS = 75.0  # idle; longer than the 60 s after which proxies usually give up
 
 
@@ -28,7 +33,7 @@ def make_app(
 
     permits: those of all processes, where several serve HTTP.
     """
-    routes = (*ROUTES, *docs_routes(ROUTES))
+    routes = (*ROUTES, *docs_routes(ROUTES, keyed=config.api_key is not None))
     origins = Origins(config.cors_allow_origin)
     key = Key(config.api_key, {(r.method, r.path) for r in routes if r.public})
     app = web.Application(
@@ -36,8 +41,11 @@ def make_app(
         client_max_size=config.payload_limit,
     )
     permits = permits or Permits(config.max_concurrent_requests)
-    app[SERVICE] = Service(config, engine, text, metrics, permits)
+    clients = Clients(config.trusted_proxies, _share(config, config.max_requests_per_client))
+    bodies = Bodies(config.payload_limit)
+    app[SERVICE] = Service(config, engine, text, metrics, permits, clients, bodies)
     app.on_response_prepare.append(finish_headers(origins))
+    app.on_response_prepare.append(note_answer)
     for route in routes:
         app.router.add_route(route.method, route.path, route.handler)
         if route.method == "GET":
@@ -45,14 +53,31 @@ def make_app(
     return app
 
 
+class Runner(web.AppRunner):
+    """Runs an application on connections of ours."""
+
+    async def _make_server(self) -> web.Server:
+        service = self.app[SERVICE]
+        config = service.config
+        most = _share(config, config.max_connections_per_client)
+        server = await super()._make_server()
+        return Connections(server, service.clients, service.metrics, most)
+
+
 def make_runner(app: web.Application) -> web.AppRunner:
     """Runs the application: handlers end with their client, compressed bodies stay packed."""
-    return web.AppRunner(
+    return Runner(
         app,
         handler_cancellation=True,
         access_log=None,
         auto_decompress=False,
         keepalive_timeout=KEEP_CONNECTION_SECONDS,
         lingering_time=LINGER_SECONDS,
+        read_bufsize=READ_BYTES,
         shutdown_timeout=FLUSH_SECONDS,
     )
+
+
+def _share(config: RouterConfig, most: int) -> int:
+    """Of a bound for one client: connections are dealt out to the processes in turn."""
+    return -(-most // max(1, config.http_processes))

@@ -12,16 +12,14 @@ import orjson
 from aiohttp import web
 
 from penstock_router.api.errors import ApiError, Kind, invalid
+from penstock_router.api.fields import checked
+from penstock_router.api.refusal import TARGET, log_failure
 from penstock_router.api.request_id import request_id
 from penstock_router.api.run import Track
-from penstock_router.api.schema import M, parse
+from penstock_router.api.schema import M
 from penstock_router.api.service import SERVICE, Service
 from penstock_router.logs import log
 from penstock_router.request import Finish
-
-BODY_SECONDS = 60.0  # for a body to arrive
-
-TARGET = "penstock_router.api"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CallHandler = Callable[["Call"], Awaitable[web.StreamResponse]]
@@ -72,7 +70,7 @@ class Call:
 
     async def body(self, model: type[M]) -> M:
         """The body as an object of a schema."""
-        return parse(model, await self.json())
+        return checked(self.request, model, await self.json())
 
     def priority(self) -> int:
         """What the header `x-priority` says; a parameter of the body wins over it."""
@@ -119,12 +117,14 @@ class Call:
             "Success",
             target=TARGET,
             request_id=self.id,
+            method=self.request.method,
             route=self.request.path,
-            total_time=total,
-            validation_time=validation,
-            queue_time=figures.queue,
-            inference_time=figures.inference,
-            time_per_token=figures.per_token,
+            status=200,
+            total_time=round(total, 6),
+            validation_time=round(validation, 6),
+            queue_time=round(figures.queue, 6),
+            inference_time=round(figures.inference, 6),
+            time_per_token=round(figures.per_token, 6),
             prompt_tokens=len(tracks[0].request.prompt),
             generated_tokens=figures.generated_tokens,
             cached_tokens=ends[0].cached_tokens,
@@ -134,17 +134,8 @@ class Call:
 
     def fail(self, error: ApiError) -> None:
         """Count and log the request that ended with an error."""
-        row = error.row
-        self.service.metrics.on_failure(row.failure)
-        log(
-            "ERROR" if row.status in (424, 500) else "INFO",
-            "Failure",
-            target=TARGET,
-            request_id=self.id,
-            route=self.request.path,
-            status=row.status,
-            error_type=row.error_type,
-        )
+        self.service.metrics.on_failure(error.row.failure)
+        log_failure(self.request, error)
 
     def broke(self) -> None:
         """Count and log a fault of ours, with its trace."""
@@ -159,6 +150,7 @@ class Call:
             "Dropped",
             target=TARGET,
             request_id=self.id,
+            method=self.request.method,
             route=self.request.path,
             reason=reason,
         )
@@ -174,7 +166,8 @@ def generating(handler: CallHandler) -> Handler:
         try:
             if call.service.engine.draining:
                 raise ApiError(Kind.DRAINING)
-            return await handler(call)
+            with call.service.clients.serving(request):
+                return await handler(call)
         except ApiError as error:
             call.fail(error)
             raise
@@ -189,18 +182,32 @@ def generating(handler: CallHandler) -> Handler:
     return handle
 
 
+def logged(handler: Handler) -> Handler:
+    """A handler of a route that generates nothing, with its line in the log."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        start = time.monotonic()
+        response = await handler(request)
+        log(
+            "INFO",
+            "Success",
+            target=TARGET,
+            request_id=request_id(request),
+            method=request.method,
+            route=request.path,
+            status=response.status,
+            total_time=round(time.monotonic() - start, 6),
+        )
+        return response
+
+    return handle
+
+
 async def read_json(request: web.Request) -> object:
     """The body of a request. Raises ApiError when it is late, too large or no JSON."""
     if request.content_type != "application/json" and not request.content_type.endswith("+json"):
         raise ApiError(Kind.MEDIA_TYPE, "Expected request with `Content-Type: application/json`")
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            data = await request.read()
-    except TimeoutError:
-        raise ApiError(Kind.TIMEOUT, f"{BODY_SECONDS:g}") from None
-    except web.HTTPRequestEntityTooLarge:
-        limit = request.app[SERVICE].config.payload_limit
-        raise ApiError(Kind.TOO_LARGE, limit) from None
+    data = await request.app[SERVICE].bodies.read(request)
     try:
         value: object = orjson.loads(data)
     except orjson.JSONDecodeError as error:

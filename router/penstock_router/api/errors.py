@@ -23,6 +23,7 @@ class Row:
     text: str
     failure: Failure = "validation"  # label of tgi_request_failure
     retry_after: int | None = None  # seconds
+    code: str | None = None  # OpenAI's, which programs tell apart
 
 
 class Kind(enum.Enum):
@@ -31,18 +32,21 @@ class Kind(enum.Enum):
     BAD_REQUEST = Row(400, "bad_request", "{}")
     UNAUTHORIZED = Row(401, "unauthorized", "The API key is missing or wrong")
     NOT_FOUND = Row(404, "not_found", "{}")
+    NO_MODEL = Row(404, "not_found", "{}", code="model_not_found")
     METHOD = Row(405, "method_not_allowed", "{}")
-    TIMEOUT = Row(408, "timeout", "The request's body did not arrive within {} seconds")
+    TIMEOUT = Row(408, "timeout", "The request did not arrive within {} seconds")
     TOO_LARGE = Row(413, "payload_too_large", "The request's body must be at most {} bytes")
     MEDIA_TYPE = Row(415, "unsupported_media_type", "{}")
     VALIDATION = Row(422, "validation", "Input validation error: {}")
+    CONTEXT = Row(422, "validation", "Input validation error: {}", code="context_length_exceeded")
     TEMPLATE = Row(422, "template_error", "Template error: {}", "template")
     VARIABLE = Row(422, "missing_template_variable", "Missing template variable: {}", "template")
     GENERATION = Row(424, "generation", "Request failed during generation: {}", "generation")
     OVERLOADED = Row(429, "overloaded", "Model is overloaded", "overloaded", 1)
+    TOO_MANY = Row(429, "overloaded", "{}", "overloaded", 1)
     INTERNAL = Row(500, "internal", "Internal error", "incomplete")
     INCOMPLETE = Row(500, "incomplete_generation", "Incomplete generation", "incomplete")
-    UNHEALTHY = Row(503, "healthcheck", "unhealthy")
+    UNHEALTHY = Row(503, "healthcheck", "unhealthy{}")
     DRAINING = Row(503, "shutting_down", "The server is shutting down", "overloaded", 5)
 
 
@@ -58,32 +62,34 @@ class ApiError(Exception):
     def row(self) -> Row:
         return self.kind.value
 
-    def body(self, path: str = "/") -> dict[str, object]:
+    def body(self, path: str = "/", user_agent: str = "") -> dict[str, object]:
         """What the client reads.
 
         TGI's shape, in which `error` is the sentence. Under /v1 `error` is an object that holds
-        it: OpenAI's client shows a message from nowhere else, huggingface_hub shows either, and
-        TGI itself did so inside streams. `error_type` is in both.
+        it, because OpenAI's clients read a message from nowhere else; but not for huggingface_hub,
+        which up to 0.26 breaks on an object and since then shows it as Python writes it.
+        `error_type` is in both.
         """
         row = self.row
         error: object = str(self)
-        if path.startswith("/v1/"):
+        if path.startswith("/v1/") and "hf_hub/" not in user_agent:
             error = {
                 "message": str(self),
                 "type": row.error_type,
-                "code": row.status,
+                "param": None,
+                "code": row.code or row.status,
                 "http_status_code": row.status,
             }
         return {"error": error, "error_type": row.error_type}
 
-    def response(self, path: str) -> web.Response:
+    def response(self, path: str, user_agent: str = "") -> web.Response:
         """The whole HTTP answer to a request for `path`."""
         headers = dict(self.headers)
         if self.row.retry_after is not None:
             headers["Retry-After"] = str(self.row.retry_after)
         response = web.Response(
             status=self.row.status,
-            body=orjson.dumps(self.body(path)),
+            body=orjson.dumps(self.body(path, user_agent)),
             content_type="application/json",
             headers=headers,
         )

@@ -9,10 +9,10 @@ from aiohttp import web
 from penstock_router.api.admission import admit, output
 from penstock_router.api.call import Call
 from penstock_router.api.errors import invalid
+from penstock_router.api.fields import checked
 from penstock_router.api.openai_routes import run_chat, run_completion
 from penstock_router.api.openai_schema import ChatRequest, CompletionRequest
 from penstock_router.api.run import Collector
-from penstock_router.api.schema import parse
 from penstock_router.api.streaming import collect
 from penstock_router.api.tgi_routes import json_response, run_compat
 from penstock_router.api.tgi_schema import GenerateRequest, VertexRequest
@@ -22,11 +22,11 @@ async def invocations(call: Call) -> web.StreamResponse:
     """POST /invocations: the body shows which of the other routes is meant."""
     body: Any = await call.json()
     if "inputs" in body:
-        return await run_compat(call, parse(GenerateRequest, body))
+        return await run_compat(call, checked(call.request, GenerateRequest, body))
     if "messages" in body:
-        return await run_chat(call, parse(ChatRequest, body))
+        return await run_chat(call, checked(call.request, ChatRequest, body))
     if "prompt" in body:
-        return await run_completion(call, parse(CompletionRequest, body))
+        return await run_completion(call, checked(call.request, CompletionRequest, body))
     raise invalid("the body needs one of `inputs`, `messages` and `prompt`")
 
 
@@ -42,9 +42,9 @@ async def vertex(call: Call) -> web.StreamResponse:
         )
     jobs = [_job(call, instance) for instance in body.instances]
     for _, options, _ in jobs:
-        options.check(service.config, limits)
+        options.check(limits)
     groups: list[list[Collector]] = []
-    with service.permits.take(len(jobs)):
+    with service.permits.take(sum(options.sequences for _, options, _ in jobs)):
         for prompt, options, special in jobs:
             [requests] = await admit(call, [prompt], options, special)
             groups.append([Collector(r, output(service, r, options)) for r in requests])
@@ -59,12 +59,12 @@ def _job(call: Call, instance: dict[str, Any]) -> tuple[Any, Any, bool]:
     """Prompt, options, and whether the tokeniser adds special tokens."""
     config, priority = call.service.config, call.priority()
     if "messages" in instance:
-        chat = parse(ChatRequest, instance)
+        chat = checked(call.request, ChatRequest, instance)
         call.service.check_model(chat.model)
         if chat.stream or chat.n > 1:
             raise invalid("`instances` must neither stream nor ask for several answers")
         return chat.conversation(), chat.options(config, priority=priority), False
-    body = parse(GenerateRequest, instance)
+    body = checked(call.request, GenerateRequest, instance)
     if body.stream:
         raise invalid("`instances` must neither stream nor ask for several answers")
     options = body.parameters.options(config, stream=False, priority=priority)

@@ -10,12 +10,38 @@ from collections.abc import Awaitable, Callable, Collection
 from aiohttp import hdrs, web
 
 from penstock_router.api.errors import ApiError, Kind
+from penstock_router.api.fields import ignored_fields
+from penstock_router.api.refusal import refuse
 from penstock_router.api.request_id import request_id
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 # A host with an optional port; nothing that could be taken for a part of a path.
 _HOST = re.compile(r"[A-Za-z0-9._~%:\[\]-]*")
+
+
+# What a browser may be asked to let through: names of headers.
+_HEADER_NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~ ,-]{1,4096}")
+_ALLOWED_HEADERS = "content-type,authorization,x-priority,x-request-id"
+# Headers of answers that a page may read.
+EXPOSED_HEADERS = ",".join(
+    (
+        "x-request-id",
+        "x-ignored-fields",
+        "retry-after",
+        "x-compute-type",
+        "x-compute-characters",
+        "x-compute-time",
+        "x-total-time",
+        "x-validation-time",
+        "x-queue-time",
+        "x-inference-time",
+        "x-time-per-token",
+        "x-prompt-tokens",
+        "x-cached-tokens",
+        "x-generated-tokens",
+    )
+)
 
 
 class Origins:
@@ -26,22 +52,32 @@ class Origins:
 
     def headers(self, request: web.Request) -> dict[str, str]:
         """What a browser needs to see on every answer."""
-        if not self._allowed or "*" in self._allowed:
-            return {hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*"}
-        origin = request.headers.get(hdrs.ORIGIN)
-        if origin not in self._allowed:
-            return {hdrs.VARY: "origin"}
-        return {hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: origin, hdrs.VARY: "origin"}
+        headers: dict[str, str] = {}
+        allowed: str | None = "*"
+        if self._allowed and "*" not in self._allowed:
+            origin = request.headers.get(hdrs.ORIGIN)
+            allowed = origin if origin in self._allowed else None
+            headers[hdrs.VARY] = "origin"
+        if allowed is not None:
+            headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = allowed
+            headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = EXPOSED_HEADERS
+        return headers
 
     def preflight(self, request: web.Request) -> web.Response | None:
-        """The answer to a browser that asks whether it may call."""
+        """The answer to a browser that asks whether it may call.
+
+        Any header may be sent: SDKs add some of their own (x-stainless-*, traceparent, …), and
+        pages that may call at all gain nothing by it.
+        """
         if request.method != "OPTIONS" or hdrs.ACCESS_CONTROL_REQUEST_METHOD not in request.headers:
             return None
+        wanted = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, "")
         return web.Response(
             headers={
                 hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET,POST",
-                hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "content-type,authorization,x-priority,"
-                "x-request-id",
+                hdrs.ACCESS_CONTROL_ALLOW_HEADERS: wanted
+                if _HEADER_NAMES.fullmatch(wanted)
+                else _ALLOWED_HEADERS,
                 hdrs.ACCESS_CONTROL_MAX_AGE: "600",
             }
         )
@@ -99,24 +135,9 @@ def middleware(origins: Origins, key: Key, payload_limit: int) -> Callable[..., 
             key.check(request)
             return await handler(request)
         except (ApiError, web.HTTPException) as error:
-            return _translate(error).response(request.path)
+            return refuse(request, error)
 
     return guard
-
-
-def _translate(error: ApiError | web.HTTPException) -> ApiError:
-    """aiohttp's own refusals in our words."""
-    match error:
-        case ApiError():
-            return error
-        case web.HTTPMethodNotAllowed():
-            allowed = ", ".join(sorted(error.allowed_methods))
-            return ApiError(
-                Kind.METHOD, f"This path answers to {allowed} only", {hdrs.ALLOW: allowed}
-            )
-        case web.HTTPNotFound():
-            return ApiError(Kind.NOT_FOUND, "There is no such path")
-    return ApiError(Kind.BAD_REQUEST, error.reason)
 
 
 def finish_headers(
@@ -127,6 +148,7 @@ def finish_headers(
     async def add(request: web.Request, response: web.StreamResponse) -> None:
         response.headers[hdrs.SERVER] = "penstock"
         response.headers["x-request-id"] = request_id(request)
+        response.headers.update(ignored_fields(request))
         response.headers.update(origins.headers(request))
 
     return add

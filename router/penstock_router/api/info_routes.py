@@ -54,29 +54,29 @@ async def info(request: web.Request) -> web.Response:
 
 
 async def models(request: web.Request) -> web.Response:
-    """GET /v1/models: the one model there is."""
-    return json_response({"object": "list", "data": [_model(request.app[SERVICE])]})
+    """GET /v1/models: the model under each of its names."""
+    service = request.app[SERVICE]
+    return json_response(
+        {"object": "list", "data": [_model(service, name) for name in service.model_names]}
+    )
 
 
 async def model(request: web.Request) -> web.Response:
     """GET /v1/models/{id}"""
     service = request.app[SERVICE]
     name = request.match_info["id"]
-    if name != service.model_name:
-        raise ApiError(
-            Kind.NOT_FOUND,
-            f"The model `{name[:128]}` does not exist; there is `{service.model_name}`",
-        )
-    return json_response(_model(service))
+    if name not in service.model_names:
+        raise service.no_model(name)
+    return json_response(_model(service, name))
 
 
-def _model(service: Service) -> dict[str, Any]:
-    name = service.model_name
+def _model(service: Service, name: str) -> dict[str, Any]:
     return {
         "id": name,
         "object": "model",
         "created": 0,
         "owned_by": name,
+        "root": service.config.model_id,
         "max_model_len": service.engine.limits.max_total_tokens,
     }
 
@@ -84,8 +84,8 @@ def _model(service: Service) -> dict[str, Any]:
 async def health(request: web.Request) -> web.Response:
     """GET /health, /ping and /: 200 while the server takes requests and the shards answer."""
     engine = request.app[SERVICE].engine
-    if not engine.healthy or engine.draining:
-        raise ApiError(Kind.UNHEALTHY)
+    if engine.draining or engine.trouble:
+        raise ApiError(Kind.UNHEALTHY, f": {engine.trouble}" if engine.trouble else "")
     return web.Response()
 
 

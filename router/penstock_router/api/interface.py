@@ -24,8 +24,8 @@ class Engine(Protocol):
         """End a request without a word to its listener; harmless after its end."""
 
     @property
-    def healthy(self) -> bool:
-        """The shards live and make progress."""
+    def trouble(self) -> str:
+        """Why nothing would be generated now; empty while the shards live and answer."""
 
     @property
     def draining(self) -> bool:
@@ -44,5 +44,7 @@ class Metrics(Protocol):
     def on_disconnect(self) -> None: ...
 
     def on_slow_reader(self) -> None: ...
+
+    def on_unsent(self, change: int) -> None: ...
 
     async def scrape(self) -> bytes: ...

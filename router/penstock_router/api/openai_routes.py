@@ -7,9 +7,10 @@ from typing import Any
 
 from aiohttp import web
 
-from penstock_router.api.admission import Prompt, admit, output
+from penstock_router.api.admission import Prompt, admit, output, text_errors
 from penstock_router.api.call import Call, read_json
-from penstock_router.api.errors import from_template, invalid
+from penstock_router.api.errors import invalid
+from penstock_router.api.fields import checked
 from penstock_router.api.openai_answer import (
     CHAT,
     COMPLETION,
@@ -25,16 +26,19 @@ from penstock_router.api.openai_answer import (
     last_events,
     usage,
 )
-from penstock_router.api.openai_schema import ChatRequest, CompletionRequest, OpenAIRequest
+from penstock_router.api.openai_schema import (
+    MAX_PROMPTS,
+    ChatRequest,
+    CompletionRequest,
+    OpenAIRequest,
+)
 from penstock_router.api.options import Options
 from penstock_router.api.run import Collector
-from penstock_router.api.schema import parse
 from penstock_router.api.service import SERVICE
 from penstock_router.api.sse import EventStream
 from penstock_router.api.streaming import collect, stream_out
 from penstock_router.api.tgi_routes import json_response
 from penstock_router.request import GenerationRequest
-from penstock_router.text.chat_template import TemplateError
 
 
 async def chat_completions(call: Call) -> web.StreamResponse:
@@ -61,12 +65,14 @@ async def run_chat(call: Call, body: ChatRequest) -> web.StreamResponse:
 async def run_completion(call: Call, body: CompletionRequest) -> web.StreamResponse:
     """Continuations of one or several prompts."""
     prompts = body.prompts
-    most = call.service.config.max_client_batch_size
+    most = max(MAX_PROMPTS, call.service.config.max_client_batch_size)
     if len(prompts) > most:
         raise invalid(
             f"Number of prompts exceeds the maximum allowed batch size of {most}. "
             f"Given: {len(prompts)}"
         )
+    if body.echo:
+        raise invalid("`echo` is not supported by this server")
     head = Head("text_completion", "cmpl", call.service.model_name)
     characters = sum(len(prompt) for prompt in prompts if isinstance(prompt, str))
     if body.stream:
@@ -77,12 +83,9 @@ async def run_completion(call: Call, body: CompletionRequest) -> web.StreamRespo
 async def chat_tokenize(request: web.Request) -> web.Response:
     """POST /chat_tokenize: a conversation as the template writes it, and its tokens."""
     service = request.app[SERVICE]
-    body = parse(ChatRequest, await read_json(request))
-    with service.permits.take(1):
-        try:
-            rendered = await service.text.render(body.conversation(), with_spans=True)
-        except TemplateError as error:
-            raise from_template(error) from error
+    body = checked(request, ChatRequest, await read_json(request))
+    with service.permits.take(1), text_errors():
+        rendered = await service.text.render(body.conversation(), with_spans=True)
     tokens = [
         {"id": s.id, "text": rendered.text[s.start : s.stop], "start": s.start, "stop": s.stop}
         for s in rendered.spans
@@ -95,7 +98,7 @@ async def _complete(
 ) -> web.StreamResponse:
     service = call.service
     options = _options(call, body)
-    with service.permits.take(len(prompts)):
+    with service.permits.take(len(prompts) * options.sequences):
         requests = await _requests(call, prompts, options)
         tracks = [Collector(r, output(service, r, options)) for r in requests]
         await collect(call, tracks)
@@ -127,7 +130,7 @@ async def _stream(
 ) -> web.StreamResponse:
     service = call.service
     options = _options(call, body)
-    with service.permits.take(len(prompts)):
+    with service.permits.take(len(prompts) * options.sequences):
         requests = await _requests(call, prompts, options)
         stream = EventStream(call.request, call.early_headers(characters))
         tracks = [
@@ -158,7 +161,7 @@ def _options(call: Call, body: OpenAIRequest) -> Options:
     service = call.service
     service.check_model(body.model)
     options = body.options(service.config, priority=call.priority())
-    options.check(service.config, service.engine.limits)
+    options.check(service.engine.limits)
     return options
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, WrapValidator, field_validator, model_validator
+from pydantic import Field, PlainValidator, WithJsonSchema, field_validator, model_validator
 
 from penstock_router.api.errors import invalid
-from penstock_router.api.options import Options, biases, share, temperature
+from penstock_router.api.options import Names, Options, biases, share, temperature
 from penstock_router.api.schema import (
     NEUTRAL,
-    ClosedModel,
+    UNSUPPORTED,
+    AtMost,
+    ClientObject,
     Count,
     LogitBias,
     Penalty,
@@ -20,10 +22,11 @@ from penstock_router.api.schema import (
     RepetitionPenalty,
     Share,
     StopSequence,
-    TokenId,
+    StopSequences,
     packed,
 )
 from penstock_router.config import RouterConfig
+from penstock_router.limits import MAX_TOP_LOGPROBS
 from penstock_router.request import Sampling
 from penstock_router.text import Conversation
 
@@ -39,21 +42,48 @@ HARMLESS = frozenset(
         "prompt_cache_retention",
         "parallel_tool_calls",  # means something only together with tools
         "tool_prompt",
+        "length_penalty",  # of beams
+        "spaces_between_special_tokens",  # which are never shown
+    }
+)
+# Limits of OpenAI's API, whatever those of TGI's are set to. What is asked for at once must also
+# fit the permits.
+MAX_PROMPTS = 128
+MAX_CHOICES = 128
+MAX_STOP_SEQUENCES = 16
+MOST_PROMPTS = 1024  # whatever the operator allows
+# What the server sets, or the template language itself.
+RESERVED_VARIABLES = frozenset(
+    {
+        "self",
+        "super",
+        "loop",
+        "caller",
+        "varargs",
+        "kwargs",
+        "messages",
+        "add_generation_prompt",
+        "continue_final_message",
+        "tools",
+        "documents",
+        "raise_exception",
+        "strftime_now",
     }
 )
 MAX_VARIABLE_DEPTH = 16
 MAX_VARIABLE_NODES = 128
 
 
-class StreamOptions(ClosedModel):
+class StreamOptions(ClientObject):
     """`stream_options` of a request."""
 
+    PATH: ClassVar = "stream_options."
     IGNORED: ClassVar = frozenset({"include_obfuscation"})
 
     include_usage: bool = False
 
 
-class OpenAIRequest(ClosedModel):
+class OpenAIRequest(ClientObject):
     """What chat and plain completions have in common."""
 
     model: Annotated[str, Field(max_length=1024)] | None = None
@@ -62,9 +92,9 @@ class OpenAIRequest(ClosedModel):
     repetition_penalty: RepetitionPenalty | None = None
     logit_bias: LogitBias | None = None
     max_tokens: PositiveInt | None = None
-    n: Annotated[int, Field(ge=1, le=1024)] = 1
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
     seed: Annotated[int, Field(ge=-(2**63), le=2**64 - 1)] | None = None
-    stop: StopSequence | Annotated[list[StopSequence], Field(max_length=1024)] | None = None
+    stop: StopSequence | StopSequences | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
@@ -74,6 +104,7 @@ class OpenAIRequest(ClosedModel):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     typical_p: Share | None = None
     ignore_eos: bool = False
+    include_stop_str_in_output: bool = False
     priority: Priority | None = None
 
     @model_validator(mode="after")
@@ -95,17 +126,28 @@ class OpenAIRequest(ClosedModel):
     def new_tokens(self) -> int | None:
         return self.max_tokens
 
+    @property
+    def names(self) -> Names:
+        """What errors call the prompt and the number of tokens."""
+        raise NotImplementedError
+
     def options(self, config: RouterConfig, *, priority: int) -> Options:
         """The same in the server's terms. priority: that of the header, if it has one."""
-        if self.n > config.max_best_of:
-            raise invalid(f"`n` must be > 0 and <= {config.max_best_of}. Given: {self.n}")
         stop = [self.stop] if isinstance(self.stop, str) else (self.stop or ())
+        most = max(MAX_STOP_SEQUENCES, config.max_stop_sequences)
+        if len(stop) > most:
+            raise invalid(
+                f"`stop` supports up to {most} stop sequences. Given: {len(stop)}. "
+                "`--max-stop-sequences` raises the limit"
+            )
         return Options(
+            names=self.names,
             max_new_tokens=self.new_tokens,
             sampling=self._sampling(),
             seed=self.seed,
             sequences=self.n,
             stop=tuple(stop),
+            keep_stop=self.include_stop_str_in_output,
             ignore_eos=self.ignore_eos,
             priority=priority if self.priority is None else self.priority,
         )
@@ -126,8 +168,10 @@ class OpenAIRequest(ClosedModel):
         )
 
 
-class TextPart(ClosedModel):
+class TextPart(ClientObject):
     """A part of a message."""
+
+    PATH: ClassVar = "messages[].content[]."
 
     type: Literal["text"]
     text: str
@@ -143,14 +187,15 @@ class TextPart(ClosedModel):
         return data
 
 
-class Message(ClosedModel):
+class Message(ClientObject):
     """A message of a conversation."""
 
+    PATH: ClassVar = "messages[]."
     IGNORED: ClassVar = frozenset({"refusal", "annotations"})
     UNSUPPORTED: ClassVar = {"tool_calls": NEUTRAL, "function_call": NEUTRAL, "audio": NEUTRAL}
 
     role: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-    content: str | list[TextPart] | None = None
+    content: str | Annotated[list[TextPart], AtMost(4096)]
     name: Annotated[str, Field(max_length=1024)] | None = None
     tool_call_id: Annotated[str, Field(max_length=1024)] | None = None
 
@@ -161,7 +206,7 @@ class Message(ClosedModel):
             content = "".join(part.text for part in content)
         fields = {"name": self.name, "tool_call_id": self.tool_call_id}
         present = {name: value for name, value in fields.items() if value is not None}
-        return {"role": self.role, "content": content or "", **present}
+        return {"role": self.role, "content": content, **present}
 
 
 class ChatRequest(OpenAIRequest):
@@ -169,6 +214,7 @@ class ChatRequest(OpenAIRequest):
 
     IGNORED: ClassVar = HARMLESS
     UNSUPPORTED: ClassVar = {
+        **UNSUPPORTED,
         "tools": NEUTRAL,
         "functions": NEUTRAL,
         "tool_choice": ("none", "auto"),
@@ -176,33 +222,44 @@ class ChatRequest(OpenAIRequest):
         "response_format": ({"type": "text"},),
         "modalities": (["text"],),
         "audio": (),
-        "prediction": (),
         "web_search_options": (),
-        "reasoning_effort": ("none",),
-        "verbosity": (),
-        "guideline": (),
-        "guided_json": (),
-        "guided_regex": (),
-        "guided_choice": (),
-        "guided_grammar": (),
+        "documents": NEUTRAL,
+        "chat_template": (),
+        "add_special_tokens": (False,),
+        "echo": (False,),
+    }
+    WAIVED: ClassVar = {
+        "tools": ("tool_choice", "none"),
+        "functions": ("function_call", "none"),
     }
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
+    messages: Annotated[list[Message], Field(min_length=1), AtMost(4096)]
     max_completion_tokens: PositiveInt | None = None
     logprobs: bool = False
-    top_logprobs: Count | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     chat_template_kwargs: dict[str, Any] = {}
+    guideline: str | None = None  # TGI's name for a variable of the template
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
 
-    @field_validator("chat_template_kwargs")
+    @field_validator("chat_template_kwargs", mode="before")
     @classmethod
-    def _bounded_variables(cls, variables: dict[str, Any]) -> dict[str, Any]:
-        reserved = {"messages", "add_generation_prompt", "tools", "documents"} & variables.keys()
-        if reserved:
-            raise ValueError(f"`chat_template_kwargs` must not set `{min(reserved)}`")
-        if any(name.startswith("_") or name.endswith("_token") for name in variables):
-            raise ValueError("`chat_template_kwargs` must not set special tokens or private names")
-        _check_size(variables)
+    def _bounded_variables(cls, variables: Any) -> Any:
+        if isinstance(variables, dict):
+            _check_size(variables)
+            for name in variables:
+                _check_variable(name)
         return variables
+
+    @model_validator(mode="after")
+    def _end_as_asked(self) -> Self:
+        goes_on = self.messages[-1].role == "assistant"
+        if self.add_generation_prompt is goes_on or self.continue_final_message is (not goes_on):
+            raise ValueError(
+                "`add_generation_prompt` and `continue_final_message` cannot be chosen: a last "
+                "message of the assistant is continued, any other one is answered"
+            )
+        return self
 
     @model_validator(mode="after")
     def _top_logprobs_need_logprobs(self) -> Self:
@@ -218,59 +275,132 @@ class ChatRequest(OpenAIRequest):
     def new_tokens(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
 
+    @property
+    def names(self) -> Names:
+        sent = "max_completion_tokens" if self.max_completion_tokens else "max_tokens"
+        return Names("messages", sent, openai=True)
+
     def conversation(self) -> Conversation:
         """What the chat template gets."""
         messages = [message.variables() for message in self.messages]
-        return Conversation(messages, self.chat_template_kwargs)
+        return Conversation(messages, self._variables())
+
+    def _variables(self) -> dict[str, Any]:
+        named = {} if self.guideline is None else {"guideline": self.guideline}
+        return named | self.chat_template_kwargs
 
 
-def _check_size(value: Any) -> None:
+def _check_variable(name: str) -> None:
+    """Raises ValueError for what `chat_template_kwargs` must not set."""
+    if name in RESERVED_VARIABLES:
+        raise ValueError(f"`chat_template_kwargs` must not set `{name}`")
+    if name.startswith("_") or name.endswith("_token"):
+        raise ValueError("`chat_template_kwargs` must not set special tokens or private names")
+    if not name.isidentifier():
+        raise ValueError("`chat_template_kwargs` must hold names that a template can use")
+
+
+def _check_size(variables: dict[str, Any]) -> None:
     """Depth and number of values of `chat_template_kwargs`."""
     nodes = 0
-    level = [value]
+    level: list[Any] = [variables]
     for _ in range(MAX_VARIABLE_DEPTH):
-        level = [item for parent in level for item in _items(parent)]
-        nodes += len(level)
+        parents = [value for value in level if isinstance(value, dict | list)]
+        nodes += sum(map(len, parents))
         if nodes > MAX_VARIABLE_NODES:
             raise ValueError(
                 f"`chat_template_kwargs` must hold at most {MAX_VARIABLE_NODES} values"
             )
-        if not level:
+        if not parents:
             return
+        level = [item for parent in parents for item in _items(parent)]
     raise ValueError(f"`chat_template_kwargs` must be at most {MAX_VARIABLE_DEPTH} levels deep")
 
 
-def _items(value: Any) -> Sequence[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else ()
+def _items(parent: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return parent.values() if isinstance(parent, dict) else parent
 
 
-Ids = Annotated[list[TokenId], Field(min_length=1), WrapValidator(packed)]
-Text = Annotated[str, Field(min_length=1)]
+_PROMPT_RULE = (
+    "`prompt` must be a string, a list of strings, a list of token ids or a list of lists of "
+    "token ids, none of them empty"
+)
+_TEXT_SCHEMA = {"type": "string", "minLength": 1}
+_IDS_SCHEMA = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+_MANY = {"type": "array", "minItems": 1, "maxItems": MAX_PROMPTS}
+
+
+def _prompts(value: Any) -> list[str | Sequence[int]]:
+    """Each prompt as text or as token ids, which are packed."""
+    if not isinstance(value, list) or not value or isinstance(value[0], int):
+        return [_prompt(value)]
+    if len(value) > MOST_PROMPTS:
+        raise ValueError(
+            f"Number of prompts exceeds the maximum allowed batch size of {MAX_PROMPTS}. "
+            f"Given: {len(value)}"
+        )
+    if len(set(map(type, value))) > 1:
+        raise ValueError(_PROMPT_RULE)
+    return [_prompt(item) for item in value]
+
+
+def _prompt(value: Any) -> str | Sequence[int]:
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, list) and value:
+        try:
+            return packed(value)
+        except TypeError:
+            raise ValueError(_PROMPT_RULE) from None
+    raise ValueError(_PROMPT_RULE)
 
 
 class CompletionRequest(OpenAIRequest):
     """Body of /v1/completions."""
 
     IGNORED: ClassVar = HARMLESS
-    UNSUPPORTED: ClassVar = {"suffix": NEUTRAL, "echo": NEUTRAL, "best_of": (1,)}
+    UNSUPPORTED: ClassVar = {
+        **UNSUPPORTED,
+        "suffix": NEUTRAL,
+        "best_of": (1,),
+        "response_format": ({"type": "text"},),
+        "add_special_tokens": (True,),
+    }
 
     prompt: Annotated[
-        Text
-        | Ids
-        | Annotated[list[Text], Field(min_length=1)]
-        | Annotated[list[Ids], Field(min_length=1)],
-        Field(union_mode="left_to_right"),
+        list[str | Sequence[int]],
+        PlainValidator(_prompts),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    _TEXT_SCHEMA,
+                    _IDS_SCHEMA,
+                    {**_MANY, "items": _TEXT_SCHEMA},
+                    {**_MANY, "items": _IDS_SCHEMA},
+                ]
+            }
+        ),
     ]
-    logprobs: Count | None = None
+    max_tokens: Count | None = None  # 0 only with `echo`
+    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    echo: bool = False  # the prompt is part of the answer
+    return_full_text: bool = False  # the same
+
+    @model_validator(mode="after")
+    def _full_text_is_an_echo(self) -> Self:
+        if self.max_tokens == 0 and not (self.echo or self.return_full_text):
+            raise ValueError("`max_tokens` must be strictly positive unless `echo` is true")
+        return self.model_copy(update={"echo": True}) if self.return_full_text else self
 
     @property
     def top_n(self) -> int | None:
         return self.logprobs
 
     @property
+    def names(self) -> Names:
+        return Names("prompt", "max_tokens", openai=True)
+
+    @property
     def prompts(self) -> list[str | Sequence[int]]:
         """Each prompt as text or as token ids, which are packed."""
-        prompt: Any = self.prompt
-        return prompt if isinstance(prompt, list) else [prompt]
+        return self.prompt

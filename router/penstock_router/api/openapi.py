@@ -16,44 +16,71 @@ from penstock_router.api.routes import Route
 from penstock_router.api.service import VERSION
 
 _REF = "#/components/schemas/{model}"
+_SENTENCE = {"type": "string"}
 _ERROR = {
     "type": "object",
     "required": ["error", "error_type"],
     "properties": {
-        "error": {"description": "A sentence; under /v1 an object with `message`"},
+        "error": {
+            "description": "A sentence; under /v1 an object with it as `message`, except for "
+            "huggingface_hub",
+            "anyOf": [
+                _SENTENCE,
+                {
+                    "type": "object",
+                    "required": ["message", "type", "param", "code", "http_status_code"],
+                    "properties": {
+                        "message": _SENTENCE,
+                        "type": {"type": "string"},
+                        "param": {"type": "null"},
+                        "code": {"type": ["string", "integer"]},
+                        "http_status_code": {"type": "integer"},
+                    },
+                },
+            ],
+        },
         "error_type": {"type": "string"},
     },
 }
+_HEADERS: dict[str, dict[str, Any]] = {
+    "x-request-id": {
+        "description": "The client's name for the request, or the server's",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+    "x-ignored-fields": {
+        "description": "Fields of the body that are unknown and were ignored",
+        "schema": {"type": "string"},
+    },
+}
+_HEADER_REFS = {name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS}
 
 
-def document(routes: Sequence[Route]) -> dict[str, Any]:
-    """OpenAPI 3.1 of the routes."""
+def document(routes: Sequence[Route], *, keyed: bool) -> dict[str, Any]:
+    """OpenAPI 3.1 of the routes. keyed: the server has an API key."""
     schemas: dict[str, Any] = {"ErrorResponse": _ERROR}
     paths: dict[str, Any] = {}
     for route in routes:
         path = re.sub(r":[^}]*", "", route.path)
-        paths.setdefault(path, {})[route.method.lower()] = _operation(route, path, schemas)
+        operation = _operation(route, path, schemas, keyed=keyed and not route.public)
+        paths.setdefault(path, {})[route.method.lower()] = operation
+    components: dict[str, Any] = {"schemas": schemas, "headers": _HEADERS}
+    if keyed:
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Penstock", "version": VERSION},
         "paths": paths,
-        "components": {
-            "schemas": schemas,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-        },
+        "components": components,
     }
 
 
-def _operation(route: Route, path: str, schemas: dict[str, Any]) -> dict[str, Any]:
-    content = {}
-    if route.answer is not None:
-        content["application/json"] = {"schema": _schema(route.answer, schemas)}
-    if route.event is not None:
-        content["text/event-stream"] = {"schema": _schema(route.event, schemas)}
+def _operation(route: Route, path: str, schemas: dict[str, Any], *, keyed: bool) -> dict[str, Any]:
+    done = {"description": "Done", "headers": _HEADER_REFS, "content": _content(route, schemas)}
     operation: dict[str, Any] = {
         "summary": route.summary,
-        "responses": {"200": {"description": "Done", "content": content}, **_errors(route)},
-        "security": [] if route.public else [{"key": []}],
+        "responses": {"200": done, **_errors(route, path, keyed=keyed)},
+        "security": [{"key": []}] if keyed else [],
     }
     if route.body is not None:
         body = {"application/json": {"schema": _schema(route.body, schemas)}}
@@ -66,17 +93,43 @@ def _operation(route: Route, path: str, schemas: dict[str, Any]) -> dict[str, An
     return operation
 
 
-def _errors(route: Route) -> dict[str, Any]:
+def _content(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    if route.answer is str:
+        content["text/plain"] = {"schema": {"type": "string"}}
+    elif route.answer is not None:
+        content["application/json"] = {"schema": _schema(route.answer, schemas)}
+    if route.event is not None:
+        # As OpenAPI sees events: `data` is text, which happens to be JSON.
+        data: dict[str, Any] = {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": _schema(route.event, schemas),
+        }
+        event = {"type": "object", "properties": {"data": data}}
+        content["text/event-stream"] = {"schema": event}
+    return content
+
+
+def _errors(route: Route, path: str, *, keyed: bool) -> dict[str, Any]:
     if route.method == "GET":
-        kinds = [Kind.UNHEALTHY] if route.public else [Kind.UNAUTHORIZED]
+        kinds = [Kind.BAD_REQUEST]
+        kinds += [Kind.UNHEALTHY] if route.public else []
+        kinds += [Kind.NO_MODEL] if "{" in path else []
     else:
-        kinds = [kind for kind in Kind if kind not in (Kind.UNHEALTHY, Kind.METHOD)]
+        elsewhere = (Kind.UNHEALTHY, Kind.METHOD, Kind.UNAUTHORIZED)
+        kinds = [kind for kind in Kind if kind not in elsewhere]
+    kinds += [Kind.UNAUTHORIZED] if keyed else []
     by_status: dict[int, list[str]] = {}
     for kind in kinds:
         by_status.setdefault(kind.value.status, []).append(kind.value.error_type)
     content = {"application/json": {"schema": {"$ref": _REF.format(model="ErrorResponse")}}}
     return {
-        str(status): {"description": ", ".join(types), "content": content}
+        str(status): {
+            "description": ", ".join(dict.fromkeys(types)),
+            "headers": _HEADER_REFS,
+            "content": content,
+        }
         for status, types in sorted(by_status.items())
     }
 
@@ -130,9 +183,9 @@ pre {{ background: #f4f4f4; padding: .8rem; overflow-x: auto }}
 """
 
 
-def docs_routes(routes: Sequence[Route]) -> tuple[Route, ...]:
-    """The routes that show the documents of `routes`."""
-    openapi = document(routes)
+def docs_routes(routes: Sequence[Route], *, keyed: bool) -> tuple[Route, ...]:
+    """The routes that show the documents of `routes`. keyed: the server has an API key."""
+    openapi = document(routes, keyed=keyed)
     as_json = orjson.dumps(openapi)
     as_html = docs_page(openapi)
 

@@ -7,9 +7,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from penstock_router.api.errors import invalid
+from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.schema import StopSequence
-from penstock_router.config import RouterConfig
 from penstock_router.limits import Limits
 from penstock_router.request import GenerationRequest, Sampling
 
@@ -20,10 +19,20 @@ _SEEDS = 2**64
 _CHECKED_TOKENS = 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What errors call the fields that a client sent."""
+
+    prompt: str = "inputs"
+    new_tokens: str = "max_new_tokens"
+    openai: bool = False  # errors also have the words that gateways in front of OpenAI look for
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """How to continue a prompt; as a client asked, in the server's terms."""
 
+    names: Names = Names()
     max_new_tokens: int | None = None  # None: what there is room for
     sampling: Sampling = field(default_factory=Sampling)  # its seed is not yet that of a sequence
     seed: int | None = None
@@ -33,6 +42,7 @@ class Options:
     ignore_eos: bool = False
     truncate: int | None = None
     prompt_logprobs: bool = False
+    max_time: float | None = None  # seconds until the answer ends where it is
     priority: int = 0
 
     @property
@@ -40,18 +50,8 @@ class Options:
         """Whether chance plays a part."""
         return self.sampling.temperature > 0
 
-    def check(self, config: RouterConfig, limits: Limits) -> None:
+    def check(self, limits: Limits) -> None:
         """What the schema cannot know. Raises ApiError."""
-        if len(self.stop) > config.max_stop_sequences:
-            raise invalid(
-                f"`stop` supports up to {config.max_stop_sequences} stop sequences. "
-                f"Given: {len(self.stop)}"
-            )
-        if self.sampling.top_n > config.max_top_n_tokens:
-            raise invalid(
-                f"`top_n_tokens` must be >= 0 and <= {config.max_top_n_tokens}. "
-                f"Given: {self.sampling.top_n}"
-            )
         if self.truncate is not None and not 0 < self.truncate <= limits.max_input_tokens:
             raise invalid(
                 "`truncate` must be strictly positive and less than "
@@ -64,7 +64,7 @@ class Options:
         """One request for each sequence of a prompt. Raises ApiError for lengths beyond limits."""
         if self.truncate is not None:
             prompt = prompt[-self.truncate :]
-        max_new_tokens = _room(len(prompt), self.max_new_tokens, limits)
+        max_new_tokens = self._room(len(prompt), limits)
         return [
             GenerationRequest(
                 prompt=prompt,
@@ -76,6 +76,36 @@ class Options:
             )
             for seed in self._seeds()
         ]
+
+    def _room(self, length: int, limits: Limits) -> int:
+        """How many tokens may follow a prompt of `length` tokens."""
+        prompt, wanted = self.names.prompt, self.max_new_tokens
+        if length == 0:
+            raise invalid(f"`{prompt}` cannot be empty")
+        if length > limits.max_input_tokens:
+            raise self._too_long(
+                f"`{prompt}` must have less than {limits.max_input_tokens} tokens. Given: {length}",
+                "--max-input-tokens",
+                limits,
+            )
+        room = limits.max_total_tokens - length
+        if wanted is not None and min(wanted, _CHECKED_TOKENS) > room:
+            new = self.names.new_tokens
+            raise self._too_long(
+                f"`{prompt}` tokens + `{new}` must be <= {limits.max_total_tokens}. "
+                f"Given: {length} `{prompt}` tokens and {wanted} `{new}`",
+                "--max-total-tokens",
+                limits,
+            )
+        return room if wanted is None else min(wanted, room)
+
+    def _too_long(self, sentence: str, option: str, limits: Limits) -> ApiError:
+        if self.names.openai:
+            sentence += (
+                f". This model's maximum context length is {limits.max_total_tokens} tokens; "
+                f"`{option}` sets the limit"
+            )
+        return ApiError(Kind.CONTEXT, sentence)
 
     def _seeds(self) -> list[int]:
         if self.seed is None:
@@ -104,20 +134,3 @@ def temperature(value: float) -> float:
 def share(value: float | None) -> float:
     """A share of probability that float32 still tells from nothing; 1 switches it off."""
     return 1.0 if value is None else max(value, 1e-6)
-
-
-def _room(length: int, wanted: int | None, limits: Limits) -> int:
-    """How many tokens may follow a prompt of `length` tokens."""
-    if length == 0:
-        raise invalid("`inputs` cannot be empty")
-    if length > limits.max_input_tokens:
-        raise invalid(
-            f"`inputs` must have less than {limits.max_input_tokens} tokens. Given: {length}"
-        )
-    room = limits.max_total_tokens - length
-    if wanted is not None and min(wanted, _CHECKED_TOKENS) > room:
-        raise invalid(
-            f"`inputs` tokens + `max_new_tokens` must be <= {limits.max_total_tokens}. "
-            f"Given: {length} `inputs` tokens and {wanted} `max_new_tokens`"
-        )
-    return room if wanted is None else min(wanted, room)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
-from pydantic import BaseModel
 
 from penstock_router.api import gateway_routes, info_routes, openai_routes, tgi_routes
-from penstock_router.api.call import generating
+from penstock_router.api.call import generating, logged
 from penstock_router.api.openai_answer import ChatCompletion, Completion
 from penstock_router.api.openai_schema import ChatRequest, CompletionRequest
 from penstock_router.api.tgi_answer import GenerateResponse, StreamResponse
@@ -21,13 +20,16 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A method and path. Without `public` the API key is needed."""
+    """A method and path. Without `public` the API key is needed.
+
+    body, answer, event: types of what comes and goes as JSON; an answer of str is plain text.
+    """
 
     method: str
     path: str
     handler: Handler
     summary: str
-    body: type[BaseModel] | None = None
+    body: Any = None
     answer: Any = None
     event: Any = None  # of a stream
     public: bool = False
@@ -82,7 +84,9 @@ ROUTES = (
         "/invocations",
         generating(gateway_routes.invocations),
         "SageMaker: the body of /, /v1/chat/completions or /v1/completions",
-        answer=dict[str, Any],
+        GenerateRequest | ChatRequest | CompletionRequest,
+        list[GenerateResponse] | ChatCompletion | Completion,
+        StreamResponse | dict[str, Any],
     ),
     Route(
         "POST",
@@ -95,7 +99,7 @@ ROUTES = (
     Route(
         "POST",
         "/tokenize",
-        tgi_routes.tokenize,
+        logged(tgi_routes.tokenize),
         "The tokens of `inputs`",
         GenerateRequest,
         list[dict[str, Any]],
@@ -103,7 +107,7 @@ ROUTES = (
     Route(
         "POST",
         "/chat_tokenize",
-        openai_routes.chat_tokenize,
+        logged(openai_routes.chat_tokenize),
         "A conversation as the chat template writes it, and its tokens",
         ChatRequest,
         dict[str, Any],
@@ -114,5 +118,5 @@ ROUTES = (
     Route("GET", "/", info_routes.health, "Health", public=True),
     Route("GET", "/health", info_routes.health, "Health", public=True),
     Route("GET", "/ping", info_routes.health, "Health", public=True),
-    Route("GET", "/metrics", info_routes.metrics, "Prometheus metrics", public=True),
+    Route("GET", "/metrics", info_routes.metrics, "Prometheus metrics", answer=str, public=True),
 )

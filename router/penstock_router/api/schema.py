@@ -1,27 +1,54 @@
-"""Closed schemas: every field known, every number finite and bounded, every refusal a sentence."""
+"""What clients may send: every field honoured, ignored or refused, every value bounded.
+
+Bounds hold before contents are looked at, and the first fault ends the look: a refusal costs no
+more than the bytes that caused it.
+"""
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, TypeVar
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    PlainValidator,
     ValidationError,
-    ValidatorFunctionWrapHandler,
+    ValidationInfo,
+    WithJsonSchema,
     model_validator,
 )
-from pydantic_core import ErrorDetails
+from pydantic_core import CoreSchema, ErrorDetails
 
 from penstock_router.api.errors import ApiError, invalid
 
 INT32 = 2**31 - 1
 MAX_STOP_CHARACTERS = 1024
 MAX_BIASED_TOKENS = 1024
+MAX_KEYS = 256  # of an object
+MAX_SIZE = 32_768  # objects of a body and their keys; messages and parts are objects
+SHOWN_NAMES = 20  # of ignored fields
+SHOWN_CHARACTERS = 64  # of a name
+
+
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """Bounds a list, and lets it fail at its first wrong item."""
+
+    items: int
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        schema: dict[str, Any] = dict(handler(source))
+        assert schema["type"] == "list"
+        return cast(CoreSchema, {**schema, "max_length": self.items, "fail_fast": True})
+
 
 PositiveInt = Annotated[int, Field(gt=0, le=INT32)]
 Count = Annotated[int, Field(ge=0, le=INT32)]
@@ -32,14 +59,77 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 Share = Annotated[float, Field(gt=0, le=1)]  # of probability
 Priority = Annotated[int, Field(ge=-100, le=100)]
 StopSequence = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
-TokenId = int  # bounds here would cost 15 us for 512; `admission` checks all `packed` ids at once
+StopSequences = Annotated[list[StopSequence], AtMost(256)]
+
+
+def _token_biases(value: Any) -> dict[str, float]:
+    """OpenAI's map, whose keys are token ids as strings. TGI typed it as a list and read none."""
+    rule = "`logit_bias` must map token ids to numbers >= -100 and <= 100"
+    if value == []:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError(rule)
+    if len(value) > MAX_BIASED_TOKENS:
+        raise ValueError(
+            f"`logit_bias` must hold at most {MAX_BIASED_TOKENS} tokens. Given: {len(value)}"
+        )
+    for token, bias in value.items():
+        if not (token.isascii() and token.isdigit() and len(token) <= 10):
+            raise ValueError(f"{rule}. Given: `{shown(token)}`")
+        if type(bias) not in (int, float) or not -100 <= bias <= 100:
+            raise ValueError(f"{rule}. Given: {_describe(bias)}")
+    return {token: float(bias) for token, bias in value.items()}
+
+
 LogitBias = Annotated[
-    dict[Annotated[str, Field(pattern=r"^[0-9]{1,10}$")], Annotated[float, Field(ge=-100, le=100)]],
-    Field(max_length=MAX_BIASED_TOKENS),
+    dict[str, float],
+    PlainValidator(_token_biases),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": {"pattern": "^[0-9]{1,10}$"},
+            "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+            "maxProperties": MAX_BIASED_TOKENS,
+        }
+    ),
 ]
 
 # Refused unless the value is one of these, which ask for nothing.
 NEUTRAL: tuple[object, ...] = (None, False, [], {}, "")
+
+# What no route can do and no client may believe was done.
+UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
+    # ways to choose tokens
+    "num_beams": (1,),
+    "num_beam_groups": (1,),
+    "use_beam_search": (False,),
+    "min_tokens": (0,),
+    "min_new_tokens": (0,),
+    "stop_token_ids": NEUTRAL,
+    "stop_regex": NEUTRAL,
+    "bad_words": NEUTRAL,
+    "allowed_token_ids": NEUTRAL,
+    "no_repeat_ngram_size": (0,),
+    # grammars
+    "grammar": NEUTRAL,
+    "guided_json": NEUTRAL,
+    "guided_regex": NEUTRAL,
+    "guided_choice": NEUTRAL,
+    "guided_grammar": NEUTRAL,
+    "structured_outputs": NEUTRAL,
+    "structural_tag": NEUTRAL,
+    "json_schema": NEUTRAL,
+    "regex": NEUTRAL,
+    "ebnf": NEUTRAL,
+    # adapters
+    "adapter_id": NEUTRAL,
+    "lora_path": NEUTRAL,
+    # what is read and shown
+    "prompt_embeds": (),
+    "truncate_prompt_tokens": (),
+    "skip_special_tokens": (True,),
+    "prompt_logprobs": NEUTRAL,
+}
 
 # TGI's sentences for values below a bound.
 _TOO_SMALL = {
@@ -53,63 +143,108 @@ _TOO_SMALL = {
     "max_new_tokens": "`max_new_tokens` must be strictly positive",
     "max_tokens": "`max_tokens` must be strictly positive",
     "max_completion_tokens": "`max_completion_tokens` must be strictly positive",
+    "max_time": "`max_time` must be strictly positive",
     "inputs": "`inputs` cannot be empty",
     "messages": "`messages` cannot be empty",
 }
 _BELOW = ("greater_than", "greater_than_equal", "string_too_short", "too_short")
-_PROMPT_RULE = (
-    "`prompt` must be a string, a list of strings, a list of token ids or a list of lists of "
-    "token ids, none of them empty"
-)
 
 
-def packed(ids: Any, check: ValidatorFunctionWrapHandler) -> Sequence[int]:
-    """A list of token ids, 4 bytes each. check: by the schema, item by item.
+def packed(ids: list[Any]) -> Sequence[int]:
+    """A list of token ids, 4 bytes each. Raises TypeError for what is none.
 
-    An array is filled in half the time of that check, refuses what is no integer, and leaves the
-    garbage collector, which walks every list, nothing to walk. But it takes true and false for 1
-    and 0, so where those stand the schema decides. Ids beyond 32 bits stay a tuple, which
-    `admission` refuses.
+    An array is filled at once, and leaves the garbage collector, which walks every list, nothing
+    to walk. It takes true and false for 1 and 0, so where those stand all types are looked at.
+    Ids beyond 32 bits stay a tuple, which `admission` refuses.
     """
-    tokens = _array(ids)
-    if tokens and np.frombuffer(tokens, np.uint32).min() > 1:
-        return tokens
-    checked: list[int] = check(ids)
-    return _array(checked) or tuple(checked)
-
-
-def _array(ids: Any) -> array[int] | None:
     try:
-        return array("I", ids)
-    except (TypeError, OverflowError):
-        return None
+        tokens = array("I", ids)
+    except OverflowError:
+        tokens = None
+    has_flags = tokens is None or np.frombuffer(tokens, np.uint32).min() <= 1
+    if has_flags and set(map(type, ids)) != {int}:
+        raise TypeError("token ids are integers")
+    return tokens or tuple(ids)
 
 
-class ClosedModel(BaseModel):
-    """A JSON object of a client. null is the same as absent."""
+@dataclass(slots=True)
+class Reading:
+    """What is noticed while one body is read."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    strict: bool = False  # unknown fields are refused
+    unknown: dict[str, str] = field(default_factory=dict)  # the first ones, and how they are shown
+    size: int = 0
 
-    # Fields that clients send and that change nothing here.
+    def enter(self, data: Mapping[str, object]) -> None:
+        """An object is about to be read. Raises ValueError where it is too large, or all are."""
+        if len(data) > MAX_KEYS:
+            raise ValueError(
+                f"an object of the body must have at most {MAX_KEYS} fields. Given: {len(data)}"
+            )
+        self.size += 1 + len(data)
+        if self.size > MAX_SIZE:
+            raise ValueError(f"the body must have at most {MAX_SIZE} fields, those of all objects")
+
+    def ignore(self, name: str) -> None:
+        """A field that is unknown. Raises ValueError where that is not allowed."""
+        if self.strict:
+            raise ValueError(f"unknown field `{shown(name)}`")
+        if len(self.unknown) < SHOWN_NAMES and name not in self.unknown:
+            self.unknown[name] = shown(name)
+
+    @property
+    def ignored(self) -> list[str]:
+        """Names of unknown fields, fit for a header."""
+        return list(self.unknown.values())
+
+
+def shown(name: str) -> str:
+    """A client's name for something, fit for a header, a log line and a sentence."""
+    name = name[:SHOWN_CHARACTERS]
+    return "".join(c if "!" <= c <= "~" and c not in ",`" else "?" for c in name)
+
+
+class ClientObject(BaseModel):
+    """A JSON object of a client. null is the same as absent; unknown fields are ignored."""
+
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
+
+    # Where such an object stands in a body, as names of its fields are shown.
+    PATH: ClassVar[str] = ""
+    # Fields that change nothing here, whatever they say.
     IGNORED: ClassVar[frozenset[str]] = frozenset()
-    # Fields that ask for what the server cannot do, unless their value is neutral.
+    # Fields that ask for what the server cannot do, unless their value is one of these.
     UNSUPPORTED: ClassVar[Mapping[str, tuple[object, ...]]] = {}
+    # Of those the ones that ask for nothing while another field has a value: (field, value).
+    WAIVED: ClassVar[Mapping[str, tuple[str, object]]] = {}
 
     @model_validator(mode="before")
     @classmethod
-    def _close(cls, data: Any) -> Any:
+    def _sort(cls, data: Any, info: ValidationInfo) -> Any:
         if not isinstance(data, dict):
             return data
+        reading: Reading = info.context or Reading()
+        reading.enter(data)
+        known, ignored, unsupported = cls.__pydantic_fields__, cls.IGNORED, cls.UNSUPPORTED
         kept = {}
         for name, value in data.items():
-            if value is None or name in cls.IGNORED:
+            if name in known:
+                if value is not None:
+                    kept[name] = value
+            elif value is None or name in ignored:
                 continue
-            if name in cls.UNSUPPORTED:
-                if not _among(value, cls.UNSUPPORTED[name]):
-                    raise ValueError(f"`{name}` is not supported by this server")
-                continue
-            kept[name] = value
+            elif name not in unsupported:
+                reading.ignore(cls.PATH + name)
+            elif not _among(value, unsupported[name]):
+                if not cls._is_waived(name, data):
+                    raise ValueError(f"`{cls.PATH}{name}` is not supported by this server")
+                reading.ignore(cls.PATH + name)
         return kept
+
+    @classmethod
+    def _is_waived(cls, name: str, data: Mapping[str, object]) -> bool:
+        other, value = cls.WAIVED.get(name, ("", ""))
+        return other in data and data[other] == value
 
 
 def _among(value: object, neutral: tuple[object, ...]) -> bool:
@@ -120,10 +255,10 @@ def _among(value: object, neutral: tuple[object, ...]) -> bool:
 M = TypeVar("M", bound=BaseModel)
 
 
-def parse(model: type[M], body: object) -> M:
+def parse(model: type[M], body: object, reading: Reading | None = None) -> M:
     """The client's object, checked. Raises ApiError that names the first wrong field."""
     try:
-        return model.model_validate(body)
+        return model.model_validate(body, context=reading or Reading())
     except ValidationError as error:
         raise _explain(_most_telling(error.errors(include_url=False))) from None
 
@@ -145,20 +280,16 @@ def _explain(error: ErrorDetails) -> ApiError:
     prompt."""
     path = [str(part) for part in error["loc"] if _is_name(part)]
     name = path[-1] if path else "body"
-    shown = ".".join(path) or "body"
+    where = ".".join(path) or "body"
     kind = error["type"]
-    if path and path[0] == "prompt" and kind != "missing":
-        return invalid(_PROMPT_RULE)
     if kind == "missing":
-        return invalid(f"missing field `{shown}`")
-    if kind == "extra_forbidden":
-        return invalid(f"unknown field `{shown}`")
+        return invalid(f"missing field `{where}`")
     if kind == "value_error":
         return invalid(str(error["ctx"]["error"]))
     if name in _TOO_SMALL and kind in _BELOW:
         return invalid(_TOO_SMALL[name])
     rule = error["msg"][0].lower() + error["msg"][1:]
-    return invalid(f"`{shown}`: {rule}. Given: {_describe(error['input'])}")
+    return invalid(f"`{where}`: {rule}. Given: {_describe(error['input'])}")
 
 
 def _describe(value: object) -> str:

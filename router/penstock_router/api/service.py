@@ -5,22 +5,26 @@ from __future__ import annotations
 import contextlib
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from aiohttp import web
 
-from penstock_router.api.errors import ApiError, Kind
+from penstock_router.api.bodies import Bodies
+from penstock_router.api.clients import Clients
+from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.interface import Engine, Metrics
 from penstock_router.config import RouterConfig
 from penstock_router.text import TextModel
 
 VERSION = version("penstock")
+# Names that clients send when they were given none: Hugging Face's, SGLang's, and others.
+NO_NAMES = ("tgi", "dummy", "default")
 FINGERPRINT = f"penstock-{VERSION}"
 
 
 class Permits:
-    """How many prompts may be in the server at once. There is no waiting room.
+    """How many sequences may be in the server at once. There is no waiting room.
 
     held: how many each process holds, in memory that all of them share; this one's stand at
     `place`. A process notes its own before it counts: two that ask for the last permit at once are
@@ -40,7 +44,13 @@ class Permits:
 
     @contextlib.contextmanager
     def take(self, count: int) -> Iterator[None]:
-        """Hold permits. Raises ApiError (429) when there are not as many."""
+        """Hold permits. Raises ApiError: 429 when as many are not free, 422 when there are not
+        as many at all."""
+        if count > self._count:
+            raise invalid(
+                f"the request asks for {count} sequences, and the server takes at most "
+                f"{self._count} at a time (`--max-concurrent-requests`)"
+            )
         held, place = self._held, self._place
         held[place] += count
         try:
@@ -60,19 +70,38 @@ class Service:
     text: TextModel
     metrics: Metrics
     permits: Permits
+    clients: Clients
+    bodies: Bodies
+    logged_fields: set[str] = field(default_factory=set)  # names of ignored ones
 
     @property
     def model_name(self) -> str:
         """What answers call the model."""
-        return self.config.served_model_name or self.config.model_id
+        return self.model_names[0]
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """What the model is called, first of all what answers call it."""
+        return self.config.served_model_name or (self.config.model_id,)
 
     def check_model(self, name: str | None) -> None:
-        """With a served model name other names do not exist; without one any name is the model."""
+        """With served model names others do not exist; without them any name is the model.
+
+        Accepted in any case: the model's id, and what clients send that were given no name, among
+        it the address of the server.
+        """
         served = self.config.served_model_name
-        if served is not None and name is not None and name != served:
-            raise ApiError(
-                Kind.NOT_FOUND, f"The model `{name[:128]}` does not exist; there is `{served}`"
-            )
+        if not served or name is None or name in {*served, *NO_NAMES, self.config.model_id}:
+            return
+        if not name.startswith(("http://", "https://")):
+            raise self.no_model(name)
+
+    def no_model(self, name: str) -> ApiError:
+        """There is no model of that name."""
+        there_is = ", ".join(f"`{served}`" for served in self.model_names)
+        return ApiError(
+            Kind.NO_MODEL, f"The model `{name[:128]}` does not exist; there is {there_is}"
+        )
 
 
 SERVICE: web.AppKey[Service] = web.AppKey("service", Service)

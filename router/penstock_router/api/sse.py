@@ -14,6 +14,7 @@ from typing import cast
 from aiohttp import HttpVersion11, web
 from aiohttp.http import StreamWriter
 
+from penstock_router.api.connection import Connection
 from penstock_router.api.run import Run
 
 KEEP_ALIVE_SECONDS = 15.0  # TGI's: proxies cut what is silent for 30 or 60 seconds
@@ -124,6 +125,8 @@ class EventStream:
             if transport is None:
                 raise ConnectionResetError("the client is gone")
             self._transport = transport
+            if isinstance(self._request.protocol, Connection):
+                self._request.protocol.say_something = self._keep_alive
             await writer.write(self._take(), drain=False)
 
     def _begin(self) -> None:
@@ -133,8 +136,11 @@ class EventStream:
     def _watch(self) -> None:
         """Say something at times to a client that would hear nothing."""
         if self._loop.time() - self._last_write >= KEEP_ALIVE_SECONDS:
-            self.push(KEEP_ALIVE)
+            self._keep_alive()
         self._alarm = self._loop.call_later(KEEP_ALIVE_SECONDS, self._watch)
+
+    def _keep_alive(self) -> None:
+        self.push(KEEP_ALIVE)
 
     def _take(self) -> bytes:
         """Everything collected, which the caller writes."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import orjson
 from aiohttp import web
 
-from penstock_router.api.admission import admit, check_length, output
+from penstock_router.api.admission import admit, check_length, output, text_errors
 from penstock_router.api.call import Call, read_json
+from penstock_router.api.errors import invalid
+from penstock_router.api.fields import checked
 from penstock_router.api.options import Options
 from penstock_router.api.run import Collector
-from penstock_router.api.schema import parse
 from penstock_router.api.service import SERVICE
 from penstock_router.api.sse import EventStream
 from penstock_router.api.streaming import collect, stream_out
@@ -20,6 +21,7 @@ from penstock_router.api.tgi_answer import (
     error_event,
 )
 from penstock_router.api.tgi_schema import GenerateRequest
+from penstock_router.text.library import TooManyTokens
 
 
 def json_response(value: object, headers: dict[str, str] | None = None) -> web.Response:
@@ -69,7 +71,7 @@ async def complete(
     """Generate to the end; the answer and its headers."""
     service, parameters = call.service, body.parameters
     options = _options(call, body, stream=False)
-    with service.permits.take(1):
+    with service.permits.take(options.sequences):
         [requests] = await admit(call, [body.inputs], options, body.add_special_tokens)
         tracks = [Collector(r, output(service, r, options)) for r in requests]
         await collect(call, tracks)
@@ -108,20 +110,21 @@ async def _stream(call: Call, body: GenerateRequest, full_text: bool) -> web.Str
 def _options(call: Call, body: GenerateRequest, *, stream: bool) -> Options:
     service = call.service
     options = body.parameters.options(service.config, stream=stream, priority=call.priority())
-    options.check(service.config, service.engine.limits)
+    options.check(service.engine.limits)
     return options
 
 
 async def tokenize(request: web.Request) -> web.Response:
     """POST /tokenize: the tokens of `inputs` with their places in it, in characters."""
     service = request.app[SERVICE]
-    body = parse(GenerateRequest, await read_json(request))
+    body = checked(request, GenerateRequest, await read_json(request))
     check_length(service, body.inputs)
-    with service.permits.take(1):
-        spans = await service.text.spans(body.inputs, body.add_special_tokens)
-    return json_response(
-        [
-            {"id": s.id, "text": body.inputs[s.start : s.stop], "start": s.start, "stop": s.stop}
-            for s in spans
-        ]
-    )
+    most = service.engine.limits.max_input_tokens
+    with service.permits.take(1), text_errors():
+        try:
+            tokens = await service.text.spans_json(body.inputs, body.add_special_tokens, most)
+        except TooManyTokens as error:
+            raise invalid(
+                f"`inputs` must have less than {most} tokens. Given: at least {error.count}"
+            ) from error
+    return web.Response(body=tokens, content_type="application/json")

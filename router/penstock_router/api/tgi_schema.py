@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
 
 from penstock_router.api.errors import invalid
+from penstock_router.api.openai_schema import ChatRequest
 from penstock_router.api.options import Options, biases, share, temperature
 from penstock_router.api.schema import (
     NEUTRAL,
-    ClosedModel,
+    UNSUPPORTED,
+    AtMost,
+    ClientObject,
     Count,
     LogitBias,
     Penalty,
@@ -19,7 +23,7 @@ from penstock_router.api.schema import (
     Priority,
     RepetitionPenalty,
     Share,
-    StopSequence,
+    StopSequences,
 )
 from penstock_router.config import RouterConfig
 from penstock_router.request import Sampling
@@ -27,10 +31,11 @@ from penstock_router.request import Sampling
 Inputs = Annotated[str, Field(min_length=1)]
 
 
-class GenerateParameters(ClosedModel):
+class GenerateParameters(ClientObject):
     """`parameters` of a request."""
 
-    UNSUPPORTED: ClassVar = {"grammar": (), "adapter_id": (), "watermark": NEUTRAL}
+    PATH: ClassVar = "parameters."
+    UNSUPPORTED: ClassVar = {**UNSUPPORTED, "watermark": NEUTRAL, "num_return_sequences": (1,)}
 
     best_of: Count | None = None
     temperature: Positive | None = None
@@ -43,14 +48,17 @@ class GenerateParameters(ClosedModel):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     do_sample: bool = False
     max_new_tokens: PositiveInt | None = None
+    max_time: Annotated[float, Field(gt=0, le=1e6)] | None = None  # seconds
     return_full_text: bool | None = None
-    stop: Annotated[list[StopSequence], Field(max_length=1024)] = []
+    stop: StopSequences = []
+    stop_sequences: StopSequences = []  # the same, as older clients call it
     truncate: Count | None = None
     details: bool = False
     decoder_input_details: bool = False
     seed: Annotated[int, Field(ge=0, le=2**64 - 1)] | None = None
     top_n_tokens: Count | None = None
     ignore_eos: bool = False
+    ignore_eos_token: bool = False  # the same, as TGI's shards call it
     logit_bias: LogitBias | None = None
     priority: Priority | None = None
 
@@ -71,15 +79,22 @@ class GenerateParameters(ClosedModel):
         sequences = self._sequences(config, stream)
         if stream and self.decoder_input_details:
             raise invalid("`decoder_input_details` == true is not supported when streaming tokens")
+        stop = (*self.stop, *self.stop_sequences)
+        if len(stop) > config.max_stop_sequences:
+            raise invalid(
+                f"`stop` supports up to {config.max_stop_sequences} stop sequences. "
+                f"Given: {len(stop)}"
+            )
         wants_logprobs = stream or self.details or self.decoder_input_details or sequences > 1
         return Options(
             max_new_tokens=self.max_new_tokens,
-            sampling=self._sampling(wants_logprobs),
+            sampling=self._sampling(self._top_n(config) if wants_logprobs else None),
             seed=self.seed,
             sequences=sequences,
-            stop=tuple(self.stop),
+            stop=stop,
             keep_stop=True,
-            ignore_eos=self.ignore_eos,
+            ignore_eos=self.ignore_eos or self.ignore_eos_token,
+            max_time=self.max_time,
             truncate=self.truncate,
             prompt_logprobs=self.decoder_input_details,
             priority=priority if self.priority is None else self.priority,
@@ -100,7 +115,16 @@ class GenerateParameters(ClosedModel):
             raise invalid("`seed` must not be set when `best_of` > 1")
         return self.best_of
 
-    def _sampling(self, logprobs: bool) -> Sampling:
+    def _top_n(self, config: RouterConfig) -> int:
+        top_n = self.top_n_tokens or 0
+        if top_n > config.max_top_n_tokens:
+            raise invalid(
+                f"`top_n_tokens` must be >= 0 and <= {config.max_top_n_tokens}. Given: {top_n}"
+            )
+        return top_n
+
+    def _sampling(self, top_n: int | None) -> Sampling:
+        """top_n: None when no log-probabilities are wanted."""
         return Sampling(
             temperature=temperature(self.temperature or 1.0) if self.samples else 0.0,
             top_k=self.top_k or 0,
@@ -111,12 +135,12 @@ class GenerateParameters(ClosedModel):
             frequency_penalty=self.frequency_penalty or 0.0,
             presence_penalty=self.presence_penalty or 0.0,
             logit_bias=biases(self.logit_bias),
-            logprobs=logprobs,
-            top_n=(self.top_n_tokens or 0) if logprobs else 0,
+            logprobs=top_n is not None,
+            top_n=top_n or 0,
         )
 
 
-class GenerateRequest(ClosedModel):
+class GenerateRequest(ClientObject):
     """Body of /generate, /generate_stream, / and /tokenize."""
 
     IGNORED: ClassVar = frozenset({"model", "user", "options"})
@@ -128,9 +152,22 @@ class GenerateRequest(ClosedModel):
     add_special_tokens: bool = True
 
 
-class VertexRequest(ClosedModel):
+class _ByItsOwnSchema:
+    """An instance is any object until the handler reads it; the document says what it must be."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        models = (GenerateRequest, ChatRequest)
+        return {"anyOf": [handler(model.__pydantic_core_schema__) for model in models]}
+
+
+Instance = Annotated[dict[str, Any], _ByItsOwnSchema()]
+
+
+class VertexRequest(ClientObject):
     """Body of /vertex: several requests, each as for /generate or /v1/chat/completions."""
 
     UNSUPPORTED: ClassVar = {"parameters": NEUTRAL}
 
-    instances: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=1024)]
+    instances: Annotated[list[Instance], Field(min_length=1), AtMost(1024)]

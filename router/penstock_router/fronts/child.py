@@ -13,6 +13,7 @@ from collections.abc import Callable
 from penstock_proto.front_pb2 import FromFront, ToFront
 from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
+from penstock_router.fronts.activity import Activity
 from penstock_router.fronts.config import FrontConfig, limits_line
 from penstock_router.fronts.frames import BEAT_SECONDS, Frames
 from penstock_router.fronts.port import Port
@@ -21,7 +22,8 @@ from penstock_router.metrics import Metrics
 
 COMMAND = (sys.executable, "-m", "penstock_router.fronts")
 UNREAD_BYTES = 64 * 1024 * 1024  # that a front has not taken: it hangs
-SILENT_BEATS = 30  # that a front has left out: it hangs
+SILENT_BEATS = 30  # that a front has left out in which it did not compute either: it hangs
+BUSY_BEATS = 120  # that a front has left out, whatever it computes
 LATE_BEATS = 3  # then others get its connections
 LAST_WORDS_SECONDS = 1.0  # for what a dead front had written to arrive
 
@@ -47,6 +49,8 @@ class FrontProcess:
         self._port: Port | None = None
         self._fault = ""
         self._silence = 0  # beats
+        self._idle = 0  # those of them in which it did not compute
+        self._activity = Activity(process.pid)
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._silent: asyncio.Future[None] = self._loop.create_future()  # nothing more will come
         self.ended = asyncio.create_task(self._watch())
@@ -94,6 +98,11 @@ class FrontProcess:
         if self._port is not None:
             self._port.drain()
 
+    def trouble(self, reason: str) -> None:
+        """Tell it why nothing would be generated now, or that all is well (empty)."""
+        if self._port is not None:
+            self._port.trouble(reason)
+
     def leave(self) -> None:
         """Let it send what is left of answers, and end."""
         if self._port is not None:
@@ -121,7 +130,7 @@ class FrontProcess:
 
     def _receive(self, data: bytes) -> None:
         frame = FromFront.FromString(data)
-        self._silence = 0
+        self._silence = self._idle = 0
         if frame.fault:
             self._fault = frame.fault
         if frame.ready and not self._ready.done():
@@ -135,12 +144,18 @@ class FrontProcess:
             self._port.gone()
 
     def _listen_for_beats(self) -> None:
-        """Beats are counted, not seconds: when this process was stopped, all were late."""
+        """Beats are counted, not seconds: when this process was stopped, all were late.
+
+        A front says something from its event loop, so one that is busy for a while says nothing.
+        """
         self._silence += 1
-        if self._silence > SILENT_BEATS:
-            seconds = SILENT_BEATS * BEAT_SECONDS
+        self._idle += not self._activity.computes()
+        seconds = self._silence * BEAT_SECONDS
+        if self._idle > SILENT_BEATS or self._silence > BUSY_BEATS:
             self._on_failure(f"{self._name} hangs: it has said nothing for {seconds:.0f} s")
         elif not self.ended.done():
+            if self._silence == LATE_BEATS + 1:
+                log("WARNING", f"{self._name} is late: it has said nothing for {seconds:.0f} s")
             self._loop.call_later(BEAT_SECONDS, self._listen_for_beats)
 
     async def _watch(self) -> None:

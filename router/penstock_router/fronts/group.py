@@ -52,6 +52,7 @@ class FrontGroup:
         await asyncio.gather(*(front.open(engine, metrics) for front in self._fronts))
         for place, front in enumerate(self._fronts):
             metrics.http_processes.watch(str(place), front.pid)
+        engine.on_trouble = self._trouble
         config = self._config
         self._acceptor = Acceptor(config.hostname, config.port, self._fronts, self._fail)
         return self._acceptor.url
@@ -74,6 +75,10 @@ class FrontGroup:
             await asyncio.wait([front.ended for front in self._fronts], timeout=END_SECONDS)
         for front in self._fronts:
             front.kill()
+
+    def _trouble(self, reason: str) -> None:
+        for front in self._fronts:
+            front.trouble(reason)
 
     def _fail(self, reason: str) -> None:
         if not self._leaving and not self.failed.done():

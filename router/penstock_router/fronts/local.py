@@ -31,6 +31,7 @@ class LocalFront:
 
     async def open(self, engine: Engine, metrics: Metrics) -> str:
         assert self._text is not None
+        self._text.warn_about_rows(engine.limits.vocab_size)
         config = self._config
         self._runner = make_runner(make_app(config, engine, self._text, metrics))
         await self._runner.setup()

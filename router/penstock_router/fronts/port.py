@@ -42,6 +42,8 @@ class Port:
         for sequence in frame.cancel:
             if (number := self._numbers.pop(sequence, None)) is not None:
                 self._engine.cancel(number)
+        for seconds in frame.lag:
+            self._metrics.http_loop_lag.observe(seconds)
         if frame.HasField("count"):
             self._count(frame)
         if frame.scrape:
@@ -52,6 +54,11 @@ class Port:
     def drain(self) -> None:
         """Tell the front that new requests are turned away."""
         self._last.draining = True
+        self._flush_soon()
+
+    def trouble(self, reason: str) -> None:
+        """Tell the front why nothing would be generated now, or that all is well (empty)."""
+        self._last.trouble = reason
         self._flush_soon()
 
     def leave(self) -> None:
@@ -79,6 +86,7 @@ class Port:
         metrics.request_count.inc(count.requests)
         metrics.disconnects.inc(count.disconnects)
         metrics.slow_readers.inc(count.slow_readers)
+        metrics.on_unsent(count.unsent)
         for served in count.served:
             metrics.on_success(served.total, served.validation, served.per_token)
         for reason in count.failed:

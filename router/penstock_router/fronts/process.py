@@ -23,6 +23,7 @@ from penstock_router.fronts.frames import BEAT_SECONDS, Frames, frame
 from penstock_router.fronts.remote_engine import Outbox, RemoteEngine, RemoteMetrics
 from penstock_router.limits import Limits
 from penstock_router.logs import configure_logs
+from penstock_router.pulse import Pulse
 from penstock_router.text import TextModel
 
 
@@ -56,6 +57,8 @@ def _load(config: FrontConfig) -> TextModel | None:
 
 async def serve(config: FrontConfig, text: TextModel, limits: Limits) -> int:
     """Serve the connections that come, with the engine at the other end of a socket."""
+    if config.place == 0:  # all have the same
+        text.warn_about_rows(limits.vocab_size)
     loop = asyncio.get_running_loop()
     closed: asyncio.Future[None] = loop.create_future()
 
@@ -63,10 +66,6 @@ async def serve(config: FrontConfig, text: TextModel, limits: Limits) -> int:
         if not engine.leave.is_set():
             os._exit(1)  # nobody is left to answer with
         closed.set_result(None)
-
-    def beat() -> None:
-        frames.send(FromFront())
-        loop.call_later(BEAT_SECONDS, beat)
 
     outbox = Outbox(lambda frame: frames.send(frame))
     engine = RemoteEngine(limits, outbox)
@@ -82,7 +81,7 @@ async def serve(config: FrontConfig, text: TextModel, limits: Limits) -> int:
     take_connections(socket.socket(fileno=config.handover), server)
     quiet_collector()
     outbox.frame.ready = True
-    beat()
+    Pulse(BEAT_SECONDS, lambda late: frames.send(FromFront(lag=[late])))
     await engine.leave.wait()
     await runner.cleanup()
     text.close()

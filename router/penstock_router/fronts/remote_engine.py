@@ -56,6 +56,7 @@ class RemoteEngine:
     def __init__(self, limits: Limits, outbox: Outbox) -> None:
         self.limits = limits
         self.draining = False
+        self._trouble = ""
         self.leave = asyncio.Event()  # the scheduling process is about to end
         self.on_metrics: Callable[[int, bytes], None] = lambda scrape, text: None
         self._outbox = outbox
@@ -63,9 +64,9 @@ class RemoteEngine:
         self._live: dict[int, _Live] = {}
 
     @property
-    def healthy(self) -> bool:
-        """Whether the shards live: without them all processes leave at once."""
-        return not self.leave.is_set()
+    def trouble(self) -> str:
+        """Why nothing would be generated now; without shards all processes leave at once."""
+        return "the server ends" if self.leave.is_set() else self._trouble
 
     def submit(self, request: GenerationRequest, listener: Listener) -> int:
         """Queue a request; its number is for `cancel`. Raises Draining."""
@@ -98,6 +99,8 @@ class RemoteEngine:
                 live.listener.fail(messages.error_of(failure))
         if frame.HasField("metrics"):
             self.on_metrics(frame.metrics.scrape, frame.metrics.text)
+        if frame.HasField("trouble"):
+            self._trouble = frame.trouble
         self.draining |= frame.draining
         if frame.leave:
             self.leave.set()
@@ -142,6 +145,9 @@ class RemoteMetrics:
 
     def on_slow_reader(self) -> None:
         self._outbox.frame.count.slow_readers += 1
+
+    def on_unsent(self, change: int) -> None:
+        self._outbox.frame.count.unsent += change
 
     async def scrape(self) -> bytes:
         number = next(self._numbers)

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from penstock_router.text.alphabet import spelled_bytes
 from penstock_router.text.tokenizer import Tokenizer
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -32,39 +34,84 @@ class Detokenizer(Protocol):
         """What an incomplete character at the end comes to."""
 
 
-class DetokenizerFactory(Protocol):
-    def __call__(self, prompt: Sequence[int]) -> Detokenizer: ...
+class TokenTable(Protocol):
+    """What each token stands for."""
+
+    def detokenizer(self, prompt: Sequence[int]) -> Detokenizer:
+        """Of a sequence that continues the prompt."""
+
+    def text(self, token_id: int) -> str:
+        """A token by itself, within a text: with its space, U+FFFD for part of a character."""
+
+    def raw(self, token_id: int) -> bytes | None:
+        """Its bytes; None where they are not known."""
 
 
-def detokenizer_factory(tokenizer: Tokenizer) -> DetokenizerFactory:
+def token_table(tokenizer: Tokenizer) -> TokenTable:
     """Chooses by the decoder that tokenizer.json names."""
-    decoders = _decoders(tokenizer.settings.get("decoder"))
-    kinds = {decoder.get("type") for decoder in decoders}
-    if kinds == {"ByteLevel"}:
-        return ByteLevelTable(tokenizer).detokenizer
-    if _is_sentencepiece(decoders):
-        return SentencePieceTable(tokenizer, decoders).detokenizer
-    return lambda prompt: WindowDetokenizer(tokenizer, prompt)
+    decoders = list(_parts(tokenizer.settings.get("decoder")))
+    kinds = [decoder.get("type") for decoder in decoders]
+    if kinds in (["ByteLevel"], ["ByteLevel", "Fuse"]):
+        return ByteLevelTable(tokenizer)
+    spelling = _spelling(decoders)
+    return WindowTable(tokenizer) if spelling is None else SentencePieceTable(tokenizer, spelling)
 
 
-def _decoders(decoder: dict[str, Any] | None) -> list[dict[str, Any]]:
+def _parts(decoder: dict[str, Any] | None) -> Iterable[dict[str, Any]]:
+    """A decoder, or those in a sequence of them."""
     if decoder is None:
-        return []
-    return list(decoder["decoders"]) if decoder.get("type") == "Sequence" else [decoder]
+        return
+    if decoder.get("type") == "Sequence":
+        for part in decoder.get("decoders") or ():
+            yield from _parts(part)
+    else:
+        yield decoder
 
 
-def _is_sentencepiece(decoders: list[dict[str, Any]]) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Spelling:
+    """How a decoder of the kind that SentencePiece needs reads tokens.
+
+    strip: spaces that the beginning of a text loses; strips_token: its first token loses all.
+    """
+
+    space: str = "▁"
+    has_bytes: bool = False
+    space_in_bytes: bool = False  # a space that is spelled in bytes is one too
+    strip: int = 0
+    strips_token: bool = False
+
+
+def _spelling(decoders: Sequence[dict[str, Any]]) -> _Spelling | None:
+    """None for decoders that do anything else.
+
+    What strips works on each token until the tokens are one text.
+    """
+    spelling: dict[str, Any] = {}
+    fused = False
     for decoder in decoders:
         match decoder:
-            case {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}:
-                pass
-            case {"type": "ByteFallback" | "Fuse"}:
-                pass
-            case {"type": "Strip", "content": " ", "stop": 0}:
-                pass
+            case {"type": "Replace", "pattern": {"String": space}, "content": " "}:
+                if "space" in spelling or len(space) != 1:
+                    return None
+                spelling |= {"space": space, "space_in_bytes": "has_bytes" in spelling}
+            case {"type": "Metaspace", "replacement": space}:
+                if "space" in spelling or fused:
+                    return None
+                strips = decoder.get("prepend_scheme", "always") != "never"
+                bytes_first = "has_bytes" in spelling
+                spelling |= {"space": space, "strips_token": strips, "space_in_bytes": bytes_first}
+            case {"type": "ByteFallback"} if "has_bytes" not in spelling and not fused:
+                spelling["has_bytes"] = True
+            case {"type": "Fuse"}:
+                fused = True
+            case {"type": "Strip", "content": " ", "start": start, "stop": 0} if fused:
+                if "space" not in spelling or "strip" in spelling:
+                    return None
+                spelling["strip"] = start
             case _:
-                return False
-    return any(decoder["type"] == "Replace" for decoder in decoders)
+                return None
+    return _Spelling(**spelling) if "space" in spelling else None
 
 
 class ByteLevelTable:
@@ -76,11 +123,9 @@ class ByteLevelTable:
         self.special_ids = tokenizer.special_ids
         self.texts: list[str | None] = [""] * size
         self.bytes: dict[int, bytes] = {}
-        alphabet = _byte_alphabet()
         for token_id, spelling in vocabulary.items():
-            try:
-                raw = bytes(alphabet[character] for character in spelling)
-            except KeyError:  # an added token is spelled as it reads
+            raw = spelled_bytes(spelling)
+            if raw is None:  # an added token is spelled as it reads
                 raw = spelling.encode()
             self.bytes[token_id] = raw
             self.texts[token_id] = _whole_text(raw)
@@ -89,6 +134,15 @@ class ByteLevelTable:
 
     def detokenizer(self, prompt: Sequence[int]) -> Detokenizer:
         return ByteLevelDetokenizer(self)
+
+    def text(self, token_id: int) -> str:
+        text = self.texts[token_id] if token_id < len(self.texts) else ""
+        return self.bytes[token_id].decode(errors="replace") if text is None else text
+
+    def raw(self, token_id: int) -> bytes | None:
+        if token_id in self.special_ids:
+            return self.text(token_id).encode()
+        return self.bytes.get(token_id)
 
 
 class ByteLevelDetokenizer:
@@ -121,16 +175,15 @@ class ByteLevelDetokenizer:
 class SentencePieceTable:
     """Pieces with ▁ for a space, and `<0xNN>` for the bytes of what the vocabulary lacks."""
 
-    def __init__(self, tokenizer: Tokenizer, decoders: list[dict[str, Any]]) -> None:
-        kinds = {decoder["type"] for decoder in decoders}
+    def __init__(self, tokenizer: Tokenizer, spelling: _Spelling) -> None:
         vocabulary = tokenizer.vocabulary()
-        self.strip = max((d.get("start", 0) for d in decoders if d["type"] == "Strip"), default=0)
+        self.spelling = spelling
         self.special_ids = tokenizer.special_ids
         self.texts: list[str | None] = [""] * (max(vocabulary, default=-1) + 1)
         self.bytes: dict[int, int] = {}
-        for token_id, spelling in vocabulary.items():
-            self.texts[token_id] = spelling.replace("▁", " ")
-            byte = _BYTE_TOKEN.fullmatch(spelling) if "ByteFallback" in kinds else None
+        for token_id, token in vocabulary.items():
+            self.texts[token_id] = token.replace(spelling.space, " ")
+            byte = _BYTE_TOKEN.fullmatch(token) if spelling.has_bytes else None
             if byte is not None:
                 self.bytes[token_id] = int(byte[1], 16)
                 self.texts[token_id] = None
@@ -140,21 +193,31 @@ class SentencePieceTable:
 
     def detokenizer(self, prompt: Sequence[int]) -> Detokenizer:
         # The space before the first word of a text is not shown; behind a prompt it is.
-        starts_text = not prompt or prompt[-1] in self.special_ids
-        return SentencePieceDetokenizer(self, self.strip if starts_text else 0)
+        return SentencePieceDetokenizer(self, not prompt or prompt[-1] in self.special_ids)
+
+    def text(self, token_id: int) -> str:
+        text = self.texts[token_id] if token_id < len(self.texts) else ""
+        return bytes((self.bytes[token_id],)).decode(errors="replace") if text is None else text
+
+    def raw(self, token_id: int) -> bytes | None:
+        if token_id >= len(self.texts):
+            return None
+        text = self.texts[token_id]
+        return bytes((self.bytes[token_id],)) if text is None else text.encode()
 
 
 class SentencePieceDetokenizer:
     """See SentencePieceTable."""
 
-    __slots__ = ("_fast", "_pending", "_strip", "_table", "_texts")
+    __slots__ = ("_begins", "_fast", "_pending", "_table", "_texts")
 
-    def __init__(self, table: SentencePieceTable, strip: int) -> None:
+    def __init__(self, table: SentencePieceTable, begins: bool) -> None:
+        """begins: no text stands before this one."""
         self._table = table
         self._texts = table.texts
-        self._strip = strip  # spaces that may still be dropped from the beginning
+        self._begins = begins and (table.spelling.strips_token or table.spelling.strip > 0)
         self._pending = b""
-        self._fast = not strip
+        self._fast = not self._begins
 
     def step(self, token_id: int) -> str:
         try:
@@ -164,12 +227,18 @@ class SentencePieceDetokenizer:
         if text is not None and (self._fast or token_id in self._table.special_ids):
             return text
         text = self.flush() + text if text is not None else self._byte(self._table.bytes[token_id])
-        if self._strip and text:
-            stripped = text.lstrip(" ")
-            text = text[min(self._strip, len(text) - len(stripped)) :]
-            self._strip = 0
-        self._fast = not self._pending and not self._strip
+        if self._begins and (text or not self._pending):
+            text = self._begin(text)
+        self._fast = not self._pending and not self._begins
         return text
+
+    def _begin(self, text: str) -> str:
+        """The first text of all without the spaces that it loses."""
+        spelling = self._table.spelling
+        self._begins = False
+        if spelling.strips_token:
+            return text.replace(" ", "")
+        return text[min(spelling.strip, len(text) - len(text.lstrip(" "))) :]
 
     def flush(self) -> str:
         text = _REPLACEMENT * len(self._pending)
@@ -186,30 +255,80 @@ class SentencePieceDetokenizer:
                 return ""
             return self.flush()
         self._pending = b""
-        return text
+        return (
+            text.replace(self._table.spelling.space, " ")
+            if self._table.spelling.space_in_bytes
+            else text
+        )
+
+
+class WindowTable:
+    """Any other decoder, which alone knows what its tokens stand for."""
+
+    _CONTEXT = 5  # tokens before a sequence that decide about its first space
+    _SLICE = 4096
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.decode = tokenizer.decode
+        self.names = {i: name for name, i in tokenizer.special_tokens.items()}
+        vocabulary = tokenizer.vocabulary()
+        kinds = {part.get("type") for part in _parts(tokenizer.settings.get("decoder"))}
+        self._bytes = {
+            token_id: int(byte[1], 16)
+            for token_id, token in vocabulary.items()
+            if "ByteFallback" in kinds and (byte := _BYTE_TOKEN.fullmatch(token))
+        }
+        self._texts = self._within_a_text(tokenizer, vocabulary) | self.names
+
+    def _within_a_text(self, tokenizer: Tokenizer, vocabulary: Iterable[int]) -> dict[int, str]:
+        """Every token behind another one, where it keeps its space."""
+        ordinary = [i for i in vocabulary if i not in self.names and i not in self._bytes]
+        before = next((i for i in ordinary if tokenizer.decode([i]).isalnum()), None)
+        if before is None:
+            return {}
+        length = len(tokenizer.decode([before]))
+        return {i: tokenizer.decode([before, i])[length:] for i in ordinary}
+
+    def detokenizer(self, prompt: Sequence[int]) -> Detokenizer:
+        start = max(len(prompt) - self._CONTEXT, 0)
+        while start and prompt[start] in self._bytes and len(prompt) - start < 64:
+            start -= 1  # a run of byte tokens is decoded from its beginning
+        return WindowDetokenizer(self, [i for i in prompt[start:] if i not in self.names])
+
+    def text(self, token_id: int) -> str:
+        if token_id in self._bytes:
+            return bytes((self._bytes[token_id],)).decode(errors="replace")
+        return self._texts.get(token_id, "")
+
+    def raw(self, token_id: int) -> bytes | None:
+        if token_id in self._bytes:
+            return bytes((self._bytes[token_id],))
+        text = self._texts.get(token_id)
+        return None if text is None or _REPLACEMENT in text else text.encode()
 
 
 class WindowDetokenizer:
-    """Any other decoder: decodes a short window twice and keeps the difference.
+    """Decodes a short window twice and keeps the difference.
 
-    The window begins at the last text that was shown, so the cost of a token does not grow with
-    the sequence.
+    The window begins where text was shown, never within a character, so the cost of a token does
+    not grow with the sequence.
     """
 
-    _CONTEXT = 5  # tokens before the sequence that decide about its first space
+    _CONTEXT = 5  # tokens of the window that were shown
+    _PATIENCE = 16  # tokens that may wait for the rest of a character
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
-        self._tokenizer = tokenizer
-        self._names = {i: name for name, i in tokenizer.special_tokens.items()}
-        self._shown = [i for i in prompt[-self._CONTEXT :] if i not in tokenizer.special_ids]
+    def __init__(self, table: WindowTable, before: list[int]) -> None:
+        """before: tokens at the end of the prompt."""
+        self._table = table
+        self._shown = [before]  # in the groups that were shown together
         self._waiting: list[int] = []
 
     def step(self, token_id: int) -> str:
-        if token_id in self._names:
-            return self._names[token_id]
+        if token_id in self._table.names:
+            return self._table.names[token_id]
         self._waiting.append(token_id)
         text = self._new_text()
-        if not text or text.endswith(_REPLACEMENT):
+        if len(self._waiting) < self._PATIENCE and (not text or text.endswith(_REPLACEMENT)):
             return ""
         self._advance()
         return text
@@ -220,11 +339,15 @@ class WindowDetokenizer:
         return text
 
     def _new_text(self) -> str:
-        before = self._tokenizer.decode(self._shown)
-        return self._tokenizer.decode(self._shown + self._waiting)[len(before) :]
+        shown = [token for group in self._shown for token in group]
+        before = self._table.decode(shown)
+        return self._table.decode(shown + self._waiting)[len(before) :]
 
     def _advance(self) -> None:
-        self._shown, self._waiting = (self._shown + self._waiting)[-self._CONTEXT :], []
+        self._shown.append(self._waiting)
+        self._waiting = []
+        while sum(map(len, self._shown[1:])) >= self._CONTEXT:
+            del self._shown[0]
 
 
 def _whole_text(raw: bytes) -> str | None:
@@ -233,11 +356,3 @@ def _whole_text(raw: bytes) -> str | None:
         return raw.decode()
     except UnicodeDecodeError:
         return None
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's map: printable Latin-1 bytes stand for themselves, the others for U+0100 onwards."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in set(printable)]
-    alphabet = {chr(byte): byte for byte in printable}
-    return alphabet | {chr(0x100 + i): byte for i, byte in enumerate(others)}

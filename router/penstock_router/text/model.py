@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
+from array import array
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from penstock_router.logs import log
 from penstock_router.text.chat_template import ChatTemplate, TemplateError, load_chat_template
-from penstock_router.text.detokenizer import Detokenizer, detokenizer_factory
+from penstock_router.text.detokenizer import Detokenizer, token_table
 from penstock_router.text.files import tokenizer_config
-from penstock_router.text.tokenizer import Tokenizer, TokenSpan
+from penstock_router.text.library import give_back_memory
+from penstock_router.text.spans import TokenSpan, spans_json
+from penstock_router.text.tokenizer import Tokenizer
+from penstock_router.text.workers import Workers
 
 T = TypeVar("T")
 
@@ -47,8 +50,8 @@ class TextModel:
     ) -> None:
         self.tokenizer = tokenizer
         self._chat_template = chat_template
-        self._factory = detokenizer_factory(tokenizer)
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="text")
+        self._tokens = token_table(tokenizer)
+        self._workers = Workers(workers)
 
     @classmethod
     def load(cls, model_path: str | Path, config_path: str | None, workers: int) -> TextModel:
@@ -58,34 +61,76 @@ class TextModel:
         override = Path(config_path) if config_path else None
         config = tokenizer_config(folder, override)
         template = load_chat_template(folder, config, override)
-        return cls(Tokenizer(folder / "tokenizer.json"), template, workers)
+        return cls(Tokenizer.load(folder, override), template, workers)
+
+    def warn_about_rows(self, rows: int) -> None:
+        """Say in the log that the tokenizer has ids which the model has no rows for."""
+        beyond = {i: token for i, token in self.tokenizer.vocabulary().items() if i >= rows}
+        if beyond:
+            token_id, token = min(beyond.items())
+            log(
+                "WARNING",
+                f"the tokenizer has {len(beyond)} tokens beyond the model's {rows}, the first is "
+                f"{token!r} = {token_id}: requests that come to one of them are refused",
+            )
 
     def close(self) -> None:
         """Let the worker threads end; does not wait for them."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._workers.close()
 
     def detokenizer(self, prompt: Sequence[int]) -> Detokenizer:
         """Of a sequence that continues the prompt."""
-        return self._factory(prompt)
+        return self._tokens.detokenizer(prompt)
 
     def token_text(self, token_id: int) -> str:
-        """One token by itself; the name of a special token."""
-        return self.tokenizer.decode([token_id], skip_special_tokens=False)
+        """One token within a text: its space included, U+FFFD for part of a character; the name
+        of a special token."""
+        return self._tokens.text(token_id)
 
-    async def encode(self, text: str, add_special_tokens: bool = True) -> tuple[int, ...]:
-        """Token ids of a prompt, special tokens in it included."""
-        return await self._run(lambda: tuple(self.tokenizer.encode(text, add_special_tokens)))
+    def token_bytes(self, token_id: int) -> bytes | None:
+        """The bytes of a token, which may be part of a character; None where nobody knows them."""
+        return self._tokens.raw(token_id)
 
-    async def spans(self, text: str, add_special_tokens: bool = True) -> list[TokenSpan]:
-        """Tokens of a prompt with their places."""
-        return await self._run(lambda: self.tokenizer.spans(text, add_special_tokens))
+    async def encode(
+        self, text: str, add_special_tokens: bool = True, limit: int | None = None
+    ) -> Sequence[int]:
+        """Token ids of a prompt, special tokens in it included.
+
+        Raises TooManyTokens when there are more than `limit`, and TokenizerError.
+        """
+        return await self._encode(
+            text, lambda: array("I", self.tokenizer.encode(text, add_special_tokens, limit))
+        )
+
+    async def spans_json(
+        self, text: str, add_special_tokens: bool = True, limit: int | None = None
+    ) -> bytes:
+        """Tokens of a prompt with their places, as JSON.
+
+        Raises TooManyTokens where there are more than `limit` for certain, and TokenizerError.
+        """
+
+        def work() -> bytes:
+            self.tokenizer.bound.check(text, limit)
+            return spans_json(text, self.tokenizer.each_span(text, add_special_tokens))
+
+        return await self._encode(text, work)
+
+    async def _encode(self, text: str, work: Callable[[], T]) -> T:
+        def encode() -> T:
+            try:
+                return work()
+            finally:
+                give_back_memory(text)
+
+        return await self._run(encode)
 
     async def render(self, conversation: Conversation, with_spans: bool = False) -> Rendered:
         """Text and tokens of a conversation. Raises TemplateError."""
         return await self._run(lambda: self._render(conversation, with_spans))
 
     async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        return await self._workers.run(work)
 
     def _render(self, conversation: Conversation, with_spans: bool) -> Rendered:
         if self._chat_template is None:

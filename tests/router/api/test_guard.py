@@ -210,9 +210,9 @@ async def test_request_id(serve: Any, given: str, kept: bool) -> None:
 
 
 async def test_slow_body_holds_no_permit(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from penstock_router.api import call
+    from penstock_router.api import bodies
 
-    monkeypatch.setattr(call, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.2)
     client = await serve(max_concurrent_requests=1)
     reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
     writer.write(
@@ -238,7 +238,7 @@ async def test_documents(serve: Any) -> None:
     def walk(value: Any) -> None:
         if isinstance(value, dict):
             if isinstance(value.get("$ref"), str):
-                references.add(value["$ref"].removeprefix("#/components/schemas/"))
+                references.add(value["$ref"].removeprefix("#/components/"))
             for item in value.values():
                 walk(item)
         elif isinstance(value, list):
@@ -246,7 +246,9 @@ async def test_documents(serve: Any) -> None:
                 walk(item)
 
     walk(openapi)
-    assert references <= openapi["components"]["schemas"].keys()
+    components = openapi["components"]
+    assert references <= {f"{kind}/{name}" for kind in components for name in components[kind]}
+    assert ("securitySchemes" in components) is bool(openapi["paths"]["/info"]["get"]["security"])
     properties = openapi["components"]["schemas"]["GenerateParameters"]["properties"]
     assert {"temperature", "top_k", "priority", "logit_bias"} <= properties.keys()
     status, page = await client.get("/docs")

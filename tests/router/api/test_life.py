@@ -227,9 +227,10 @@ async def test_drain(serve: Any) -> None:
 
 @beside_only
 async def test_health_follows_the_engine(serve: Any) -> None:
-    client = await serve(FakeEngine(healthy=False))
-    assert (await client.get("/health"))[0] == 503
-    client.engine.healthy = True
+    client = await serve(FakeEngine(trouble="no answer from shard 1"))
+    status, body = await client.get("/health")
+    assert status == 503 and b'"unhealthy: no answer from shard 1"' in body
+    client.engine.trouble = ""
     assert (await client.get("/health"))[0] == 200
 
 

@@ -155,8 +155,8 @@ async def test_prompts_of_every_kind(serve: Any) -> None:
     ):
         status, answer = await client.post("/v1/completions", {"prompt": wrong})
         assert status == 422 and "`prompt`" in answer["error"]["message"], wrong
-    status, answer = await client.post("/v1/completions", {"prompt": ["x"] * 5})
-    assert status == 422 and "maximum allowed batch size of 4" in answer["error"]["message"]
+    status, answer = await client.post("/v1/completions", {"prompt": ["x"] * 129})
+    assert status == 422 and "maximum allowed batch size of 128" in answer["error"]["message"]
 
 
 @pytest.mark.parametrize("wrong", [-1, 700, 2**31, 2**32 - 1, 2**32, -(2**31), 2**40, 2**64 - 1])
@@ -235,7 +235,7 @@ async def test_parameters_reach_the_engine(serve: Any) -> None:
 
 
 async def test_served_model_name(serve: Any) -> None:
-    client = await serve(served_model_name="llama")
+    client = await serve(served_model_name=("llama",))
     status, answer = await client.post("/v1/chat/completions", {"messages": HI, "model": "llama"})
     assert (status, answer["model"]) == (200, "llama")
     status, answer = await client.post("/v1/chat/completions", {"messages": HI, "model": "other"})
@@ -291,7 +291,7 @@ async def test_template_errors(serve: Any, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_openai_client(serve: Any) -> None:
-    client = await serve(served_model_name="m", api_key="secret")
+    client = await serve(served_model_name=("m",), api_key="secret")
     script(client, "The capital</s>")
     async with openai.AsyncOpenAI(
         base_url=client.url + "/v1", api_key="secret", max_retries=0

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 
 import pytest
 
+from penstock_router import shard_client
 from penstock_router.request import (
     Draining,
     Finish,
@@ -136,7 +138,7 @@ async def test_a_failing_step_ends_every_request_with_an_error(engine_rig, recor
             end = await listener.wait()
             assert isinstance(end, GenerationFailed)
             assert f"shard {rank}" in str(end)
-        assert rig.engine.failed.done() and not rig.engine.healthy
+        assert rig.engine.failed.done() and rig.engine.trouble
         with pytest.raises(GenerationFailed):
             rig.engine.submit(GenerationRequest((1,), 1), recorder())
         rig.scheduler.check_integrity()
@@ -151,13 +153,73 @@ async def test_a_hung_step_is_noticed(engine_rig, recorder):
         assert isinstance(end, GenerationFailed) and "no result of step" in str(end)
 
 
+async def test_a_loop_that_stood_still_blames_nobody(engine_rig, recorder):
+    """C1b: a result may wait for the loop as long as it takes."""
+    async with engine_rig(step_timeout=0.3, step_seconds=0.01) as rig:
+        listener = recorder()
+        rig.engine.submit(GenerationRequest((1, 2), 60), listener)
+        for heard in (5, 20, 35):
+            while len(listener.tokens) < heard:
+                await asyncio.sleep(0.005)
+            time.sleep(0.8)
+        assert isinstance(await listener.wait(), Finish)
+        assert len(listener.tokens) == 60 and not rig.engine.trouble
+
+
+async def test_a_silent_shard_is_found_by_a_loop_that_is_late(engine_rig, recorder):
+    """C1b: discounting its own lag does not make the watchdog blind."""
+    async with engine_rig(fault=Fault("hang", 3), step_timeout=0.3) as rig:
+        listener = recorder()
+        rig.engine.submit(GenerationRequest((1, 2), 30), listener)
+        begun = time.monotonic()
+        while listener.end is None and time.monotonic() - begun < 20:
+            await asyncio.sleep(0.005)
+            time.sleep(0.05)
+        assert isinstance(listener.end, GenerationFailed)
+        assert rig.metrics.loop_lag._sum > 0.1
+
+
+async def test_a_failure_ends_a_drain(engine_rig, recorder):
+    """L7: nothing is left to wait for."""
+    async with engine_rig(fault=Fault("internal", 9), step_seconds=0.005) as rig:
+        listener = recorder()
+        rig.engine.submit(GenerationRequest((1, 2), 40), listener)
+        async with asyncio.timeout(5):
+            await rig.engine.drain(60)
+        assert isinstance(listener.end, GenerationFailed)
+        assert "injected internal at step 9" in rig.engine.trouble
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_a_shard_that_does_not_answer_is_not_ready(engine_rig, recorder, monkeypatch, busy):
+    """M4: found within seconds, idle or in a step, and ready again when it answers."""
+    monkeypatch.setattr(shard_client, "PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(shard_client, "PROBE_TIMEOUT", 0.1)
+    async with engine_rig(ranks=2, fault=Fault("hang", 3) if busy else None) as rig:
+        heard = []
+        rig.engine.on_trouble = heard.append
+        rig.engine.submit(GenerationRequest((1, 2), 30), recorder())
+        await asyncio.sleep(0.5)
+        assert not rig.engine.trouble
+        rig.shards[1].deaf = True
+        async with asyncio.timeout(5):
+            while not rig.engine.trouble:
+                await asyncio.sleep(0.01)
+        assert rig.engine.trouble == "no answer from shard 1"
+        rig.shards[1].deaf = False
+        async with asyncio.timeout(5):
+            while rig.engine.trouble:
+                await asyncio.sleep(0.01)
+        assert heard == ["no answer from shard 1", ""]
+
+
 async def test_an_idle_engine_is_not_taken_for_a_hung_one(engine_rig, recorder):
     async with engine_rig(step_timeout=0.2) as rig:
         await asyncio.sleep(1.2)
         listener = recorder()
         rig.engine.submit(GenerationRequest((1, 2), 5), listener)
         assert isinstance(await listener.wait(), Finish)
-        assert rig.engine.healthy
+        assert not rig.engine.trouble
 
 
 async def test_drain_lets_requests_end_and_takes_no_more(engine_rig, recorder):

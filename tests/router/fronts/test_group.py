@@ -181,8 +181,31 @@ async def test_one_that_says_nothing_hangs(folder: Path, monkeypatch: pytest.Mon
         group._fronts[1]._process.send_signal(signal.SIGSTOP)
         await until(lambda: not group._fronts[1].responsive)
         assert [status for status, _ in [await post(url) for _ in range(4)]] == [200] * 4
-        with pytest.raises(FrontFailure, match="^HTTP process 1 hangs: .* nothing for 2 s"):
+        with pytest.raises(FrontFailure, match="^HTTP process 1 hangs: .* nothing for [23] s"):
             await asyncio.wait_for(group.failed, WITHIN)
+
+
+async def test_one_that_is_busy_does_not_hang(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C1b: it says nothing, but computes; beyond a bound it is taken for dead all the same."""
+    monkeypatch.setattr(child, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(child, "SILENT_BEATS", 3)
+    monkeypatch.setattr(child, "BUSY_BEATS", 40)
+    async with group_of(folder, 1) as group:
+        await opened(group, FakeEngine())
+        front = group._fronts[0]
+        front._process.send_signal(signal.SIGSTOP)
+        monkeypatch.setattr(front._activity, "_path", Path("/proc/self/stat"))  # computes
+        begun = time.monotonic()
+        with pytest.raises(FrontFailure, match="^HTTP process 0 hangs: .* nothing for 4 s"):
+            while time.monotonic() - begun < WITHIN:
+                time.sleep(0.02)
+                sum(range(300_000))
+                await asyncio.sleep(0.01)
+                if group.failed.done():
+                    group.failed.result()
+        assert time.monotonic() - begun > 3
 
 
 async def test_a_folder_without_a_tokenizer(

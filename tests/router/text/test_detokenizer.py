@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import decoders
 
 from penstock_router.text.detokenizer import (
     ByteLevelDetokenizer,
     SentencePieceDetokenizer,
     WindowDetokenizer,
-    detokenizer_factory,
+    token_table,
 )
 from penstock_router.text.tokenizer import Tokenizer
+from support.case_folders import sentencepiece, with_decoder, write
 from support.small_text import KINDS, write_folder
 
 TEXT = st.text(
@@ -30,14 +32,11 @@ TEXT = st.text(
 @pytest.fixture(scope="module")
 def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
     root: Path = tmp_path_factory.mktemp("tokenizers")
-    return {
-        kind: Tokenizer(write_folder(root / kind, make()) / "tokenizer.json")
-        for kind, make in KINDS.items()
-    }
+    return {kind: Tokenizer.load(write_folder(root / kind, make())) for kind, make in KINDS.items()}
 
 
 def pieces(tokenizer: Tokenizer, ids: list[int], prompt: list[int]) -> list[str]:
-    detokenizer = detokenizer_factory(tokenizer)(prompt)
+    detokenizer = token_table(tokenizer).detokenizer(prompt)
     shown = []
     for token in ids:
         text = detokenizer.step(token)
@@ -55,7 +54,7 @@ def pieces(tokenizer: Tokenizer, ids: list[int], prompt: list[int]) -> list[str]
     ],
 )
 def test_kind_by_decoder(tokenizers: dict[str, Tokenizer], kind: str, expected: type) -> None:
-    assert type(detokenizer_factory(tokenizers[kind])([])) is expected
+    assert type(token_table(tokenizers[kind]).detokenizer([])) is expected
 
 
 @pytest.mark.parametrize("kind", ["byte_level", "legacy", "first"])
@@ -126,6 +125,48 @@ def test_half_a_character_at_the_end(tokenizers: dict[str, Tokenizer]) -> None:
 
 def test_special_tokens_show_their_names(tokenizers: dict[str, Tokenizer]) -> None:
     for tokenizer in tokenizers.values():
-        detokenizer = detokenizer_factory(tokenizer)([])
+        detokenizer = token_table(tokenizer).detokenizer([])
         for name, token in tokenizer.special_tokens.items():
             assert detokenizer.step(token) == name
+
+
+REPLACE, BYTES, FUSE = decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()
+STRIP = decoders.Strip(" ", 1, 0)
+DECODERS = {
+    "llama": (SentencePieceDetokenizer, [REPLACE, BYTES, FUSE, STRIP]),
+    "gguf": (SentencePieceDetokenizer, [BYTES, FUSE, REPLACE, STRIP]),
+    "gemma": (SentencePieceDetokenizer, [REPLACE, BYTES, FUSE]),
+    "no bytes": (SentencePieceDetokenizer, [REPLACE, FUSE, STRIP]),
+    "metaspace": (SentencePieceDetokenizer, [decoders.Metaspace()]),
+    "metaspace first": (
+        SentencePieceDetokenizer,
+        [BYTES, decoders.Metaspace(prepend_scheme="first")],
+    ),
+    "metaspace never": (
+        SentencePieceDetokenizer,
+        [BYTES, decoders.Metaspace(prepend_scheme="never"), FUSE],
+    ),
+    "strip each": (WindowDetokenizer, [REPLACE, BYTES, STRIP]),
+    "strip twice": (WindowDetokenizer, [REPLACE, BYTES, FUSE, STRIP, STRIP]),
+    "suffix": (WindowDetokenizer, [decoders.BPEDecoder(suffix="e")]),
+    "bytes and suffix": (WindowDetokenizer, [BYTES, FUSE, decoders.Replace("t", "T")]),
+}
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_every_decoder(tmp_path: Path, name: str) -> None:
+    kind, parts = DECODERS[name]
+    path = write(tmp_path, with_decoder(sentencepiece(), *parts))
+    tokenizer = Tokenizer.load(path)
+    assert type(token_table(tokenizer).detokenizer([])) is kind
+    words = st.sampled_from(["the cat", " a", "é", "世界", "😀", "  ", "t", "x", "▁"])
+
+    @settings(max_examples=80, deadline=None)
+    @given(first=st.lists(words, max_size=4), second=st.lists(words, max_size=6))
+    def whole(first: list[str], second: list[str]) -> None:
+        prompt = tokenizer.encode("".join(first), False) if first else []
+        ids = tokenizer.encode("".join(second), False) if second else []
+        before, text = tokenizer.decode(prompt), tokenizer.decode(prompt + ids)
+        assert "".join(pieces(tokenizer, ids, prompt)) == text[len(before) :]
+
+    whole()

@@ -1,0 +1,286 @@
+"""A client's connection: what aiohttp leaves open about clients that leave, flood, or say nothing.
+
+Reading never pauses behind a request that runs, because the end of a connection is only seen by
+who reads: what comes in too large a number behind it is thrown away instead, and the connection
+ends when what was kept of it is answered.
+
+The end of what a client sends (FIN) does not say whether it still reads: one that has shut its
+sending side and one that is gone look alike until something is written. So its requests go on, and
+`100 Continue`, which HTTP/1.1 clients pass over, is written: who is gone answers with a reset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+from aiohttp import HttpVersion11, hdrs, web
+from aiohttp.http_exceptions import (
+    BadHttpMethod,
+    BadStatusLine,
+    HttpProcessingError,
+    InvalidHeader,
+    InvalidURLError,
+    LineTooLong,
+)
+
+from penstock_router.api.errors import ApiError, Kind
+from penstock_router.api.request_id import request_id
+
+if TYPE_CHECKING:
+    from penstock_router.api.connections import Connections
+
+HEAD_SECONDS = 15.0  # for the head of a request to arrive, from its first byte
+DISCARD_BYTES = 4 * 1024 * 1024  # that a client may send behind what is kept
+LINGER_SECONDS = 1.0  # for a refused client to read why
+STUCK_SECONDS = 30.0  # in which a client must read of what waits for it
+STUCK_BYTES = 64 * 1024  # so much, or all of it
+
+# Of a connection whose client sends no more. Short requests are answered before the first probe.
+PROBE_AFTER = 0.5
+PROBE_AGAIN = 15.0
+LOOK_FIRST, LOOK_LAST = 0.01, 1.0  # seconds between two looks for a reset, doubled each time
+PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
+TCP_CLOSE = 7  # linux/tcp_states.h: nobody is at the other end
+
+# What may be said of a head that is no HTTP: its values may be secrets.
+_MALFORMED: tuple[tuple[type[BaseException], str], ...] = (
+    (LineTooLong, "A line of the request's head is too long"),
+    (InvalidHeader, "A header of the request is not valid"),
+    (InvalidURLError, "The request's target is not valid"),
+    (BadHttpMethod, "The request is no HTTP"),
+    (BadStatusLine, "The request line is not valid"),
+)
+
+
+class Connection(web.RequestHandler):
+    """See the module. The parts that decide nothing are aiohttp's."""
+
+    def __init__(self, connections: Connections, **options: object) -> None:
+        super().__init__(connections, **options)  # type: ignore[arg-type]
+        self.client: str | None = None  # None: not counted
+        self._connections = connections
+        self._wire: asyncio.Transport | None = None  # until it is lost
+        self.answering = False  # something of an answer may be on its way
+        self.say_something: Callable[[], None] | None = None  # of the answer that is: a stream
+        self._deaf = False  # what still comes is thrown away
+        self._discarded = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._probe_timer: asyncio.TimerHandle | None = None
+        self._unsent = 0  # bytes that waited for the client to read them when it last read
+        self._unsent_since = 0.0
+
+    @property
+    def idle(self) -> bool:
+        """No request runs or waits, though one may have begun to arrive."""
+        waiter = self._waiter
+        return waiter is not None and not waiter.done() and not self._messages
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._wire = cast(asyncio.Transport, transport)
+        super().connection_made(transport)
+        if (error := self._connections.admit(self)) is not None:
+            self._refuse(error)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        for timer in (self._head_timer, self._probe_timer):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+        self._wire = None
+
+    def abort(self) -> None:
+        """End the connection; what runs on it is cancelled."""
+        if self._wire is not None:
+            self._wire.abort()
+
+    # -- what comes ------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            self._discarded += len(data)
+            if self._discarded > DISCARD_BYTES:
+                self.abort()
+            return
+        super().data_received(data)
+        if not self.idle:
+            self._stop_head_timer()
+        elif data and self._head_timer is None:
+            self._head_timer = self._loop.call_later(HEAD_SECONDS, self._on_late_head)
+
+    def pause_reading(self) -> None:
+        """A body has arrived faster than it is read: that of this request, or of a later one."""
+        request = self._current_request
+        if request is not None and request.content.is_eof():
+            self._hear_no_more()
+        else:
+            super().pause_reading()
+
+    def _pause_reading_for_buffer(self) -> None:
+        """As many requests as may wait do."""
+        self._hear_no_more()
+
+    def _resume_reading_if_drained(self) -> None:
+        """Nothing was paused."""
+
+    async def _handle_request(
+        self, request: web.BaseRequest, start_time: float | None, request_handler: object
+    ) -> tuple[web.StreamResponse, bool]:
+        self.answering, self.say_something = False, None
+        if self._reading_paused and request.content.is_eof():
+            # It was the body of a later one, before anybody knew.
+            self._hear_no_more()
+            self.resume_reading(resume_parser=False)
+        return await super()._handle_request(request, start_time, request_handler)  # type: ignore[arg-type]
+
+    def _hear_no_more(self) -> None:
+        """Answer what has arrived in full, and end."""
+        if self._deaf:
+            return
+        self._deaf = True
+        messages = self._messages
+        if messages and not messages[-1][1].is_eof():
+            messages.pop()  # the rest of its body will not come
+        if not messages:
+            self._close = True
+        elif hasattr(messages[-1][0], "_replace"):  # else an error, behind which it ends anyway
+            message, payload = messages[-1]
+            messages[-1] = (message._replace(should_close=True), payload)  # type: ignore[union-attr]
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _on_late_head(self) -> None:
+        self._head_timer = None
+        if self.idle:
+            self._refuse(ApiError(Kind.TIMEOUT, f"{HEAD_SECONDS:g}"))
+
+    def _refuse(self, error: ApiError) -> None:
+        """Say why, and end."""
+        self._connections.note("INFO", str(error), self.peername)
+        self._deaf = True
+        if self._wire is not None:
+            self._wire.write(raw_answer(error))
+            self._wire.write_eof()
+        self._loop.call_later(LINGER_SECONDS, self.abort)
+
+    # -- who sends no more -----------------------------------------------------------------------
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Whether the connection stays: while something runs whose client may still read."""
+        request = self._current_request
+        if self._probe_timer is not None:  # uvloop may say it twice
+            return True
+        waiting = len(self._messages) - (self._waiter is not None)  # one of them is about to run
+        crowded = self._deaf or waiting > 0
+        self._hear_no_more()
+        if self.idle:
+            return None
+        if request is not None and not self._may_go_on(request):
+            return None
+        seconds = 0 if crowded else PROBE_AFTER
+        self._probe_timer = self._loop.call_later(seconds, self._probe, LOOK_FIRST)
+        return True
+
+    def _may_go_on(self, request: web.BaseRequest) -> bool:
+        """It is complete, and there is something that its client would pass over."""
+        can_ask = self.say_something is not None or request.version >= HttpVersion11
+        return request.content.is_eof() and can_ask
+
+    def _probe(self, look: float) -> None:
+        """Write something that a client passes over, where nothing of the answer is on its way."""
+        request, wire = self._current_request, self._wire
+        if wire is None:
+            return
+        if request is not None and self.say_something is not None:
+            self.say_something()
+        elif request is not None and not self.answering:
+            wire.write(PROBE)
+        self._look_for_reset(look, self._loop.time() + PROBE_AGAIN)
+
+    def _look_for_reset(self, seconds: float, probe_at: float) -> None:
+        """A connection that is not read from is not told that its other end is gone."""
+        wire = self._wire
+        if wire is None:
+            return
+        sock = wire.get_extra_info("socket")
+        if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE:
+            return self.abort()
+        if self._loop.time() >= probe_at:
+            return self._probe(LOOK_FIRST)
+        self._probe_timer = self._loop.call_later(
+            seconds, self._look_for_reset, min(2 * seconds, LOOK_LAST), probe_at
+        )
+
+    # -- who reads nothing -----------------------------------------------------------------------
+
+    def unsent(self, now: float) -> int:
+        """Bytes that the client has not read yet. Ends the connection if it reads nothing."""
+        wire = self._wire
+        if wire is None:
+            return 0
+        size = wire.get_write_buffer_size()
+        # A stream that goes on may have a little in its buffer whenever somebody looks.
+        little = 0 if self._current_request is None else STUCK_BYTES
+        if size <= little or size <= self._unsent - STUCK_BYTES or not self._unsent:
+            self._unsent, self._unsent_since = size, now
+        elif now - self._unsent_since > STUCK_SECONDS:
+            self._connections.on_stuck(self)
+            self.abort()
+        return size
+
+    # -- what is no HTTP -------------------------------------------------------------------------
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Our own answer, and a line in the log without what the client sent."""
+        if isinstance(exc, HttpProcessingError):
+            error = ApiError(Kind.BAD_REQUEST, describe(exc))
+            self._connections.note("INFO", f"malformed request: {error}", self.peername)
+        else:
+            error = ApiError(Kind.INTERNAL)
+            self.logger.error("Fault", exc_info=exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("a part of another answer is sent already")
+        response = error.response(request.path)
+        response.headers[hdrs.SERVER] = "penstock"
+        response.headers["x-request-id"] = request_id(cast(web.Request, request))
+        response.force_close()
+        return response
+
+
+async def note_answer(request: web.Request, response: web.StreamResponse) -> None:
+    """A signal of the application: a head is about to be sent."""
+    if isinstance(request.protocol, Connection):
+        request.protocol.answering = True
+
+
+def describe(error: HttpProcessingError) -> str:
+    """What is wrong with a head, in a sentence without anything of it."""
+    for kind, sentence in _MALFORMED:
+        if isinstance(error, kind):
+            return sentence
+    # llhttp's reason, or aiohttp's; what the client sent comes in the lines behind it.
+    reason = error.message.partition("\n")[0].rstrip(" .:")
+    return f"The request is not valid HTTP: {reason}"
+
+
+def raw_answer(error: ApiError) -> bytes:
+    """An answer to a client whose request was never read."""
+    response = error.response("/")
+    body = cast(bytes, response.body)
+    phrase = http.HTTPStatus(response.status).phrase
+    head = [f"HTTP/1.1 {response.status} {phrase}", "Server: penstock", "Connection: close"]
+    head += [f"{name}: {value}" for name, value in response.headers.items()]
+    head += [f"Content-Length: {len(body)}"]
+    return "\r\n".join((*head, "", "")).encode() + body

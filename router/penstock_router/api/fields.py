@@ -1,0 +1,47 @@
+"""Fields that a request has and the server ignores: named in the answer's head and in the log."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from penstock_router.api.request_id import request_id
+from penstock_router.api.schema import M, Reading, parse
+from penstock_router.api.service import SERVICE
+from penstock_router.logs import log
+
+HEADER = "x-ignored-fields"
+REMEMBERED = 1024  # names that were logged
+
+_KEY = web.RequestKey("reading", Reading)
+
+
+def checked(request: web.Request, model: type[M], body: object) -> M:
+    """What a client sent, or a part of it, as an object of a schema. Raises ApiError."""
+    reading = request.get(_KEY)
+    if reading is None:
+        reading = request[_KEY] = Reading(request.app[SERVICE].config.strict_requests)
+    try:
+        return parse(model, body, reading)
+    finally:
+        _log_new(request, reading)
+
+
+def ignored_fields(request: web.Request) -> dict[str, str]:
+    """The header of the answer, if there is anything to say."""
+    reading = request.get(_KEY)
+    return {HEADER: ", ".join(reading.ignored)} if reading and reading.ignored else {}
+
+
+def _log_new(request: web.Request, reading: Reading) -> None:
+    """Say each name once, as long as there are not too many to remember."""
+    seen = request.app[SERVICE].logged_fields
+    for name in reading.ignored:
+        if name not in seen and len(seen) < REMEMBERED:
+            seen.add(name)
+            log(
+                "INFO",
+                f"a field that clients send is unknown and ignored: {name}",
+                target="penstock_router.api",
+                request_id=request_id(request),
+                route=request.path,
+            )

@@ -1,0 +1,436 @@
+"""What clients do to their connections: leave, shut one side, flood, say nothing, speak no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import socket
+import struct
+from typing import Any
+
+import pytest
+
+from penstock_router.api import bodies, connection, connections
+from penstock_router.api.connection import PROBE
+from router.api.conftest import beside_only
+from support.fake_engine import FakeEngine, limits
+
+JSON = "Content-Type: application/json\r\n"
+
+
+def post(path: str, body: bytes, version: str = "1.1", head: str = JSON) -> bytes:
+    head = f"POST {path} HTTP/{version}\r\nHost: x\r\n{head}Content-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+GENERATE = post("/generate", b'{"inputs":"hi"}')
+STREAM = post("/generate_stream", b'{"inputs":"hi"}')
+HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+FLOODS = {
+    "40 requests": HEALTH * 40,
+    "40 that generate": GENERATE * 40,
+    "4000 requests": HEALTH * 4000,
+    "a body": post("/generate", b" " * 1_500_000),
+    "no HTTP": b"\0" * 500_000,
+}
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def connect(client: Any, data: bytes = b"") -> tuple[asyncio.StreamReader, Any]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(data)
+    return reader, writer
+
+
+async def answer(reader: asyncio.StreamReader) -> bytes:
+    """Everything until the server ends the connection."""
+    return await asyncio.wait_for(reader.read(), 10)
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+@pytest.mark.parametrize("request_", [GENERATE, STREAM], ids=["unstreamed", "streamed"])
+@pytest.mark.parametrize("together", [True, False])
+async def test_who_leaves_behind_a_flood_is_noticed(
+    serve: Any, flood: str, request_: bytes, together: bool
+) -> None:
+    """M1: with nothing generated meanwhile, so that no write could find out."""
+    if flood == "no HTTP" and together:
+        pytest.skip("aiohttp refuses all that it reads at once")
+    client = await serve(FakeEngine(hold=True))
+    _, writer = await connect(client, request_ + (FLOODS[flood] if together else b""))
+    await until(lambda: client.engine.jobs)
+    if not together:
+        writer.write(FLOODS[flood])
+    writer.close()
+    async with asyncio.timeout(2):
+        await client.quiet()
+    assert all(job.cancelled for job in client.engine.jobs)
+
+
+@pytest.mark.parametrize("request_", [GENERATE, STREAM], ids=["unstreamed", "streamed"])
+async def test_who_resets_is_noticed(serve: Any, request_: bytes) -> None:
+    client = await serve(FakeEngine(hold=True))
+    _, writer = await connect(client, request_)
+    await until(lambda: client.engine.jobs)
+    linger = struct.pack("ii", 1, 0)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    writer.close()
+    await client.quiet()
+
+
+async def test_a_flood_without_end_is_cut(serve: Any) -> None:
+    """What comes behind a request is thrown away, up to a bound."""
+    client = await serve(FakeEngine(hold=True))
+    reader, writer = await connect(client, GENERATE)
+    await until(lambda: client.engine.jobs)
+    with pytest.raises((ConnectionError, TimeoutError)):
+        async with asyncio.timeout(5):
+            while True:
+                writer.write(b"x" * 100_000)
+                await writer.drain()
+    await client.quiet()
+
+
+async def test_requests_in_a_row_are_answered(serve: Any) -> None:
+    """As many as may wait; behind the last of them the connection ends."""
+    client = await serve(FakeEngine(script=[10, 2]))
+    reader, writer = await connect(client, GENERATE * 5 + STREAM * 5)
+    for _ in range(10):
+        await asyncio.wait_for(reader.readuntil(b"HTTP/1.1 200 OK\r\n"), 5)
+        await asyncio.wait_for(reader.readuntil(b'"generated_text":"'), 5)
+    writer.close()
+    reader, writer = await connect(client, HEALTH * 100)
+    text = await answer(reader)
+    assert 32 <= text.count(b"HTTP/1.1 200 OK") <= 40 and text.count(b"Connection: close") == 1
+
+
+@pytest.mark.parametrize("request_", [GENERATE, STREAM], ids=["unstreamed", "streamed"])
+@pytest.mark.parametrize("late", [False, True])
+async def test_who_shuts_its_side_is_answered(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, request_: bytes, late: bool
+) -> None:
+    """n5: one whose answer takes longer is asked whether it is there by what it passes over."""
+    monkeypatch.setattr(connection, "PROBE_AFTER", 0.1)
+    client = await serve(FakeEngine(hold=late, script=[10, 2]))
+    reader, writer = await connect(client, request_)
+    writer.write_eof()
+    if late:
+        await until(lambda: client.engine.jobs)
+        await asyncio.sleep(0.4)
+        client.engine.release()
+    text = await answer(reader)
+    assert text.startswith(PROBE) == late
+    assert text.removeprefix(PROBE).startswith(b"HTTP/1.1 200 OK") and b"generated_text" in text
+    assert await client.count("penstock_client_disconnects_total") == 0
+    await client.quiet()
+
+
+@pytest.mark.parametrize("request_", [GENERATE, STREAM], ids=["unstreamed", "streamed"])
+@pytest.mark.parametrize("tokens", [0, 2])
+async def test_who_shuts_its_side_and_leaves_is_noticed(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, request_: bytes, tokens: int
+) -> None:
+    """M1, n5: at first both look alike."""
+    monkeypatch.setattr(connection, "PROBE_AFTER", 0.1)
+    monkeypatch.setattr(connection, "PROBE_AGAIN", 0.2)
+    client = await serve(FakeEngine(hold=True))
+    reader, writer = await connect(client, request_)
+    writer.write_eof()
+    await until(lambda: client.engine.jobs)
+    for _ in range(tokens):
+        client.engine._step(client.engine.jobs[0])
+    await asyncio.sleep(0.3)
+    assert client.engine.live == 1
+    writer.close()
+    await client.quiet()
+    assert await client.count("penstock_client_disconnects_total") == 1
+
+
+async def test_requests_in_a_row_and_then_one_side_shut(serve: Any) -> None:
+    client = await serve(FakeEngine(script=[10, 2]))
+    reader, writer = await connect(client, GENERATE + HEALTH + STREAM + GENERATE)
+    writer.write_eof()
+    text = await answer(reader)
+    assert text.count(b"HTTP/1.1 200 OK") == 4 and text.count(b'"generated_text":"') == 3
+    assert text.replace(PROBE, b"").startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize("request_", [post("/generate", b'{"inputs":"hi"}', "1.0"), GENERATE[:-3]])
+async def test_whose_end_is_seen_and_cannot_be_asked_is_gone(serve: Any, request_: bytes) -> None:
+    """HTTP/1.0 knows no `100 Continue`; a body that ends early will never be complete."""
+    client = await serve(FakeEngine(hold=True))
+    reader, writer = await connect(client, request_)
+    await asyncio.sleep(0.05)
+    writer.write_eof()
+    assert await answer(reader) == b""
+    await client.quiet()
+
+
+MALFORMED = {
+    "secret": b"GET /info HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer SECRET\x01\r\n\r\n",
+    "nul": b"GET /info HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer SECRET\x00\r\n\r\n",
+    "name": b"GET /info HTTP/1.1\r\nHost: x\r\nSE CRET: x\r\n\r\n",
+    "host twice": b"GET /info HTTP/1.1\r\nHost: SECRET\r\nHost: x\r\n\r\n",
+    "no host": b"GET /SECRET HTTP/1.1\r\n\r\n",
+    "long": b"GET /info HTTP/1.1\r\nHost: x\r\nx-key: SECRET" + b"x" * 9000 + b"\r\n\r\n",
+    "long target": b"GET /SECRET" + b"x" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "target": b"GET SECRET HTTP/1.1\r\nHost: x\r\n\r\n",
+    "version": b"GET /SECRET HTTP/9.9\r\nHost: x\r\n\r\n",
+    "method": b"SECRET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "length": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: SECRET\r\n\r\n",
+    "two lengths": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked"
+    b"\r\nx: SECRET\r\n\r\n",
+    "tls": b"\x16\x03\x01SECRET\r\n\r\n",
+    "expect": b"POST /generate HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: SECRET\r\n\r\n",
+    "expect nowhere": b"POST /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: SECRET\r\n\r\n",
+    "chunk": b"POST /generate HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + JSON.encode()
+    + b"Transfer-Encoding: chunked\r\n\r\nSECRET\r\n\r\n",
+    "bad host": b"GET /info HTTP/1.1\r\nConnection: close\r\nHost: SE/CRET\r\n\r\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+async def test_what_is_no_http(serve: Any, caplog: pytest.LogCaptureFixture, case: str) -> None:
+    """M5: our error, one line without the value, and nothing about what serves."""
+    client = await serve(api_key=None)
+    caplog.set_level(logging.DEBUG)
+    text = await client.raw(MALFORMED[case])
+    head, _, body = text.partition(b"\r\n\r\n")
+    assert re.match(rb"HTTP/1.[01] 400 Bad Request\r\n", head), text
+    assert b"Server: penstock\r\n" in head + b"\r\n"
+    assert b"application/json" in head and b"x-request-id" in head
+    error = json.loads(body)
+    assert error["error_type"] == "bad_request" and isinstance(error["error"], str)
+    assert b"SECRET" not in text and b"CRET" not in text
+    lines = [r for r in caplog.records if r.name != "asyncio"]
+    assert len(lines) == 1 and lines[0].levelno in (logging.INFO, logging.WARNING)
+    assert "CRET" not in f"{lines[0].getMessage()} {lines[0].__dict__}"
+    assert not lines[0].exc_info
+
+
+async def test_lines_about_malformed_requests_are_few(
+    serve: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """M5: the log of a flood is bounded, and says how many lines it lacks."""
+    client = await serve()
+    caplog.set_level(logging.INFO)
+    for _ in range(20):
+        await client.raw(MALFORMED["secret"])
+    assert len([r for r in caplog.records if "malformed" in r.getMessage()]) == 1
+
+
+@beside_only
+async def test_a_fault_in_the_server_itself(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await serve()
+    monkeypatch.setattr(type(client.engine), "trouble", property(lambda self: 1 / 0))
+    text = await client.raw(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert text.startswith(b"HTTP/1.1 500") and b"Server: penstock" in text
+    assert json.loads(text.partition(b"\r\n\r\n")[2])["error_type"] == "internal"
+
+
+async def test_a_head_that_does_not_come(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L3: byte by byte or not at all."""
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.3)
+    client = await serve()
+    reader, writer = await connect(client)
+
+    async def trickle() -> None:
+        for byte in b"GET /health HTTP/1.1\r\nHost: " + b"x" * 1000:
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.02)
+
+    task = asyncio.create_task(trickle())
+    async with asyncio.timeout(3):
+        text = await reader.read()
+    assert text.startswith(b"HTTP/1.1 408") and b"did not arrive" in text
+    task.cancel()
+
+
+async def test_large_bodies_are_bounded(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """M2: beyond the bound 429, small requests pass, and the others end with their time."""
+    monkeypatch.setattr(bodies, "STALL_SECONDS", 0.5)
+    client = await serve(FakeEngine(script=[10, 2]), payload_limit=100_000)
+    head = f"POST /generate HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{JSON}".encode()
+    length = head + b"Content-Length: 99000\r\n\r\n" + b" " * 98_000
+    chunked = head + b"Transfer-Encoding: chunked\r\n\r\n15F90\r\n" + b" " * 0x15F90 + b"\r\n"
+    opened = [await connect(client, (length, chunked)[i % 2]) for i in range(40)]
+    await asyncio.sleep(0.2)
+    small = {"inputs": "hi"}
+    assert [(await client.post("/generate", small))[0] for _ in range(3)] == [200] * 3
+    texts = await asyncio.gather(*(answer(reader) for reader, _ in opened))
+    refused = [text for text in texts if text.startswith(b"HTTP/1.1 429")]
+    late = [text for text in texts if text.startswith(b"HTTP/1.1 408")]
+    assert len(refused) + len(late) == 40 and 16 <= len(late) <= 18
+    assert all(b"Retry-After" in text and b"overloaded" in text for text in refused)
+    large = {"inputs": "x" * 90_000}
+    assert (await client.post("/generate", large))[0] == 422  # there is room again
+
+
+async def test_who_reads_nothing_of_an_answer(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L5: what waits is counted, and does not wait for ever."""
+    monkeypatch.setattr(connection, "STUCK_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "LOOK_SECONDS", 0.1)
+    fake = FakeEngine(limits=limits(max_total_tokens=200_000), tokens_per_turn=10**6)
+    client = await serve(fake)
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.connect(("127.0.0.1", client.port))
+    parameters = {"max_new_tokens": 100_000, "details": True}
+    sock.sendall(post("/generate", json.dumps({"inputs": "hi", "parameters": parameters}).encode()))
+    async with asyncio.timeout(10):
+        while not await client.count("penstock_unsent_bytes"):
+            await asyncio.sleep(0.02)
+        while not await client.count("penstock_slow_readers_total"):
+            await asyncio.sleep(0.02)
+        while await client.count("penstock_unsent_bytes"):
+            await asyncio.sleep(0.02)
+    sock.close()
+
+
+async def test_connections_of_a_client(serve: Any) -> None:
+    """L3: an idle one makes room, a busy one does not, and other clients are not concerned."""
+    client = await serve(FakeEngine(hold=True), max_connections_per_client=4)
+    idle = [await connect(client) for _ in range(4)]
+    busy = [await connect(client, GENERATE) for _ in range(3)]
+    await until(lambda: len(client.engine.jobs) == 3)
+    assert [await answer(reader) for reader, _ in idle[:3]] == [b"", b"", b""]
+    busy.append(await connect(client, GENERATE))
+    await until(lambda: len(client.engine.jobs) == 4)
+    reader, writer = await connect(client, HEALTH)
+    text = await answer(reader)
+    assert text.startswith(b"HTTP/1.1 429") and b"Retry-After: 1" in text
+    assert b"at most 4 (`--max-connections-per-client`)" in text
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", client.port, local_addr=("127.0.0.2", 0)
+    )
+    writer.write(HEALTH)
+    assert (await asyncio.wait_for(reader.readline(), 5)) == b"HTTP/1.1 200 OK\r\n"
+    for _, writer in busy:
+        writer.close()
+    await client.quiet()
+    reader, writer = await connect(client, HEALTH)
+    assert (await asyncio.wait_for(reader.readline(), 5)) == b"HTTP/1.1 200 OK\r\n"
+
+
+async def test_connections_of_a_trusted_proxy(serve: Any) -> None:
+    client = await serve(max_connections_per_client=4, trusted_proxies=("127.0.0.0/30",))
+    opened = [await connect(client, HEALTH) for _ in range(12)]
+    for reader, _ in opened:
+        assert (await asyncio.wait_for(reader.readline(), 5)) == b"HTTP/1.1 200 OK\r\n"
+
+
+@beside_only
+async def test_requests_of_a_client(serve: Any) -> None:
+    """A cap of its own, by address, or by what a trusted proxy says."""
+    fake = FakeEngine(hold=True)
+    client = await serve(fake, max_requests_per_client=2, trusted_proxies=("127.0.0.1", "10.0.0.9"))
+
+    def ask(forwarded: str) -> Any:
+        headers = {"X-Forwarded-For": forwarded}
+        return client.post("/generate", {"inputs": "hi"}, headers=headers)
+
+    running = [asyncio.create_task(ask("192.0.2.1")) for _ in range(2)]
+    await until(lambda: len(fake.jobs) == 2)
+    for same in ("192.0.2.1", "6.6.6.6, 192.0.2.1", "192.0.2.1, 10.0.0.9", "192.0.2.1:99"):
+        status, body = await ask(same)
+        assert status == 429 and "at most 2 (`--max-requests-per-client`)" in body["error"]
+    running.append(asyncio.create_task(ask("192.0.2.1, 192.0.2.2")))
+    await until(lambda: len(fake.jobs) == 3)
+    fake.script = [10, 2]
+    fake.release()
+    assert [status for status, _ in await asyncio.gather(*running)] == [200] * 3
+    assert (await ask("192.0.2.1"))[0] == 200
+
+
+@pytest.mark.parametrize("host", ["a/b", "a?b", "a#b", "a b", "a@b", "a\\b", "<b>"])
+async def test_the_host_header(serve: Any, host: str) -> None:
+    """T: it holds nothing that could be taken for a part of a URL."""
+    client = await serve()
+    head = f"Connection: close\r\n{JSON}"
+    for request in (
+        f"POST /generate HTTP/1.1\r\nHost: {host}\r\n{head}Content-Length: 15\r\n\r\n",
+        f"GET /health HTTP/1.1\r\nHost: {host}\r\n{head}\r\n",
+    ):
+        text = await client.raw(request.encode() + b'{"inputs":"hi"}' * ("POST" in request))
+        assert text.startswith(b"HTTP/1.1 400") and b"The Host header is not valid" in text
+    assert not client.engine.jobs
+    for fine in ("x", "localhost:3000", "[::1]:80", "a-b.example", "a_b"):
+        text = await client.raw(
+            HEALTH.replace(b"Host: x", f"Host: {fine}\r\nConnection: close".encode())
+        )
+        assert text.startswith(b"HTTP/1.1 200"), fine
+
+
+async def test_who_drains_reads_nothing(serve: Any) -> None:
+    """T: what comes is turned away before its body is read, let alone checked."""
+    client = await serve()
+    client.drain()
+    await until(lambda: client.app is not None)
+    await asyncio.sleep(0.05)
+    for body in (b'{"inputs":""}', b"{", b'{"colour":1}'):
+        text = await client.raw(post("/generate", body, head=f"Connection: close\r\n{JSON}"))
+        assert text.startswith(b"HTTP/1.1 503") and b"shutting_down" in text
+    reader, writer = await connect(client, post("/generate", b"x" * 100)[:-90])
+    text = await asyncio.wait_for(reader.readuntil(b"shutting_down"), 3)
+    assert text.startswith(b"HTTP/1.1 503")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "reason"),
+    [
+        (
+            "/generate",
+            {"inputs": "hi", "parameters": {"top_k": 0}},
+            422,
+            "`top_k` must be strictly positive",
+        ),
+        ("/v1/chat/completions", {"messages": []}, 422, "`messages` cannot be empty"),
+        ("/tokenize", {"inputs": ""}, 422, "`inputs` cannot be empty"),
+        ("/chat_tokenize", {"messages": []}, 422, "`messages` cannot be empty"),
+        ("/nowhere", {}, 404, "There is no such path"),
+        ("/info", {}, 405, "This path answers to GET, HEAD only"),
+    ],
+)
+async def test_a_refused_request_has_a_line(
+    serve: Any,
+    caplog: pytest.LogCaptureFixture,
+    path: str,
+    body: dict[str, Any],
+    status: int,
+    reason: str,
+) -> None:
+    """n2: with method, status, and the sentence."""
+    client = await serve()
+    caplog.set_level(logging.INFO, "penstock_router.api")
+    assert (await client.post(path, body, headers={"x-request-id": "r1"}))[0] == status
+    [record] = [r for r in caplog.records if r.name == "penstock_router.api"]
+    fields = record.fields  # type: ignore[attr-defined]
+    assert record.getMessage() == "Failure" and record.levelno == logging.INFO
+    assert reason in fields["reason"]
+    expected = {"request_id": "r1", "method": "POST", "route": path, "status": status}
+    assert expected.items() <= fields.items()
+
+
+@pytest.mark.parametrize("path", ["/generate", "/generate_stream", "/tokenize", "/chat_tokenize"])
+async def test_an_answered_request_has_a_line(
+    serve: Any, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    """n2: its times with six digits."""
+    client = await serve(FakeEngine(script=[10, 2]))
+    caplog.set_level(logging.INFO, "penstock_router.api")
+    messages = {"messages": [{"role": "user", "content": "hi"}]}
+    await client.stream(path, messages if "chat" in path else {"inputs": "hi"})
+    [record] = [r for r in caplog.records if r.name == "penstock_router.api"]
+    fields = record.fields  # type: ignore[attr-defined]
+    assert record.getMessage() == "Success" and fields["status"] == 200
+    times = [value for name, value in fields.items() if "time" in name]
+    assert times and all(value == round(value, 6) for value in times)
