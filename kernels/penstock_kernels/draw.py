@@ -44,7 +44,8 @@ def draw(logits: Tensor, draws: Draws) -> Tensor:
     logits: [m, v]. Returns [n] int64, NO_TOKEN where the largest logit is not finite.
     """
     scores = logits.index_select(0, draws.rows).float()
-    largest, token = scores.max(dim=1)
+    token = scores.argmax(dim=1)
+    largest = scores.gather(1, token.unsqueeze(1)).squeeze(1)  # NaN counts as the largest
     random = (draws.temperature.index_select(0, draws.slots) > 0).nonzero().flatten()
     if not len(random):
         return without_token(token, largest)
