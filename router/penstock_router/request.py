@@ -28,7 +28,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One sequence to generate; validated, so that nothing below the API can refuse it."""
+    """One sequence to generate, validated by the API; a shard refuses what it cannot compute."""
 
     prompt: Sequence[int]  # token ids, at least one
     max_new_tokens: int  # at least one; len(prompt) + max_new_tokens <= max_total_tokens

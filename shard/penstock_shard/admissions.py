@@ -18,6 +18,8 @@ def objection(admission: shard_pb2.Admission, limits: Limits) -> str | None:
 
     It follows from the command alone, so all ranks refuse the same sequences.
     """
+    if len(admission.tokens) % 4:
+        return f"token ids must have 4 bytes each, not {len(admission.tokens)} in all"
     tokens = np.frombuffer(admission.tokens, "<i4")
     if not 1 <= len(tokens) <= limits.max_sequence_length:
         return f"a sequence must have 1 to {limits.max_sequence_length} tokens, not {len(tokens)}"

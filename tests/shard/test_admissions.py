@@ -48,6 +48,11 @@ def test_tokens(name: str) -> None:
     assert sentence in str(objection(admission(0, tokens, [1]), LIMITS))
 
 
+def test_bytes_that_are_no_tokens() -> None:
+    cut = shard_pb2.Admission(tokens=b"1234567", sampling=neutral())
+    assert "not 7 in all" in str(objection(cut, LIMITS))
+
+
 @pytest.mark.parametrize("name", SAMPLING)
 def test_sampling(name: str) -> None:
     sampling, sentence = SAMPLING[name]
