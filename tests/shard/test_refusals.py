@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from penstock_proto import shard_pb2
-from support.local_shard import LocalShard, load_model
+from penstock_shard.draw_graphs import DrawGraphs
+from support.local_shard import LocalShard, interpret, load_model
 from support.shard_driver import neutral
 
 BAD_ADMISSION = shard_pb2.Refusal.BAD_ADMISSION
@@ -112,6 +113,28 @@ def test_nan_in_some_rows_changes_no_other(
     expected = among_others(shard, HARMLESS)
     shard.release(*shard.runner.book.active.nonzero()[0].tolist())
     assert among_others(shard, NAN) == expected
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::DeprecationWarning")
+def test_steps_of_graphs_go_on_behind_a_row_without_a_token(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Triton's interpreter: the next step reads the embedding of another token."""
+    monkeypatch.setattr(DrawGraphs, "capture", lambda self, capture: None)  # all are greedy
+    loaded = load_model(checkpoint("llama2"))
+    shard = LocalShard(loaded, max_slots=2, max_prefill_tokens=4)
+    with torch.inference_mode():
+        loaded.decoder.embedding.weight[NAN].fill_(torch.nan)
+    expected = [shard.start(0, [20, 30]), *shard.decode([0], 2)[0]]
+    shard.release(0)
+    interpret(shard, loaded, (2,))
+    tokens = {0: [20, 30], 1: [9, NAN]}
+    admit = [shard.admission(slot, tokens[slot]) for slot in tokens]
+    results = shard.run(admit=admit, chunk_slot=[0, 1], chunk_length=[2, 2])
+    results += shard.run(decode_changed=True, decode=[1, 0], repeat=2)
+    rows = (0, 1, 1)
+    assert [result.token[row] for result, row in zip(results, rows, strict=True)] == expected
+    assert [[one.slot for one in result.refused] for result in results] == [[1]] * 3
 
 
 def test_nan_in_a_prompt_is_known_when_its_last_chunk_is_computed(
