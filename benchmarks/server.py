@@ -18,7 +18,10 @@ from benchmarks.machine import ROOT
 
 # So that a checkout serves without having been installed.
 COMPONENTS = os.pathsep.join(
-    [str(ROOT / each) for each in ("proto", "launcher", "router", "shard", "kernels")]
+    [
+        str(ROOT / each)
+        for each in ("proto", "launcher", "router", "shard", "kernels", "quantization")
+    ]
     + [path for path in [os.environ.get("PYTHONPATH")] if path]
 )
 

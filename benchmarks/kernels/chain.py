@@ -3,7 +3,7 @@
     python -m benchmarks.kernels.chain --out chain.json
 
 Norm and product alternate in a CUDA graph over distinct weights, with dependent launch; behind what
-`linear_add_rms_norm` computes, o and down, follows its norm. One line a shape and number of rows:
+`Step.linear_add_norm` computes, o and down, follows its norm. One line a shape and number of rows:
 cuBLAS, what a server runs, and the best of the others, in microseconds for all of it.
 """
 
@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from benchmarks.kernels.served import served_gated, served_linear, served_parts
 from benchmarks.kernels.timing import microseconds
 from torch import Tensor
 
-from penstock_kernels.gpu.activation import silu_mul
-from penstock_kernels.gpu.dispatch import skinny_gated_linear, skinny_linear
+from penstock_kernels.gpu.activation import gate
 from penstock_kernels.gpu.hopper_linear import (
     COLUMNS,
     DEPTH,
@@ -34,7 +34,9 @@ from penstock_kernels.gpu.hopper_linear import (
     row_tile,
 )
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
-from penstock_kernels.gpu.norm import add_rms_norm, rms_norm
+from penstock_kernels.gpu.norm import add_norm, normalise
+from penstock_kernels.ops import Act, Norm
+from penstock_kernels.weight import Weight
 
 # (n, k, gated) of Llama-3.1-8B and Llama-3.2-1B, and of one of two ranks of 8B
 SHAPES = {
@@ -93,27 +95,27 @@ def product(x: Tensor, weight: Tensor, launch: Launch, gated: bool) -> Tensor:
     wide = len(weight) // 2 if gated else len(weight)
     if isinstance(launch, Tile):
         out = x.new_empty(len(x), wide)
-        (linear_one_row if len(x) == 1 else linear)(x, weight, out, launch, gated, True)
+        (linear_one_row if len(x) == 1 else linear)(x, Weight(weight), out, launch, gated, True)
     elif launch.splits > 1:
         out = x.new_empty(launch.splits, len(x), wide, dtype=torch.float32)
-        hopper_linear(x, weight, out, launch, gated, True)
+        hopper_linear(x, Weight(weight), out, launch, gated, True)
     else:
         out = x.new_empty(len(x), wide)
-        hopper_linear(x, weight, out, launch, gated, True)
+        hopper_linear(x, Weight(weight), out, launch, gated, True)
     return out
 
 
 def served(x: Tensor, weight: Tensor, gated: bool, joined: bool) -> Tensor:
     """As a server computes it."""
     if gated:
-        return skinny_gated_linear(x, weight, True)
-    return skinny_linear(x, weight, True, split=joined)
+        return served_gated(x, weight)
+    return served_parts(x, weight) if joined else served_linear(x, weight)
 
 
 def library(x: Tensor, weight: Tensor, gated: bool) -> Tensor:
     """By cuBLAS, and a kernel for the activation."""
     out = F.linear(x, weight)
-    return silu_mul(out, dependent=True) if gated else out
+    return gate(out, Act.SILU, dependent=True) if gated else out
 
 
 def chain(name: str, rows: int, multiply: Callable[[Tensor, Tensor], Tensor]) -> float:
@@ -121,15 +123,15 @@ def chain(name: str, rows: int, multiply: Callable[[Tensor, Tensor], Tensor]) ->
     n, k, gated = SHAPES[name]
     weights = weights_of(name)
     x, gain = (torch.randn(*shape, device="cuda").bfloat16() for shape in ((rows, k), (k,)))
-    y, wide = torch.empty_like(x), n // 2 if gated else n
+    wide = n // 2 if gated else n
     residual, out_gain = x.new_zeros(rows, wide), x.new_ones(wide)
     joined = name.startswith(("o", "down"))
 
     def launch(i: int) -> None:
-        rms_norm(x, gain, 1e-5, y, True)
+        y = normalise(x, Norm(gain, 1e-5), True)
         out = multiply(y, weights[i % len(weights)])
         if joined:
-            add_rms_norm(out, residual, out_gain, 1e-5, dependent=True)
+            add_norm(out, residual, Norm(out_gain, 1e-5), dependent=True)
 
     return microseconds(launch)
 

@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from benchmarks.kernels.timing import microseconds
 
-from penstock_kernels.backend import Sharing
 from penstock_kernels.gpu import decode_merge, hopper_decode
 from penstock_kernels.gpu.decode_attention import DecodeAttention
 from penstock_kernels.gpu.hopper_decode import HopperDecode, on_hopper
+from penstock_kernels.ops import Sharing
 from penstock_shard.sharing import SharingTensors
 
 

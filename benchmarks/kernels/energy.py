@@ -22,10 +22,10 @@ from typing import Any
 
 import torch
 from benchmarks.kernels.decode import Bench, Case
+from benchmarks.kernels.served import served_gated, served_linear, served_parts
 from benchmarks.machine import facts
 from torch import Tensor
 
-from penstock_kernels.gpu.dispatch import skinny_gated_linear, skinny_linear
 from penstock_kernels.gpu.hopper_decode import HopperDecode
 
 COPIES = 6  # of weights: none of it comes from L2
@@ -114,10 +114,10 @@ def products(rows: int, weights: dict[str, list[Tensor]]) -> Launch:
     wide = torch.randn(rows, 14336, device="cuda", dtype=torch.bfloat16)
 
     def launch(i: int) -> None:
-        skinny_linear(x, weights["qkv"][i % COPIES])
-        skinny_linear(x, weights["o"][i % COPIES], split=True)
-        skinny_gated_linear(x, weights["gate_up"][i % COPIES])
-        skinny_linear(wide, weights["down"][i % COPIES], split=True)
+        served_linear(x, weights["qkv"][i % COPIES])
+        served_parts(x, weights["o"][i % COPIES])
+        served_gated(x, weights["gate_up"][i % COPIES])
+        served_parts(wide, weights["down"][i % COPIES])
 
     return launch
 

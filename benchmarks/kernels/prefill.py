@@ -26,16 +26,18 @@ from benchmarks.kernels.timing import microseconds
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from penstock_kernels.gpu.activation import silu_mul
+from penstock_kernels.gpu.activation import gate
+from penstock_kernels.gpu.hopper import multiprocessors
 from penstock_kernels.gpu.hopper_gated import fills_hopper, hopper_gated_linear
-from penstock_kernels.gpu.norm import add_rms_norm
+from penstock_kernels.gpu.norm import add_norm
 from penstock_kernels.gpu.prefill_attention import (
     prefill_attention,
     prefill_tiles,
     query_tile,
     triton_prefill,
 )
-from penstock_kernels.gpu.rope import rope_and_write
+from penstock_kernels.gpu.rope import Seats, rope_and_write
+from penstock_kernels.ops import Act, AttentionSpec, Norm
 
 Shape = tuple[int, int, int]  # heads, KV heads, head_dim
 SHAPES: dict[str, Shape] = {"8b": (32, 8, 128), "1b": (32, 8, 64)}
@@ -159,16 +161,17 @@ def products(rows: int) -> dict[str, Any]:
 
 
 def gated(name: str, rows: int) -> dict[str, Any]:
-    """The gate-up product and its activation: in one kernel, or cuBLAS and then `silu_mul`."""
+    """The gate-up product and its activation: in one kernel, or cuBLAS and then `gate`."""
     n, k = GATED[name]
     weights = torch.randn(3, 2 * n, k, device="cuda", dtype=torch.bfloat16).mul_(k**-0.5)
     x = torch.randn(rows, k, device="cuda", dtype=torch.bfloat16)
     out = x.new_empty(rows, n)
     launches: dict[str, Callable[[int], object]] = {
         "one": lambda i: hopper_gated_linear(x, weights[i % 3], out),
-        "cublas_then_silu": lambda i: silu_mul(F.linear(x, weights[i % 3])),
+        "cublas_then_silu": lambda i: gate(F.linear(x, weights[i % 3]), Act.SILU),
     }
-    found: dict[str, Any] = {"shape": name, "rows": rows, "chosen": fills_hopper(x, weights[0])}
+    chosen = fills_hopper(rows, 2 * n, k, multiprocessors(x.device))
+    found: dict[str, Any] = {"shape": name, "rows": rows, "chosen": chosen}
     for label, launch in [*launches.items(), *launches.items()]:  # the faster of two, in turns
         us = microseconds(launch, REPEATS)
         found[label] = min(us, found.get(label, us))
@@ -187,12 +190,13 @@ def elementwise(rows: int) -> dict[str, Any]:
     residual, weight = torch.zeros(rows, 4096, **bf16), torch.ones(4096, **bf16)
     case = inputs(SHAPES["8b"], Chunks(1, rows, 0))
     angles = torch.rand(rows, 2, 64, device="cuda")
-    into = (case.cache, case.table, case.slots, case.positions, angles, 32)
+    seats = Seats(case.slots, case.positions, case.table, angles)
+    into, norm = (case.cache, seats, AttentionSpec(32, 8, 128, 1.0)), Norm(weight, 1e-5)
     normed = x[:, :, :4096].contiguous()
     launches: dict[str, tuple[int, Callable[[int], object]]] = {
-        "add_rms_norm": (4 * 4096, lambda i: add_rms_norm(normed[i % 8], residual, weight, 1e-5)),
+        "add_rms_norm": (4 * 4096, lambda i: add_norm(normed[i % 8], residual, norm)),
         "rope_and_write": (2 * 6144, lambda i: rope_and_write(x[i % 8], *into)),
-        "silu_mul": (3 * 14336, lambda i: silu_mul(gate_up[i % 3])),
+        "silu_mul": (3 * 14336, lambda i: gate(gate_up[i % 3], Act.SILU)),
     }
     found: dict[str, Any] = {"rows": rows}
     for name, (numbers, launch) in launches.items():

@@ -154,6 +154,7 @@ def main() -> None:
                 dtype=None,
                 device="cuda",
                 load_format="dummy",
+                quantize=None,
                 kv_block_size=None,
                 cuda_memory_fraction=1.0,
                 cuda_graphs=None,

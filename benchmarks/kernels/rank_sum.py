@@ -19,12 +19,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from benchmarks.kernels.served import served_gated, served_linear
 from benchmarks.kernels.timing import microseconds
 from benchmarks.machine import facts
 from torch import Tensor
 
-from penstock_kernels.gpu.dispatch import skinny_gated_linear, skinny_linear
-from penstock_kernels.gpu.norm import add_rms_norm
+from penstock_kernels.gpu.norm import add_norm
+from penstock_kernels.ops import Norm
 from penstock_shard.parallel import join_group
 from penstock_shard.symmetric import LARGEST, MappedRows, SymmetricSums
 
@@ -39,10 +40,10 @@ def ways(rows: MappedRows, sums: SymmetricSums, count: int) -> dict[str, Sum]:
 
     def nccl(x: Tensor, residual: Tensor, gain: Tensor) -> Tensor:
         dist.all_reduce(x)
-        return add_rms_norm(x, residual, gain, EPS, dependent=True)
+        return add_norm(x, residual, Norm(gain, EPS), dependent=True)
 
     def one_shot(x: Tensor, residual: Tensor, gain: Tensor) -> Tensor:
-        return add_rms_norm(sums.sum(x), residual, gain, EPS, dependent=True)
+        return add_norm(sums.sum(x), residual, Norm(gain, EPS), dependent=True)
 
     def inboxes(x: Tensor, residual: Tensor, gain: Tensor) -> Tensor:
         return rows.add_rms_norm(x, residual, gain, EPS)
@@ -74,10 +75,10 @@ def layer(total: Sum, weights: list[dict[str, Tensor]], count: int) -> float:
         nonlocal y
         if i == 0:
             y = x
-        heads = skinny_linear(y, weights[i]["qkv"], True)[:, :2048]
-        y = total(skinny_linear(heads, weights[i]["o"], True), residual, gain)
-        wide = skinny_gated_linear(y, weights[i]["gate_up"], True)
-        y = total(skinny_linear(wide, weights[i]["down"], True), residual, gain)
+        heads = served_linear(y, weights[i]["qkv"])[:, :2048]
+        y = total(served_linear(heads, weights[i]["o"]), residual, gain)
+        wide = served_gated(y, weights[i]["gate_up"])
+        y = total(served_linear(wide, weights[i]["down"]), residual, gain)
 
     return microseconds(launch, len(weights), REPLAYS)
 
@@ -98,7 +99,7 @@ def measure(rank: int, folder: Path, results: Any) -> None:
     ]
 
     def products(x: Tensor, residual: Tensor, gain: Tensor) -> Tensor:
-        return add_rms_norm(x, residual, gain, EPS, dependent=True)
+        return add_norm(x, residual, Norm(gain, EPS), dependent=True)
 
     found: dict[str, dict[str, dict[int, float]]] = {"alone": {}, "layer": {}}
     for count in (1, 8, 64, 128, 256):

@@ -89,7 +89,7 @@ async def router(model: Path) -> AsyncIterator[Router]:
         command = ["support.fake_shard", "--no-checks", "--num-blocks", "20000", *options]
         shard, _ = start(command, folder / "shard.log")
         stack.callback(end, shard)
-        config = RouterConfig.from_json(router_configuration(model, sock))
+        config = RouterConfig.from_json(router_configuration(model, sock, -1))
         shards = ShardGroup(config.shard_sockets)
         limits = await server._warm_up(config, shards)
         metrics = Metrics(limits.max_input_tokens, limits.max_total_tokens)

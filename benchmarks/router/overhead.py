@@ -14,10 +14,11 @@ import argparse
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ class Stand:
 
 
 def start(
-    command: list[str], log: Path, configuration: str = ""
+    command: list[str], log: Path, configuration: str = "", descriptors: Sequence[int] = ()
 ) -> tuple[subprocess.Popen[bytes], Any]:
     """Starts a child by the contract of docs/design.md; it, and what it said when it was ready.
 
@@ -85,7 +86,7 @@ def start(
             stderr=errors,
             cwd=ROOT,
             env=environment,
-            pass_fds=[writing],
+            pass_fds=[writing, *descriptors],
             start_new_session=True,
         )
     os.close(writing)
@@ -100,7 +101,7 @@ def start(
     return process, json.loads(line)
 
 
-def router_configuration(model: Path, socket: Path, http_processes: int = 0) -> str:
+def router_configuration(model: Path, shard: Path, listener: int, http_processes: int = 0) -> str:
     """A configuration that never limits what is measured."""
     configuration: dict[str, Any] = {
         "model_path": str(model),
@@ -108,10 +109,9 @@ def router_configuration(model: Path, socket: Path, http_processes: int = 0) -> 
         "model_sha": None,
         "served_model_name": [],
         "tokenizer_config_path": None,
-        "shard_sockets": [str(socket)],
-        "hostname": "127.0.0.1",
-        "port": 0,
-        "prometheus_port": None,
+        "shard_sockets": [str(shard)],
+        "listener": listener,
+        "prometheus_listener": None,
         "http_processes": http_processes,
         "api_key": None,
         "cors_allow_origin": [],
@@ -146,9 +146,9 @@ def stand(model: Path, step_seconds: float, http_processes: int) -> Iterator[Sta
     """A fake shard and the real router in front of it, until the block ends."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        socket = folder / "shard-0.sock"
+        shard_socket = folder / "shard-0.sock"
         options = {
-            "--socket": socket,
+            "--socket": shard_socket,
             "--vocab-size": VOCAB,
             "--block-size": 64,
             "--num-blocks": 20_000,
@@ -157,8 +157,12 @@ def stand(model: Path, step_seconds: float, http_processes: int) -> Iterator[Sta
         words = [str(word) for option in options.items() for word in option]
         shard, _ = start(["support.fake_shard", "--no-checks", *words], folder / "shard.log")
         stack.callback(end, shard)
-        configuration = router_configuration(model, socket, http_processes)
-        router, ready = start(["penstock_router"], folder / "router.log", configuration)
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        configuration = router_configuration(model, shard_socket, listener.fileno(), http_processes)
+        router, ready = start(
+            ["penstock_router"], folder / "router.log", configuration, [listener.fileno()]
+        )
         stack.callback(end, router)
         yield Stand(ready["url"], router.pid, shard.pid, children(router.pid))
 

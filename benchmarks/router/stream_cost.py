@@ -21,7 +21,8 @@ import uvloop
 from aiohttp.test_utils import make_mocked_request
 from benchmarks.configs import write_model_folder
 
-from penstock_router.api.openai_answer import CHAT, ChatLogprobs, ChoiceStream, Head
+from penstock_router.api.logprobs import ChatLogprobs
+from penstock_router.api.openai_answer import CHAT, ChoiceStream, Head
 from penstock_router.api.options import Options
 from penstock_router.api.output import Output
 from penstock_router.api.run import Collector, Track
@@ -72,8 +73,8 @@ def chat(*stop: str, logprobs: bool = False) -> Make:
             shape=CHAT,
             index=0,
             logprobs=ChatLogprobs(text) if logprobs else None,
+            echo=None,
             include_usage=False,
-            special_ids=text.tokenizer.special_ids,
         )
 
     return make

@@ -9,6 +9,7 @@ from penstock_launcher.command_line import parse
 from penstock_launcher.configs import SECRETS
 from penstock_launcher.environment import report
 from penstock_launcher.errors import LauncherError
+from penstock_launcher.hub_token import hub_token
 from penstock_launcher.launch import given, serve
 from penstock_launcher.logs import Log
 
@@ -17,7 +18,8 @@ def main() -> int:
     """The exit code: 0 after a signal and a clean end, 1 after a failure, 2 for a bad option."""
     environ = dict(os.environ)
     options, notices = parse(sys.argv[1:], environ)
-    secrets = [options.api_key or "", *(environ.get(name, "") for name in SECRETS)]
+    secrets = [options.api_key or "", hub_token(environ) or ""]
+    secrets += [environ.get(name, "") for name in SECRETS]
     log = Log(as_json=options.json_output, secrets=tuple(secrets))
     for notice in notices:
         log.warning(notice)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from penstock_launcher.errors import LauncherError
+from penstock_launcher.folder import check_file
 from penstock_launcher.options import Options
 
 
@@ -14,7 +15,7 @@ def check(options: Options) -> None:
         raise LauncherError(
             "--max-input-length is the older name of --max-input-tokens: give one of them, not both"
         )
-    longest = options.max_input_tokens or options.max_input_length
+    longest = _longest_input(options)
     _below("max-input-tokens", longest, "max-total-tokens", options.max_total_tokens)
     _at_most(
         "max-total-tokens",
@@ -27,8 +28,27 @@ def check(options: Options) -> None:
         raise LauncherError(
             f"--prometheus-port must differ from --port, which serves /metrics too: {options.port}"
         )
-    _exists("tokenizer-config-path", options.tokenizer_config_path, folder=False)
-    _exists("weights-cache-override", options.weights_cache_override, folder=True)
+    if options.tokenizer_config_path is not None:
+        check_file(Path(options.tokenizer_config_path), "tokenizer-config-path")
+    weights = options.weights_cache_override
+    if weights is not None and not Path(weights).is_dir():
+        raise LauncherError(f"--weights-cache-override must be a folder: {weights!r} is none")
+
+
+def check_lengths(options: Options, positions: int) -> None:
+    """Limits against the longest sequence that the model can take. Raises LauncherError."""
+    model = f"the model's {positions} positions (max_position_embeddings in config.json)"
+    if options.max_total_tokens is not None and options.max_total_tokens > positions:
+        raise LauncherError(
+            f"--max-total-tokens must be at most {model}: {options.max_total_tokens} was given"
+        )
+    longest = _longest_input(options)
+    if longest is not None and longest >= positions:
+        raise LauncherError(f"--max-input-tokens must be less than {model}: {longest} was given")
+
+
+def _longest_input(options: Options) -> int | None:
+    return options.max_input_tokens or options.max_input_length
 
 
 def _below(name: str, value: int | None, other: str, limit: int | None) -> None:
@@ -39,12 +59,3 @@ def _below(name: str, value: int | None, other: str, limit: int | None) -> None:
 def _at_most(name: str, value: int | None, other: str, limit: int | None) -> None:
     if value is not None and limit is not None and value > limit:
         raise LauncherError(f"--{name} must be at most --{other}: {value} and {limit} were given")
-
-
-def _exists(name: str, path: str | None, *, folder: bool) -> None:
-    if path is None:
-        return
-    if not (Path(path).is_dir() if folder else Path(path).is_file()):
-        raise LauncherError(
-            f"--{name} must be a {'folder' if folder else 'file'}: {path!r} is none"
-        )

@@ -44,6 +44,7 @@ class Program:
     argv: tuple[str, ...]
     config: Mapping[str, object]
     environment: Mapping[str, str]
+    descriptors: tuple[int, ...] = ()  # that it inherits, beside the standard ones
 
 
 class Child:
@@ -157,7 +158,7 @@ def _spawn(program: Program, ready_fd: int) -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**program.environment, "PENSTOCK_READY_FD": str(ready_fd)},
-        pass_fds=(ready_fd,),
+        pass_fds=(ready_fd, *program.descriptors),
         start_new_session=True,  # Ctrl-C on the terminal reaches the launcher alone
         preexec_fn=functools.partial(_die_with, os.getpid()),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,11 @@ EPILOGUE = (
     "Each option can also be given in the environment, under the name in brackets; the command "
     "line wins, and an empty variable counts as not given."
 )
+
+
+# What a pod finds in the environment for every service: a service named `prometheus` makes
+# PROMETHEUS_PORT.
+KUBERNETES_LINK = re.compile(r"(tcp|udp|sctp)://\S+:\d+")
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, list[str]]:
@@ -30,7 +36,13 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, lis
         if option.name in given:
             values[option.name] = _collect(option, given[option.name])
         elif (text := _variable(environ, option)) is not None:
-            values[option.name] = _from_environment(parser, option, text, notices)
+            if option.kind.counts and KUBERNETES_LINK.fullmatch(text):
+                notices.append(
+                    f"environment variable {option.variable}={text} is ignored: Kubernetes makes "
+                    f"it for a service of that name; {option.flag} sets the option"
+                )
+            else:
+                values[option.name] = _from_environment(parser, option, text, notices)
     for refused in UNSUPPORTED:
         if refused.name not in given and (text := _variable(environ, refused)) is not None:
             _refuse(parser, refused, f"environment variable {refused.variable}", text)

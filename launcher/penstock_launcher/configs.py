@@ -9,18 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from penstock_launcher import hub_token
 from penstock_launcher.child import Program, Role
 from penstock_launcher.devices import cpu_cores
+from penstock_launcher.listening import Ports
 from penstock_launcher.model import HubModel, Model
 from penstock_launcher.options import Options
 
-SECRETS = (
-    "API_KEY",
-    "HF_API_TOKEN",
-    "HF_TOKEN",
-    "HUGGING_FACE_HUB_TOKEN",
-    "NGROK_AUTHTOKEN",
-)
+SECRETS = (*hub_token.VARIABLES, "API_KEY", "NGROK_AUTHTOKEN")
 CORES_PER_HTTP_PROCESS = 5
 MOST_HTTP_PROCESSES = 4  # by default
 DEFAULT_MASTER = ("127.0.0.1", 29500)  # TGI's, when only one of the two was given
@@ -28,9 +24,6 @@ DEFAULT_MASTER = ("127.0.0.1", 29500)  # TGI's, when only one of the two was giv
 # options that the router gets as they are
 ROUTER_OPTIONS = (
     "served_model_name",
-    "hostname",
-    "port",
-    "prometheus_port",
     "api_key",
     "cors_allow_origin",
     "max_connections_per_client",
@@ -59,6 +52,7 @@ SHARD_OPTIONS = (
     "dtype",
     "device",
     "load_format",
+    "quantize",
     "kv_block_size",
     "cuda_memory_fraction",
     "cuda_graphs",
@@ -86,6 +80,16 @@ def download_program(wanted: HubModel, environ: Mapping[str, str]) -> Program:
     return Program("download", Role.TASK, argv, config, without_secrets(environ))
 
 
+def check_program(plan: Plan, model: Model) -> Program:
+    argv = (sys.executable, "-m", "penstock_shard.check")
+    config = {
+        "model_path": str(model.path),
+        "load_format": plan.options.load_format,
+        "shards": plan.shards,
+    }
+    return Program("check", Role.TASK, argv, config, without_secrets(plan.environ))
+
+
 def shard_program(plan: Plan, model: Model, folder: Path, rank: int) -> Program:
     argv = (sys.executable, "-m", "penstock_shard")
     config = _chosen(plan.options, SHARD_OPTIONS) | {
@@ -96,7 +100,7 @@ def shard_program(plan: Plan, model: Model, folder: Path, rank: int) -> Program:
     return Program(f"shard {rank}", Role.SHARD, argv, config, environment)
 
 
-def router_program(plan: Plan, model: Model, folder: Path) -> Program:
+def router_program(plan: Plan, model: Model, folder: Path, ports: Ports) -> Program:
     options = plan.options
     argv = (sys.executable, "-m", "penstock_router")
     template = options.tokenizer_config_path
@@ -108,9 +112,11 @@ def router_program(plan: Plan, model: Model, folder: Path) -> Program:
         "shard_sockets": [str(folder / f"shard-{rank}.sock") for rank in range(plan.shards)],
         "max_input_tokens": options.max_input_tokens or options.max_input_length,
         "http_processes": http_processes(plan),
+        "listener": ports.main.fileno(),
+        "prometheus_listener": ports.prometheus.fileno() if ports.prometheus else None,
     }
     environment = without_secrets(plan.environ) | {"TOKENIZERS_PARALLELISM": "false"}
-    return Program("router", Role.ROUTER, argv, config, environment)
+    return Program("router", Role.ROUTER, argv, config, environment, ports.descriptors)
 
 
 def http_processes(plan: Plan) -> int:

@@ -23,24 +23,47 @@ from penstock_launcher.errors import LauncherError
 from penstock_launcher.model import HubModel, weights_problem
 
 KEPT = (".json", ".safetensors", ".jinja", "tokenizer.model")  # in the top folder of the repository
+BESIDE = ("consolidated", "adapter")  # safetensors that are no weights where others are
 REPORT_EVERY = 0.5  # seconds between progress records
 
 
 def fetch(wanted: HubModel) -> tuple[Path, str]:
     """Folder and commit. Raises LauncherError when the hub or the repository does not let us."""
     try:
-        folder = _cached(wanted) if constants.HF_HUB_OFFLINE else _fetch_online(wanted)
+        folder = _cached(wanted) if constants.HF_HUB_OFFLINE else _fetch_if_possible(wanted)
     except (errors.HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
         raise LauncherError(_explain(error, wanted)) from error
     return folder, folder.name
 
 
+def _fetch_if_possible(wanted: HubModel) -> Path:
+    """A server that restarts while the hub is down or refuses to talk goes on with what it had."""
+    try:
+        return _fetch_online(wanted)
+    except (errors.HfHubHTTPError, httpx.TransportError) as error:
+        if not _passing(error):
+            raise
+        try:
+            folder = _cached(wanted)
+        except OSError:
+            raise error from None
+        reason = str(error).strip().splitlines()[:1] or [repr(error)]
+        say("WARN", f"{reason[0]}: serving {wanted.model_id} from the cache")
+        return folder
+
+
+def _passing(error: Exception) -> bool:
+    """Whether the hub says nothing about the model: it cannot be reached, is overloaded or ill."""
+    if isinstance(error, errors.HfHubHTTPError):
+        return error.response is not None and (
+            error.response.status_code == 429 or error.response.status_code >= 500
+        )
+    return isinstance(error, httpx.TransportError)
+
+
 def _fetch_online(wanted: HubModel) -> Path:
     api = hub.HfApi(token=wanted.token or False)
-    try:
-        info = api.model_info(wanted.model_id, revision=wanted.revision, files_metadata=True)
-    except (httpx.ConnectError, httpx.TimeoutException) as error:
-        return _cached_instead(wanted, error)
+    info = api.model_info(wanted.model_id, revision=wanted.revision, files_metadata=True)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     files = choose_files(list(sizes), wanted)
     meter = Meter(sum(sizes[name] for name in files))
@@ -49,23 +72,14 @@ def _fetch_online(wanted: HubModel) -> Path:
     return folder
 
 
-def _cached_instead(wanted: HubModel, error: Exception) -> Path:
-    """A server that restarts while the hub is down goes on with what it had."""
-    try:
-        folder = _cached(wanted)
-    except OSError:
-        raise error from None
-    say("WARN", f"the hub cannot be reached ({error}): serving {wanted.model_id} from the cache")
-    return folder
-
-
 def _cached(wanted: HubModel) -> Path:
     """The same choice of files as `choose_files` makes, without the hub's list of them."""
-    left_out = "consolidated*.safetensors" if wanted.with_weights else "*.safetensors"
+    beside = [f"{name}*.safetensors" for name in BESIDE]
+    left_out = beside if wanted.with_weights else ["*.safetensors"]
     return _snapshot(
         wanted,
         allow_patterns=["*" + ending for ending in KEPT],
-        ignore_patterns=["*/*", left_out],
+        ignore_patterns=["*/*", *left_out],
         local_files_only=True,
     )
 
@@ -91,10 +105,10 @@ def choose_files(names: list[str], wanted: HubModel) -> list[str]:
     weights = [name for name in chosen if name.endswith(".safetensors")]
     if not wanted.with_weights:
         return [name for name in chosen if name not in weights]
-    # some repositories hold the weights twice, for Mistral's own loader too
-    second_copy = [name for name in weights if name.startswith("consolidated")]
-    if len(second_copy) < len(weights):
-        chosen = [name for name in chosen if name not in second_copy]
+    # some repositories hold the weights twice, for Mistral's own loader too, or an adapter
+    beside = [name for name in weights if name.startswith(BESIDE)]
+    if len(beside) < len(weights):
+        chosen = [name for name in chosen if name not in beside]
     return chosen
 
 

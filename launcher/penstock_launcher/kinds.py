@@ -20,6 +20,7 @@ class Kind:
     parse: Callable[[str], object]
     takes_value: bool = True  # False: naming the option on the command line means true
     repeated: bool = False
+    counts: bool = False  # whole numbers
 
 
 def integer(low: int, high: int) -> Kind:
@@ -30,7 +31,7 @@ def integer(low: int, high: int) -> Kind:
             raise ValueError  # int() would take "1_000" and " 7 "
         return _between(int(text), low, high)
 
-    return Kind("N", f"a whole number from {low} to {high}", parse)
+    return Kind("N", f"a whole number from {low} to {high}", parse, counts=True)
 
 
 def number(low: float, high: float, *, above: bool = False) -> Kind:

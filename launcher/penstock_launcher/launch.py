@@ -7,14 +7,25 @@ import dataclasses
 import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from penstock_launcher.checks import check
-from penstock_launcher.configs import Plan, download_program, router_program, shard_program
+from penstock_launcher.checks import check, check_lengths
+from penstock_launcher.child import Program
+from penstock_launcher.configs import (
+    Plan,
+    check_program,
+    download_program,
+    router_program,
+    shard_program,
+)
 from penstock_launcher.devices import num_shards, visible_gpus
 from penstock_launcher.errors import LauncherError
+from penstock_launcher.folder import check_entries
+from penstock_launcher.hub_token import hub_token
+from penstock_launcher.listening import Ports
 from penstock_launcher.logs import Log
-from penstock_launcher.model import HubModel, Model, check_folder, link_weights, local_model
+from penstock_launcher.model import DEMO, HubModel, Model, check_folder, link_weights, local_model
 from penstock_launcher.options import Options
 from penstock_launcher.run_folder import RunFolder
 from penstock_launcher.supervisor import Supervisor
@@ -26,13 +37,14 @@ def serve(options: Options, environ: Mapping[str, str], log: Log) -> int:
     gpus = visible_gpus(environ) if options.device != "cpu" else 0
     plan = Plan(options, num_shards(options, gpus), gpus, environ)
     local = local_model(options)
-    with RunFolder(options.shard_uds_path) as folder:
+    with Ports.take(options) as ports, RunFolder(options.shard_uds_path) as folder:
 
         async def bring_up(supervisor: Supervisor) -> None:
             model = local or await _download(supervisor, plan, log)
             model = _prepare(model, options, folder.path)
             _announce(model, plan, log)
-            await _start(supervisor, plan, model, folder.path, log)
+            await _check(supervisor, plan, model, log)
+            await _start(supervisor, plan, model, folder.path, ports, log)
 
         async def supervise() -> int:
             timeout = options.graceful_termination_timeout
@@ -48,20 +60,37 @@ async def _download(supervisor: Supervisor, plan: Plan, log: Log) -> Model:
         model_id=options.model_id,
         revision=options.revision,
         cache=options.huggingface_hub_cache,
-        token=environ.get("HF_TOKEN") or environ.get("HF_API_TOKEN") or None,
+        token=hub_token(environ),
         with_weights=options.load_format == "auto" and options.weights_cache_override is None,
     )
     log.info("fetching the model from the hub", model_id=options.model_id)
-    child = supervisor.start(download_program(wanted, environ))
-    (answer,) = await supervisor.ready([child])
-    if "error" in answer:
-        raise LauncherError(answer["error"])
+    answer = await _ask(supervisor, download_program(wanted, environ))
     return Model(Path(answer["path"]), options.model_id, answer["sha"])
 
 
+async def _check(supervisor: Supervisor, plan: Plan, model: Model, log: Log) -> None:
+    """What config.json and the files say against each other, the options and any sense."""
+    answer = await _ask(supervisor, check_program(plan, model))
+    for notice in answer["notices"]:
+        log.warning(notice)
+    check_lengths(plan.options, answer["max_positions"])
+
+
+async def _ask(supervisor: Supervisor, program: Program) -> dict[str, Any]:
+    """Run a task for its answer. Raises LauncherError with the sentence that it gave instead."""
+    (answer,) = await supervisor.ready([supervisor.start(program)])
+    if "error" in answer:
+        raise LauncherError(answer["error"])
+    return answer
+
+
 def _prepare(model: Model, options: Options, folder: Path) -> Model:
+    if model.path != DEMO:
+        check_entries(model.path)
     if options.weights_cache_override is not None:
-        model = link_weights(model, Path(options.weights_cache_override), folder / "model")
+        weights = Path(options.weights_cache_override)
+        check_entries(weights)
+        model = link_weights(model, weights, folder / "model")
     return check_folder(model, with_weights=options.load_format == "auto")
 
 
@@ -73,14 +102,19 @@ def _announce(model: Model, plan: Plan, log: Log) -> None:
     log.info("starting", model=model.id, path=str(model.path), shards=plan.shards)
 
 
-async def _start(supervisor: Supervisor, plan: Plan, model: Model, folder: Path, log: Log) -> None:
+async def _start(
+    supervisor: Supervisor, plan: Plan, model: Model, folder: Path, ports: Ports, log: Log
+) -> None:
+    """All at once: the router reads tokenizer and templates while the shards load, so that what is
+    wrong with those is known before minutes have gone."""
     programs = [shard_program(plan, model, folder, rank) for rank in range(plan.shards)]
-    await supervisor.ready([supervisor.start(program) for program in programs])
-    router = supervisor.start(router_program(plan, model, folder))
-    (answer,) = await supervisor.ready([router])
+    shards = [supervisor.start(program) for program in programs]
+    router = supervisor.start(router_program(plan, model, folder, ports))
+    ports.close()  # else they would take connections when the router does no longer
+    *_, answer = await supervisor.ready([*shards, router])
     device = answer.get("limits", {}).get("device")
-    shards = f"{plan.shards} shard{'s' if plan.shards > 1 else ''}"
-    what = ", ".join(filter(None, (f"model {model.id}", shards, device)))
+    count = f"{plan.shards} shard{'s' if plan.shards > 1 else ''}"
+    what = ", ".join(filter(None, (f"model {model.id}", count, device)))
     log.info(f"Penstock ready: {reachable(answer['url'])} ({what})")
 
 

@@ -6,6 +6,7 @@ Lines that are not JSON (a traceback, a library's warning) are passed on as they
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import sys
@@ -13,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
+from penstock_launcher.outlet import Outlet, standard_output
 from penstock_launcher.progress import Progress, ProgressView
 
 MAX_LINE = 64 * 1024  # bytes of a child's line; the rest is dropped, and the record says so
@@ -62,7 +64,7 @@ class Log:
         self._as_json = as_json
         # a key of one or two characters would blot out the whole log
         self._secrets = tuple(secret for secret in secrets if len(secret) >= 4)
-        self._stream: TextIO | None = stream or sys.stdout
+        self._stream: TextIO | Outlet | None = stream or standard_output()
         self._progress = ProgressView(bars=not as_json and sys.stderr.isatty(), say=self.info)
 
     def info(self, message: str, **fields: object) -> None:
@@ -91,6 +93,9 @@ class Log:
 
     def close(self) -> None:
         self._progress.close()
+        if isinstance(self._stream, Outlet):
+            with contextlib.suppress(OSError):
+                self._stream.close()
 
     def _own(self, level: str, message: str, fields: Mapping[str, object]) -> None:
         head = {"timestamp": _now(), "level": level, "target": "penstock_launcher"}
@@ -109,7 +114,7 @@ class Log:
             return
         try:
             with self._progress.hidden():
-                print(line, file=self._stream, flush=True)
+                self._stream.write(line + "\n")
         except (OSError, ValueError):
             self._stream = None  # whoever read the log is gone
 

@@ -145,6 +145,13 @@ class Options:
         "Type of weights and KV cache",
         default_text="the checkpoint's",
     )
+    quantize: str | None = _option(
+        None,
+        one_of("fp8"),
+        "Quantise half-precision weights while they are loaded. fp8: e4m3, a scale for each output "
+        "of a matrix. Other formats of TGI's are not built yet",
+        default_text="the checkpoint's own format",
+    )
     cuda_memory_fraction: float = _option(
         1.0, number(0, 1, above=True), "Share of each GPU's memory that a shard may take"
     )
@@ -273,8 +280,8 @@ class Options:
     hostname: str = _option(
         "0.0.0.0",
         address(),
-        "Address to listen on. Docker sets HOSTNAME to the container's id: a value in the "
-        "environment that is not an IP address means 0.0.0.0",
+        "Address to listen on; `::` is all of IPv6 and IPv4. Docker sets HOSTNAME to the "
+        "container's id: a value in the environment that is not an IP address means 0.0.0.0",
         env_fallback="0.0.0.0",
     )
     port: int = _option(3000, integer(0, 65_535), "Port to listen on; 0: a free one", short="-p")

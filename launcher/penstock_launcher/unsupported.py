@@ -45,7 +45,6 @@ _SWITCH_OFF = ("false", "0", "no", "off")
 _SWITCH_ON = ("true", "1", "yes", "on")
 
 UNSUPPORTED = (
-    Unsupported("quantize", f"{_LATER}: weights run in float16, bfloat16 or float32"),
     Unsupported("speculate", f"{_LATER}: one token a step", harmless=("0",)),
     Unsupported("kv-cache-dtype", f"{_LATER}: the KV cache has the type of the weights"),
     Unsupported(

@@ -98,7 +98,7 @@ class StepCommand(_message.Message):
     def __init__(self, step: _Optional[int] = ..., release: _Optional[_Iterable[int]] = ..., admit: _Optional[_Iterable[_Union[Admission, _Mapping]]] = ..., grant_slot: _Optional[_Iterable[int]] = ..., grant_block: _Optional[_Iterable[int]] = ..., chunk_slot: _Optional[_Iterable[int]] = ..., chunk_length: _Optional[_Iterable[int]] = ..., decode_changed: _Optional[bool] = ..., decode: _Optional[_Iterable[int]] = ..., repeat: _Optional[int] = ..., group_rows: _Optional[_Iterable[int]] = ..., group_blocks: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Admission(_message.Message):
-    __slots__ = ("slot", "tokens", "generated", "cached", "blocks", "sampling", "prompt_logprobs", "begun")
+    __slots__ = ("slot", "tokens", "generated", "cached", "blocks", "sampling", "prompt_logprobs", "begun", "prompt_top_n")
     SLOT_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     GENERATED_FIELD_NUMBER: _ClassVar[int]
@@ -107,6 +107,7 @@ class Admission(_message.Message):
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     PROMPT_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     BEGUN_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOP_N_FIELD_NUMBER: _ClassVar[int]
     slot: int
     tokens: bytes
     generated: int
@@ -115,7 +116,8 @@ class Admission(_message.Message):
     sampling: Sampling
     prompt_logprobs: bool
     begun: int
-    def __init__(self, slot: _Optional[int] = ..., tokens: _Optional[bytes] = ..., generated: _Optional[int] = ..., cached: _Optional[int] = ..., blocks: _Optional[bytes] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., prompt_logprobs: _Optional[bool] = ..., begun: _Optional[int] = ...) -> None: ...
+    prompt_top_n: int
+    def __init__(self, slot: _Optional[int] = ..., tokens: _Optional[bytes] = ..., generated: _Optional[int] = ..., cached: _Optional[int] = ..., blocks: _Optional[bytes] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., prompt_logprobs: _Optional[bool] = ..., begun: _Optional[int] = ..., prompt_top_n: _Optional[int] = ...) -> None: ...
 
 class Sampling(_message.Message):
     __slots__ = ("temperature", "top_k", "top_p", "typical_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "seed", "bias_token", "bias", "logprobs", "top_n")
@@ -194,14 +196,18 @@ class TopTokens(_message.Message):
     def __init__(self, row: _Optional[int] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class PromptLogprobs(_message.Message):
-    __slots__ = ("slot", "start", "logprob")
+    __slots__ = ("slot", "start", "logprob", "top_token", "top_logprob")
     SLOT_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     LOGPROB_FIELD_NUMBER: _ClassVar[int]
+    TOP_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TOP_LOGPROB_FIELD_NUMBER: _ClassVar[int]
     slot: int
     start: int
     logprob: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, slot: _Optional[int] = ..., start: _Optional[int] = ..., logprob: _Optional[_Iterable[float]] = ...) -> None: ...
+    top_token: _containers.RepeatedScalarFieldContainer[int]
+    top_logprob: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, slot: _Optional[int] = ..., start: _Optional[int] = ..., logprob: _Optional[_Iterable[float]] = ..., top_token: _Optional[_Iterable[int]] = ..., top_logprob: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class StepError(_message.Message):
     __slots__ = ("kind", "message")

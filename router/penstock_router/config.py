@@ -18,9 +18,8 @@ class RouterConfig:
     served_model_name: tuple[str, ...]  # the first is shown; empty: any name is taken
     tokenizer_config_path: str | None
     shard_sockets: tuple[str, ...]
-    hostname: str
-    port: int
-    prometheus_port: int | None
+    listener: int  # descriptor of a socket that is bound, but does not listen yet
+    prometheus_listener: int | None  # of one for /metrics alone
     http_processes: int  # that serve HTTP and text; 0: the router itself does
     api_key: str | None
     cors_allow_origin: tuple[str, ...]

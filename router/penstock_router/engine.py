@@ -12,9 +12,11 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from penstock_proto.shard_pb2 import Refusal, StepResult
 from penstock_router import wire
+from penstock_router.deadlines import Deadlines
 from penstock_router.limits import Limits
 from penstock_router.logs import log
 from penstock_router.metrics import Metrics
@@ -31,6 +33,7 @@ from penstock_router.request import (
     Listener,
     Refused,
     ShuttingDown,
+    TopTokens,
 )
 from penstock_router.scheduler import Outcome, Scheduler, Sequence, StepPlan
 from penstock_router.shard_client import ShardFailure, ShardGroup
@@ -68,6 +71,7 @@ class Engine:
         self._pump_due = False
         self._prompts = PromptLogprobs()
         self._refusals = Refusals(metrics)
+        self._deadlines = Deadlines(self._expire)
         self._draining = False
         self._failure: GenerationFailed | None = None
         self._trouble = ""
@@ -106,6 +110,7 @@ class Engine:
         if self._draining:
             raise Draining("The server is shutting down")
         sequence = self._scheduler.submit(request, time.monotonic(), listener)
+        self._deadlines.start(sequence)
         self._metrics.on_submit(len(request.prompt), request.max_new_tokens)
         self._pump_soon()
         return sequence.id
@@ -115,6 +120,7 @@ class Engine:
         if sequence := self._scheduler.cancel(request_id):
             sequence.listener = None
             self._prompts.forget(sequence)
+            self._deadlines.forget(sequence)
             self._pump_soon()
 
     def stop(self, request_id: int, generated: int) -> None:
@@ -158,6 +164,8 @@ class Engine:
             plan = self._scheduler.plan(now)
             if plan is None:
                 break
+            if plan.admit:
+                self._metrics.on_join(time.monotonic() - now)
             if not self._under_way:
                 self._progress_at = now
                 self._silence = 0.0
@@ -220,6 +228,7 @@ class Engine:
             outcomes = self._scheduler.commit(result.step, list(result.token), seconds)
         except ValueError as error:
             return self._on_failure(ShardFailure(f"shard 0: {error}"))
+        taking = time.monotonic() - now
         plan = self._under_way[0]
         self._pace.learn(plan, seconds)
         if result.step == plan.last_step:
@@ -227,7 +236,9 @@ class Engine:
         self._metrics.on_step(len(plan.chunks), plan.prefill_tokens, len(plan.decode), seconds)
         self._prompts.take(result)
         self._pump()
+        begin = time.monotonic()
         self._deliver(outcomes, result, now)
+        self._metrics.on_tokens(bool(plan.chunks), taking, time.monotonic() - begin)
         self._fail_refused(refused, now)
         if self._scheduler.idle:
             self._show_load()
@@ -236,6 +247,7 @@ class Engine:
     def _deliver(self, outcomes: list[Outcome], result: StepResult, now: float) -> None:
         logprobs = result.logprob
         tops = {top.row: list(zip(top.token, top.logprob, strict=True)) for top in result.top}
+        late = self._deadlines.passed
         for outcome in outcomes:
             sequence = outcome.sequence
             listener = sequence.listener
@@ -243,14 +255,14 @@ class Engine:
                 continue
             if sequence.first_token_at is None:
                 self._on_first_token(sequence, listener, now)
-            row = outcome.row
-            stop = listener.token(
+            row, reason = outcome.row, outcome.finish
+            stop = outcome.token is not None and listener.token(
                 outcome.token, logprobs[row] if logprobs else math.nan, tops.get(row, ())
             )
-            reason = outcome.finish
+            if reason is None and (stop or sequence.id in late):
+                self._scheduler.finish(sequence)
+                reason = FinishReason.LENGTH
             if stop and reason is not FinishReason.EOS:
-                if reason is None:
-                    self._scheduler.finish(sequence)
                 reason = FinishReason.STOP
             if reason is not None:
                 self._finish(sequence, listener, reason, now, sequence.generated)
@@ -273,11 +285,20 @@ class Engine:
             if listener is not None:
                 listener.fail(Refused(refusal.message))
 
+    def _expire(self, sequence: Sequence) -> None:
+        """Its time was up before it ran again."""
+        self._scheduler.finish(sequence)
+        self._prompts.forget(sequence)
+        if (listener := sequence.listener) is not None:
+            now = time.monotonic()
+            self._finish(sequence, listener, FinishReason.LENGTH, now, sequence.generated)
+        self._pump_soon()
+
     def _on_first_token(self, sequence: Sequence, listener: Listener, now: float) -> None:
         sequence.first_token_at = now
         self._metrics.on_first_token(now - sequence.arrival)
-        if (logprobs := self._prompts.forget(sequence)) is not None:
-            listener.prompt(logprobs)
+        if (scores := self._prompts.forget(sequence)) is not None:
+            listener.prompt(scores.logprobs, scores.tops)
 
     def _finish(
         self,
@@ -287,16 +308,19 @@ class Engine:
         now: float,
         generated: int,
     ) -> None:
-        assert sequence.admitted_at is not None and sequence.first_token_at is not None
+        # One whose time was up in the queue has been at neither.
+        admitted = now if sequence.admitted_at is None else sequence.admitted_at
+        first_token = now if sequence.first_token_at is None else sequence.first_token_at
         sequence.listener = None
-        self._metrics.on_finish(generated, now - sequence.admitted_at)
+        self._deadlines.forget(sequence)
+        self._metrics.on_finish(generated, now - admitted)
         listener.finish(
             Finish(
                 reason=reason,
                 generated_tokens=generated,
                 cached_tokens=sequence.cached_tokens,
-                queue_seconds=sequence.admitted_at - sequence.arrival,
-                first_token_seconds=sequence.first_token_at - sequence.arrival,
+                queue_seconds=admitted - sequence.arrival,
+                first_token_seconds=first_token - sequence.arrival,
                 total_seconds=now - sequence.arrival,
             )
         )
@@ -346,21 +370,32 @@ class Engine:
         if self._alarm is not None:
             self._alarm.cancel()
         for sequence in self._scheduler.end_all():
+            self._deadlines.forget(sequence)
             listener, sequence.listener = sequence.listener, None
             if listener is not None:
                 listener.fail(error)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptScores:
+    """Log-probabilities of a prompt, one a token; the first has none."""
+
+    logprobs: list[float | None]
+    tops: list[TopTokens]  # most likely tokens of each place; empty where none were asked for
 
 
 class PromptLogprobs:
     """Collects the log-probabilities of prompts, which arrive chunk by chunk."""
 
     def __init__(self) -> None:
-        self._collected: dict[int, list[float | None]] = {}  # by sequence id
+        self._collected: dict[int, PromptScores] = {}  # by sequence id
         self._steps: dict[int, dict[int, int]] = {}  # step -> slot -> sequence id
 
     def expect(self, sequence: Sequence) -> None:
         """Start over with a sequence that was just admitted."""
-        self._collected[sequence.id] = [None] * len(sequence.request.prompt)
+        count = len(sequence.request.prompt)
+        tops: list[TopTokens] = [()] * count if sequence.request.prompt_top_n else []
+        self._collected[sequence.id] = PromptScores([None] * count, tops)
 
     def note(self, plan: StepPlan) -> None:
         """Remember whose chunks a step computes."""
@@ -376,11 +411,13 @@ class PromptLogprobs:
         """Take in what a step brought."""
         asking = self._steps.pop(result.step, {})
         for part in result.prompt:
-            if (logprobs := self._collected.get(asking.get(part.slot, 0))) is not None:
-                first = part.start + 1
-                values = part.logprob[: len(logprobs) - first]
-                logprobs[first : first + len(values)] = values
+            if (scores := self._collected.get(asking.get(part.slot, 0))) is not None:
+                places = slice(part.start + 1, part.start + 1 + len(part.logprob))
+                scores.logprobs[places] = part.logprob
+                if part.top_token:
+                    count = len(part.top_token) // len(part.logprob)
+                    scores.tops[places] = wire.top_lists(part.top_token, part.top_logprob, count)
 
-    def forget(self, sequence: Sequence) -> list[float | None] | None:
+    def forget(self, sequence: Sequence) -> PromptScores | None:
         """What was collected for a sequence; None if it did not ask."""
         return self._collected.pop(sequence.id, None)

@@ -117,6 +117,20 @@ class Metrics:
         self.forward_duration = durations(
             "tgi_batch_forward_duration", "Seconds of a step on the device"
         )
+        self.decode_duration = durations(
+            "tgi_batch_decode_duration", "Seconds in which a step's tokens are made text and sent"
+        )
+        self.filter_duration = durations(
+            "tgi_batch_filter_duration",
+            "Seconds in which a step's tokens enter their sequences, and those that end leave",
+        )
+        # TGI's only label here, whatever the prompts join
+        self.concat_duration = family(
+            "tgi_batch_concat_duration",
+            "Seconds in which a step is planned that new prompts join",
+            "method",
+            {"decode": Histogram(DURATIONS)},
+        )["decode"]
 
     def _engine(self) -> None:
         add = self._registry.add
@@ -148,7 +162,7 @@ class Metrics:
         self.blocks_cached = add(
             "penstock_kv_blocks_cached", "KV blocks that only the prefix cache holds", Gauge()
         )
-        self.blocks_total = add("penstock_kv_blocks_total", "KV blocks there are", Gauge())
+        self.blocks_total = add("penstock_kv_blocks", "KV blocks there are", Gauge())
         self.prefix_queried = add(
             "penstock_prefix_cache_queried_tokens_total",
             "Prompt tokens looked up in the prefix cache",
@@ -227,6 +241,22 @@ class Metrics:
             self.concatenations["chunking"].inc()
         if decode_rows:
             self.inter_token.observe(seconds, decode_rows)
+
+    def on_join(self, seconds: float) -> None:
+        """A step was planned that sequences join, in so long."""
+        self.concat_duration.observe(seconds)
+
+    def on_tokens(self, prefill: bool, taking: float, handing: float) -> None:
+        """A step's tokens are with those who wait for them.
+
+        Args:
+            prefill: the step had prompts.
+            taking: seconds in which the tokens entered their sequences.
+            handing: seconds in which the listeners took them.
+        """
+        method: Method = "prefill" if prefill else "decode"
+        self.filter_duration[method].observe(taking)
+        self.decode_duration[method].observe(handing)
 
     def on_running(self, sequences: int, tokens: int) -> None:
         """So many sequences run, and hold so many tokens."""

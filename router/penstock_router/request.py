@@ -31,10 +31,12 @@ class GenerationRequest:
     """One sequence to generate, validated by the API; a shard refuses what it cannot compute."""
 
     prompt: Sequence[int]  # token ids, at least one
-    max_new_tokens: int  # at least one; len(prompt) + max_new_tokens <= max_total_tokens
+    max_new_tokens: int  # 0: only the prompt; len(prompt) + max_new_tokens <= max_total_tokens
     sampling: Sampling = field(default_factory=Sampling)
     ignore_eos: bool = False
     prompt_logprobs: bool = False
+    prompt_top_n: int = 0  # with prompt_logprobs: so many most likely tokens at each place, too
+    max_time: float | None = None  # seconds from submission until it ends where it is
     priority: int = 0  # larger is sooner
     tenant: bytes = b""  # requests share cached prefixes only with requests of the same tenant
 
@@ -90,8 +92,9 @@ class Listener(Protocol):
     token included), then exactly one of `finish` and `fail`; nothing after a `cancel`.
     """
 
-    def prompt(self, logprobs: Sequence[float | None]) -> None:
-        """Log-probability of each prompt token; None for the first."""
+    def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
+        """Log-probability of each prompt token, None for the first, and the most likely tokens in
+        its place: none for the first, and no lists at all unless prompt_top_n was asked."""
 
     def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
         """One generated token. logprob is NaN unless the request asked for log-probabilities.

@@ -22,6 +22,7 @@ from penstock_router.fronts.front import Front
 from penstock_router.fronts.group import FrontFailure, FrontGroup
 from penstock_router.fronts.local import LocalFront
 from penstock_router.limits import LimitError, Limits, derive, warmup_request
+from penstock_router.listening import inherited
 from penstock_router.logs import configure_logs, log
 from penstock_router.metrics import Metrics
 from penstock_router.scheduler import Scheduler, SchedulerConfig
@@ -32,21 +33,26 @@ from penstock_router.text.eos import eos_token_ids
 T = TypeVar("T")
 
 READY = "PENSTOCK_READY_FD"
-INFO_TIMEOUT = 60.0  # seconds; the launcher starts the router when the shards are ready
 
 
 def main() -> int:
     """Run the router with the configuration on standard input; its exit code."""
     configure_logs()
     allow_descriptors()
-    if READY in os.environ:  # the processes that this one starts are not to hold the pipe open
-        os.set_inheritable(int(os.environ[READY]), False)
     try:
         config = RouterConfig.from_json(sys.stdin.read())
+        _keep_from_children(os.environ.get(READY), config.listener, config.prometheus_listener)
         return uvloop.run(serve(config))
     except (FrontFailure, LimitError, ShardFailure, ValueError, OSError) as error:
         log("ERROR", f"{error}")
         return 1
+
+
+def _keep_from_children(*descriptors: str | int | None) -> None:
+    """What this process inherited stays with it: uvloop hands on all that can be inherited."""
+    for descriptor in descriptors:
+        if descriptor is not None:
+            os.set_inheritable(int(descriptor), False)
 
 
 async def serve(config: RouterConfig) -> int:
@@ -112,7 +118,7 @@ async def _unless(work: Coroutine[Any, Any, T], *failed: asyncio.Future[None]) -
 
 
 async def _warm_up(config: RouterConfig, shards: ShardGroup) -> Limits:
-    infos = await shards.info(INFO_TIMEOUT)
+    infos = await shards.info()
     request = warmup_request(config, infos)
     log("INFO", f"warming up: a prefill step of {request.max_prefill_tokens} tokens")
     limits = derive(config, infos, request, await shards.warmup(request))
@@ -136,7 +142,7 @@ def _scheduling(config: RouterConfig, limits: Limits) -> SchedulerConfig:
 
 async def _listen_for_scrapes(config: RouterConfig, metrics: Metrics) -> web.AppRunner | None:
     """Serve /metrics, and nothing else, on the second port if the operator named one."""
-    if config.prometheus_port is None:
+    if config.prometheus_listener is None:
         return None
 
     async def scrape(request: web.Request) -> web.Response:
@@ -146,7 +152,7 @@ async def _listen_for_scrapes(config: RouterConfig, metrics: Metrics) -> web.App
     app.router.add_get("/metrics", scrape)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, config.hostname, config.prometheus_port).start()
+    await web.SockSite(runner, inherited(config.prometheus_listener)).start()
     return runner
 
 

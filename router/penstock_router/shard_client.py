@@ -22,6 +22,7 @@ from penstock_proto.shard_pb2 import (
 from penstock_proto.shard_pb2_grpc import ShardStub
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # a full admission burst: 4 bytes a prompt token and its table
+RECONNECT_MS = 200
 RUN = "/penstock_proto.Shard/Run"
 # A shard that has said nothing for so long is asked whether it lives; Health needs no step.
 PROBE_SECONDS = 1.0
@@ -46,6 +47,10 @@ class ShardGroup:
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.enable_retries", 0),
+            # a shard that loads has no socket yet, and by default is looked for ever more seldom
+            ("grpc.initial_reconnect_backoff_ms", RECONNECT_MS),
+            ("grpc.min_reconnect_backoff_ms", RECONNECT_MS),
+            ("grpc.max_reconnect_backoff_ms", RECONNECT_MS),
         ]
         self._channels = [grpc.aio.insecure_channel(f"unix:{s}", options) for s in sockets]
         self._stubs = [ShardStub(channel) for channel in self._channels]  # type: ignore[no-untyped-call]
@@ -63,9 +68,9 @@ class ShardGroup:
         """How many shards there are."""
         return len(self._stubs)
 
-    async def info(self, timeout: float) -> list[InfoResponse]:
-        """What every rank has loaded."""
-        calls = (s.Info(InfoRequest(), timeout=timeout, wait_for_ready=True) for s in self._stubs)
+    async def info(self) -> list[InfoResponse]:
+        """What every rank has loaded. Waits while they load: the launcher ends what never does."""
+        calls = (s.Info(InfoRequest(), wait_for_ready=True) for s in self._stubs)
         return await self._gather(calls, "Info")
 
     async def warmup(self, request: WarmupRequest) -> list[WarmupResponse]:

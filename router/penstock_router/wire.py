@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
 
 from penstock_proto.shard_pb2 import Admission, StepCommand
 from penstock_proto.shard_pb2 import Sampling as WireSampling
-from penstock_router.request import Sampling
+from penstock_router.request import Sampling, TopTokens
 from penstock_router.scheduler import Seat, StepPlan
 
 
@@ -48,7 +49,15 @@ def _admission(seat: Seat) -> Admission:
         blocks=array("i", seat.blocks).tobytes(),
         sampling=wire_sampling(sequence.request.sampling),
         prompt_logprobs=sequence.wants_prompt_logprobs,
+        prompt_top_n=sequence.request.prompt_top_n if sequence.wants_prompt_logprobs else 0,
     )
+
+
+def top_lists(tokens: Iterable[int], logprobs: Iterable[float], count: int) -> list[TopTokens]:
+    """The most likely tokens of each place, from fields that hold `count` for each, one place
+    after the other."""
+    likely = list(zip(tokens, logprobs, strict=True))
+    return [likely[first : first + count] for first in range(0, len(likely), count)]
 
 
 def wire_sampling(sampling: Sampling) -> WireSampling:

@@ -29,6 +29,8 @@ def objection(admission: shard_pb2.Admission, limits: Limits) -> str | None:
             f"token ids must be at least 0 and below {limits.vocab_size}, the size of the model's "
             f"vocabulary, not {wrong[0]}"
         )
+    if admission.prompt_top_n > limits.max_top_n:
+        return f"prompt_top_n must be at most {limits.max_top_n}, not {admission.prompt_top_n}"
     return _objection_to_sampling(admission.sampling, limits)
 
 

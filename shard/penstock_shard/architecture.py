@@ -5,13 +5,14 @@ A family is a row of FAMILIES: adding one that the switches cover is a row and a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from penstock_shard.rope import Rope, parse_rope
+from penstock_shard.config_numbers import real, whole
+from penstock_shard.json_file import read_object
+from penstock_shard.rope_config import Rope, parse_rope
 
 Config = Mapping[str, Any]
 Windows = tuple[int | None, ...]
@@ -40,6 +41,15 @@ class Architecture:
     windows: Windows  # of each layer: tokens a row sees, itself included; None is all
     dtype: str | None  # of the checkpoint, where config.json says it
 
+    @property
+    def parameters(self) -> int:
+        """How many there are, less the few of biases and norms of heads."""
+        attention = 2 * (self.num_heads + self.num_kv_heads) * self.head_dim
+        layer = self.hidden_size * (attention + 3 * self.intermediate_size + 2)
+        vocabularies = 1 if self.tied_embeddings else 2
+        outside = self.hidden_size * (vocabularies * self.vocab_size + 1)
+        return self.num_layers * layer + outside
+
 
 def _no_window(config: Config, layers: int) -> Windows:
     return (None,) * layers
@@ -47,16 +57,16 @@ def _no_window(config: Config, layers: int) -> Windows:
 
 def _one_window(config: Config, layers: int) -> Windows:
     """Mistral: every layer slides, unless sliding_window is null."""
-    if len(set(config.get("layer_types") or ())) > 1:
+    if len(set(_layer_types(config))) > 1:
         raise ValueError("layer_types that differ between layers are not supported in this family")
-    return (config.get("sliding_window", 4096),) * layers
+    return (_window(config),) * layers
 
 
 def _switched_window(config: Config, layers: int) -> Windows:
     """Qwen: layers slide from max_window_layers on, or as layer_types says, if switched on."""
-    window = config.get("sliding_window", 4096) if config.get("use_sliding_window") else None
-    first = config.get("max_window_layers", 28)
-    kinds = config.get("layer_types") or [
+    window = _window(config) if config.get("use_sliding_window") else None
+    first = whole(config, "max_window_layers", 28)
+    kinds = _layer_types(config) or [
         "sliding_attention" if layer >= first else "full_attention" for layer in range(layers)
     ]
     if len(kinds) != layers:
@@ -64,6 +74,20 @@ def _switched_window(config: Config, layers: int) -> Windows:
     if unknown := set(kinds) - {"sliding_attention", "full_attention"}:
         raise ValueError(f"layer_types {sorted(unknown)} are not supported")
     return tuple(window if kind == "sliding_attention" else None for kind in kinds)
+
+
+def _window(config: Config) -> int | None:
+    """A null says that all is seen, which a key that is not there does not."""
+    if "sliding_window" in config and config["sliding_window"] is None:
+        return None
+    return whole(config, "sliding_window", 4096)
+
+
+def _layer_types(config: Config) -> list[str]:
+    kinds = config.get("layer_types") or []
+    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
+        raise ValueError("layer_types must be a list of names")
+    return kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +127,24 @@ FAMILIES: dict[str, Family] = {
     ),
 }
 
+# What old or hand-made files call a family: `model_type`, in lower case.
+MODEL_TYPES = {
+    "llama": "LlamaForCausalLM",
+    "yi": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+
 DTYPE_NAMES = ("float32", "float16", "bfloat16")
 
 
 def read_architecture(folder: Path) -> Architecture:
     """Parse config.json of a model folder. Raises ValueError that says what is wrong."""
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{folder} has no config.json, so it is no model folder") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} holds a JSON {type(config).__name__}, not an object")
+    if not path.exists():
+        raise ValueError(f"{folder} has no config.json, so it is no model folder")
+    config = read_object(path)
     try:
         return parse_architecture(config)
     except (ValueError, TypeError) as error:
@@ -125,34 +153,34 @@ def read_architecture(folder: Path) -> Architecture:
 
 def parse_architecture(config: Config) -> Architecture:
     """The switches of a parsed config.json. Raises ValueError for what is not supported."""
-    name = (config.get("architectures") or ["(none given)"])[0]
-    if name not in FAMILIES:
-        supported = ", ".join(FAMILIES)
-        raise ValueError(f"architecture {name} is not supported; supported: {supported}")
+    name = _family_name(config)
     family = FAMILIES[name]
-    layers = _integer(config, "num_hidden_layers")
-    windows = family.windows(config, layers)  # here a null differs from a key that is not there
+    layers = whole(config, "num_hidden_layers")
+    windows = family.windows(config, layers)
     config = {**dict(family.defaults), **{k: v for k, v in config.items() if v is not None}}
     _refuse_unsupported(config)
-    heads = _integer(config, "num_attention_heads")
-    hidden = _integer(config, "hidden_size")
-    positions = _integer(config, "max_position_embeddings")
-    kv_heads = _integer(config, "num_key_value_heads", heads)
+    heads = whole(config, "num_attention_heads")
+    hidden = whole(config, "hidden_size")
+    positions = whole(config, "max_position_embeddings")
+    kv_heads = whole(config, "num_key_value_heads", heads)
     if heads % kv_heads:
-        raise ValueError(f"num_attention_heads {heads} is no multiple of {kv_heads} KV heads")
+        raise ValueError(
+            f"num_attention_heads {heads} is no multiple of num_key_value_heads {kv_heads}"
+        )
     rope = parse_rope(config, positions)
+    longest = max(positions, int(rope.original_positions * rope.reach))
     return Architecture(
         name=name,
-        vocab_size=_integer(config, "vocab_size"),
+        vocab_size=whole(config, "vocab_size"),
         hidden_size=hidden,
-        intermediate_size=_integer(config, "intermediate_size"),
+        intermediate_size=whole(config, "intermediate_size"),
         num_layers=layers,
         num_heads=heads,
         num_kv_heads=kv_heads,
         head_dim=_head_dim(config, hidden, heads),
-        norm_eps=float(config.get("rms_norm_eps", 1e-6)),
+        norm_eps=real(config, "rms_norm_eps", 1e-6),
         rope=rope,
-        max_positions=max(positions, int(rope.original_positions * rope.reach)),
+        max_positions=whole({"max_position_embeddings": longest}, "max_position_embeddings"),
         tied_embeddings=bool(config.get("tie_word_embeddings", False)),
         qkv_bias=_switch(config, family.qkv_bias),
         output_bias=_switch(config, family.output_bias),
@@ -161,6 +189,35 @@ def parse_architecture(config: Config) -> Architecture:
         windows=windows,
         dtype=_dtype(config),
     )
+
+
+def check_split(model: Architecture, shards: int) -> None:
+    """Raises ValueError where a model cannot be split over so many shards."""
+    evenly = {"num_attention_heads": model.num_heads, "intermediate_size": model.intermediate_size}
+    for name, value in evenly.items():
+        if value % shards:
+            raise ValueError(f"{name} {value} cannot be split evenly over {shards} shards")
+    if model.num_kv_heads % shards and shards % model.num_kv_heads:
+        raise ValueError(
+            f"{model.name} with num_key_value_heads {model.num_kv_heads} cannot be split over "
+            f"{shards} shards: one number must divide the other"
+        )
+
+
+def _family_name(config: Config) -> str:
+    """By the first of `architectures`; by `model_type` where that says nothing known.
+
+    Names of other things than a causal language model are taken at their word.
+    """
+    named = config.get("architectures")
+    name = named[0] if isinstance(named, list) and named else "(none given)"
+    if name in FAMILIES:
+        return str(name)
+    family = MODEL_TYPES.get(str(config.get("model_type")).lower())
+    if family is not None and (not named or str(name).endswith("ForCausalLM")):
+        return family
+    supported = ", ".join(FAMILIES)
+    raise ValueError(f"architecture {name!s:.60} is not supported; supported: {supported}")
 
 
 def _refuse_unsupported(config: Config) -> None:
@@ -175,16 +232,9 @@ def _refuse_unsupported(config: Config) -> None:
         )
 
 
-def _integer(config: Config, key: str, default: int | None = None) -> int:
-    value = config.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{key} must be a positive integer, not {value!r}")
-    return value
-
-
 def _head_dim(config: Config, hidden: int, heads: int) -> int:
     if "head_dim" in config:
-        width = _integer(config, "head_dim")
+        width = whole(config, "head_dim")
     elif hidden % heads:
         raise ValueError(f"hidden_size {hidden} is no multiple of num_attention_heads {heads}")
     else:

@@ -1,42 +1,36 @@
-"""Which weight of a model is no number: looked for once something has gone wrong."""
+"""Which parameter of a model is no number: looked for once something has gone wrong."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 
 from torch import Tensor
 
-from penstock_shard.decoder import Decoder, Layer
+from penstock_shard.model.decoder import Decoder
 
 
 def first_broken(decoder: Decoder) -> str | None:
     """The first parameter on this rank that holds NaN or infinity, in the order of computation."""
     for name, tensor in _parameters(decoder):
-        if not tensor.isfinite().all():
-            return f"{name} holds {'NaN' if tensor.isnan().any() else 'infinity'}"
+        values = tensor.float() if tensor.itemsize == 1 else tensor  # of FP8 there is no isfinite
+        if not values.isfinite().all():
+            return f"{name} holds {'NaN' if values.isnan().any() else 'infinity'}"
     return None
 
 
 def _parameters(decoder: Decoder) -> Iterator[tuple[str, Tensor]]:
-    """Under their Hugging Face names; of matrices that were joined, under all of theirs."""
-    yield "model.embed_tokens.weight", decoder.embedding.weight
-    for index, layer in enumerate(decoder.layers):
-        for name, tensor in _parameters_of(layer):
-            if tensor is not None:
-                yield f"model.layers.{index}.{name}", tensor
-    yield "model.norm.weight", decoder.norm
-    yield "lm_head.weight", decoder.head.weight
+    """Under their places in the model; those that a checkpoint has apart may stand in one."""
+    yield from _tensors_of("embedding", decoder.embedding)
+    for index, block in enumerate(decoder.blocks):
+        yield from _tensors_of(f"layers.{index}", block)
+    yield from _tensors_of("norm", decoder.norm)
+    yield from _tensors_of("head", decoder.head)
 
 
-def _parameters_of(layer: Layer) -> Iterator[tuple[str, Tensor | None]]:
-    yield "input_layernorm.weight", layer.input_norm
-    yield "self_attn.{q,k,v}_proj.weight", layer.qkv.weight
-    yield "self_attn.{q,k,v}_proj.bias", layer.qkv.bias
-    yield "self_attn.{q,k}_norm.weight", layer.qk_norm
-    yield "self_attn.o_proj.weight", layer.output.weight
-    yield "self_attn.o_proj.bias", layer.output.bias
-    yield "post_attention_layernorm.weight", layer.mlp_norm
-    yield "mlp.{gate,up}_proj.weight", layer.gate_up.weight
-    yield "mlp.{gate,up}_proj.bias", layer.gate_up.bias
-    yield "mlp.down_proj.weight", layer.down.weight
-    yield "mlp.down_proj.bias", layer.down.bias
+def _tensors_of(name: str, part: object) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(part, Tensor):
+        yield name.removesuffix(".data"), part
+    elif is_dataclass(part):
+        for field in fields(part):
+            yield from _tensors_of(f"{name}.{field.name}", getattr(part, field.name))

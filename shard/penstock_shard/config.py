@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Self
 
+from penstock_quantization.online import ONLINE
+
 DTYPES = ("float32", "float16", "bfloat16")
 DEVICES = ("cpu", "cuda")
 LOAD_FORMATS = ("auto", "dummy")
@@ -20,6 +22,7 @@ class ShardConfig:
     dtype: str | None  # None: the checkpoint's
     device: str | None  # None: cuda if there is one
     load_format: str  # "auto": from the checkpoint; "dummy": random weights
+    quantize: str | None  # how half-precision weights are quantised when they are loaded
     kv_block_size: int | None  # tokens; None: 64 on CUDA, 16 on a CPU
     cuda_memory_fraction: float  # share of the GPU's memory that this shard may use
     cuda_graphs: tuple[int, ...] | None  # rows captured; (0,): none; None: sizes up to all slots
@@ -30,6 +33,7 @@ class ShardConfig:
         _check("dtype", self.dtype, (None, *DTYPES))
         _check("device", self.device, (None, *DEVICES))
         _check("load_format", self.load_format, LOAD_FORMATS)
+        _check("quantize", self.quantize, (None, *ONLINE))
         if self.kv_block_size is not None and not 1 <= self.kv_block_size <= 1024:
             raise ValueError(f"kv_block_size must be from 1 to 1024, not {self.kv_block_size}")
         if not 0 < self.cuda_memory_fraction <= 1:

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from penstock_kernels.backend import Sampler
+from penstock_kernels.ops import Sampler
 from penstock_shard.graphs import Capturer, Replayable
 from penstock_shard.sampling import Part, SamplingState
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from penstock_kernels.backend import GraphBackend, Rows
-from penstock_shard.decoder import Decoder
+from penstock_kernels.ops import Activation, GraphDevice, Step, StepBatch
 from penstock_shard.device import upload
-from penstock_shard.parallel import VocabularyHead
+from penstock_shard.model.layers import VocabularyHead
+from penstock_shard.model.model import Model
 from penstock_shard.sharing import SharingTensors
 from penstock_shard.slots import Indices
 
@@ -84,14 +84,16 @@ class StepOutputs:
             everywhere=everywhere,
         )
 
-    def choose(self, hidden: Tensor, head: VocabularyHead, backend: GraphBackend) -> Tensor | None:
+    def choose(
+        self, hidden: Activation, head: VocabularyHead, step: Step, ops: GraphDevice
+    ) -> Tensor | None:
         """Keep the logits of the first rows and their most likely tokens. Returns those, or None
         where this rank does not know them."""
-        logits = head(hidden, backend)
+        logits = head(hidden, step)
         if logits is None:
             return None
         rows = len(logits)
-        backend.choose(logits, self.logits[:rows], self.token[:rows])
+        ops.choose(logits, self.logits[:rows], self.token[:rows])
         return self.token[:rows]
 
 
@@ -137,15 +139,15 @@ class DecodeGraphs:
 
     def __init__(
         self,
-        decoder: Decoder,
-        backend: GraphBackend,
+        model: Model,
+        ops: GraphDevice,
         slots: SlotTensors,
         cache: Tensor,
         outputs: StepOutputs,
         sharing: SharingTensors,
         sizes: tuple[int, ...],
     ) -> None:
-        self._decoder, self._backend, self._slots, self._cache = decoder, backend, slots, cache
+        self._model, self._ops, self._slots, self._cache = model, ops, slots, cache
         self._outputs, self._sharing, self._scratch = outputs, sharing, slots.scratch
         self._buckets = sizes  # ascending
         device = slots.length.device
@@ -177,18 +179,15 @@ class DecodeGraphs:
 
     def _step(self, rows: int) -> None:
         slots, slot = self._slots, self.slot[:rows]
-        token, position = self._backend.take(slot, slots.last_token, slots.length, None)
-        none = np.empty(0, np.int64)
-        step = Rows(
+        token, position = self._ops.take(slot, slots.last_token, slots.length, None)
+        batch = StepBatch(
             slot=slot,
             position=position,
             block_table=slots.block_table,
-            sequences=slot,
             decode_rows=rows,
-            context=none,  # the graph must not depend on what the host knows
-            queries=none,
             sharing=self._sharing.view(rows),
         )
-        hidden = self._decoder.forward(token, step, self._cache, self._backend)
-        chosen = self._outputs.choose(hidden, self._decoder.head, self._backend)
-        self._backend.leave(slot, position, None, chosen, slots.last_token, slots.length)
+        step = self._ops.step(batch)
+        hidden = self._model.forward(step, token, self._cache)
+        chosen = self._outputs.choose(hidden, self._model.head, step, self._ops)
+        self._ops.leave(slot, position, None, chosen, slots.last_token, slots.length)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from penstock_shard.decoder import Decoder
+from penstock_shard.model.decoder import Decoder
 
 # A CPU's memory belongs to others too: the cache takes a quarter of what is free, unless the
 # operator says how many tokens it must hold.
@@ -15,24 +17,24 @@ CPU_SHARE = 0.25
 # Left free on a GPU for what the allocator and the libraries take outside of the measured peak, and
 # for the decode graphs: their static logits and the activations of the largest one.
 CUDA_RESERVE = 1536 << 20
+GROUP = Path("/sys/fs/cgroup")
 
 
 def bytes_per_token(decoder: Decoder, dtype: torch.dtype) -> int:
     """KV bytes of a token on this rank, all layers."""
-    model, heads = decoder.model, len(decoder.partition.kv_heads)
-    return model.num_layers * 2 * heads * model.head_dim * dtype.itemsize
+    return sum(2 * spec.kv_heads * spec.width for spec in decoder.specs()) * dtype.itemsize
 
 
 def allocate(
     decoder: Decoder, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """[layers, 2, kv_heads, blocks, block_size, head_dim], zero.
+    """[layers, 2, kv_heads, blocks, block_size, width], zero.
 
     Zero, because a masked position must hold a number: 0 * NaN is NaN. On Linux a CPU's zeros take
     memory only once they are written.
     """
-    model, heads = decoder.model, len(decoder.partition.kv_heads)
-    shape = (model.num_layers, 2, heads, num_blocks, block_size, model.head_dim)
+    specs = decoder.specs()
+    shape = (len(specs), 2, specs[0].kv_heads, num_blocks, block_size, specs[0].width)
     return torch.zeros(shape, dtype=dtype, device=device)
 
 
@@ -50,16 +52,30 @@ def free_bytes(device: torch.device, memory_fraction: float, peak: int, world_si
     return budget - peak - CUDA_RESERVE
 
 
+def total_bytes(device: torch.device, world_size: int) -> int:
+    """Bytes that a rank could have if nothing else used any."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return int(min(installed, _group_limit())) // world_size
+
+
 def _available_host_bytes() -> int:
     """What Linux and the control group leave us."""
     available = 0
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             available = int(line.split()[1]) << 10
-    group = Path("/sys/fs/cgroup")
     try:
-        limit = (group / "memory.max").read_text().strip()
-        used = int((group / "memory.current").read_text())
+        used = int((GROUP / "memory.current").read_text())
     except (OSError, ValueError):
         return available
-    return available if limit == "max" else min(available, max(int(limit) - used, 0))
+    return int(min(available, max(_group_limit() - used, 0)))
+
+
+def _group_limit() -> float:
+    """Bytes that the control group may have; infinity where it has no limit."""
+    try:
+        return float((GROUP / "memory.max").read_text().strip().replace("max", "inf"))
+    except (OSError, ValueError):
+        return math.inf

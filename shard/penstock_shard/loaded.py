@@ -12,10 +12,10 @@ from penstock_proto import shard_pb2
 from penstock_shard import log
 from penstock_shard.architecture import Architecture, read_architecture
 from penstock_shard.config import ShardConfig
-from penstock_shard.decoder import Decoder
 from penstock_shard.device import choose_device, device_name
 from penstock_shard.kv_cache import bytes_per_token
-from penstock_shard.loading import load_decoder, weight_bytes
+from penstock_shard.loading import load_decoder
+from penstock_shard.model.decoder import Decoder
 from penstock_shard.parallel import Group, join_group
 from penstock_shard.weights import Checkpoint, DummyWeights, Weights
 
@@ -47,7 +47,7 @@ class LoadedModel:
             max_position_embeddings=self.model.max_positions,
             block_size=self.block_size,
             kv_bytes_per_token=bytes_per_token(self.decoder, self.dtype),
-            weight_bytes=weight_bytes(self.decoder),
+            weight_bytes=self.decoder.nbytes,
         )
 
 
@@ -65,7 +65,7 @@ def load(config: ShardConfig) -> LoadedModel:
     dependent = not config.disable_dependent_launch
     group = join_group(os.environ, Path(config.socket_folder), device)
     group = group.with_rows(device, model.hidden_size, dtype, dependent)
-    decoder = load_decoder(model, group, weights, dtype, device)
+    decoder = load_decoder(model, group, weights, dtype, device, config.quantize)
     loaded = LoadedModel(
         model=model,
         decoder=decoder,
@@ -78,7 +78,7 @@ def load(config: ShardConfig) -> LoadedModel:
         cuda_graphs=config.cuda_graphs,
     )
     log.info(
-        f"loaded {model.name} in {name} on {device}: {weight_bytes(decoder)} bytes",
+        f"loaded {model.name} in {name} on {device}: {decoder.nbytes} bytes",
         weights="dummy" if dummy else str(folder),
     )
     return loaded

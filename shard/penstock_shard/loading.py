@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from penstock_kernels.ops import Act, AttentionSpec, Norm, QKNorm
+from penstock_kernels.weight import Weight
+from penstock_quantization.online import ONLINE
 from penstock_shard.architecture import Architecture
-from penstock_shard.decoder import Decoder, Layer
-from penstock_shard.parallel import (
-    Group,
-    Linear,
-    Partition,
-    RowParallelLinear,
+from penstock_shard.kv_cache import total_bytes
+from penstock_shard.model.blocks import Block, Sequential
+from penstock_shard.model.decoder import Decoder
+from penstock_shard.model.layers import (
+    Attention,
+    Mlp,
+    RowParallel,
     VocabularyEmbedding,
     VocabularyHead,
 )
-from penstock_shard.weights import Weights
+from penstock_shard.parallel import Group, Partition
+from penstock_shard.weights import Rehearsal, Weights
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """Some output rows of a fused matrix: `rows` of the `total` rows of the tensor `name`."""
+class _Slice:
+    """Some output rows of a joined matrix: `rows` of the `total` rows of the tensor `name`."""
 
     name: str
     rows: range
@@ -37,80 +43,84 @@ class _Loader:
     weights: Weights
     dtype: torch.dtype
     device: torch.device
+    quantize: str | None
 
     def decoder(self) -> Decoder:
         model, vocabulary = self.model, self.partition.vocabulary
         shape = (model.vocab_size, model.hidden_size)
         embedding = self._slice("model.embed_tokens.weight", shape, 0, vocabulary)
-        layers = [self._layer(index) for index in range(model.num_layers)]
-        norm = self._whole("model.norm.weight", model.hidden_size)
+        blocks = [self._block(index) for index in range(model.num_layers)]
+        norm = self._norm("model.norm", model.hidden_size)
         head = embedding
         if not model.tied_embeddings:
             head = self._slice("lm_head.weight", shape, 0, vocabulary)
         self.weights.finish(frozenset({"lm_head.weight"} if model.tied_embeddings else ()))
         return Decoder(
-            model=model,
-            partition=self.partition,
             embedding=VocabularyEmbedding(embedding, vocabulary.start, self.group),
-            layers=layers,
+            blocks=blocks,
             norm=norm,
-            head=VocabularyHead(head, model.vocab_size, self.group),
+            head=VocabularyHead(Weight(head), model.vocab_size, self.group),
+            ropes=((model.rope, model.head_dim),),
         )
 
-    def _layer(self, index: int) -> Layer:
+    def _block(self, index: int) -> Block:
         model, prefix = self.model, f"model.layers.{index}"
-        hidden, mlp = model.hidden_size, model.intermediate_size
-        query_width = model.num_heads * model.head_dim
-        return Layer(
-            input_norm=self._whole(f"{prefix}.input_layernorm.weight", hidden),
-            qkv=self._columns(self._qkv_parts(f"{prefix}.self_attn"), hidden, model.qkv_bias),
-            qk_norm=self._qk_norm(f"{prefix}.self_attn") if model.qk_norm else None,
-            output=self._rows(
-                f"{prefix}.self_attn.o_proj",
-                (hidden, query_width),
-                _scaled(self.partition.heads, model.head_dim),
-                model.output_bias,
-            ),
-            mlp_norm=self._whole(f"{prefix}.post_attention_layernorm.weight", hidden),
-            gate_up=self._columns(
-                [
-                    _Part(f"{prefix}.mlp.{name}", self.partition.mlp, mlp)
-                    for name in ("gate_proj", "up_proj")
-                ],
-                hidden,
-                model.mlp_bias,
-            ),
-            down=self._rows(
-                f"{prefix}.mlp.down_proj", (hidden, mlp), self.partition.mlp, model.mlp_bias
-            ),
-            window=model.windows[index],
+        return Sequential(
+            input_norm=self._norm(f"{prefix}.input_layernorm", model.hidden_size),
+            attention=self._attention(f"{prefix}.self_attn", model.windows[index]),
+            mlp_norm=self._norm(f"{prefix}.post_attention_layernorm", model.hidden_size),
+            mlp=self._mlp(f"{prefix}.mlp"),
         )
 
-    def _qkv_parts(self, prefix: str) -> list[_Part]:
-        model, width = self.model, self.model.head_dim
-        heads = _scaled(self.partition.heads, width)
-        kv_heads = _scaled(self.partition.kv_heads, width)
-        return [
-            _Part(f"{prefix}.q_proj", heads, model.num_heads * width),
-            _Part(f"{prefix}.k_proj", kv_heads, model.num_kv_heads * width),
-            _Part(f"{prefix}.v_proj", kv_heads, model.num_kv_heads * width),
+    def _attention(self, prefix: str, window: int | None) -> Attention:
+        model, partition, width = self.model, self.partition, self.model.head_dim
+        spec = AttentionSpec(
+            heads=len(partition.heads),
+            kv_heads=len(partition.kv_heads),
+            width=width,
+            scale=width**-0.5,
+            window=window,
+        )
+        norm = None
+        if model.qk_norm:
+            query, key = (self._norm(f"{prefix}.{name}_norm", width) for name in "qk")
+            norm = QKNorm(query, key)
+        heads, kv_heads = _scaled(partition.heads, width), _scaled(partition.kv_heads, width)
+        slices = [
+            _Slice(f"{prefix}.q_proj", heads, model.num_heads * width),
+            _Slice(f"{prefix}.k_proj", kv_heads, model.num_kv_heads * width),
+            _Slice(f"{prefix}.v_proj", kv_heads, model.num_kv_heads * width),
         ]
+        shape = (model.hidden_size, model.num_heads * width)
+        return Attention(
+            spec=spec,
+            qkv=self._columns(slices, model.hidden_size, model.qkv_bias),
+            norm=norm,
+            output=self._rows(f"{prefix}.o_proj", shape, heads, model.output_bias),
+        )
 
-    def _qk_norm(self, prefix: str) -> Tensor:
-        """One row a head, so that queries and keys are normalised in one call."""
-        width = self.model.head_dim
-        query = self._whole(f"{prefix}.q_norm.weight", width)
-        key = self._whole(f"{prefix}.k_norm.weight", width)
-        heads, kv_heads = len(self.partition.heads), len(self.partition.kv_heads)
-        return torch.cat((query.expand(heads, -1), key.expand(kv_heads, -1)))
+    def _mlp(self, prefix: str) -> Mlp:
+        model, hidden, width = self.model, self.model.hidden_size, self.model.intermediate_size
+        slices = [
+            _Slice(f"{prefix}.{name}", self.partition.mlp, width)
+            for name in ("gate_proj", "up_proj")
+        ]
+        return Mlp(
+            up=self._columns(slices, hidden, model.mlp_bias),
+            down=self._rows(
+                f"{prefix}.down_proj", (hidden, width), self.partition.mlp, model.mlp_bias
+            ),
+            act=Act.SILU,
+            is_gated=True,
+        )
 
-    def _columns(self, parts: list[_Part], inputs: int, with_bias: bool) -> Linear:
+    def _columns(self, slices: list[_Slice], inputs: int, with_bias: bool) -> Weight:
         """Matrices that read the same input, one below the other: one product instead of three."""
-        outputs = sum(len(part.rows) for part in parts)
+        outputs = sum(len(part.rows) for part in slices)
         weight = self._empty(outputs, inputs)
         bias = self._empty(outputs) if with_bias else None
         row = 0
-        for part in parts:
+        for part in slices:
             into = weight.narrow(0, row, len(part.rows))
             name, start = part.name, part.rows.start
             self.weights.read(into, f"{name}.weight", (part.total, inputs), 0, start)
@@ -118,14 +128,31 @@ class _Loader:
                 into = bias.narrow(0, row, len(part.rows))
                 self.weights.read(into, f"{name}.bias", (part.total,), 0, start)
             row += len(part.rows)
-        return Linear(weight, bias)
+        return self._quantised(Weight(weight, bias), _own)
 
     def _rows(
         self, name: str, shape: tuple[int, int], inputs: range, with_bias: bool
-    ) -> RowParallelLinear:
+    ) -> RowParallel:
         weight = self._slice(f"{name}.weight", shape, 1, inputs)
         bias = self._whole(f"{name}.bias", shape[0]) if with_bias else None
-        return RowParallelLinear(weight, bias, self.group)
+        if self.group.rank:  # else it would be added once a rank
+            bias = None
+        matrix = self._quantised(Weight(weight, bias), self.group.maximum)
+        return RowParallel(matrix, self.group)
+
+    def _quantised(self, weight: Weight, over_ranks: Callable[[Tensor], Tensor]) -> Weight:
+        """As `--quantize` says; over_ranks: see `penstock_quantization.online`."""
+        if self.quantize is None:
+            return weight
+        if self.device.type == "meta":  # sizes are the same whatever the numbers are
+            over_ranks = _own
+        quantised = ONLINE[self.quantize](weight, over_ranks)
+        if self.device.type == "cpu":  # where it computes in the model's own type
+            return Weight(quantised.dequantised().to(self.dtype), weight.bias)
+        return quantised
+
+    def _norm(self, name: str, size: int) -> Norm:
+        return Norm(self._whole(f"{name}.weight", size), self.model.norm_eps)
 
     def _slice(self, name: str, shape: tuple[int, int], dim: int, part: range) -> Tensor:
         local = [*shape]
@@ -149,22 +176,40 @@ def load_decoder(
     weights: Weights,
     dtype: torch.dtype,
     device: torch.device,
+    quantize: str | None = None,
 ) -> Decoder:
-    """This rank's share of a model. Raises ValueError for weights that do not fit the model."""
+    """This rank's share of a model, quantised as `--quantize` says.
+
+    Before anything is allocated all of it is made once without memory. Raises ValueError for
+    weights that do not fit config.json, and for a model that no memory of the device holds.
+    """
     partition = Partition.of(model, group)
-    return _Loader(model, group, partition, weights, dtype, device).decoder()
+    meta = torch.device("meta")
+    rehearsal = _Loader(model, group, partition, Rehearsal(weights), dtype, meta, quantize)
+    check_memory(rehearsal.decoder().nbytes, device, group.world_size)
+    try:
+        return _Loader(model, group, partition, weights, dtype, device, quantize).decoder()
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"this shard's weights do not fit beside what else uses {device}: {error}"
+        ) from None
 
 
-def weight_bytes(decoder: Decoder) -> int:
-    """Bytes of the parameters on this rank; tied ones count once."""
-    tensors: list[Tensor | None] = [decoder.embedding.weight, decoder.norm, decoder.head.weight]
-    for layer in decoder.layers:
-        tensors += [layer.input_norm, layer.mlp_norm, layer.qk_norm]
-        for linear in (layer.qkv, layer.output, layer.gate_up, layer.down):
-            tensors += [linear.weight, linear.bias]
-    unique = {tensor.data_ptr(): tensor.nbytes for tensor in tensors if tensor is not None}
-    return sum(unique.values())
+def check_memory(needed: int, device: torch.device, world_size: int) -> None:
+    """Raises ValueError where a rank's weights exceed all the memory there is for it."""
+    total = total_bytes(device, world_size)
+    if needed > total:
+        raise ValueError(
+            f"this shard's weights take {needed / 1e9:.1f} GB, but {device} has "
+            f"{total / 1e9:.1f} GB for it: a smaller --dtype, more shards (--num-shard), or "
+            "numbers in config.json that are wrong"
+        )
 
 
 def _scaled(part: range, width: int) -> range:
     return range(part.start * width, part.stop * width)
+
+
+def _own(largest: Tensor) -> Tensor:
+    """No other rank holds a part of the rows."""
+    return largest

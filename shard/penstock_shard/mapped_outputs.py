@@ -14,9 +14,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from penstock_kernels.backend import GraphBackend
+from penstock_kernels.ops import Activation, GraphDevice, Step
 from penstock_shard.graphs import StepOutputs
-from penstock_shard.parallel import VocabularyHead
+from penstock_shard.model.layers import VocabularyHead
 
 if TYPE_CHECKING:  # Triton is not there on every host
     from penstock_kernels.gpu.rank_choice import Votes
@@ -34,19 +34,22 @@ class MappedOutputs(StepOutputs):
     dependent: bool  # launch kernels as `gpu.dependent` says
     memory: tuple[object, ...]  # as long as it lives, so do the mappings
 
-    def choose(self, hidden: Tensor, head: VocabularyHead, backend: GraphBackend) -> Tensor:
+    def choose(
+        self, hidden: Activation, head: VocabularyHead, step: Step, ops: GraphDevice
+    ) -> Tensor:
         from penstock_kernels.gpu.rank_choice import argmax_over_ranks
 
-        rows, part = len(hidden), head.part
-        logits = backend.linear(hidden, head.weight, None)[:, : len(part)]
+        rows, part = len(hidden.x), head.part
+        logits = head.local(hidden, step)[:, : len(part)]
         kept, token = self.logits[:rows, part.start : part.stop], self.token[:rows]
         argmax_over_ranks(logits, kept, token, part.start, self.votes, self.dependent)
         return token
 
 
-def mapped_outputs(head: VocabularyHead, rows: int) -> MappedOutputs | None:
-    """For steps of so many rows; None where ranks do not share memory. A collective."""
-    group, columns = head.group, len(head.weight)
+def mapped_outputs(head: VocabularyHead, rows: int, dtype: torch.dtype) -> MappedOutputs | None:
+    """For steps of so many rows, with logits of dtype; None where ranks do not share memory. A
+    collective."""
+    group, columns = head.group, head.weight.n
     if group.rows is None or columns * (group.world_size - 1) >= head.vocab_size:
         return None
     import torch.distributed._symmetric_memory as symmetric_memory
@@ -56,7 +59,7 @@ def mapped_outputs(head: VocabularyHead, rows: int) -> MappedOutputs | None:
 
     world = dist.group.WORLD
     assert world is not None, "the ranks have met"
-    device, dtype, name = head.weight.device, head.weight.dtype, world.group_name
+    device, name = head.weight.device, world.group_name
     shape = (rows, head.vocab_size)
     logits = symmetric_memory.empty(shape, dtype=dtype, device=device)
     first = symmetric_memory.rendezvous(logits, group=name)

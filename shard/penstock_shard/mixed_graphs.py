@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from penstock_kernels.backend import GraphBackend, Rows
-from penstock_shard.decoder import Decoder
+from penstock_kernels.ops import GraphDevice, StepBatch
 from penstock_shard.device import upload
 from penstock_shard.graphs import Capturer, Replayable, SlotTensors, StepOutputs
+from penstock_shard.model.model import Model
 from penstock_shard.sharing import SharingTensors
 from penstock_shard.slots import Chunks, Indices
 
@@ -123,15 +123,15 @@ class MixedGraphs:
 
     def __init__(
         self,
-        decoder: Decoder,
-        backend: GraphBackend,
+        model: Model,
+        ops: GraphDevice,
         slots: SlotTensors,
         cache: Tensor,
         outputs: StepOutputs,
         sharing: SharingTensors,
         max_prefill_tokens: int,
     ) -> None:
-        self._decoder, self._backend, self._slots, self._cache = decoder, backend, slots, cache
+        self._model, self._ops, self._slots, self._cache = model, ops, slots, cache
         self._outputs, self._sharing, self._scratch = outputs, sharing, slots.scratch
         self._buckets = buckets_for(max_prefill_tokens + slots.scratch)
         device = slots.length.device
@@ -150,7 +150,7 @@ class MixedGraphs:
         self, decode: Indices, chunks: Chunks, tokens: Sequence[NDArray[np.int32]]
     ) -> MixedStep:
         """A step as `fits` and `replay` want it. tokens: of each chunk."""
-        pieces = self._backend.pieces(chunks.lengths, chunks.starts, len(decode))
+        pieces = self._ops.pieces(chunks.lengths, chunks.starts, len(decode))
         return MixedStep(decode, chunks, tokens, pieces)
 
     def fits(self, step: MixedStep) -> bool:
@@ -190,7 +190,7 @@ class MixedGraphs:
         # Still a bucket must not be too large for its few prompt tokens: without room for 256
         # sequences in 512 rows, the ends of prompts beside 256 decode rows would take 1,024.
         sequences = min(rows, max(rows // 4 + 16, 256 if rows >= 512 else 144), self._scratch)
-        pieces = rows // self._backend.piece_rows + min(rows, MOST_CHUNKS)
+        pieces = rows // self._ops.piece_rows + min(rows, MOST_CHUNKS)
         return Layout(rows, sequences, pieces)
 
     def run(self, bucket: int) -> None:
@@ -198,22 +198,17 @@ class MixedGraphs:
         layout, slots = self._layout(bucket), self._slots
         inputs = layout.split(self._buffer)
         given = (inputs.token, inputs.position)
-        token, position = self._backend.take(inputs.slot, slots.last_token, slots.length, given)
-        none = np.empty(0, np.int64)
-        rows = Rows(
+        token, position = self._ops.take(inputs.slot, slots.last_token, slots.length, given)
+        batch = StepBatch(
             slot=inputs.slot,
             position=position,
             block_table=slots.block_table,
-            sequences=inputs.slot,
             decode_rows=layout.sequences,
-            context=none,  # the graph must not depend on what the host knows
-            queries=none,
             pieces=inputs.pieces,
             live=inputs.live,
             sharing=self._sharing.view(layout.sequences),
         )
-        ends = self._decoder.forward(token, rows, self._cache, self._backend, inputs.end)
-        chosen = self._outputs.choose(ends, self._decoder.head, self._backend)
-        self._backend.leave(
-            inputs.slot, position, inputs.end, chosen, slots.last_token, slots.length
-        )
+        step = self._ops.step(batch)
+        ends = self._model.forward(step, token, self._cache, inputs.end)
+        chosen = self._outputs.choose(ends, self._model.head, step, self._ops)
+        self._ops.leave(inputs.slot, position, inputs.end, chosen, slots.last_token, slots.length)

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
 
-from penstock_kernels.backend import Backend
-from penstock_shard.architecture import Architecture
+from penstock_kernels.ops import Activation, Norm, NormKind, Step
+from penstock_kernels.weight import Weight
+from penstock_shard.architecture import Architecture, check_split
 from penstock_shard.symmetric import MappedRows, SymmetricSums, mapped_rows, symmetric_sums
 
 # The router ends a group whose step is late long before this; it bounds a wait with no router.
@@ -56,13 +56,14 @@ class Group:
             dist.all_reduce(x)
         return x
 
-    def add_rms_norm(
-        self, x: Tensor, residual: Tensor, weight: Tensor, eps: float, backend: Backend
-    ) -> Tensor:
-        """`backend.add_rms_norm` of the sum of x over the ranks; x may be overwritten."""
-        if self.rows is not None and self.rows.takes(x):
-            return self.rows.add_rms_norm(x, residual, weight, eps)
-        return backend.add_rms_norm(self.all_reduce(x), residual, weight, eps)
+    def add_norm(
+        self, x: Tensor, residual: Tensor, norm: Norm | None, to: Weight | None, step: Step
+    ) -> Activation:
+        """`Step.add_norm` of the sum of x over the ranks; x may be overwritten."""
+        by_rms = norm is not None and norm.kind is NormKind.RMS
+        if self.rows is not None and norm is not None and by_rms and self.rows.takes(x):
+            return Activation(self.rows.add_rms_norm(x, residual, norm.weight, norm.eps))
+        return step.add_norm(self.all_reduce(x), residual, norm, to)
 
     def gather_columns(self, x: Tensor) -> Tensor | None:
         """Rank 0 gets the ranks' [n, d] side by side, [n, d * world_size]; the others None."""
@@ -80,6 +81,12 @@ class Group:
         """Every rank's x becomes that of rank 0, in place."""
         if self.world_size > 1:
             dist.broadcast(x, src=0)
+        return x
+
+    def maximum(self, x: Tensor) -> Tensor:
+        """Of each value the largest of all ranks; x itself may be overwritten."""
+        if self.world_size > 1:
+            dist.all_reduce(x, op=dist.ReduceOp.MAX)
         return x
 
     def minimum(self, value: int, device: torch.device) -> int:
@@ -135,13 +142,7 @@ class Partition:
     def of(model: Architecture, group: Group) -> Partition:
         """Raises ValueError where the model cannot be split over so many ranks."""
         world = group.world_size
-        _check_divisible("num_attention_heads", model.num_heads, world)
-        _check_divisible("intermediate_size", model.intermediate_size, world)
-        if model.num_kv_heads % world and world % model.num_kv_heads:
-            raise ValueError(
-                f"{model.name} with num_key_value_heads {model.num_kv_heads} cannot be split over "
-                f"{world} shards: one number must divide the other"
-            )
+        check_split(model, world)
         kv = max(model.num_kv_heads // world, 1)
         kv_start = group.rank * model.num_kv_heads // world
         columns = -(-model.vocab_size // world)
@@ -155,76 +156,3 @@ class Partition:
 
 def _share(count: int, rank: int) -> range:
     return range(rank * count, (rank + 1) * count)
-
-
-def _check_divisible(name: str, value: int, world: int) -> None:
-    if value % world:
-        raise ValueError(f"{name} {value} cannot be split evenly over {world} shards")
-
-
-@dataclass(slots=True)
-class Linear:
-    """x W^T + b on this rank's rows of W: [in] to [out]. Needs nothing from other ranks."""
-
-    weight: Tensor  # [out, in]
-    bias: Tensor | None
-
-
-@dataclass(slots=True)
-class RowParallelLinear:
-    """x W^T + b where each rank holds some columns of W and of x: the products are summed."""
-
-    weight: Tensor  # [out, in / world_size]
-    bias: Tensor | None  # whole, on every rank: added after the sum
-    group: Group
-
-    def add_rms_norm(
-        self, x: Tensor, residual: Tensor, weight: Tensor, eps: float, backend: Backend
-    ) -> Tensor:
-        """`backend.add_rms_norm` of this product. x: [n, in / world_size]; residual: [n, out]."""
-        if self.bias is None and self.group.world_size == 1:
-            return backend.linear_add_rms_norm(x, self.weight, residual, weight, eps)
-        product = backend.linear(x, self.weight, None)
-        if self.bias is None:
-            return self.group.add_rms_norm(product, residual, weight, eps, backend)
-        product = self.group.all_reduce(product).add_(self.bias)
-        return backend.add_rms_norm(product, residual, weight, eps)
-
-
-@dataclass(slots=True)
-class VocabularyEmbedding:
-    """Rows of the embedding table for this rank's part of the vocabulary."""
-
-    weight: Tensor  # [vocabulary / world_size, hidden]
-    start: int
-    group: Group
-
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """tokens: [n] int64. Returns [n, hidden], the same on every rank."""
-        if self.group.world_size == 1:
-            return F.embedding(tokens, self.weight)
-        local = tokens - self.start
-        foreign = (local < 0) | (local >= self.weight.shape[0])
-        out = F.embedding(local.masked_fill_(foreign, 0), self.weight)
-        return self.group.all_reduce(out.masked_fill_(foreign.unsqueeze(1), 0))
-
-
-@dataclass(slots=True)
-class VocabularyHead:
-    """Logits: each rank computes its part of the vocabulary, rank 0 gets them all."""
-
-    weight: Tensor  # [vocabulary / world_size, hidden]
-    vocab_size: int
-    group: Group
-
-    @property
-    def part(self) -> range:
-        """The columns of the logits that this rank computes; the last ranks may have fewer."""
-        columns = len(self.weight)
-        start = columns * self.group.rank
-        return range(start, min(start + columns, self.vocab_size))
-
-    def __call__(self, hidden: Tensor, backend: Backend) -> Tensor | None:
-        """hidden: [n, hidden]. Returns [n, vocab_size] on rank 0, None elsewhere."""
-        logits = self.group.gather_columns(backend.linear(hidden, self.weight, None))
-        return None if logits is None else logits[:, : self.vocab_size]

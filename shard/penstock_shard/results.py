@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from penstock_proto import shard_pb2
 from penstock_shard.device import download
 from penstock_shard.sampling import Sampled
+from penstock_shard.scores import Scores
 from penstock_shard.slots import Indices, ResultRows
 
 
@@ -48,7 +48,7 @@ class PromptPart:
 
     slot: int
     start: int
-    logprob: Tensor  # [tokens] float32, on the host
+    scores: Scores  # on the host
 
 
 @dataclass(slots=True)
@@ -74,8 +74,14 @@ class PendingResult:
             result.logprob.extend(self.rows.spread(self.sampled.logprob.numpy()).tolist())
         self._add_top(result, self.rows)
         for part in self.prompt:
-            result.prompt.add(slot=part.slot, start=part.start, logprob=part.logprob.tolist())
-            if part.logprob.isnan().any():
+            scores = part.scores
+            added = result.prompt.add(
+                slot=part.slot, start=part.start, logprob=scores.logprob.tolist()
+            )
+            if scores.top_token is not None and scores.top_logprob is not None:
+                added.top_token.extend(scores.top_token.flatten().tolist())
+                added.top_logprob.extend(scores.top_logprob.flatten().tolist())
+            if scores.logprob.isnan().any():
                 _refuse(result, part.slot)
         return result
 

@@ -17,21 +17,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from penstock_kernels.backend import Backend, GraphBackend, Heads, Rows, TorchBackend
-from penstock_kernels.sampler import log_probabilities
+from penstock_kernels.ops import (
+    Activation,
+    Device,
+    EagerPlan,
+    GraphDevice,
+    Sampler,
+    Step,
+    StepBatch,
+)
+from penstock_kernels.reference.device import TorchDevice, TorchSampler
 from penstock_proto import shard_pb2
 from penstock_shard.admissions import objection
 from penstock_shard.copies import apart
-from penstock_shard.decoder import Decoder
-from penstock_shard.device import download, upload
+from penstock_shard.device import upload
 from penstock_shard.draw_graphs import DrawGraphs
 from penstock_shard.graphs import Capturer, DecodeGraphs, SlotTensors, StepOutputs
 from penstock_shard.mapped_outputs import mapped_outputs
 from penstock_shard.mixed_graphs import MixedGraphs
+from penstock_shard.model.model import Model
 from penstock_shard.parallel import Group
 from penstock_shard.results import PendingResult, PromptPart, StepTimer, to_host
-from penstock_shard.rope import rope_table
 from penstock_shard.sampling import Sampled, SamplingPlan, SamplingState, features_of
+from penstock_shard.scores import Scores, joined_on_host, scores_of
 from penstock_shard.sharing import SharingTensors
 from penstock_shard.slots import Chunks, Indices, Limits, SlotBook
 
@@ -46,7 +54,7 @@ class StepInputs:
     token: Tensor  # [rows] int64
     position: Tensor  # [rows] int64
     decode_rows: int
-    rows: Rows
+    step: Step
     sampled_rows: Tensor | None  # rows whose logits are wanted; None: all
     sampling: SamplingPlan | None  # None: nothing is sampled
 
@@ -67,24 +75,22 @@ class Runner:
 
     def __init__(
         self,
-        decoder: Decoder,
+        model: Model,
         group: Group,
         limits: Limits,
         cache: Tensor,
-        device: torch.device,
-        dependent_launch: bool = True,
+        ops: Device,
+        sampler: Sampler,
     ) -> None:
-        self.decoder, self.group, self.limits = decoder, group, limits
-        self.cache, self.device = cache, device
+        self.model, self.group, self.limits, self.cache = model, group, limits, cache
+        self.ops, self.sampler, self.device = ops, sampler, cache.device
         self.book = SlotBook(limits)
+        device = self.device
         self.slots = SlotTensors.empty(limits.max_slots, limits.table_width, device)
-        positions = limits.table_width * limits.block_size
         # Slots that want more than the most likely token: also known where nothing is sampled.
         self._asking = np.zeros(limits.max_slots, np.bool_)
-        angles = rope_table(decoder.model.rope, decoder.model.head_dim, positions, device)
-        self.backend = _backend(decoder, angles, limits, cache, dependent_launch)
         # Only rank 0 samples.
-        self.sampling = SamplingState(limits, device, self.backend) if group.rank == 0 else None
+        self.sampling = SamplingState(limits, device, sampler) if group.rank == 0 else None
         rows = limits.max_prefill_tokens + limits.max_slots
         self._row_slot = torch.zeros(rows, dtype=torch.int64, device=device)
         self._row_token = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -96,25 +102,25 @@ class Runner:
     def capture_graphs(self, sizes: tuple[int, ...], capture: Capturer) -> None:
         """From here on steps are replays of CUDA graphs: decode steps of up to sizes[-1] rows, and
         steps with chunks."""
-        backend = cast(GraphBackend, self.backend)  # that of the CPU is never captured
-        limits = self.limits
-        outputs = mapped_outputs(self.decoder.head, limits.max_slots) or StepOutputs.empty(
+        ops = cast(GraphDevice, self.ops)  # that of the CPU is never captured
+        limits, dtype = self.limits, self.cache.dtype
+        outputs = mapped_outputs(self.model.head, limits.max_slots, dtype) or StepOutputs.empty(
             limits.max_slots,
             limits.vocab_size,
             samples=self.sampling is not None,
             everywhere=self.group.world_size == 1,
-            dtype=self.cache.dtype,
+            dtype=dtype,
             device=self.device,
         )
-        sharing = SharingTensors(limits.max_slots, backend.tile_rows, self.device)
-        parts = (self.decoder, backend, self.slots, self.cache, outputs, sharing)
+        sharing = SharingTensors(limits.max_slots, ops.tile_rows, self.device)
+        parts = (self.model, ops, self.slots, self.cache, outputs, sharing)
         mixed = MixedGraphs(*parts, limits.max_prefill_tokens)
         decode = DecodeGraphs(*parts, sizes)
         mixed.capture(capture)
         decode.capture(capture)
         draws = None
         if self.sampling is not None:
-            draws = DrawGraphs(self.sampling, backend, outputs.logits)
+            draws = DrawGraphs(self.sampling, self.sampler, outputs.logits)
             draws.capture(capture)
         self._graphs = StepGraphs(decode, mixed, draws, outputs, sharing)
 
@@ -180,7 +186,7 @@ class Runner:
         )
         if self.sampling is not None:
             self.sampling.load(slots)
-        self.backend.clear_blocks(self.cache, np.concatenate(fresh))
+        self.ops.clear_blocks(self.cache, np.concatenate(fresh))
         self.copy_blocks(copies)
 
     @torch.inference_mode()
@@ -188,7 +194,7 @@ class Runner:
         """Copy blocks, from and to, one after the other."""
         for part in apart(copies):
             source, target = upload(np.array(part, np.int64).T.copy(), self.device)
-            self.backend.copy_blocks(self.cache, source, target)
+            self.ops.copy_blocks(self.cache, source, target)
 
     def _load_graphs(self, graphs: StepGraphs) -> None:
         """Tell the graphs of another list of decoding slots."""
@@ -205,7 +211,7 @@ class Runner:
         granted = np.stack(self.book.grant(slots, blocks))
         packed = upload(granted, self.device)
         self.slots.block_table.index_put_((packed[0], packed[1]), packed[2].to(torch.int32))
-        self.backend.clear_blocks(self.cache, granted[2])
+        self.ops.clear_blocks(self.cache, granted[2])
 
     def _step(self, step: int, lengths: Indices, chunks: Chunks) -> PendingResult:
         timer = StepTimer(self.device)
@@ -215,10 +221,10 @@ class Runner:
         if (replayed := self._replay(chunks)) is not None:
             return self._replayed(step, timer, chunks, replayed)
         inputs = self._inputs(lengths, chunks)
-        hidden = self._forward(inputs)
+        hidden = self.model.forward(inputs.step, inputs.token, self.cache)
         sampled = self._sample(hidden, inputs, chunks)
         self._advance(inputs, chunks)
-        prompt = self._prompt_logprobs(hidden, len(lengths), chunks)
+        prompt = self._prompt_logprobs(hidden, inputs, chunks)
         top_n = None if inputs.sampling is None else inputs.sampling.top_n
         result = PendingResult(step, timer, sampled and to_host(sampled), top_n, prompt)
         timer.stop()
@@ -277,23 +283,28 @@ class Runner:
             self._load_chunks(decode_rows, rows, chunks)
         context = np.concatenate((lengths, chunks.starts))
         queries = np.concatenate((np.ones_like(lengths), chunks.lengths))
-        sequences = self._row_slot[:decode_rows]
+        sequences = decode = self._row_slot[:decode_rows]
         if len(chunks.slots):
             sequences = torch.cat((sequences, upload(chunks.slots, self.device)))
-        return StepInputs(
+        if decode_rows:  # they take what their slots hold on the device
+            slots = self.slots
+            # Of a slot with NO_TOKEN nothing is read any more, but its row is computed.
+            token = slots.last_token.index_select(0, decode).clamp_(min=0)
+            self._row_token[:decode_rows].copy_(token)
+            self._row_position[:decode_rows].copy_(slots.length.index_select(0, decode))
+        batch = StepBatch(
             slot=self._row_slot[:rows],
-            token=self._row_token[:rows],
             position=self._row_position[:rows],
+            block_table=self.slots.block_table,
             decode_rows=decode_rows,
-            rows=Rows(
-                slot=self._row_slot[:rows],
-                position=self._row_position[:rows],
-                block_table=self.slots.block_table,
-                sequences=sequences,
-                decode_rows=decode_rows,
-                context=context,
-                queries=queries,
-            ),
+            plan=EagerPlan(sequences, context, queries),
+        )
+        return StepInputs(
+            slot=batch.slot,
+            token=self._row_token[:rows],
+            position=batch.position,
+            decode_rows=decode_rows,
+            step=self.ops.step(batch),
             sampled_rows=self._sampled_rows(decode_rows, chunks),
             sampling=self._sampling_plan(chunks),
         )
@@ -328,25 +339,12 @@ class Runner:
             self._decode_plan = self.sampling.plan(self.book.decode)
         return self._decode_plan
 
-    def _forward(self, inputs: StepInputs) -> Tensor:
-        """Hidden states of all rows. Decode rows take what their slots hold on the device."""
-        decode = inputs.slot[: inputs.decode_rows]
-        if inputs.decode_rows:
-            slots = self.slots
-            # Of a slot with NO_TOKEN nothing is read any more, but its row is computed.
-            token = slots.last_token.index_select(0, decode).clamp_(min=0)
-            inputs.token[: inputs.decode_rows].copy_(token)
-            inputs.position[: inputs.decode_rows].copy_(slots.length.index_select(0, decode))
-        return self.decoder.forward(inputs.token, inputs.rows, self.cache, self.backend)
-
-    def _sample(self, hidden: Tensor, inputs: StepInputs, chunks: Chunks) -> Sampled | None:
+    def _sample(self, hidden: Activation, inputs: StepInputs, chunks: Chunks) -> Sampled | None:
         """Rank 0 chooses, all ranks store the token where the next step reads it."""
         if not inputs.decode_rows and not chunks.complete.any():
             return None
         rows = inputs.sampled_rows
-        logits = self.decoder.logits(
-            hidden if rows is None else hidden.index_select(0, rows), self.backend
-        )
+        logits = self.model.head(hidden if rows is None else hidden.select(rows), inputs.step)
         slots = inputs.slot if rows is None else inputs.slot.index_select(0, rows)
         sampled = None
         if self.sampling is not None and inputs.sampling is not None and logits is not None:
@@ -368,56 +366,71 @@ class Runner:
         self.slots.length.index_copy_(0, upload(chunks.slots, self.device), ends)
 
     def _prompt_logprobs(
-        self, hidden: Tensor, decode_rows: int, chunks: Chunks
+        self, hidden: Activation, inputs: StepInputs, chunks: Chunks
     ) -> list[PromptPart]:
         """Each row of a chunk predicts the token after it, except the last of a whole prompt."""
         asked = np.flatnonzero(self.book.prompt_logprobs[chunks.slots])
         counts = (chunks.lengths - chunks.complete)[asked]
         if not counts.sum():
             return []
-        first = decode_rows + (np.cumsum(chunks.lengths) - chunks.lengths)[asked]
+        first = inputs.decode_rows + (np.cumsum(chunks.lengths) - chunks.lengths)[asked]
         rows, targets = [], []
         for index, row, count in zip(asked, first, counts, strict=True):
             start = chunks.starts[index] + 1
             rows.append(np.arange(row, row + count))
             targets.append(self.book.tokens[chunks.slots[index]][start : start + count])
-        logprob = self._logprobs_of(hidden, np.concatenate(rows), np.concatenate(targets))
-        if logprob is None:
+        top_n = self.book.prompt_top_n[chunks.slots[asked]]
+        scores = self._scores(
+            hidden, inputs.step, np.concatenate(rows), np.concatenate(targets), int(top_n.max())
+        )
+        if scores is None:
             return []
-        parts = torch.split_with_sizes(logprob, counts.tolist())
+        ends = np.cumsum(counts)
         return [
-            PromptPart(int(chunks.slots[index]), int(chunks.starts[index]), part)
-            for index, part in zip(asked, parts, strict=True)
-            if len(part)
+            PromptPart(
+                int(chunks.slots[index]),
+                int(chunks.starts[index]),
+                scores.part(end - count, end, n),
+            )
+            for index, count, end, n in zip(
+                asked, counts.tolist(), ends.tolist(), top_n.tolist(), strict=True
+            )
+            if count
         ]
 
-    def _logprobs_of(self, hidden: Tensor, rows: Indices, targets: Indices) -> Tensor | None:
-        """Log-probability of targets[i] after row rows[i], on the host; None on other ranks."""
+    def _scores(
+        self, hidden: Activation, step: Step, rows: Indices, targets: Indices, top_n: int
+    ) -> Scores | None:
+        """Scores of targets[i] after row rows[i], on the host; None on other ranks."""
         row = upload(rows, self.device)
         target = upload(targets.astype(np.int64), self.device)
         pieces = []
         for some, wanted in zip(_pieces(row), _pieces(target), strict=True):
-            logits = self.decoder.logits(hidden.index_select(0, some), self.backend)
+            logits = self.model.head(hidden.select(some), step)
             if logits is not None:
-                pieces.append(log_probabilities(logits.float(), wanted)[0])
-        return download(torch.cat(pieces)) if pieces else None
+                pieces.append(scores_of(logits, wanted, top_n))
+        return joined_on_host(pieces) if pieces else None
 
 
 def _pieces(rows: Tensor) -> list[Tensor]:
     return [rows[i : i + PROMPT_LOGPROB_ROWS] for i in range(0, len(rows), PROMPT_LOGPROB_ROWS)]
 
 
-def _backend(
-    decoder: Decoder, angles: Tensor, limits: Limits, cache: Tensor, dependent: bool
-) -> Backend:
-    """Triton where there is CUDA, plain torch elsewhere."""
-    partition, model = decoder.partition, decoder.model
-    heads = Heads(len(partition.heads), len(partition.kv_heads), model.head_dim)
-    if angles.is_cuda:
-        # Triton is not there on every host.
-        from penstock_kernels.gpu.backend import TritonBackend
-        from penstock_kernels.gpu.dependent import supported
+def operations(
+    model: Model, limits: Limits, cache: Tensor, dependent: bool
+) -> tuple[Device, Sampler]:
+    """What runs the model's steps: Triton's kernels where there is CUDA, plain torch elsewhere.
 
-        dependent = dependent and supported(angles.device)
-        return TritonBackend(heads, angles, model.norm_eps, limits.max_slots, dependent, cache)
-    return TorchBackend(heads, angles, model.norm_eps, limits.block_size)
+    dependent: launch kernels as `gpu.dependent` says, where the device can.
+    """
+    ropes = model.rope_tables(limits.table_width * limits.block_size, cache.device)
+    if not cache.is_cuda:
+        return TorchDevice(ropes, limits.block_size), TorchSampler()
+    # Triton is not there on every host.
+    from penstock_kernels.gpu.dependent import supported
+    from penstock_kernels.gpu.device import TritonDevice
+    from penstock_kernels.gpu.sampler import TritonSampler
+
+    dependent = dependent and supported(cache.device)
+    device = TritonDevice(model.specs(), ropes, limits.max_slots, cache, dependent)
+    return device, TritonSampler(dependent)

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penstock_kernels import noise, sampler
-from penstock_kernels.backend import Sampler
 from penstock_kernels.draw import Draws
+from penstock_kernels.ops import Sampler
 from penstock_kernels.penalties import Penalties
 from penstock_proto import shard_pb2
 from penstock_shard.device import upload
+from penstock_shard.scores import scores_of
 from penstock_shard.slots import Indices, Limits
 
 
@@ -347,10 +348,5 @@ def _logprobs(
     tokens, and the most likely ones with theirs."""
     if not plan.features & Feature.LOGPROBS:
         return None, None, None
-    logits = logits.float()
-    logprob, total = sampler.log_probabilities(logits, token)
-    most = int(plan.top_n.max())
-    if most == 0:
-        return logprob, None, None
-    top = logits.topk(min(most, logits.shape[1]), dim=1)
-    return logprob, top.indices, top.values - total.unsqueeze(1)
+    scores = scores_of(logits, token, int(plan.top_n.max()))
+    return scores.logprob, scores.top_token, scores.top_logprob

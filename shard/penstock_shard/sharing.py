@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from penstock_kernels.backend import Sharing
+from penstock_kernels.ops import Sharing
 from penstock_shard.device import upload
 from penstock_shard.slots import Indices
 

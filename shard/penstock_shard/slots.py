@@ -85,6 +85,7 @@ class SlotBook:
         self.computed = np.zeros(slots, np.int64)  # tokens whose KV stands in the cache
         self.blocks = np.zeros(slots, np.int64)  # length of the block table
         self.prompt_logprobs = np.zeros(slots, np.bool_)
+        self.prompt_top_n = np.zeros(slots, np.int64)
         self.tokens: list[NDArray[np.int32]] = [np.empty(0, np.int32)] * slots
         self.refused: set[int] = set()  # of the active ones
         self.listed: Indices = np.empty(0, np.int64)  # slots that decode, as the router lists them
@@ -161,6 +162,7 @@ class SlotBook:
         self.blocks[slot] = len(blocks)
         self._tables[slot, : len(blocks)] = blocks
         self.prompt_logprobs[slot] = admission.prompt_logprobs
+        self.prompt_top_n[slot] = admission.prompt_top_n
         self.tokens[slot] = tokens
         return tokens, blocks
 

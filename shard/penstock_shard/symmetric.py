@@ -16,7 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from penstock_kernels.norm import add_rms_norm
+from penstock_kernels.ops import Norm
+from penstock_kernels.reference.norm import add_norm
 from penstock_shard import log
 
 LARGEST = 512 << 10  # bytes: 64 rows of 4096; at twice as much NCCL is as fast
@@ -118,7 +119,7 @@ def fault_of(total: AddRmsNorm, rank: int, world_size: int, zeros: Tensor) -> st
         parts = [trial_rows(source + trial, zeros) for source in range(world_size)]
         residual, exact = zeros.clone(), zeros.clone()
         found = total(parts[rank], residual, weight, TRIAL_EPS)
-        normed = add_rms_norm(torch.stack(parts).sum(0), exact, weight, TRIAL_EPS)
+        normed = add_norm(torch.stack(parts).sum(0), exact, Norm(weight, TRIAL_EPS))
         wrong = (residual != exact) | ~((found - normed).abs() <= tolerance * normed.abs())
         rows = wrong.any(dim=1).nonzero().flatten().tolist()
         if rows:

@@ -14,14 +14,13 @@ from penstock_shard.broken_weights import first_broken
 from penstock_shard.compile_ahead import compile_ahead
 from penstock_shard.graphs import Capture, buckets_for
 from penstock_shard.loaded import LoadedModel
-from penstock_shard.loading import weight_bytes
-from penstock_shard.runner import Runner
+from penstock_shard.runner import Runner, operations
 from penstock_shard.slots import Limits
 
 NEUTRAL = shard_pb2.Sampling(top_p=1, typical_p=1, repetition_penalty=1)
 
 
-class DoesNotFit(Exception):
+class DoesNotFit(ValueError):
     """The memory cannot hold what was asked; the message names the options to change."""
 
 
@@ -60,7 +59,7 @@ def warm_up(
     if not loaded.group.minimum(prefill.finite and decode.finite, loaded.device):
         raise ValueError(_not_finite(loaded))
     # The graphs keep an own copy of a step's activations.
-    kept = peak - weight_bytes(loaded.decoder) if _graph_sizes(loaded, probe) else 0
+    kept = peak - loaded.decoder.nbytes if _graph_sizes(loaded, probe) else 0
     peak = kept + max(peak, sampling)
     blocks, problem = _count_blocks(loaded, request, peak)
     blocks = loaded.group.minimum(blocks, loaded.device)
@@ -143,9 +142,8 @@ def _runner(loaded: LoadedModel, limits: Limits) -> Runner:
     cache = kv_cache.allocate(
         loaded.decoder, limits.num_blocks, loaded.block_size, loaded.dtype, loaded.device
     )
-    return Runner(
-        loaded.decoder, loaded.group, limits, cache, loaded.device, loaded.dependent_launch
-    )
+    ops = operations(loaded.decoder, limits, cache, loaded.dependent_launch)
+    return Runner(loaded.decoder, loaded.group, limits, cache, *ops)
 
 
 def _blocks_of(loaded: LoadedModel, tokens: int) -> int:

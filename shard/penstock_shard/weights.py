@@ -6,8 +6,8 @@ so that loading needs no more memory than the rank's share of the model.
 
 from __future__ import annotations
 
-import json
 import zlib
+from collections.abc import Set
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from penstock_shard.checkpoint_files import checkpoint_files
 from penstock_shard.log import Progress
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -25,6 +26,12 @@ _DERIVED = (".rotary_emb.inv_freq", ".masked_bias", ".attn.bias")
 class Weights(Protocol):
     """A source of parameters."""
 
+    def problem(self, name: str, shape: tuple[int, ...]) -> str | None:
+        """Why there is no such tensor to read, as half a sentence; None if there is."""
+
+    def unexpected(self, asked: Set[str]) -> list[str]:
+        """Names of tensors that are there, but not asked for and not derived."""
+
     def read(
         self, into: Tensor, name: str, shape: tuple[int, ...], dim: int = 0, start: int = 0
     ) -> None:
@@ -34,11 +41,49 @@ class Weights(Protocol):
         """
 
     def finish(self, ignored: frozenset[str]) -> None:
-        """Everything was read; raises ValueError for tensors that nobody asked for."""
+        """Everything was read, but for tensors that may be there although nobody needs them."""
+
+
+class Rehearsal:
+    """A source that gives nothing, to find what another one lacks before anything is allocated."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self._asked: set[str] = set()
+        self._problems: list[str] = []
+
+    def problem(self, name: str, shape: tuple[int, ...]) -> str | None:
+        return self._weights.problem(name, shape)
+
+    def unexpected(self, asked: Set[str]) -> list[str]:
+        return self._weights.unexpected(asked)
+
+    def read(
+        self, into: Tensor, name: str, shape: tuple[int, ...], dim: int = 0, start: int = 0
+    ) -> None:
+        self._asked.add(name)
+        if problem := self.problem(name, shape):
+            self._problems.append(problem)
+
+    def finish(self, ignored: frozenset[str]) -> None:
+        """Raises ValueError that names what is missing, of another shape, or unexpected."""
+        if self._problems:
+            raise ValueError("the checkpoint does not fit config.json: " + _some(self._problems))
+        if names := self.unexpected(self._asked | ignored):
+            raise ValueError(
+                f"the checkpoint has {len(names)} tensors that config.json does not account for: "
+                + _some(names)
+            )
 
 
 class DummyWeights:
     """Random parameters, made on the device. A replicated parameter is the same on every rank."""
+
+    def problem(self, name: str, shape: tuple[int, ...]) -> str | None:
+        return None
+
+    def unexpected(self, asked: Set[str]) -> list[str]:
+        return []
 
     def read(
         self, into: Tensor, name: str, shape: tuple[int, ...], dim: int = 0, start: int = 0
@@ -62,7 +107,7 @@ class Checkpoint:
         self.folder = folder
         self._slices: dict[str, Any] = {}
         self._read: set[str] = set()
-        files = _files(folder)
+        files = checkpoint_files(folder).chosen
         self._open = [_open(path) for path in files]
         for path, file in zip(files, self._open, strict=True):
             for name in file.keys():  # noqa: SIM118 (the file is no mapping)
@@ -79,21 +124,25 @@ class Checkpoint:
         types = [_DTYPES.get(part.get_dtype()) for part in self._slices.values()]
         return max(set(types), key=types.count) if types else None
 
+    def problem(self, name: str, shape: tuple[int, ...]) -> str | None:
+        part = self._slices.get(name)
+        if part is None:
+            return f"tensor {name} is missing"
+        if (found := tuple(part.get_shape())) != shape:
+            return f"tensor {name} has shape {list(found)}, but config.json makes it {list(shape)}"
+        if part.get_dtype() not in _DTYPES:
+            return f"tensor {name} has type {part.get_dtype()}; supported: {', '.join(_DTYPES)}"
+        return None
+
+    def unexpected(self, asked: Set[str]) -> list[str]:
+        return sorted(n for n in self._slices.keys() - asked if not n.endswith(_DERIVED))
+
     def read(
         self, into: Tensor, name: str, shape: tuple[int, ...], dim: int = 0, start: int = 0
     ) -> None:
-        part = self._slices.get(name)
-        if part is None:
-            raise ValueError(f"tensor {name} is missing from the checkpoint {self.folder}")
-        found = tuple(part.get_shape())
-        if found != shape:
-            raise ValueError(
-                f"tensor {name} has shape {list(found)}, but config.json makes it {list(shape)}"
-            )
-        if part.get_dtype() not in _DTYPES:
-            raise ValueError(
-                f"tensor {name} has type {part.get_dtype()}; supported: {', '.join(_DTYPES)}"
-            )
+        if problem := self.problem(name, shape):
+            raise ValueError(problem)
+        part = self._slices[name]
         stop = min(start + into.shape[dim], shape[dim])
         count = max(stop - start, 0)
         if count > 0:
@@ -105,43 +154,13 @@ class Checkpoint:
             self._progress.advance(1)
 
     def finish(self, ignored: frozenset[str]) -> None:
-        unused = self._slices.keys() - self._read
-        unexpected = sorted(n for n in unused - ignored if not n.endswith(_DERIVED))
-        if unexpected:
-            shown = ", ".join(unexpected[:5]) + (", ..." if len(unexpected) > 5 else "")
-            raise ValueError(
-                f"the checkpoint {self.folder} has {len(unexpected)} tensors that its config.json "
-                f"does not account for: {shown}"
-            )
-        self._progress.advance(len(unused))
+        self._progress.advance(len(self._slices) - len(self._read))
         self._slices.clear()
         self._open.clear()
 
 
-def _files(folder: Path) -> list[Path]:
-    """The files that the index names, or all of them."""
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{index} is no index of safetensors files: {error!r}") from None
-        # The index comes with the model: it must not lead out of the model's folder.
-        if outside := [name for name in names if Path(name).name != name]:
-            raise ValueError(f"{index} names {outside[0]!r}, which is not in its folder")
-        paths = [folder / name for name in names]
-        if missing := [path.name for path in paths if not path.exists()]:
-            raise ValueError(f"{index} names files that are missing: {', '.join(missing)}")
-        return paths
-    if paths := sorted(folder.glob("*.safetensors")):
-        return paths
-    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
-        raise ValueError(
-            f"{folder} has only pickled weights (.bin), which can run code when they are loaded; "
-            "convert them with transformers: AutoModelForCausalLM.from_pretrained(folder)"
-            ".save_pretrained(new_folder)"
-        )
-    raise ValueError(f"{folder} has no *.safetensors file")
+def _some(items: list[str]) -> str:
+    return "; ".join(items[:5]) + (f"; and {len(items) - 5} more" if len(items) > 5 else "")
 
 
 def _open(path: Path) -> Any:

@@ -115,7 +115,7 @@ REFUSED = {
     "min_tokens": completion(min_tokens=3),
     "skip_special_tokens": chat(skip_special_tokens=False),
     "num_return_sequences": generate(num_return_sequences=2),
-    "add_generation_prompt": chat(add_generation_prompt=False),
+    "add_generation_prompt": chat(add_generation_prompt=True, continue_final_message=True),
     "max_tokens": completion(max_tokens=0),
     "self": chat(chat_template_kwargs={"self": "x"}),  # L1
     "messages.0.content": (CHAT, {"messages": [{"role": "user"}]}),  # b12

@@ -197,11 +197,11 @@ def refusals(server: Server) -> int:
 BROKEN: dict[str, tuple[str, Callable[[torch.Tensor], object], str]] = {
     "M3-nan": (
         "layers.1.mlp.up_proj", lambda weight: weight[2].fill_(torch.nan),
-        "model.layers.1.mlp.{gate,up}_proj.weight holds NaN in float32",
+        "layers.1.mlp.up holds NaN in float32",
     ),
     "M3-norm-inf": (
         "layers.0.input_layernorm", lambda weight: weight.fill_(torch.inf),
-        "model.layers.0.input_layernorm.weight holds infinity in float32",
+        "layers.0.input_norm.weight holds infinity in float32",
     ),
 }  # fmt: skip
 

@@ -80,6 +80,7 @@ BEYOND = {
     "W1-completions-ids": ("/v1/completions", {"prompt": [7, 262]}),
     "W1-vertex": ("/vertex", {"instances": [{"inputs": PAD}]}),
     "W1-invocations": ("/invocations", {"inputs": PAD}),
+    "W1-truncate": ("/generate", {"inputs": "x" * 99 + "[PAD]", "parameters": {"truncate": 5}}),
     "C2-stream": ("/generate_stream", {"inputs": "[PAD]"}),
 }
 
@@ -96,6 +97,13 @@ async def test_ids_beyond_the_model(serve: api.Serve, row: str) -> None:
     assert not fake.jobs
     status, _ = await client.post("/generate", {"inputs": "what is PAD?"})
     assert status == 200
+
+
+@over("W1")
+async def test_W1_what_is_cut_off_does_not_count(serve: api.Serve) -> None:
+    client = await serve(FakeEngine(limits(vocab_size=ROWS)))
+    body = {"inputs": "[PAD]" + "x" * 99, "parameters": {"truncate": 5}}
+    assert (await client.post("/generate", body))[0] == 200
 
 
 @over("W1")
@@ -367,7 +375,8 @@ async def test_refused_before_it_is_tokenised(
     client = await serve(payload_limit=2_000_000)
     monkeypatch.setattr("penstock_router.text.library.encode", None)
     status, answer = await client.post(path, {"inputs": LONG[row]})
-    assert status == 422 and "must have less than 64 tokens" in answer["error"]
+    assert status == 422
+    assert "must have less than 64 tokens. Given: at least " in answer["error"]
 
 
 @needs_assets

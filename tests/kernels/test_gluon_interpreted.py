@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from triton import knobs
 
-from penstock_kernels import rope
 from penstock_kernels.gpu import (
     hopper_decode,
     hopper_gated,
@@ -29,6 +28,9 @@ from penstock_kernels.gpu.hopper_decode import HopperDecode
 from penstock_kernels.gpu.hopper_linear import Stream, stream_for
 from penstock_kernels.gpu.prefill_attention import prefill_tiles, query_tile
 from penstock_kernels.gpu.rope import Seats
+from penstock_kernels.reference import rope
+from penstock_kernels.weight import Weight
+from penstock_quantization.online import fp8
 from penstock_shard.sharing import SharingTensors
 from support.gluon_interpreter import Interpreted, Late
 from support.paged import PagedCase, assert_near, naive_attention, paged_case
@@ -87,7 +89,7 @@ def test_linear(
     out = torch.full((stream.splits, rows, n), torch.nan)
     if stream.splits == 1:
         out = out[0].to(x.dtype)
-    hopper_linear.hopper_linear(x, weight, out, stream, False, dependent)
+    hopper_linear.hopper_linear(x, Weight(weight), out, stream, False, dependent)
     assert_rounded(out if stream.splits == 1 else out.sum(0), x.float() @ weight.float().T)
 
 
@@ -117,12 +119,34 @@ def test_linear_as_it_is_launched(
     out = torch.full((rows, n // 2 if gated else n), torch.nan, dtype=x.dtype)
     if stream.splits > 1:
         out = torch.full((stream.splits, rows, n), torch.nan)
-    hopper_linear.hopper_linear(x, weight, out, stream, gated, True)
+    hopper_linear.hopper_linear(x, Weight(weight), out, stream, gated, True)
     expected = x.float() @ weight.float().T
     if gated:
         gate, up = expected.chunk(2, dim=1)
         expected = torch.nn.functional.silu(gate) * up
     assert_rounded(out.sum(0).to(x.dtype) if stream.splits > 1 else out, expected)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize(("rows", "n", "k"), [(2, 128, 640), (9, 384, 256), (64, 128, 1280)])
+def test_linear_of_weights_in_fp8(
+    rows: int, n: int, k: int, gated: bool, biased: bool, interpret: Interpret
+) -> None:
+    """Widened on the way to the product, scaled and shifted behind it."""
+    x, dense = product(rows, n, k, HALF[rows % 2])
+    bias = torch.randn(n).div(4).to(x.dtype) if biased else None
+    weight = fp8(Weight(dense, bias), lambda largest: largest)
+    interpret(hopper_linear, Late(x))
+    stream = stream_for(rows, n, k, gated, False, MULTIPROCESSORS, weight_bytes=1)
+    assert stream is not None
+    out = torch.full((rows, n // 2 if gated else n), torch.nan, dtype=x.dtype)
+    hopper_linear.hopper_linear(x, weight, out, stream, gated, True)
+    expected = x.float() @ weight.dequantised().T + (0 if bias is None else bias.float())
+    if gated:
+        gate, up = expected.chunk(2, dim=1)
+        expected = torch.nn.functional.silu(gate) * up
+    assert_rounded(out, expected)
 
 
 @pytest.mark.parametrize(
@@ -145,18 +169,23 @@ def test_gated_linear_in_bands(interpret: Interpret, monkeypatch: pytest.MonkeyP
     test_gated_linear(520, 256, 64, interpret)
 
 
+@pytest.mark.parametrize("kind", ["dense", "biased", "fp8"])
 @pytest.mark.parametrize("dependent", [False, True])
 @pytest.mark.parametrize(
     ("rows", "heads", "kv_heads", "width", "page"),
     [(2, 2, 1, 64, 16), (7, 3, 3, 64, 64), (16, 5, 1, 128, 16), (33, 2, 2, 128, 64)],
 )
 def test_qkv(
-    rows: int, heads: int, kv_heads: int, width: int, page: int, dependent: bool,
+    rows: int, heads: int, kv_heads: int, width: int, page: int, dependent: bool, kind: str,
     interpret: Interpret,
 ) -> None:  # fmt: skip
     """Queries rotated, keys and values in the cache, and no other number of it touched."""
     k, columns, slots = 384, 3, rows + 2
-    x, weight = product(rows, (heads + 2 * kv_heads) * width, k, HALF[rows % 2])
+    x, dense = product(rows, (heads + 2 * kv_heads) * width, k, HALF[rows % 2])
+    bias = None if kind == "dense" else torch.randn(len(dense)).div(4).to(x.dtype)
+    weight = Weight(dense, bias)
+    if kind == "fp8":
+        weight = fp8(weight, lambda largest: largest)
     interpret(hopper_qkv, *([Late(x)] if dependent else []))
     angle = torch.rand(columns * page, width // 2) * 6.28
     angles = torch.stack((angle.cos(), angle.sin()), dim=1)
@@ -167,11 +196,12 @@ def test_qkv(
     cache = torch.randn(2, kv_heads, blocks, page, width).to(x.dtype)
     before, expected = cache.clone(), cache.float()
     query = torch.full((rows, heads * width), torch.nan, dtype=x.dtype)
-    stream = stream_for(rows, len(weight), k, False, False, MULTIPROCESSORS)
+    stream = stream_for(rows, weight.n, k, False, False, MULTIPROCESSORS)
     assert stream is not None
     seats = Seats(slot, position, table, angles)
     hopper_qkv.hopper_qkv(x, weight, query, cache, seats, stream, dependent)
-    qkv = (x.float() @ weight.float().T).view(rows, -1, width)
+    qkv = x.float() @ weight.dequantised().float().T + (0 if bias is None else bias.float())
+    qkv = qkv.view(rows, -1, width)
     rope.rotate_(qkv[:, : heads + kv_heads], *rope.rotation(angles, position))
     location = table[slot, position // page].long() * page + position % page
     rope.write_kv(expected, qkv[:, heads:], location)

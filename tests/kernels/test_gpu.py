@@ -9,6 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from penstock_kernels.ops import Act, Activation, AttentionSpec, Norm, QKNorm, StepBatch
+from penstock_kernels.weight import Weight
+
 pytestmark = pytest.mark.gpu
 
 HALF = [torch.bfloat16, torch.float16]
@@ -25,30 +28,6 @@ def difference(x: Tensor, reference: Tensor) -> float:
     """1 - 2 xy / (xx + yy): free of scale, 0 where equal."""
     a, b = x.double().flatten(), reference.double().flatten()
     return float(1 - 2 * (a @ b) / (a @ a + b @ b))
-
-
-@pytest.mark.parametrize("dtype", HALF)
-@pytest.mark.parametrize("rows", [1, 2, 7, 16, 33, 64])
-@pytest.mark.parametrize(("n", "k"), [(6144, 4096), (4096, 14336), (128256, 2048), (2048, 2048)])
-def test_skinny_linear(rows: int, n: int, k: int, dtype: torch.dtype) -> None:
-    from penstock_kernels.gpu.dispatch import skinny_linear
-
-    x = torch.randn(rows, k, device="cuda", dtype=dtype)
-    weight = torch.randn(n, k, device="cuda", dtype=dtype) * k**-0.5
-    assert difference(skinny_linear(x, weight), x.float() @ weight.float().T) < 1e-5
-
-
-@pytest.mark.parametrize("dtype", HALF)
-@pytest.mark.parametrize("rows", [1, 3, 16, 40, 64, 200, 1100])
-@pytest.mark.parametrize(("n", "k"), [(14336, 4096), (8192, 2048)])
-def test_skinny_gated_linear(rows: int, n: int, k: int, dtype: torch.dtype) -> None:
-    from penstock_kernels.gpu.dispatch import skinny_gated_linear
-
-    x = torch.randn(rows, k, device="cuda", dtype=dtype)
-    weight = torch.randn(2 * n, k, device="cuda", dtype=dtype) * k**-0.5
-    gate, up = (x.float() @ weight.float().T).chunk(2, dim=1)
-    expected = torch.nn.functional.silu(gate) * up
-    assert difference(skinny_gated_linear(x, weight), expected) < 2e-5
 
 
 @pytest.mark.usefixtures("hopper")
@@ -70,7 +49,7 @@ def test_linear_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -> None
     if stream.splits == 1:
         out = out[0].to(dtype)
     for dependent in (False, True):
-        hopper_linear(x, weight, out.fill_(torch.nan), stream, False, dependent)
+        hopper_linear(x, Weight(weight), out.fill_(torch.nan), stream, False, dependent)
         found = out.sum(0) if stream.splits > 1 else out
         assert difference(found, x.float() @ weight.float().T) < 1e-5
 
@@ -89,7 +68,7 @@ def test_gated_stream_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -
     stream = stream_for(rows, 2 * n, k, True, False, 132)
     assert stream is not None
     out = torch.full((rows, n), torch.nan, device="cuda", dtype=dtype)
-    hopper_linear(x, weight, out, stream, True, True)
+    hopper_linear(x, Weight(weight), out, stream, True, True)
     assert difference(out, torch.nn.functional.silu(gate) * up) < 2e-5
 
 
@@ -111,9 +90,11 @@ def test_qkv_in_one_launch_are_those_of_two(
     rows: int, heads: int, kv_heads: int, width: int, k: int, dtype: torch.dtype
 ) -> None:
     """Bit for bit, queries and cache; and those are what float32 gives."""
-    from penstock_kernels import rope
-    from penstock_kernels.gpu.dispatch import placed_queries, skinny_linear
+    from penstock_kernels.gpu.products.problem import Epilogue
+    from penstock_kernels.gpu.products.table import find
     from penstock_kernels.gpu.rope import Seats, rope_and_write
+    from penstock_kernels.gpu.rows import TritonRows
+    from penstock_kernels.reference import rope
 
     torch.manual_seed(0)
     page, columns, slots = (16, 64)[width // 128], 6, 70
@@ -130,36 +111,23 @@ def test_qkv_in_one_launch_are_those_of_two(
     shape = (2, kv_heads, slots * columns * 3 // 2, page, width)
     before = torch.randn(shape, device="cuda", dtype=dtype)
     expected = before.clone()
-    qkv = skinny_linear(x, weight)
-    rope_and_write(qkv, expected, table, slot, position, angles, heads)
+    rows_, matrix = Activation(x), Weight(weight)
+    qkv = TritonRows().linear(rows_, matrix)
+    seats = Seats(slot, position, table, angles)
+    rope_and_write(qkv, expected, seats, AttentionSpec(heads, kv_heads, width, 1.0))
     wide = (x.float() @ weight.float().T).view(rows, -1, width)
     rope.rotate_(wide[:, : heads + kv_heads], *rope.rotation(angles, position))
     place = table[slot, position // page].long(), position % page
     written = expected[:, :, *place].permute(2, 0, 1, 3).reshape(rows, -1, width)
     assert difference(qkv[:, : heads * width], wide[:, :heads]) < 1e-5
     assert difference(written, wide[:, heads:]) < 1e-5
-    seats = Seats(slot, position, table, angles)
+    launch = find(Epilogue.ROTATE, rows_, matrix, width)
+    assert launch is not None
     for dependent in (False, True):
         cache = before.clone()
-        query = placed_queries(x, weight, cache, seats, dependent)
-        assert query is not None and torch.equal(query, qkv[:, : heads * width])
+        query = launch(rows_, matrix, dependent, cache, seats)
+        assert torch.equal(query, qkv[:, : heads * width])
         assert torch.equal(cache, expected)
-
-
-@pytest.mark.usefixtures("hopper")
-def test_what_takes_two_launches_is_left_alone() -> None:
-    from penstock_kernels.gpu.dispatch import placed_queries
-    from penstock_kernels.gpu.rope import Seats
-
-    none = torch.empty(0, device="cuda")
-    for rows, width, dtype in [
-        (65, 128, torch.bfloat16), (8, 80, torch.bfloat16), (8, 128, torch.float32),
-        (1, 128, torch.bfloat16),
-    ]:  # fmt: skip
-        x = torch.randn(rows, 1024, device="cuda", dtype=dtype)
-        cache = x.new_zeros(2, 2, 4, 16, width)
-        seats = Seats(none, none, none, none)
-        assert placed_queries(x, x.new_zeros(8 * width, 1024), cache, seats) is None
 
 
 def sharing_of(groups: list[tuple[int, int]], rows: int, tile_rows: int, page: int) -> Any:
@@ -180,15 +148,14 @@ def test_dependent_launch_changes_no_bit_under_stress(rows: int, normed: bool) -
     Each replay reads other inputs; whoever reads too early finds those of the last replay. With a
     norm of queries and keys the rotation is a launch of its own.
     """
-    from penstock_kernels.backend import Heads, Rows
-    from penstock_kernels.gpu.backend import TritonBackend
+    from penstock_kernels.gpu.device import TritonDevice
 
     torch.manual_seed(0)
     hidden, wide, page, layers, most = 1024, 9216, 64, 6, 64
-    heads = Heads(16, 4, 64)
+    spec = AttentionSpec(16, 4, 64, 64**-0.5)
 
-    def weight(n: int, k: int) -> torch.Tensor:
-        return torch.randn(n, k, device="cuda", dtype=torch.bfloat16) * k**-0.5
+    def weight(n: int, k: int) -> Weight:
+        return Weight(torch.randn(n, k, device="cuda", dtype=torch.bfloat16) * k**-0.5)
 
     parameters = [
         (
@@ -199,9 +166,10 @@ def test_dependent_launch_changes_no_bit_under_stress(rows: int, normed: bool) -
         )
         for _ in range(layers)
     ]
-    gain = torch.ones(hidden, device="cuda", dtype=torch.bfloat16)
+    norm = Norm(torch.ones(hidden, device="cuda", dtype=torch.bfloat16), 1e-5)
     head = weight(32768, hidden)
-    qk_norm = torch.ones(20, 64, device="cuda", dtype=torch.bfloat16) if normed else None
+    of_head = Norm(torch.ones(64, device="cuda", dtype=torch.bfloat16), 1e-5)
+    qk_norm = QKNorm(of_head, of_head) if normed else None
     angle = torch.rand(1024, 32, device="cuda") * 6.28
     angles = torch.stack((angle.cos(), angle.sin()), dim=1)
     table = torch.randperm(most * 16, device="cuda").int().view(most, 16) + 1
@@ -212,27 +180,26 @@ def test_dependent_launch_changes_no_bit_under_stress(rows: int, normed: bool) -
         table[:rows, :2] = table[0, :2]
         sharing = sharing_of([(rows, 2)], rows, 16, page)
     inputs = torch.randn(rows, hidden, device="cuda", dtype=torch.bfloat16)
-    none = np.empty(0, np.int64)
     cache = torch.zeros(2, 4, most * 16 + 1, page, 64, device="cuda", dtype=torch.bfloat16)
     cache.normal_()
 
     def capture(dependent: bool) -> tuple[Any, ...]:
-        backend = TritonBackend(heads, angles, 1e-5, most, dependent, cache)
+        device = TritonDevice([spec], (angles,), most, cache, dependent)
         caches = [cache.clone() for _ in range(layers)]
         kept = torch.empty(rows, 32768, device="cuda", dtype=torch.bfloat16)
         token = torch.empty(rows, device="cuda", dtype=torch.int64)
 
         def step() -> None:
-            step_rows = Rows(slot, position, table, slot, rows, none, none, sharing=sharing)
-            attend = backend.attention(step_rows)
+            one = device.step(StepBatch(slot, position, table, rows, sharing=sharing))
             residual = inputs.clone()
-            x = backend.rms_norm(residual, gain, 1e-5)
+            x = one.norm(residual, norm)
             for layer, (qkv, out, up, down) in enumerate(parameters):
-                x = attend(x, qkv, None, caches[layer], qk_norm, None)
-                x = backend.linear_add_rms_norm(x, out, residual, gain, 1e-5)
-                x = backend.gated_linear(x, up, None)
-                x = backend.linear_add_rms_norm(x, down, residual, gain, 1e-5)
-            backend.choose(backend.linear(x, head, None), kept, token)
+                query = one.qkv(x, qkv, spec, caches[layer], qk_norm)
+                x = one.attend(query, spec, caches[layer])
+                x = one.linear_add_norm(x, out, residual, norm)
+                x = one.gated(x, up, Act.SILU)
+                x = one.linear_add_norm(x, down, residual, norm)
+            device.choose(one.linear(x, head), kept, token)
 
         step()
         torch.cuda.synchronize()
@@ -240,7 +207,7 @@ def test_dependent_launch_changes_no_bit_under_stress(rows: int, normed: bool) -
         with torch.cuda.graph(graph):
             step()
         # The graph writes to the memory of all of these.
-        return graph, kept, token, backend, caches
+        return graph, kept, token, device, caches
 
     plain, dependent = capture(False), capture(True)
     differing = torch.zeros((), device="cuda", dtype=torch.int64)
@@ -445,8 +412,8 @@ def test_kernels_are_compiled_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     from triton import knobs
 
     from penstock_kernels.gpu.ahead import compile_only
-    from penstock_kernels.gpu.dispatch import skinny_linear
-    from penstock_kernels.gpu.norm import rms_norm
+    from penstock_kernels.gpu.norm import normalise
+    from penstock_kernels.gpu.rows import TritonRows
 
     compiled: list[str] = []
 
@@ -456,16 +423,16 @@ def test_kernels_are_compiled_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(knobs.compilation, "listener", listen)
     width = 1408  # of no other test
     x = torch.randn(3, width, device="cuda", dtype=torch.bfloat16)
-    weight, gain = x.new_ones(192, width), x.new_ones(width)
+    weight, norm = Weight(x.new_ones(192, width)), Norm(x.new_ones(width), 0.125)
     out = torch.full_like(x, 7)
     with compile_only():
-        rms_norm(x, gain, 0.125, out)
-        skinny_linear(x, weight)
+        normalise(x, norm, out=out)
+        TritonRows().linear(Activation(x), weight)
     torch.cuda.synchronize()
     assert compiled and (out == 7).all()
     compiled.clear()
-    rms_norm(x, gain, 0.125, out)
-    product = skinny_linear(x, weight)
+    normalise(x, norm, out=out)
+    product = TritonRows().linear(Activation(x), weight)
     assert not compiled
     assert difference(out, x / x.float().square().mean(1, keepdim=True).add(0.125).sqrt()) < 1e-4
-    assert difference(product, x.float() @ weight.float().T) < 1e-4
+    assert difference(product, x.float() @ weight.data.float().T) < 1e-4

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from penstock_kernels.activation import silu_mul
-from penstock_kernels.norm import add_rms_norm, rms_norm
-from penstock_kernels.rope import rotate_, rotation, write_kv
+from penstock_kernels.ops import Act, Norm, NormKind
+from penstock_kernels.reference.activation import activate, gate
+from penstock_kernels.reference.norm import add_norm, normalise, rms_norm
+from penstock_kernels.reference.rope import rotate_, rotation, write_kv
 from support.paged import difference
 
 HALF = [torch.bfloat16, torch.float16]
@@ -43,13 +44,29 @@ def test_rms_norm_rounds_before_the_weight(dtype: torch.dtype) -> None:
     assert difference(ours, theirs) < 1e-6
 
 
-def test_add_rms_norm_adds_in_place() -> None:
+def test_add_norm_adds_in_place() -> None:
     x, residual, weight = torch.randn(3, 16), torch.randn(3, 16), torch.randn(16)
     total = x + residual
     kept = x.clone()
-    out = add_rms_norm(x, residual, weight, 1e-5)
+    out = add_norm(x, residual, Norm(weight, 1e-5))
     assert torch.equal(residual, total) and torch.equal(x, kept)
     assert torch.equal(out, rms_norm(total, weight, 1e-5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+def test_norms_of_other_kinds(dtype: torch.dtype) -> None:
+    """By their formulas in double precision."""
+    x, weight, bias = (torch.randn(*shape).to(dtype) for shape in ((5, 24), (24,), (24,)))
+    wide, gain = x.double(), weight.double()
+    one = normalise(x, Norm(weight, 1e-3, NormKind.RMS_ONE))
+    scaled = wide / (wide.square().mean(-1, keepdim=True) + 1e-3).sqrt()
+    centred = wide - wide.mean(-1, keepdim=True)
+    layer = normalise(x, Norm(weight, 1e-3, NormKind.LAYER, bias))
+    deviation = (centred.square().mean(-1, keepdim=True) + 1e-3).sqrt()
+    limit = 1e-12 if dtype == torch.float32 else 1e-5
+    assert one.dtype == layer.dtype == dtype
+    assert difference(one, scaled * (1 + gain)) < limit
+    assert difference(layer, centred / deviation * gain + bias.double()) < limit
 
 
 @pytest.mark.parametrize("width", [2, 16, 24, 128])
@@ -93,12 +110,22 @@ def test_write_kv_writes_its_tokens_and_nothing_else() -> None:
     assert torch.equal(cache, expected)
 
 
+ACTS = {
+    Act.SILU: lambda x: x * torch.sigmoid(x),
+    Act.GELU: lambda x: x * (1 + torch.erf(x / 2**0.5)) / 2,
+    Act.GELU_TANH: lambda x: (
+        x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3))) / 2
+    ),
+}
+
+
+@pytest.mark.parametrize("act", Act)
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF])
-def test_silu_mul(dtype: torch.dtype) -> None:
+def test_activations(dtype: torch.dtype, act: Act) -> None:
     x = (torch.randn(3, 26) * 4).to(dtype)
-    gate, up = x[:, :13].double(), x[:, 13:].double()
-    out = silu_mul(x)
-    assert out.shape == (3, 13) and out.dtype == dtype
-    assert difference(out, gate * torch.sigmoid(gate) * up) < (
-        1e-12 if dtype == torch.float32 else 1e-5
-    )
+    first, up = x[:, :13].double(), x[:, 13:].double()
+    gated, plain = gate(x, act), activate(x.clone(), act)
+    limit = 1e-11 if dtype == torch.float32 else 1e-5
+    assert gated.shape == (3, 13) and gated.dtype == plain.dtype == dtype
+    assert difference(gated, ACTS[act](first) * up) < limit
+    assert difference(plain, ACTS[act](x.double())) < limit

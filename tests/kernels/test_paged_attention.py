@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock_kernels.paged_attention import PIECE, PagedBatch, paged_attention
+from penstock_kernels.reference.paged_attention import PIECE, PagedBatch, paged_attention
 from support.paged import PagedCase, assert_near, naive_attention, paged_case
 
 SCALE = 0.31

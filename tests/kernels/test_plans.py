@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from triton import knobs
 
-from penstock_kernels.backend import Sharing
 from penstock_kernels.gpu import decode_plan, hopper_plan
 from penstock_kernels.gpu.dependent import supported
+from penstock_kernels.ops import Sharing
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning:triton")
 PAGE = 64

@@ -15,7 +15,8 @@ from penstock_kernels.gpu.rank_sum import (
     inbox_shape,
     sum_add_rms_norm,
 )
-from penstock_kernels.norm import add_rms_norm
+from penstock_kernels.ops import Norm
+from penstock_kernels.reference.norm import add_norm
 from support.paged import difference
 
 EPS = 1e-5
@@ -66,8 +67,8 @@ def test_ranks_one_after_the_other(place: tuple[str, torch.dtype], world: int, w
         parts[:, :, 1::3] *= -0.0
         residual = torch.randn(rows, width, device=device, dtype=dtype)
         expected = residual.clone()
-        out = add_rms_norm(parts.float().sum(0).to(dtype), expected, weight, EPS)
-        wide = add_rms_norm(parts.float().sum(0), residual.float().clone(), weight.float(), EPS)
+        out = add_norm(parts.float().sum(0).to(dtype), expected, Norm(weight, EPS))
+        wide = add_norm(parts.float().sum(0), residual.float().clone(), Norm(weight.float(), EPS))
         for me in ranks:
             for source in range(me.rank + 1, world):
                 for row in range(rows):

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from triton import knobs
 
-from penstock_kernels import activation, norm, rope
-from penstock_kernels.gpu.activation import silu_mul
+from penstock_kernels.gpu.activation import gate
 from penstock_kernels.gpu.decode_merge import merge
 from penstock_kernels.gpu.dependent import supported
-from penstock_kernels.gpu.norm import add_rms_norm, rms_norm
-from penstock_kernels.gpu.rope import rope_and_write
+from penstock_kernels.gpu.norm import add_norm, normalise
+from penstock_kernels.gpu.rope import Seats, rope_and_write
+from penstock_kernels.ops import Act, AttentionSpec, Norm, QKNorm
+from penstock_kernels.reference import activation, norm, rope
 from support.paged import difference
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning:triton")
@@ -65,28 +66,28 @@ def test_norms(where: tuple[str, torch.dtype], d: int, parts: int) -> None:
         x = torch.randn(parts, rows, d, device=device, dtype=torch.float32 if parts > 1 else dtype)
         weight, before = torch.randn(d, device=device).to(dtype), torch.randn(rows, d).to(dtype)
         total = before.float().to(device)
-        expected = norm.add_rms_norm(x.float().sum(0), total, weight.float(), EPS)
+        expected = norm.add_norm(x.float().sum(0), total, Norm(weight.float(), EPS))
         alone = norm.rms_norm(x[0].float(), weight.float(), EPS)
         for dependent in ways(device):
             residual = before.to(device, copy=True)
             out = torch.full_like(residual, torch.nan)
-            add_rms_norm(x if parts > 1 else x[0], residual, weight, EPS, out, dependent)
+            add_norm(x if parts > 1 else x[0], residual, Norm(weight, EPS), dependent, out)
             assert_rounded(out, expected)
             assert_rounded(residual, total)
             if parts == 1:
                 out.fill_(torch.nan)
-                assert_rounded(rms_norm(x[0], weight, EPS, out, dependent), alone)
+                assert_rounded(normalise(x[0], Norm(weight, EPS), dependent, out), alone)
 
 
 @pytest.mark.parametrize("d", [8192, 14336, 1001])
-def test_silu_mul(where: tuple[str, torch.dtype], d: int) -> None:
+def test_gate(where: tuple[str, torch.dtype], d: int) -> None:
     device, dtype = where
     for rows in rows_on(device):
         gate_up = torch.randn(rows, 2 * d, device=device).to(dtype) * 3
-        expected = activation.silu_mul(gate_up.float())
+        expected = activation.gate(gate_up.float(), Act.SILU)
         for dependent in ways(device):
             out = torch.full((rows, d), torch.nan, device=device, dtype=dtype)
-            assert_rounded(silu_mul(gate_up, out, dependent), expected)
+            assert_rounded(gate(gate_up, Act.SILU, dependent, out), expected)
 
 
 @pytest.mark.parametrize("normed", [False, True])
@@ -103,6 +104,7 @@ def test_rope_and_write(
     angles = torch.stack((angle.cos(), angle.sin()), dim=1)
     table = torch.randperm(slots * columns, device=device).int().view(slots, columns)
     norms = [torch.randn(width, device=device).to(dtype) for _ in range(2)]
+    qk_norm = QKNorm(*(Norm(weight, EPS) for weight in norms)) if normed else None
     for rows in rows_on(device):
         slot = torch.randperm(slots, device=device)[:rows]
         position = torch.randint(0, columns * page, (rows,), device=device)
@@ -119,10 +121,9 @@ def test_rope_and_write(
             shape = (2, kv_heads, slots * columns, page, width)
             cache = torch.full(shape, torch.nan, device=device, dtype=dtype)
             qkv = before.clone()
-            rope_and_write(
-                qkv.view(rows, -1), cache, table, slot, position, angles, heads,
-                (norms[0], norms[1]) if normed else None, EPS, dependent,
-            )  # fmt: skip
+            seats = Seats(slot, position, table, angles)
+            spec = AttentionSpec(heads, kv_heads, width, 1.0)
+            rope_and_write(qkv.view(rows, -1), cache, seats, spec, qk_norm, dependent)
             assert_rounded(qkv[:, :heads], wide[:, :heads])
             written = cache.view(2 * kv_heads, -1, width)[:, place].transpose(0, 1)
             assert_rounded(written, wide[:, heads:])

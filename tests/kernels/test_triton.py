@@ -17,19 +17,34 @@ from hypothesis import strategies as st
 from torch import Tensor
 from triton import knobs
 
-from penstock_kernels import activation, norm, rope
-from penstock_kernels.backend import Heads, Rows, Sharing, TorchBackend
-from penstock_kernels.gpu import backend as gpu_backend
+from penstock_kernels.fp8 import interleave, quantise, scale_of
 from penstock_kernels.gpu import decode_attention as decode
 from penstock_kernels.gpu import decode_plan
-from penstock_kernels.gpu.activation import silu_mul
+from penstock_kernels.gpu.activation import activate, gate
 from penstock_kernels.gpu.argmax import argmax
 from penstock_kernels.gpu.blocks import copy_blocks
+from penstock_kernels.gpu.device import TritonDevice
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
-from penstock_kernels.gpu.norm import add_rms_norm, rms_norm
-from penstock_kernels.gpu.rope import rope_and_write
+from penstock_kernels.gpu.norm import add_norm, normalise
+from penstock_kernels.gpu.quantise import quantise_rows
+from penstock_kernels.gpu.rope import Seats, rope_and_write
 from penstock_kernels.gpu.slots import leave, take
+from penstock_kernels.ops import (
+    Act,
+    Activation,
+    AttentionSpec,
+    EagerPlan,
+    Norm,
+    NormKind,
+    QKNorm,
+    Sharing,
+    StepBatch,
+)
+from penstock_kernels.reference import activation, norm, rope
+from penstock_kernels.reference.device import TorchDevice
 from penstock_kernels.sampler import NO_TOKEN
+from penstock_kernels.weight import Weight
+from penstock_quantization.online import fp8
 from support.paged import PagedCase, assert_near, naive_attention, paged_case
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning:triton")
@@ -263,35 +278,51 @@ def test_a_plan_covers_every_token_once_and_fits(
     )
 
 
-def rows_of(case: PagedCase, decode_rows: int = 0) -> Rows:
+def batch_of(case: PagedCase, decode_rows: int = 0) -> StepBatch:
     slots = torch.arange(len(case.queries), device=case.slot.device)
-    return Rows(
-        case.slot, case.position, case.table, slots, decode_rows, case.context, case.queries
-    )
+    plan = EagerPlan(slots, case.context, case.queries)
+    return StepBatch(case.slot, case.position, case.table, decode_rows, plan)
 
 
-@pytest.mark.parametrize("normalised", [False, True])
+# Elements of a head that are rotated; which norm, if any, comes before.
+TURNS = [
+    ("all", None),
+    ("all", NormKind.RMS),
+    ("some", NormKind.RMS_ONE),
+    ("some", None),
+    ("none", None),
+]
+
+
+@pytest.mark.parametrize(("turned", "kind"), TURNS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_rope_and_write(place: Place, shape: Shape, normalised: bool) -> None:
+def test_rope_and_write(place: Place, shape: Shape, turned: str, kind: NormKind | None) -> None:
     heads, kv_heads, width, page = shape
     case = case_of([(0, 1), (41, 1), (3, 6), (15, 2)], shape, place)
     rows, total = len(case.slot), heads + 2 * kv_heads
-    angle = torch.rand(64, width // 2, device=place.device) * 6.28
+    rotary = {"all": width, "some": width // 4 * 2, "none": 0}[turned]
+    spec = AttentionSpec(heads, kv_heads, width, 1.0, rotary=rotary)
+    if turned == "none":
+        spec = AttentionSpec(heads, kv_heads, width, 1.0, rope=None)
+    angle = torch.rand(64, rotary // 2, device=place.device) * 6.28
     angles = torch.stack((angle.cos(), angle.sin()), dim=1)
-    norms = (place.randn(width), place.randn(width)) if normalised else None
+    norms = None
+    if kind is not None:
+        norms = QKNorm(*(Norm(place.randn(width), 1e-6, kind) for _ in range(2)))
     qkv, cache = place.randn(rows, total * width), case.cache.clone()
     expected, expected_cache = qkv.view(rows, total, width).float().clone(), cache.float().clone()
-    qk = expected[:, : heads + kv_heads]
     if norms is not None:
-        both = torch.cat((norms[0].expand(heads, -1), norms[1].expand(kv_heads, -1)))
-        qk.copy_(norm.rms_norm(qk, both.float(), 1e-6))
-    rope.rotate_(qk, *rope.rotation(angles, case.position))
+        parts = expected.split((heads, kv_heads, kv_heads), dim=1)
+        for part, one in zip(parts, (norms.query, norms.key), strict=False):
+            part.copy_(norm.normalise(part, Norm(one.weight.float(), 1e-6, one.kind)))
+    if rotary:
+        turning = expected[:, : heads + kv_heads, :rotary]
+        rope.rotate_(turning, *rope.rotation(angles, case.position))
     column = (case.position // page).unsqueeze(1)
     block = case.table[case.slot].gather(1, column).squeeze(1).long()
     rope.write_kv(expected_cache, expected[:, heads:], block * page + case.position % page)
-    rope_and_write(
-        qkv, cache, case.table, case.slot.int(), case.position, angles, heads, norms, 1e-6
-    )
+    seats = Seats(case.slot.int(), case.position, case.table, angles)
+    rope_and_write(qkv, cache, seats, spec, norms)
     assert_near(qkv.view(rows, total, width)[:, :heads], expected[:, :heads])
     assert_near(cache, expected_cache)
     untouched = expected_cache == case.cache
@@ -362,9 +393,12 @@ def test_norms(place: Place, width: int) -> None:
     for x in (wide[:, :width], wide[:, width:], wide[:, :width].contiguous()):
         weight, residual = place.randn(width), place.randn(3, width)
         wide_x, gain, total = x.float(), weight.float(), residual.float().clone()
-        assert_near(rms_norm(x, weight, 1e-5), norm.rms_norm(wide_x, gain, 1e-5))
-        expected = norm.add_rms_norm(wide_x, total, gain, 1e-5)
-        assert_near(add_rms_norm(x, residual, weight, 1e-5), expected)
+        shift = place.randn(width)
+        for kind in NormKind:
+            ours, theirs = Norm(weight, 1e-5, kind, shift), Norm(gain, 1e-5, kind, shift.float())
+            assert_near(normalise(x, ours), norm.normalise(wide_x, theirs))
+        expected = norm.add_norm(wide_x, total, Norm(gain, 1e-5))
+        assert_near(add_norm(x, residual, Norm(weight, 1e-5)), expected)
         assert torch.equal(residual, total.to(place.dtype))
 
 
@@ -374,15 +408,17 @@ def test_norm_of_partial_sums(place: Place, parts: int) -> None:
     x, weight, residual = torch.randn(parts, 5, 300), place.randn(300), place.randn(5, 300)
     x = x.to(place.device)
     total = residual.float().clone()
-    expected = norm.add_rms_norm(x.sum(0), total, weight.float(), 1e-5)
-    assert_near(add_rms_norm(x, residual, weight, 1e-5), expected)
+    expected = norm.add_norm(x.sum(0), total, Norm(weight.float(), 1e-5))
+    assert_near(add_norm(x, residual, Norm(weight, 1e-5)), expected)
     assert_near(residual, total)
 
 
+@pytest.mark.parametrize("act", Act)
 @pytest.mark.parametrize("width", [1, 24, 1024, 1500])
-def test_silu_mul(place: Place, width: int) -> None:
+def test_activations(place: Place, width: int, act: Act) -> None:
     gate_up = place.randn(3, 2 * width)
-    assert_near(silu_mul(gate_up), activation.silu_mul(gate_up.float()))
+    assert_near(gate(gate_up, act), activation.gate(gate_up.float(), act))
+    assert_near(activate(gate_up, act), activation.activate(gate_up.float(), act))
 
 
 @pytest.mark.parametrize(("tokens", "width"), [(16, 8), (3, 80), (64, 128)])
@@ -392,10 +428,10 @@ def test_copy_blocks(place: Place, tokens: int, width: int) -> None:
     source, target = (torch.tensor(b, device=place.device) for b in ([5, 1, 5], [2, 6, 4]))
     expected = cache.clone()
     expected[:, :, :, [2, 6, 4]] = cache[:, :, :, [5, 1, 5]]
-    torch_backend = cache.clone()
-    TorchBackend(Heads(3, 3, width), cache, 1e-5, tokens).copy_blocks(torch_backend, source, target)
+    reference = cache.clone()
+    TorchDevice((), tokens).copy_blocks(reference, source, target)
     copy_blocks(cache, source, target)
-    assert torch.equal(cache, expected) and torch.equal(torch_backend, expected)
+    assert torch.equal(cache, expected) and torch.equal(reference, expected)
 
 
 def needs_half_or_interpreter(place: Place) -> None:
@@ -409,7 +445,7 @@ def test_linear(place: Place, rows: int, tile: Tile) -> None:
     needs_half_or_interpreter(place)
     x, weight = place.randn(rows, 256), place.randn(256, 256) / 16
     out = torch.full((rows, 256), torch.nan, device=place.device, dtype=place.dtype)
-    linear(x, weight, out, tile)
+    linear(x, Weight(weight), out, tile)
     assert_near(out, x.float() @ weight.float().T)
 
 
@@ -418,7 +454,7 @@ def test_linear_of_strided_rows(place: Place, rows: int) -> None:
     needs_half_or_interpreter(place)
     x, weight = place.randn(rows, 300)[:, :256], place.randn(64, 256) / 16
     out = torch.full((rows, 64), torch.nan, device=place.device, dtype=place.dtype)
-    linear(x, weight, out, Tile(32, 64, 4, 2))
+    linear(x, Weight(weight), out, Tile(32, 64, 4, 2))
     assert_near(out, x.float() @ weight.float().T)
 
 
@@ -427,38 +463,79 @@ def test_gated_linear(place: Place, rows: int) -> None:
     needs_half_or_interpreter(place)
     x, weight = place.randn(rows, 256), place.randn(192, 256) / 16
     out = torch.full((rows, 96), torch.nan, device=place.device, dtype=place.dtype)
-    linear(x, weight, out, Tile(32, 64, 4, 2), gated=True)
-    assert_near(out, activation.silu_mul(x.float() @ weight.float().T))
+    linear(x, Weight(weight), out, Tile(32, 64, 4, 2), gated=True)
+    assert_near(out, activation.gate(x.float() @ weight.float().T, Act.SILU))
 
 
+@pytest.mark.parametrize("kind", ["dense", "biased", "fp8"])
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("depth", [128, 384])
-def test_linear_of_one_row(place: Place, gated: bool, depth: int) -> None:
-    x, weight = place.randn(1, depth), place.randn(56, depth) / 16
-    expected = x.float() @ weight.float().T
-    if gated:
-        expected = activation.silu_mul(expected)
+def test_linear_of_one_row(place: Place, gated: bool, depth: int, kind: str) -> None:
+    x, weight = place.randn(1, depth), weight_of(place, 56, depth, kind)
+    expected = exact(x, weight, gated)
     out = torch.full(expected.shape, torch.nan, device=place.device, dtype=place.dtype)
     linear_one_row(x, weight, out, Tile(4, 128, 4, 2), gated=gated)
     assert_near(out, expected)
 
 
+@pytest.mark.parametrize("kind", ["biased", "fp8"])
+@pytest.mark.parametrize("gated", [False, True])
+def test_linear_of_other_weights(place: Place, gated: bool, kind: str) -> None:
+    needs_half_or_interpreter(place)
+    x, weight = place.randn(17, 256), weight_of(place, 192, 256, kind)
+    expected = exact(x, weight, gated)
+    out = torch.full(expected.shape, torch.nan, device=place.device, dtype=place.dtype)
+    linear(x, weight, out, Tile(32, 64, 4, 2), gated=gated)
+    assert_near(out, expected)
+
+
+def weight_of(place: Place, n: int, k: int, kind: str) -> Weight:
+    bias = None if kind == "dense" else place.randn(n)
+    weight = Weight(place.randn(n, k) / 16, bias)
+    return fp8(weight, lambda largest: largest) if kind == "fp8" else weight
+
+
+def exact(x: Tensor, weight: Weight, gated: bool) -> Tensor:
+    product = x.float() @ weight.dequantised().float().T
+    if weight.bias is not None:
+        product += weight.bias.float()
+    return activation.gate(product, Act.SILU) if gated else product
+
+
+@pytest.mark.parametrize("width", [16, 300, 4096])
+def test_rows_in_fp8(place: Place, width: int) -> None:
+    """As the reference rounds them, but where a division on a GPU rounds otherwise."""
+    x = place.randn(5, 2 * width)[:, :width] * 7
+    x[2] = 0
+    q, scale = quantise_rows(x)
+    expected = scale_of(x.float().abs().amax(1, keepdim=True))
+    torch.testing.assert_close(scale, expected)
+    found, theirs = q.float(), interleave(quantise(x, scale)).float()
+    if place.device == "cpu":  # its interpreter loses the carry of what rounds to a power of 2
+        kept = theirs.abs().frexp().mantissa != 0.5
+        found, theirs = found[kept], theirs[kept]
+    assert (found != theirs).float().mean() < 0.01
+    assert_near(found, theirs)
+    assert not q[2].float().any()
+
+
 @pytest.mark.parametrize(("window", "normalised"), [(None, False), (20, True)])
-def test_backends_agree_on_a_mixed_step(place: Place, window: int | None, normalised: bool) -> None:
-    """Decode rows and chunks in one step, through the interface that the decoder uses."""
+def test_devices_agree_on_a_mixed_step(place: Place, window: int | None, normalised: bool) -> None:
+    """Decode rows and chunks in one step, through the interface that models use."""
     shape = Shape(4, 2, 24, 8)
-    heads = Heads(*shape[:3])
+    spec = AttentionSpec(*shape[:3], scale=24**-0.5, window=window)
     case = case_of([(30, 1), (77, 1), (0, 1), (12, 140), (0, 9)], shape, place)
     angle = torch.rand(160, 12, device=place.device) * 6.28
-    angles = torch.stack((angle.cos(), angle.sin()), dim=1)
-    x, weight = place.randn(len(case.slot), 32), place.randn(8 * 24, 32) / 6
-    bias, qk_norm = None, None
+    ropes = (torch.stack((angle.cos(), angle.sin()), dim=1),)
+    x = Activation(place.randn(len(case.slot), 32))
+    weight, norms = Weight(place.randn(8 * 24, 32) / 6), None
     if normalised:
-        bias = place.randn(8 * 24)
-        qk_norm = torch.cat((place.randn(24).expand(4, -1), place.randn(24).expand(2, -1)))
-    rows, cache = rows_of(case, decode_rows=3), case.cache.clone()
-    theirs = TorchBackend(heads, angles, 1e-6, shape.page).attention(rows)
-    ours = gpu_backend.TritonBackend(heads, angles, 1e-6, 8).attention(rows)
-    expected = theirs(x, weight, bias, case.cache, qk_norm, window)
-    assert_near(ours(x, weight, bias, cache, qk_norm, window), expected)
+        weight = Weight(weight.data, place.randn(8 * 24))
+        norms = QKNorm(*(Norm(place.randn(24), 1e-6) for _ in range(2)))
+    batch, cache = batch_of(case, decode_rows=3), case.cache.clone()
+    theirs = TorchDevice(ropes, shape.page).step(batch)
+    ours = TritonDevice([spec], ropes, 8).step(batch)
+    expected = theirs.attend(theirs.qkv(x, weight, spec, case.cache, norms), spec, case.cache)
+    found = ours.attend(ours.qkv(x, weight, spec, cache, norms), spec, cache)
+    assert_near(found.x, expected.x)
     assert_near(cache, case.cache)

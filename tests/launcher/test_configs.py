@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock_launcher.checks import check
+from penstock_launcher.checks import check, check_lengths
 from penstock_launcher.configs import (
     Plan,
     http_processes,
@@ -16,6 +16,7 @@ from penstock_launcher.configs import (
     without_secrets,
 )
 from penstock_launcher.errors import LauncherError
+from penstock_launcher.listening import Ports
 from penstock_launcher.model import Model
 from penstock_launcher.options import Options
 from penstock_router.config import RouterConfig
@@ -29,9 +30,16 @@ def plan(options=None, *, shards=2, gpus=0, environ=None):
     return Plan(options or Options(), shards, gpus, environ or {})
 
 
+def router(run):
+    with Ports.take(Options(hostname="127.0.0.1", port=0)) as ports:
+        program = router_program(run, MODEL, FOLDER, ports)
+        assert program.descriptors == (ports.main.fileno(),)
+        return program
+
+
 def test_router_takes_its_configuration():
     options = Options(api_key="k", cors_allow_origin=("a", "b"), max_input_length=7)
-    program = router_program(plan(options), MODEL, FOLDER)
+    program = router(plan(options))
     taken = RouterConfig.from_json(json.dumps(dict(program.config)))
     assert taken.shard_sockets == ("/tmp/run/shard-0.sock", "/tmp/run/shard-1.sock")
     assert (taken.api_key, taken.cors_allow_origin) == ("k", ("a", "b"))
@@ -47,7 +55,7 @@ def test_shard_takes_its_configuration():
 
 def test_tokenizer_config_path_becomes_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    program = router_program(plan(Options(tokenizer_config_path="t.json")), MODEL, FOLDER)
+    program = router(plan(Options(tokenizer_config_path="t.json")))
     assert program.config["tokenizer_config_path"] == str(tmp_path / "t.json")
 
 
@@ -81,7 +89,7 @@ def test_processes_that_serve_http(monkeypatch, cores, shards, gpus, device, cou
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     chosen = plan(Options(device=device), shards=shards, gpus=gpus)
     assert http_processes(chosen) == count
-    program = router_program(chosen, MODEL, FOLDER)
+    program = router(chosen)
     taken = RouterConfig.from_json(json.dumps(dict(program.config)))
     assert taken.http_processes == count
 
@@ -118,7 +126,7 @@ def test_master(options, address, port):
 def test_no_secret_reaches_argv_or_environment():
     environ = {"API_KEY": "s3cret", "HF_TOKEN": "s3cret", "HF_API_TOKEN": "s3cret"}
     run = plan(Options(api_key="s3cret"), environ=environ)
-    for program in (router_program(run, MODEL, FOLDER), shard_program(run, MODEL, FOLDER, 0)):
+    for program in (router(run), shard_program(run, MODEL, FOLDER, 0)):
         assert "s3cret" not in str(program.argv) + str(program.environment)
     assert without_secrets(environ) == {}
 
@@ -141,6 +149,21 @@ def test_contradictions(options, words):
         check(options)
 
 
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (Options(max_total_tokens=129), "--max-total-tokens must be at most the model's 128 pos"),
+        (Options(max_input_tokens=128), "--max-input-tokens must be less than the model's 128"),
+        (Options(max_input_length=128), "--max-input-tokens must be less than the model's 128"),
+    ],
+)
+def test_n1_lengths_beyond_the_model(options, words):
+    with pytest.raises(LauncherError, match=words):
+        check_lengths(options, 128)
+
+
 def test_reasonable_options_pass():
+    check_lengths(Options(), 128)
+    check_lengths(Options(max_total_tokens=128, max_input_tokens=127), 128)
     check(Options())
     check(Options(max_input_tokens=9, max_total_tokens=10, max_batch_total_tokens=10))

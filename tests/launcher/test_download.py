@@ -1,123 +1,24 @@
 """Downloads by the real huggingface_hub, from a small hub on 127.0.0.1 that speaks its protocol."""
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
-import threading
 from dataclasses import asdict
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import pytest
 
 from penstock_launcher.download import choose_files
 from penstock_launcher.errors import LauncherError
 from penstock_launcher.model import HubModel
-
-SHA = "0123456789abcdef0123456789abcdef01234567"
-TOKEN = "hf_secret_token"
-WEIGHTS = bytes(range(256)) * 4096  # 1 MiB
-GOOD = {
-    "config.json": b"{}",
-    "tokenizer.json": b'{"a": 1}',
-    "tokenizer_config.json": b"{}",
-    "chat_template.jinja": b"{{ messages }}",
-    "model.safetensors": WEIGHTS,
-    "pytorch_model.bin": b"pickle",
-    "modeling_evil.py": b"raise SystemExit",
-    "README.md": b"# hello",
-    "original/params.json": b"{}",
-    "original/consolidated.00.pth": b"pickle",
-}
-PICKLED = {"config.json": b"{}", "pytorch_model.bin": b"pickle"}
-REPOSITORIES = {"org/good": GOOD, "org/pickled": PICKLED, "org/gated": GOOD, "org/private": GOOD}
-
-
-class Hub(BaseHTTPRequestHandler):
-    """The part of the hub's HTTP interface that a download of a model uses."""
-
-    protocol_version = "HTTP/1.1"
-    asked: list[str] = []
-
-    def do_HEAD(self):
-        self.answer()
-
-    def do_GET(self):
-        self.answer()
-
-    def answer(self):
-        path = unquote(urlsplit(self.path).path)
-        Hub.asked.append(path)
-        parts = path.strip("/").split("/")
-        if parts[:2] == ["api", "models"]:
-            self.answer_api("/".join(parts[2:4]), parts[4:])
-        elif parts[2:3] != ["resolve"]:
-            self.send(404, b"")
-        else:
-            self.answer_file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
-
-    def answer_api(self, repository, rest):
-        if not self.allowed(repository):
-            return
-        files = REPOSITORIES[repository]
-        if rest[:1] == ["tree"]:
-            entries = [
-                {"type": "file", "path": name, "size": len(data), "oid": oid(data)}
-                for name, data in files.items()
-            ]
-            return self.send(200, json.dumps(entries).encode())
-        if rest[:1] == ["revision"] and rest[1] not in ("main", SHA, "v1"):
-            return self.send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
-        siblings = [{"rfilename": name, "size": len(data)} for name, data in files.items()]
-        info = {"id": repository, "modelId": repository, "sha": SHA, "siblings": siblings}
-        self.send(200, json.dumps(info | {"private": False, "tags": [], "downloads": 0}).encode())
-
-    def answer_file(self, repository, revision, name):
-        if not self.allowed(repository):
-            return
-        data = REPOSITORIES[repository][name]
-        headers = {"ETag": f'"{oid(data)}"', "X-Repo-Commit": SHA, "Accept-Ranges": "bytes"}
-        self.send(200, data, headers)
-
-    def allowed(self, repository):
-        authorised = self.headers.get("Authorization") == f"Bearer {TOKEN}"
-        if repository == "org/gated" and not authorised:
-            self.send(403, b"{}", {"X-Error-Code": "GatedRepo"})
-            return False
-        if repository not in REPOSITORIES or (repository == "org/private" and not authorised):
-            self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
-            return False
-        return True
-
-    def send(self, status, body, headers=None):
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
-def oid(data: bytes) -> str:
-    return hashlib.sha1(data).hexdigest()
+from support.small_hub import GOOD, SHA, TOKEN, WEIGHTS, Hub, running_hub
 
 
 @pytest.fixture(scope="module")
 def hub():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running_hub() as url:
+        yield url
 
 
 @pytest.fixture
@@ -194,7 +95,34 @@ def test_hub_is_down_after_a_first_time(download):
     first, _ = download(revision="v1")
     answer, records = download(revision="v1", endpoint="http://127.0.0.1:9")
     assert answer == first
-    assert "cannot be reached" in records[-1]["message"]
+    assert records[-1]["message"].endswith(": serving org/good from the cache")
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_w10_hub_refuses_after_a_first_time(download, monkeypatch, status):
+    first, _ = download()
+    monkeypatch.setattr(Hub, "status", status)
+    answer, records = download()
+    assert answer == first
+    assert records[-1]["level"] == "WARN"
+    assert str(status) in records[-1]["message"]
+    assert records[-1]["message"].endswith(": serving org/good from the cache")
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_w10_hub_refuses_the_first_time(download, monkeypatch, status):
+    monkeypatch.setattr(Hub, "status", status)
+    answer, _ = download()
+    assert "could not be fetched from" in answer["error"] and str(status) in answer["error"]
+
+
+def test_what_the_hub_says_of_the_model_itself_counts(download, monkeypatch):
+    """A model that is gone, or not ours to read any more, is not served from the cache."""
+    download()
+    for status in (401, 403, 404):
+        monkeypatch.setattr(Hub, "status", status)
+        answer, _ = download()
+        assert "error" in answer, status
 
 
 def test_commit_as_revision(download):
@@ -246,6 +174,8 @@ def test_second_copy_of_the_weights_is_left():
     names = ["config.json", "consolidated.safetensors", "model-00001-of-00001.safetensors"]
     assert choose_files(names, wanted(with_weights=True)) == [names[0], names[2]]
     assert choose_files(names[:2], wanted(with_weights=True)) == names[:2]
+    adapter = ["config.json", "adapter_model.safetensors", "model.safetensors"]
+    assert choose_files(adapter, wanted(with_weights=True)) == [adapter[0], adapter[2]]
 
 
 def test_safetensors_in_a_subfolder_do_not_count():

@@ -28,6 +28,7 @@ SAMPLES = {
     "sharded": ("true", True, ["maybe", "2"]),
     "num_shard": ("2", 2, ["0", "65", "-1", "two", "1.5", "1_0"]),
     "device": ("cpu", "cpu", ["tpu"]),
+    "quantize": ("fp8", "fp8", ["awq", "FP8"]),
     "dtype": ("float16", "float16", ["int8", "half"]),
     "cuda_graphs": ("1,2,8", (1, 2, 8), ["x", "-1", "1,,2", "4097", "1;2"]),
     "cuda_memory_fraction": ("0.5", 0.5, ["0", "1.1", "nan", "inf", "-0.5", "x"]),
@@ -155,6 +156,17 @@ def test_hostname_of_docker_falls_back():
     options, notices = parse([], {"HOSTNAME": "3f2a9c0d1e4b"})
     assert options.hostname == "0.0.0.0"
     assert len(notices) == 1 and "HOSTNAME" in notices[0] and "3f2a9c0d1e4b" in notices[0]
+
+
+@pytest.mark.parametrize("variable", ["PORT", "PROMETHEUS_PORT", "MASTER_PORT", "NUM_SHARD"])
+@pytest.mark.parametrize("link", ["tcp://10.96.3.7:9090", "udp://[fd00::1]:53"])
+def test_n6_what_kubernetes_makes_of_service_names(variable, link):
+    options, (notice,) = parse([], {variable: link})
+    assert options == Options()
+    assert f"environment variable {variable}={link} is ignored: Kubernetes" in notice
+    flag = "--" + variable.lower().replace("_", "-")
+    assert flag in refused([f"{flag}={link}"])  # who writes it there means it
+    assert variable in refused([], {variable: "http://10.96.3.7:9090"})
 
 
 @pytest.mark.parametrize("variable", TGI_VARIABLES)

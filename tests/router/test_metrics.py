@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -11,6 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from penstock_router.exposition import Counter, Histogram, Registry
 from penstock_router.logs import JsonFormatter, log
 from penstock_router.metrics import DURATIONS, Metrics
+from support.tgi_metrics import DOCUMENTED, EMPTY_PANELS, PANELS, values
+
+API = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 
 TGI = {
     "tgi_request_count": "counter",
@@ -35,6 +41,9 @@ TGI = {
     "tgi_batch_inference_failure": "counter",
     "tgi_batch_inference_duration": "histogram",
     "tgi_batch_forward_duration": "histogram",
+    "tgi_batch_decode_duration": "histogram",
+    "tgi_batch_filter_duration": "histogram",
+    "tgi_batch_concat_duration": "histogram",
     "tgi_batch_concat": "counter",
 }
 
@@ -57,6 +66,69 @@ def test_names_and_types() -> None:
     """Without `_total`: dashboards that were made for TGI find their counters."""
     shown = families(Metrics(100, 200))
     assert {name: shown.get(name) for name in TGI} == TGI
+
+
+@pytest.mark.parametrize("panel", [panel for panel in PANELS if panel not in EMPTY_PANELS])
+def test_n8_every_panel_of_tgis_dashboard_has_its_series(panel: str) -> None:
+    text = Metrics(100, 200).render().decode()
+    for series in PANELS[panel]:
+        assert values(text, series), series
+
+
+@pytest.mark.parametrize("panel", EMPTY_PANELS)
+def test_n8_a_panel_without_data_is_documented(panel: str) -> None:
+    assert panel in API and not values(Metrics(100, 200).render().decode(), PANELS[panel][0])
+
+
+def test_n8_what_tgi_documents_is_there() -> None:
+    assert not set(DOCUMENTED) - families(Metrics(100, 200)).keys()
+
+
+def lint(text: str) -> list[str]:
+    """What `promtool check metrics` would say of names and types; one line a complaint."""
+    found = []
+    helps = {line.split()[2] for line in text.splitlines() if line.startswith("# HELP ")}
+    kinds = dict(line.split()[2:4] for line in text.splitlines() if line.startswith("# TYPE "))
+    for name, kind in kinds.items():
+        rules = {
+            "no help": name not in helps,
+            "a counter without _total": kind == "counter" and not name.endswith("_total"),
+            "_total, but no counter": kind != "counter" and name.endswith("_total"),
+            "_count or _sum": name.endswith(("_count", "_sum", "_bucket")),
+            "its type in its name": re.search(r"_(gauge|counter|histogram|summary)(_|$)", name),
+            "no base unit": re.search(r"_(ms|milliseconds?|minutes?|kilobytes?|mb)(_|$)", name),
+            "capital letters": name != name.lower(),
+        }
+        found += [f"{name}: {rule}" for rule, broken in rules.items() if broken]
+    return found
+
+
+def test_b11_names_are_as_promtool_wants_them() -> None:
+    """But for those of TGI's, which its dashboards look for."""
+    metrics = Metrics(100, 200)
+    metrics.http_processes.watch("0", os.getpid())
+    complaints = lint(metrics.render().decode())
+    assert complaints and all(complaint.startswith("tgi_") for complaint in complaints)
+    assert lint("# TYPE a_total gauge\n# HELP b_ms x\n# TYPE b_ms gauge\n") == [
+        "a_total: no help",
+        "a_total: _total, but no counter",
+        "b_ms: no base unit",
+    ]
+
+
+def test_work_of_the_host_in_a_step() -> None:
+    metrics = Metrics(100, 200)
+    metrics.on_join(0.5)
+    metrics.on_tokens(True, 0.25, 2.0)
+    metrics.on_tokens(False, 0.125, 1.0)
+    for name, method, value in (
+        ("concat", "decode", 0.5),
+        ("filter", "prefill", 0.25),
+        ("filter", "decode", 0.125),
+        ("decode", "prefill", 2.0),
+        ("decode", "decode", 1.0),
+    ):
+        assert sample(metrics, f"tgi_batch_{name}_duration_sum", method=method) == value
 
 
 def test_buckets() -> None:
@@ -105,7 +177,7 @@ def test_engine_reports() -> None:
         "tgi_batch_current_max_tokens": 120,
         "penstock_kv_blocks_used": 5,
         "penstock_kv_blocks_cached": 6,
-        "penstock_kv_blocks_total": 20,
+        "penstock_kv_blocks": 20,
         "tgi_batch_max_total_tokens": 320,
         "penstock_preemptions_total": 2,
         "tgi_queue_size": 4,

@@ -48,6 +48,11 @@ def test_tokens(name: str) -> None:
     assert sentence in str(objection(admission(0, tokens, [1]), LIMITS))
 
 
+def test_the_most_likely_tokens_of_a_prompt() -> None:
+    asked = admission(0, [1], [1], prompt_logprobs=True, prompt_top_n=6)
+    assert objection(asked, LIMITS) == "prompt_top_n must be at most 5, not 6"
+
+
 def test_bytes_that_are_no_tokens() -> None:
     cut = shard_pb2.Admission(tokens=b"1234567", sampling=neutral())
     assert "not 7 in all" in str(objection(cut, LIMITS))

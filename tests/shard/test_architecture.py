@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from penstock_shard import architecture
 from penstock_shard.architecture import Architecture, parse_architecture, read_architecture
+from support.assets import assets, needs_assets
 from support.checkpoints import FAMILIES, make_checkpoint
 
 LLAMA: dict[str, Any] = {
@@ -81,16 +87,157 @@ def test_positions_include_the_scaling() -> None:
     assert parse(rope_parameters=llama3).max_positions == 512
 
 
+def test_n3_served_by_model_type() -> None:
+    """n3, A10: as old and hand-made files are spelt."""
+
+    def name(**fields: Any) -> str:
+        config = {key: value for key, value in LLAMA.items() if key != "architectures"}
+        return parse_architecture(config | fields).name
+
+    assert name(model_type="llama") == "LlamaForCausalLM"
+    assert name(model_type="llama", architectures=[]) == "LlamaForCausalLM"
+    assert name(model_type="llama", architectures=["LLaMAForCausalLM"]) == "LlamaForCausalLM"
+    assert name(model_type="Yi", architectures=["YiForCausalLM"]) == "LlamaForCausalLM"
+    assert name(model_type="mistral", architectures=None) == "MistralForCausalLM"
+    assert name(model_type="odd", architectures=["Qwen3ForCausalLM"]) == "Qwen3ForCausalLM"
+    for other in ("LlamaForSequenceClassification", "LlamaModel"):
+        with pytest.raises(ValueError, match=f"architecture {other} is not supported"):
+            name(model_type="llama", architectures=[other])
+
+
+NAN, INFINITY = float("nan"), float("inf")
+IMPOSSIBLE: dict[str, list[Any]] = {
+    "vocab_size": [0, -1, 10**12, 1.5, NAN],
+    "hidden_size": [0, 2**20, "64", [64], 64.0],
+    "intermediate_size": [10**9, -96],
+    "num_hidden_layers": [0, 10**9, 10**400],
+    "num_attention_heads": [0, 10**6],
+    "num_key_value_heads": [0, 10**6, "4"],
+    "head_dim": [0, -2, 10**6],
+    "max_position_embeddings": [0, 10**12, INFINITY],
+    "rms_norm_eps": [NAN, INFINITY, -1e-5, 0, 2, "1e-5"],
+    "rope_theta": [0, -1.0, NAN, INFINITY, "1e4"],
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(field, value) for field in IMPOSSIBLE for value in IMPOSSIBLE[field]]
+)
+def test_m3_m7_numbers_that_cannot_be(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{field} must be a "):
+        parse(**{field: value})
+
+
+@pytest.mark.parametrize("value", [0, -1, 10**12, "24", 2.5])
+def test_m3_windows_that_cannot_be(value: Any) -> None:
+    for family, on in (("Mistral", {}), ("Qwen2", {"use_sliding_window": True})):
+        with pytest.raises(ValueError, match="^sliding_window must be a whole number from 1"):
+            parse(family, sliding_window=value, **on)
+    assert parse("Qwen2", sliding_window=value).windows == (None,) * 3  # not switched on
+
+
+@pytest.mark.parametrize(
+    ("rope", "field"),
+    [
+        ({"rope_type": "linear", "factor": NAN}, "factor"),
+        ({"rope_type": "linear", "factor": 1e9}, "factor"),
+        ({"rope_type": "linear", "factor": 65536}, "max_position_embeddings"),  # with 512: 2^25
+        ({"rope_type": "yarn", "factor": 2, "beta_fast": 0}, "beta_fast"),
+        ({"rope_type": "yarn", "factor": 2, "attention_factor": -1}, "attention_factor"),
+        ({"rope_type": "yarn", "original_max_position_embeddings": 10**12}, "original_max_pos"),
+        ({"rope_type": "llama3", "factor": 8, "low_freq_factor": 4}, "high_freq_factor"),
+    ],
+)
+def test_m7_scalings_that_cannot_be(rope: dict[str, Any], field: str) -> None:
+    with pytest.raises(ValueError, match=f"^{field}.* must be"):
+        parse(rope_parameters=rope)
+
+
+ROPE = (
+    *("rope_type", "type", "factor", "rope_theta", "partial_rotary_factor", "truncate"),
+    *("original_max_position_embeddings", "low_freq_factor", "high_freq_factor", "beta_fast"),
+    *("beta_slow", "attention_factor", "mscale", "mscale_all_dim"),
+)
+ODD = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([10**12, 2**63, 10**400, 0, -1, 1, 2, 4, 128])
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["linear", "dynamic", "llama3", "yarn", "default", "sliding_attention"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(ROPE), inner, max_size=4)
+    ),
+    max_leaves=6,
+)
+
+
+FIELDS = st.dictionaries(
+    st.sampled_from(
+        [
+            *LLAMA,
+            *("model_type", "head_dim", "rope_theta", "rope_scaling", "rope_parameters"),
+            *("sliding_window", "use_sliding_window", "max_window_layers", "layer_types"),
+            *("hidden_act", "quantization_config", "dtype", "torch_dtype", "attention_bias"),
+            *("tie_word_embeddings", "original_max_position_embeddings"),
+        ]
+    ),
+    ODD,
+    max_size=6,
+)
+
+
+@given(family=st.sampled_from([*architecture.FAMILIES, "x", None]), fields=FIELDS)
+def test_m7_whatever_a_config_holds(family: str | None, fields: dict[str, Any]) -> None:
+    """It is taken, or refused by a sentence; and what is taken is small."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = LLAMA | {"architectures": [family]} | fields
+        (Path(folder) / "config.json").write_text(json.dumps(config))
+        try:
+            model = read_architecture(Path(folder))
+        except ValueError as error:
+            assert len(str(error)) < 1000
+        else:
+            assert model.num_layers <= 1024 and model.max_positions <= 2**24
+            assert math.isfinite(model.rope.theta) and 0 < model.norm_eps <= 1
+
+
+def test_a_long_value_is_not_repeated_whole() -> None:
+    with pytest.raises(ValueError, match="^vocab_size must be") as caught:
+        parse(vocab_size="9" * 1_000_000)
+    assert len(str(caught.value)) < 200
+
+
+@needs_assets
+def test_configurations_of_the_field_are_taken() -> None:
+    """Rules must not refuse what is really served."""
+    configs = json.loads((assets() / "configs" / "configs.json").read_text())
+    configs.pop("v5/Qwen2 layer_types mixed")  # trimmed: three entries for 24 layers
+    for config in configs.values():
+        parse_architecture(config)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_parameters_are_counted(tmp_path: Path, family: str) -> None:
+    """But for biases and norms of heads, which are few: the count is what files must hold."""
+    folder = make_checkpoint(tmp_path, family)
+    tensors = load_file(folder / "model.safetensors")
+    left_out = ("bias", "q_norm.weight", "k_norm.weight")
+    found = sum(t.numel() for name, t in tensors.items() if not name.endswith(left_out))
+    assert read_architecture(folder).parameters == found
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"architectures": ["MambaForCausalLM"]}, "architecture MambaForCausalLM is not supported; "),
     ({"architectures": None}, r"architecture \(none given\) is not supported"),
     ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported; supported: silu"),
     ({"quantization_config": {"quant_method": "gptq"}}, "quant_method 'gptq' is not supported"),
-    ({"num_hidden_layers": 0}, "num_hidden_layers must be a positive integer, not 0"),
-    ({"vocab_size": "100"}, "vocab_size must be a positive integer, not '100'"),
-    ({"intermediate_size": None}, "intermediate_size must be a positive integer, not None"),
-    ({"hidden_size": True}, "hidden_size must be a positive integer, not True"),
-    ({"num_key_value_heads": 3}, "num_attention_heads 4 is no multiple of 3 KV heads"),
+    ({"num_hidden_layers": 0}, "num_hidden_layers must be a whole number from 1 to 1024, not 0"),
+    ({"vocab_size": "100"}, "vocab_size must be a whole number from 1 to 16777216, not '100'"),
+    ({"intermediate_size": None}, "intermediate_size must be a whole number .*, not None"),
+    ({"hidden_size": True}, "hidden_size must be a whole number from 1 to 131072, not True"),
+    ({"num_key_value_heads": 3}, "num_attention_heads 4 is no multiple of num_key_value_heads 3"),
     ({"hidden_size": 66}, "hidden_size 66 is no multiple of num_attention_heads 4"),
     ({"head_dim": 15}, "head_dim 15 is odd"),
     ({"dtype": "float8_e4m3fn"}, "dtype 'float8_e4m3fn' is not supported"),
@@ -122,11 +269,13 @@ def test_refused(changes: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("[" * 100_000, "is not valid JSON"),
+        ('{"vocab_size": ' + "9" * 5000 + "}", "is not valid JSON"),
         (None, "has no config.json, so it is no model folder"),
         ("{", "is not valid JSON"),
         ("[1]", "holds a JSON list, not an object"),
         ('{"architectures": 3}', "config.json: "),
-        (json.dumps(LLAMA | {"vocab_size": -1}), "config.json: vocab_size must be a positive"),
+        (json.dumps(LLAMA | {"vocab_size": -1}), "config.json: vocab_size must be a whole"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path: Path, text: str | None, message: str) -> None:

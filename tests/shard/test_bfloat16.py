@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from penstock_kernels.backend import Heads, TorchBackend
+from penstock_kernels.reference.device import TorchDevice
 from penstock_shard.loaded import LoadedModel
 from support.local_shard import LocalShard, load_model
 
@@ -33,10 +33,10 @@ class Recorder(LocalShard):
 
     def __init__(self, loaded: LoadedModel, **sizes: int) -> None:
         super().__init__(dataclasses.replace(loaded, cuda_graphs=(0,)), **sizes)
-        runner, partition, model = self.runner, loaded.decoder.partition, loaded.model
-        heads = Heads(len(partition.heads), len(partition.kv_heads), model.head_dim)
-        angles = runner.backend._angles  # type: ignore[attr-defined]
-        runner.backend = TorchBackend(heads, angles, model.norm_eps, runner.limits.block_size)
+        runner, limits = self.runner, self.runner.limits
+        positions = limits.table_width * limits.block_size
+        ropes = loaded.decoder.rope_tables(positions, runner.device)
+        runner.ops = TorchDevice(ropes, limits.block_size)
 
     def best(self, prompt: list[int]) -> tuple[list[int], list[tuple[float, float]]]:
         """The greedy answer, and the two largest logits of each step."""

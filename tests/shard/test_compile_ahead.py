@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from penstock_shard import warmup
-from penstock_shard.compile_ahead import _short
 from penstock_shard.loaded import LoadedModel
 from penstock_shard.parallel import Group
 from support.local_shard import LocalShard, load_model
@@ -34,17 +34,24 @@ def test_the_first_layer_of_each_window_and_the_last_one(
     loaded: LoadedModel, windows: tuple[int | None, ...], kept: tuple[int, ...]
 ) -> None:
     decoder = loaded.decoder
-    layers = [dataclasses.replace(decoder.layers[0], window=window) for window in windows]
-    short = _short(dataclasses.replace(decoder, layers=layers))
-    assert len(short.layers) == len(kept)
-    assert all(layer is layers[index] for layer, index in zip(short.layers, kept, strict=True))
-    assert len(decoder.layers) == 3  # left alone
+    blocks = [with_window(decoder.blocks[0], window) for window in windows]
+    short = dataclasses.replace(decoder, blocks=blocks).for_compiling()
+    assert len(short.blocks) == len(kept)
+    assert all(block is blocks[index] for block, index in zip(short.blocks, kept, strict=True))
+    assert len(decoder.blocks) == 3  # left alone
+
+
+def with_window(block: Any, window: int | None) -> Any:
+    spec = dataclasses.replace(block.attention.spec, window=window)
+    attention = dataclasses.replace(block.attention, spec=spec)
+    return dataclasses.replace(block, attention=attention)
 
 
 def test_tokens_that_no_kernel_wrote_are_not_looked_up(loaded: LoadedModel) -> None:
     tokens = torch.tensor([-1, 2**40])
-    hidden = loaded.decoder.embedding.weight.shape[1]
-    assert torch.equal(_short(loaded.decoder).embedding(tokens), torch.zeros(2, hidden))
+    hidden = loaded.decoder.embedding.table.shape[1]
+    found = loaded.decoder.for_compiling().embedding(tokens)
+    assert torch.equal(found, torch.zeros(2, hidden))
 
 
 @pytest.mark.parametrize(

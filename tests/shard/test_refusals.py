@@ -54,7 +54,7 @@ PLACES = [
 def shard_with_nan(make: Callable[..., LocalShard], folder: Path) -> LocalShard:
     """It has NaN in one row of its embedding, which only some read."""
     shard = make(folder, max_slots=ALL)
-    embedding = shard.runner.decoder.embedding.weight
+    embedding = shard.runner.model.embedding.table
     with torch.inference_mode():
         embedding[NAN].fill_(torch.nan)
     return shard
@@ -124,7 +124,7 @@ def test_steps_of_graphs_go_on_behind_a_row_without_a_token(
     loaded = load_model(checkpoint("llama2"))
     shard = LocalShard(loaded, max_slots=2, max_prefill_tokens=4)
     with torch.inference_mode():
-        loaded.decoder.embedding.weight[NAN].fill_(torch.nan)
+        loaded.decoder.embedding.table[NAN].fill_(torch.nan)
     expected = [shard.start(0, [20, 30]), *shard.decode([0], 2)[0]]
     shard.release(0)
     interpret(shard, loaded, (2,))

@@ -9,7 +9,8 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from penstock_shard.rope import Rope, parse_rope, rope_table
+from penstock_shard.rope import rope_table
+from penstock_shard.rope_config import Rope, parse_rope
 
 CPU = torch.device("cpu")
 HEAD = 16
@@ -121,9 +122,15 @@ def test_yarn_takes_its_factor_from_the_lengths() -> None:
     ("values", "message"),
     [
         ({"rope_type": "longrope"}, "rope type 'longrope' is not supported; supported: default"),
-        ({"rope_type": "linear"}, "rope type 'linear' needs a factor of at least 1, not None"),
-        ({"rope_type": "dynamic", "factor": 0.5}, "factor of at least 1, not 0.5"),
-        ({"rope_type": "llama3", "factor": "8"}, "factor of at least 1, not '8'"),
+        ({"rope_type": "linear"}, "factor must be a number from 1 to 65536, not None"),
+        (
+            {"rope_type": "dynamic", "factor": 0.5},
+            "factor must be a number from 1 .*, not 0.5",
+        ),
+        (
+            {"rope_type": "llama3", "factor": "8"},
+            "factor must be a number from 1 .*, not '8'",
+        ),
         ({"rope_type": "default", "partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
     ],
 )

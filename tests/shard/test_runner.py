@@ -192,6 +192,45 @@ def test_prompt_logprobs_across_chunks(any_model: Model) -> None:
         assert value == pytest.approx(expected, abs=1e-4)
 
 
+def test_likely_tokens_of_prompts(any_model: Model) -> None:
+    """Each prompt as many as it asked for, beside one that asked for none, chunk by chunk."""
+    shard = LocalShard(any_model.loaded, max_prefill_tokens=128)
+    wanted, prompts = [3, 0, 1], [PROMPTS[0], *PROMPTS[2:4]]
+    asked = [
+        shard.admission(slot, prompts[slot], prompt_logprobs=True, prompt_top_n=count)
+        for slot, count in enumerate(wanted)
+    ]
+    halves = [(len(prompt) // 2, len(prompt) - len(prompt) // 2) for prompt in prompts]
+    likely: dict[int, list[tuple[int, float]]] = {0: [], 1: [], 2: []}
+    for half in (0, 1):
+        lengths = [pair[half] for pair in halves]
+        admit = [] if half else asked
+        [result] = shard.run(admit=admit, chunk_slot=range(3), chunk_length=lengths)
+        for part in result.prompt:
+            assert len(part.top_token) == wanted[part.slot] * len(part.logprob)
+            likely[part.slot] += zip(part.top_token, part.top_logprob, strict=True)
+    for slot, count in enumerate(wanted):
+        scores = any_model.scores(prompts[slot])[:-1]
+        best = scores.topk(count, dim=1) if count else None
+        tokens = [] if best is None else best.indices.flatten().tolist()
+        assert [token for token, _ in likely[slot]] == tokens
+        if best is not None:
+            values = [value for _, value in likely[slot]]
+            assert values == pytest.approx(best.values.flatten().tolist(), abs=1e-4)
+
+
+def test_the_likeliest_token_has_one_value(any_model: Model) -> None:
+    """Scorers look for a prompt's tokens among the most likely by comparing values."""
+    shard = LocalShard(any_model.loaded, max_prefill_tokens=128)
+    first = shard.start(0, PROMPTS[0])
+    prompt = [*PROMPTS[0], first, *shard.decode([0], 6)[0]]
+    asked = shard.admission(1, prompt, prompt_logprobs=True, prompt_top_n=1)
+    [result] = shard.run(admit=[asked], chunk_slot=[1], chunk_length=[len(prompt)])
+    [part] = result.prompt
+    assert part.top_token[-7:] == prompt[-7:]
+    assert part.top_logprob[-7:] == part.logprob[-7:]
+
+
 def test_logprobs_and_top_tokens(any_model: Model) -> None:
     """Of the model's own distribution, before penalties and temperature; rows that asked only."""
     wanted = {

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from penstock_kernels.backend import TorchSampler
 from penstock_kernels.draw import Draws
 from penstock_kernels.gpu.sampler import TritonSampler
 from penstock_kernels.noise import gumbel, seed_keys, token_keys
+from penstock_kernels.reference.device import TorchSampler
 from penstock_proto import shard_pb2
 from penstock_shard.draw_graphs import DrawGraphs
 from penstock_shard.sampling import Sampler, SamplingState

@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from penstock_kernels.backend import TorchSampler
+from penstock_kernels.reference.device import TorchSampler
 from penstock_shard.sampling import SamplingState
 from penstock_shard.slots import Limits
 from support.shard_driver import neutral

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from penstock_kernels.backend import TorchBackend
+from penstock_kernels.reference.device import TorchDevice
 from penstock_proto import shard_pb2
 from penstock_shard import kv_cache, warmup
-from penstock_shard.decoder import Decoder
 from penstock_shard.loaded import LoadedModel
+from penstock_shard.model.decoder import Decoder
 from penstock_shard.runner import Runner
 from penstock_shard.warmup import DoesNotFit, _graph_sizes
 from support.local_shard import LocalShard, load_model
@@ -119,10 +119,10 @@ def test_what_copies_blocks_is_compiled_before_the_first_request(
 ) -> None:
     copied: list[tuple[list[int], list[int]]] = []
 
-    def copy(self: TorchBackend, cache: torch.Tensor, source: Any, target: Any) -> None:
+    def copy(self: TorchDevice, cache: torch.Tensor, source: Any, target: Any) -> None:
         copied.append((source.tolist(), target.tolist()))
 
-    monkeypatch.setattr(TorchBackend, "copy_blocks", copy)
+    monkeypatch.setattr(TorchDevice, "copy_blocks", copy)
     LocalShard(loaded, max_sequence_length=1, max_slots=1, max_prefill_tokens=1)
     assert copied == [([1], [2])]
 
@@ -131,19 +131,23 @@ def test_what_copies_blocks_is_compiled_before_the_first_request(
     ("place", "value", "sentence"),
     [
         (
-            lambda d: d.layers[1].down.weight[3],
+            lambda d: d.blocks[1].mlp.down.weight.data[3],
             torch.nan,
-            r"layers.1.mlp.down_proj.weight holds NaN",
+            r"layers.1.mlp.down.weight holds NaN",
         ),
         (
-            lambda d: d.layers[0].input_norm[5],
+            lambda d: d.blocks[0].input_norm.weight[5],
             torch.inf,
-            "layers.0.input_layernorm.weight holds inf",
+            "layers.0.input_norm.weight holds inf",
         ),
-        (lambda d: d.norm[:], torch.nan, "model.norm.weight holds NaN in float32$"),
-        (lambda d: d.layers[2].qkv.weight[7, 7], -torch.inf, "layers.2.self_attn.{q,k,v}_proj"),
-        (lambda d: d.head.weight[300], torch.nan, "lm_head.weight holds NaN"),
-        (lambda d: d.norm[:], 3e38, "weights are finite in float32, so what is computed"),
+        (lambda d: d.norm.weight, torch.nan, "norm.weight holds NaN in float32$"),
+        (
+            lambda d: d.blocks[2].attention.qkv.data[7, 7],
+            -torch.inf,
+            "layers.2.attention.qkv",
+        ),
+        (lambda d: d.head.weight.data[300], torch.nan, "head.weight holds NaN"),
+        (lambda d: d.norm.weight, 3e38, "weights are finite in float32, so what is computed"),
     ],
     ids=["M3-weight", "M3-norm", "M3-last-norm", "M3-inf", "M3-head", "M3-overflow"],
 )

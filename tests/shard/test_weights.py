@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from penstock_shard.architecture import read_architecture
-from penstock_shard.decoder import Decoder
-from penstock_shard.loading import load_decoder, weight_bytes
+from penstock_shard.architecture import Architecture, read_architecture
+from penstock_shard.checkpoint_files import checkpoint_files
+from penstock_shard.loading import load_decoder
+from penstock_shard.model.decoder import Decoder
 from penstock_shard.parallel import Group, Partition
 from penstock_shard.weights import Checkpoint, DummyWeights, Weights
 
@@ -42,39 +43,50 @@ def test_slices_of_the_ranks_make_up_the_whole(
     model, saved = read_architecture(folder), load_file(folder / FILE)
     ranks = [load_rank(folder, rank, world) for rank in range(world)]
     embedding = saved["model.embed_tokens.weight"]
-    found = [decoder.embedding.weight for decoder in ranks]
+    found = [decoder.embedding.table for decoder in ranks]
     assert torch.equal(rejoined(found, 0, model.vocab_size), embedding)
     assert not torch.cat(found)[model.vocab_size :].any()  # padding
     head = embedding if model.tied_embeddings else saved["lm_head.weight"]
     assert torch.equal(
-        rejoined([decoder.head.weight for decoder in ranks], 0, model.vocab_size), head
+        rejoined([decoder.head.weight.data for decoder in ranks], 0, model.vocab_size), head
     )
     for index in range(model.num_layers):
         prefix = f"model.layers.{index}"
-        layers = [decoder.layers[index] for decoder in ranks]
+        blocks = [decoder.blocks[index] for decoder in ranks]
         down = saved[f"{prefix}.mlp.down_proj.weight"]
-        assert torch.equal(torch.cat([layer.down.weight for layer in layers], 1), down)
+        parts = [block.mlp.down.weight.data for block in blocks]
+        assert torch.equal(torch.cat(parts, 1), down)
         output = saved[f"{prefix}.self_attn.o_proj.weight"]
-        assert torch.equal(torch.cat([layer.output.weight for layer in layers], 1), output)
+        parts = [block.attention.output.weight.data for block in blocks]
+        assert torch.equal(torch.cat(parts, 1), output)
         for part, name in enumerate(("gate_proj", "up_proj")):
-            pieces = [layer.gate_up.weight.chunk(2)[part] for layer in layers]
+            pieces = [block.mlp.up.data.chunk(2)[part] for block in blocks]
             assert torch.equal(torch.cat(pieces), saved[f"{prefix}.mlp.{name}.weight"])
-        for decoder, layer in zip(ranks, layers, strict=True):
-            check_qkv(decoder, layer.qkv.weight, saved, f"{prefix}.self_attn", "weight")
-            if layer.qkv.bias is not None:
-                check_qkv(decoder, layer.qkv.bias, saved, f"{prefix}.self_attn", "bias")
-            if layer.down.bias is not None:  # whole on every rank
-                assert torch.equal(layer.down.bias, saved[f"{prefix}.mlp.down_proj.bias"])
-            if layer.qk_norm is not None:
-                norm = saved[f"{prefix}.self_attn.q_norm.weight"]
-                assert torch.equal(layer.qk_norm[0], norm)
-                assert torch.equal(layer.qk_norm[-1], saved[f"{prefix}.self_attn.k_norm.weight"])
+        for rank, block in enumerate(blocks):
+            partition = Partition.of(model, Group(rank, world))
+            attention, name = block.attention, f"{prefix}.self_attn"
+            check_qkv(model, partition, attention.qkv.data, saved, name, "weight")
+            if attention.qkv.bias is not None:
+                check_qkv(model, partition, attention.qkv.bias, saved, name, "bias")
+            bias = block.mlp.down.weight.bias
+            if model.mlp_bias and rank == 0:  # the products of all ranks are summed
+                assert torch.equal(bias, saved[f"{prefix}.mlp.down_proj.bias"])
+            else:
+                assert bias is None
+            if attention.norm is not None:
+                assert torch.equal(attention.norm.query.weight, saved[f"{name}.q_norm.weight"])
+                assert torch.equal(attention.norm.key.weight, saved[f"{name}.k_norm.weight"])
 
 
 def check_qkv(
-    decoder: Decoder, fused: Tensor, saved: dict[str, Tensor], prefix: str, kind: str
+    model: Architecture,
+    partition: Partition,
+    fused: Tensor,
+    saved: dict[str, Tensor],
+    prefix: str,
+    kind: str,
 ) -> None:
-    partition, width = decoder.partition, decoder.model.head_dim
+    width = model.head_dim
     heads = [partition.heads, partition.kv_heads, partition.kv_heads]
     expected = [
         saved[f"{prefix}.{name}_proj.{kind}"][part.start * width : part.stop * width]
@@ -131,10 +143,34 @@ def refused(folder: Path, message: str) -> None:
 KEY = "model.layers.1.self_attn.k_proj.weight"
 
 
-def test_a_missing_tensor_is_named(own_checkpoint: Callable[..., Path]) -> None:
+def test_missing_tensors_are_named(own_checkpoint: Callable[..., Path]) -> None:
+    """All of them, before any memory is taken, not one at a time."""
     folder = own_checkpoint()
     rewrite(folder, lambda tensors: tensors.__delitem__(KEY))
-    refused(folder, f"tensor {KEY} is missing from the checkpoint")
+    refused(folder, f"the checkpoint does not fit config.json: tensor {KEY} is missing$")
+    rewrite(folder, lambda tensors: tensors.__delitem__("model.norm.weight"))
+    refused(folder, f"tensor {KEY} is missing; tensor model.norm.weight is missing$")
+
+
+def test_nothing_is_allocated_for_a_checkpoint_that_does_not_fit(
+    own_checkpoint: Callable[..., Path],
+) -> None:
+    """The layer would take 8 TB."""
+    folder = own_checkpoint()
+    config = json.loads((folder / "config.json").read_text())
+    wide = {"hidden_size": 2**17, "intermediate_size": 2**20, "head_dim": 16}
+    (folder / "config.json").write_text(json.dumps(config | wide))
+    refused(folder, "tensor model.embed_tokens.weight has shape")
+
+
+def test_more_than_all_memory_is_refused(own_checkpoint: Callable[..., Path]) -> None:
+    """Random weights have no files to be held against."""
+    folder = own_checkpoint()
+    config = json.loads((folder / "config.json").read_text())
+    wide = {"hidden_size": 2**17, "intermediate_size": 2**20, "head_dim": 16}
+    (folder / "config.json").write_text(json.dumps(config | wide))
+    with pytest.raises(ValueError, match=r"this shard's weights take 49\d\d.\d GB, but cpu has"):
+        load_rank(folder, 0, 1, DummyWeights())
 
 
 def test_a_wrong_shape_is_named(own_checkpoint: Callable[..., Path]) -> None:
@@ -154,7 +190,7 @@ def test_tensors_that_nobody_reads_are_refused(own_checkpoint: Callable[..., Pat
     folder = own_checkpoint()
     name = "model.layers.0.self_attn.q_proj.bias"
     rewrite(folder, lambda tensors: tensors.update({name: torch.zeros(64)}))
-    refused(folder, f"has 1 tensors that its config.json does not account for: {name}")
+    refused(folder, f"has 1 tensors that config.json does not account for: {name}")
     derived = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.zeros(8)}
     fine = own_checkpoint()
     rewrite(fine, lambda tensors: tensors.update(derived))
@@ -165,7 +201,7 @@ def test_a_tied_head_may_be_stored(own_checkpoint: Callable[..., Path]) -> None:
     folder = own_checkpoint("qwen3")
     rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": torch.zeros(301, 64)}))
     decoder = load_rank(folder, 0, 1)
-    assert decoder.head.weight is decoder.embedding.weight
+    assert decoder.head.weight.data is decoder.embedding.table
 
 
 @pytest.mark.parametrize("left", [0, 6, 100, 5000])
@@ -223,10 +259,11 @@ def test_several_files(own_checkpoint: Callable[..., Path]) -> None:
     whole, folder = own_checkpoint(), own_checkpoint()
     where = split(folder)
     assert torch.equal(
-        load_rank(folder, 0, 1).layers[2].qkv.weight, load_rank(whole, 0, 1).layers[2].qkv.weight
+        load_rank(folder, 0, 1).blocks[2].attention.qkv.data,
+        load_rank(whole, 0, 1).blocks[2].attention.qkv.data,
     )
     (folder / "part-1.safetensors").rename(folder / "elsewhere")
-    refused(folder, "names files that are missing: part-1.safetensors")
+    refused(folder, "tensor .* is missing")
     write_index(folder, where | {KEY: "../../etc/passwd"})
     refused(folder, "names '../../etc/passwd', which is not in its folder")
     write_index(folder, ["part-0.safetensors"])
@@ -235,8 +272,42 @@ def test_several_files(own_checkpoint: Callable[..., Path]) -> None:
 
 def test_a_tensor_in_two_files(own_checkpoint: Callable[..., Path]) -> None:
     folder = own_checkpoint()
+    (folder / FILE).rename(folder / "model-1.safetensors")
     save_file({KEY: torch.zeros(64, 64)}, folder / "more.safetensors")
     refused(folder, f"tensor {KEY} stands twice in")
+
+
+def test_which_files_are_the_checkpoint(tmp_path: Path) -> None:
+    """n4: what lies beside the weights is named and left alone, as transformers leaves it."""
+
+    def choose(*names: str, index: Any = None) -> tuple[list[str], tuple[str, ...]]:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        for name in names:
+            (folder / name).touch()
+        if index is not None:
+            write_index(folder, {str(n): name for n, name in enumerate(index)})
+        files = checkpoint_files(folder)
+        return [path.name for path in files.chosen], files.notices
+
+    two = ["model-1.safetensors", "model-2.safetensors"]
+    copy, adapter = "consolidated.safetensors", "adapter_model.safetensors"
+    assert choose(FILE) == ([FILE], ())
+    assert choose(*two) == (two, ())
+    assert choose(copy) == ([copy], ())
+    assert choose(FILE, copy, adapter) == (
+        [FILE],
+        (f"not served, as {FILE} holds the weights: {adapter}, {copy}",),
+    )
+    assert choose(*two, copy) == (two, (f"not served, as 2 others hold the weights: {copy}",))
+    # transformers takes the one file first, whatever an index says
+    assert choose(FILE, index=two) == ([FILE], ())
+    assert choose(*two, "x.safetensors", index=two)[0] == two
+    chosen, notices = choose(*two, adapter, index=[two[0], "model-3.safetensors"])
+    assert chosen == two
+    assert notices[0] == f"{FILE}.index.json is stale: it names model-3.safetensors, not here"
+    with pytest.raises(ValueError, match="holds an adapter .* and no model"):
+        choose(adapter)
 
 
 def test_the_dtype_of_a_checkpoint_is_that_of_most(own_checkpoint: Callable[..., Path]) -> None:
@@ -250,20 +321,23 @@ def test_the_dtype_of_a_checkpoint_is_that_of_most(own_checkpoint: Callable[...,
     assert Checkpoint(folder).dtype == "float32"
     rewrite(folder, halve)
     assert Checkpoint(folder).dtype == "bfloat16"
-    assert load_rank(folder, 0, 1).layers[0].qkv.weight.dtype == torch.float32  # converted
+    assert load_rank(folder, 0, 1).blocks[0].attention.qkv.data.dtype == torch.float32  # converted
 
 
 def test_dummy_weights(checkpoint: Callable[[str], Path]) -> None:
     """The same in every run; what is replicated is the same on every rank; slices differ."""
     folder = checkpoint("llama_bias")  # one KV head, which two ranks share
     first, again = (load_rank(folder, 0, 1, DummyWeights()) for _ in range(2))
-    assert torch.equal(first.layers[1].qkv.weight, again.layers[1].qkv.weight)
-    assert not torch.equal(first.layers[1].qkv.weight, first.layers[2].qkv.weight)
-    assert (first.norm == 1).all() and first.embedding.weight.std() == pytest.approx(0.02, rel=0.1)
+    assert torch.equal(first.blocks[1].attention.qkv.data, again.blocks[1].attention.qkv.data)
+    assert not torch.equal(first.blocks[1].attention.qkv.data, first.blocks[2].attention.qkv.data)
+    assert (first.norm.weight == 1).all()
+    assert first.embedding.table.std() == pytest.approx(0.02, rel=0.1)
     zero, one = (load_rank(folder, rank, 2, DummyWeights()) for rank in range(2))
-    width = zero.model.head_dim
-    assert torch.equal(zero.layers[0].qkv.weight[-width:], one.layers[0].qkv.weight[-width:])
-    assert not torch.equal(zero.layers[0].down.weight, one.layers[0].down.weight)
+    width = zero.specs()[0].width
+    values = [decoder.blocks[0].attention.qkv.data[-width:] for decoder in (zero, one)]
+    assert torch.equal(*values)
+    down = [decoder.blocks[0].mlp.down.weight.data for decoder in (zero, one)]
+    assert not torch.equal(*down)
 
 
 def test_weight_bytes(checkpoint: Callable[[str], Path]) -> None:
@@ -271,4 +345,4 @@ def test_weight_bytes(checkpoint: Callable[[str], Path]) -> None:
     for family in ("llama2", "qwen2", "llama_bias"):
         folder = checkpoint(family)
         tensors = load_file(folder / FILE).values()
-        assert weight_bytes(load_rank(folder, 0, 1)) == sum(tensor.nbytes for tensor in tensors)
+        assert load_rank(folder, 0, 1).nbytes == sum(tensor.nbytes for tensor in tensors)

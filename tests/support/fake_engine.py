@@ -115,8 +115,10 @@ class FakeEngine:
     def _turn(self, job: Job) -> None:
         if self.hold:
             return
-        if job.sent == 0 and job.request.prompt_logprobs:
-            job.listener.prompt([None, *(-0.5 for _ in job.request.prompt[1:])])
+        if job.sent == 0:
+            tell_prompt(job.request, job.listener)
+        if not job.request.max_new_tokens and not job.cancelled:
+            self._finish(job, FinishReason.LENGTH, 0)
         for _ in range(self.tokens_per_turn):
             if job.cancelled or job.ended:
                 return
@@ -156,11 +158,20 @@ class FakeEngine:
         )
 
 
+def tell_prompt(request: GenerationRequest, listener: Listener) -> None:
+    """Log-probabilities of the prompt, if it asked for them."""
+    if request.prompt_logprobs:
+        rest = request.prompt[1:]
+        tops = [[(token, -0.5), (11, -1.5), (12, -2.5)][: request.prompt_top_n] for token in rest]
+        listener.prompt([None, *(-0.5 for _ in rest)], [(), *tops] if request.prompt_top_n else [])
+
+
 def check(request: GenerationRequest, limits: Limits) -> None:
     """The promises of GenerationRequest."""
     assert 0 < len(request.prompt) <= limits.max_input_tokens
     assert all(0 <= token < limits.vocab_size for token in request.prompt)
-    assert request.max_new_tokens > 0
+    assert request.max_new_tokens >= 0
+    assert 0 <= request.prompt_top_n <= 20
     assert len(request.prompt) + request.max_new_tokens <= limits.max_total_tokens
     assert -100 <= request.priority <= 100
     sampling = request.sampling

@@ -137,6 +137,7 @@ class Slot:
         self.blocks: list[int] = []
         self.sampling = admission.sampling
         self.prompt_logprobs = admission.prompt_logprobs
+        self.prompt_top_n = admission.prompt_top_n
         self.refused = False  # at admission: nothing of it is computed
         self.read = 0  # tokens whose KV was looked at for NaN
         self.broken = False  # there was some
@@ -323,7 +324,8 @@ class FakeShardModel:
         if self.limits is not None:
             slots, top = self.limits.max_slots, self.limits.max_top_n
             require(slot.number < slots, f"{what}, max_slots {slots}")
-            require(slot.sampling.top_n <= top, f"{what}: top_n {slot.sampling.top_n}, max {top}")
+            wanted = max(slot.sampling.top_n, slot.prompt_top_n)
+            require(wanted <= top, f"{what}: top_n {wanted}, max {top}")
 
     def _refuse(self, slot: Slot, kind: Refusal.Kind, message: str) -> None:
         self._refused.append(Refusal(slot=slot.number, kind=kind, message=message))
@@ -396,7 +398,12 @@ class FakeShardModel:
         if slot.prompt_logprobs:
             end = min(start + length + 1, slot.prompt_length - slot.generated)
             values = [logprob_of(slot.hashes[i - 1], slot.tokens[i]) for i in range(start + 1, end)]
-            result.prompt.append(PromptLogprobs(slot=slot.number, start=start, logprob=values))
+            part = PromptLogprobs(slot=slot.number, start=start, logprob=values)
+            for i in range(start + 1, end if slot.prompt_top_n else 0):
+                top = self._top(0, slot.hashes[i - 1], slot.tokens[i], slot.prompt_top_n)
+                part.top_token.extend(top.token)
+                part.top_logprob.extend(top.logprob)
+            result.prompt.append(part)
 
     def _write(self, slot: Slot, count: int) -> None:
         """Writes the KV of the next `count` tokens of a slot."""

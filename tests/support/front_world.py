@@ -21,7 +21,7 @@ from penstock_router.request import (
     Sampling,
     TopTokens,
 )
-from support.fake_engine import EOS, FakeEngine, Job
+from support.fake_engine import EOS, FakeEngine, Job, tell_prompt
 from support.joined_front import JoinedFront, joined_front
 
 NEVER = 60
@@ -50,7 +50,7 @@ class Heard:
             prompt_logprobs=self.asks_prompt,
         )
 
-    def prompt(self, logprobs: Sequence[float | None]) -> None:
+    def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
         self._check()
         assert not self.tokens and not self.prompts
         assert list(logprobs) == [None, -0.5, -0.5]
@@ -100,8 +100,8 @@ class DrivenEngine(FakeEngine):
         return [job for job in self.jobs if not job.ended and not job.cancelled]
 
     def step(self, job: Job) -> None:
-        if job.sent == 0 and job.request.prompt_logprobs:
-            job.listener.prompt([None, *(-0.5 for _ in job.request.prompt[1:])])
+        if job.sent == 0:
+            tell_prompt(job.request, job.listener)
         self._step(job)
 
     def fail(self, job: Job, error: EngineError) -> None:

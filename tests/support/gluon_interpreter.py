@@ -28,12 +28,20 @@ from support.gluon_values import GluonError, Layout, Memory, Pointer
 OPTIONS = {"num_warps", "maxnreg", "launch_pdl"}  # of a launch, without meaning here
 
 
-def _layout(*_: object) -> Layout:
+def _layout(*_: object, **__: object) -> Layout:
     return Layout()
 
 
+def _converted(
+    asm: str, constraints: str, arguments: list[Any], dtype: torch.dtype, is_pure: bool, pack: int
+) -> Any:
+    """Assembly only converts numbers here; that it does is for tests on a GPU."""
+    [argument] = arguments
+    return argument.to(dtype)
+
+
 LANGUAGE = SimpleNamespace(
-    **{name: getattr(torch, name) for name in ("float32", "float16", "int32", "int64")},
+    **{name: getattr(torch, name) for name in ("float32", "float16", "bfloat16", "int32", "int64")},
     **{
         name: getattr(values, name)
         for name in (
@@ -55,6 +63,8 @@ LANGUAGE = SimpleNamespace(
     BlockedLayout=_layout,
     SliceLayout=_layout,
     DotOperandLayout=_layout,
+    DistributedLinearLayout=_layout,
+    inline_asm_elementwise=_converted,
     NVMMADistributedLayout=_layout,
     NVMMASharedLayout=SimpleNamespace(get_default_for=_layout),
 )  # fmt: skip
@@ -92,6 +102,8 @@ def _rebuilt(function: Any, known: dict[Any, Callable[..., Any]]) -> Callable[..
                 names[name] = MODULES[meant.__name__]
             elif name in FUNCTIONS:
                 names[name] = FUNCTIONS[name]
+            elif isinstance(meant, language.constexpr):
+                names[name] = meant.value
             elif isinstance(meant, JITFunction):
                 names[name] = _rebuilt(meant.fn, known)
     return known[function]

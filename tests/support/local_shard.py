@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from penstock_kernels.backend import Heads
 from penstock_proto import shard_pb2
 from penstock_shard.config import ShardConfig
 from penstock_shard.loaded import LoadedModel, load
@@ -109,14 +108,12 @@ class Eager:
 
 def interpret(shard: LocalShard, loaded: LoadedModel, sizes: tuple[int, ...]) -> LocalShard:
     """From here on its steps are those of the graphs, by Triton's kernels."""
-    from penstock_kernels.gpu.backend import TritonBackend
+    from penstock_kernels.gpu.device import TritonDevice
+    from penstock_kernels.gpu.sampler import TritonSampler
 
-    runner, partition, model = shard.runner, loaded.decoder.partition, loaded.model
-    runner.backend = TritonBackend(
-        Heads(len(partition.heads), len(partition.kv_heads), model.head_dim),
-        runner.backend._angles,  # type: ignore[attr-defined]
-        model.norm_eps,
-        runner.limits.max_slots,
-    )
+    runner, model, limits = shard.runner, loaded.decoder, shard.runner.limits
+    ropes = model.rope_tables(limits.table_width * limits.block_size, runner.device)
+    runner.ops = TritonDevice(model.specs(), ropes, limits.max_slots)
+    runner.sampler = TritonSampler()
     runner.capture_graphs(sizes, Eager)
     return shard

@@ -101,7 +101,9 @@ class Loop:
         outcomes = self.scheduler.commit(result.step, result.token, 0.001)
         for outcome in outcomes:
             generated = self.live[outcome.sequence.id]
-            generated.tokens.append(outcome.token)
+            assert (outcome.token is None) == (generated.request.max_new_tokens == 0)
+            if outcome.token is not None:
+                generated.tokens.append(outcome.token)
             if outcome.finish is not None:
                 self._end(outcome.sequence.id, outcome.finish)
         return outcomes

@@ -201,6 +201,7 @@ def shard_config(model: Path, sockets: Path, **changes: Any) -> dict[str, Any]:
         "dtype": "float32",
         "device": "cpu",
         "load_format": "auto",
+        "quantize": None,
         "kv_block_size": 8,
         "cuda_memory_fraction": 1.0,
         "cuda_graphs": None,

@@ -127,12 +127,15 @@ def test_seed_counts_only_when_sampling_and_eos_ends() -> None:
 def test_logprobs_top_tokens_and_prompt_logprobs() -> None:
     model = FakeShardModel(CONFIG)
     sampling = Sampling(top_p=1, typical_p=1, repetition_penalty=1, logprobs=True, top_n=3)
-    asked = admission(0, PROMPT, [1, 2], sampling=sampling, prompt_logprobs=True)
+    asked = admission(0, PROMPT, [1, 2], sampling=sampling, prompt_logprobs=True, prompt_top_n=2)
     first, second = model.run(
         command(1, admit=[asked], chunk_slot=[0], chunk_length=[4])
     ) + model.run(command(2, chunk_slot=[0], chunk_length=[2]))
     assert [(p.slot, p.start, len(p.logprob)) for p in first.prompt] == [(0, 0, 4)]
     assert [(p.slot, p.start, len(p.logprob)) for p in second.prompt] == [(0, 4, 1)]
+    assert [len(p.top_token) for p in (*first.prompt, *second.prompt)] == [8, 2]
+    for place, token in enumerate(PROMPT[1:5]):
+        assert token in first.prompt[0].top_token[2 * place :][:2]
     assert len(second.logprob) == 1 and second.logprob[0] < 0
     (top,) = second.top
     assert len(top.token) == 3 and second.token[0] in top.token

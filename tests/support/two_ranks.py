@@ -15,6 +15,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from penstock_kernels.ops import Act, Activation, Norm
+from penstock_kernels.weight import Weight
 from penstock_shard.parallel import Group, join_group
 
 SECONDS = 60
@@ -109,17 +111,14 @@ class Steps:
     """
 
     def __init__(self, group: Group, device: torch.device, dependent: bool) -> None:
-        from penstock_kernels.backend import Heads
-        from penstock_kernels.gpu.backend import TritonBackend
+        from penstock_kernels.gpu.rows import TritonRows
 
         self.group, self.device = group, device
-        self.backend = TritonBackend(
-            Heads(8, 2, 64), torch.zeros(1, 2, 32, device=device), EPS, 64, dependent
-        )
+        self.rows = TritonRows(dependent)
         seed = iter(range(1000 * group.rank, 1000 * group.rank + 1000))
         self.layers = [
             tuple(
-                _seeded(next(seed), device, n, k).bfloat16() * k**-0.5
+                Weight(_seeded(next(seed), device, n, k).bfloat16() * k**-0.5)
                 for n, k in ((WIDTH, WIDE), (2 * WIDE, WIDTH))
             )
             for _ in range(LAYERS)
@@ -130,16 +129,17 @@ class Steps:
 
     def step(self, count: int) -> Tensor:
         """Each layer doubles as attention and MLP."""
-        group, backend = self.group, self.backend
-        x = self.inputs[:count].clone()
+        group, rows = self.group, self.rows
+        norm = Norm(self.gain, EPS)
+        x = Activation(self.inputs[:count].clone())
         residual = torch.zeros(count, WIDTH, device=self.device, dtype=torch.bfloat16)
         for out, up in self.layers:
-            part = backend.linear(x, out, None)
-            y = group.add_rms_norm(part, residual, self.gain, EPS, backend)
-            x = backend.gated_linear(y, up, None)
-        mean = y.mean().float()
+            part = rows.linear(x, out)
+            y = group.add_norm(part, residual, norm, up, rows)  # type: ignore[arg-type]
+            x = rows.gated(y, up, Act.SILU)
+        mean = y.x.mean().float()
         dist.all_reduce(mean)
-        return group.all_reduce(y.clone()).mul_(0.5).add_(mean)
+        return group.all_reduce(y.x.clone()).mul_(0.5).add_(mean)
 
     def capture(self, count: int) -> None:
         """The graph that `replay` takes."""

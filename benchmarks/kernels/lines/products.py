@@ -16,6 +16,7 @@ from penstock_kernels.gpu.hopper_qkv import hopper_qkv
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
 from penstock_kernels.gpu.rope import Seats
 from penstock_kernels.gpu.tiles import tile_for
+from penstock_kernels.weight import Weight
 
 STREAMED = (8, 32, 64)
 PAGE = 64
@@ -79,8 +80,8 @@ def lines(shape: Shape) -> Iterator[Line]:
         )  # fmt: skip
 
 
-def _weights(n: int, k: int, device: torch.device, copies: int) -> torch.Tensor:
-    return randn(device, copies, n, k).mul_(k**-0.5)
+def _weights(n: int, k: int, device: torch.device, copies: int) -> list[Weight]:
+    return [Weight(data) for data in randn(device, copies, n, k).mul_(k**-0.5)]
 
 
 def _one_row(n: int, k: int, tile: Tile, gated: bool, device: torch.device, copies: int) -> Launch:
@@ -130,4 +131,4 @@ def _portable(rows: int, n: int, k: int, tile: Tile, device: torch.device, copie
 def _gated(rows: int, n: int, k: int, device: torch.device, copies: int) -> Launch:
     weights, x = _weights(n, k, device, copies), randn(device, copies, rows, k)
     out = x.new_empty(copies, rows, n // 2)
-    return lambda i: hopper_gated_linear(x[i % copies], weights[i % copies], out[i % copies])
+    return lambda i: hopper_gated_linear(x[i % copies], weights[i % copies].data, out[i % copies])

@@ -9,12 +9,13 @@ import torch
 from benchmarks.configs import Shape
 from benchmarks.kernels.lines.line import EPS, Launch, Line, dependent, randn
 
-from penstock_kernels.gpu.activation import silu_mul
+from penstock_kernels.gpu.activation import gate
 from penstock_kernels.gpu.argmax import argmax
-from penstock_kernels.gpu.norm import add_rms_norm, rms_norm
+from penstock_kernels.gpu.norm import add_norm, normalise
 from penstock_kernels.gpu.rank_choice import EMPTY, Votes, argmax_over_ranks
 from penstock_kernels.gpu.rank_sum import TURNS
-from penstock_kernels.gpu.rope import rope_and_write
+from penstock_kernels.gpu.rope import Seats, rope_and_write
+from penstock_kernels.ops import Act, AttentionSpec, Norm
 
 ROWS = (64, 4096)  # of a decode step and of a step full of prompts
 PARTS = 2  # of a split product
@@ -42,7 +43,7 @@ def lines(shape: Shape) -> Iterator[Line]:
         )  # fmt: skip
         yield Line(
             name="SiLU and product", what=f"{rows} x {wide}", moved=6 * rows * wide, small=small,
-            kernels=("activation._silu_mul_kernel",), prepare=partial(_silu, rows, wide),
+            kernels=("activation._kernel",), prepare=partial(_silu, rows, wide),
         )  # fmt: skip
     yield Line(
         name="partial sums, residual and norm", what=f"{PARTS} x {ROWS[0]} x {d}", kernels=norm,
@@ -64,23 +65,22 @@ def lines(shape: Shape) -> Iterator[Line]:
 
 def _norm(rows: int, d: int, device: torch.device, copies: int) -> Launch:
     x, gain = randn(device, copies, rows, d), randn(device, d)
-    out, how = torch.empty_like(x), dependent(device)
-    return lambda i: rms_norm(x[i % copies], gain, EPS, out[i % copies], **how)
+    norm, how = Norm(gain, EPS), dependent(device)
+    return lambda i: normalise(x[i % copies], norm, **how)
 
 
 def _add_norm(rows: int, d: int, device: torch.device, copies: int) -> Launch:
     x, gain, residual = randn(device, copies, rows, d), randn(device, d), randn(device, rows, d)
     residual = residual.expand(copies, rows, d).contiguous()
-    out, how = torch.empty_like(x), dependent(device)
-    return lambda i: add_rms_norm(
-        x[i % copies], residual[i % copies], gain, EPS, out[i % copies], **how
-    )
+    norm, how = Norm(gain, EPS), dependent(device)
+    return lambda i: add_norm(x[i % copies], residual[i % copies], norm, **how)
 
 
 def _add_parts(rows: int, d: int, device: torch.device, copies: int) -> Launch:
     x, how = torch.randn(copies, PARTS, rows, d, device=device), dependent(device)
     residual, gain = randn(device, copies, rows, d), randn(device, d)
-    return lambda i: add_rms_norm(x[i % copies], residual[i % copies], gain, EPS, **how)
+    norm = Norm(gain, EPS)
+    return lambda i: add_norm(x[i % copies], residual[i % copies], norm, **how)
 
 
 def _rope(rows: int, shape: Shape, device: torch.device, copies: int) -> Launch:
@@ -93,15 +93,13 @@ def _rope(rows: int, shape: Shape, device: torch.device, copies: int) -> Launch:
     slots = torch.zeros(rows, device=device, dtype=torch.int64)
     positions = torch.arange(rows, device=device)
     angles = torch.rand(rows, 2, d // 2, device=device)
-    return lambda i: rope_and_write(
-        qkv[i % copies], cache[i % copies], table, slots, positions, angles, heads, **how
-    )
+    seats, spec = Seats(slots, positions, table, angles), AttentionSpec(heads, kv_heads, d, 1.0)
+    return lambda i: rope_and_write(qkv[i % copies], cache[i % copies], seats, spec, **how)
 
 
 def _silu(rows: int, wide: int, device: torch.device, copies: int) -> Launch:
     gate_up, how = randn(device, copies, rows, 2 * wide), dependent(device)
-    out = randn(device, copies, rows, wide)
-    return lambda i: silu_mul(gate_up[i % copies], out[i % copies], **how)
+    return lambda i: gate(gate_up[i % copies], Act.SILU, **how)
 
 
 def _argmax(rows: int, vocab: int, device: torch.device, copies: int) -> Launch:

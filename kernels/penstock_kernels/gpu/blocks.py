@@ -1,6 +1,6 @@
 """Copies of KV blocks within the cache, all layers at once.
 
-Reference: `penstock_kernels.backend.TorchBackend.copy_blocks`. A block of 64 tokens of
+Reference: `penstock_kernels.reference.device.TorchDevice.copy_blocks`. A block of 64 tokens of
 Llama-3.1-8B is 8.4 MB in 512 pieces, one of each layer, of keys and of values, and KV head.
 """
 

@@ -1,9 +1,9 @@
 """Decode attention over a paged cache, split along the context ("flash decoding", Dao, 2023).
 
-Reference: `penstock_kernels.paged_attention`. The items of `decode_plan` say which tokens a program
-reads, and for which rows: one row, or a few that share them. The query heads that share a KV head
-are rows of one matrix product, so the cache is read once a KV head. Rows of several items are
-merged by a second launch, in the order of the tokens. (Merged by the program that comes last,
+Reference: `penstock_kernels.reference.paged_attention`. The items of `decode_plan` say which tokens
+a program reads, and for which rows: one row, or a few that share them. The query heads that share a
+KV head are rows of one matrix product, so the cache is read once a KV head. Rows of several items
+are merged by a second launch, in the order of the tokens. (Merged by the program that comes last,
 behind an atomic counter, one row of 8B took 15 us a layer instead of 7.)
 """
 
@@ -14,7 +14,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from penstock_kernels.backend import Sharing
 from penstock_kernels.gpu.decode_merge import merge, padded
 from penstock_kernels.gpu.decode_plan import (
     TILE,
@@ -25,6 +24,7 @@ from penstock_kernels.gpu.decode_plan import (
     plan_decode,
 )
 from penstock_kernels.gpu.dependent import launch, wait
+from penstock_kernels.ops import Sharing
 
 LOG2_E = 1.4426950408889634
 KEYS = TILE

@@ -16,8 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from penstock_kernels.backend import Sharing
 from penstock_kernels.gpu.dependent import launch, wait
+from penstock_kernels.ops import Sharing
 
 TILE = 64  # tokens an iteration: 16 KiB of keys at head_dim 128 in bfloat16
 # Measured on an H100 at 576 tokens: 32 rows x 8 KV heads take 30 us whole, 38 us in two pieces;

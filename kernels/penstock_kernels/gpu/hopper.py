@@ -30,13 +30,15 @@ def suits(x: Tensor) -> bool:
 
 
 def described(x: Tensor, rows: int, columns: int) -> TensorDescriptor:
-    """A dense matrix in half precision, to be copied in tiles of [rows, columns]."""
-    return TensorDescriptor.from_tensor(x, [rows, columns], _layout(rows, columns))
+    """A dense matrix in half precision or FP8, to be copied in tiles of [rows, columns]."""
+    return TensorDescriptor.from_tensor(x, [rows, columns], tile_layout(rows, columns, x.dtype))
 
 
 @functools.cache
-def _layout(rows: int, columns: int) -> gl.NVMMASharedLayout:
-    return gl.NVMMASharedLayout.get_default_for([rows, columns], gl.float16)
+def tile_layout(rows: int, columns: int, dtype: torch.dtype) -> gl.NVMMASharedLayout:
+    """How such a tile stands in shared memory."""
+    element = gl.float16 if dtype.itemsize == 2 else gl.float8e4nv
+    return gl.NVMMASharedLayout.get_default_for([rows, columns], element)
 
 
 @gluon.jit

@@ -18,7 +18,6 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from penstock_kernels.backend import Sharing
 from penstock_kernels.gpu.dependent import launch
 from penstock_kernels.gpu.hopper import described, is_hopper, multiprocessors
 from penstock_kernels.gpu.hopper_decode_few import attend_few, few_queries, few_tiles, load_few
@@ -26,6 +25,7 @@ from penstock_kernels.gpu.hopper_decode_many import attend_many
 from penstock_kernels.gpu.hopper_merge import merge
 from penstock_kernels.gpu.hopper_plan import HopperPlan, empty_plan, most_partials, plan_hopper
 from penstock_kernels.gpu.hopper_ring import kv_ring
+from penstock_kernels.ops import Sharing
 
 ROWS = 64  # of a product: the fewest of a group of four warps
 PART = 16  # tokens a copy: what is read behind the end of a context is less than that

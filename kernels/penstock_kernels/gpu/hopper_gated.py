@@ -1,7 +1,7 @@
 """silu(x gate^T) * (x up^T) of many rows in one kernel, for Hopper's tensor cores.
 
-Reference: `penstock_kernels.activation.silu_mul` of `torch.nn.functional.linear`. What the two
-products have in common is read once, and their results never stand in memory: at 4096 rows of
+Reference: `penstock_kernels.reference.activation.gate` of `torch.nn.functional.linear`. What the
+two products have in common is read once, and their results never stand in memory: at 4096 rows of
 Llama-3.1-8B that is 235 MB written and read again.
 """
 
@@ -18,7 +18,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from penstock_kernels.gpu.hopper import described, multiprocessors, suits
+from penstock_kernels.gpu.hopper import described, multiprocessors
 
 ROWS = 128  # of a tile, half of them a group's
 COLUMNS = 128  # of a tile: as many of the gate and of the other matrix
@@ -148,20 +148,18 @@ def _kernel(
     )
 
 
-def fills_hopper(x: Tensor, weight: Tensor) -> bool:
-    """Whether card and shapes are those of this kernel, and its tiles leave few programs idle.
+def fills_hopper(rows: int, n: int, k: int, multiprocessors: int) -> bool:
+    """Whether shapes [rows, k] and [n, k] are those of this kernel, and its tiles leave few
+    programs idle.
 
-    Against cuBLAS and `silu_mul` it takes 1,430 for 1,510 us at 4096 rows of Llama-3.1-8B and 437
+    Against cuBLAS and `gate` it takes 1,430 for 1,510 us at 4096 rows of Llama-3.1-8B and 437
     for 505 us of Llama-3.2-1B, 345 for 365 and 93 for 108 us at 1024 rows; but up to 200 for 173 us
     at 512 rows of the former, whose 448 tiles are 3.4 for each of 132 programs.
     """
-    rows, (double, depth) = x.shape[0], weight.shape
-    if not suits(x) or double % (2 * COLUMNS) or depth % DEPTH:
+    if n % (2 * COLUMNS) or k % DEPTH:
         return False
-    if not x.is_contiguous() or not weight.is_contiguous():
-        return False
-    tiles, programs = _tiles(rows, double // 2), multiprocessors(x.device)
-    return tiles >= MOSTLY * -(-tiles // programs) * programs
+    tiles = _tiles(rows, n // 2)
+    return tiles >= MOSTLY * -(-tiles // multiprocessors) * multiprocessors
 
 
 def _tiles(rows: int, columns: int) -> int:

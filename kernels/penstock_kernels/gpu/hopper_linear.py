@@ -7,6 +7,9 @@ multiply, W's tile being the tall side of the tensor cores' product. With depend
 is filled with weights before the wait for the kernel before: up to 200 KB a multiprocessor, 9 us of
 the card's memory at full speed, in which small kernels disappear.
 
+Weights in FP8 are half as many bytes. They are widened in registers, which feed the tensor cores'
+tall side, and the rows keep their precision; the scale of an output is multiplied with its sum.
+
 Where n alone makes too few programs, k is split and each split leaves a partial sum in float32; the
 norm that follows, which reads the result anyway, adds them up.
 """
@@ -27,7 +30,10 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from penstock_kernels.gpu.hopper import described, multiprocessors, suits
+from penstock_kernels.gpu.hopper import described, multiprocessors, tile_layout
+from penstock_kernels.gpu.hopper_widen import widened
+from penstock_kernels.gpu.operands import kinds, operands
+from penstock_kernels.weight import Weight
 
 COLUMNS = 64  # rows of the weight (of each half, when gated) in a tile
 DEPTH = 128
@@ -46,9 +52,17 @@ class Stream:
 
 
 def stream_for(
-    rows: int, n: int, k: int, gated: bool, split: bool, multiprocessors: int
+    rows: int,
+    n: int,
+    k: int,
+    gated: bool,
+    split: bool,
+    multiprocessors: int,
+    weight_bytes: int = 2,
 ) -> Stream | None:
-    """How to multiply [rows, k] by a weight [n, k]; None: not this way. split: whether k may be.
+    """How to multiply [rows, k] by a weight [n, k]; None: not this way.
+
+    split: whether k may be; weight_bytes: of each number of the weight.
 
     By benchmarks/kernels/chain.py, the ring should be as deep as it can; where there are more tiles
     than multiprocessors, two programs each are a better balance than a second turn of some. A
@@ -64,9 +78,9 @@ def stream_for(
         return None
     tiles = wide // COLUMNS
     splits = min(-(-(64 if k <= 4096 else 96) // tiles), k // DEPTH) if split else 1
-    held = (2 if gated else 1) * COLUMNS + row_tile(rows)
+    held = (2 if gated else 1) * COLUMNS * weight_bytes + row_tile(rows) * 2  # a column of k
     residents = 2 if gated and tiles > multiprocessors and rows <= MOST_ROWS else 1
-    stages = SHARED // residents // (held * DEPTH * 2)
+    stages = SHARED // residents // (held * DEPTH)
     half = split and splits == 1 and rows <= 16 and 2 * tiles <= multiprocessors
     if half and 2 * stages < k // DEPTH:
         stages //= 2
@@ -75,10 +89,11 @@ def stream_for(
 
 @gluon.jit
 def stream_ring(
-    x, BN: gl.constexpr, BK: gl.constexpr, HELD: gl.constexpr, STAGES: gl.constexpr
+    x, weight, BN: gl.constexpr, BK: gl.constexpr, HELD: gl.constexpr, STAGES: gl.constexpr,
+    W_LAYOUT: gl.constexpr,
 ):  # fmt: skip
     """HELD tiles of the weight and STAGES of x, and when a stage is full and empty."""
-    w_tiles = gl.allocate_shared_memory(x.dtype, [HELD, BN, BK], x.layout)
+    w_tiles = gl.allocate_shared_memory(weight.dtype, [HELD, BN, BK], W_LAYOUT)
     x_tiles = gl.allocate_shared_memory(x.dtype, [STAGES, x.block_shape[0], BK], x.layout)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
@@ -105,13 +120,15 @@ def turns(plan):
 
 
 @gluon.jit
-def _load_weight(ring, weight, columns, tile, depth, stage, GATED: gl.constexpr):
+def _load_weight(
+    ring, weight, columns, tile, depth, stage, GATED: gl.constexpr, W_BYTES: gl.constexpr
+):  # fmt: skip
     w_tiles, x_tiles, full, empty = ring
     BN: gl.constexpr = w_tiles.shape[1]
     BK: gl.constexpr = w_tiles.shape[2]
     HELD: gl.constexpr = 2 if GATED else 1
     ready, row, k = full.index(stage), tile * BN, depth * BK
-    mbarrier.expect(ready, (HELD * BN + x_tiles.shape[1]) * BK * 2)
+    mbarrier.expect(ready, (HELD * BN * W_BYTES + x_tiles.shape[1] * 2) * BK)
     if len(weight.block_shape) == 3:  # of a head's first and second half, as many rows of each
         HALF: gl.constexpr = weight.block_shape[1]
         parts = weight.shape[1] // HALF
@@ -128,7 +145,8 @@ def _load_weight(ring, weight, columns, tile, depth, stage, GATED: gl.constexpr)
 @gluon.jit
 def load_stream(
     plan, ring, source,
-    STAGES: gl.constexpr, GATED: gl.constexpr, RELEASE: gl.constexpr, PDL: gl.constexpr,
+    STAGES: gl.constexpr, GATED: gl.constexpr, W_BYTES: gl.constexpr, RELEASE: gl.constexpr,
+    PDL: gl.constexpr,
 ):  # fmt: skip
     """The warp that fills the ring. Two tiles each begin at another depth, so that the programs do
     not all read the same part of x, and of the weight's rows, at a time; two, because the halves of
@@ -141,7 +159,8 @@ def load_stream(
     tile, split, first, depths = place_of(plan, 0)
     ahead = gl.minimum(depths, STAGES)
     for j in range(ahead):
-        _load_weight(ring, weight, columns, tile, first + (j + tile // 2) % depths, j, GATED)
+        depth = first + (j + tile // 2) % depths
+        _load_weight(ring, weight, columns, tile, depth, j, GATED, W_BYTES)
     if PDL:
         gdc_wait()
         if RELEASE:
@@ -156,7 +175,7 @@ def load_stream(
             stage = done % STAGES
             mbarrier.wait(empty.index(stage), (done // STAGES + 1) & 1)
             depth = first + (j + tile // 2) % depths
-            _load_weight(ring, weight, columns, tile, depth, stage, GATED)
+            _load_weight(ring, weight, columns, tile, depth, stage, GATED, W_BYTES)
             ready = full.index(stage)
             tma.async_copy_global_to_shared(x, [0, depth * BK], ready, x_tiles.index(stage))
             done += 1
@@ -185,7 +204,67 @@ def accumulate(ring, acc, acc_up, depths, done, STAGES: gl.constexpr, GATED: gl.
 
 
 @gluon.jit
-def _multiply(plan, ring, target, STAGES: gl.constexpr, GATED: gl.constexpr):
+def accumulate_widened(
+    ring, acc, acc_up, depths, done, STAGES: gl.constexpr, GATED: gl.constexpr
+):  # fmt: skip
+    """`accumulate` of weights in FP8. The next numbers are widened while a product is under way,
+    which reads those before them from registers until it is waited for."""
+    w_tiles, x_tiles, full, empty = ring
+    BM: gl.constexpr = x_tiles.shape[1]
+    BN: gl.constexpr = w_tiles.shape[1]
+    BK: gl.constexpr = w_tiles.shape[2]
+    dtype: gl.constexpr = x_tiles.dtype
+    HELD: gl.constexpr = 2 if GATED else 1
+    operand: gl.constexpr = gl.DotOperandLayout(
+        0, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BM, 16]), 2
+    )
+    last = gl.zeros([BN, BK], dtype, operand)
+    for j in range(depths):
+        stage, before = done % STAGES, (done + STAGES - 1) % STAGES
+        mbarrier.wait(full.index(stage), done // STAGES & 1)
+        x = x_tiles.index(stage).permute((1, 0))
+        first = widened(w_tiles.index(HELD * stage), BM, dtype)
+        if GATED:
+            acc_up, last = warpgroup_mma_wait(0, deps=[acc_up, last])
+        else:
+            acc, last = warpgroup_mma_wait(0, deps=[acc, last])
+        mbarrier.arrive(empty.index(before), pred=j > 0)
+        acc = warpgroup_mma(first, x, acc, use_acc=j > 0, is_async=True)
+        acc = warpgroup_mma_wait(1, deps=[acc])
+        last = first
+        if GATED:
+            last = widened(w_tiles.index(2 * stage + 1), BM, dtype)
+            acc, first = warpgroup_mma_wait(0, deps=[acc, first])
+            acc_up = warpgroup_mma(last, x, acc_up, use_acc=j > 0, is_async=True)
+            acc_up = warpgroup_mma_wait(1, deps=[acc_up])
+        done += 1
+    if GATED:
+        acc_up, last = warpgroup_mma_wait(0, deps=[acc_up, last])
+    else:
+        acc, last = warpgroup_mma_wait(0, deps=[acc, last])
+    mbarrier.arrive(empty.index((done + STAGES - 1) % STAGES))
+    return acc, acc_up, done
+
+
+@gluon.jit
+def outputs(acc, first, second, BIASED: gl.constexpr, WIDENED: gl.constexpr, scale, bias):
+    """A tile's sums as outputs: scaled, with their bias. acc: [BN, BM] float32; first, second: the
+    output of the tile's first row, and of the first of its second half."""
+    BN: gl.constexpr = acc.shape[0]
+    member = gl.arange(0, BN, gl.SliceLayout(1, acc.type.layout))
+    row = gl.where(member < BN // 2, first + member, second + member - BN // 2)
+    if WIDENED:
+        acc = acc * gl.expand_dims(gl.load(scale + row), 1)
+    if BIASED:
+        acc = acc + gl.expand_dims(gl.load(bias + row).to(gl.float32), 1)
+    return acc
+
+
+@gluon.jit
+def _multiply(
+    plan, ring, target, scale, bias,
+    STAGES: gl.constexpr, GATED: gl.constexpr, BIASED: gl.constexpr, WIDENED: gl.constexpr,
+):  # fmt: skip
     """The warps that multiply and store."""
     w_tiles, x_tiles, full, empty = ring
     out, rows, columns = target
@@ -200,13 +279,19 @@ def _multiply(plan, ring, target, STAGES: gl.constexpr, GATED: gl.constexpr):
     done = 0
     for turn in range(turns(plan)):
         tile, split, first, depths = place_of(plan, turn)
-        acc, acc_up, done = accumulate(ring, acc, acc_up, depths, done, STAGES, GATED)
-        result = acc
+        if WIDENED:
+            acc, acc_up, done = accumulate_widened(ring, acc, acc_up, depths, done, STAGES, GATED)
+        else:
+            acc, acc_up, done = accumulate(ring, acc, acc_up, depths, done, STAGES, GATED)
+        first = tile * BN
+        result = outputs(acc, first, first + BN // 2, BIASED, WIDENED, scale, bias)
         dtype: gl.constexpr = out.dtype.element_ty
         if GATED:
-            gate = acc.to(dtype).to(gl.float32)
+            first += columns
+            up = outputs(acc_up, first, first + BN // 2, BIASED, WIDENED, scale, bias)
+            gate = result.to(dtype).to(gl.float32)
             gate = (gate / (1 + gl.exp(-gate))).to(dtype)
-            result = (gate * acc_up.to(dtype)).to(gl.float32)
+            result = (gate * up.to(dtype)).to(gl.float32)
         result = gl.convert_layout(result.permute((1, 0)).to(dtype), io_layout)
         line = (split * rows + row).to(gl.int64) * columns
         place = gl.expand_dims(line, 1) + gl.expand_dims(tile * BN + member, 0)
@@ -218,12 +303,17 @@ def _kernel(
     x,  # descriptor of [rows, k] in tiles of [BM, BK]
     weight,  # descriptor of [n, k] ([2 n, k], gate first, when GATED) in tiles of [BN, BK]
     out,  # [rows, n], or [SPLITS, rows, n] float32
+    scale,  # [n] float32 ([2 n] when GATED), with WIDENED
+    bias,  # [n] ([2 n] when GATED), with BIASED
     rows,
     columns,  # n
     depth,  # k
     SPLITS: gl.constexpr,
     STAGES: gl.constexpr,
     GATED: gl.constexpr,
+    BIASED: gl.constexpr,
+    WIDENED: gl.constexpr,
+    W_LAYOUT: gl.constexpr,
     PDL: gl.constexpr,
 ):
     if PDL:
@@ -231,23 +321,32 @@ def _kernel(
     BN: gl.constexpr = weight.block_shape[0]
     BK: gl.constexpr = weight.block_shape[1]
     HELD: gl.constexpr = 2 * STAGES if GATED else STAGES
-    ring = stream_ring(x, BN, BK, HELD, STAGES)
+    W_BYTES: gl.constexpr = 1 if WIDENED else 2
+    ring = stream_ring(x, weight, BN, BK, HELD, STAGES, W_LAYOUT)
     rows, columns = gl.to_tensor(rows), gl.to_tensor(columns)
     tiles = columns // BN
     plan = (tiles, tiles * SPLITS, gl.to_tensor(depth) // BK, gl.to_tensor(SPLITS))
     gl.warp_specialize(
         [
-            (_multiply, (plan, ring, (out, rows, columns), STAGES, GATED)),
-            (load_stream, (plan, ring, (x, weight, columns), STAGES, GATED, False, PDL)),
+            (
+                _multiply,
+                (
+                    plan,
+                    ring,
+                    (out, rows, columns),
+                    scale,
+                    bias,
+                    STAGES,
+                    GATED,
+                    BIASED,
+                    WIDENED,
+                ),
+            ),
+            (load_stream, (plan, ring, (x, weight, columns), STAGES, GATED, W_BYTES, False, PDL)),
         ],
         [1],
         [24],
     )
-
-
-def fits_hopper(x: Tensor, weight: Tensor) -> bool:
-    """Whether card, dtype and layout are those of this kernel."""
-    return suits(x) and x.is_contiguous() and weight.is_contiguous()
 
 
 def row_tile(rows: int) -> int:
@@ -256,19 +355,21 @@ def row_tile(rows: int) -> int:
 
 
 def hopper_linear(
-    x: Tensor, weight: Tensor, out: Tensor, stream: Stream, gated: bool, dependent: bool
+    x: Tensor, weight: Weight, out: Tensor, stream: Stream, gated: bool, dependent: bool
 ) -> None:
-    """out = x W^T, or silu(gate) * up of it when gated.
+    """out = x W^T + b, or silu(gate) * up of it when gated.
 
-    x: [rows, k]; weight: [n, k], gate rows before up rows when gated; both dense; out: [rows, n]
-    ([rows, n / 2] when gated), or [splits, rows, n] float32 partial sums.
+    x: [rows, k]; weight: [n, k], gate rows before up rows when gated, dense or FP8; out: [rows, n]
+    ([rows, n / 2] when gated), or without a bias [splits, rows, n] float32 partial sums.
     """
-    (rows, depth), count = x.shape, weight.shape[0]
-    columns = count // 2 if gated else count
+    rows, depth = x.shape
+    columns = weight.n // 2 if gated else weight.n
     units = columns // COLUMNS * stream.splits
     programs = min(units, stream.residents * multiprocessors(x.device))
     _kernel[(programs,)](
-        described(x, row_tile(rows), DEPTH), described(weight, COLUMNS, DEPTH), out, rows,
-        columns, depth, SPLITS=stream.splits, STAGES=stream.stages, GATED=gated, PDL=dependent,
+        described(x, row_tile(rows), DEPTH), described(weight.data, COLUMNS, DEPTH), out,
+        *operands(weight, x), rows, columns, depth, SPLITS=stream.splits, STAGES=stream.stages,
+        GATED=gated, **kinds(weight), W_LAYOUT=tile_layout(COLUMNS, DEPTH, weight.data.dtype),
+        PDL=dependent,
         num_warps=4, maxnreg=128, launch_pdl=dependent,
     )  # fmt: skip

@@ -15,8 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from penstock_kernels.backend import Sharing
 from penstock_kernels.gpu.dependent import launch, wait
+from penstock_kernels.ops import Sharing
 
 # Numbers of an item: first row, rows, first token, end, piece * 2 + shared, slot of the first row.
 ITEM = 6

@@ -15,25 +15,30 @@ from __future__ import annotations
 
 import functools
 
+import torch
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from penstock_kernels.gpu.dependent import launch
-from penstock_kernels.gpu.hopper import described, multiprocessors
+from penstock_kernels.gpu.hopper import described, multiprocessors, tile_layout
 from penstock_kernels.gpu.hopper_linear import (
     COLUMNS,
     DEPTH,
     Stream,
     accumulate,
+    accumulate_widened,
     load_stream,
+    outputs,
     place_of,
     row_tile,
     stream_ring,
     turns,
 )
+from penstock_kernels.gpu.operands import kinds, operands
 from penstock_kernels.gpu.rope import Seats
+from penstock_kernels.weight import Weight
 
 HALF = COLUMNS // 2  # rows of a tile from each half of a head
 
@@ -59,9 +64,9 @@ def _seats(seats, row, inside, PAGE: gl.constexpr):
 
 @gluon.jit
 def _multiply(
-    plan, ring, target, seats, angles,
+    plan, ring, target, seats, angles, scale, bias,
     heads: gl.constexpr, kv_heads: gl.constexpr, D: gl.constexpr, PAGE: gl.constexpr,
-    STAGES: gl.constexpr,
+    STAGES: gl.constexpr, BIASED: gl.constexpr, WIDENED: gl.constexpr,
 ):  # fmt: skip
     """The warps that multiply, rotate and store."""
     query, cache, rows, plane = target
@@ -86,8 +91,13 @@ def _multiply(
         angle = angles + (turning + dims)
         cos = gl.load(angle, mask=inside & is_rotated, other=0.0)
         sin = gl.load(angle + D // 2, mask=inside & is_rotated, other=0.0)
-        acc, _, done = accumulate(ring, acc, acc, depths, done, STAGES, False)
-        result = acc.permute((1, 0)).to(query.dtype.element_ty).reshape([BM, 2, HALF])
+        if WIDENED:
+            acc, _, done = accumulate_widened(ring, acc, acc, depths, done, STAGES, False)
+        else:
+            acc, _, done = accumulate(ring, acc, acc, depths, done, STAGES, False)
+        first = head * D + part * HALF
+        result = outputs(acc, first, first + D // 2, BIASED, WIDENED, scale, bias)
+        result = result.permute((1, 0)).to(query.dtype.element_ty).reshape([BM, 2, HALF])
         result = gl.convert_layout(result, pairs).permute((0, 2, 1))
         low, high = gl.split(result)
         low = gl.convert_layout(low, io_layout, assert_trivial=True)
@@ -113,6 +123,8 @@ def _kernel(
     slots,  # [rows] integers
     positions,  # [rows] int64
     angles,  # [positions, 2, D / 2] float32, cosines then sines
+    scale,  # [(heads + 2 * kv_heads) * D] float32, with WIDENED
+    bias,  # [(heads + 2 * kv_heads) * D], with BIASED
     rows,
     depth,  # k
     blocks,
@@ -122,19 +134,41 @@ def _kernel(
     D: gl.constexpr,
     PAGE: gl.constexpr,
     STAGES: gl.constexpr,
+    BIASED: gl.constexpr,
+    WIDENED: gl.constexpr,
+    W_LAYOUT: gl.constexpr,
     PDL: gl.constexpr,
 ):
     BN: gl.constexpr = 2 * weight.block_shape[1]
     BK: gl.constexpr = weight.block_shape[2]
-    ring = stream_ring(x, BN, BK, STAGES, STAGES)
+    W_BYTES: gl.constexpr = 1 if WIDENED else 2
+    ring = stream_ring(x, weight, BN, BK, STAGES, STAGES, W_LAYOUT)
     tiles = gl.to_tensor((heads + 2 * kv_heads) * D // BN)
     plan = (tiles, tiles, gl.to_tensor(depth) // BK, gl.to_tensor(1))
     target = (query, cache, gl.to_tensor(rows), gl.to_tensor(blocks).to(gl.int64) * PAGE)
     seats = (slots, positions, table, gl.to_tensor(width))
     gl.warp_specialize(
         [
-            (_multiply, (plan, ring, target, seats, angles, heads, kv_heads, D, PAGE, STAGES)),
-            (load_stream, (plan, ring, (x, weight, tiles), STAGES, False, True, PDL)),
+            (
+                _multiply,
+                (
+                    plan,
+                    ring,
+                    target,
+                    seats,
+                    angles,
+                    scale,
+                    bias,
+                    heads,
+                    kv_heads,
+                    D,
+                    PAGE,
+                    STAGES,
+                    BIASED,
+                    WIDENED,
+                ),
+            ),
+            (load_stream, (plan, ring, (x, weight, tiles), STAGES, False, W_BYTES, True, PDL)),
         ],
         [1],
         [24],
@@ -143,25 +177,27 @@ def _kernel(
 
 def hopper_qkv(
     x: Tensor,
-    weight: Tensor,
+    weight: Weight,
     query: Tensor,
     cache: Tensor,
     seats: Seats,
     stream: Stream,
     dependent: bool,
 ) -> None:
-    """x W^T: the queries rotated, the keys rotated and stored, the values stored.
+    """x W^T + b: the queries rotated, the keys rotated and stored, the values stored.
 
-    x: [rows, k]; weight: [(heads + 2 * kv_heads) * d, k], d 64 or 128; query: [rows, heads * d],
-    written; cache: [2, kv_heads, blocks, page, d], written; all dense, in half precision. stream:
-    of this product, unsplit.
+    x: [rows, k]; weight: [(heads + 2 * kv_heads) * d, k], d 64 or 128, dense or FP8; query: [rows,
+    heads * d], written; cache: [2, kv_heads, blocks, page, d], written; these in half precision.
+    stream: of this product, unsplit.
     """
     (rows, depth), (_, kv_heads, blocks, page, d) = x.shape, cache.shape
-    programs = min(len(weight) // COLUMNS, stream.residents * multiprocessors(x.device))
+    programs = min(weight.n // COLUMNS, stream.residents * multiprocessors(x.device))
     _kernel[(programs,)](
-        described(x, row_tile(rows), DEPTH), _halves(weight, d), query, cache, seats.table,
-        seats.slots, seats.positions, seats.angles, rows, depth, blocks, seats.table.stride(0),
+        described(x, row_tile(rows), DEPTH), _halves(weight.data, d), query, cache, seats.table,
+        seats.slots, seats.positions, seats.angles, *operands(weight, x), rows, depth, blocks,
+        seats.table.stride(0),
         heads=query.shape[1] // d, kv_heads=kv_heads, D=d, PAGE=page, STAGES=stream.stages,
+        **kinds(weight), W_LAYOUT=tile_layout(COLUMNS, DEPTH, weight.data.dtype),
         num_warps=4, maxnreg=128, **launch(dependent),
     )  # fmt: skip
 
@@ -169,9 +205,10 @@ def hopper_qkv(
 def _halves(weight: Tensor, d: int) -> TensorDescriptor:
     """Heads of d rows, to be copied in tiles that hold as many rows of either half."""
     halves = weight.view(-1, d // 2, weight.shape[1])
-    return TensorDescriptor.from_tensor(halves, [2, HALF, DEPTH], _layout())
+    return TensorDescriptor.from_tensor(halves, [2, HALF, DEPTH], _layout(weight.dtype))
 
 
 @functools.cache
-def _layout() -> gl.NVMMASharedLayout:
-    return gl.NVMMASharedLayout.get_default_for([2, HALF, DEPTH], gl.float16)
+def _layout(dtype: torch.dtype) -> gl.NVMMASharedLayout:
+    element = gl.float16 if dtype.itemsize == 2 else gl.float8e4nv
+    return gl.NVMMASharedLayout.get_default_for([2, HALF, DEPTH], element)

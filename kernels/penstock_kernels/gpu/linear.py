@@ -18,6 +18,9 @@ import triton.language as tl
 from torch import Tensor
 
 from penstock_kernels.gpu.dependent import launch, release, wait
+from penstock_kernels.gpu.operands import column as column_of
+from penstock_kernels.gpu.operands import kinds, mixed, operands
+from penstock_kernels.weight import Weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,9 @@ class Tile:
 @triton.jit
 def _linear_kernel(
     x,  # [rows, x_stride]
-    weight,  # [N, K]
+    weight,  # [N, K], with WIDENED in FP8
+    scale,  # [N] float32, with WIDENED
+    bias,  # [N], with BIASED
     out,  # [rows, N] (or N / 2 when GATED)
     rows,
     x_stride,
@@ -43,6 +48,9 @@ def _linear_kernel(
     BN: tl.constexpr,
     BK: tl.constexpr,
     GATED: tl.constexpr,
+    BIASED: tl.constexpr,
+    WIDENED: tl.constexpr,
+    MIXED: tl.constexpr,
     PDL: tl.constexpr,
 ):
     release(PDL)
@@ -56,17 +64,26 @@ def _linear_kernel(
     wait(PDL)
     row = row_tile * BM + tl.arange(0, BM)
     inside = row < rows
-    inputs = x + row[None, :] * x_stride + k[:, None]
+    inputs = x + row[None, :] * x_stride + column_of(k, MIXED)[:, None]
     value = tl.load(inputs, mask=inside[None, :], other=0.0)
-    acc = tl.dot(first, value)
+    acc = tl.dot(first.to(value.dtype), value)
     if GATED:
-        acc_up = tl.dot(first_up, value)
+        acc_up = tl.dot(first_up.to(value.dtype), value)
     for start in tl.range(BK, K, BK):
         value = tl.load(inputs + start, mask=inside[None, :], other=0.0)
-        acc = tl.dot(tl.load(weights + start), value, acc)
+        acc = tl.dot(tl.load(weights + start).to(value.dtype), value, acc)
         if GATED:
-            acc_up = tl.dot(tl.load(weights + start + N // 2 * K), value, acc_up)
+            up = tl.load(weights + start + N // 2 * K).to(value.dtype)
+            acc_up = tl.dot(up, value, acc_up)
+    if WIDENED:
+        acc *= tl.load(scale + column)[:, None]
+    if BIASED:
+        acc += tl.load(bias + column)[:, None].to(tl.float32)
     if GATED:
+        if WIDENED:
+            acc_up *= tl.load(scale + N // 2 + column)[:, None]
+        if BIASED:
+            acc_up += tl.load(bias + N // 2 + column)[:, None].to(tl.float32)
         dtype = out.dtype.element_ty
         gate = acc.to(dtype).to(tl.float32)
         gate = (gate / (1 + tl.exp(-gate))).to(dtype)
@@ -82,28 +99,30 @@ def row_tile(rows: int) -> int:
 
 
 def linear(
-    x: Tensor, weight: Tensor, out: Tensor, tile: Tile, gated: bool = False, dependent: bool = False
+    x: Tensor, weight: Weight, out: Tensor, tile: Tile, gated: bool = False, dependent: bool = False
 ) -> None:
-    """out = x W^T, or silu(gate) * up of it when gated.
+    """out = x W^T + b, or silu(gate) * up of it when gated.
 
-    x: [rows, k], rows may be strided; weight: [n, k] dense, gate rows before up rows when gated;
-    out: [rows, n] ([rows, n / 2] when gated). n (n / 2) must be a multiple of tile.n, k of tile.k.
+    x: [rows, k], rows may be strided; weight: [n, k], gate rows before up rows when gated, dense or
+    FP8; out: [rows, n] ([rows, n / 2] when gated). n (n / 2) must be a multiple of tile.n, k of
+    tile.k.
     """
     rows, depth = x.shape
-    count = weight.shape[0]
+    count = weight.n
     wide = count // 2 if gated else count
     bm = row_tile(rows)
     _linear_kernel[(wide // tile.n, triton.cdiv(rows, bm))](
-        x, weight, out, rows, x.stride(0), N=count, K=depth, BM=bm, BN=tile.n, BK=tile.k,
-        GATED=gated, num_warps=tile.warps, num_stages=tile.stages,
-        **launch(dependent),
+        x, weight.data, *operands(weight, x), out, rows, x.stride(0), N=count, K=depth, BM=bm,
+        BN=tile.n, BK=tile.k, GATED=gated, **kinds(weight), MIXED=mixed(weight),
+        num_warps=tile.warps, num_stages=tile.stages, **launch(dependent),
     )  # fmt: skip
 
 
 @triton.jit
 def _vector_kernel(
-    x, weight, out, K: tl.constexpr, N: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-    GATED: tl.constexpr, PDL: tl.constexpr,
+    x, weight, scale, bias, out,
+    K: tl.constexpr, N: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GATED: tl.constexpr,
+    BIASED: tl.constexpr, WIDENED: tl.constexpr, MIXED: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     release(PDL)
     column = tl.program_id(0) * BN + tl.arange(0, BN)
@@ -113,31 +132,42 @@ def _vector_kernel(
     if GATED:
         first_up = tl.load(weights + N // 2 * K)
     wait(PDL)
-    value = tl.load(x + k)[None, :].to(tl.float32)
+    inputs = x + column_of(k, MIXED)
+    value = tl.load(inputs)[None, :].to(tl.float32)
     acc = first.to(tl.float32) * value
     if GATED:
         acc_up = first_up.to(tl.float32) * value
     for start in tl.range(BK, K, BK):
-        value = tl.load(x + start + k)[None, :].to(tl.float32)
+        value = tl.load(inputs + start)[None, :].to(tl.float32)
         acc += tl.load(weights + start).to(tl.float32) * value
         if GATED:
             acc_up += tl.load(weights + start + N // 2 * K).to(tl.float32) * value
     result = tl.sum(acc, 1)
+    if WIDENED:
+        result *= tl.load(scale + column)
+    if BIASED:
+        result += tl.load(bias + column).to(tl.float32)
     if GATED:
+        up = tl.sum(acc_up, 1)
+        if WIDENED:
+            up *= tl.load(scale + N // 2 + column)
+        if BIASED:
+            up += tl.load(bias + N // 2 + column).to(tl.float32)
         dtype = out.dtype.element_ty
         gate = result.to(dtype).to(tl.float32)
         gate = (gate / (1 + tl.exp(-gate))).to(dtype)
-        result = (gate * tl.sum(acc_up, 1).to(dtype)).to(tl.float32)
+        result = (gate * up.to(dtype)).to(tl.float32)
     tl.store(out + column, result.to(out.dtype.element_ty))
 
 
 def linear_one_row(
-    x: Tensor, weight: Tensor, out: Tensor, tile: Tile, gated: bool = False, dependent: bool = False
+    x: Tensor, weight: Weight, out: Tensor, tile: Tile, gated: bool = False, dependent: bool = False
 ) -> None:
     """`linear` for one row, without tensor cores: x [1, k], out [1, n] ([1, n / 2] when gated)."""
-    count, depth = weight.shape
+    count, depth = weight.n, weight.k
     wide = count // 2 if gated else count
     _vector_kernel[(wide // tile.n,)](
-        x, weight, out, K=depth, N=count, BN=tile.n, BK=tile.k, GATED=gated,
-        num_warps=tile.warps, num_stages=tile.stages, **launch(dependent),
+        x, weight.data, *operands(weight, x), out, K=depth, N=count, BN=tile.n, BK=tile.k,
+        GATED=gated, **kinds(weight), MIXED=mixed(weight), num_warps=tile.warps,
+        num_stages=tile.stages, **launch(dependent),
     )  # fmt: skip

@@ -1,6 +1,6 @@
-"""Residual addition and root mean square normalisation in one pass.
+"""Residual addition and normalisation in one pass.
 
-Reference: `penstock_kernels.norm`.
+Reference: `penstock_kernels.reference.norm`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from penstock_kernels.gpu.dependent import launch, release, wait
+from penstock_kernels.ops import Norm, NormKind
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -18,6 +19,7 @@ def _norm_kernel(
     x,
     residual,
     weight,
+    bias,
     out,
     rows,
     x_stride,
@@ -25,6 +27,8 @@ def _norm_kernel(
     eps,
     ADD: tl.constexpr,
     PARTS: tl.constexpr,
+    ONE: tl.constexpr,
+    LAYER: tl.constexpr,
     BLOCK: tl.constexpr,
     PDL: tl.constexpr,
 ):
@@ -33,6 +37,8 @@ def _norm_kernel(
     column = tl.arange(0, BLOCK)
     inside = column < d
     gain = tl.load(weight + column, mask=inside)
+    if LAYER:
+        shift = tl.load(bias + column, mask=inside).to(tl.float32)
     wait(PDL)
     value = tl.load(x + row * x_stride + column, mask=inside, other=0.0)
     if PARTS > 1:
@@ -43,47 +49,47 @@ def _norm_kernel(
         value += tl.load(residual + row * d + column, mask=inside, other=0.0)
         tl.store(residual + row * d + column, value, mask=inside)
     wide = value.to(tl.float32)
-    scale = tl.rsqrt(tl.sum(wide * wide, 0) / d + eps)
-    scaled = (wide * scale).to(
-        out.dtype.element_ty
-    )  # rounded first, as the checkpoints were trained
-    tl.store(out + row * d + column, scaled * gain, mask=inside)
+    if LAYER:
+        wide = tl.where(inside, wide - tl.sum(wide, 0) / d, 0.0)
+    scaled = wide * tl.rsqrt(tl.sum(wide * wide, 0) / d + eps)
+    dtype = out.dtype.element_ty
+    if LAYER:
+        result = (scaled * gain.to(tl.float32) + shift).to(dtype)
+    elif ONE:
+        result = (scaled * (gain.to(tl.float32) + 1)).to(dtype)
+    else:
+        result = scaled.to(dtype) * gain  # rounded first, as the checkpoints were trained
+    tl.store(out + row * d + column, result, mask=inside)
 
 
-def rms_norm(
-    x: Tensor, weight: Tensor, eps: float, out: Tensor | None = None, dependent: bool = False
-) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight. x: [n, d], rows may be strided; weight: [d]."""
+def normalise(x: Tensor, norm: Norm, dependent: bool = False, out: Tensor | None = None) -> Tensor:
+    """The rows of x, normalised. x: [n, d], rows may be strided; out: where they go."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format) if out is None else out
-    n, d = x.shape
-    block = triton.next_power_of_2(d)
-    _norm_kernel[(n,)](
-        x, x, weight, out, n, x.stride(0), d, eps, ADD=False, PARTS=1, BLOCK=block,
-        num_warps=_warps(block), **launch(dependent),
-    )  # fmt: skip
-    return out
+    return _launch(x, None, norm, out, dependent)
 
 
-def add_rms_norm(
-    x: Tensor,
-    residual: Tensor,
-    weight: Tensor,
-    eps: float,
-    out: Tensor | None = None,
-    dependent: bool = False,
+def add_norm(
+    x: Tensor, residual: Tensor, norm: Norm, dependent: bool = False, out: Tensor | None = None
 ) -> Tensor:
     """Add x to residual in place, then normalise the sum.
 
     x: [n, d], or [parts, n, d] float32 partial sums, which are added up and rounded first;
-    residual: [n, d]; weight: [d].
+    residual: [n, d]; out: where the sum goes, normalised.
     """
     out = torch.empty_like(residual) if out is None else out
-    n, d = residual.shape
+    return _launch(x, residual, norm, out, dependent)
+
+
+def _launch(x: Tensor, residual: Tensor | None, norm: Norm, out: Tensor, dependent: bool) -> Tensor:
+    n, d = out.shape
     parts = x.shape[0] if x.dim() == 3 else 1
     block = triton.next_power_of_2(d)
+    layer = norm.kind is NormKind.LAYER
+    bias = norm.bias if layer and norm.bias is not None else norm.weight
     _norm_kernel[(n,)](
-        x, residual, weight, out, n, x.stride(-2), d, eps, ADD=True, PARTS=parts, BLOCK=block,
-        num_warps=_warps(block), **launch(dependent),
+        x, x if residual is None else residual, norm.weight, bias, out, n, x.stride(-2), d,
+        norm.eps, ADD=residual is not None, PARTS=parts, ONE=norm.kind is NormKind.RMS_ONE,
+        LAYER=layer, BLOCK=block, num_warps=_warps(block), **launch(dependent),
     )  # fmt: skip
     return out
 

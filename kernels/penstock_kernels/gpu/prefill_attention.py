@@ -1,8 +1,8 @@
 """Attention of prompt chunks over a paged cache (FlashAttention-2, Dao, 2023, arXiv:2307.08691).
 
-Reference: `penstock_kernels.paged_attention`. Keys and values of the chunk stand in the cache
-already, so a cached prefix, earlier chunks and the chunk itself are read in the same way. The rows
-of a tile are tokens x the query heads of one KV head: the cache is read once a KV head, and a
+Reference: `penstock_kernels.reference.paged_attention`. Keys and values of the chunk stand in the
+cache already, so a cached prefix, earlier chunks and the chunk itself are read in the same way. The
+rows of a tile are tokens x the query heads of one KV head: the cache is read once a KV head, and a
 chunk of 24 tokens fills three quarters of a tile of 32 tokens x 4 heads.
 """
 

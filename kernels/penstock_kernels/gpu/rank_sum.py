@@ -152,7 +152,7 @@ def sum_add_rms_norm(
 
     The parts are added in float32 in the order of the ranks and rounded once, so that every rank
     has the same bits. x, residual: [n, d], such as `inboxes.takes`; weight: [d]. Returns [n, d].
-    Reference: `penstock_kernels.norm.add_rms_norm` of the sum.
+    Reference: `penstock_kernels.reference.norm.add_rms_norm` of the sum.
     """
     out = torch.empty_like(residual)
     n, d = x.shape

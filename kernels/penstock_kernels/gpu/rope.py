@@ -1,6 +1,6 @@
 """Rotary embedding of queries and keys, their optional norm, and the write to the cache at once.
 
-Reference: `penstock_kernels.rope` (`rotate_`, `write_kv`) after `penstock_kernels.norm.rms_norm`.
+Reference: `penstock_kernels.reference.rope` (`rotate_`, `write_kv`) behind `reference.norm`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from penstock_kernels.gpu.dependent import launch, wait
+from penstock_kernels.ops import AttentionSpec, NormKind, QKNorm
 
 # Of one program. On an H100, 48 heads of 128: 2.0 us for a row and 39 us for 4096 (2.6 TB/s), where
 # a program a head takes 2.1 us and 121 us.
@@ -25,7 +26,7 @@ class Seats:
     slots: Tensor  # [n] integers
     positions: Tensor  # [n] int64
     table: Tensor  # [slots, width] int32
-    angles: Tensor  # [positions, 2, d / 2] float32, cosines then sines
+    angles: Tensor  # [positions, 2, rotary / 2] float32, cosines then sines
 
 
 @triton.jit
@@ -35,7 +36,7 @@ def _rope_kernel(
     table,  # [slots, width] int32
     slots,  # [n] integers
     positions,  # [n] int64
-    angles,  # [positions, 2, D / 2] float32, cosines then sines
+    angles,  # [positions, 2, ROTARY / 2] float32, cosines then sines
     q_norm,  # [D], with NORM
     k_norm,
     eps,
@@ -44,72 +45,99 @@ def _rope_kernel(
     heads: tl.constexpr,
     kv_heads: tl.constexpr,
     D: tl.constexpr,
-    HALF: tl.constexpr,
+    ROTARY: tl.constexpr,  # leading elements of a head that are rotated
+    HALF: tl.constexpr,  # a power of two that holds half of them
+    TAIL: tl.constexpr,  # and the others; 0: there are none
     PAGE: tl.constexpr,
     NORM: tl.constexpr,
+    ONE: tl.constexpr,  # the norm's weights count from one
     SHARE: tl.constexpr,  # heads of one program
     PDL: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1) * SHARE + tl.arange(0, SHARE)
     half = tl.arange(0, HALF)[None, :]
-    within = half < D // 2
-    inside = (head < heads + 2 * kv_heads)[:, None] & within
+    within = half < ROTARY // 2
+    there = (head < heads + 2 * kv_heads)[:, None]
+    inside = there & within
     is_query, is_rotated = (head < heads)[:, None], (head < heads + kv_heads)[:, None]
     wait(PDL)
-    source = qkv + (row * (heads + 2 * kv_heads) + head[:, None]) * D + half
+    start = qkv + (row * (heads + 2 * kv_heads) + head[:, None]) * D
+    source = start + half
     low = tl.load(source, mask=inside, other=0.0)
-    high = tl.load(source + D // 2, mask=inside, other=0.0)
+    high = tl.load(source + ROTARY // 2, mask=inside, other=0.0)
+    if TAIL:
+        rest = ROTARY + tl.arange(0, TAIL)[None, :]
+        unturned = there & (rest < D)
+        tail = tl.load(start + rest, mask=unturned, other=0.0)
     dtype = low.dtype
     position = tl.load(positions + row)
     page = tl.load(table + tl.load(slots + row).to(tl.int64) * width + position // PAGE)
     a, b = low.to(tl.float32), high.to(tl.float32)
     if NORM:
-        scale = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / D + eps)[:, None]
-        weights = tl.where(is_query, q_norm, k_norm) + half
-        weight_a = tl.load(weights, mask=inside, other=0.0)
-        weight_b = tl.load(weights + D // 2, mask=inside, other=0.0)
-        a = ((a * scale).to(dtype) * weight_a).to(tl.float32)
-        b = ((b * scale).to(dtype) * weight_b).to(tl.float32)
-    cos = tl.load(angles + position * D + half, mask=within, other=0.0)
-    sin = tl.load(angles + position * D + D // 2 + half, mask=within, other=0.0)
+        squares = tl.sum(a * a, 1) + tl.sum(b * b, 1)
+        if TAIL:
+            c = tail.to(tl.float32)
+            squares += tl.sum(c * c, 1)
+        scale = tl.rsqrt(squares / D + eps)[:, None]
+        weights = tl.where(is_query, q_norm, k_norm)
+        weight_a = tl.load(weights + half, mask=inside, other=0.0)
+        weight_b = tl.load(weights + half + ROTARY // 2, mask=inside, other=0.0)
+        a = _gain(a * scale, weight_a, ONE).to(tl.float32)
+        b = _gain(b * scale, weight_b, ONE).to(tl.float32)
+        if TAIL:
+            weight_c = tl.load(weights + rest, mask=unturned, other=0.0)
+            tail = tl.where(is_rotated, _gain(c * scale, weight_c, ONE), tail)
+    cos = tl.load(angles + position * ROTARY + half, mask=within, other=0.0)
+    sin = tl.load(angles + position * ROTARY + ROTARY // 2 + half, mask=within, other=0.0)
     # Said how to round, so that `gpu.hopper_qkv` comes to the same bits.
     low = tl.where(is_rotated, tl.fma(a, cos, -(b * sin)).to(dtype), low)
     high = tl.where(is_rotated, tl.fma(b, cos, a * sin).to(dtype), high)
     tl.store(source, low, mask=inside & is_query)
-    tl.store(source + D // 2, high, mask=inside & is_query)
+    tl.store(source + ROTARY // 2, high, mask=inside & is_query)
     plane = tl.maximum(head - heads, 0).to(tl.int64)  # keys of each KV head, then values
     token = page.to(tl.int64) * PAGE + position % PAGE
-    place = cache + (plane[:, None] * blocks * PAGE + token) * D + half
-    tl.store(place, low, mask=inside & ~is_query)
-    tl.store(place + D // 2, high, mask=inside & ~is_query)
+    target = cache + (plane[:, None] * blocks * PAGE + token) * D
+    tl.store(target + half, low, mask=inside & ~is_query)
+    tl.store(target + half + ROTARY // 2, high, mask=inside & ~is_query)
+    if TAIL:
+        tl.store(start + rest, tail, mask=unturned & is_query)
+        tl.store(target + rest, tail, mask=unturned & ~is_query)
+
+
+@triton.jit
+def _gain(x, weight, ONE: tl.constexpr):
+    """x float32 times a norm's weight, of the weight's type."""
+    if ONE:
+        return (x * (weight.to(tl.float32) + 1)).to(weight.dtype)
+    return x.to(weight.dtype) * weight
 
 
 def rope_and_write(
     qkv: Tensor,
     cache: Tensor,
-    table: Tensor,
-    slots: Tensor,
-    positions: Tensor,
-    angles: Tensor,
-    heads: int,
-    norms: tuple[Tensor, Tensor] | None = None,
-    eps: float = 0.0,
+    seats: Seats,
+    spec: AttentionSpec,
+    norm: QKNorm | None = None,
     dependent: bool = False,
 ) -> None:
     """Rotate the queries in place; rotate the keys and store them and the values in the cache.
 
-    qkv: [n, (heads + 2 * kv_heads) * d] dense; cache: [2, kv_heads, blocks, page, d];
-    table: [slots, width] int32; slots: [n] integers; positions: [n] int64;
-    angles: [positions, 2, d / 2] float32; norms: weights [d] of the queries' and the keys' norm.
+    qkv: [n, (heads + 2 * kv_heads) * d] dense; cache: [2, kv_heads, blocks, page, d]; norm: of each
+    head of queries and keys, by root mean squares.
     """
     _, kv_heads, blocks, page, d = cache.shape
-    q_norm, k_norm = norms or (angles, angles)
-    total = heads + 2 * kv_heads
+    rotary = 0 if spec.rope is None else spec.rotary or d
+    q_norm, k_norm = (norm.query, norm.key) if norm else (None, None)
+    total = spec.heads + 2 * kv_heads
     share = min(HEADS, triton.next_power_of_2(total))
     _rope_kernel[(qkv.shape[0], triton.cdiv(total, share))](
-        qkv, cache, table, slots, positions, angles, q_norm, k_norm, eps, blocks, table.stride(0),
-        heads=heads, kv_heads=kv_heads, D=d, HALF=triton.next_power_of_2(d // 2), PAGE=page,
-        NORM=norms is not None, SHARE=share, num_warps=4,
-        **launch(dependent),
+        qkv, cache, seats.table, seats.slots, seats.positions, seats.angles,
+        q_norm.weight if q_norm else qkv, k_norm.weight if k_norm else qkv,
+        q_norm.eps if q_norm else 0.0, blocks, seats.table.stride(0),
+        heads=spec.heads, kv_heads=kv_heads, D=d, ROTARY=rotary,
+        HALF=triton.next_power_of_2(max(rotary // 2, 1)),
+        TAIL=triton.next_power_of_2(d - rotary) if rotary < d else 0, PAGE=page,
+        NORM=norm is not None, ONE=q_norm is not None and q_norm.kind is NormKind.RMS_ONE,
+        SHARE=share, num_warps=4, **launch(dependent),
     )  # fmt: skip

@@ -11,7 +11,7 @@ from penstock_kernels.penalties import Penalties
 
 
 class TritonSampler:
-    """Reference: `penstock_kernels.backend.TorchSampler`."""
+    """Reference: `penstock_kernels.reference.device.TorchSampler`."""
 
     def __init__(self, dependent: bool = False) -> None:
         """dependent: launch kernels as `gpu.dependent` says."""

@@ -33,19 +33,17 @@ async def admit(
     limits = call.service.engine.limits
     # The end of a text has the tokens of its own only where all of it is tokenised.
     most = limits.max_input_tokens if options.truncate is None else None
-    name, requests = options.names.prompt, []
+    requests = []
     for prompt in prompts:
         try:
-            with text_errors():
-                ids = await _tokens(call.service, prompt, name, add_special_tokens, most)
+            ids = await _tokens(
+                call.service, prompt, options.names.prompt, add_special_tokens, most
+            )
         except TooManyTokens as error:
-            ids = range(error.count)  # refused for its length
-        else:
-            if len(ids) <= limits.max_input_tokens:  # one that is too long is refused for that
-                _check_ids(ids, limits, prompt is not ids)
-        if isinstance(prompt, str) and prompt and not ids:
-            raise invalid(f"`{name}` must come to at least one token. The tokenizer makes none")
-        requests.append(options.requests(ids, limits))
+            raise options.too_many(str(error), limits) from error
+        admitted = options.requests(ids, limits)
+        _check_ids(admitted[0].prompt, limits, prompt is not ids)
+        requests.append(admitted)
     call.validated()
     return requests
 
@@ -53,11 +51,16 @@ async def admit(
 async def _tokens(
     service: Service, prompt: Prompt, name: str, add_special_tokens: bool, limit: int | None
 ) -> Sequence[int]:
-    if isinstance(prompt, str):
-        check_length(service, prompt, name)
-        return await service.text.encode(prompt, add_special_tokens, limit)
-    if isinstance(prompt, Conversation):
-        return (await service.text.render(prompt)).ids
+    """Raises ApiError, and TooManyTokens when there are more than `limit`."""
+    with text_errors():
+        if isinstance(prompt, str):
+            check_length(service, prompt, name)
+            ids = await service.text.encode(prompt, add_special_tokens, limit)
+            if prompt and not ids:
+                raise invalid(f"`{name}` must come to at least one token. The tokenizer makes none")
+            return ids
+        if isinstance(prompt, Conversation):
+            return (await service.text.render(prompt)).ids
     return prompt
 
 

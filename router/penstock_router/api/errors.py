@@ -11,7 +11,7 @@ from aiohttp import web
 
 from penstock_router.metrics import Failure
 from penstock_router.request import Draining, EngineError, ShuttingDown
-from penstock_router.text.chat_template import MissingVariable, TemplateError
+from penstock_router.text.chat_template import MissingVariable, TemplateError, TemplatesBusy
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,5 +115,5 @@ def from_engine(error: EngineError) -> ApiError:
 
 def from_template(error: TemplateError) -> ApiError:
     """The chat template did not render."""
-    kind = Kind.VARIABLE if isinstance(error, MissingVariable) else Kind.TEMPLATE
-    return ApiError(kind, error)
+    kinds = {MissingVariable: Kind.VARIABLE, TemplatesBusy: Kind.OVERLOADED}
+    return ApiError(kinds.get(type(error), Kind.TEMPLATE), error)

@@ -11,14 +11,14 @@ from typing import Any
 import orjson
 from typing_extensions import TypedDict
 
+from penstock_router.api.echo import EchoedPrompt
 from penstock_router.api.errors import ApiError
+from penstock_router.api.logprobs import CompletionLogprobs, Logprobs
 from penstock_router.api.output import Output
 from penstock_router.api.run import Collector, Track
 from penstock_router.api.service import FINGERPRINT
 from penstock_router.api.sse import EventStream
-from penstock_router.api.tgi_answer import number
 from penstock_router.request import Finish, FinishReason, GenerationRequest, TopTokens
-from penstock_router.text import TextModel
 
 DONE = b"data: [DONE]\n\n"
 
@@ -84,56 +84,6 @@ def usage(tracks: Sequence[Track]) -> Usage:
     }
 
 
-class ChatLogprobs:
-    """Log-probabilities as chat completions show them."""
-
-    def __init__(self, text: TextModel) -> None:
-        self._text = text
-
-    def add(self, token_id: int, shown: str, logprob: float, top: TopTokens) -> dict[str, Any]:
-        """Of one token. shown: its text, which chat leaves to `content`."""
-        likely = [self._entry(token, value) for token, value in top]
-        return {**self._entry(token_id, logprob), "top_logprobs": likely}
-
-    def join(self, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Of a whole choice or chunk."""
-        return {"content": list(entries)}
-
-    def _entry(self, token_id: int, logprob: float) -> dict[str, Any]:
-        token = self._text.token_text(token_id)
-        # A token may be part of a character; then its bytes are not those of its text.
-        raw = None if "\ufffd" in token else list(token.encode())
-        return {"token": token, "logprob": number(logprob), "bytes": raw}
-
-
-class CompletionLogprobs:
-    """Log-probabilities as plain completions show them."""
-
-    def __init__(self, text: TextModel) -> None:
-        self._text = text
-        self._offset = 0
-
-    def add(self, token_id: int, shown: str, logprob: float, top: TopTokens) -> dict[str, Any]:
-        """Of one token. shown: the text that it made visible."""
-        entry = {
-            "token": self._text.token_text(token_id),
-            "logprob": number(logprob),
-            "top": {self._text.token_text(token): number(value) for token, value in top},
-            "offset": self._offset,
-        }
-        self._offset += len(shown)
-        return entry
-
-    def join(self, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Of a whole choice or chunk."""
-        return {
-            "tokens": [entry["token"] for entry in entries],
-            "token_logprobs": [entry["logprob"] for entry in entries],
-            "top_logprobs": [entry["top"] for entry in entries],
-            "text_offset": [entry["offset"] for entry in entries],
-        }
-
-
 class ChatMessage(TypedDict):
     role: str
     content: str
@@ -173,16 +123,18 @@ class Completion(TypedDict):
     usage: Usage
 
 
-Logprobs = ChatLogprobs | CompletionLogprobs
-
-
 def collected_logprobs(
-    track: Collector, logprobs: Logprobs, special: frozenset[int]
+    track: Collector, logprobs: Logprobs, echo: EchoedPrompt | None = None
 ) -> dict[str, Any]:
-    """Log-probabilities of a finished choice. Special tokens, EOS for one, are left out."""
+    """Log-probabilities of a finished choice, behind those of the prompt that it repeats."""
+    if echo is not None and isinstance(logprobs, CompletionLogprobs):
+        logprobs.add_prompt(
+            track.request.prompt, echo.offsets, track.prompt_logprobs, track.prompt_tops
+        )
     rows = zip(track.ids, track.texts, track.logprobs, track.tops, strict=True)
-    entries = [logprobs.add(i, t, value, top) for i, t, value, top in rows if i not in special]
-    return logprobs.join(entries)
+    for token_id, text, value, top in rows:
+        logprobs.add(token_id, text, value, top)
+    return logprobs.take()
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,17 +143,19 @@ class Shape:
 
     before_text: str  # JSON of a choice, from the index to the text
     after_text: str  # and from the text to the log-probabilities
-    end: str  # a choice that ends and adds no text
-    first: str | None  # sent once before everything: who speaks
+    first: str | None  # a choice before all others
+
+    def choice(self, text: str) -> str:
+        """JSON of a choice from the index to the log-probabilities."""
+        return self.before_text + orjson.dumps(text).decode() + self.after_text
 
 
-CHAT = Shape(
-    before_text='"delta":{"content":',
-    after_text="}",
-    end='"delta":{}',
-    first='"delta":{"role":"assistant","content":""}',
-)
-COMPLETION = Shape(before_text='"text":', after_text="", end='"text":""', first=None)
+_SPEAKER = '"delta":{"role":"assistant","content":""}'
+# TGI says in every chunk who speaks, and its clients read it there.
+CHAT = Shape('"delta":{"role":"assistant","content":', "}", _SPEAKER)
+# For clients that put the deltas together field by field, which would make a word of the roles.
+FOLDED_CHAT = Shape('"delta":{"content":', "}", _SPEAKER)
+COMPLETION = Shape('"text":', "", first=None)
 
 
 class ChoiceStream(Track):
@@ -221,14 +175,14 @@ class ChoiceStream(Track):
         shape: Shape,
         index: int,
         logprobs: Logprobs | None,
+        echo: EchoedPrompt | None,
         include_usage: bool,
-        special_ids: frozenset[int],
     ) -> None:
         super().__init__(request, output)
         self._stream = stream
         self._logprobs = logprobs
-        self._special = special_ids
-        self._entries: list[dict[str, Any]] = []
+        self._echo = echo
+        self._first = shape.first if echo is None else shape.choice(echo.text)
         self._shape = shape
         close = '}],"usage":null}\n\n' if include_usage else "}]}\n\n"
         self._render: Callable[[str, str], tuple[bytes, bytes]] = lambda choice, tail: (
@@ -239,46 +193,49 @@ class ChoiceStream(Track):
         )
         self._silent = True  # nothing sent yet
 
+    def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
+        if self._echo is not None and isinstance(self._logprobs, CompletionLogprobs):
+            ids, offsets = self.request.prompt, self._echo.offsets
+            self._logprobs.add_prompt(ids, offsets, logprobs, tops)
+
     def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
         output = self.output
-        output.push(token_id)
+        text = output.push(token_id)
         if self._silent:
-            self._say_who()
-        if self._logprobs is not None and token_id not in self._special:
-            self._entries.append(self._logprobs.add(token_id, output.released, logprob, top))
+            self._begin()
+        if self._logprobs is not None:
+            self._logprobs.add(token_id, text, logprob, top)
         if output.released:
             self._show(output.released)
         return output.stopped
 
-    def _say_who(self) -> None:
+    def _begin(self) -> None:
         self._silent = False
-        if self._shape.first is not None:
-            self._push_choice(self._shape.first, None)
+        if self._first is not None:
+            self._push_choice(self._first, None)
 
     def _show(self, text: str) -> None:
         if self._logprobs is None:
             self._stream.push(self._before + orjson.dumps(text) + self._after)
         else:
-            shape = self._shape
-            self._push_choice(
-                f"{shape.before_text}{orjson.dumps(text).decode()}{shape.after_text}", None
-            )
+            self._push_choice(self._shape.choice(text), None)
 
     def _push_choice(self, choice: str, finish_reason: str | None) -> None:
-        logprobs = None
-        if self._logprobs is not None and self._entries:
-            logprobs = self._logprobs.join(self._entries)
-            self._entries = []
+        logprobs = self._logprobs
+        taken = logprobs.take() if logprobs is not None and logprobs.waiting else None
         before, after = self._render(
-            f'{choice},"logprobs":{orjson.dumps(logprobs).decode()}',
+            f'{choice},"logprobs":{orjson.dumps(taken).decode()}',
             f',"finish_reason":{orjson.dumps(finish_reason).decode()}',
         )
         self._stream.push(before + after)
 
     def finish(self, finish: Finish) -> None:
-        if rest := self.output.close():
-            self._show(rest)
-        self._push_choice(self._shape.end, FINISH_REASONS[finish.reason])
+        if self._silent:
+            self._begin()
+        self.output.close()
+        if self.output.released:
+            self._show(self.output.released)
+        self._push_choice(self._shape.choice(""), FINISH_REASONS[finish.reason])
         super().finish(finish)
 
 

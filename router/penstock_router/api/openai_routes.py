@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 
 from penstock_router.api.admission import Prompt, admit, output, text_errors
 from penstock_router.api.call import Call, read_json
+from penstock_router.api.echo import EchoedPrompt, echoed
 from penstock_router.api.errors import invalid
 from penstock_router.api.fields import checked
+from penstock_router.api.logprobs import ChatLogprobs, CompletionLogprobs, Logprobs
 from penstock_router.api.openai_answer import (
     CHAT,
     COMPLETION,
     FINISH_REASONS,
-    ChatLogprobs,
+    FOLDED_CHAT,
     ChoiceStream,
-    CompletionLogprobs,
     Head,
-    Logprobs,
     Shape,
     collected_logprobs,
     error_event,
@@ -39,6 +41,7 @@ from penstock_router.api.sse import EventStream
 from penstock_router.api.streaming import collect, stream_out
 from penstock_router.api.tgi_routes import json_response
 from penstock_router.request import GenerationRequest
+from penstock_router.text import Conversation, TextModel
 
 
 async def chat_completions(call: Call) -> web.StreamResponse:
@@ -57,7 +60,10 @@ async def run_chat(call: Call, body: ChatRequest) -> web.StreamResponse:
     characters = sum(len(message["content"]) for message in conversation.messages)
     if body.stream:
         head = Head("chat.completion.chunk", "chatcmpl", call.service.model_name)
-        return await _stream(call, body, [conversation], head, CHAT, characters)
+        # The helpers of OpenAI's clients say by this header that they fold a stream.
+        folded = "x-stainless-helper-method" in call.request.headers
+        shape = FOLDED_CHAT if folded else CHAT
+        return await _stream(call, body, [conversation], head, shape, characters)
     head = Head("chat.completion", "chatcmpl", call.service.model_name)
     return await _complete(call, body, [conversation], head, characters)
 
@@ -71,8 +77,6 @@ async def run_completion(call: Call, body: CompletionRequest) -> web.StreamRespo
             f"Number of prompts exceeds the maximum allowed batch size of {most}. "
             f"Given: {len(prompts)}"
         )
-    if body.echo:
-        raise invalid("`echo` is not supported by this server")
     head = Head("text_completion", "cmpl", call.service.model_name)
     characters = sum(len(prompt) for prompt in prompts if isinstance(prompt, str))
     if body.stream:
@@ -99,22 +103,12 @@ async def _complete(
     service = call.service
     options = _options(call, body)
     with service.permits.take(len(prompts) * options.sequences):
-        requests = await _requests(call, prompts, options)
+        requests, echoes = await _requests(call, body, prompts, options)
         tracks = [Collector(r, output(service, r, options)) for r in requests]
         await collect(call, tracks)
-    chat = isinstance(body, ChatRequest)
-    choices = []
-    for index, track in enumerate(tracks):
-        logprobs = None
-        if (source := _logprobs(call, body)) is not None:
-            logprobs = collected_logprobs(track, source, service.text.tokenizer.special_ids)
-        shown: dict[str, Any] = {"text": track.text}
-        if chat:
-            shown = {"message": {"role": "assistant", "content": track.text}}
-        finish_reason = FINISH_REASONS[track.end.reason]
-        choices.append(
-            {"index": index, **shown, "logprobs": logprobs, "finish_reason": finish_reason}
-        )
+    show = partial(_choices, service.text, body, tracks, echoes)
+    # Those of a long prompt take a moment.
+    choices = show() if body.top_n is None else await asyncio.to_thread(show)
     figures = call.succeed(tracks, _seed(requests, options))
     headers = call.early_headers(characters) | figures.headers()
     return json_response(head.fields() | {"choices": choices, "usage": usage(tracks)}, headers)
@@ -131,7 +125,7 @@ async def _stream(
     service = call.service
     options = _options(call, body)
     with service.permits.take(len(prompts) * options.sequences):
-        requests = await _requests(call, prompts, options)
+        requests, echoes = await _requests(call, body, prompts, options)
         stream = EventStream(call.request, call.early_headers(characters))
         tracks = [
             ChoiceStream(
@@ -141,11 +135,11 @@ async def _stream(
                 head=head,
                 shape=shape,
                 index=index,
-                logprobs=_logprobs(call, body),
+                logprobs=_logprobs(service.text, body, echo),
+                echo=echo,
                 include_usage=body.include_usage,
-                special_ids=service.text.tokenizer.special_ids,
             )
-            for index, request in enumerate(requests)
+            for index, (request, echo) in enumerate(zip(requests, echoes, strict=True))
         ]
         return await stream_out(
             call,
@@ -166,17 +160,57 @@ def _options(call: Call, body: OpenAIRequest) -> Options:
 
 
 async def _requests(
-    call: Call, prompts: Sequence[Prompt], options: Options
-) -> list[GenerationRequest]:
-    admitted = await admit(call, prompts, options)
-    return [request for requests in admitted for request in requests]
+    call: Call, body: OpenAIRequest, prompts: Sequence[Prompt], options: Options
+) -> tuple[list[GenerationRequest], list[EchoedPrompt | None]]:
+    """One request a sequence, and what each repeats of its prompt."""
+    requests: list[GenerationRequest] = []
+    echoes: list[EchoedPrompt | None] = []
+    for prompt, own in zip(prompts, await admit(call, prompts, options), strict=True):
+        echo = None
+        if (
+            isinstance(body, CompletionRequest)
+            and body.echo
+            and not isinstance(prompt, Conversation)
+        ):
+            echo = await echoed(call.service.text, prompt, own[0].prompt)
+        requests += own
+        echoes += [echo] * len(own)
+    return requests, echoes
 
 
-def _logprobs(call: Call, body: OpenAIRequest) -> Logprobs | None:
+def _choices(
+    text: TextModel,
+    body: OpenAIRequest,
+    tracks: Sequence[Collector],
+    echoes: Sequence[EchoedPrompt | None],
+) -> list[dict[str, Any]]:
+    """The choices of an answer that is sent at once."""
+    choices = []
+    for index, (track, echo) in enumerate(zip(tracks, echoes, strict=True)):
+        source = _logprobs(text, body, echo)
+        shown: dict[str, Any] = {"text": track.text if echo is None else echo.text + track.text}
+        if isinstance(body, ChatRequest):
+            shown = {"message": {"role": "assistant", "content": track.text}}
+        choices.append(
+            {
+                "index": index,
+                **shown,
+                "logprobs": source and collected_logprobs(track, source, echo),
+                "finish_reason": FINISH_REASONS[track.end.reason],
+            }
+        )
+    return choices
+
+
+def _logprobs(text: TextModel, body: OpenAIRequest, echo: EchoedPrompt | None) -> Logprobs | None:
     if body.top_n is None:
         return None
-    text = call.service.text
-    return ChatLogprobs(text) if isinstance(body, ChatRequest) else CompletionLogprobs(text)
+    if isinstance(body, ChatRequest):
+        return ChatLogprobs(text)
+    if echo is None:
+        return CompletionLogprobs(text)
+    # Then there is an entry for every token: scorers count from the end.
+    return CompletionLogprobs(text, len(echo.text), everything=True)
 
 
 def _seed(requests: Sequence[GenerationRequest], options: Options) -> int | None:

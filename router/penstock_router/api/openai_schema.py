@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -15,6 +16,7 @@ from penstock_router.api.schema import (
     AtMost,
     ClientObject,
     Count,
+    Integer,
     LogitBias,
     Penalty,
     PositiveInt,
@@ -28,6 +30,7 @@ from penstock_router.api.schema import (
 from penstock_router.config import RouterConfig
 from penstock_router.limits import MAX_TOP_LOGPROBS
 from penstock_router.request import Sampling
+from penstock_router.templates.variables import RESERVED
 from penstock_router.text import Conversation
 
 # What clients and gateways send about themselves, or about where the answer is kept.
@@ -52,24 +55,6 @@ MAX_PROMPTS = 128
 MAX_CHOICES = 128
 MAX_STOP_SEQUENCES = 16
 MOST_PROMPTS = 1024  # whatever the operator allows
-# What the server sets, or the template language itself.
-RESERVED_VARIABLES = frozenset(
-    {
-        "self",
-        "super",
-        "loop",
-        "caller",
-        "varargs",
-        "kwargs",
-        "messages",
-        "add_generation_prompt",
-        "continue_final_message",
-        "tools",
-        "documents",
-        "raise_exception",
-        "strftime_now",
-    }
-)
 MAX_VARIABLE_DEPTH = 16
 MAX_VARIABLE_NODES = 128
 
@@ -92,15 +77,15 @@ class OpenAIRequest(ClientObject):
     repetition_penalty: RepetitionPenalty | None = None
     logit_bias: LogitBias | None = None
     max_tokens: PositiveInt | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
-    seed: Annotated[int, Field(ge=-(2**63), le=2**64 - 1)] | None = None
+    n: Annotated[Integer, Field(ge=1, le=MAX_CHOICES)] = 1
+    seed: Annotated[Integer, Field(ge=-(2**63), le=2**64 - 1)] | None = None
     stop: StopSequence | StopSequences | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Share | None = None
     # Beyond OpenAI's
-    top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None  # -1 and 0: off
+    top_k: Annotated[Integer, Field(ge=-1, le=2**31 - 1)] | None = None  # -1 and 0: off
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     typical_p: Share | None = None
     ignore_eos: bool = False
@@ -198,15 +183,25 @@ class Message(ClientObject):
     content: str | Annotated[list[TextPart], AtMost(4096)]
     name: Annotated[str, Field(max_length=1024)] | None = None
     tool_call_id: Annotated[str, Field(max_length=1024)] | None = None
+    # What a model thought before it answered, under its older and its newer name.
+    reasoning_content: str | None = None
+    reasoning: str | None = None
 
-    def variables(self) -> dict[str, str]:
-        """What the template sees: parts joined, absent fields absent."""
+    def variables(self) -> dict[str, Any]:
+        """What the template sees: absent fields absent."""
         content = self.content
-        if isinstance(content, list):
-            content = "".join(part.text for part in content)
-        fields = {"name": self.name, "tool_call_id": self.tool_call_id}
-        present = {name: value for name, value in fields.items() if value is not None}
-        return {"role": self.role, "content": content, **present}
+        thoughts = self.reasoning if self.reasoning_content is None else self.reasoning_content
+        fields = {
+            "role": self.role,
+            "content": [part.model_dump() for part in content]
+            if isinstance(content, list)
+            else content,
+            "name": self.name,
+            "tool_call_id": self.tool_call_id,
+            "reasoning_content": thoughts,  # templates know one or the other
+            "reasoning": thoughts,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 class ChatRequest(OpenAIRequest):
@@ -236,7 +231,7 @@ class ChatRequest(OpenAIRequest):
     messages: Annotated[list[Message], Field(min_length=1), AtMost(4096)]
     max_completion_tokens: PositiveInt | None = None
     logprobs: bool = False
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    top_logprobs: Annotated[Integer, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     chat_template_kwargs: dict[str, Any] = {}
     guideline: str | None = None  # TGI's name for a variable of the template
     add_generation_prompt: bool | None = None
@@ -252,12 +247,10 @@ class ChatRequest(OpenAIRequest):
         return variables
 
     @model_validator(mode="after")
-    def _end_as_asked(self) -> Self:
-        goes_on = self.messages[-1].role == "assistant"
-        if self.add_generation_prompt is goes_on or self.continue_final_message is (not goes_on):
+    def _one_end(self) -> Self:
+        if self.add_generation_prompt and self.continue_final_message:
             raise ValueError(
-                "`add_generation_prompt` and `continue_final_message` cannot be chosen: a last "
-                "message of the assistant is continued, any other one is answered"
+                "`add_generation_prompt` and `continue_final_message` must not both be true"
             )
         return self
 
@@ -283,7 +276,9 @@ class ChatRequest(OpenAIRequest):
     def conversation(self) -> Conversation:
         """What the chat template gets."""
         messages = [message.variables() for message in self.messages]
-        return Conversation(messages, self._variables())
+        return Conversation(
+            messages, self._variables(), self.add_generation_prompt, self.continue_final_message
+        )
 
     def _variables(self) -> dict[str, Any]:
         named = {} if self.guideline is None else {"guideline": self.guideline}
@@ -292,7 +287,7 @@ class ChatRequest(OpenAIRequest):
 
 def _check_variable(name: str) -> None:
     """Raises ValueError for what `chat_template_kwargs` must not set."""
-    if name in RESERVED_VARIABLES:
+    if name in RESERVED:
         raise ValueError(f"`chat_template_kwargs` must not set `{name}`")
     if name.startswith("_") or name.endswith("_token"):
         raise ValueError("`chat_template_kwargs` must not set special tokens or private names")
@@ -382,7 +377,7 @@ class CompletionRequest(OpenAIRequest):
         ),
     ]
     max_tokens: Count | None = None  # 0 only with `echo`
-    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    logprobs: Annotated[Integer, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     echo: bool = False  # the prompt is part of the answer
     return_full_text: bool = False  # the same
 
@@ -399,6 +394,12 @@ class CompletionRequest(OpenAIRequest):
     @property
     def names(self) -> Names:
         return Names("prompt", "max_tokens", openai=True)
+
+    def options(self, config: RouterConfig, *, priority: int) -> Options:
+        options = super().options(config, priority=priority)
+        if not self.echo or self.logprobs is None:
+            return options
+        return dataclasses.replace(options, prompt_logprobs=True, prompt_top_n=self.logprobs)
 
     @property
     def prompts(self) -> list[str | Sequence[int]]:

@@ -42,6 +42,7 @@ class Options:
     ignore_eos: bool = False
     truncate: int | None = None
     prompt_logprobs: bool = False
+    prompt_top_n: int = 0  # most likely tokens in place of each of the prompt
     max_time: float | None = None  # seconds until the answer ends where it is
     priority: int = 0
 
@@ -72,6 +73,8 @@ class Options:
                 sampling=dataclasses.replace(self.sampling, seed=seed),
                 ignore_eos=self.ignore_eos,
                 prompt_logprobs=self.prompt_logprobs,
+                prompt_top_n=self.prompt_top_n,
+                max_time=self.max_time,
                 priority=self.priority,
             )
             for seed in self._seeds()
@@ -83,11 +86,7 @@ class Options:
         if length == 0:
             raise invalid(f"`{prompt}` cannot be empty")
         if length > limits.max_input_tokens:
-            raise self._too_long(
-                f"`{prompt}` must have less than {limits.max_input_tokens} tokens. Given: {length}",
-                "--max-input-tokens",
-                limits,
-            )
+            raise self.too_many(str(length), limits)
         room = limits.max_total_tokens - length
         if wanted is not None and min(wanted, _CHECKED_TOKENS) > room:
             new = self.names.new_tokens
@@ -98,6 +97,11 @@ class Options:
                 limits,
             )
         return room if wanted is None else min(wanted, room)
+
+    def too_many(self, given: str, limits: Limits) -> ApiError:
+        """The prompt has more tokens than one may have."""
+        rule = f"`{self.names.prompt}` must have less than {limits.max_input_tokens} tokens"
+        return self._too_long(f"{rule}. Given: {given}", "--max-input-tokens", limits)
 
     def _too_long(self, sentence: str, option: str, limits: Limits) -> ApiError:
         if self.names.openai:

@@ -14,36 +14,49 @@ class Output:
     sequence is kept, text that may be the beginning of one waits until that is decided.
     """
 
-    __slots__ = ("_held", "_keep_stop", "_matcher", "_special", "_step", "_stops", "detokenizer",
-                 "released", "stopped")  # fmt: skip
+    __slots__ = ("_held", "_keep_stop", "_matcher", "_step", "_stops", "detokenizer", "released",
+                 "special_ids", "stopped")  # fmt: skip
 
     def __init__(
         self, detokenizer: Detokenizer, special_ids: frozenset[int], options: Options
     ) -> None:
         self.detokenizer = detokenizer
+        self.special_ids = special_ids
         self.released = ""
         self.stopped = False
         self._step = detokenizer.step
-        self._special = special_ids
         self._stops = options.stop
         self._matcher = StopMatcher(options.stop) if options.stop else None
         self._keep_stop = options.keep_stop
         self._held = ""
 
     def push(self, token_id: int) -> str:
-        """The token's own text, special or not."""
+        """What the token adds to the text, to the end of a stop sequence; the name of a special
+        token."""
         text = self._step(token_id)
-        if token_id in self._special:
+        if token_id in self.special_ids:
             # A stop sequence may name a special token, but is never partly one.
             self.released = ""
             self.stopped = text in self._stops
         elif self._matcher is None:
             self.released = text
         else:
-            self.released = self._scan(text, self._matcher)
+            return self._scan(text, self._matcher)
+        return text
+
+    def close(self) -> str:
+        """Nothing follows: `released` is what was still to come. Returns what that adds to the last
+        token that is text: U+FFFD where it left a character incomplete."""
+        text = self.released = "" if self.stopped else self.detokenizer.flush()
+        if text and self._matcher is not None:
+            text = self._scan(text, self._matcher)
+        self.released += self._held
+        self._held = ""
         return text
 
     def _scan(self, text: str, matcher: StopMatcher) -> str:
+        """Release what is visible of the text; returns it without what is behind a stop
+        sequence."""
         buffer = self._held + text
         end = matcher.feed(text)
         if end is None:
@@ -52,10 +65,5 @@ class Output:
             self.stopped = True
             visible = len(self._held) + end - (0 if self._keep_stop else matcher.matched)
         self._held = "" if self.stopped else buffer[visible:]
-        return buffer[:visible]
-
-    def close(self) -> str:
-        """What was still held, now that nothing follows."""
-        text = "" if self.stopped else self._held + self.detokenizer.flush()
-        self._held = ""
-        return text
+        self.released = buffer[:visible]
+        return text[:end]

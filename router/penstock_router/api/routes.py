@@ -49,9 +49,10 @@ ROUTES = (
         "POST",
         "/generate",
         generating(tgi_routes.generate),
-        "Generate and answer at once",
+        "Generate and answer at once, or stream where `stream` is true",
         GenerateRequest,
         GenerateResponse,
+        StreamResponse,
     ),
     Route(
         "POST",

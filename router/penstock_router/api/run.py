@@ -73,7 +73,7 @@ class Track:
         self.request = request
         self.output = output
 
-    def prompt(self, logprobs: Sequence[float | None]) -> None:
+    def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
         """Only tracks that asked for it keep it."""
 
     def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
@@ -93,15 +93,18 @@ class Collector(Track):
     def __init__(self, request: GenerationRequest, output: Output) -> None:
         super().__init__(request, output)
         self.ids: list[int] = []
-        self.texts: list[str] = []  # of each token, special or not
+        self.texts: list[str] = []  # of each token, as `Output.push` says
         self.logprobs: list[float] = []
         self.tops: list[TopTokens] = []
-        self.prompt_logprobs: list[float | None] = []
+        self.prompt_logprobs: Sequence[float | None] = ()
+        self.prompt_tops: Sequence[TopTokens] = ()
         self.text = ""
         self._pieces: list[str] = []
+        self._rest = ""
 
-    def prompt(self, logprobs: Sequence[float | None]) -> None:
-        self.prompt_logprobs = list(logprobs)
+    def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
+        self.prompt_logprobs = logprobs
+        self.prompt_tops = tops
 
     def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
         output = self.output
@@ -113,9 +116,19 @@ class Collector(Track):
         return output.stopped
 
     def finish(self, finish: Finish) -> None:
-        self._pieces.append(self.output.close())
+        self._rest = self.output.close()
+        self._pieces.append(self.output.released)
         self.text = "".join(self._pieces)
         super().finish(finish)
+
+    @property
+    def closed_texts(self) -> list[str]:
+        """Those of each token at the end: the last one that is text has what `close` said."""
+        texts = self.texts.copy()
+        if self._rest:
+            special = self.output.special_ids
+            texts[max(row for row, i in enumerate(self.ids) if i not in special)] += self._rest
+        return texts
 
     @property
     def mean_logprob(self) -> float:

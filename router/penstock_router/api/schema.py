@@ -14,9 +14,11 @@ from typing import Annotated, Any, ClassVar, TypeVar, cast
 import numpy as np
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     PlainValidator,
     ValidationError,
     ValidationInfo,
@@ -50,14 +52,20 @@ class AtMost:
         return cast(CoreSchema, {**schema, "max_length": self.items, "fail_fast": True})
 
 
-PositiveInt = Annotated[int, Field(gt=0, le=INT32)]
-Count = Annotated[int, Field(ge=0, le=INT32)]
+def _whole(value: object) -> object:
+    """JSON has no integers: programs whose language has none either write 20.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Integer = Annotated[int, BeforeValidator(_whole)]
+PositiveInt = Annotated[Integer, Field(gt=0, le=INT32)]
+Count = Annotated[Integer, Field(ge=0, le=INT32)]
 Positive = Annotated[float, Field(gt=0, le=100)]
 # Logits are divided by it in float32: much less makes them infinite.
 RepetitionPenalty = Annotated[float, Field(ge=0.01, le=100)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Share = Annotated[float, Field(gt=0, le=1)]  # of probability
-Priority = Annotated[int, Field(ge=-100, le=100)]
+Priority = Annotated[Integer, Field(ge=-100, le=100)]
 StopSequence = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 StopSequences = Annotated[list[StopSequence], AtMost(256)]
 
@@ -217,6 +225,19 @@ class ClientObject(BaseModel):
     UNSUPPORTED: ClassVar[Mapping[str, tuple[object, ...]]] = {}
     # Of those the ones that ask for nothing while another field has a value: (field, value).
     WAIVED: ClassVar[Mapping[str, tuple[str, object]]] = {}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """As pydantic writes it; but what may be absent may be null."""
+        shown = handler(schema)
+        fields = handler.resolve_ref_schema(shown)
+        for name, value in fields["properties"].items():
+            kinds = value.get("anyOf", [value])
+            if name not in fields.get("required", ()) and {"type": "null"} not in kinds:
+                fields["properties"][name] = {"anyOf": [*kinds, {"type": "null"}]}
+        return shown
 
     @model_validator(mode="before")
     @classmethod

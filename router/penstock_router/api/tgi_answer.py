@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NotRequired
 
 import orjson
 from typing_extensions import TypedDict
 
 from penstock_router.api.errors import ApiError
+from penstock_router.api.logprobs import number
 from penstock_router.api.options import Options
 from penstock_router.api.output import Output
 from penstock_router.api.run import Collector, Track
@@ -18,6 +19,8 @@ from penstock_router.request import Finish, GenerationRequest, TopTokens
 from penstock_router.text import TextModel
 
 _TAIL = b',"generated_text":null,"details":null}\n\n'
+# Ends a stream whose time was up between two tokens: no text, and clients skip what is special.
+_NO_TOKEN = b'data:{"index":%d,"token":{"id":0,"text":"","logprob":null,"special":true}%b'
 
 
 class PrefillToken(TypedDict):
@@ -72,11 +75,6 @@ class StreamResponse(TypedDict):
     details: StreamDetails | None
 
 
-def number(value: float) -> float | None:
-    """A log-probability with the digits that float32 has; null for none or minus infinity."""
-    return float(f"{value:.8g}") if math.isfinite(value) else None
-
-
 def answer(
     text: TextModel, tracks: Sequence[Collector], options: Options, prefix: str, details: bool
 ) -> GenerateResponse:
@@ -101,7 +99,7 @@ def answer(
 
 def _sequence(text: TextModel, track: Collector, options: Options) -> SequenceDetails:
     special = text.tokenizer.special_ids
-    rows = zip(track.ids, track.texts, track.logprobs, strict=True)
+    rows = zip(track.ids, track.closed_texts, track.logprobs, strict=True)
     sequence: SequenceDetails = {
         "finish_reason": track.end.reason.value,
         "generated_tokens": track.end.generated_tokens,
@@ -143,13 +141,43 @@ def top_tokens(text: TextModel, top: TopTokens) -> list[Token]:
     ]
 
 
+@dataclass(slots=True)
+class HeldToken:
+    """A token whose text may yet grow."""
+
+    index: int
+    id: int
+    text: str
+    logprob: float
+    special: bool
+    top: bytes  # JSON behind the token
+
+    def event(self) -> bytes:
+        """Up to the tail."""
+        return _event(self.index, self.id, self.text, self.logprob, self.special, self.top)
+
+
+def _event(
+    index: int, token_id: int, text: str, logprob: float, special: bool, top: bytes
+) -> bytes:
+    return b'data:{"index":%d,"token":{"id":%d,"text":%b,"logprob":%b,"special":%b}%b' % (
+        index,
+        token_id,
+        orjson.dumps(text),
+        b"%.8g" % logprob if logprob > -1e30 else b"null",  # NaN is not greater
+        b"true" if special else b"false",
+        top,
+    )
+
+
 class GenerateStream(Track):
     """Streams one sequence as /generate_stream does: an event a token.
 
     The last token's event carries the whole text. The engine says that it was the last in the same
     call that brought it, so its event has not left yet and its tail can be exchanged. Not so where
     the text has reached a stop sequence and the engine is in another process, which has yet to hear
-    of it: such a token waits for `finish`.
+    of it: such a token waits for `finish`. So do tokens from the one that begins a character to the
+    one that completes it: if none does, U+FFFD is the text of the last of them.
     """
 
     def __init__(
@@ -173,34 +201,51 @@ class GenerateStream(Track):
         self._top_n = request.sampling.top_n
         self._pieces: list[str] = []
         self._index = 0
-        self._last = b""
+        self._held: list[HeldToken] = []
+        self._last = b""  # event that was pushed
 
     def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
         output = self.output
         text = output.push(token_id)
         self._pieces.append(output.released)
         self._index += 1
-        self._last = (
-            b'data:{"index":%d,"token":{"id":%d,"text":%b,"logprob":%b,"special":%b}%b%b'
-            % (
-                self._index,
-                token_id,
-                orjson.dumps(text),
-                b"%.8g" % logprob if logprob > -1e30 else b"null",  # NaN is not greater
-                b"true" if token_id in self._special else b"false",
-                self._top(top) if self._top_n else b"",
-                _TAIL,
-            )
-        )
-        if not output.stopped:
-            self._stream.push(self._last)
+        special = token_id in self._special
+        likely = self._top(top) if self._top_n else b""
+        pending = output.detokenizer.pending or output.stopped
+        if pending or self._held:
+            held = HeldToken(self._index, token_id, text, logprob, special, likely)
+            self._held.append(held)
+            if not pending:
+                self._release()
+        else:
+            self._push(_event(self._index, token_id, text, logprob, special, likely))
         return output.stopped
 
     def _top(self, top: TopTokens) -> bytes:
         return b',"top_tokens":' + orjson.dumps(top_tokens(self._text, top))
 
+    def _push(self, event: bytes) -> None:
+        self._last = event + _TAIL
+        self._stream.push(self._last)
+
+    def _release(self) -> None:
+        for token in self._held:
+            self._push(token.event())
+        self._held.clear()
+
     def finish(self, finish: Finish) -> None:
-        self._pieces.append(self.output.close())
+        rest = self.output.close()
+        self._pieces.append(self.output.released)
+        if rest:
+            next(token for token in reversed(self._held) if not token.special).text += rest
+        self._release()
+        ending = self._ending(finish)
+        if not self._stream.replace_last(self._last, self._last[: -len(_TAIL)] + ending):
+            self._stream.push(_NO_TOKEN % (self._index + 1, ending))
+        super().finish(finish)
+
+    def _ending(self, finish: Finish) -> bytes:
+        """The tail of the last event."""
         details: StreamDetails | None = None
         if self._details:
             details = {
@@ -210,16 +255,10 @@ class GenerateStream(Track):
                 "input_length": len(self.request.prompt),
                 "cached_tokens": finish.cached_tokens,
             }
-        tail = b',"generated_text":%b,"details":%b}\n\n' % (
+        return b',"generated_text":%b,"details":%b}\n\n' % (
             orjson.dumps(self._prefix + "".join(self._pieces)),
             orjson.dumps(details),
         )
-        event = self._last[: -len(_TAIL)] + tail
-        if self.output.stopped:
-            self._stream.push(event)
-        else:
-            self._stream.replace_last(self._last, event)
-        super().finish(finish)
 
 
 def error_event(error: ApiError) -> bytes:

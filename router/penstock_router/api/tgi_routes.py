@@ -124,7 +124,6 @@ async def tokenize(request: web.Request) -> web.Response:
         try:
             tokens = await service.text.spans_json(body.inputs, body.add_special_tokens, most)
         except TooManyTokens as error:
-            raise invalid(
-                f"`inputs` must have less than {most} tokens. Given: at least {error.count}"
-            ) from error
+            sentence = f"`inputs` must have less than {most} tokens. Given: {error}"
+            raise invalid(sentence) from error
     return web.Response(body=tokens, content_type="application/json")

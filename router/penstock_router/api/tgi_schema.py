@@ -16,6 +16,7 @@ from penstock_router.api.schema import (
     AtMost,
     ClientObject,
     Count,
+    Integer,
     LogitBias,
     Penalty,
     Positive,
@@ -55,7 +56,7 @@ class GenerateParameters(ClientObject):
     truncate: Count | None = None
     details: bool = False
     decoder_input_details: bool = False
-    seed: Annotated[int, Field(ge=0, le=2**64 - 1)] | None = None
+    seed: Annotated[Integer, Field(ge=0, le=2**64 - 1)] | None = None
     top_n_tokens: Count | None = None
     ignore_eos: bool = False
     ignore_eos_token: bool = False  # the same, as TGI's shards call it

@@ -12,10 +12,9 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from penstock_router.fronts.front import url_of
+from penstock_router.listening import BACKLOG, url_of
 from penstock_router.logs import log
 
-BACKLOG = 2048
 GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 PAUSE_SECONDS = 0.5  # until something that was exhausted may be there again
@@ -37,26 +36,25 @@ class Taker(Protocol):
 class Acceptor:
     """Listens, and passes each connection on to one taker after the other.
 
-    Raises OSError when the address cannot be listened at.
+    Raises OSError when it cannot listen.
     """
 
     def __init__(
         self,
-        hostname: str,
-        port: int,
+        listener: socket.socket,
         takers: Sequence[Taker],
         on_failure: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        """on_failure: told why, when no connection is accepted any more."""
-        family = socket.AF_INET6 if ":" in hostname else socket.AF_INET
-        self._listener = socket.create_server((hostname, port), family=family, backlog=BACKLOG)
-        self._listener.setblocking(False)
+        """listener: bound, does not block. on_failure: told why, when no connection is accepted
+        any more."""
+        listener.listen(BACKLOG)
+        self._listener = listener
         self._takers = takers
         self._turn = 0
         self._on_failure = on_failure
         self._task = asyncio.create_task(self._accept())
         self._task.add_done_callback(self._ended)
-        self.url = url_of(hostname, self._listener.getsockname()[1])
+        self.url = url_of(listener)
 
     async def close(self) -> None:
         """Accept no more."""

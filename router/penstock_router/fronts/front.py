@@ -18,15 +18,10 @@ class Front(Protocol):
         """Begin to read tokenizer and chat template. Raises ValueError where it can already."""
 
     async def open(self, engine: Engine, metrics: Metrics) -> str:
-        """Take requests; the URL. Raises OSError when the address cannot be listened at."""
+        """Take requests; the URL. Raises OSError when it cannot listen."""
 
     def drain(self) -> None:
         """Turn new requests away, as the engine does from now on."""
 
     async def close(self) -> None:
         """Send what is left of answers, and end; nothing happens the second time."""
-
-
-def url_of(hostname: str, port: int) -> str:
-    """Where a server listens."""
-    return f"http://[{hostname}]:{port}" if ":" in hostname else f"http://{hostname}:{port}"

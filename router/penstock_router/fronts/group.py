@@ -14,6 +14,7 @@ from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
 from penstock_router.fronts.acceptor import Acceptor
 from penstock_router.fronts.child import FrontProcess
+from penstock_router.listening import inherited
 from penstock_router.metrics import Metrics
 
 # For a front to send what is left, and to end: aiohttp waits twice. The launcher's ROUTER_MARGIN
@@ -48,13 +49,13 @@ class FrontGroup:
             os.close(permits)
 
     async def open(self, engine: Engine, metrics: Metrics) -> str:
-        """Take requests; the URL. Raises OSError when the address cannot be listened at."""
+        """Take requests; the URL. Raises OSError when it cannot listen."""
         await asyncio.gather(*(front.open(engine, metrics) for front in self._fronts))
         for place, front in enumerate(self._fronts):
             metrics.http_processes.watch(str(place), front.pid)
         engine.on_trouble = self._trouble
-        config = self._config
-        self._acceptor = Acceptor(config.hostname, config.port, self._fronts, self._fail)
+        listener = inherited(self._config.listener)
+        self._acceptor = Acceptor(listener, self._fronts, self._fail)
         return self._acceptor.url
 
     def drain(self) -> None:

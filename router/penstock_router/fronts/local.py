@@ -9,7 +9,7 @@ from aiohttp import web
 from penstock_router.api.app import make_app, make_runner
 from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
-from penstock_router.fronts.front import url_of
+from penstock_router.listening import BACKLOG, inherited, url_of
 from penstock_router.metrics import Metrics
 from penstock_router.text import TextModel
 
@@ -35,8 +35,9 @@ class LocalFront:
         config = self._config
         self._runner = make_runner(make_app(config, engine, self._text, metrics))
         await self._runner.setup()
-        await web.TCPSite(self._runner, config.hostname, config.port, backlog=2048).start()
-        return url_of(config.hostname, self._runner.addresses[0][1])
+        listener = inherited(config.listener)
+        await web.SockSite(self._runner, listener, backlog=BACKLOG).start()
+        return url_of(listener)
 
     def drain(self) -> None:
         """The API sees that the engine does."""

@@ -18,8 +18,9 @@ from penstock_router.request import (
     GenerationFailed,
     GenerationRequest,
     ShuttingDown,
+    TopTokens,
 )
-from penstock_router.wire import sampling_of, wire_sampling
+from penstock_router.wire import sampling_of, top_lists, wire_sampling
 
 REASONS = {
     End.LENGTH: FinishReason.LENGTH,
@@ -47,6 +48,8 @@ def submission(sequence: int, request: GenerationRequest) -> Submission:
         sampling=wire_sampling(request.sampling),
         ignore_eos=request.ignore_eos,
         prompt_logprobs=request.prompt_logprobs,
+        prompt_top_n=request.prompt_top_n,
+        max_time=request.max_time or 0.0,
         priority=request.priority,
         tenant=request.tenant,
     )
@@ -60,20 +63,35 @@ def request_of(message: Submission) -> GenerationRequest:
         sampling=sampling_of(message.sampling),
         ignore_eos=message.ignore_eos,
         prompt_logprobs=message.prompt_logprobs,
+        prompt_top_n=message.prompt_top_n,
+        max_time=message.max_time or None,
         priority=message.priority,
         tenant=message.tenant,
     )
 
 
-def scored_prompt(sequence: int, logprobs: Sequence[float | None]) -> ScoredPrompt:
-    """Log-probabilities of a prompt."""
+def scored_prompt(
+    sequence: int, logprobs: Sequence[float | None], tops: Sequence[TopTokens]
+) -> ScoredPrompt:
+    """Log-probabilities of a prompt, as a listener is told of them."""
     values = [math.nan if value is None else value for value in logprobs]
-    return ScoredPrompt(sequence=sequence, logprob=values)
+    likely = [pair for top in tops for pair in top]
+    return ScoredPrompt(
+        sequence=sequence,
+        logprob=values,
+        top_token=[token for token, _ in likely],
+        top_logprob=[value for _, value in likely],
+    )
 
 
-def logprobs_of(message: ScoredPrompt) -> list[float | None]:
-    """One a prompt token; None where there is none."""
-    return [None if math.isnan(value) else value for value in message.logprob]
+def scores_of(message: ScoredPrompt) -> tuple[list[float | None], list[TopTokens]]:
+    """What a listener is told of a prompt."""
+    logprobs = [None if math.isnan(value) else value for value in message.logprob]
+    if not message.top_token:
+        return logprobs, []
+    places = len(logprobs) - 1
+    tops = top_lists(message.top_token, message.top_logprob, len(message.top_token) // places)
+    return logprobs, [(), *tops]
 
 
 def end(sequence: int, finish: Finish) -> End:

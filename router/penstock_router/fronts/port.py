@@ -94,9 +94,11 @@ class Port:
 
     # -- what the engine says --------------------------------------------------------------------
 
-    def prompt(self, sequence: int, logprobs: Sequence[float | None]) -> None:
+    def prompt(
+        self, sequence: int, logprobs: Sequence[float | None], tops: Sequence[TopTokens]
+    ) -> None:
         """Log-probabilities of a prompt."""
-        self._prompts.append(messages.scored_prompt(sequence, logprobs))
+        self._prompts.append(messages.scored_prompt(sequence, logprobs, tops))
         self._flush_soon()
 
     def token(self, sequence: int, token: int, logprob: float, top: TopTokens) -> None:
@@ -165,8 +167,8 @@ class Echo:
         self._port = port
         self._sequence = sequence
 
-    def prompt(self, logprobs: Sequence[float | None]) -> None:
-        self._port.prompt(self._sequence, logprobs)
+    def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
+        self._port.prompt(self._sequence, logprobs, tops)
 
     def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
         self._port.token(self._sequence, token_id, logprob, top)

@@ -87,7 +87,7 @@ class RemoteEngine:
         frame = ToFront.FromString(data)
         for scored in frame.prompt:
             if live := self._live.get(scored.sequence):
-                live.listener.prompt(messages.logprobs_of(scored))
+                live.listener.prompt(*messages.scores_of(scored))
         if frame.token:
             self._tokens(frame)
         for end in frame.end:

@@ -28,11 +28,14 @@ SECONDS_PER_PRIORITY = 1.0  # waiting that long outweighs one level of priority
 
 @dataclass(slots=True)
 class Outcome:
-    """What a step's result means for one sequence: a token, and the end if it is the last."""
+    """What a step's result means for one sequence: a token, and the end if it is the last.
+
+    A sequence of which only the prompt was to be computed ends without a token.
+    """
 
     sequence: Sequence
     row: int  # of the result
-    token: int
+    token: int | None
     finish: FinishReason | None
 
 
@@ -326,6 +329,10 @@ class Scheduler:
     ) -> None:
         """One more token is known. A sequence that has ended meanwhile drops it."""
         if sequence.state is State.ENDED:
+            return
+        if not sequence.request.max_new_tokens:
+            self._end(sequence)
+            outcomes.append(Outcome(sequence, row, None, FinishReason.LENGTH))
             return
         sequence.append(token)
         finish = None

@@ -33,6 +33,10 @@ class Detokenizer(Protocol):
     def flush(self) -> str:
         """What an incomplete character at the end comes to."""
 
+    @property
+    def pending(self) -> bool:
+        """Whether a character is incomplete, or its text may still change."""
+
 
 class TokenTable(Protocol):
     """What each token stands for."""
@@ -171,6 +175,10 @@ class ByteLevelDetokenizer:
         self._pending = False
         return self._decoder.decode(b"", final=True)
 
+    @property
+    def pending(self) -> bool:
+        return self._pending
+
 
 class SentencePieceTable:
     """Pieces with ▁ for a space, and `<0xNN>` for the bytes of what the vocabulary lacks."""
@@ -244,6 +252,10 @@ class SentencePieceDetokenizer:
         text = _REPLACEMENT * len(self._pending)
         self._pending = b""
         return text
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._pending)
 
     def _byte(self, byte: int) -> str:
         """Text of the waiting bytes with one more: a character, nothing yet, or U+FFFD each."""
@@ -337,6 +349,10 @@ class WindowDetokenizer:
         text = self._new_text()
         self._advance()
         return text
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._waiting)
 
     def _new_text(self) -> str:
         shown = [token for group in self._shown for token in group]

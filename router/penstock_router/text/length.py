@@ -42,7 +42,7 @@ class LengthBound:
     def check(self, text: str, limit: int | None) -> None:
         """Raises TooManyTokens where a text has more than `limit` tokens for certain."""
         if limit is not None and len(text) > limit and (few := self.fewest_tokens(text)) > limit:
-            raise TooManyTokens(few)
+            raise TooManyTokens(f"at least {few}")
 
     def fewest_tokens(self, text: str) -> int:
         """No tokenisation of the text has less."""

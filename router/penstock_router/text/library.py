@@ -23,11 +23,7 @@ class TokenizerError(Exception):
 
 
 class TooManyTokens(Exception):
-    """A text has more tokens than asked for: `count`, or at least so many."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__(f"at least {count} tokens")
-        self.count = count
+    """A text has more tokens than it may have. The message says how many."""
 
 
 @contextmanager

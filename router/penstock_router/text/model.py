@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from penstock_router.logs import log
-from penstock_router.text.chat_template import ChatTemplate, TemplateError, load_chat_template
+from penstock_router.templates.errors import TemplateError
+from penstock_router.templates.pool import TemplatePool
+from penstock_router.templates.template import Job, Page, Script
+from penstock_router.text.chat_template import special_tokens, template_source
 from penstock_router.text.detokenizer import Detokenizer, token_table
 from penstock_router.text.files import tokenizer_config
 from penstock_router.text.library import give_back_memory
+from penstock_router.text.marked import MarkedText
 from penstock_router.text.spans import TokenSpan, spans_json
 from penstock_router.text.tokenizer import Tokenizer
 from penstock_router.text.workers import Workers
@@ -22,15 +26,31 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What a chat template gets. The strings in it are the client's: never control tokens."""
+    """What a chat template gets. The strings in it are the client's: never control tokens.
 
-    messages: Sequence[Mapping[str, Any]]  # content is a string or absent
+    content of a message is a string or a list of parts. What the client left open is None: then an
+    assistant's last message is continued, and behind any other one an answer begins.
+    """
+
+    messages: Sequence[Mapping[str, Any]]
     template_variables: Mapping[str, Any] = field(default_factory=dict)
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
 
     @property
     def continues(self) -> bool:
-        """The last message is the assistant's: the answer goes on where it ends."""
-        return bool(self.messages) and self.messages[-1]["role"] == "assistant"
+        """The answer goes on where the last message ends."""
+        if self.continue_final_message is not None:
+            return self.continue_final_message
+        return not self.add_generation_prompt and self.messages[-1]["role"] == "assistant"
+
+    @property
+    def job(self) -> Job:
+        """The same for the processes that render."""
+        prompt = self.add_generation_prompt
+        if prompt is None:
+            prompt = not self.continues
+        return Job(self.messages, self.template_variables, prompt, self.continues)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +63,13 @@ class Rendered:
 
 
 class TextModel:
-    """Tokenizer, detokeniser and chat template of one model. Encodes in worker threads."""
+    """Tokenizer, detokeniser and chat template of one model.
+
+    Encodes in worker threads, and renders in processes.
+    """
 
     def __init__(
-        self, tokenizer: Tokenizer, chat_template: ChatTemplate | None, workers: int
+        self, tokenizer: Tokenizer, chat_template: TemplatePool | None, workers: int
     ) -> None:
         self.tokenizer = tokenizer
         self._chat_template = chat_template
@@ -60,8 +83,15 @@ class TextModel:
         folder = Path(model_path)
         override = Path(config_path) if config_path else None
         config = tokenizer_config(folder, override)
-        template = load_chat_template(folder, config, override)
-        return cls(Tokenizer.load(folder, override), template, workers)
+        source = template_source(folder, config, override)
+        tokenizer = Tokenizer.load(folder, override, source)
+        if source is None:
+            return cls(tokenizer, None, workers)
+        script = Script(source, special_tokens(folder, config), list(tokenizer.special_tokens))
+        try:
+            return cls(tokenizer, TemplatePool(script, workers), workers)
+        except TemplateError as error:
+            raise ValueError(f"chat template of {folder}: {error}") from error
 
     def warn_about_rows(self, rows: int) -> None:
         """Say in the log that the tokenizer has ids which the model has no rows for."""
@@ -75,8 +105,10 @@ class TextModel:
             )
 
     def close(self) -> None:
-        """Let the worker threads end; does not wait for them."""
+        """Let the worker threads end, and end the processes that render; waits for neither."""
         self._workers.close()
+        if self._chat_template is not None:
+            self._chat_template.close()
 
     def detokenizer(self, prompt: Sequence[int]) -> Detokenizer:
         """Of a sequence that continues the prompt."""
@@ -127,66 +159,20 @@ class TextModel:
 
     async def render(self, conversation: Conversation, with_spans: bool = False) -> Rendered:
         """Text and tokens of a conversation. Raises TemplateError."""
-        return await self._run(lambda: self._render(conversation, with_spans))
+        if self._chat_template is None:
+            raise TemplateError("template not found")
+        page = await self._chat_template.render(conversation.job)
+        return await self._run(lambda: self._tokenise(page, with_spans))
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await self._workers.run(work)
 
-    def _render(self, conversation: Conversation, with_spans: bool) -> Rendered:
-        if self._chat_template is None:
-            raise TemplateError("template not found")
+    def _tokenise(self, page: Page, with_spans: bool) -> Rendered:
+        marked = MarkedText(page.text, tuple((start, stop) for start, stop in page.client))
         try:
-            mark = self.tokenizer.mark_for(_strings(conversation))
-        except ValueError as error:
-            raise TemplateError(str(error)) from error
-
-        def disarm(text: str) -> str:
-            return self.tokenizer.disarm(text, mark)
-
-        messages = _map_strings(conversation.messages, disarm)
-        text = self._chat_template.render(
-            messages=messages,
-            add_generation_prompt=not conversation.continues,
-            tools=None,
-            documents=None,
-            **_map_strings(conversation.template_variables, disarm),
-        )
-        if conversation.continues:
-            text = _cut_after(text, messages[-1].get("content") or "")
-        ids = tuple(self.tokenizer.encode_disarmed(text, mark))
-        spans = self.tokenizer.spans_disarmed(text, mark) if with_spans else ()
-        return Rendered(text.replace(mark, ""), ids, tuple(spans))
-
-
-def _cut_after(text: str, last_message: str) -> str:
-    """The text up to the end of the last message, without what the template puts behind it."""
-    words = last_message.strip()
-    position = text.rfind(words)
-    if position < 0:
-        raise TemplateError("the template does not show the last message, so it cannot go on")
-    # Spaces at the end of the message stay, where the template keeps them.
-    end = position + len(words)
-    kept = last_message[len(last_message.rstrip()) :]
-    return text[: end + len(kept)] if text.startswith(kept, end) else text[:end]
-
-
-def _strings(conversation: Conversation) -> list[str]:
-    found: list[str] = []
-
-    def collect(text: str) -> str:
-        found.append(text)
-        return text
-
-    _map_strings([conversation.messages, conversation.template_variables], collect)
-    return found
-
-
-def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
-    """A copy of a JSON value with every string in it changed; keys stay."""
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {key: _map_strings(item, change) for key, item in value.items()}
-    if isinstance(value, Sequence):
-        return [_map_strings(item, change) for item in value]
-    return value
+            if not with_spans:
+                return Rendered(marked.text, tuple(self.tokenizer.encode_marked(marked)))
+            spans = tuple(self.tokenizer.spans_marked(marked))
+            return Rendered(marked.text, tuple(span.id for span in spans), spans)
+        finally:
+            give_back_memory(marked.text)

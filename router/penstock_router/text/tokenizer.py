@@ -82,7 +82,7 @@ class Tokenizer:
         self.bound.check(text, limit)
         encoding = library.encode(self._tokenizer, text, add_special_tokens, places=False)
         if limit is not None and len(encoding) > limit:
-            raise TooManyTokens(len(encoding))
+            raise TooManyTokens(str(len(encoding)))
         ids: list[int] = encoding.ids
         return ids
 
@@ -102,7 +102,7 @@ class Tokenizer:
         self.bound.check(marked.text, limit)
         encoding, _ = self._marked(marked)
         if limit is not None and len(encoding) > limit:
-            raise TooManyTokens(len(encoding))
+            raise TooManyTokens(str(len(encoding)))
         ids: list[int] = encoding.ids
         return ids
 

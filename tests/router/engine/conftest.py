@@ -30,12 +30,14 @@ class Recorder:
     logprobs: list[float] = field(default_factory=list)
     tops: list[TopTokens] = field(default_factory=list)
     prompt_logprobs: Sequence[float | None] | None = None
+    prompt_tops: Sequence[TopTokens] = ()
     end: Finish | EngineError | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def prompt(self, logprobs: Sequence[float | None]) -> None:
+    def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
         assert not self.tokens and self.prompt_logprobs is None and self.end is None
         self.prompt_logprobs = logprobs
+        self.prompt_tops = tops
 
     def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
         assert self.end is None, "a token after the end"

@@ -105,13 +105,69 @@ async def test_prompt_logprobs_cover_the_prompt_whatever_its_chunks(engine_rig, 
         await warm.wait()
         sampling = Sampling(logprobs=True, top_n=2)
         rig.engine.submit(
-            GenerationRequest(prompt, 3, sampling=sampling, prompt_logprobs=True), asking
+            GenerationRequest(prompt, 3, sampling=sampling, prompt_logprobs=True, prompt_top_n=3),
+            asking,
         )
         end = await asking.wait()
         assert end.cached_tokens == 0
         assert len(asking.prompt_logprobs) == len(prompt) and asking.prompt_logprobs[0] is None
         assert all(value < 0 for value in asking.prompt_logprobs[1:])
         assert len(asking.logprobs) == 3 and all(len(top) == 2 for top in asking.tops)
+        assert asking.prompt_tops[0] == () and len(asking.prompt_tops) == len(prompt)
+        places = zip(prompt, asking.prompt_logprobs, asking.prompt_tops, strict=True)
+        for token, value, top in list(places)[1:]:
+            assert len(top) == 3 and dict(top)[token] == value
+
+
+async def test_only_a_prompt_is_computed(engine_rig, recorder):
+    """No token, no figure of one, nothing left; with others that generate, and in chunks."""
+    async with engine_rig(max_batch_prefill_tokens=5) as rig:
+        prompt = tuple(range(20, 43))
+        listeners = [recorder() for _ in range(4)]
+        for index, listener in enumerate(listeners):
+            request = GenerationRequest(
+                (index, *prompt), 6 * (index % 2), prompt_logprobs=index < 2, prompt_top_n=1
+            )
+            rig.engine.submit(request, listener)
+        ends = [await listener.wait() for listener in listeners]
+        assert [len(listener.tokens) for listener in listeners] == [0, 6, 0, 6]
+        assert [end.generated_tokens for end in ends] == [0, 6, 0, 6]
+        assert all(end.reason is FinishReason.LENGTH for end in ends)
+        assert len(listeners[0].prompt_logprobs) == len(listeners[0].prompt_tops) == 24
+        assert listeners[2].prompt_logprobs is None
+        assert rig.scheduler.idle and rig.scheduler.blocks.used == 0
+
+
+async def test_a_sequence_ends_when_its_time_is_up(engine_rig, recorder):
+    """With the token that comes then; others go on."""
+    async with engine_rig(step_seconds=0.02) as rig:
+        hurried, patient = recorder(), recorder()
+        rig.engine.submit(GenerationRequest((1, 2, 3), 200, max_time=0.3), hurried)
+        rig.engine.submit(GenerationRequest((4, 5, 6), 40, max_time=600.0), patient)
+        end = await hurried.wait()
+        assert end.reason is FinishReason.LENGTH
+        assert 1 <= end.generated_tokens == len(hurried.tokens) < 200
+        assert hurried.tokens == expected_tokens((1, 2, 3), end.generated_tokens, rig.model)
+        assert end.total_seconds >= 0.3
+        assert (await patient.wait()).generated_tokens == 40
+        assert rig.scheduler.idle and rig.scheduler.blocks.used == 0
+        assert not rig.engine._deadlines._alarms and not rig.engine._deadlines.passed
+
+
+async def test_time_is_up_in_the_queue(engine_rig, recorder):
+    """Nothing of it was computed: the answer is empty."""
+    async with engine_rig(step_seconds=0.02, max_batch_size=1) as rig:
+        running, waiting = recorder(), recorder()
+        rig.engine.submit(GenerationRequest((1, 2, 3), 60), running)
+        rig.engine.submit(
+            GenerationRequest((4, 5, 6), 5, max_time=0.1, prompt_logprobs=True), waiting
+        )
+        end = await waiting.wait()
+        assert (end.reason, end.generated_tokens, waiting.tokens) == (FinishReason.LENGTH, 0, [])
+        assert end.queue_seconds == end.total_seconds >= 0.1
+        assert running.end is None
+        assert (await running.wait()).generated_tokens == 60
+        assert rig.scheduler.idle
 
 
 async def test_cached_tokens_are_reported(engine_rig, recorder):

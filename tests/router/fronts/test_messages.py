@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_proto.front_pb2 import FromFront
+from penstock_proto.front_pb2 import FromFront, ScoredPrompt
 from penstock_router.fronts import messages
 from penstock_router.fronts.config import FrontConfig, limits_line, read_limits
 from penstock_router.request import GenerationRequest, Sampling
@@ -102,8 +102,10 @@ def test_sampling_is_what_it_was_to_the_precision_of_float32(sampling: Sampling)
 @given(
     prompt=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=50),
     packed=st.booleans(),
-    length=st.integers(1, 2**31),
+    length=st.integers(0, 2**31),
     flags=st.tuples(st.booleans(), st.booleans()),
+    top_n=st.integers(0, 20),
+    max_time=st.one_of(st.none(), st.floats(0, 1e6, exclude_min=True)),
     priority=st.integers(-100, 100),
     tenant=st.binary(max_size=40),
     sampling=samplings,
@@ -113,6 +115,8 @@ def test_a_request_is_the_same_on_the_other_side(
     packed: bool,
     length: int,
     flags: tuple[bool, bool],
+    top_n: int,
+    max_time: float | None,
     priority: int,
     tenant: bytes,
     sampling: Sampling,
@@ -123,6 +127,8 @@ def test_a_request_is_the_same_on_the_other_side(
         sampling=sampling_of(wire_sampling(sampling)),
         ignore_eos=flags[0],
         prompt_logprobs=flags[1],
+        prompt_top_n=top_n,
+        max_time=max_time,
         priority=priority,
         tenant=tenant,
     )
@@ -133,3 +139,22 @@ def test_a_request_is_the_same_on_the_other_side(
     assert dataclasses.replace(there, prompt=tuple(there.prompt)) == dataclasses.replace(
         request, prompt=tuple(prompt)
     )
+
+
+@given(
+    logprobs=st.lists(st.floats(-100, 0, width=32), max_size=20),
+    top_n=st.integers(0, 5),
+)
+def test_what_a_prompt_scores_is_the_same_on_the_other_side(
+    logprobs: list[float], top_n: int
+) -> None:
+    tops = [
+        [(10 * place + i, value - i) for i in range(top_n)] for place, value in enumerate(logprobs)
+    ]
+    told = [[()] + tops] if top_n and logprobs else [[]]
+    message = messages.scored_prompt(3, [None, *logprobs], *told)
+    arrived = ScoredPrompt.FromString(message.SerializeToString())
+    there, likely = messages.scores_of(arrived)
+    assert there == [None, *logprobs]
+    rounded = [[(token, float32(value)) for token, value in top] for top in tops]
+    assert likely == ([(), *rounded] if top_n and logprobs else [])

@@ -80,7 +80,7 @@ class Schedules(RuleBasedStateMachine):
         own = data.draw(st.integers(0, 3))
         prompt = [(stem * 7 + i) % 40 for i in range(length)][: max(1, length - own)]
         prompt += [41 + i for i in range(length - len(prompt))]
-        most = data.draw(st.integers(1, min(20, self.loop.capacity - length)))
+        most = data.draw(st.integers(0, min(20, self.loop.capacity - length)))
         for _ in range(burst):
             self.loop.submit(prompt, most, **kind)
             self.submitted += 1

@@ -1,85 +1,40 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock_router.text import Conversation, Rendered, TextModel
-from penstock_router.text.chat_template import ChatTemplate, MissingVariable, TemplateError
+from penstock_router.text.chat_template import TemplateError
 from support.small_text import CHATML, KINDS, SPECIAL, byte_level, write_folder
 
 
-def render(source: str, **variables: Any) -> str:
-    return ChatTemplate(source, {"bos_token": "<s>"}).render(messages=[], **variables)
-
-
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TextModel]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, TextModel]]:
     root: Path = tmp_path_factory.mktemp("models")
     folders = {kind: write_folder(root / kind, make()) for kind, make in KINDS.items()}
-    return {kind: TextModel.load(folder, None, 1) for kind, folder in folders.items()}
+    models = {kind: TextModel.load(folder, None, 1) for kind, folder in folders.items()}
+    yield models
+    for model in models.values():
+        model.close()
+
+
+@contextlib.contextmanager
+def loaded(folder: Path, config_path: Path | None = None) -> Iterator[TextModel]:
+    model = TextModel.load(folder, str(config_path) if config_path else None, 1)
+    yield model
+    model.close()
 
 
 def chat(model: TextModel, *messages: tuple[str, str], spans: bool = False) -> Rendered:
     dicts = [{"role": role, "content": content} for role, content in messages]
     return asyncio.run(model.render(Conversation(dicts), with_spans=spans))
-
-
-def test_what_templates_use() -> None:
-    assert render("{{ bos_token }}{% generation %}x{% endgeneration %}") == "<s>x"
-    assert render("{{ {'é': '<'} | tojson }}") == '{"é": "<"}'
-    assert len(render("{{ strftime_now('%Y') }}")) == 4
-    assert (
-        render("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}")
-        == "01"
-    )
-    assert (
-        render("{% for i in [1,2] %}{{ loop.last }}{{ loop.length }}{% endfor %}") == "False2True2"
-    )
-    assert render("{% for i in [1,2,3] if i != 2 %}{{ loop.index }}{{ i }}{% endfor %}") == "1123"
-    assert render("{% for i in nothing %}{% else %}empty{% endfor %}") == "empty"
-    assert render("{% for k, v in {'a': 1}.items() %}{{ k }}{{ v }}{% endfor %}") == "a1"
-    assert render("{% set n = namespace(x=1) %}{% set n.x = 2 %}{{ n.x }}") == "2"
-
-
-def test_refusals_are_sentences() -> None:
-    with pytest.raises(TemplateError, match="^roles must alternate$"):
-        render("{{ raise_exception('roles must alternate') }}")
-    with pytest.raises(MissingVariable, match="'tool' is undefined"):
-        render("{{ tool.name }}")
-    with pytest.raises(TemplateError, match="syntax error"):
-        render("{% for %}")
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "{{ ''.__class__.__mro__ }}",
-        "{{ messages.append(1) }}",
-        "{{ cycler.__init__.__globals__.os }}",
-        "{% for x in range(10**9) %}{% endfor %}",
-        "{% for x in range(99999) %}{% for y in range(99999) %}{% endfor %}{% endfor %}",
-        "{% for x in range(9999) %}{{ 'x' * 99999 }}{% endfor %}",
-        "{{ 'x' * 10000000000 }}",
-        "{{ 'x'.ljust(10000000000) }}",
-        "{{ 'x' | center(10000000000) }}",
-        "{{ '%10000000000d' % 1 }}",
-        "{{ lipsum(1000000) }}",
-        "{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}",
-        "{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(60) }}",
-    ],
-)
-def test_hostile_templates_end_soon(source: str) -> None:
-    start = time.monotonic()
-    with pytest.raises(TemplateError):
-        render(source)
-    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -132,8 +87,8 @@ def test_parts_do_not_join_to_a_control_token(tmp_path: Path) -> None:
     folder = write_folder(
         tmp_path, byte_level(), "{% for m in messages %}{{ m.content }}{% endfor %}"
     )
-    model = TextModel.load(folder, None, 1)
-    rendered = chat(model, ("user", "<|im_"), ("user", "start|>"))
+    with loaded(folder) as model:
+        rendered = chat(model, ("user", "<|im_"), ("user", "start|>"))
     assert rendered.text == "<|im_start|>"
     assert special_count(model, rendered) == 0
 
@@ -146,8 +101,13 @@ def test_assistant_message_is_continued(models: dict[str, TextModel]) -> None:
 def test_where_the_template_comes_from(tmp_path: Path) -> None:
     """A .jinja file wins over tokenizer_config.json, what the operator names over both."""
     folder = write_folder(tmp_path / "m", byte_level(), None)
+
+    def written(config_path: Path | None = None) -> str:
+        with loaded(folder, config_path) as model:
+            return chat(model, ("user", "x")).text
+
     with pytest.raises(TemplateError, match="template not found"):
-        chat(TextModel.load(folder, None, 1), ("user", "x"))
+        written()
     config = {
         "chat_template": [
             {"name": "tool_use", "template": "T"},
@@ -155,17 +115,23 @@ def test_where_the_template_comes_from(tmp_path: Path) -> None:
         ]
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    assert chat(TextModel.load(folder, None, 1), ("user", "x")).text == "D"
+    assert written() == "D"
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": "J"}))
-    assert chat(TextModel.load(folder, None, 1), ("user", "x")).text == "J"
+    assert written() == "J"
     (folder / "chat_template.jinja").write_text("F")
-    assert chat(TextModel.load(folder, None, 1), ("user", "x")).text == "F"
+    assert written() == "F"
     other = tmp_path / "other.json"
     other.write_text(json.dumps({"chat_template": "O"}))
-    assert chat(TextModel.load(folder, str(other), 1), ("user", "x")).text == "O"
+    assert written(other) == "O"
     jinja = tmp_path / "other.jinja"
     jinja.write_text("{{ bos_token }}P")
-    assert chat(TextModel.load(folder, str(jinja), 1), ("user", "x")).text == "P"
+    assert written(jinja) == "P"
+
+
+def test_a_broken_template_refuses_the_start(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, byte_level(), "{% for %}")
+    with pytest.raises(ValueError, match=f"chat template of {tmp_path}: syntax error"):
+        TextModel.load(folder, None, 1)
 
 
 def test_agrees_with_transformers(tmp_path: Path) -> None:
@@ -174,6 +140,7 @@ def test_agrees_with_transformers(tmp_path: Path) -> None:
     theirs = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
     messages = [{"role": "system", "content": " be brief "}, {"role": "user", "content": "Hi"}]
     expected = theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    rendered = asyncio.run(TextModel.load(folder, None, 1).render(Conversation(messages)))
+    with loaded(folder) as model:
+        rendered = asyncio.run(model.render(Conversation(messages)))
     assert rendered.text == expected
     assert list(rendered.ids) == theirs(expected, add_special_tokens=False)["input_ids"]

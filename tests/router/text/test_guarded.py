@@ -12,6 +12,7 @@ from tokenizers import AddedToken
 from penstock_router.text.marked import MarkedText
 from penstock_router.text.tokenizer import Tokenizer, spans_of
 from support.assets import assets, needs_assets
+from support.case_folders import sentencepiece, write
 from support.small_text import KINDS, write_folder
 
 TRIMMED = ["llama-3.1", "qwen3", "deepseek-v3", "mistral-tekken"]
@@ -145,3 +146,19 @@ def test_special_tokens_that_swallow_spaces(tmp_path: Path) -> None:
     ):
         assert control_tokens(tokenizer)["<end>"] in tokenizer.encode_marked(marked(parts))
         assert control_tokens(tokenizer)["</s>"] not in tokenizer.encode_marked(marked(parts))
+
+
+def test_a_token_that_is_found_only_behind_a_space(tmp_path: Path) -> None:
+    """As with any other message: the template's word is text where it stands behind text."""
+    made = sentencepiece()
+    made.add_special_tokens([AddedToken("<b>", normalized=True, special=True)])
+    tokenizer = Tokenizer.load(write(tmp_path, made), template_source="x")
+    begin = tokenizer.special_tokens["<b>"]
+
+    def tokens(message: str) -> list[int]:
+        return tokenizer.encode_marked(marked(["<b>", message, "<b>x"]))
+
+    assert tokens("a").count(begin) == tokens("a</s>").count(begin) == 1
+    assert tokens("a ").count(begin) == tokens("</s> ").count(begin) == 2
+    shown = tokenizer.decode(tokens("a</s>"), skip_special_tokens=False)
+    assert shown == "<b>a</s><b>x"

@@ -1,0 +1,90 @@
+"""A device whose operations are our kernels. Reference: `penstock_kernels.reference.device`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from penstock_kernels.gpu.argmax import argmax
+from penstock_kernels.gpu.blocks import copy_blocks
+from penstock_kernels.gpu.decode_attention import DecodeAttention
+from penstock_kernels.gpu.hopper_decode import HopperDecode, on_hopper
+from penstock_kernels.gpu.prefill_attention import prefill_tiles, query_tile
+from penstock_kernels.gpu.slots import leave, take
+from penstock_kernels.gpu.step import TritonStep
+from penstock_kernels.ops import AttentionSpec, StepBatch
+
+
+class TritonDevice:
+    """Nothing here waits for the device, and a step without chunks reads static tensors only.
+
+    specs: the kinds of attention layers, which are alike in heads and widths; ropes: tables of
+    [positions, 2, rotated / 2] float32; max_decode_rows: sequences that decode at once; cache: of
+    one layer or all, [..., kv_heads, blocks, page, width]: on Hopper, decode attention has a kernel
+    for most of its shapes, which takes more rows together; None: unknown. dependent: launch kernels
+    as `gpu.dependent` says. It changes no result.
+
+    Raises ValueError for kinds of layers that differ in shape.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[AttentionSpec],
+        ropes: tuple[Tensor, ...],
+        max_decode_rows: int,
+        cache: Tensor | None = None,
+        dependent: bool = False,
+    ) -> None:
+        shapes = {spec.shape for spec in specs}
+        if len(shapes) != 1:
+            raise ValueError(f"attention layers of several shapes are not supported: {shapes}")
+        heads, kv_heads, width = shapes.pop()
+        device = ropes[0].device
+        self.ropes, self.dependent = ropes, dependent
+        sizes = (max_decode_rows, heads, kv_heads, width, device, dependent)
+        self.decode = DecodeAttention(*sizes)
+        self.hopper: HopperDecode | None = None
+        if cache is not None and on_hopper(device, cache, heads):
+            self.hopper = HopperDecode(*sizes)
+        self.piece_rows = query_tile(heads, kv_heads)
+        self.tile_rows = (self.hopper or self.decode).tile_rows
+
+    def step(self, batch: StepBatch) -> TritonStep:
+        return TritonStep(self, batch)
+
+    def pieces(
+        self, queries: NDArray[np.int64], context: NDArray[np.int64], first_row: int
+    ) -> NDArray[np.int32]:
+        return prefill_tiles(queries, context, first_row, self.piece_rows)
+
+    def take(
+        self,
+        slots: Tensor,
+        last_tokens: Tensor,
+        lengths: Tensor,
+        given: tuple[Tensor, Tensor] | None,
+    ) -> tuple[Tensor, Tensor]:
+        return take(slots, last_tokens, lengths, given, self.dependent)
+
+    def leave(
+        self,
+        slots: Tensor,
+        positions: Tensor,
+        ends: Tensor | None,
+        tokens: Tensor | None,
+        last_tokens: Tensor,
+        lengths: Tensor,
+    ) -> None:
+        leave(slots, positions, ends, tokens, last_tokens, lengths, self.dependent)
+
+    def choose(self, logits: Tensor, kept: Tensor, token: Tensor) -> None:
+        argmax(logits, kept, token, self.dependent)
+
+    def copy_blocks(self, cache: Tensor, source: Tensor, target: Tensor) -> None:
+        copy_blocks(cache, source, target)
+
+    def clear_blocks(self, cache: Tensor, blocks: NDArray[np.integer]) -> None:
+        """Nothing: what stands behind the end of a sequence is not multiplied."""

@@ -1,0 +1,36 @@
+"""A weight as kernels of products take it."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from penstock_kernels.fp8 import GROUP
+from penstock_kernels.weight import Layout, Weight
+
+
+def operands(weight: Weight, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and bias. What the weight lacks is not read: any tensor stands in its place."""
+    scale, bias = weight.scale, weight.bias
+    return x if scale is None else scale, x if bias is None else bias
+
+
+def kinds(weight: Weight) -> dict[str, bool]:
+    """What a kernel must know when it is compiled: whether to add a bias, and whether to widen
+    numbers in FP8 and multiply with their scale."""
+    return {"BIASED": weight.bias is not None, "WIDENED": weight.layout is Layout.FP8}
+
+
+def mixed(weight: Weight) -> bool:
+    """Whether the columns of a weight stand in another order (`penstock_kernels.fp8`)."""
+    return weight.layout is Layout.FP8 and weight.k % GROUP == 0
+
+
+@triton.jit
+def column(place, MIXED: tl.constexpr):
+    """Which column of a matrix stands at a place of its rows, where they are MIXED."""
+    if MIXED:
+        product, half, thread = place >> 2 & 3, place >> 1 & 1, place >> 4 & 3
+        return (place & ~63) + product * 16 + half * 8 + thread * 2 + (place & 1)
+    return place

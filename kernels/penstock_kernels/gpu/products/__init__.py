@@ -1,0 +1,1 @@
+"""Matrix products: `table` says which kernel computes one."""

@@ -1,0 +1,104 @@
+"""Products with weights in FP8.
+
+Up to 64 rows a product is one pass over the weight: its numbers are widened in registers, and the
+rows keep their precision. Beyond, FP8 tensor cores multiply rows that are quantised, each by
+itself. Where neither fits, the weight is widened in memory.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from penstock_kernels.gpu.hopper import is_hopper, multiprocessors
+from penstock_kernels.gpu.hopper_linear import Stream, stream_for
+from penstock_kernels.gpu.linear import Tile
+from penstock_kernels.gpu.products import dense
+from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
+from penstock_kernels.gpu.quantise import quantise_rows
+from penstock_kernels.ops import Activation
+from penstock_kernels.weight import Layout, Weight
+
+FEW = 64  # rows up to which the weight's bytes are what a product costs
+GRANULE = 16  # sizes that FP8 tensor cores take
+
+
+def _stream(p: Problem, gated: bool = False, split: bool = False) -> Stream | None:
+    if p.rows == 1 or not (p.half and p.dense and is_hopper(p.device)):
+        return None
+    return stream_for(p.rows, p.n, p.k, gated, split, multiprocessors(p.device), weight_bytes=1)
+
+
+def _rotating_stream(p: Problem) -> Stream | None:
+    return _stream(p) if p.width in (64, 128) else None
+
+
+def _split_stream(p: Problem) -> Stream | None:
+    return None if p.biased else _stream(p, split=True)
+
+
+def _gated_stream(p: Problem) -> Stream | None:
+    return _stream(p, gated=True)
+
+
+def _one_row(p: Problem, gated: bool = False) -> Tile | None:
+    """Twice as much of a row of the weight at a time as where it is dense: as many bytes."""
+    wide = p.n // 2 if gated else p.n
+    for n, k, warps in ((2, 4096, 8), (2, 2048, 8), (2, 1024, 4)):
+        if p.half and wide % n == 0 and p.k % k == 0:
+            return Tile(n, k, warps, 2)
+    return None
+
+
+def _one_gated_row(p: Problem) -> Tile | None:
+    return _one_row(p, gated=True)
+
+
+def _scaled(p: Problem) -> bool | None:
+    """Quantised rows on FP8 tensor cores."""
+    capable = p.device.type == "cuda" and torch.cuda.get_device_capability(p.device) >= (8, 9)
+    fits = p.half and p.n % GRANULE == 0 and p.k % GRANULE == 0
+    return (capable and fits) or None
+
+
+def quantises(rows: int, weight: Weight) -> bool:
+    """Whether a product of so many rows with this weight reads them quantised."""
+    return rows > FEW and weight.layout is Layout.FP8
+
+
+def _launch_scaled(config: bool, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    assert weight.scale is not None
+    q, scale = x.quantised, x.scale
+    if q is None or scale is None:
+        q, scale = quantise_rows(x.x, dependent)
+    out: Tensor = torch._scaled_mm(
+        q, weight.data.T, scale, weight.scale.T, out_dtype=torch.bfloat16, use_fast_accum=True
+    )
+    if weight.bias is not None:
+        out.add_(weight.bias)
+    return out.to(x.x.dtype)
+
+
+def _launch_widened(config: bool, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    return F.linear(x.x, weight.dequantised().to(x.x.dtype), weight.bias)
+
+
+def _always(p: Problem) -> bool:
+    return True
+
+
+_row = partial(Product, Layout.FP8)
+
+PRODUCTS = (
+    _row(Epilogue.NONE, range(1, 2), _one_row, dense.launch_tile),
+    _row(Epilogue.NONE, range(2, FEW + 1), _stream, dense.launch_stream),
+    _row(Epilogue.NONE, range(FEW + 1, MANY), _scaled, _launch_scaled),
+    _row(Epilogue.NONE, range(1, MANY), _always, _launch_widened),
+    _row(Epilogue.PARTIAL, range(2, FEW + 1), _split_stream, dense.launch_stream),
+    _row(Epilogue.GATED, range(1, 2), _one_gated_row, dense.launch_gated_tile),
+    _row(Epilogue.GATED, range(2, FEW + 1), _gated_stream, dense.launch_gated_stream),
+    _row(Epilogue.ROTATE, range(2, FEW + 1), _rotating_stream, dense.launch_rotate),
+)

@@ -1,0 +1,85 @@
+"""What decides which kernel computes a product: nothing that differs from replay to replay."""
+
+from __future__ import annotations
+
+import enum
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from penstock_kernels.weight import Layout, Weight
+
+MANY = 1 << 31  # beyond all rows of a step
+
+
+class Epilogue(enum.Enum):
+    """What becomes of the sums of a product before they leave the kernel."""
+
+    NONE = "none"  # x W^T + b
+    GATED = "gated"  # silu(gate) * up of it
+    PARTIAL = "partial"  # sums over parts of k, in float32, for a norm that adds them up
+    RESIDUAL = "residual"  # added to the residual, in place
+    ROTATE = "rotate"  # queries and keys are rotated, keys and values stored
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A product of [rows, k] with a weight [n, k]."""
+
+    rows: int
+    n: int
+    k: int
+    dtype: torch.dtype  # of the rows
+    layout: Layout
+    biased: bool
+    dense: bool  # the rows stand one behind the other
+    device: torch.device
+    width: int = 0  # of a head, where queries, keys and values are computed
+
+    @staticmethod
+    def of(x: Tensor, weight: Weight, width: int = 0) -> Problem:
+        return Problem(
+            rows=len(x),
+            n=weight.n,
+            k=weight.k,
+            dtype=x.dtype,
+            layout=weight.layout,
+            biased=weight.bias is not None,
+            dense=x.is_contiguous(),
+            device=x.device,
+            width=width,
+        )
+
+    @property
+    def half(self) -> bool:
+        """In float32 results must not depend on the number of rows: cuBLAS computes all of it."""
+        return self.dtype in (torch.bfloat16, torch.float16)
+
+
+Config = Any  # of a launch: what its kernel wants to know
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A way to compute products of one layout with one epilogue.
+
+    rows: where it is considered; config: the launch, None where this is not the way; launch:
+    called with that, the rows (`Activation`), the weight, and what the epilogue needs.
+    """
+
+    layout: Layout
+    epilogue: Epilogue
+    rows: range
+    config: Callable[[Problem], Config | None]
+    launch: Callable[..., Any]
+
+
+@functools.cache
+def shared_bytes(device: torch.device) -> int:
+    """Shared memory that one program may have."""
+    properties: Any = torch.cuda.get_device_properties(device)
+    return int(properties.shared_memory_per_block_optin)

@@ -1,0 +1,26 @@
+"""Activation functions between the two halves of an MLP, gated (Shazeer, 2020, arXiv:2002.05202)
+or not."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from penstock_kernels.ops import Act
+
+
+def activate(x: Tensor, act: Act) -> Tensor:
+    """act(x) of the same dtype; x may be overwritten."""
+    match act:
+        case Act.SILU:
+            return F.silu(x)
+        case Act.GELU:
+            return F.gelu(x)
+        case Act.GELU_TANH:
+            return F.gelu(x, approximate="tanh")
+
+
+def gate(gate_up: Tensor, act: Act) -> Tensor:
+    """act(gate) * up. gate_up: [n, 2 * d], gate first; returns [n, d] of the same dtype."""
+    gates, up = gate_up.chunk(2, dim=-1)
+    return activate(gates, act).mul_(up)

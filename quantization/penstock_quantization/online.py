@@ -1,0 +1,25 @@
+"""Half-precision weights that are quantised when they are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from penstock_kernels.fp8 import interleave, quantise, scale_of
+from penstock_kernels.weight import Layout, Weight
+
+
+def fp8(weight: Weight, over_ranks: Callable[[Tensor], Tensor]) -> Weight:
+    """A dense weight in e4m3, with a scale for each output.
+
+    The scale is that of the whole matrix's row, so that one rank and several hold the same numbers:
+    over_ranks returns the largest of a tensor's values over the ranks that share the row.
+    """
+    largest = over_ranks(weight.data.abs().amax(dim=1, keepdim=True).float())
+    scale = scale_of(largest)
+    data = interleave(quantise(weight.data, scale))
+    return Weight(data, weight.bias, Layout.FP8, scale)
+
+
+ONLINE = {"fp8": fp8}  # by the name of `--quantize`

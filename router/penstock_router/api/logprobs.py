@@ -1,0 +1,149 @@
+"""Log-probabilities as answers show them.
+
+On OpenAI's routes one object a choice: `add` each token, `take` what was added since the last time.
+So a stream and a whole answer say the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from penstock_router.request import TopTokens
+from penstock_router.text import TextModel
+
+
+def number(value: float) -> float | None:
+    """A log-probability with the digits that float32 has; null for none or minus infinity."""
+    return float(f"{value:.8g}") if math.isfinite(value) else None
+
+
+class Logprobs(Protocol):
+    """Of one choice."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to take."""
+
+    def add(self, token_id: int, shown: str, logprob: float, top: TopTokens) -> None:
+        """A token. shown: what it adds to the text, a stop sequence included; the name of a
+        special token."""
+
+    def take(self) -> dict[str, Any]:
+        """The `logprobs` of a choice or chunk."""
+
+
+class ChatLogprobs:
+    """As chat completions show them: of every token that is text."""
+
+    def __init__(self, text: TextModel) -> None:
+        self._text = text
+        self._special = text.tokenizer.special_ids
+        self._entries: list[dict[str, Any]] = []
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._entries)
+
+    def add(self, token_id: int, shown: str, logprob: float, top: TopTokens) -> None:
+        if token_id not in self._special:
+            likely = [self._entry(token, value) for token, value in top]
+            self._entries.append(self._entry(token_id, logprob) | {"top_logprobs": likely})
+
+    def take(self) -> dict[str, Any]:
+        entries, self._entries = self._entries, []
+        return {"content": entries}
+
+    def _entry(self, token_id: int, logprob: float) -> dict[str, Any]:
+        raw = self._text.token_bytes(token_id)
+        return {
+            "token": self._text.token_text(token_id),
+            "logprob": number(logprob),
+            "bytes": None if raw is None else list(raw),
+        }
+
+
+class CompletionLogprobs:
+    """As plain completions show them: four lists, of which the third names tokens by their texts.
+
+    start: where the choice's own text begins in the text that is shown. everything: special tokens
+    have entries too; else only tokens that are text.
+    """
+
+    def __init__(self, text: TextModel, start: int = 0, everything: bool = False) -> None:
+        self._text = text
+        self._special = text.tokenizer.special_ids
+        self._everything = everything
+        self._position = start
+        self._clear()
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._tokens)
+
+    def add(self, token_id: int, shown: str, logprob: float, top: TopTokens) -> None:
+        special = token_id in self._special
+        if special and not self._everything:
+            return
+        own, start = self._text.token_text(token_id), self._position
+        if not special:
+            self._position += len(shown)
+            # Before its own text may stand U+FFFD, for a character that it left incomplete.
+            if shown.endswith(own):
+                start = self._position - len(own)
+        self._tokens.append(own)
+        self._logprobs.append(number(logprob))
+        self._tops.append(self._named(token_id, own, logprob, top))
+        self._offsets.append(start)
+
+    def add_prompt(
+        self,
+        ids: Sequence[int],
+        offsets: Sequence[int],
+        logprobs: Sequence[float | None],
+        tops: Sequence[TopTokens],
+    ) -> None:
+        """All tokens of a prompt that is repeated, before any that was generated.
+
+        offsets: where their texts begin. logprobs: None for the first. tops: the most likely tokens
+        in place of each, or nothing where they were not asked for.
+        """
+        texts = [self._text.token_text(token_id) for token_id in ids]
+        likely = tops or [()] * len(ids)
+        self._tokens += texts
+        self._offsets += offsets
+        for token_id, own, value, top in zip(ids, texts, logprobs, likely, strict=True):
+            self._logprobs.append(None if value is None else number(value))
+            self._tops.append(None if value is None else self._named(token_id, own, value, top))
+
+    def take(self) -> dict[str, Any]:
+        taken = {
+            "tokens": self._tokens,
+            "token_logprobs": self._logprobs,
+            "top_logprobs": self._tops,
+            "text_offset": self._offsets,
+        }
+        self._clear()
+        return taken
+
+    def _clear(self) -> None:
+        self._tokens: list[str] = []
+        self._logprobs: list[float | None] = []
+        self._tops: list[dict[str, float | None] | None] = []
+        self._offsets: list[int] = []
+
+    def _named(
+        self, token_id: int, own: str, logprob: float, top: TopTokens
+    ) -> dict[str, float | None]:
+        """The most likely tokens and the token itself, each once.
+
+        Different tokens may have one text, as parts of characters do. The token itself has it as
+        its name, else the most likely of them; the others are named by their ids.
+        """
+        named = {own: number(logprob)}
+        for other, value in top:
+            if other != token_id:
+                name = self._text.token_text(other)
+                named[name if name not in named else f"token_id:{other}"] = number(value)
+        return named

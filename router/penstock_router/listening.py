@@ -1,0 +1,21 @@
+"""Sockets that the launcher has bound, to listen with when there is somebody to answer."""
+
+from __future__ import annotations
+
+import socket
+
+BACKLOG = 2048
+
+
+def inherited(descriptor: int) -> socket.socket:
+    """The socket of a descriptor. Its connections, once they are over, keep nobody from binding."""
+    listener = socket.socket(fileno=descriptor)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
+    listener.setblocking(False)
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where a server listens."""
+    hostname, port = listener.getsockname()[:2]
+    return f"http://[{hostname}]:{port}" if ":" in hostname else f"http://{hostname}:{port}"

@@ -1,0 +1,63 @@
+"""What a process that renders may do: compute for a while, in some memory, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+MEMORY = 512 * 1024 * 1024  # bytes of address space, Python's own included
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+REPEAT = 0.02  # seconds; Python drops an exception that comes while an object is destroyed
+
+
+class OutOfTime(BaseException):
+    """Time is over. Nothing that a template may do catches it."""
+
+
+def die_with_parent() -> None:
+    """End with the router, which alone says when: signals to a group of processes are for it."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def confine() -> None:
+    """From here on: no new files and connections, no writing, little memory."""
+    with contextlib.suppress(OSError):  # if the machine has no memory left, this one ends first
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    for limit, value in (
+        (resource.RLIMIT_AS, MEMORY),
+        (resource.RLIMIT_NOFILE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(limit, (value, value))
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Seconds of the processor, so that other processes cost no conversation its time.
+
+    Raises OutOfTime where Python code runs on. What computes without it, the kernel ends with
+    SIGPROF, after half as much again.
+    """
+    armed = True
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        if armed:
+            raise OutOfTime
+
+    signal.signal(signal.SIGVTALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_PROF, 1.5 * seconds + 0.1)  # counts the kernel's time too
+        signal.setitimer(signal.ITIMER_VIRTUAL, seconds, REPEAT)
+        yield
+    finally:
+        armed = False
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)

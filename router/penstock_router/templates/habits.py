@@ -1,0 +1,65 @@
+"""What a template makes of messages, found out by rendering a few.
+
+Text counts as shown when it is shown as text: a list that is printed as Python prints lists has
+lost the marks of its strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from penstock_router.templates.traced import END, origins, written
+
+Message = Mapping[str, Any]
+PROBE = "penstock"
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """parts: whether a role's content must be a list of parts; of roles that are not in it, as of
+    users. developer: whether the template knows this role."""
+
+    parts: Mapping[str, bool]
+    developer: bool
+
+    def adapt(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages as the template wants them, whatever the client sent."""
+        return [self._adapted(message) for message in messages]
+
+    def _adapted(self, message: Message) -> Message:
+        role = message["role"]
+        if role == "developer" and not self.developer:
+            role = "system"
+        content = message.get("content") or ""
+        as_parts = self.parts.get(role, self.parts["user"])
+        if isinstance(content, str) and as_parts:
+            content = _parts(content)
+        elif not isinstance(content, str) and not as_parts:
+            content = "".join(part.get("text", "") for part in content)
+        return {**message, "role": role, "content": content}
+
+
+def find_habits(render: Callable[[list[Message]], str]) -> Habits:
+    """render: raises an Exception where the template refuses the messages."""
+    parts: dict[str, bool] = {}
+
+    def shows(role: str, as_parts: bool) -> bool:
+        text = written(PROBE, END)
+        probe = {"role": role, "content": _parts(text) if as_parts else text}
+        user = {"role": "user", "content": _parts(PROBE) if parts.get("user") else PROBE}
+        conversations: dict[str, list[Message]] = {"user": [probe], "assistant": [user, probe]}
+        try:
+            return END in origins(render(conversations.get(role, [probe, user])))
+        except Exception:  # whatever Python can raise: it need not take this conversation
+            return False
+
+    for role in ("user", "assistant", "system"):
+        shown = [as_parts for as_parts in (False, True) if shows(role, as_parts)]
+        parts[role] = shown[0] if shown else parts.get("user", False)
+    return Habits(parts, developer=shows("developer", parts["system"]))
+
+
+def _parts(text: str) -> list[Mapping[str, str]]:
+    return [{"type": "text", "text": text}]

@@ -1,0 +1,119 @@
+"""The table of products: every row computes what its epilogue says, and no layout lacks a way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from penstock_kernels.ops import Act, Activation
+from penstock_kernels.reference.activation import gate
+from penstock_kernels.weight import Layout, Weight
+
+pytest.importorskip("triton")
+HALF = [torch.bfloat16, torch.float16]
+SHAPES = [(6144, 4096), (4096, 14336), (28672, 4096), (2048, 2048), (192, 640), (100, 72)]
+ROWS = [1, 2, 7, 16, 33, 64, 65, 128, 200, 1100]
+
+
+def difference(x: Tensor, reference: Tensor) -> float:
+    """1 - 2 xy / (xx + yy): free of scale, 0 where equal."""
+    a, b = x.double().flatten(), reference.double().flatten()
+    return float(1 - 2 * (a @ b) / (a @ a + b @ b))
+
+
+def problem(layout: Layout, rows: int, n: int, k: int, dtype: torch.dtype, **more: Any) -> Any:
+    from penstock_kernels.gpu.products.problem import Problem
+
+    fields = {"biased": False, "dense": True, "device": torch.device("cpu")} | more
+    return Problem(rows=rows, n=n, k=k, dtype=dtype, layout=layout, **fields)
+
+
+def layouts() -> list[Layout]:
+    from penstock_kernels.gpu.products.table import PRODUCTS
+
+    return sorted({product.layout for product in PRODUCTS}, key=lambda layout: layout.value)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("rows", ROWS)
+def test_every_layout_has_a_way_without_an_epilogue(rows: int, biased: bool) -> None:
+    from penstock_kernels.gpu.products.problem import Epilogue
+    from penstock_kernels.gpu.products.table import PRODUCTS
+
+    for layout in layouts():
+        ways = [p for p in PRODUCTS if (p.layout, p.epilogue) == (layout, Epilogue.NONE)]
+        for n, k in SHAPES:
+            for dtype in (*HALF, torch.float32):
+                given = problem(layout, rows, n, k, dtype, biased=biased)
+                found = [way for way in ways if rows in way.rows and n < 32768]
+                assert any(way.config(given) is not None for way in found)
+
+
+def test_a_row_is_found_by_its_numbers() -> None:
+    """One row of a weight whose shape has a tile takes the kernel without tensor cores; a bias, or
+    float32, leaves all to cuBLAS."""
+    from penstock_kernels.gpu.products import dense
+    from penstock_kernels.gpu.products.problem import Epilogue
+    from penstock_kernels.gpu.products.table import _find
+
+    one = problem(Layout.DENSE, 1, 4096, 4096, torch.bfloat16)
+    launch = _find(Epilogue.NONE, one)
+    assert launch is not None and launch.func is dense.launch_tile  # type: ignore[attr-defined]
+    for other in (
+        problem(Layout.DENSE, 1, 4096, 4096, torch.float32),
+        problem(Layout.DENSE, 1, 4096, 4096, torch.bfloat16, biased=True),
+        problem(Layout.DENSE, 300, 4096, 4096, torch.bfloat16),
+    ):
+        launch = _find(Epilogue.NONE, other)
+        assert launch is not None
+        assert launch.func is dense._launch_cublas  # type: ignore[attr-defined]
+        assert _find(Epilogue.ROTATE, other) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize(("n", "k"), SHAPES)
+@pytest.mark.parametrize("biased", [False, True])
+def test_every_row_computes_its_epilogue(n: int, k: int, biased: bool, dtype: torch.dtype) -> None:
+    """Against float32, for every number of rows that a row of the table takes."""
+    from penstock_kernels.gpu.products.problem import Epilogue, Problem
+    from penstock_kernels.gpu.products.table import PRODUCTS
+
+    tried = set()
+    for rows in ROWS:
+        x = Activation(torch.randn(rows, k, device="cuda", dtype=dtype))
+        bias = torch.randn(n, device="cuda", dtype=dtype) if biased else None
+        weight = weight_of(Layout.DENSE, n, k, dtype, bias)
+        exact = x.x.float() @ weight.dequantised().float().T
+        exact = exact if bias is None else exact + bias.float()
+        for product in PRODUCTS:
+            config = product.config(Problem.of(x.x, weight)) if rows in product.rows else None
+            if config is None or product.layout is not weight.layout:
+                continue
+            tried.add(product.epilogue)
+            for dependent in (False, True):
+                if product.epilogue is Epilogue.RESIDUAL:
+                    residual = torch.randn(rows, n, device="cuda", dtype=dtype)
+                    expected = exact + residual.float()
+                    product.launch(config, x, weight, dependent, residual)
+                    assert difference(residual, expected) < 2e-5
+                elif product.epilogue is Epilogue.GATED:
+                    found = product.launch(config, x, weight, dependent)
+                    assert difference(found, gate(exact, Act.SILU)) < 2e-5
+                elif product.epilogue is not Epilogue.ROTATE:  # `test_gpu` holds that one
+                    found = product.launch(config, x, weight, dependent)
+                    found = found.sum(0) if found.dim() == 3 else found
+                    assert difference(found, exact) < 2e-5
+    assert Epilogue.NONE in tried
+
+
+def weight_of(
+    layout: Layout, n: int, k: int, dtype: torch.dtype, bias: Tensor | None = None
+) -> Weight:
+    """A random weight on the GPU."""
+    data = torch.randn(n, k, device="cuda", dtype=dtype) * k**-0.5
+    assert layout is Layout.DENSE
+    return Weight(data, bias)

@@ -1,0 +1,230 @@
+"""What hostile templates and messages cost: a typed error, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cases.hostile_templates import HOSTILE, MEMORY, TIME
+from penstock_router.templates import pool as pools
+from penstock_router.templates.confinement import MEMORY as MOST_MEMORY
+from penstock_router.templates.errors import TemplateError, TemplatesBusy, TooSlow
+from penstock_router.templates.pool import Patience, TemplatePool
+from penstock_router.templates.process import Renderer
+from penstock_router.templates.template import Job, Script
+
+# Each of them when a message names it.
+ARMED = (
+    "{% set c = messages[0].content %}"
+    + "".join(
+        f"{{% if c == {name!r} %}}{source}{{% endif %}}"
+        for name, source in HOSTILE.items()
+        if not name.startswith("deep")
+    )
+    + "{{ c }}"
+)
+
+
+def job(content: object) -> Job:
+    return Job([{"role": "user", "content": content}], {})
+
+
+@pytest.fixture(scope="module")
+def renderer() -> Iterator[Renderer]:
+    renderer = Renderer(Script(ARMED, {}))
+    yield renderer
+    renderer.close()
+
+
+@pytest.fixture
+def pool() -> Iterator[TemplatePool]:
+    pool = TemplatePool(Script(ARMED, {}), 2)
+    yield pool
+    pool.close()
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended, if it does so soon."""
+    for _ in range(200):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except FileNotFoundError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("name", "refusal"),
+    [
+        *(("loops", "takes too long"), ("comparisons", "takes too long")),
+        *(("deep expression", "syntax error"), ("deep blocks", "syntax error")),
+        *(("folded replace", None), ("folded indent", None), ("private names", None)),
+    ],
+)
+def test_a_hostile_folder_refuses_the_start_or_harms_nothing(
+    name: str, refusal: str | None
+) -> None:
+    renderer = Renderer(Script(HOSTILE[name], {}))
+    try:
+        if refusal is None:
+            renderer.compile()
+        else:
+            with pytest.raises(TemplateError, match=refusal):
+                renderer.compile()
+    finally:
+        renderer.close()
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if not name.startswith("deep")])
+def test_a_hostile_message_is_an_error_of_its_own(renderer: Renderer, name: str) -> None:
+    with pytest.raises(TemplateError) as error:
+        renderer.render(job(name), 0.1 if name in TIME else 1, 20)
+    assert isinstance(error.value, TooSlow) == (name in TIME) or name in MEMORY
+    assert renderer.render(job("fine"), 0.5, 20).text == "fine"
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    assert most < 1.2 * MOST_MEMORY
+
+
+def test_loops_are_counted_by_the_clock(renderer: Renderer) -> None:
+    """The process itself gives up, and is there for the next conversation."""
+    renderer.render(job("fine"), 1, 20)
+    pid = renderer.pid
+    for name in ("loops", "macros"):
+        with pytest.raises(TooSlow):
+            renderer.render(job(name), 0.1, 60)
+    assert renderer.pid == pid
+
+
+def test_the_kernel_ends_what_python_cannot(renderer: Renderer) -> None:
+    """Even if the router does not look."""
+    renderer.render(job("fine"), 1, 20)
+    pid = renderer.pid
+    with pytest.raises(TooSlow):
+        renderer.render(job("comparisons"), 0.1, 250)
+    assert renderer.pid != pid and gone(pid)
+
+
+def test_the_router_ends_what_waits(renderer: Renderer) -> None:
+    renderer.render(job("fine"), 1, 20)
+    pid = renderer.pid
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(TooSlow):
+        renderer.render(job("fine"), 1, 0.2)
+    assert gone(pid) and renderer.render(job("fine"), 1, 20).text == "fine"
+
+
+def test_a_process_that_was_killed_is_replaced(renderer: Renderer) -> None:
+    renderer.render(job("fine"), 1, 20)
+    os.kill(renderer.pid, signal.SIGKILL)
+    assert gone(renderer.pid)
+    assert renderer.render(job("fine"), 1, 20).text == "fine"
+
+
+@pytest.mark.parametrize("content", ["\ud800", 2**80])
+def test_what_json_cannot_hold(renderer: Renderer, content: object) -> None:
+    variables = {"content": content}
+    with pytest.raises(TemplateError, match="the messages cannot be rendered"):
+        renderer.render(Job([{"role": "user", "content": "fine"}], variables), 1, 20)
+
+
+def test_halves_of_characters_from_the_template() -> None:
+    renderer = Renderer(Script(r"{{ '\ud800' }}", {}))
+    with pytest.raises(TemplateError, match="the rendered text: .* surrogates"):
+        renderer.render(job("fine"), 1, 20)
+    renderer.close()
+
+
+def test_a_long_conversation(renderer: Renderer) -> None:
+    """As large as a body may be, with characters of four bytes."""
+    text = "\N{GRINNING FACE}" + "x" * 2_000_000
+    assert renderer.render(job(text), 1.5, 20).text == text
+
+
+def test_it_holds_no_secrets_and_opens_nothing(
+    monkeypatch: pytest.MonkeyPatch, renderer: Renderer
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    os.kill(renderer.pid, signal.SIGKILL)
+    assert gone(renderer.pid)
+    renderer.render(job("fine"), 1, 20)
+    process = Path(f"/proc/{renderer.pid}")
+    assert b"secret" not in (process / "environ").read_bytes()
+    limits = {line[:26].strip(): line[26:].split()[:2] for line in
+              (process / "limits").read_text().splitlines()}  # fmt: skip
+    assert limits["Max open files"] == limits["Max file size"] == ["0", "0"]
+    assert limits["Max address space"] == [str(MOST_MEMORY)] * 2
+    assert sorted(os.listdir(process / "fd")) == ["0", "1", "2"]
+
+
+async def test_harmless_conversations_pass_hostile_ones(pool: TemplatePool) -> None:
+    """Four of them would hold two processes for two turns."""
+    names = ("comparisons", "loops") * 2
+    attacks = [asyncio.create_task(pool.render(job(name))) for name in names]
+    await asyncio.sleep(0)
+    pages = [await pool.render(job("fine")) for _ in range(3)]
+    still_running = sum(not attack.done() for attack in attacks)
+    ends = await asyncio.gather(*attacks, return_exceptions=True)
+    assert {type(end) for end in ends} <= {TooSlow, TemplatesBusy}
+    assert [page.text for page in pages] == ["fine"] * 3 and still_running >= 2
+
+
+async def test_what_takes_longer_gets_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = "{% for a in range(messages | length * 99999) %}{{ loop.index }}{% endfor %}"
+    pool = TemplatePool(Script(long, {}), 1)
+    monkeypatch.setattr(pool.quick, "_patience", Patience(0.001, 20))
+    with pytest.raises(TooSlow):
+        await pool.quick.render(job("fine"))
+    assert (await pool.render(job("fine"))).text.endswith("99999")
+    pool.close()
+
+
+async def test_nobody_waits_for_ever(pool: TemplatePool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "WAIT_SECONDS", 0.1)
+    attacks = [asyncio.create_task(pool.render(job("loops"))) for _ in range(6)]
+    ends = await asyncio.gather(*attacks, return_exceptions=True)
+    assert {type(end) for end in ends} == {TooSlow, TemplatesBusy}
+    assert (await pool.render(job("fine"))).text == "fine"
+
+
+async def test_closing_waits_for_nothing(pool: TemplatePool) -> None:
+    attacks = [asyncio.create_task(pool.render(job("comparisons"))) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    pool.close()
+    pids = [r.pid for lane in (pool.quick, pool.long) for r in lane.renderers]
+    assert all(gone(pid) for pid in pids)
+    for attack in attacks:
+        with pytest.raises((TemplateError, RuntimeError, asyncio.CancelledError)):
+            await attack
+    assert pids == [r.pid for lane in (pool.quick, pool.long) for r in lane.renderers]
+
+
+def test_nothing_is_left_when_the_router_is_killed() -> None:
+    program = (
+        "import asyncio, sys; from penstock_router.templates.pool import *\n"
+        "pool = TemplatePool(Script(sys.argv[1], {}), 2)\n"
+        "job = Job([{'role': 'user', 'content': 'comparisons'}], {})\n"
+        "print(*[r.pid for l in (pool.quick, pool.long) for r in l.renderers], flush=True)\n"
+        "asyncio.run(pool.render(job))\n"
+    )
+    router = subprocess.Popen(
+        [sys.executable, "-c", program, ARMED], stdout=subprocess.PIPE, text=True
+    )
+    assert router.stdout is not None
+    pids = [int(pid) for pid in router.stdout.readline().split()]
+    time.sleep(0.05)
+    router.kill()
+    router.wait()
+    router.stdout.close()
+    assert len(pids) == 3 and all(gone(pid) for pid in pids)

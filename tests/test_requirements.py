@@ -1,0 +1,40 @@
+"""L8: what images install is locked by hashes, and is what was tested."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+# torch asks for its own, and the tests' interpreter of kernels for another
+APART = {"triton"}
+
+
+def pins(name: str) -> dict[str, str]:
+    """Package, in the normal form of its name, and version."""
+    found = re.findall(r"^([\w.-]+)==([^\s\\;]+)", (ROOT / name).read_text(), re.MULTILINE)
+    return {re.sub(r"[-_.]+", "-", package).lower(): version for package, version in found}
+
+
+def test_every_package_has_hashes() -> None:
+    text = (ROOT / "requirements.lock").read_text()
+    entries = re.split(r"^(?=\w)", text, flags=re.MULTILINE)[1:]
+    assert len(entries) == len(pins("requirements.lock")) > 40
+    for entry in entries:
+        first, *hashes = [line.strip(" \\") for line in entry.splitlines()]
+        assert hashes and all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", h) for h in hashes), first
+
+
+def test_versions_are_those_of_the_tests() -> None:
+    locked, tested = pins("requirements.lock"), pins("constraints.txt")
+    both = locked.keys() & tested.keys() - APART
+    assert len(both) > 30
+    assert {name: locked[name] for name in both} == {name: tested[name] for name in both}
+
+
+def test_nothing_that_serving_needs_is_missing() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["shard"]]
+    names = {re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", one)[0]).lower() for one in needed}  # type: ignore[index]
+    assert names <= pins("requirements.lock").keys()
