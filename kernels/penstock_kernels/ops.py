@@ -56,6 +56,7 @@ class AttentionSpec:
     scale: float  # of the products of queries and keys
     window: int | None = None  # tokens that a row sees, itself included; None: all
     rope: int | None = 0  # which of the device's rotary tables; None: no rotation
+    soft_cap: float | None = None  # of those products: cap * tanh(product / cap); None: as they are
     rotary: int | None = None  # leading elements of a head that are rotated; None: all
 
     @property

@@ -1,28 +1,22 @@
-"""What config.json says about a model, as the switches that the decoder has.
-
-A family is a row of FAMILIES: adding one that the switches cover is a row and a test.
-"""
+"""What config.json says about a model, as the switches that the decoder has."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from penstock_shard.config_numbers import real, whole
 from penstock_shard.json_file import read_object
-from penstock_shard.rope_config import Rope, parse_rope
-
-Config = Mapping[str, Any]
-Windows = tuple[int | None, ...]
+from penstock_shard.model.families import FAMILIES, MODEL_TYPES, Config, Family, Windows
+from penstock_shard.rope_config import Rope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """A decoder: pre-norm, rotary positions, grouped-query attention, gated MLP."""
+    """A decoder of attention and MLPs."""
 
     name: str  # "LlamaForCausalLM"
+    family: Family  # what does not follow from numbers: tensor names, order of norms, …
     vocab_size: int
     hidden_size: int
     intermediate_size: int
@@ -31,7 +25,13 @@ class Architecture:
     num_kv_heads: int
     head_dim: int
     norm_eps: float
-    rope: Rope
+    act: str  # an `ops.Act`
+    scale: float  # of the products of queries and keys
+    attention_cap: float | None  # see AttentionSpec.soft_cap
+    logit_cap: float | None
+    embedding_scale: float
+    ropes: tuple[Rope, ...]  # none: positions are learned
+    rotary: int | None  # leading elements of a head that are rotated; None: all
     max_positions: int  # rope scaling included
     tied_embeddings: bool
     qkv_bias: bool
@@ -44,98 +44,29 @@ class Architecture:
     @property
     def parameters(self) -> int:
         """How many there are, less the few of biases and norms of heads."""
+        names, hidden = self.family.names, self.hidden_size
         attention = 2 * (self.num_heads + self.num_kv_heads) * self.head_dim
-        layer = self.hidden_size * (attention + 3 * self.intermediate_size + 2)
-        vocabularies = 1 if self.tied_embeddings else 2
-        outside = self.hidden_size * (vocabularies * self.vocab_size + 1)
-        return self.num_layers * layer + outside
+        norms = sum(name is not None for name in names.norms)
+        layer = hidden * (attention + (len(names.up) + 1) * self.intermediate_size + norms)
+        rows = self.vocab_size * (1 if self.tied_embeddings else 2)
+        if names.positions is not None:
+            rows += self.max_positions
+        return self.num_layers * layer + hidden * (rows + 1)
+
+    def rope_of(self, layer: int) -> int | None:
+        """Which of `ropes` a layer takes: the second of two is that of layers with a window."""
+        if not self.ropes:
+            return None
+        return 0 if self.windows[layer] is None else len(self.ropes) - 1
 
 
-def _no_window(config: Config, layers: int) -> Windows:
-    return (None,) * layers
-
-
-def _one_window(config: Config, layers: int) -> Windows:
-    """Mistral: every layer slides, unless sliding_window is null."""
-    if len(set(_layer_types(config))) > 1:
-        raise ValueError("layer_types that differ between layers are not supported in this family")
-    return (_window(config),) * layers
-
-
-def _switched_window(config: Config, layers: int) -> Windows:
-    """Qwen: layers slide from max_window_layers on, or as layer_types says, if switched on."""
-    window = _window(config) if config.get("use_sliding_window") else None
-    first = whole(config, "max_window_layers", 28)
-    kinds = _layer_types(config) or [
-        "sliding_attention" if layer >= first else "full_attention" for layer in range(layers)
-    ]
-    if len(kinds) != layers:
-        raise ValueError(f"layer_types has {len(kinds)} entries for {layers} layers")
-    if unknown := set(kinds) - {"sliding_attention", "full_attention"}:
-        raise ValueError(f"layer_types {sorted(unknown)} are not supported")
-    return tuple(window if kind == "sliding_attention" else None for kind in kinds)
-
-
-def _window(config: Config) -> int | None:
-    """A null says that all is seen, which a key that is not there does not."""
-    if "sliding_window" in config and config["sliding_window"] is None:
-        return None
-    return whole(config, "sliding_window", 4096)
-
-
-def _layer_types(config: Config) -> list[str]:
-    kinds = config.get("layer_types") or []
-    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
-        raise ValueError("layer_types must be a list of names")
-    return kinds
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """Switches of a family. A string names the key of config.json that decides, off by default."""
-
-    qkv_bias: bool | str = False
-    output_bias: bool | str = False
-    mlp_bias: bool | str = False
-    qk_norm: bool = False
-    windows: Callable[[Config, int], Windows] = _no_window
-    defaults: tuple[tuple[str, int], ...] = ()  # values that config.json may leave out
-
-
-FAMILIES: dict[str, Family] = {
-    "LlamaForCausalLM": Family(
-        qkv_bias="attention_bias",
-        output_bias="attention_bias",
-        mlp_bias="mlp_bias",
-        defaults=(("max_position_embeddings", 2048),),
-    ),
-    "MistralForCausalLM": Family(
-        windows=_one_window,
-        defaults=(("max_position_embeddings", 131072), ("num_key_value_heads", 8)),
-    ),
-    "Qwen2ForCausalLM": Family(
-        qkv_bias=True,
-        windows=_switched_window,
-        defaults=(("max_position_embeddings", 32768),),
-    ),
-    "Qwen3ForCausalLM": Family(
-        qkv_bias="attention_bias",
-        output_bias="attention_bias",
-        qk_norm=True,
-        windows=_switched_window,
-        defaults=(("max_position_embeddings", 32768), ("head_dim", 128)),
-    ),
+ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
 }
-
-# What old or hand-made files call a family: `model_type`, in lower case.
-MODEL_TYPES = {
-    "llama": "LlamaForCausalLM",
-    "yi": "LlamaForCausalLM",
-    "mistral": "MistralForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-}
-
 DTYPE_NAMES = ("float32", "float16", "bfloat16")
 
 
@@ -155,31 +86,54 @@ def parse_architecture(config: Config) -> Architecture:
     """The switches of a parsed config.json. Raises ValueError for what is not supported."""
     name = _family_name(config)
     family = FAMILIES[name]
+    renamed = {usual: config[own] for usual, own in family.keys if own in config}
+    try:
+        return _architecture(name, family, {**config, **renamed})
+    except ValueError as error:
+        said = str(error)
+        for usual, own in family.keys:
+            said = said.replace(usual, own)
+        raise ValueError(said) from None
+
+
+def _architecture(name: str, family: Family, config: Config) -> Architecture:
     layers = whole(config, "num_hidden_layers")
     windows = family.windows(config, layers)
+    attention_cap, logit_cap = _soft_caps(family, config)
     config = {**dict(family.defaults), **{k: v for k, v in config.items() if v is not None}}
-    _refuse_unsupported(config)
+    family = family.refine(family, config)
+    _refuse_unsupported(family, config)
     heads = whole(config, "num_attention_heads")
     hidden = whole(config, "hidden_size")
     positions = whole(config, "max_position_embeddings")
-    kv_heads = whole(config, "num_key_value_heads", heads)
+    kv_heads = family.kv_heads or whole(config, "num_key_value_heads", heads)
     if heads % kv_heads:
         raise ValueError(
             f"num_attention_heads {heads} is no multiple of num_key_value_heads {kv_heads}"
         )
-    rope = parse_rope(config, positions)
-    longest = max(positions, int(rope.original_positions * rope.reach))
+    width = _head_dim(config, hidden, heads)
+    ropes = family.ropes(config, positions)
+    rotary = min((rope.rotated(width) for rope in ropes), default=width)
+    longest = max([positions, *(int(rope.original_positions * rope.reach) for rope in ropes)])
+    scalar = real(config, "query_pre_attn_scalar") if family.query_scalar else width
     return Architecture(
         name=name,
+        family=family,
         vocab_size=whole(config, "vocab_size"),
         hidden_size=hidden,
-        intermediate_size=whole(config, "intermediate_size"),
+        intermediate_size=whole(config, "intermediate_size", family.default_intermediate(hidden)),
         num_layers=layers,
         num_heads=heads,
         num_kv_heads=kv_heads,
-        head_dim=_head_dim(config, hidden, heads),
+        head_dim=width,
         norm_eps=real(config, "rms_norm_eps", 1e-6),
-        rope=rope,
+        act=ACTIVATIONS[config.get("hidden_act", "silu")],
+        scale=scalar**-0.5,
+        attention_cap=attention_cap,
+        logit_cap=logit_cap,
+        embedding_scale=hidden**0.5 if family.scaled_embedding else 1.0,
+        ropes=ropes,
+        rotary=None if rotary == width else rotary,
         max_positions=whole({"max_position_embeddings": longest}, "max_position_embeddings"),
         tied_embeddings=bool(config.get("tie_word_embeddings", False)),
         qkv_bias=_switch(config, family.qkv_bias),
@@ -220,10 +174,27 @@ def _family_name(config: Config) -> str:
     raise ValueError(f"architecture {name!s:.60} is not supported; supported: {supported}")
 
 
-def _refuse_unsupported(config: Config) -> None:
+def _soft_caps(family: Family, config: Config) -> tuple[float | None, float | None]:
+    """Of attention and of logits. A null says that there is none."""
+    if family.soft_caps is None:
+        return None, None
+    keys = ("attn_logit_softcapping", "final_logit_softcapping")
+    attention, logits = (
+        None if config.get(key, default) is None else real(config, key, default)
+        for key, default in zip(keys, family.soft_caps, strict=True)
+    )
+    return attention, logits
+
+
+def _refuse_unsupported(family: Family, config: Config) -> None:
     activation = config.get("hidden_act", "silu")
-    if activation not in ("silu", "swish"):
-        raise ValueError(f"hidden_act {activation!r} is not supported; supported: silu")
+    if activation not in tuple(ACTIVATIONS):
+        raise ValueError(
+            f"hidden_act {activation!r} is not supported; supported: {', '.join(ACTIVATIONS)}"
+        )
+    for key, supported in family.only:
+        if (value := config.get(key, supported)) != supported:
+            raise ValueError(f"{key} {value!r} is not supported; supported: {supported!r}")
     if quantization := config.get("quantization_config"):
         method = quantization.get("quant_method") if isinstance(quantization, dict) else None
         raise ValueError(

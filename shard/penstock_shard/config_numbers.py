@@ -38,6 +38,7 @@ class Rule:
 POSITIONS = Rule(1, 2**24)
 FACTOR = Rule(1, 2**16, whole=False)
 POSITIVE = Rule(0, 1e6, whole=False, above=True)
+THETA = Rule(1, 1e15, whole=False, above=True)
 MSCALE = Rule(0, 1e6, whole=False)  # 0: off
 
 RULES = {
@@ -51,9 +52,15 @@ RULES = {
     "max_position_embeddings": POSITIONS,
     "original_max_position_embeddings": POSITIONS,
     "sliding_window": POSITIONS,
+    "sliding_window_pattern": Rule(1, 2**10),
     "max_window_layers": Rule(0, 2**10),
     "rms_norm_eps": Rule(0, 1, whole=False, above=True),
-    "rope_theta": Rule(1, 1e15, whole=False, above=True),
+    "rope_theta": THETA,
+    "rope_local_base_freq": THETA,
+    "partial_rotary_factor": Rule(0, 1, whole=False, above=True),
+    "query_pre_attn_scalar": POSITIVE,
+    "attn_logit_softcapping": POSITIVE,
+    "final_logit_softcapping": POSITIVE,
     "factor": FACTOR,
     "low_freq_factor": POSITIVE,
     "high_freq_factor": POSITIVE,
@@ -75,12 +82,23 @@ def real(values: Mapping[str, Any], name: str, default: float | None = None) -> 
     return float(_checked(values, name, default))
 
 
+def reals(values: Mapping[str, Any], name: str) -> tuple[float, ...]:
+    """A list of numbers above 0. Raises ValueError that names it."""
+    value = values.get(name)
+    if not isinstance(value, list) or any(map(POSITIVE.broken_by, value)):
+        raise ValueError(f"{name} must be a list of numbers above 0, not {_shown(value)}")
+    return tuple(float(number) for number in value)
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= SHOWN else shown[:SHOWN] + "…"
+
+
 def _checked(values: Mapping[str, Any], name: str, default: float | None) -> float:
     value = values.get(name)
     value = default if value is None else value
     if RULES[name].broken_by(value):
-        shown = repr(value)
-        shown = shown if len(shown) <= SHOWN else shown[:SHOWN] + "…"
-        raise ValueError(f"{name} must be {RULES[name]}, not {shown}")
+        raise ValueError(f"{name} must be {RULES[name]}, not {_shown(value)}")
     assert isinstance(value, (int, float))
     return value

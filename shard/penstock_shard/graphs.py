@@ -188,6 +188,6 @@ class DecodeGraphs:
             sharing=self._sharing.view(rows),
         )
         step = self._ops.step(batch)
-        hidden = self._model.forward(step, token, self._cache)
+        hidden = self._model.forward(step, token, position, self._cache)
         chosen = self._outputs.choose(hidden, self._model.head, step, self._ops)
         self._ops.leave(slot, position, None, chosen, slots.last_token, slots.length)

@@ -1,19 +1,19 @@
-"""Fills a decoder with this rank's share of the weights, under their Hugging Face names."""
+"""Fills a decoder with this rank's share of the weights, under the names that `families` gives."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from penstock_kernels.ops import Act, AttentionSpec, Norm, QKNorm
+from penstock_kernels.ops import Act, AttentionSpec, Norm, NormKind, QKNorm
 from penstock_kernels.weight import Weight
 from penstock_quantization.online import ONLINE
 from penstock_shard.architecture import Architecture
 from penstock_shard.kv_cache import total_bytes
-from penstock_shard.model.blocks import Block, Sequential
+from penstock_shard.model.blocks import Block, Parallel, Sandwich, Sequential
 from penstock_shard.model.decoder import Decoder
 from penstock_shard.model.layers import (
     Attention,
@@ -22,17 +22,15 @@ from penstock_shard.model.layers import (
     VocabularyEmbedding,
     VocabularyHead,
 )
+from penstock_shard.model.matrices import BlockMatrices, MatrixSpec
 from penstock_shard.parallel import Group, Partition
 from penstock_shard.weights import Rehearsal, Weights
 
-
-@dataclass(frozen=True, slots=True)
-class _Slice:
-    """Some output rows of a joined matrix: `rows` of the `total` rows of the tensor `name`."""
-
-    name: str
-    rows: range
-    total: int
+BLOCKS: dict[str, Callable[..., Block]] = {
+    "sequential": Sequential,
+    "sandwich": Sandwich,
+    "parallel": Parallel,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,99 +44,110 @@ class _Loader:
     quantize: str | None
 
     def decoder(self) -> Decoder:
-        model, vocabulary = self.model, self.partition.vocabulary
+        model, vocabulary, names = self.model, self.partition.vocabulary, self.model.family.names
         shape = (model.vocab_size, model.hidden_size)
-        embedding = self._slice("model.embed_tokens.weight", shape, 0, vocabulary)
+        table = self._slice(f"{names.embedding}.weight", shape, 0, vocabulary)
         blocks = [self._block(index) for index in range(model.num_layers)]
-        norm = self._norm("model.norm", model.hidden_size)
-        head = embedding
+        norm = self._norm(names.norm, model.hidden_size)
+        head = table
         if not model.tied_embeddings:
-            head = self._slice("lm_head.weight", shape, 0, vocabulary)
-        self.weights.finish(frozenset({"lm_head.weight"} if model.tied_embeddings else ()))
+            head = self._slice(f"{names.head}.weight", shape, 0, vocabulary)
+        embedding = self._embedding(table)
+        self.weights.finish(frozenset({f"{names.head}.weight"} if model.tied_embeddings else ()))
         return Decoder(
-            embedding=VocabularyEmbedding(embedding, vocabulary.start, self.group),
+            embedding=embedding,
             blocks=blocks,
             norm=norm,
-            head=VocabularyHead(Weight(head), model.vocab_size, self.group),
-            ropes=((model.rope, model.head_dim),),
+            head=VocabularyHead(Weight(head), model.vocab_size, self.group, model.logit_cap),
+            ropes=tuple((rope, model.rotary or model.head_dim) for rope in model.ropes),
         )
+
+    def _embedding(self, table: Tensor) -> VocabularyEmbedding:
+        model, start = self.model, self.partition.vocabulary.start
+        scale = float(torch.tensor(model.embedding_scale, dtype=self.dtype))  # rounded as trained
+        learned = None
+        if (name := model.family.names.positions) is not None:
+            shape = (model.max_positions, model.hidden_size)
+            learned = self._slice(f"{name}.weight", shape, 0, range(shape[0]))
+        return VocabularyEmbedding(table, start, self.group, scale, learned)
 
     def _block(self, index: int) -> Block:
-        model, prefix = self.model, f"model.layers.{index}"
-        return Sequential(
-            input_norm=self._norm(f"{prefix}.input_layernorm", model.hidden_size),
-            attention=self._attention(f"{prefix}.self_attn", model.windows[index]),
-            mlp_norm=self._norm(f"{prefix}.post_attention_layernorm", model.hidden_size),
-            mlp=self._mlp(f"{prefix}.mlp"),
+        model, names = self.model, self.model.family.names
+        prefix = names.block.format(index)
+        norms = {"input_norm": names.input_norm, "mlp_norm": names.mlp_norm}
+        if model.family.block == "sandwich":
+            norms |= {"attention_norm": names.attention_norm, "output_norm": names.output_norm}
+        return BLOCKS[model.family.block](
+            attention=self._attention(prefix, index),
+            mlp=self._mlp(prefix),
+            **{
+                part: None if name is None else self._norm(prefix + name, model.hidden_size)
+                for part, name in norms.items()
+            },
         )
 
-    def _attention(self, prefix: str, window: int | None) -> Attention:
-        model, partition, width = self.model, self.partition, self.model.head_dim
+    def _attention(self, prefix: str, layer: int) -> Attention:
+        model, partition = self.model, self.partition
         spec = AttentionSpec(
             heads=len(partition.heads),
             kv_heads=len(partition.kv_heads),
-            width=width,
-            scale=width**-0.5,
-            window=window,
+            width=model.head_dim,
+            scale=model.scale,
+            window=model.windows[layer],
+            rope=model.rope_of(layer),
+            rotary=model.rotary,
+            soft_cap=model.attention_cap,
         )
         norm = None
         if model.qk_norm:
-            query, key = (self._norm(f"{prefix}.{name}_norm", width) for name in "qk")
+            names = model.family.names.qk_norms
+            query, key = (self._norm(prefix + name, model.head_dim) for name in names)
             norm = QKNorm(query, key)
-        heads, kv_heads = _scaled(partition.heads, width), _scaled(partition.kv_heads, width)
-        slices = [
-            _Slice(f"{prefix}.q_proj", heads, model.num_heads * width),
-            _Slice(f"{prefix}.k_proj", kv_heads, model.num_kv_heads * width),
-            _Slice(f"{prefix}.v_proj", kv_heads, model.num_kv_heads * width),
-        ]
-        shape = (model.hidden_size, model.num_heads * width)
         return Attention(
             spec=spec,
-            qkv=self._columns(slices, model.hidden_size, model.qkv_bias),
+            qkv=self._columns(self._matrices.qkv(prefix)),
             norm=norm,
-            output=self._rows(f"{prefix}.o_proj", shape, heads, model.output_bias),
+            output=self._rows(self._matrices.output(prefix)),
         )
 
     def _mlp(self, prefix: str) -> Mlp:
-        model, hidden, width = self.model, self.model.hidden_size, self.model.intermediate_size
-        slices = [
-            _Slice(f"{prefix}.{name}", self.partition.mlp, width)
-            for name in ("gate_proj", "up_proj")
-        ]
         return Mlp(
-            up=self._columns(slices, hidden, model.mlp_bias),
-            down=self._rows(
-                f"{prefix}.down_proj", (hidden, width), self.partition.mlp, model.mlp_bias
-            ),
-            act=Act.SILU,
-            is_gated=True,
+            up=self._columns(self._matrices.up(prefix)),
+            down=self._rows(self._matrices.down(prefix)),
+            act=Act(self.model.act),
+            is_gated=len(self.model.family.names.up) == 2,
         )
 
-    def _columns(self, slices: list[_Slice], inputs: int, with_bias: bool) -> Weight:
-        """Matrices that read the same input, one below the other: one product instead of three."""
-        outputs = sum(len(part.rows) for part in slices)
-        weight = self._empty(outputs, inputs)
-        bias = self._empty(outputs) if with_bias else None
-        row = 0
-        for part in slices:
-            into = weight.narrow(0, row, len(part.rows))
-            name, start = part.name, part.rows.start
-            self.weights.read(into, f"{name}.weight", (part.total, inputs), 0, start)
-            if bias is not None:
-                into = bias.narrow(0, row, len(part.rows))
-                self.weights.read(into, f"{name}.bias", (part.total,), 0, start)
-            row += len(part.rows)
-        return self._quantised(Weight(weight, bias), _own)
+    @property
+    def _matrices(self) -> BlockMatrices:
+        return BlockMatrices(self.model, self.partition)
 
-    def _rows(
-        self, name: str, shape: tuple[int, int], inputs: range, with_bias: bool
-    ) -> RowParallel:
-        weight = self._slice(f"{name}.weight", shape, 1, inputs)
-        bias = self._whole(f"{name}.bias", shape[0]) if with_bias else None
-        if self.group.rank:  # else it would be added once a rank
-            bias = None
-        matrix = self._quantised(Weight(weight, bias), self.group.maximum)
-        return RowParallel(matrix, self.group)
+    def _columns(self, spec: MatrixSpec) -> Weight:
+        """A matrix whose rows are this rank's; others read the same input on every rank."""
+        return self._quantised(self._read(spec), _own)
+
+    def _rows(self, spec: MatrixSpec) -> RowParallel:
+        weight = self._read(spec)
+        if self.group.rank:  # else the bias would be added once a rank
+            weight = replace(weight, bias=None)
+        return RowParallel(self._quantised(weight, self.group.maximum), self.group)
+
+    def _read(self, spec: MatrixSpec) -> Weight:
+        weight = self._empty(spec.outputs, len(spec.columns))
+        bias = self._empty(spec.outputs) if spec.bias else None
+        dim, row = int(spec.is_row_parallel), 0
+        for part in spec.slices:
+            count, start = len(part.rows), part.rows.start
+            into, shape = weight.narrow(0, row, count), (part.total, spec.inputs)
+            first = spec.columns.start if spec.is_row_parallel else start
+            if spec.transposed:
+                into, shape = into.t(), (shape[1], shape[0])
+            self.weights.read(into, f"{part.name}.weight", shape, dim ^ spec.transposed, first)
+            if bias is not None:
+                into = bias.narrow(0, row, count)
+                self.weights.read(into, f"{part.name}.bias", (part.total,), 0, start)
+            row += count
+        return Weight(weight, bias)
 
     def _quantised(self, weight: Weight, over_ranks: Callable[[Tensor], Tensor]) -> Weight:
         """As `--quantize` says; over_ranks: see `penstock_quantization.online`."""
@@ -152,7 +161,9 @@ class _Loader:
         return quantised
 
     def _norm(self, name: str, size: int) -> Norm:
-        return Norm(self._whole(f"{name}.weight", size), self.model.norm_eps)
+        kind = NormKind(self.model.family.norm)
+        bias = self._whole(f"{name}.bias", size) if kind is NormKind.LAYER else None
+        return Norm(self._whole(f"{name}.weight", size), self.model.norm_eps, kind, bias)
 
     def _slice(self, name: str, shape: tuple[int, int], dim: int, part: range) -> Tensor:
         local = [*shape]
@@ -204,10 +215,6 @@ def check_memory(needed: int, device: torch.device, world_size: int) -> None:
             f"{total / 1e9:.1f} GB for it: a smaller --dtype, more shards (--num-shard), or "
             "numbers in config.json that are wrong"
         )
-
-
-def _scaled(part: range, width: int) -> range:
-    return range(part.start * width, part.stop * width)
 
 
 def _own(largest: Tensor) -> Tensor:

@@ -209,6 +209,6 @@ class MixedGraphs:
             sharing=self._sharing.view(layout.sequences),
         )
         step = self._ops.step(batch)
-        ends = self._model.forward(step, token, self._cache, inputs.end)
+        ends = self._model.forward(step, token, position, self._cache, inputs.end)
         chosen = self._outputs.choose(ends, self._model.head, step, self._ops)
         self._ops.leave(inputs.slot, position, inputs.end, chosen, slots.last_token, slots.length)

@@ -13,9 +13,13 @@ from penstock_shard.rope_config import Rope
 def rope_table(rope: Rope, head_dim: int, positions: int, device: torch.device) -> Tensor:
     """Cosines and sines of every position: [positions, 2, head_dim / 2] float32.
 
+    head_dim: elements of a head that are rotated.
+
     With dynamic scaling the frequencies of a token beyond the original length are those of a
     sequence that ends at it. So a position has one rotation, whatever the sequence grows to, and
-    cached blocks hold what recomputation would give.
+    cached blocks hold what recomputation would give. For the same reason longrope takes its long
+    factors for all sequences where longer ones than the original length are served, and its short
+    ones elsewhere.
     """
     position = torch.arange(positions, dtype=torch.float32, device=device)
     if rope.kind == "dynamic":
@@ -25,7 +29,7 @@ def rope_table(rope: Rope, head_dim: int, positions: int, device: torch.device) 
         frequency = _inverse_frequencies(theta.unsqueeze(1).float(), head_dim, device)
         angle = position.unsqueeze(1) * frequency
     else:
-        angle = torch.outer(position, _scaled_frequencies(rope, head_dim, device))
+        angle = torch.outer(position, _scaled_frequencies(rope, head_dim, positions, device))
     return torch.stack((angle.cos(), angle.sin()), dim=1).mul_(rope.attention_factor)
 
 
@@ -34,7 +38,7 @@ def _inverse_frequencies(theta: float | Tensor, head_dim: int, device: torch.dev
     return 1.0 / (theta**exponent)
 
 
-def _scaled_frequencies(rope: Rope, head_dim: int, device: torch.device) -> Tensor:
+def _scaled_frequencies(rope: Rope, head_dim: int, positions: int, device: torch.device) -> Tensor:
     plain = _inverse_frequencies(rope.theta, head_dim, device)
     if rope.kind == "linear":
         return plain / rope.factor
@@ -42,6 +46,10 @@ def _scaled_frequencies(rope: Rope, head_dim: int, device: torch.device) -> Tens
         return _llama3(rope, plain)
     if rope.kind == "yarn":
         return _yarn(rope, plain, head_dim)
+    if rope.kind == "longrope":
+        is_long = positions > rope.original_positions
+        factors = rope.long_factor if is_long else rope.short_factor
+        return plain / torch.tensor(factors, dtype=torch.float32, device=device)
     return plain
 
 

@@ -221,7 +221,7 @@ class Runner:
         if (replayed := self._replay(chunks)) is not None:
             return self._replayed(step, timer, chunks, replayed)
         inputs = self._inputs(lengths, chunks)
-        hidden = self.model.forward(inputs.step, inputs.token, self.cache)
+        hidden = self.model.forward(inputs.step, inputs.token, inputs.position, self.cache)
         sampled = self._sample(hidden, inputs, chunks)
         self._advance(inputs, chunks)
         prompt = self._prompt_logprobs(hidden, inputs, chunks)

@@ -20,7 +20,7 @@ from penstock_shard.log import Progress
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 # Tensors that old checkpoints hold although they follow from config.json.
-_DERIVED = (".rotary_emb.inv_freq", ".masked_bias", ".attn.bias")
+_DERIVED = (".rotary_emb.inv_freq", ".masked_bias", ".attn.bias", ".attention.bias")
 
 
 class Weights(Protocol):
@@ -88,7 +88,7 @@ class DummyWeights:
     def read(
         self, into: Tensor, name: str, shape: tuple[int, ...], dim: int = 0, start: int = 0
     ) -> None:
-        if name.endswith("norm.weight"):
+        if len(shape) == 1 and name.endswith("weight"):  # a norm's
             into.fill_(1.0)
             return
         generator = torch.Generator(into.device)

@@ -1,4 +1,7 @@
-"""Greedy output through the whole stack equals `transformers`, token for token, in float32."""
+"""Greedy output through the whole stack equals `transformers`, token for token, in float32.
+
+`tests/shard/test_families.py` has every family with another block than Llama's, without the server.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from support.checkpoints import FAMILIES, make_checkpoint
+from support.checkpoints import BLOCKS_OF_LLAMA, FAMILIES, make_checkpoint
 from support.parity import TINY_POOL, mixed_run
 from support.reference import ReferenceModel
 from support.server import running_server
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*BLOCKS_OF_LLAMA, "gemma2", "gpt2"])
 async def test_one_shard(tmp_path: Path, family: str) -> None:
     checkpoint = make_checkpoint(tmp_path / "model", family)
     arguments = ("--model-id", str(checkpoint), "--dtype", "float32", "--device", "cpu")
@@ -21,7 +24,9 @@ async def test_one_shard(tmp_path: Path, family: str) -> None:
         await mixed_run(server, ReferenceModel(checkpoint), seed=len(family))
 
 
-@pytest.mark.parametrize(("family", "shards"), [("llama3", 2), ("qwen3", 2), ("llama3", 4)])
+@pytest.mark.parametrize(
+    ("family", "shards"), [("llama3", 2), ("qwen3", 2), ("llama3", 4), ("falcon_new", 2)]
+)
 async def test_several_shards(tmp_path: Path, family: str, shards: int) -> None:
     checkpoint = make_checkpoint(tmp_path / "model", family)
     arguments = ("--model-id", str(checkpoint), "--dtype", "float32", "--device", "cpu")

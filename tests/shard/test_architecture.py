@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from penstock_shard import architecture
 from penstock_shard.architecture import Architecture, parse_architecture, read_architecture
+from penstock_shard.model import families
 from support.assets import assets, needs_assets
 from support.checkpoints import FAMILIES, make_checkpoint
 
@@ -39,10 +39,9 @@ def switches(model: Architecture) -> tuple[bool, bool, bool, bool]:
     return model.qkv_bias, model.output_bias, model.mlp_bias, model.qk_norm
 
 
-def test_every_family_has_a_test() -> None:
-    assert set(architecture.FAMILIES) == {
-        f"{name}ForCausalLM" for name in ("Llama", "Mistral", "Qwen2", "Qwen3")
-    }
+def test_every_family_has_a_checkpoint(tmp_path: Path) -> None:
+    made = {read_architecture(make_checkpoint(tmp_path / name, name)).name for name in FAMILIES}
+    assert made == set(families.FAMILIES)
 
 
 def test_switches_of_each_family() -> None:
@@ -157,6 +156,7 @@ ROPE = (
     *("rope_type", "type", "factor", "rope_theta", "partial_rotary_factor", "truncate"),
     *("original_max_position_embeddings", "low_freq_factor", "high_freq_factor", "beta_fast"),
     *("beta_slow", "attention_factor", "mscale", "mscale_all_dim"),
+    *("short_factor", "long_factor", "full_attention", "sliding_attention"),
 )
 ODD = st.recursive(
     st.none()
@@ -165,7 +165,9 @@ ODD = st.recursive(
     | st.sampled_from([10**12, 2**63, 10**400, 0, -1, 1, 2, 4, 128])
     | st.floats()
     | st.text(max_size=5)
-    | st.sampled_from(["linear", "dynamic", "llama3", "yarn", "default", "sliding_attention"]),
+    | st.sampled_from(
+        ["linear", "dynamic", "llama3", "yarn", "longrope", "default", "sliding_attention"]
+    ),
     lambda inner: (
         st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(ROPE), inner, max_size=4)
     ),
@@ -181,6 +183,11 @@ FIELDS = st.dictionaries(
             *("sliding_window", "use_sliding_window", "max_window_layers", "layer_types"),
             *("hidden_act", "quantization_config", "dtype", "torch_dtype", "attention_bias"),
             *("tie_word_embeddings", "original_max_position_embeddings"),
+            *("attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar"),
+            *("sliding_window_pattern", "rope_local_base_freq", "hidden_activation"),
+            *("rotary_pct", "partial_rotary_factor", "use_parallel_residual", "layer_norm_eps"),
+            *("num_kv_heads", "multi_query", "parallel_attn", "new_decoder_architecture", "alibi"),
+            *("num_ln_in_parallel_attn", "n_embd", "n_inner", "activation_function"),
         ]
     ),
     ODD,
@@ -188,7 +195,7 @@ FIELDS = st.dictionaries(
 )
 
 
-@given(family=st.sampled_from([*architecture.FAMILIES, "x", None]), fields=FIELDS)
+@given(family=st.sampled_from([*families.FAMILIES, "x", None]), fields=FIELDS)
 def test_m7_whatever_a_config_holds(family: str | None, fields: dict[str, Any]) -> None:
     """It is taken, or refused by a sentence; and what is taken is small."""
     with tempfile.TemporaryDirectory() as folder:
@@ -200,7 +207,8 @@ def test_m7_whatever_a_config_holds(family: str | None, fields: dict[str, Any]) 
             assert len(str(error)) < 1000
         else:
             assert model.num_layers <= 1024 and model.max_positions <= 2**24
-            assert math.isfinite(model.rope.theta) and 0 < model.norm_eps <= 1
+            assert all(math.isfinite(rope.theta) for rope in model.ropes)
+            assert 0 < model.norm_eps <= 1
 
 
 def test_a_long_value_is_not_repeated_whole() -> None:
@@ -231,7 +239,7 @@ def test_parameters_are_counted(tmp_path: Path, family: str) -> None:
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"architectures": ["MambaForCausalLM"]}, "architecture MambaForCausalLM is not supported; "),
     ({"architectures": None}, r"architecture \(none given\) is not supported"),
-    ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported; supported: silu"),
+    ({"hidden_act": "relu"}, "hidden_act 'relu' is not supported; supported: silu"),
     ({"quantization_config": {"quant_method": "gptq"}}, "quant_method 'gptq' is not supported"),
     ({"num_hidden_layers": 0}, "num_hidden_layers must be a whole number from 1 to 1024, not 0"),
     ({"vocab_size": "100"}, "vocab_size must be a whole number from 1 to 16777216, not '100'"),
@@ -241,7 +249,24 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"hidden_size": 66}, "hidden_size 66 is no multiple of num_attention_heads 4"),
     ({"head_dim": 15}, "head_dim 15 is odd"),
     ({"dtype": "float8_e4m3fn"}, "dtype 'float8_e4m3fn' is not supported"),
-    ({"rope_scaling": {"type": "su", "factor": 2}}, "rope type 'su' is not supported"),
+    ({"rope_scaling": {"type": "odd", "factor": 2}}, "rope type 'odd' is not supported"),
+    (
+        {"rope_scaling": {"type": "su", "factor": 2}},
+        "short_factor must be a list of numbers above 0, not None",
+    ),
+    (
+        {"architectures": ["FalconForCausalLM"], "alibi": True},
+        "alibi True is not supported; supported: False",
+    ),
+    ({"architectures": ["GPT2LMHeadModel"], "n_embd": 0}, "^n_embd must be a whole number"),
+    (
+        {"architectures": ["GPTNeoXForCausalLM"], "rotary_pct": 0.2},
+        "rotary_pct 0.2 of head_dim 16 makes 3",
+    ),
+    (
+        {"architectures": ["Gemma3ForCausalLM"], "use_bidirectional_attention": True},
+        "use_bidirectional_attention True is not supported",
+    ),
     (
         {"architectures": ["Qwen2ForCausalLM"], "layer_types": ["full_attention"]},
         "layer_types has 1 entries for 3 layers",
@@ -293,10 +318,15 @@ def test_config_as_transformers_writes_it(tmp_path: Path, family: str) -> None:
 
     folder = make_checkpoint(tmp_path, family)
     model, config = read_architecture(folder), AutoConfig.from_pretrained(folder)
-    assert model.num_kv_heads == config.num_key_value_heads
+    if (kv_heads := getattr(config, "num_key_value_heads", None)) is not None:
+        assert model.num_kv_heads == kv_heads
     assert model.head_dim == (getattr(config, "head_dim", None) or 16)
     assert model.tied_embeddings == config.tie_word_embeddings
-    assert model.norm_eps == config.rms_norm_eps
-    assert model.rope.theta == config.rope_parameters["rope_theta"]
-    assert model.rope.kind == config.rope_parameters["rope_type"]
+    keys = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon")
+    assert model.norm_eps in [getattr(config, key, None) for key in keys]
+    parameters = getattr(config, "rope_parameters", None) or {}
+    found = [parameters] if "rope_type" in parameters else list(parameters.values())
+    assert [(rope.kind, rope.theta) for rope in model.ropes] == [
+        (one["rope_type"], one["rope_theta"]) for one in found
+    ]
     assert model.dtype == "float32"

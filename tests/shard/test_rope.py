@@ -121,7 +121,7 @@ def test_yarn_takes_its_factor_from_the_lengths() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"rope_type": "longrope"}, "rope type 'longrope' is not supported; supported: default"),
+        ({"rope_type": "odd"}, "rope type 'odd' is not supported; supported: default"),
         ({"rope_type": "linear"}, "factor must be a number from 1 to 65536, not None"),
         (
             {"rope_type": "dynamic", "factor": 0.5},

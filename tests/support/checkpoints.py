@@ -14,10 +14,22 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    FalconConfig,
+    FalconForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
@@ -32,6 +44,12 @@ _LLAMA = (LlamaConfig, LlamaForCausalLM)
 _MISTRAL = (MistralConfig, MistralForCausalLM)
 _QWEN2 = (Qwen2Config, Qwen2ForCausalLM)
 _QWEN3 = (Qwen3Config, Qwen3ForCausalLM)
+_GEMMA2 = (Gemma2Config, Gemma2ForCausalLM)
+_GEMMA3 = (Gemma3TextConfig, Gemma3ForCausalLM)
+_PHI3 = (Phi3Config, Phi3ForCausalLM)
+_FALCON = (FalconConfig, FalconForCausalLM)
+_GPT2 = (GPT2Config, GPT2LMHeadModel)
+_GPT_NEOX = (GPTNeoXConfig, GPTNeoXForCausalLM)
 
 # Every head count has 4 query heads, so that 1, 2 and 4 ranks can share it.
 _FAMILIES: dict[str, tuple[tuple[Any, Any], dict[str, Any]]] = {
@@ -89,9 +107,79 @@ _FAMILIES: dict[str, tuple[tuple[Any, Any], dict[str, Any]]] = {
     ),
     "qwen3": (_QWEN3, {"num_key_value_heads": 2, "head_dim": 24, "tie_word_embeddings": True}),
     "qwen3_bias": (_QWEN3, {"num_key_value_heads": 4, "head_dim": 16, "attention_bias": True}),
+    "gemma2": (
+        _GEMMA2,
+        {
+            "head_dim": 24,
+            "query_pre_attn_scalar": 20,
+            "sliding_window": 12,
+            "attn_logit_softcapping": 1.5,  # low enough to matter
+            "final_logit_softcapping": 4.0,
+        },
+    ),
+    "gemma3": (
+        _GEMMA3,
+        {
+            "num_hidden_layers": 7,  # the sixth sees all
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "sliding_window": 12,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            },
+        },
+    ),
+    "phi3": (_PHI3, {"num_key_value_heads": 4, "sliding_window": 20}),
+    "phi3_long": (
+        _PHI3,
+        {
+            "original_max_position_embeddings": 128,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "partial_rotary_factor": 0.75,
+                "original_max_position_embeddings": 128,
+                "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5],
+                "long_factor": [1.0, 1.5, 2.0, 3.0, 5.0, 8.0],
+            },
+        },
+    ),
+    "gpt_neox": (_GPT_NEOX, {"num_key_value_heads": None}),
+    "gpt_neox_sequential": (
+        _GPT_NEOX,
+        {"num_key_value_heads": None, "use_parallel_residual": False, "attention_bias": False},
+    ),
+    "falcon": (_FALCON, {"num_key_value_heads": None}),
+    "falcon_heads": (
+        _FALCON,
+        {
+            "num_key_value_heads": None,
+            "multi_query": False,
+            "bias": True,
+            "ffn_hidden_size": 96,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "falcon_sequential": (_FALCON, {"num_key_value_heads": None, "parallel_attn": False}),
+    "falcon_new": (
+        _FALCON,
+        {"num_key_value_heads": None, "num_kv_heads": 2, "new_decoder_architecture": True},
+    ),
+    "falcon_new_one_norm": (
+        _FALCON,
+        {
+            "num_key_value_heads": None,
+            "num_kv_heads": 2,
+            "new_decoder_architecture": True,
+            "num_ln_in_parallel_attn": 1,
+        },
+    ),
+    "gpt2": (_GPT2, {"num_key_value_heads": None}),
 }
 
 FAMILIES = tuple(_FAMILIES)
+BLOCKS_OF_LLAMA = FAMILIES[: FAMILIES.index("gemma2")]  # norms, products and tensor names too
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -125,7 +213,10 @@ def make_checkpoint(folder: Path, family: str, seed: int = 0, **overrides: Any) 
         "eos_token_id": end,
         "pad_token_id": None,
     }
-    config = config_class(**(common | fields | overrides))
+    chosen = common | fields | overrides
+    if chosen["num_key_value_heads"] is None:
+        del chosen["num_key_value_heads"]  # the family has no such thing
+    config = config_class(**chosen)
     torch.manual_seed(seed)
     model = model_class(config).to(torch.float32)
     _randomise(model)
@@ -138,7 +229,7 @@ def make_checkpoint(folder: Path, family: str, seed: int = 0, **overrides: Any) 
 def _randomise(model: torch.nn.Module) -> None:
     """Nothing stays neutral: a bias or norm that is not read must change the answer."""
     for name, parameter in model.named_parameters():
-        if name.endswith("norm.weight"):
+        if parameter.dim() == 1 and name.endswith("weight"):  # a norm's
             parameter.normal_(1.0, 0.2)
         elif name.endswith("bias"):
             parameter.normal_(0.0, 0.2)

@@ -115,7 +115,9 @@ class TorchStep:
     def attend(
         self, query: Tensor, spec: AttentionSpec, cache: Tensor, to: Weight | None = None
     ) -> Activation:
-        return Activation(paged_attention(query, cache, self._pages, spec.scale, spec.window))
+        return Activation(
+            paged_attention(query, cache, self._pages, spec.scale, spec.window, spec.soft_cap)
+        )
 
     def _rotation(self, table: int) -> tuple[Tensor, Tensor]:
         if table not in self._rotations:

@@ -105,21 +105,27 @@ class PagedBatch:
 
 
 def paged_attention(
-    query: Tensor, cache: Tensor, batch: PagedBatch, scale: float, window: int | None
+    query: Tensor,
+    cache: Tensor,
+    batch: PagedBatch,
+    scale: float,
+    window: int | None,
+    soft_cap: float | None = None,
 ) -> Tensor:
     """softmax(q k^T * scale) v of each row over its own sequence, up to and including itself.
 
     query: [n, heads, d]; cache: as above, with the rows' own keys and values written already;
     window: a row sees itself and the window - 1 tokens before it; None: all.
+    soft_cap: scores become cap * tanh(score / cap); None: they stay as they are.
     heads must be a multiple of kv_heads. Returns [n, heads * d] of query's dtype.
     """
     count, heads, width = query.shape
     groups = batch.groups()
     if len(groups) == 1 and isinstance(groups[0].rows, slice):
-        return _attend(query, cache, groups[0], scale, window).reshape(count, heads * width)
+        return _attend(query, cache, groups[0], scale, window, soft_cap).reshape(count, -1)
     out = query.new_empty(count, heads * width)
     for group in groups:
-        result = _attend(query[group.rows], cache, group, scale, window)
+        result = _attend(query[group.rows], cache, group, scale, window, soft_cap)
         result = result.reshape(-1, heads * width)
         if isinstance(group.rows, slice):
             out[group.rows] = result
@@ -131,10 +137,20 @@ def paged_attention(
 
 
 def _attend(
-    query: Tensor, cache: Tensor, group: _Group, scale: float, window: int | None
+    query: Tensor,
+    cache: Tensor,
+    group: _Group,
+    scale: float,
+    window: int | None,
+    soft_cap: float | None,
 ) -> Tensor:
     """query: [pieces * queries, heads, d]. Returns the same elements in the same order."""
     key, value = _gather(cache, group)
+    if soft_cap is not None:
+        return _attend_capped(
+            query.view(group.pieces, group.queries, key.shape[1], -1, key.shape[3]),
+            key, value, _mask(group, window, torch.float32), scale, soft_cap,
+        )  # fmt: skip
     if group.queries == 1 and query.dtype == torch.float32 and not query.is_cuda:
         return _attend_decode(
             query, key, value, _mask(group, window, query.dtype, key.shape[1]), scale
@@ -160,6 +176,17 @@ def _attend_decode(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scal
     mask = mask.expand(-1, q.shape[1], -1)
     scores = torch.baddbmm(mask, q, key.view(-1, keys, width).transpose(1, 2), alpha=scale)
     return torch.bmm(scores.softmax(dim=-1), value.view(-1, keys, width))
+
+
+def _attend_capped(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float, cap: float
+) -> Tensor:
+    """query: [pieces, queries, kv_heads, heads / kv_heads, d], returned in this shape;
+    mask: [pieces, queries, keys]."""
+    scores = torch.einsum("pqghd,pgkd->pghqk", query.float(), key.float()).mul_(scale)
+    scores = scores.div_(cap).tanh_().mul_(cap) + mask[:, None, None]
+    weight = scores.softmax(dim=-1).to(value.dtype)
+    return torch.einsum("pghqk,pgkd->pqghd", weight, value)
 
 
 def _gather(cache: Tensor, group: _Group) -> tuple[Tensor, Tensor]:

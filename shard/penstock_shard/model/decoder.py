@@ -1,4 +1,4 @@
-"""The decoder: one forward pass over the rows of a step, for every family of architecture.py."""
+"""The decoder: one forward pass over the rows of a step, for every family of families.py."""
 
 from __future__ import annotations
 
@@ -26,17 +26,22 @@ class Decoder:
     ropes: tuple[tuple[Rope, int], ...]  # and how many elements of a head each rotates
 
     def forward(
-        self, step: Step, tokens: Tensor, cache: Tensor, wanted: Tensor | None = None
+        self,
+        step: Step,
+        tokens: Tensor,
+        positions: Tensor,
+        cache: Tensor,
+        wanted: Tensor | None = None,
     ) -> Activation:
         """Hidden states of the rows of a step, as `head` wants them: after the final norm.
 
-        tokens: [n] int64; cache: [layers, 2, kv_heads, blocks, block_size, width], written in
-        place; wanted: [m] int64, the rows to return (None: all). Of the others the last layer
-        computes keys and values only, which saves nine tenths of it for a prompt.
+        tokens, positions: [n] int64; cache: [layers, 2, kv_heads, blocks, block_size, width],
+        written in place; wanted: [m] int64, the rows to return (None: all). Of the others the last
+        layer computes keys and values only, which saves nine tenths of it for a prompt.
         Returns [m, hidden].
         """
         first, *others = self.blocks
-        residual = self.embedding(tokens)
+        residual = self.embedding(tokens, positions)
         x = step.norm(residual, first.input_norm, first.attention.qkv)
         behind = [Following(block.input_norm, block.attention.qkv) for block in others]
         behind.append(Following(self.norm, self.head.weight))
@@ -65,7 +70,7 @@ class Decoder:
 
     def tensors(self) -> Iterator[Tensor]:
         """All parameters of this rank; tied ones come more than once."""
-        yield self.embedding.table
+        yield from self.embedding.tensors()
         for block in self.blocks:
             yield from block.tensors()
         yield from norm_tensors(self.norm)

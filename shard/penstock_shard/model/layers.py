@@ -80,9 +80,25 @@ class VocabularyEmbedding:
     table: Tensor  # [vocabulary / world_size, hidden]
     start: int
     group: Group
+    scale: float = 1.0
+    learned: Tensor | None = None  # [positions, hidden], added to the tokens' rows
 
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """tokens: [n] int64. Returns [n, hidden], the same on every rank."""
+    def __call__(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """tokens, positions: [n] int64. Returns [n, hidden], the same on every rank."""
+        x = self._look_up(tokens)
+        if self.scale != 1.0:
+            x = x.mul_(self.scale)
+        if self.learned is not None:
+            # Rows that nobody asked for may stand behind the last position.
+            x += F.embedding(positions.clamp(max=len(self.learned) - 1), self.learned)
+        return x
+
+    def tensors(self) -> Iterator[Tensor]:
+        yield self.table
+        if self.learned is not None:
+            yield self.learned
+
+    def _look_up(self, tokens: Tensor) -> Tensor:
         if self.group.world_size == 1:
             return F.embedding(tokens, self.table)
         local = tokens - self.start
@@ -94,7 +110,7 @@ class VocabularyEmbedding:
 class ZeroEmbedding(VocabularyEmbedding):
     """Looks nothing up."""
 
-    def __call__(self, tokens: Tensor) -> Tensor:
+    def __call__(self, tokens: Tensor, positions: Tensor) -> Tensor:
         return self.table.new_zeros(len(tokens), self.table.shape[1])
 
 
@@ -105,6 +121,7 @@ class VocabularyHead:
     weight: Weight  # [vocabulary / world_size, hidden]
     vocab_size: int
     group: Group
+    soft_cap: float | None = None  # logits are kept within it, by tanh
 
     @property
     def part(self) -> range:
@@ -115,7 +132,10 @@ class VocabularyHead:
 
     def local(self, hidden: Activation, step: Step) -> Tensor:
         """This rank's columns of the logits, padding included: [n, vocabulary / world_size]."""
-        return step.linear(hidden, self.weight)
+        logits = step.linear(hidden, self.weight)
+        if self.soft_cap is None:
+            return logits
+        return logits.div_(self.soft_cap).tanh_().mul_(self.soft_cap)
 
     def __call__(self, hidden: Activation, step: Step) -> Tensor | None:
         """hidden: [n, hidden]. Returns [n, vocab_size] on rank 0, None elsewhere."""

@@ -17,12 +17,17 @@ class Model(Protocol):
     head: VocabularyHead
 
     def forward(
-        self, step: Step, tokens: Tensor, cache: Tensor, wanted: Tensor | None = None
+        self,
+        step: Step,
+        tokens: Tensor,
+        positions: Tensor,
+        cache: Tensor,
+        wanted: Tensor | None = None,
     ) -> Activation:
         """Hidden states of the rows of a step, as `head` wants them.
 
-        tokens: [n] int64; cache: [layers, 2, kv_heads, blocks, block_size, width], written in
-        place; wanted: [m] int64, the rows to return (None: all). Returns [m, hidden].
+        tokens, positions: [n] int64; cache: [layers, 2, kv_heads, blocks, block_size, width],
+        written in place; wanted: [m] int64, the rows to return (None: all). Returns [m, hidden].
         """
 
     def specs(self) -> list[AttentionSpec]:

@@ -1,0 +1,122 @@
+"""Which numbers of which tensors make up each matrix of a block on one rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from penstock_shard.architecture import Architecture
+from penstock_shard.parallel import Partition
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Some output rows of a matrix: `rows` of the `total` rows of the tensor `name`."""
+
+    name: str
+    rows: range
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixSpec:
+    """Slices below one another. A part of the columns only where the slices are whole."""
+
+    slices: tuple[Slice, ...]
+    columns: range
+    inputs: int  # columns of the whole
+    bias: bool
+    transposed: bool  # the tensors are stored [inputs, outputs]
+
+    @property
+    def outputs(self) -> int:
+        return sum(len(part.rows) for part in self.slices)
+
+    @property
+    def is_row_parallel(self) -> bool:
+        """Whether ranks may hold different columns, so that their products are summed."""
+        return len(self.columns) < self.inputs
+
+
+@dataclass(frozen=True, slots=True)
+class BlockMatrices:
+    """Those of the blocks of a model, as a family lays them out."""
+
+    model: Architecture
+    partition: Partition
+
+    def qkv(self, prefix: str) -> MatrixSpec:
+        """Queries, keys and values of this rank's heads."""
+        model, width, names = self.model, self.model.head_dim, self.model.family.names
+        sizes = (model.num_heads, model.num_kv_heads, model.num_kv_heads)
+        places = stacked(names.qkv, sizes)
+        if model.family.grouped_qkv:
+            places = [(0, sum(sizes))] * 3
+        slices = [
+            Slice(prefix + name, range(run.start * width, run.stop * width), total * width)
+            for name, heads, (offset, total) in zip(names.qkv, self._heads(), places, strict=True)
+            for run in runs([offset + head for head in heads])
+        ]
+        return self._of(slices, range(model.hidden_size), model.hidden_size, model.qkv_bias)
+
+    def output(self, prefix: str) -> MatrixSpec:
+        """What attention adds, of this rank's heads."""
+        model, width, heads = self.model, self.model.head_dim, self.partition.heads
+        columns = range(heads.start * width, heads.stop * width)
+        name = prefix + model.family.names.output
+        return self._whole(name, columns, model.num_heads * width, model.output_bias)
+
+    def up(self, prefix: str) -> MatrixSpec:
+        """The MLP's first: its gate, if it has one, then up."""
+        model, names, mlp = self.model, self.model.family.names.up, self.partition.mlp
+        places = stacked(names, [model.intermediate_size] * len(names))
+        slices = [
+            Slice(prefix + name, range(offset + mlp.start, offset + mlp.stop), total)
+            for name, (offset, total) in zip(names, places, strict=True)
+        ]
+        return self._of(slices, range(model.hidden_size), model.hidden_size, model.mlp_bias)
+
+    def down(self, prefix: str) -> MatrixSpec:
+        """The MLP's second."""
+        model = self.model
+        name = prefix + model.family.names.down
+        return self._whole(name, self.partition.mlp, model.intermediate_size, model.mlp_bias)
+
+    def _heads(self) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+        """Where this rank's query, key and value heads stand, each among its kind, or among all."""
+        heads, kv_heads = self.partition.heads, self.partition.kv_heads
+        if not self.model.family.grouped_qkv:
+            return heads, kv_heads, kv_heads
+        share = self.model.num_heads // self.model.num_kv_heads
+        return (
+            [head // share * (share + 2) + head % share for head in heads],
+            [head * (share + 2) + share for head in kv_heads],
+            [head * (share + 2) + share + 1 for head in kv_heads],
+        )
+
+    def _whole(self, name: str, columns: range, inputs: int, bias: bool) -> MatrixSpec:
+        outputs = self.model.hidden_size
+        return self._of([Slice(name, range(outputs), outputs)], columns, inputs, bias)
+
+    def _of(self, slices: Sequence[Slice], columns: range, inputs: int, bias: bool) -> MatrixSpec:
+        return MatrixSpec(tuple(slices), columns, inputs, bias, self.model.family.transposed)
+
+
+def stacked(names: Sequence[str], sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Where each part begins in its tensor, and how large that is: parts of one name follow one
+    another."""
+    total: dict[str, int] = {}
+    offsets = []
+    for name, size in zip(names, sizes, strict=True):
+        offsets.append(total.get(name, 0))
+        total[name] = offsets[-1] + size
+    return [(offset, total[name]) for name, offset in zip(names, offsets, strict=True)]
+
+
+def runs(numbers: Sequence[int]) -> Iterator[range]:
+    """Rising numbers as few ranges."""
+    start = 0
+    for index in range(1, len(numbers) + 1):
+        if index == len(numbers) or numbers[index] != numbers[index - 1] + 1:
+            yield range(numbers[start], numbers[index - 1] + 1)
+            start = index

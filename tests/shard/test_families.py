@@ -1,0 +1,49 @@
+"""Families with blocks, norms or tensors other than Llama's: greedy tokens equal transformers'.
+
+Through the runner in this process, as one rank and as two; `tests/end_to_end/test_parity.py` does
+the same through the server.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.checkpoints import BLOCKS_OF_LLAMA, FAMILIES, make_checkpoint
+from support.joined_ranks import joined_ranks
+from support.local_shard import LocalShard, load_model
+from support.reference import ReferenceModel
+
+OTHERS = [name for name in FAMILIES if name not in BLOCKS_OF_LLAMA]
+TEXTS = ("Water runs through steel pipes into the penstock", "The river", "a")
+COUNT = 40  # longer than any window of the checkpoints
+
+
+def greedy(shard: LocalShard, prompts: list[list[int]]) -> list[list[int]]:
+    """The first prompt in two chunks, then all decode together."""
+    first, *others = prompts
+    half = len(first) // 2
+    shard.run(
+        admit=[shard.admission(0, first)], chunk_slot=[0], chunk_length=[half], decode_changed=True
+    )
+    [result] = shard.run(chunk_slot=[0], chunk_length=[len(first) - half], decode_changed=True)
+    tokens = [[int(token)] for token in result.token]
+    tokens += [[shard.start(slot, prompt)] for slot, prompt in enumerate(others, 1)]
+    slots = list(range(len(prompts)))
+    rest = shard.decode(slots, COUNT - 1)
+    return [one + more for one, more in zip(tokens, rest, strict=True)]
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("family", OTHERS)
+def test_parity(tmp_path: Path, family: str, shards: int) -> None:
+    folder = make_checkpoint(tmp_path / "model", family)
+    reference = ReferenceModel(folder)
+    prompts = [reference.tokenizer.encode(text).ids for text in TEXTS]
+    expected = [reference.generate(text, COUNT).tokens for text in TEXTS]
+    if shards == 1:
+        found = greedy(LocalShard(load_model(folder)), prompts)
+    else:
+        found = joined_ranks(folder, shards, lambda shard: greedy(shard, prompts))
+    assert found == expected
