@@ -13,9 +13,9 @@ from support.paged import PagedCase, assert_near, naive_attention, paged_case
 SCALE = 0.31
 
 
-def attend(case: PagedCase, window: int | None) -> torch.Tensor:
+def attend(case: PagedCase, window: int | None, soft_cap: float | None = None) -> torch.Tensor:
     batch = PagedBatch(case.table, case.context, case.queries, case.cache.shape[3])
-    return paged_attention(case.query, case.cache, batch, SCALE, window)
+    return paged_attention(case.query, case.cache, batch, SCALE, window, soft_cap)
 
 
 @settings(max_examples=60, deadline=None)
@@ -29,6 +29,7 @@ def attend(case: PagedCase, window: int | None) -> torch.Tensor:
     kv_heads=st.sampled_from([1, 2]),
     page=st.sampled_from([1, 3, 8, 16]),
     window=st.none() | st.integers(1, 60),
+    soft_cap=st.none() | st.sampled_from([0.5, 20.0]),
     seed=st.integers(0, 3),
 )
 def test_any_mixture(
@@ -37,10 +38,11 @@ def test_any_mixture(
     kv_heads: int,
     page: int,
     window: int | None,
+    soft_cap: float | None,
     seed: int,
 ) -> None:
     case = paged_case(spans, share * kv_heads, kv_heads, 8, page, seed)
-    assert_near(attend(case, window), naive_attention(case, SCALE, window))
+    assert_near(attend(case, window, soft_cap), naive_attention(case, SCALE, window, soft_cap))
 
 
 MIXTURES = {

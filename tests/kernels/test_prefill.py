@@ -57,7 +57,9 @@ LAYOUTS = [
 ]
 
 
-def run(case: PagedCase, window: int | None, unused: int = 0) -> Tensor:
+def run(
+    case: PagedCase, window: int | None, unused: int = 0, soft_cap: float | None = None
+) -> Tensor:
     """With `unused` pieces of no rows behind the used ones, as a captured launch has them."""
     count, heads, width = case.query.shape
     kv_heads, device = case.cache.shape[1], case.query.device
@@ -68,7 +70,7 @@ def run(case: PagedCase, window: int | None, unused: int = 0) -> Tensor:
     pieces = np.concatenate((pieces, np.zeros((unused, 2), np.int32)))
     prefill_attention(
         qkv[:, :heads], case.cache, case.table, case.slot.int(), case.position,
-        torch.from_numpy(pieces).to(device), out, SCALE, window,
+        torch.from_numpy(pieces).to(device), out, SCALE, window, soft_cap,
     )  # fmt: skip
     return out
 
@@ -79,6 +81,15 @@ def test_chunks(where: Where, layout: Layout, window: int | None) -> None:
     spans = [(5, 1), (70, 17), (0, 130), (64, 64), (127, 2), (0, 1)]
     case = paged_case(spans, *layout).to(*where)
     assert_near(run(case, window), naive_attention(case, SCALE, window))
+
+
+@pytest.mark.parametrize("window", [None, 33])
+@pytest.mark.parametrize("soft_cap", [0.5, 50.0])
+@pytest.mark.parametrize("layout", [Layout(8, 2, 128, 64), Layout(8, 4, 256, 64)], ids=str)
+def test_soft_caps(where: Where, layout: Layout, window: int | None, soft_cap: float) -> None:
+    case = paged_case([(5, 1), (70, 17), (0, 70)], *layout).to(*where)
+    found = run(case, window, soft_cap=soft_cap)
+    assert_near(found, naive_attention(case, SCALE, window, soft_cap))
 
 
 def test_every_end_of_a_context(where: Where) -> None:

@@ -102,6 +102,7 @@ def run_decode(
     window: int | None = None,
     live: int | None = None,
     sharing: Sharing | None = None,
+    soft_cap: float | None = None,
 ) -> Tensor:
     """NaN in rows that are not computed."""
     rows, heads, width = case.query.shape
@@ -119,7 +120,7 @@ def run_decode(
         plan = attend.plan(case.position, alive, sharing, window)
         attend(
             qkv[:, :heads], case.cache, case.table, case.slot, case.position, out, plan, SCALE,
-            window,
+            window, soft_cap,
         )  # fmt: skip
     return out
 
@@ -136,6 +137,17 @@ def test_decode_attention_in_a_window(place: Place, window: int) -> None:
     for shape in (Shape(4, 2, 24, 8), Shape(2, 1, 64, 64)):
         case = case_of(spans, shape, place)
         assert_near(run_decode(case, window), naive_attention(case, SCALE, window))
+
+
+@pytest.mark.parametrize("window", [None, 64])
+@pytest.mark.parametrize("soft_cap", [0.5, 50.0])
+def test_decode_attention_with_a_soft_cap(
+    place: Place, window: int | None, soft_cap: float
+) -> None:
+    for shape in (Shape(4, 2, 24, 8), Shape(4, 2, 256, 64)):
+        case = case_of([(0, 1), (250, 1), (191, 1)], shape, place)
+        found = run_decode(case, window, soft_cap=soft_cap)
+        assert_near(found, naive_attention(case, SCALE, window, soft_cap))
 
 
 def test_decode_attention_of_every_length(place: Place) -> None:

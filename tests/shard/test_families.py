@@ -12,9 +12,13 @@ import pytest
 
 from support.checkpoints import BLOCKS_OF_LLAMA, FAMILIES, make_checkpoint
 from support.joined_ranks import joined_ranks
-from support.local_shard import LocalShard, load_model
+from support.local_shard import LocalShard, interpret, load_model
 from support.reference import ReferenceModel
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning:triton"),
+    pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning"),
+]
 OTHERS = [name for name in FAMILIES if name not in BLOCKS_OF_LLAMA]
 TEXTS = ("Water runs through steel pipes into the penstock", "The river", "a")
 COUNT = 40  # longer than any window of the checkpoints
@@ -47,3 +51,15 @@ def test_parity(tmp_path: Path, family: str, shards: int) -> None:
     else:
         found = joined_ranks(folder, shards, lambda shard: greedy(shard, prompts))
     assert found == expected
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gpt_neox", "gpt2"])
+def test_kernels_compute_what_torch_does(tmp_path: Path, family: str) -> None:
+    """By Triton's interpreter: soft caps and sandwiches; parallel; learned positions, no rope."""
+    loaded = load_model(make_checkpoint(tmp_path / "model", family))
+    prompt = list(range(3, 24))
+
+    def tokens(shard: LocalShard) -> list[int]:
+        return [shard.start(0, prompt), *shard.decode([0], 3)[0]]
+
+    assert tokens(interpret(LocalShard(loaded), loaded, (1,))) == tokens(LocalShard(loaded))

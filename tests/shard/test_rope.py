@@ -55,6 +55,13 @@ CASES: dict[str, dict[str, Any]] = {
         "original_max_position_embeddings": 128,
         "attention_factor": 0.7,
     },
+    "longrope": {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "original_max_position_embeddings": 64,
+        "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7],
+        "long_factor": [1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0],
+    },
 }
 
 
@@ -93,6 +100,13 @@ def test_dynamic_is_that_of_a_sequence_that_ends_there() -> None:
     for last in (256, 300, 399):
         expected = theirs(values, torch.arange(last + 1))[-1]
         torch.testing.assert_close(table[last], expected, atol=2e-3, rtol=1e-3)
+
+
+def test_longrope_takes_short_factors_where_no_longer_sequence_is_served() -> None:
+    values = CASES["longrope"]
+    expected = theirs(values, torch.arange(64))
+    torch.testing.assert_close(ours(values, 64), expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(ours(values, 65)[:64], expected, atol=1e-2)
 
 
 def test_scalings_differ() -> None:

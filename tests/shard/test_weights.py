@@ -78,6 +78,52 @@ def test_slices_of_the_ranks_make_up_the_whole(
                 assert torch.equal(attention.norm.key.weight, saved[f"{name}.k_norm.weight"])
 
 
+def apart(model: Architecture, joined: Tensor) -> list[Tensor]:
+    """Queries, keys and values as transformers' modules take them apart, each [heads, width, k]."""
+    heads, kv_heads, width = model.num_heads, model.num_kv_heads, model.head_dim
+    if not model.family.grouped_qkv:
+        return list(joined.view(-1, width, joined.shape[1]).split((heads, kv_heads, kv_heads)))
+    share = heads // kv_heads
+    grouped = joined.view(kv_heads, share + 2, width, joined.shape[1])
+    return [grouped[:, :share].flatten(0, 1), grouped[:, share], grouped[:, share + 1]]
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize(
+    "family", ["phi3", "phi3_long", "gpt_neox", "falcon", "falcon_heads", "falcon_new", "gpt2"]
+)
+def test_slices_of_joined_projections_make_up_the_whole(
+    checkpoint: Callable[[str], Path], family: str, world: int
+) -> None:
+    folder = checkpoint(family)
+    model, saved = read_architecture(folder), load_file(folder / FILE)
+    names, prefix = model.family.names, model.family.names.block.format(1)
+
+    def matrix(name: str) -> Tensor:
+        tensor = saved[f"{prefix}{name}.weight"]
+        return tensor.t() if model.family.transposed else tensor
+
+    blocks = [load_rank(folder, rank, world).blocks[1] for rank in range(world)]
+    for rank, block in enumerate(blocks):
+        part = Partition.of(model, Group(rank, world))
+        expected = [
+            heads[mine.start : mine.stop].flatten(0, 1)
+            for heads, mine in zip(
+                apart(model, matrix(names.qkv[0])),
+                (part.heads, part.kv_heads, part.kv_heads),
+                strict=True,
+            )
+        ]
+        assert torch.equal(block.attention.qkv.data, torch.cat(expected))
+        up = matrix(names.up[0]).view(len(names.up), model.intermediate_size, -1)
+        mine = up[:, part.mlp.start : part.mlp.stop].flatten(0, 1)
+        assert torch.equal(block.mlp.up.data, mine)
+    down = torch.cat([block.mlp.down.weight.data for block in blocks], 1)
+    assert torch.equal(down, matrix(names.down))
+    output = torch.cat([block.attention.output.weight.data for block in blocks], 1)
+    assert torch.equal(output, matrix(names.output))
+
+
 def check_qkv(
     model: Architecture,
     partition: Partition,

@@ -66,7 +66,9 @@ def paged_case(
     )
 
 
-def naive_attention(case: PagedCase, scale: float, window: int | None) -> Tensor:
+def naive_attention(
+    case: PagedCase, scale: float, window: int | None, soft_cap: float | None = None
+) -> Tensor:
     """[n, heads * d] float64 on the CPU, by the formula, one row and one head at a time."""
     query, cache, table = case.query.double().cpu(), case.cache.double().cpu(), case.table.cpu()
     count, heads, width = query.shape
@@ -80,8 +82,10 @@ def naive_attention(case: PagedCase, scale: float, window: int | None) -> Tensor
         block = table[slot].long()[token // page]
         key, value = cache[:, :, block, token % page]  # [kv_heads, tokens, d]
         for head in range(heads):
-            weight = (key[head // share] @ query[row, head] * scale).softmax(0)
-            out[row, head] = weight @ value[head // share]
+            scores = key[head // share] @ query[row, head] * scale
+            if soft_cap is not None:
+                scores = soft_cap * (scores / soft_cap).tanh()
+            out[row, head] = scores.softmax(0) @ value[head // share]
     return out.view(count, heads * width)
 
 

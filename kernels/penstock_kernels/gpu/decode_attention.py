@@ -30,6 +30,13 @@ LOG2_E = 1.4426950408889634
 KEYS = TILE
 QUERY_ROWS = 16  # of a tile: the fewest that a tensor core takes
 WARPS, STAGES = 4, 3
+WIDEST = 512  # bytes of a head: of wider ones a multiprocessor holds no three tiles of keys
+
+
+@triton.jit
+def soft_capped(scores, CAP: tl.constexpr):
+    """CAP * tanh(scores / CAP), of float32."""
+    return CAP - 2 * CAP / (1 + tl.exp2(scores * (2 * 1.4426950408889634 / CAP)))
 
 
 @triton.jit
@@ -80,6 +87,7 @@ def _decode_kernel(
     PAGE: tl.constexpr,
     N: tl.constexpr,
     WINDOW: tl.constexpr,
+    CAP: tl.constexpr,  # of scores in units of log2; 0: none
     PRECISION: tl.constexpr,
     PDL: tl.constexpr,
 ):
@@ -120,6 +128,8 @@ def _decode_kernel(
         token = begin + tl.arange(0, N)
         k = load_tile(keys, pages, begin, end, PAGE, D, DP, N)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+        if CAP:
+            scores = soft_capped(scores, CAP)
         visible = token < end
         if WINDOW:
             visible = visible & (token >= hidden)
@@ -217,13 +227,15 @@ class DecodeAttention:
         plan: DecodePlan,
         scale: float,
         window: int | None = None,
+        soft_cap: float | None = None,
     ) -> None:
         """softmax(q k^T * scale) v of one new token a row over its own sequence, itself included.
 
         query: [rows, heads, d], last two dimensions dense; cache: [2, kv_heads, blocks, page, d];
         table: [slots, width] int32; slots: [rows] integers; positions: [rows] int64, of the row's
         token; out: [rows, heads * d]; plan: of these positions. It, slots and positions were
-        written before the launch before this one. Nothing is read back by the host.
+        written before the launch before this one; soft_cap: scores become cap * tanh(score / cap).
+        Nothing is read back by the host.
         """
         d = query.shape[2]
         _, kv_heads, blocks, page, _ = cache.shape
@@ -233,7 +245,8 @@ class DecodeAttention:
             query, cache, table, slots, positions, plan.items, plan.spans, out, self.partial,
             self.lse, scale * LOG2_E, query.stride(0), blocks, table.stride(0), window or 0,
             **sizes, M=self._query_rows, PAGE=page, N=KEYS, WINDOW=window is not None,
-            PRECISION="ieee" if wide else "tf32", num_warps=WARPS, num_stages=STAGES,
+            CAP=(soft_cap or 0.0) * LOG2_E, PRECISION="ieee" if wide else "tf32", num_warps=WARPS,
+            num_stages=STAGES if query.element_size() * d <= WIDEST else 1,
             **launch(self._dependent),
         )  # fmt: skip
         merge(self.partial, self.lse, plan.spans, out, len(positions), d, self._dependent)

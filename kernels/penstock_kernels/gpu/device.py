@@ -24,8 +24,8 @@ class TritonDevice:
     specs: the kinds of attention layers, which are alike in heads and widths; ropes: tables of
     [positions, 2, rotated / 2] float32; max_decode_rows: sequences that decode at once; cache: of
     one layer or all, [..., kv_heads, blocks, page, width]: on Hopper, decode attention has a kernel
-    for most of its shapes, which takes more rows together; None: unknown. dependent: launch kernels
-    as `gpu.dependent` says. It changes no result.
+    for most of its shapes, which takes more rows together, but no soft cap; None: unknown.
+    dependent: launch kernels as `gpu.dependent` says. It changes no result.
 
     Raises ValueError for kinds of layers that differ in shape.
     """
@@ -47,7 +47,8 @@ class TritonDevice:
         sizes = (max_decode_rows, heads, kv_heads, width, device, dependent)
         self.decode = DecodeAttention(*sizes)
         self.hopper: HopperDecode | None = None
-        if cache is not None and on_hopper(device, cache, heads):
+        capped = any(spec.soft_cap is not None for spec in specs)
+        if cache is not None and not capped and on_hopper(device, cache, heads):
             self.hopper = HopperDecode(*sizes)
         self.piece_rows = query_tile(heads, kv_heads)
         self.tile_rows = (self.hopper or self.decode).tile_rows

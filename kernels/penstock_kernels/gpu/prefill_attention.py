@@ -15,7 +15,7 @@ import triton.language as tl
 from numpy.typing import NDArray
 from torch import Tensor
 
-from penstock_kernels.gpu.decode_attention import load_tile
+from penstock_kernels.gpu.decode_attention import LOG2_E, load_tile, soft_capped
 from penstock_kernels.gpu.decode_merge import padded
 from penstock_kernels.gpu.hopper_prefill import hopper_prefill, on_hopper
 
@@ -54,10 +54,23 @@ def prefill_tiles(
 
 @triton.jit
 def _absorb(
-    q, k, v, best, total, acc, visible, scale, MASKED: tl.constexpr, PRECISION: tl.constexpr
-):  # fmt: skip
+    q,
+    k,
+    v,
+    best,
+    total,
+    acc,
+    visible,
+    scale,
+    MASKED: tl.constexpr,
+    CAP: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """One more tile of keys and values in the running softmax; scores are in units of log2."""
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+    if CAP:
+        scores = soft_capped(scores * scale, CAP)
+        scale = 1.0
     if MASKED:
         scores = tl.where(visible, scores, float("-inf"))
     new = tl.maximum(best, tl.max(scores, 1) * scale)
@@ -93,6 +106,7 @@ def _prefill_kernel(
     M: tl.constexpr,
     N: tl.constexpr,
     WINDOW: tl.constexpr,
+    CAP: tl.constexpr,  # of scores in units of log2; 0: none
     PRECISION: tl.constexpr,
 ):
     tile, head = tl.program_id(0), tl.program_id(1)
@@ -125,7 +139,7 @@ def _prefill_kernel(
     for token0 in tl.range(begin, open_end, N):
         k = load_tile(keys, pages, token0, length, PAGE, D, DP, N)
         v = load_tile(values, pages, token0, length, PAGE, D, DP, N)
-        best, total, acc = _absorb(q, k, v, best, total, acc, None, scale, False, PRECISION)
+        best, total, acc = _absorb(q, k, v, best, total, acc, None, scale, False, CAP, PRECISION)
     for token0 in tl.range(open_end, length, N):
         k = load_tile(keys, pages, token0, length, PAGE, D, DP, N)
         v = load_tile(values, pages, token0, length, PAGE, D, DP, N)
@@ -133,7 +147,7 @@ def _prefill_kernel(
         visible = token[None, :] <= position[:, None]
         if WINDOW:
             visible = visible & (token[None, :] > position[:, None] - window)
-        best, total, acc = _absorb(q, k, v, best, total, acc, visible, scale, True, PRECISION)
+        best, total, acc = _absorb(q, k, v, best, total, acc, visible, scale, True, CAP, PRECISION)
     place = (first_row + token_of) * kv_heads * GROUP * D + head_of * D
     result = (acc / total[:, None]).to(out.dtype.element_ty)
     tl.store(out + place[:, None] + dims[None, :], result, mask=inside)
@@ -149,6 +163,7 @@ def prefill_attention(
     out: Tensor,
     scale: float,
     window: int | None = None,
+    soft_cap: float | None = None,
 ) -> None:
     """softmax(q k^T * scale) v of each row over its own sequence, up to and including itself.
 
@@ -156,12 +171,12 @@ def prefill_attention(
     table: [slots, width] int32; slots: [n] integers; positions: [n] int64, consecutive in a tile;
     tiles: [count, 2] int32, first row and rows (at most `query_tile`) of each piece of a sequence:
     see `prefill_tiles`. Pieces of no rows are skipped, so that a captured launch serves any step
-    of fewer pieces; out: [n, heads * d].
+    of fewer pieces; out: [n, heads * d]; soft_cap: scores become cap * tanh(score / cap).
     """
-    if window is None and on_hopper(query, cache):
+    if window is None and soft_cap is None and on_hopper(query, cache):
         hopper_prefill(query, cache, table, slots, positions, tiles, out, scale)
     else:
-        triton_prefill(query, cache, table, slots, positions, tiles, out, scale, window)
+        triton_prefill(query, cache, table, slots, positions, tiles, out, scale, window, soft_cap)
 
 
 def triton_prefill(
@@ -174,16 +189,18 @@ def triton_prefill(
     out: Tensor,
     scale: float,
     window: int | None = None,
+    soft_cap: float | None = None,
 ) -> None:
     """`prefill_attention` of every dtype, width and page, on every card."""
     _, heads, d = query.shape
     _, kv_heads, blocks, page, _ = cache.shape
     wide = query.dtype == torch.float32
+    stages = (2 if wide else 3) - (d > 128)
     group = heads // kv_heads
     _prefill_kernel[(tiles.shape[0], kv_heads)](
         query, cache, table, slots, positions, tiles, out,
-        scale * 1.4426950408889634, query.stride(0), blocks, table.stride(0), window or 0,
+        scale * LOG2_E, query.stride(0), blocks, table.stride(0), window or 0,
         kv_heads=kv_heads, GROUP=group, D=d, DP=padded(d), PAGE=page, M=tile_rows(group),
-        N=32 if wide else KEY_TILE, WINDOW=window is not None, PRECISION="ieee" if wide else "tf32",
-        num_warps=8, num_stages=2 if wide else 3,
+        N=32 if wide else KEY_TILE, WINDOW=window is not None, CAP=(soft_cap or 0.0) * LOG2_E,
+        PRECISION="ieee" if wide else "tf32", num_warps=8, num_stages=stages,
     )  # fmt: skip

@@ -66,11 +66,12 @@ class TritonStep(TritonRows):
             device.decode(
                 query[:decoding], cache, table, batch.slot[:decoding], batch.position[:decoding],
                 out, self._plans[window], spec.scale, window,
+                spec.soft_cap,
             )  # fmt: skip
         if self._pieces is not None:
             prefill_attention(
                 query, cache, table, batch.slot, batch.position, self._pieces, out, spec.scale,
-                window,
+                window, spec.soft_cap,
             )  # fmt: skip
         return self._for(to, out)
 
