@@ -19,10 +19,13 @@ from penstock_router.api.logprobs import ChatLogprobs, CompletionLogprobs, Logpr
 from penstock_router.api.openai_answer import (
     CHAT,
     COMPLETION,
+    DONE,
     FINISH_REASONS,
     FOLDED_CHAT,
+    TYPED_CHAT,
     ChoiceStream,
     Head,
+    ScoredStream,
     Shape,
     collected_logprobs,
     error_event,
@@ -41,6 +44,7 @@ from penstock_router.api.service import SERVICE
 from penstock_router.api.sse import EventStream
 from penstock_router.api.streaming import collect, stream_out
 from penstock_router.api.tgi_routes import json_response
+from penstock_router.api.user_agents import is_text_generation, reads_only_json
 from penstock_router.request import GenerationRequest
 from penstock_router.text import Conversation, TextModel
 
@@ -61,10 +65,7 @@ async def run_chat(call: Call, body: ChatRequest) -> web.StreamResponse:
     characters = sum(len(message["content"]) for message in conversation.messages)
     if body.stream:
         head = Head("chat.completion.chunk", "chatcmpl", call.service.model_name)
-        # The helpers of OpenAI's clients say by this header that they fold a stream.
-        folded = "x-stainless-helper-method" in call.request.headers
-        shape = FOLDED_CHAT if folded else CHAT
-        return await _stream(call, body, [conversation], head, shape, characters)
+        return await _stream(call, body, [conversation], head, _chat_shape(call), characters)
     head = Head("chat.completion", "chatcmpl", call.service.model_name)
     return await _complete(call, body, [conversation], head, characters)
 
@@ -126,8 +127,11 @@ async def _stream(
     with service.permits.take(len(prompts) * options.sequences):
         requests, echoes = await _requests(call, body, prompts, options)
         stream = EventStream(call.request, call.early_headers(characters))
+        done = b"" if reads_only_json(call.user_agent) else DONE
+        scores = body.top_n is not None and echoes[0] is not None
+        make = ScoredStream if scores else ChoiceStream
         tracks = [
-            ChoiceStream(
+            make(
                 request,
                 output(service, request, options),
                 stream,
@@ -145,9 +149,16 @@ async def _stream(
             stream,
             tracks,
             seed=_seed(requests, options),
-            last_events=lambda: last_events(head, tracks, body.include_usage),
+            last_events=lambda: last_events(head, tracks, body.include_usage, done),
             error_event=error_event,
         )
+
+
+def _chat_shape(call: Call) -> Shape:
+    # The helpers of OpenAI's clients say by this header that they fold a stream.
+    if "x-stainless-helper-method" in call.request.headers:
+        return FOLDED_CHAT
+    return TYPED_CHAT if is_text_generation(call.user_agent) else CHAT
 
 
 def _options(call: Call, body: OpenAIRequest) -> Options:

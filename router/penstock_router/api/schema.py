@@ -65,6 +65,7 @@ Positive = Annotated[float, Field(gt=0, le=100)]
 RepetitionPenalty = Annotated[float, Field(ge=0.01, le=100)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Share = Annotated[float, Field(gt=0, le=1)]  # of probability
+Seconds = Annotated[float, Field(gt=0, le=1e6)]
 Priority = Annotated[Integer, Field(ge=-100, le=100)]
 StopSequence = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 StopSequences = Annotated[list[StopSequence], AtMost(256)]
@@ -111,6 +112,8 @@ UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "num_beams": (1,),
     "num_beam_groups": (1,),
     "use_beam_search": (False,),
+    "num_return_sequences": (1,),
+    "watermark": NEUTRAL,
     "min_tokens": (0,),
     "min_new_tokens": (0,),
     "stop_token_ids": NEUTRAL,
