@@ -396,14 +396,9 @@ class CompletionRequest(OpenAIRequest):
         request = self.model_copy(update={"echo": True}) if self.return_full_text else self
         if self.max_tokens == 0 and not request.echo:
             raise ValueError("`max_tokens` must be strictly positive unless `echo` is true")
-        if request.scores_prompt and self.truncate is not None:
-            raise ValueError("`truncate` must not be given with `echo` and `logprobs`")
+        if request.echo and self.truncate is not None:
+            raise ValueError("`truncate` must not be given with `echo` or `return_full_text`")
         return request
-
-    @property
-    def scores_prompt(self) -> bool:
-        """Log-probabilities of the prompt are part of the answer."""
-        return self.echo and self.logprobs is not None
 
     @property
     def top_n(self) -> int | None:
@@ -415,7 +410,7 @@ class CompletionRequest(OpenAIRequest):
 
     def options(self, config: RouterConfig, *, priority: int) -> Options:
         options = super().options(config, priority=priority)
-        scored = self.scores_prompt
+        scored = self.echo and self.logprobs is not None
         sampling = options.sampling
         return dataclasses.replace(
             options,
