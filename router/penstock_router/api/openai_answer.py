@@ -144,6 +144,7 @@ class Shape:
     before_text: str  # JSON of a choice, from the index to the text
     after_text: str  # and from the text to the log-probabilities
     first: str | None  # a choice before all others
+    end: bytes = DONE  # behind the last event
 
     def choice(self, text: str) -> str:
         """JSON of a choice from the index to the log-probabilities."""
@@ -155,6 +156,13 @@ _SPEAKER = '"delta":{"role":"assistant","content":""}'
 CHAT = Shape('"delta":{"role":"assistant","content":', "}", _SPEAKER)
 # For clients that put the deltas together field by field, which would make a word of the roles.
 FOLDED_CHAT = Shape('"delta":{"content":', "}", _SPEAKER)
+# For clients of old_clients.py.
+OLD_CHAT = Shape(
+    '"delta":{"role":"assistant","tool_calls":null,"content":',
+    "}",
+    '"delta":{"role":"assistant","tool_calls":null,"content":""}',
+    end=b"",
+)
 COMPLETION = Shape('"text":', "", first=None)
 
 
@@ -239,12 +247,12 @@ class ChoiceStream(Track):
         super().finish(finish)
 
 
-def last_events(head: Head, tracks: Sequence[Track], include_usage: bool) -> bytes:
+def last_events(head: Head, shape: Shape, tracks: Sequence[Track], include_usage: bool) -> bytes:
     """What ends a stream that succeeded."""
     if not include_usage:
-        return DONE
+        return shape.end
     chunk = head.fields() | {"choices": [], "usage": usage(tracks)}
-    return b"data: " + orjson.dumps(chunk) + b"\n\n" + DONE
+    return b"data: " + orjson.dumps(chunk) + b"\n\n" + shape.end
 
 
 def error_event(error: ApiError) -> bytes:

@@ -7,19 +7,21 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from penstock_router.api.admission import Prompt, admit, output, text_errors
 from penstock_router.api.call import Call, read_json
 from penstock_router.api.echo import EchoedPrompt, echoed
 from penstock_router.api.errors import invalid
-from penstock_router.api.fields import checked
+from penstock_router.api.fields import checked, sent_fields
 from penstock_router.api.logprobs import ChatLogprobs, CompletionLogprobs, Logprobs
+from penstock_router.api.old_clients import is_old
 from penstock_router.api.openai_answer import (
     CHAT,
     COMPLETION,
     FINISH_REASONS,
     FOLDED_CHAT,
+    OLD_CHAT,
     ChoiceStream,
     Head,
     Shape,
@@ -61,12 +63,19 @@ async def run_chat(call: Call, body: ChatRequest) -> web.StreamResponse:
     characters = sum(len(message["content"]) for message in conversation.messages)
     if body.stream:
         head = Head("chat.completion.chunk", "chatcmpl", call.service.model_name)
-        # The helpers of OpenAI's clients say by this header that they fold a stream.
-        folded = "x-stainless-helper-method" in call.request.headers
-        shape = FOLDED_CHAT if folded else CHAT
+        shape = _chat_shape(call.request)
         return await _stream(call, body, [conversation], head, shape, characters)
     head = Head("chat.completion", "chatcmpl", call.service.model_name)
     return await _complete(call, body, [conversation], head, characters)
+
+
+def _chat_shape(request: web.Request) -> Shape:
+    """What the client can read."""
+    # The helpers of OpenAI's clients say by this header that they fold a stream.
+    if "x-stainless-helper-method" in request.headers:
+        return FOLDED_CHAT
+    agent = request.headers.get(hdrs.USER_AGENT, "")
+    return OLD_CHAT if is_old(agent, sent_fields(request)) else CHAT
 
 
 async def run_completion(call: Call, body: CompletionRequest) -> web.StreamResponse:
@@ -148,7 +157,7 @@ async def _stream(
             stream,
             tracks,
             seed=_seed(requests, options),
-            last_events=lambda: last_events(head, tracks, body.include_usage),
+            last_events=lambda: last_events(head, shape, tracks, body.include_usage),
             error_event=error_event,
         )
 
