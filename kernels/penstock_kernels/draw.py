@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from penstock_kernels.noise import gumbel, token_keys
-from penstock_kernels.sampler import filter_min_p, filter_sorted
+from penstock_kernels.sampler import filter_min_p, filter_sorted, without_token
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,14 @@ def draw(logits: Tensor, draws: Draws) -> Tensor:
 
     What no row asks for costs nothing, for which the device is waited for: this is the CPU's.
 
-    logits: [m, v]. Returns [n] int64.
+    logits: [m, v]. Returns [n] int64, NO_TOKEN where the largest logit is not finite.
     """
     scores = logits.index_select(0, draws.rows).float()
     token = scores.argmax(dim=1)
+    largest = scores.gather(1, token.unsqueeze(1)).squeeze(1)  # NaN counts as the largest
     random = (draws.temperature.index_select(0, draws.slots) > 0).nonzero().flatten()
     if not len(random):
-        return token
+        return without_token(token, largest)
     slots = draws.slots.index_select(0, random)
 
     def of(values: Tensor) -> Tensor:
@@ -58,7 +59,7 @@ def draw(logits: Tensor, draws: Draws) -> Tensor:
         scores = _cut(scores, of(draws.top_k), of(draws.top_p), of(draws.min_p))
     keys = token_keys(of(draws.keys), of(draws.generated))
     token[random] = (scores + gumbel(keys, scores.shape[1])).argmax(dim=1)
-    return token
+    return without_token(token, largest)
 
 
 def _cut(scores: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:

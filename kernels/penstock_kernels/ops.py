@@ -212,6 +212,13 @@ class Device(Protocol):
         cache: [layers, 2, kv_heads, blocks, block_size, width]; source, target: [n] int64.
         """
 
+    def clear_blocks(self, cache: Tensor, blocks: NDArray[np.integer]) -> None:
+        """Prepare blocks for a sequence, if attention here reads behind the end of one: what an
+        earlier sequence left there may be NaN, and 0 times NaN is NaN.
+
+        cache: as in `copy_blocks`; blocks: [n], ids.
+        """
+
 
 class GraphDevice(Device, Protocol):
     """A device whose steps can be captured: what they differ in stands on it."""

@@ -15,6 +15,9 @@ from torch import Tensor
 
 IN_PROMPT = 1
 GENERATED_ONCE = 2
+# In place of a token where a row has no largest logit that is a finite number: one is NaN or +inf,
+# or all are -inf.
+NO_TOKEN = -1
 
 
 def penalise_repetition(logits: Tensor, counts: Tensor, penalty: Tensor) -> Tensor:
@@ -103,6 +106,14 @@ def choose(logits: Tensor, noise: Tensor | None, random: Tensor | None) -> Tenso
     if noise is None or random is None:
         return logits.argmax(dim=1)
     return torch.addcmul(logits, noise, random.unsqueeze(1).to(noise.dtype)).argmax(dim=1)
+
+
+def without_token(token: Tensor, largest: Tensor) -> Tensor:
+    """The tokens, NO_TOKEN where the largest logit of the row is not finite.
+
+    token: [n] int64; largest: [n], NaN where any logit is. Returns [n] int64.
+    """
+    return token.masked_fill(largest.isfinite().logical_not_(), NO_TOKEN)
 
 
 def log_probabilities(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:

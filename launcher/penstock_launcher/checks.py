@@ -23,7 +23,7 @@ def check(options: Options) -> None:
         "max-batch-total-tokens",
         options.max_batch_total_tokens,
     )
-    _at_most("max-input-tokens", longest, "max-batch-total-tokens", options.max_batch_total_tokens)
+    _below("max-input-tokens", longest, "max-batch-total-tokens", options.max_batch_total_tokens)
     if options.prometheus_port is not None and options.prometheus_port == options.port:
         raise LauncherError(
             f"--prometheus-port must differ from --port, which serves /metrics too: {options.port}"

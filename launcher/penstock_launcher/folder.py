@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 from penstock_launcher.errors import LauncherError
 
 # What router and shards read of a folder, by the end of its name.
-READ = (".json", ".jinja", ".model", ".safetensors", ".txt")
-SUBFOLDERS = ("additional_chat_templates",)
+READ = (".json", ".jinja", ".model", ".safetensors")
 TEXT_LIMIT = 128 << 20  # bytes of a file that is read as a whole; the largest known has 35 MB
 KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -28,7 +26,7 @@ KINDS = (
 def check_entries(folder: Path) -> None:
     """Raises LauncherError that names the first entry that is no plain file of the folder."""
     root = folder.resolve()
-    for path in _entries(root):
+    for path in sorted(path for path in root.iterdir() if path.name.endswith(READ)):
         target = path.resolve()
         if not any(target.is_relative_to(home) for home in (root, *_blobs(root))):
             raise LauncherError(
@@ -55,14 +53,6 @@ def check_file(path: Path, option: str | None = None) -> None:
         raise LauncherError(
             f"{name} has {found.st_size:,} bytes; at most {TEXT_LIMIT:,} are read of such a file"
         )
-
-
-def _entries(root: Path) -> Iterator[Path]:
-    for folder in (root, *(root / name for name in SUBFOLDERS)):
-        if folder.is_dir():
-            for path in sorted(folder.iterdir()):
-                if path.name.endswith(READ):
-                    yield path
 
 
 def _blobs(root: Path) -> tuple[Path, ...]:

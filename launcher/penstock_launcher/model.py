@@ -72,7 +72,13 @@ def check_weights(folder: Path, name: str) -> None:
 
 def weights_problem(file_names: list[str], model: str) -> str | None:
     """Why these files are not weights that can be served, as a sentence; None if they are."""
-    if any(name.endswith(".safetensors") for name in file_names):
+    weights = [name for name in file_names if name.endswith(".safetensors")]
+    if weights and all(name.startswith("adapter") for name in weights):
+        return (
+            f"{model} holds an adapter ({weights[0]}) and no model: merge it into the model that "
+            "it adapts, and serve that"
+        )
+    if weights:
         return None
     if any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in file_names):
         return (

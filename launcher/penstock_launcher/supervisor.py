@@ -22,6 +22,7 @@ from penstock_launcher.stopped import watch_stopped
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 COLLECT = 0.2  # seconds in which the first death's consequences show, so that the cause is named
+COLLECT_CAUSE = 3.0  # the same where only consequences have shown: a busy machine
 REMIND = 10.0  # seconds between two "still waiting" lines
 ROUTER_MARGIN = 7.0  # seconds beyond its grace period; its HTTP processes get 4.5 of them
 SHARD_GRACE = 5.0  # seconds that shards get to end after SIGTERM
@@ -41,6 +42,11 @@ class Death:
     def killed(self) -> bool:
         """By a signal from outside; abort() is how libraries crash when a peer has died."""
         return self.code < 0 and self.code != -signal.SIGABRT
+
+    @property
+    def consequence(self) -> bool:
+        """Of a router's end, and of nothing else."""
+        return self.child.program.role is Role.SHARD and self.code == 0
 
     def describe(self) -> str:
         if self.code < 0:
@@ -122,8 +128,7 @@ class Supervisor:
     async def _end(self, task: asyncio.Future[None]) -> int:
         """What follows the first event. Returns the exit code, before the rest is killed."""
         if not self._stop.is_set():
-            # a death explains more than its consequences do, and its own may be several deaths
-            await asyncio.sleep(COLLECT)
+            await self._collect()
         if self._died.is_set():
             return await self._fail()
         if self._stop.is_set():
@@ -134,6 +139,16 @@ class Supervisor:
             raise error if error else AssertionError("the group ended without a reason")
         self._log.error(str(error))
         return 1
+
+    async def _collect(self) -> None:
+        """A death explains more than its consequences do, and its own may be several deaths.
+
+        A shard that ends with code 0 was left by a router, which may take longer to end.
+        """
+        await asyncio.sleep(COLLECT)
+        router = [child.ended for child in self._living(Role.ROUTER)]
+        if self._deaths and all(death.consequence for death in self._deaths):
+            await _all_within(COLLECT_CAUSE, router)
 
     async def _fail(self) -> int:
         death = first_cause(self._deaths)
@@ -149,7 +164,7 @@ class Supervisor:
             router = self._living(Role.ROUTER)
             drained = await self._end_gently(router, self._graceful_timeout + ROUTER_MARGIN)
             if self._died.is_set():
-                await asyncio.sleep(COLLECT)
+                await self._collect()
                 return await self._fail()
             shards = self._living()
             if drained and not await self._end_gently(shards, SHARD_GRACE):

@@ -150,7 +150,7 @@ class Sampling(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., typical_p: _Optional[float] = ..., min_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., seed: _Optional[int] = ..., bias_token: _Optional[_Iterable[int]] = ..., bias: _Optional[_Iterable[float]] = ..., logprobs: _Optional[bool] = ..., top_n: _Optional[int] = ...) -> None: ...
 
 class StepResult(_message.Message):
-    __slots__ = ("step", "token", "logprob", "top", "prompt", "device_ns", "error")
+    __slots__ = ("step", "token", "logprob", "top", "prompt", "device_ns", "error", "refused")
     STEP_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     LOGPROB_FIELD_NUMBER: _ClassVar[int]
@@ -158,6 +158,7 @@ class StepResult(_message.Message):
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     DEVICE_NS_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
     step: int
     token: _containers.RepeatedScalarFieldContainer[int]
     logprob: _containers.RepeatedScalarFieldContainer[float]
@@ -165,7 +166,24 @@ class StepResult(_message.Message):
     prompt: _containers.RepeatedCompositeFieldContainer[PromptLogprobs]
     device_ns: int
     error: StepError
-    def __init__(self, step: _Optional[int] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[TopTokens, _Mapping]]] = ..., prompt: _Optional[_Iterable[_Union[PromptLogprobs, _Mapping]]] = ..., device_ns: _Optional[int] = ..., error: _Optional[_Union[StepError, _Mapping]] = ...) -> None: ...
+    refused: _containers.RepeatedCompositeFieldContainer[Refusal]
+    def __init__(self, step: _Optional[int] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[TopTokens, _Mapping]]] = ..., prompt: _Optional[_Iterable[_Union[PromptLogprobs, _Mapping]]] = ..., device_ns: _Optional[int] = ..., error: _Optional[_Union[StepError, _Mapping]] = ..., refused: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ...) -> None: ...
+
+class Refusal(_message.Message):
+    __slots__ = ("slot", "kind", "message")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        BAD_ADMISSION: _ClassVar[Refusal.Kind]
+        NOT_A_NUMBER: _ClassVar[Refusal.Kind]
+    BAD_ADMISSION: Refusal.Kind
+    NOT_A_NUMBER: Refusal.Kind
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    slot: int
+    kind: Refusal.Kind
+    message: str
+    def __init__(self, slot: _Optional[int] = ..., kind: _Optional[_Union[Refusal.Kind, str]] = ..., message: _Optional[str] = ...) -> None: ...
 
 class TopTokens(_message.Message):
     __slots__ = ("row", "token", "logprob")

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from penstock_proto.shard_pb2 import StepResult
+from penstock_proto.shard_pb2 import Refusal, StepResult
 from penstock_router import wire
 from penstock_router.deadlines import Deadlines
 from penstock_router.limits import Limits
@@ -22,6 +22,7 @@ from penstock_router.logs import log
 from penstock_router.metrics import Metrics
 from penstock_router.pace import Pace
 from penstock_router.pulse import Pulse
+from penstock_router.refusals import Refusals
 from penstock_router.request import (
     Draining,
     EngineError,
@@ -30,6 +31,7 @@ from penstock_router.request import (
     GenerationFailed,
     GenerationRequest,
     Listener,
+    Refused,
     ShuttingDown,
     TopTokens,
 )
@@ -68,6 +70,7 @@ class Engine:
         self._progress_at = time.monotonic()
         self._pump_due = False
         self._prompts = PromptLogprobs()
+        self._refusals = Refusals(metrics)
         self._deadlines = Deadlines(self._expire)
         self._draining = False
         self._failure: GenerationFailed | None = None
@@ -220,6 +223,7 @@ class Engine:
         self._silence = 0.0
         seconds = result.device_ns * 1e-9
         try:
+            refused = self._refuse(result)
             # A list: protobuf's own takes 0.2 us for each look at a token.
             outcomes = self._scheduler.commit(result.step, list(result.token), seconds)
         except ValueError as error:
@@ -235,6 +239,7 @@ class Engine:
         begin = time.monotonic()
         self._deliver(outcomes, result, now)
         self._metrics.on_tokens(bool(plan.chunks), taking, time.monotonic() - begin)
+        self._fail_refused(refused, now)
         if self._scheduler.idle:
             self._show_load()
         self._settle()
@@ -261,6 +266,24 @@ class Engine:
                 reason = FinishReason.STOP
             if reason is not None:
                 self._finish(sequence, listener, reason, now, sequence.generated)
+
+    def _refuse(self, result: StepResult) -> list[tuple[Sequence, Refusal]]:
+        """End the sequences that a result refuses. Raises ValueError as `Scheduler.refuse` does."""
+        ended = []
+        for refusal in result.refused:
+            broken = refusal.kind == Refusal.NOT_A_NUMBER
+            sequence = self._scheduler.refuse(result.step, refusal.slot, broken)
+            if sequence is not None:
+                ended.append((sequence, refusal))
+        return ended
+
+    def _fail_refused(self, refused: list[tuple[Sequence, Refusal]], now: float) -> None:
+        for sequence, refusal in refused:
+            self._refusals.note(refusal, now)
+            self._prompts.forget(sequence)
+            listener, sequence.listener = sequence.listener, None
+            if listener is not None:
+                listener.fail(Refused(refusal.message))
 
     def _expire(self, sequence: Sequence) -> None:
         """Its time was up before it ran again."""

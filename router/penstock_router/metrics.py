@@ -12,6 +12,7 @@ from penstock_router.processes import Processes
 
 Failure = Literal["overloaded", "validation", "template", "incomplete", "generation", "dropped"]
 Method = Literal["prefill", "decode"]
+RefusalKind = Literal["bad_admission", "not_a_number"]
 
 # Seconds, 0.15 ms to 146 s: TGI's buckets of every duration.
 DURATIONS = [0.0001 * 1.5**k for k in range(1, 36)]
@@ -175,6 +176,12 @@ class Metrics:
         self.preemptions = add(
             "penstock_preemptions_total", "Sequences put back for lack of KV blocks", Counter()
         )
+        self.refusals = self._registry.family(
+            "penstock_refused_sequences_total",
+            "Sequences that the shards could not compute, by reason",
+            "kind",
+            {kind: Counter() for kind in get_args(RefusalKind)},
+        )
         self.slow_readers = add(
             "penstock_slow_readers_total", "Streams cut because nobody read them", Counter()
         )
@@ -270,6 +277,10 @@ class Metrics:
     def on_preemption(self, count: int) -> None:
         """Sequences were put back for lack of blocks."""
         self.preemptions.inc(count)
+
+    def on_refusal(self, kind: RefusalKind) -> None:
+        """The shards refused a sequence."""
+        self.refusals[kind].inc()
 
     def on_finish(self, generated_tokens: int, inference_seconds: float) -> None:
         """A sequence ended as its request asked."""

@@ -28,7 +28,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One sequence to generate; validated, so that nothing below the API can refuse it."""
+    """One sequence to generate, validated by the API; a shard refuses what it cannot compute."""
 
     prompt: Sequence[int]  # token ids, at least one
     max_new_tokens: int  # 0: only the prompt; len(prompt) + max_new_tokens <= max_total_tokens
@@ -67,6 +67,10 @@ class EngineError(Exception):
 
 class GenerationFailed(EngineError):
     """A shard failed while it ran the request, or the group of shards is gone."""
+
+
+class Refused(GenerationFailed):
+    """The shards cannot compute this request; they go on with the others."""
 
 
 class Draining(EngineError):

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import uvloop
 from aiohttp import web
 
+from penstock_router.api.app import make_scrape_runner
 from penstock_router.api.connections import allow_descriptors
 from penstock_router.collector import quiet_collector
 from penstock_router.config import RouterConfig
@@ -144,13 +145,7 @@ async def _listen_for_scrapes(config: RouterConfig, metrics: Metrics) -> web.App
     """Serve /metrics, and nothing else, on the second port if the operator named one."""
     if config.prometheus_listener is None:
         return None
-
-    async def scrape(request: web.Request) -> web.Response:
-        return web.Response(body=metrics.render(), content_type="text/plain", charset="utf-8")
-
-    app = web.Application()
-    app.router.add_get("/metrics", scrape)
-    runner = web.AppRunner(app, access_log=None)
+    runner = make_scrape_runner(metrics)
     await runner.setup()
     await web.SockSite(runner, inherited(config.prometheus_listener)).start()
     return runner

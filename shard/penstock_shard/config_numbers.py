@@ -6,7 +6,6 @@ follows from it (a table of positions, a list of layers) would not fit in memory
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,10 +25,8 @@ class Rule:
     def broken_by(self, value: object) -> bool:
         if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
             return True
-        # An integer beyond any float's range compares well, but is not finite as one.
-        if not self.low <= value <= self.high or math.isnan(value):
-            return True
-        return self.above and value == self.low
+        within = self.low <= value <= self.high  # which no NaN is
+        return not within or (self.above and value == self.low)
 
     def __str__(self) -> str:
         kind = "a whole number" if self.whole else "a number"

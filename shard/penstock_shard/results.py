@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from penstock_proto import shard_pb2
 from penstock_shard.device import download
 from penstock_shard.sampling import Sampled
 from penstock_shard.scores import Scores
-from penstock_shard.slots import Indices
+from penstock_shard.slots import Indices, ResultRows
 
 
 class StepTimer:
@@ -56,18 +57,22 @@ class PendingResult:
 
     step: int
     timer: StepTimer
-    sampled: Sampled | None  # on the host; None on ranks that do not sample
-    top_n: Indices | None  # of each row
+    sampled: Sampled | None = None  # on the host; None where no row was computed
+    top_n: Indices | None = None  # of each computed row
     prompt: list[PromptPart] = field(default_factory=list)
+    rows: ResultRows | None = None  # None on ranks that do not sample
+    refused: list[shard_pb2.Refusal] = field(default_factory=list)  # of the command's admissions
 
     def build(self) -> shard_pb2.StepResult:
         """Wait for the device and fill the message."""
         result = shard_pb2.StepResult(step=self.step, device_ns=self.timer.wait())
-        if self.sampled is not None and self.top_n is not None:
-            result.token.extend(self.sampled.token.tolist())
-            if self.sampled.logprob is not None:
-                result.logprob.extend(self.sampled.logprob.tolist())
-            self._add_top(result, self.sampled, self.top_n)
+        if self.rows is None:
+            return result
+        result.refused.extend(self.refused)
+        self._add_tokens(result, self.rows)
+        if self.sampled is not None and self.sampled.logprob is not None:
+            result.logprob.extend(self.rows.spread(self.sampled.logprob.numpy()).tolist())
+        self._add_top(result, self.rows)
         for part in self.prompt:
             scores = part.scores
             added = result.prompt.add(
@@ -76,19 +81,44 @@ class PendingResult:
             if scores.top_token is not None and scores.top_logprob is not None:
                 added.top_token.extend(scores.top_token.flatten().tolist())
                 added.top_logprob.extend(scores.top_logprob.flatten().tolist())
+            if scores.logprob.isnan().any():
+                _refuse(result, part.slot)
         return result
 
-    @staticmethod
-    def _add_top(result: shard_pb2.StepResult, sampled: Sampled, top_n: Indices) -> None:
-        if sampled.top_token is None or sampled.top_logprob is None:
+    def _add_tokens(self, result: shard_pb2.StepResult, rows: ResultRows) -> None:
+        computed = np.empty(0, np.int64) if self.sampled is None else self.sampled.token.numpy()
+        token = rows.spread(computed)
+        without = np.flatnonzero(token < 0)
+        if len(without):  # NO_TOKEN
+            token = np.maximum(token, 0)
+            for slot in rows.slots[without].tolist():
+                _refuse(result, slot)
+        result.token.extend(token.tolist())
+
+    def _add_top(self, result: shard_pb2.StepResult, rows: ResultRows) -> None:
+        sampled, top_n = self.sampled, self.top_n
+        if sampled is None or sampled.top_token is None or sampled.top_logprob is None:
             return
+        assert top_n is not None
+        place = np.arange(len(rows.slots))
+        if rows.computed is not None:
+            place = place[rows.computed]
         for row in top_n.nonzero()[0].tolist():
             count = int(top_n[row])
             result.top.add(
-                row=row,
+                row=int(place[row]),
                 token=sampled.top_token[row, :count].tolist(),
                 logprob=sampled.top_logprob[row, :count].tolist(),
             )
+
+
+def _refuse(result: shard_pb2.StepResult, slot: int) -> None:
+    """Refuse what goes on from numbers that are none."""
+    result.refused.add(
+        slot=slot,
+        kind=shard_pb2.Refusal.NOT_A_NUMBER,
+        message="the model's logits are not finite numbers (NaN or infinity)",
+    )
 
 
 def to_host(sampled: Sampled) -> Sampled:

@@ -28,6 +28,7 @@ from penstock_kernels.ops import (
 )
 from penstock_kernels.reference.device import TorchDevice, TorchSampler
 from penstock_proto import shard_pb2
+from penstock_shard.admissions import objection
 from penstock_shard.copies import apart
 from penstock_shard.device import upload
 from penstock_shard.draw_graphs import DrawGraphs
@@ -128,9 +129,9 @@ class Runner:
         """Apply a command and run its steps. Raises BadCommand before any tensor was touched by
         the part that is wrong; after an error the runner's state is undefined."""
         self.book.begin(command)
-        self._release_and_admit(command)
+        refused = self._release_and_admit(command)
         self._grant(command)
-        chunks = self.book.run(command)
+        chunks, rows = self.book.run(command)
         if command.decode_changed:
             self._row_slot[: len(self.book.decode)].copy_(upload(self.book.decode, self.device))
             if self._graphs is not None:
@@ -141,31 +142,51 @@ class Runner:
         # The book is ahead of the steps: lengths before the first of them.
         lengths = self.book.computed[self.book.decode] - command.repeat
         for repeat in range(command.repeat):
-            yield self._step(command.step + repeat, lengths + repeat, chunks)
+            pending = self._step(command.step + repeat, lengths + repeat, chunks)
+            if self.sampling is not None:
+                pending.rows, pending.refused = rows, refused
+            refused = []
+            yield pending
 
-    def _release_and_admit(self, command: shard_pb2.StepCommand) -> None:
+    def _release_and_admit(self, command: shard_pb2.StepCommand) -> list[shard_pb2.Refusal]:
+        """Returns the admissions that are refused."""
         if command.release:
             self.book.release(np.array(command.release, np.int64))
-        if not command.admit:
-            return
+        refused = []
+        admitted = []
+        for admission in command.admit:
+            if (reason := objection(admission, self.limits)) is None:
+                admitted.append(admission)
+            else:
+                self.book.refuse(admission)
+                kind = shard_pb2.Refusal.BAD_ADMISSION
+                refused.append(shard_pb2.Refusal(slot=admission.slot, kind=kind, message=reason))
+        if admitted:
+            self._admit(admitted)
+        return refused
+
+    def _admit(self, admissions: list[shard_pb2.Admission]) -> None:
         width, block_size = self.limits.table_width, self.limits.block_size
-        tables = np.zeros((len(command.admit), width), np.int32)
+        tables = np.zeros((len(admissions), width), np.int32)
         copies: list[tuple[int, int]] = []  # blocks, from and to
-        for table, admission in zip(tables, command.admit, strict=True):
+        fresh: list[NDArray[np.int32]] = []
+        for table, admission in zip(tables, admissions, strict=True):
             tokens, blocks = self.book.admit(admission)
             table[: len(blocks)] = blocks
+            fresh.append(blocks[admission.cached // block_size :])
             if admission.begun:
                 copies.append((admission.begun, blocks[admission.cached // block_size]))
             self._asking[admission.slot] = bool(features_of(admission.sampling))
             if self.sampling is not None:
                 generated = int(admission.generated)
                 self.sampling.admit(admission.slot, tokens, generated, admission.sampling)
-        slots = np.array([admission.slot for admission in command.admit], np.int64)
+        slots = np.array([admission.slot for admission in admissions], np.int64)
         self.slots.block_table.index_copy_(
             0, upload(slots, self.device), upload(tables, self.device)
         )
         if self.sampling is not None:
             self.sampling.load(slots)
+        self.ops.clear_blocks(self.cache, np.concatenate(fresh))
         self.copy_blocks(copies)
 
     @torch.inference_mode()
@@ -187,15 +208,16 @@ class Runner:
             return
         slots = np.array(command.grant_slot, np.int64)
         blocks = np.array(command.grant_block, np.int64)
-        columns = self.book.grant(slots, blocks)
-        packed = upload(np.stack((slots, columns, blocks)), self.device)
+        granted = np.stack(self.book.grant(slots, blocks))
+        packed = upload(granted, self.device)
         self.slots.block_table.index_put_((packed[0], packed[1]), packed[2].to(torch.int32))
+        self.ops.clear_blocks(self.cache, granted[2])
 
     def _step(self, step: int, lengths: Indices, chunks: Chunks) -> PendingResult:
         timer = StepTimer(self.device)
         if not len(lengths) and not len(chunks.slots):
             timer.stop()
-            return PendingResult(step, timer, None, None)
+            return PendingResult(step, timer)
         if (replayed := self._replay(chunks)) is not None:
             return self._replayed(step, timer, chunks, replayed)
         inputs = self._inputs(lengths, chunks)
@@ -266,7 +288,9 @@ class Runner:
             sequences = torch.cat((sequences, upload(chunks.slots, self.device)))
         if decode_rows:  # they take what their slots hold on the device
             slots = self.slots
-            self._row_token[:decode_rows].copy_(slots.last_token.index_select(0, decode))
+            # Of a slot with NO_TOKEN nothing is read any more, but its row is computed.
+            token = slots.last_token.index_select(0, decode).clamp_(min=0)
+            self._row_token[:decode_rows].copy_(token)
             self._row_position[:decode_rows].copy_(slots.length.index_select(0, decode))
         batch = StepBatch(
             slot=self._row_slot[:rows],

@@ -19,7 +19,7 @@ from penstock_kernels.penalties import Penalties
 from penstock_proto import shard_pb2
 from penstock_shard.device import upload
 from penstock_shard.scores import scores_of
-from penstock_shard.slots import BadCommand, Indices, Limits
+from penstock_shard.slots import Indices, Limits
 
 
 class Feature(enum.IntFlag):
@@ -80,7 +80,7 @@ class SamplingPlan:
 class Sampled:
     """Tokens of a step on the device."""
 
-    token: Tensor  # [rows] int64
+    token: Tensor  # [rows] int64, NO_TOKEN where the logits are not finite
     logprob: Tensor | None  # [rows] float32
     top_token: Tensor | None  # [rows, n] int64
     top_logprob: Tensor | None  # [rows, n] float32
@@ -116,10 +116,9 @@ class SamplingState:
     def admit(
         self, slot: int, tokens: NDArray[np.int32], generated: int, wanted: shard_pb2.Sampling
     ) -> None:
-        """Note what a slot wants; `load` brings it to the device. Raises BadCommand for values that
-        no sampling can follow."""
+        """Note what a slot wants, to which `admissions` had no objection; `load` brings it to the
+        device."""
         features = features_of(wanted)
-        self._check(slot, wanted)
         self._features[slot] = features
         self._top_k[slot] = wanted.top_k
         self._top_n[slot] = wanted.top_n
@@ -200,10 +199,13 @@ class SamplingState:
             for part in plan.parts:
                 token[part.seats[1]] = self.tokens(logits, part, drawn)
         self.generated.index_add_(0, slots, torch.ones_like(slots))
+        if not plan.features & (PENALTIES | Feature.LOGPROBS):
+            return Sampled(token, None, None, None)
+        known = token.clamp(min=0)  # nothing is read any more of a row with NO_TOKEN
         if plan.features & PENALTIES:
             one = torch.full_like(slots, sampler.GENERATED_ONCE, dtype=torch.int32)
-            self.counts.index_put_((slots, token), one, accumulate=True)
-        return _with_logprobs(logits, token, plan)
+            self.counts.index_put_((slots, known), one, accumulate=True)
+        return Sampled(token, *_logprobs(logits, known, plan))
 
     def _part(self, slots: Indices, rows: Indices) -> Part:
         slots = slots[rows]
@@ -289,7 +291,8 @@ class SamplingState:
         keys = noise.token_keys(
             self.keys.index_select(0, slots), self.generated.index_select(0, slots)
         )
-        return sampler.choose(scores, noise.gumbel(keys, scores.shape[1]), temperature > 0)
+        token = sampler.choose(scores, noise.gumbel(keys, scores.shape[1]), temperature > 0)
+        return sampler.without_token(token, logits.amax(dim=1))
 
     def _count(self, slot: int, tokens: Indices, prompt: int) -> None:
         row = self.counts[slot].zero_()
@@ -317,31 +320,6 @@ class SamplingState:
         self.bias_token[slot, :count].copy_(tokens)
         self.bias[slot, :count].copy_(upload(np.array(wanted.bias, np.float32), self.device))
 
-    def _check(self, slot: int, wanted: shard_pb2.Sampling) -> None:
-        tokens, top_n = wanted.bias_token, wanted.top_n
-        if len(tokens) != len(wanted.bias):
-            raise BadCommand(f"slot {slot}: {len(tokens)} bias_token for {len(wanted.bias)} bias")
-        if tokens and max(tokens) >= self.limits.vocab_size:
-            raise BadCommand(
-                f"slot {slot}: bias_token must be below {self.limits.vocab_size}, not {max(tokens)}"
-            )
-        if top_n > self.limits.max_top_n:
-            raise BadCommand(
-                f"slot {slot}: top_n must be at most {self.limits.max_top_n}, not {top_n}"
-            )
-        values = [*wanted.bias, *(getattr(wanted, name) for name in COLUMNS)]
-        if not np.isfinite(values).all() or wanted.temperature < 0:
-            raise BadCommand(
-                f"slot {slot}: sampling values must be finite, temperature not below 0"
-            )
-        if wanted.repetition_penalty <= 0 or wanted.top_p <= 0 or wanted.typical_p <= 0:
-            raise BadCommand(
-                f"slot {slot}: repetition_penalty, top_p and typical_p must be above 0, not "
-                f"{wanted.repetition_penalty}, {wanted.top_p} and {wanted.typical_p}"
-            )
-        if not 0 <= wanted.min_p <= 1:
-            raise BadCommand(f"slot {slot}: min_p must be in [0, 1], not {wanted.min_p}")
-
 
 def features_of(wanted: shard_pb2.Sampling) -> Feature:
     """What a sequence asks for; nothing: its most likely tokens."""
@@ -363,9 +341,12 @@ def features_of(wanted: shard_pb2.Sampling) -> Feature:
     return features
 
 
-def _with_logprobs(logits: Tensor, token: Tensor, plan: SamplingPlan) -> Sampled:
-    """Log-probabilities of the model's own distribution, before penalties and temperature."""
+def _logprobs(
+    logits: Tensor, token: Tensor, plan: SamplingPlan
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Log-probabilities of the model's own distribution, before penalties and temperature: of the
+    tokens, and the most likely ones with theirs."""
     if not plan.features & Feature.LOGPROBS:
-        return Sampled(token, None, None, None)
+        return None, None, None
     scores = scores_of(logits, token, int(plan.top_n.max()))
-    return Sampled(token, scores.logprob, scores.top_token, scores.top_logprob)
+    return scores.logprob, scores.top_token, scores.top_logprob

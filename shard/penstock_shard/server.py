@@ -20,6 +20,7 @@ from penstock_shard.warmup import DoesNotFit
 # prefill budget holds, so that more than a few long ones come only when nearly all is cached.
 ADMISSIONS = 64
 MESSAGE_FLOOR = 16 << 20
+MESSAGE_CEILING = 2**31 - 1  # gRPC's own
 SOCKET_PATH_LIMIT = 107  # bytes, sun_path of unix(7) less its end
 
 
@@ -129,4 +130,5 @@ def message_limit(loaded: LoadedModel) -> int:
     """
     positions = loaded.model.max_positions
     admission = 4 * positions + 4 * (positions // loaded.block_size + 1)
-    return max(ADMISSIONS * admission + 9 * loaded.model.vocab_size, MESSAGE_FLOOR)
+    largest = ADMISSIONS * admission + 9 * loaded.model.vocab_size
+    return min(max(largest, MESSAGE_FLOOR), MESSAGE_CEILING)

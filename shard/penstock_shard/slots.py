@@ -8,6 +8,7 @@ before anything reaches a tensor: an index out of range on a GPU would poison al
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ Indices = NDArray[np.int64]
 
 
 class BadCommand(ValueError):
-    """The router sent a command that contradicts what it sent before."""
+    """The router sent a command that contradicts what it sent before, or itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +49,33 @@ class Chunks:
     lengths: Indices
     complete: NDArray[np.bool_]  # chunk reaches the end of the slot's tokens, so it samples
 
+    def where(self, kept: NDArray[np.bool_]) -> Chunks:
+        """Some of them."""
+        return Chunks(self.slots[kept], self.starts[kept], self.lengths[kept], self.complete[kept])
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRows:
+    """The rows of a step's result, as its command names them."""
+
+    slots: Indices
+    computed: NDArray[np.bool_] | None  # all but those of refused slots; None: all
+
+    def spread(self, values: NDArray[Any]) -> NDArray[Any]:
+        """What was computed, one a row; zero for the other rows."""
+        if self.computed is None:
+            return values
+        spread = np.zeros(len(self.slots), values.dtype)
+        spread[self.computed] = values
+        return spread
+
 
 class SlotBook:
-    """Host mirrors of all slots, moved by commands alone."""
+    """Host mirrors of all slots, moved by commands alone.
+
+    A slot whose admission was refused is taken, and listed, until the router releases it. Nothing
+    of it is computed and nothing of its blocks is looked at.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -62,7 +87,9 @@ class SlotBook:
         self.prompt_logprobs = np.zeros(slots, np.bool_)
         self.prompt_top_n = np.zeros(slots, np.int64)
         self.tokens: list[NDArray[np.int32]] = [np.empty(0, np.int32)] * slots
-        self.decode: Indices = np.empty(0, np.int64)
+        self.refused: set[int] = set()  # of the active ones
+        self.listed: Indices = np.empty(0, np.int64)  # slots that decode, as the router lists them
+        self.decode: Indices = np.empty(0, np.int64)  # those of them that are computed
         self.group_rows: Indices = np.empty(0, np.int64)  # of `decode`, from its start on
         self.group_blocks: Indices = np.empty(0, np.int64)  # that each group shares
         self._tables = np.zeros((slots, limits.table_width), np.int32)
@@ -82,22 +109,32 @@ class SlotBook:
         """Give slots up."""
         self._check_active(slots, "release")
         self.active[slots] = False
+        self.refused.difference_update(slots.tolist())
+
+    def refuse(self, admission: shard_pb2.Admission) -> None:
+        """Fill a slot with a sequence of which nothing is computed."""
+        self._take(admission)
+        self.prompt_logprobs[admission.slot] = False
+        self.refused.add(admission.slot)
+
+    def _take(self, admission: shard_pb2.Admission) -> None:
+        """What the router counts from, whether the sequence is computed or not."""
+        slot = admission.slot
+        if slot >= self.limits.max_slots:
+            raise BadCommand(f"admit.slot must be below {self.limits.max_slots}, not {slot}")
+        if self.active[slot]:
+            raise BadCommand(f"admit.slot {slot} is taken")
+        self.active[slot] = True
+        self.known[slot] = len(admission.tokens) // 4
+        self.computed[slot] = admission.cached
 
     def admit(self, admission: shard_pb2.Admission) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Fill a slot. Returns its tokens and its first blocks."""
+        """Fill a slot with a sequence that `admissions` has no objection to. Returns its tokens and
+        its first blocks."""
+        self._take(admission)
         limits, slot = self.limits, admission.slot
         tokens = np.frombuffer(admission.tokens, np.int32)
         blocks = np.frombuffer(admission.blocks, np.int32)
-        if slot >= limits.max_slots:
-            raise BadCommand(f"admit.slot must be below {limits.max_slots}, not {slot}")
-        if self.active[slot]:
-            raise BadCommand(f"admit.slot {slot} is taken")
-        if not 1 <= len(tokens) <= limits.max_sequence_length:
-            raise BadCommand(
-                f"admit.tokens of slot {slot} must number 1 to {limits.max_sequence_length}, "
-                f"not {len(tokens)}"
-            )
-        _check_range("admit.tokens", tokens, 0, limits.vocab_size)
         _check_range("admit.blocks", blocks, 1, limits.num_blocks)
         if len(blocks) > limits.table_width:
             raise BadCommand(
@@ -122,14 +159,6 @@ class SlotBook:
             )
         if admission.prompt_logprobs and admission.cached:
             raise BadCommand(f"admit.prompt_logprobs of slot {slot} excludes cached tokens")
-        if admission.prompt_top_n > limits.max_top_n:
-            raise BadCommand(
-                f"admit.prompt_top_n of slot {slot} must be at most {limits.max_top_n}, "
-                f"not {admission.prompt_top_n}"
-            )
-        self.active[slot] = True
-        self.known[slot] = len(tokens)
-        self.computed[slot] = admission.cached
         self.blocks[slot] = len(blocks)
         self._tables[slot, : len(blocks)] = blocks
         self.prompt_logprobs[slot] = admission.prompt_logprobs
@@ -137,12 +166,16 @@ class SlotBook:
         self.tokens[slot] = tokens
         return tokens, blocks
 
-    def grant(self, slots: Indices, blocks: Indices) -> Indices:
-        """Append blocks[i] to the table of slots[i]. Returns the column that each one takes."""
+    def grant(self, slots: Indices, blocks: Indices) -> tuple[Indices, Indices, Indices]:
+        """Append blocks[i] to the table of slots[i]. Returns slots, the column in its table that
+        each block takes, and blocks, without those of refused slots."""
         if len(slots) != len(blocks):
             raise BadCommand(f"{len(slots)} grant_slot for {len(blocks)} grant_block")
         self._check_active(slots, "grant_slot")
         _check_range("grant_block", blocks, 1, self.limits.num_blocks)
+        if self.refused:
+            kept = self._kept(slots)
+            slots, blocks = slots[kept], blocks[kept]
         # The k-th block of a slot in this command goes k columns further.
         order = np.argsort(slots, kind="stable")
         ordered = slots[order]
@@ -154,47 +187,63 @@ class SlotBook:
             raise BadCommand(f"slot {slot} has more than {self.limits.table_width} blocks")
         np.add.at(self.blocks, slots, 1)
         self._tables[slots, column] = blocks
-        return column
+        return slots, column, blocks
 
-    def run(self, command: shard_pb2.StepCommand) -> Chunks:
-        """Check the rows of the command's steps and count their tokens as computed."""
+    def run(self, command: shard_pb2.StepCommand) -> tuple[Chunks, ResultRows]:
+        """Check the rows of the command's steps and count their tokens as computed. Returns the
+        chunks to compute in the first step, and the rows of the results."""
         if command.decode_changed:
-            decode = np.array(command.decode, np.int64)
-            self._check_active(decode, "decode")
-            _check_unique("decode", decode)
-            self.decode = decode
+            listed = np.array(command.decode, np.int64)
+            self._check_active(listed, "decode")
+            _check_unique("decode", listed)
+            self.listed = listed
+            self.decode = listed[self._kept(listed)] if self.refused else listed
             self._set_groups(command)
         chunks = self._chunks(command)
-        decode = self.decode
-        if len(decode):
-            if not (self.active[decode] & (self.computed[decode] >= self.known[decode])).all():
+        listed = self.listed
+        if len(listed):
+            if not (self.active[listed] & (self.computed[listed] >= self.known[listed])).all():
                 raise BadCommand("decode lists a slot that is free or whose prompt is not computed")
-            self._check_room(decode, self.computed[decode] + command.repeat)
-            self.computed[decode] += command.repeat
+            self._check_room(self.decode, self.computed[self.decode] + command.repeat)
+            self.computed[listed] += command.repeat
         self.computed[chunks.slots] += chunks.lengths
-        return chunks
+        slots = listed
+        if chunks.complete.any():
+            slots = np.concatenate((listed, chunks.slots[chunks.complete]))
+        if not self.refused:
+            return chunks, ResultRows(slots, None)
+        return chunks.where(self._kept(chunks.slots)), ResultRows(slots, self._kept(slots))
+
+    def _kept(self, slots: Indices) -> NDArray[np.bool_]:
+        """Which of some slots are computed: those that were not refused."""
+        return np.isin(slots, list(self.refused), invert=True)
 
     def _set_groups(self, command: shard_pb2.StepCommand) -> None:
-        """Check that the slots of each group really share its blocks."""
+        """Check that the slots of each group really share its blocks. Refused ones leave it."""
         rows = np.array(command.group_rows, np.int64)
         blocks = np.array(command.group_blocks, np.int64)
-        if len(rows) != len(blocks) or rows.sum() > len(self.decode):
+        if len(rows) != len(blocks) or rows.sum() > len(self.listed):
             raise BadCommand(
                 f"group_rows {rows.tolist()} for group_blocks {blocks.tolist()} and "
-                f"{len(self.decode)} decoding slots"
+                f"{len(self.listed)} decoding slots"
             )
         _check_range("group_rows", rows, 1, self.limits.max_slots + 1)
         _check_range("group_blocks", blocks, 1, self.limits.table_width + 1)
-        first = 0
+        first, left = 0, []
         for count, shared in zip(rows.tolist(), blocks.tolist(), strict=True):
-            members = self.decode[first : first + count]
+            members = self.listed[first : first + count]
+            members = members[self._kept(members)]
+            left.append(len(members))
+            first += count
+            if not len(members):
+                continue
             tables = self._tables[members, :shared]
             if (tables != tables[0]).any() or (
                 self.computed[members] < shared * self.limits.block_size
             ).any():
                 raise BadCommand(f"slots {members.tolist()} do not share {shared} computed blocks")
-            first += count
-        self.group_rows, self.group_blocks = rows, blocks
+        rows = np.array(left, np.int64)
+        self.group_rows, self.group_blocks = rows[rows > 0], blocks[rows > 0]
 
     def _chunks(self, command: shard_pb2.StepCommand) -> Chunks:
         slots = np.array(command.chunk_slot, np.int64)
@@ -214,7 +263,8 @@ class SlotBook:
         left = self.known[slots] - starts
         if (lengths > left).any():
             raise BadCommand(f"chunk_length {lengths.tolist()} exceeds {left.tolist()} tokens left")
-        self._check_room(slots, starts + lengths)
+        kept = self._kept(slots)
+        self._check_room(slots[kept], (starts + lengths)[kept])
         return Chunks(slots, starts, lengths, lengths == left)
 
     def _check_active(self, slots: Indices, name: str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from penstock_proto import shard_pb2
 from penstock_shard import kv_cache, log
+from penstock_shard.broken_weights import first_broken
 from penstock_shard.compile_ahead import compile_ahead
 from penstock_shard.graphs import Capture, buckets_for
 from penstock_shard.loaded import LoadedModel
@@ -22,29 +24,45 @@ class DoesNotFit(ValueError):
     """The memory cannot hold what was asked; the message names the options to change."""
 
 
+class _Ran(NamedTuple):
+    """A step that warmup ran, and whether the logits that it looked at were numbers."""
+
+    seconds: float
+    finite: bool
+
+    def and_then(self, later: _Ran) -> _Ran:
+        """The time of the later one, what is known of both."""
+        return _Ran(later.seconds, self.finite and later.finite)
+
+
 def warm_up(
     loaded: LoadedModel, request: shard_pb2.WarmupRequest
 ) -> tuple[Runner, shard_pb2.WarmupResponse]:
     """Returns the runner that serves and what the router must know. A collective.
 
-    Raises ValueError for a request that contradicts itself, DoesNotFit for too little memory.
+    Raises ValueError for a request that contradicts itself and for a model whose logits are no
+    numbers, DoesNotFit for too little memory.
     """
     _check(request)
+    _check_rotations(loaded, request.max_sequence_length)
     probe = _limits(loaded, request, _probe_blocks(loaded, request))
     try:
         _compile_ahead(loaded, probe)
-        seconds, peak, sampling = _measure(loaded, probe)
+        prefill, decode, peak, sampling = _measure(loaded, probe)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise DoesNotFit(
             f"a step of {request.max_prefill_tokens} prompt tokens, or sampling for "
             f"{request.max_slots} sequences, does not fit in memory: lower "
             f"--max-batch-prefill-tokens or --max-batch-size ({error})"
         ) from None
+    # Rank 0 knows, and every rank takes part before any gives up: no other must wait for one that
+    # has. The same holds for the number of blocks.
+    if not loaded.group.minimum(prefill.finite and decode.finite, loaded.device):
+        raise ValueError(_not_finite(loaded))
     # The graphs keep an own copy of a step's activations.
     kept = peak - loaded.decoder.nbytes if _graph_sizes(loaded, probe) else 0
     peak = kept + max(peak, sampling)
     blocks, problem = _count_blocks(loaded, request, peak)
-    # Every rank takes part before any gives up: the others must not wait for one that has.
     blocks = loaded.group.minimum(blocks, loaded.device)
     if problem is None and blocks < 2:
         problem = _too_small(loaded, request)
@@ -60,10 +78,19 @@ def warm_up(
             f"switch graphs off by --cuda-graphs 0 ({error})"
         ) from None
     log.info(f"KV cache: {blocks} blocks of {loaded.block_size} tokens")
-    prefill, decode = seconds
     return runner, shard_pb2.WarmupResponse(
-        num_blocks=blocks, prefill_seconds=prefill, decode_seconds=decode
+        num_blocks=blocks, prefill_seconds=prefill.seconds, decode_seconds=decode.seconds
     )
+
+
+def _not_finite(loaded: LoadedModel) -> str:
+    name = str(loaded.dtype).removeprefix("torch.")
+    reason = f"the weights are finite in {name}, so what is computed from them overflows"
+    if (broken := first_broken(loaded.decoder)) is not None:
+        reason = f"{broken} in {name}"
+    if name == "float16":
+        reason += "; --dtype bfloat16 has a wider range"
+    return f"the model's logits are not finite numbers (NaN or infinity) at warmup: {reason}"
 
 
 def _graph_sizes(loaded: LoadedModel, limits: Limits) -> tuple[int, ...]:
@@ -98,6 +125,16 @@ def _check(request: shard_pb2.WarmupRequest) -> None:
     for name in ("max_prefill_tokens", "max_slots", "max_sequence_length"):
         if getattr(request, name) < 1:
             raise ValueError(f"{name} must be at least 1, not {getattr(request, name)}")
+
+
+def _check_rotations(loaded: LoadedModel, positions: int) -> None:
+    """Raises DoesNotFit where no memory holds their table, and what it is made of."""
+    needed = 2 * positions * loaded.model.head_dim * torch.float32.itemsize
+    if needed > kv_cache.total_bytes(loaded.device, loaded.group.world_size):
+        raise DoesNotFit(
+            f"the rotations of {positions} positions take {needed / 1e9:.1f} GB, more than there "
+            "is: lower --max-total-tokens"
+        )
 
 
 def _limits(loaded: LoadedModel, request: shard_pb2.WarmupRequest, blocks: int) -> Limits:
@@ -137,9 +174,9 @@ def _probe_blocks(loaded: LoadedModel, request: shard_pb2.WarmupRequest) -> int:
     return 1 + max(sum(_blocks_of(loaded, length) for length in lengths), 3)
 
 
-def _measure(loaded: LoadedModel, limits: Limits) -> tuple[tuple[float, float], int, int]:
-    """Seconds of the largest prefill step and of a decode step, and the peaks beside the cache: of
-    these steps, and of sampling all that can be asked for every slot."""
+def _measure(loaded: LoadedModel, limits: Limits) -> tuple[_Ran, _Ran, int, int]:
+    """The largest prefill step and a decode step, and the peaks beside the cache: of these steps,
+    and of sampling all that can be asked for every slot."""
     cuda = loaded.device.type == "cuda"
     if cuda:
         torch.cuda.empty_cache()
@@ -147,12 +184,12 @@ def _measure(loaded: LoadedModel, limits: Limits) -> tuple[tuple[float, float], 
     runner = _runner(loaded, limits)
     # Else the first prompt that parts from another within a block waits for a compiler.
     runner.copy_blocks([(1, 2)])
-    prefill = _prefill_seconds(runner, loaded, 2 if cuda else 1)
+    prefill = _prefill(runner, loaded, 2 if cuda else 1)
     start, step, again = _decode_commands(limits)
-    decode = _seconds(runner, start)
+    decode = _run(runner, start)
     if limits.max_sequence_length >= 3:
-        _seconds(runner, step)  # the first one of its shape is slower
-        decode = _seconds(runner, again)
+        first = _run(runner, step)  # the first one of its shape is slower
+        decode = decode.and_then(first).and_then(_run(runner, again))
     peak = sampling = 0
     if cuda:
         peak = torch.cuda.max_memory_allocated(loaded.device) - runner.cache.nbytes
@@ -162,26 +199,26 @@ def _measure(loaded: LoadedModel, limits: Limits) -> tuple[tuple[float, float], 
         sampling = torch.cuda.max_memory_allocated(loaded.device) - runner.cache.nbytes
         del runner
         torch.cuda.empty_cache()
-    return (prefill, decode), peak, sampling
+    return prefill, decode, peak, sampling
 
 
-def _prefill_seconds(runner: Runner, loaded: LoadedModel, times: int) -> float:
-    """Of the last time: in the first one kernels may be compiled, for half a minute. The router
-    takes shards for dead after ten times as long."""
-    seconds = 0.0
+def _prefill(runner: Runner, loaded: LoadedModel, times: int) -> _Ran:
+    """The last time: in the first one kernels may be compiled, for half a minute. The router takes
+    shards for dead after ten times as long."""
+    ran = _Ran(0.0, True)
     for _ in range(times):
         command = _prefill_command(loaded, runner.limits)
         command.release.extend(np.flatnonzero(runner.book.active).tolist())
-        seconds = _seconds(runner, command)
-    return seconds
+        ran = ran.and_then(_run(runner, command))
+    return ran
 
 
-def _seconds(runner: Runner, command: shard_pb2.StepCommand) -> float:
+def _run(runner: Runner, command: shard_pb2.StepCommand) -> _Ran:
     command.step = runner.book.next_step
     start = time.perf_counter()
-    for pending in runner.execute(command):
-        pending.build()
-    return time.perf_counter() - start
+    results = [pending.build() for pending in runner.execute(command)]
+    seconds = time.perf_counter() - start
+    return _Ran(seconds, not any(result.refused for result in results))
 
 
 def _prefill_command(loaded: LoadedModel, limits: Limits) -> shard_pb2.StepCommand:

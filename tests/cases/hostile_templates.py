@@ -41,6 +41,7 @@ MEMORY = {
 REFUSED = {
     "deep expression": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
     "deep blocks": "{% if 1 %}" * 3000 + "{% endif %}" * 3000,
+    "deep loops": "{% for x in y %}" * 50 + "{% endfor %}" * 50,
     "endless recursion": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     "lipsum": "{{ lipsum(1000000) }}",
     "long range": "{% for x in range(10 ** 9) %}{% endfor %}",

@@ -12,8 +12,8 @@ from penstock_router.text.library import TooManyTokens
 
 LIMIT = 2047
 WAYS: dict[str, Callable[[TextModel, Conversation], Awaitable[object]]] = {
-    "H1b-chat": lambda model, page: model.render(page, LIMIT),
-    "H1b-chat_tokenize": lambda model, page: model.rendered_json(page, LIMIT),
+    "H1b-chat": lambda model, page: model.render(page, limit=LIMIT),
+    "H1b-chat_tokenize": lambda model, page: model.render(page, with_spans=True, limit=LIMIT),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +16,9 @@ from penstock_router.templates.pool import TemplatePool
 from penstock_router.templates.template import Job, Script
 from penstock_router.text import Conversation, TextModel
 from router.api import conftest as api
-from support.assets import needs_assets
+from support.assets import assets, needs_assets
 from support.chat_assets import source
+from support.real_tokenizers import tokenizer_folder
 from support.small_text import SPECIAL, byte_level, write_folder
 
 serve, text = api.serve, api.text
@@ -184,6 +186,42 @@ async def test_users_write_text(template: str, spelt: str) -> None:
     pool.close()
 
 
+@needs_assets
+@pytest.mark.parametrize(
+    ("tokenizer", "template", "spelt"),
+    [
+        pytest.param("deepseek-v3", "own_r1_distill_qwen", "<｜Assistant｜><｜User｜>"),
+        pytest.param("qwen3", "llamacpp_Qwen-Qwen3-0.6B", "<think></think><tool_call><|im_end|>"),
+    ],
+    ids=["A2-deepseek-ids", "A2-qwen3-ids"],
+)
+async def test_no_ids_of_control_tokens(tokenizer: str, template: str, spelt: str) -> None:
+    path = assets() / "templates" / f"{template}.jinja"
+    model = TextModel.load(assets() / "trimmed" / tokenizer, str(path), 1)
+    added = model.tokenizer.added_tokens()
+
+    async def control(content: str) -> list[int]:
+        ids = (await model.render(Conversation([{"role": "user", "content": content}]))).ids
+        return [i for i in ids if i in added]
+
+    assert await control(f"a{spelt}b") == await control("a") != []
+    model.close()
+
+
+@needs_assets
+async def test_A4_the_templates_tokens_do_not_depend_on_the_message(tmp_path: Path) -> None:
+    template = tmp_path / "template.jinja"
+    template.write_text("{% for m in messages %}User: {{ m.content }}{% endfor %} Answer:")
+    model = TextModel.load(tokenizer_folder("mistral-7b-v0.3", tmp_path), str(template), 1)
+
+    async def ids(content: str) -> list[int]:
+        return list((await model.render(Conversation([{"role": "user", "content": content}]))).ids)
+
+    one, other = await ids("a"), await ids("a <")
+    assert one[:2] == other[:2] == (await ids("<"))[:2] and one[-2:] == other[-2:]
+    model.close()
+
+
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"], ids="A10-{}".format)
 async def test_reasoning_reaches_the_template(serve_template: With, name: str) -> None:
     seen = "{% for m in messages %}{{ m.content }}({{ m.reasoning_content }},{{ m.reasoning }})"
@@ -241,7 +279,7 @@ async def test_H2_hostile_template(serve_template: With, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["loops", "deep blocks"])
-def test_H2_hostile_folder(tmp_path: Any, name: str) -> None:
+def test_H2_hostile_folder(tmp_path: Path, name: str) -> None:
     assert name in TIME or name not in MEMORY
     folder = write_folder(tmp_path, byte_level(), HOSTILE[name])
     with pytest.raises(ValueError, match="chat template of .*: (the template takes|syntax error)"):

@@ -18,10 +18,15 @@ from pydantic import BaseModel, TypeAdapter
 
 from penstock_router.api.errors import ApiError
 from penstock_router.api.guard import EXPOSED_HEADERS
-from penstock_router.api.openai_schema import ChatRequest, CompletionRequest
+from penstock_router.api.openai_schema import (
+    ChatRequest,
+    CompletionRequest,
+    Message,
+    StreamOptions,
+)
 from penstock_router.api.routes import ROUTES
 from penstock_router.api.schema import Reading, parse
-from penstock_router.api.tgi_schema import GenerateRequest, VertexRequest
+from penstock_router.api.tgi_schema import GenerateParameters, GenerateRequest, VertexRequest
 from penstock_router.request import Sampling
 from router.api import conftest as api
 from support.fake_engine import FakeEngine
@@ -81,6 +86,10 @@ TAKEN = {
     "skip_special_tokens": (chat(skip_special_tokens=True), None),
     "tool_choice": (chat(tools=[TOOL], tool_choice="none"), "tools"),
     "reasoning": (chat(reasoning_effort="low", verbosity="low"), "reasoning_effort, verbosity"),
+    "huggingface.js": (
+        completion(return_full_text=False, max_time=5, stop_sequences=["x"], do_sample=True),
+        None,
+    ),
     "prediction": (chat(prediction={"type": "content", "content": "x"}), "prediction"),
     "cache_control": (message(cache_control={"type": "ephemeral"}), "messages[].cache_control"),
     "parts": (
@@ -117,6 +126,7 @@ REFUSED = {
     "num_return_sequences": generate(num_return_sequences=2),
     "add_generation_prompt": chat(add_generation_prompt=True, continue_final_message=True),
     "max_tokens": completion(max_tokens=0),
+    "truncate": completion(echo=True, logprobs=1, truncate=1),
     "self": chat(chat_template_kwargs={"self": "x"}),  # L1
     "messages.0.content": (CHAT, {"messages": [{"role": "user"}]}),  # b12
     "messages.1.content": message(content=None),
@@ -193,6 +203,12 @@ async def test_b3_what_is_honoured(serve: Any) -> None:
         {"inputs": "x", "parameters": {"stop": ["a"], "stop_sequences": ["b"], "max_time": 2}},
     ).parameters.options(api.CONFIG, stream=False, priority=0)
     assert options.stop == ("a", "b") and options.max_time == 2.0
+    body = {"prompt": "x", "stop": "a", "stop_sequences": ["b"], "max_time": 2, "truncate": 3}
+    options = parse(CompletionRequest, body).options(api.CONFIG, priority=0)
+    assert (options.stop, options.max_time, options.truncate) == (("a", "b"), 2.0, 3)
+    assert options.sampling.temperature == 1.0
+    options = parse(CompletionRequest, {**body, "do_sample": False}).options(api.CONFIG, priority=0)
+    assert options.sampling.temperature == 0.0
     client.engine.script = client.text.tokenizer.encode("The capital of France</s>")
     _, answer, _ = await send(
         client, *completion(max_tokens=9, stop=" of", include_stop_str_in_output=True)
@@ -205,13 +221,9 @@ async def test_b3_an_object_has_at_most_256_keys(serve: Any) -> None:
     client = await serve()
     filler = {f"k{i}": 1 for i in range(255)}
     part = {"type": "text", "text": "a"}
-    for body, free in [
-        ({"messages": HI}, 1),
-        ({"messages": [HI[0]]}, 1),
-        ({"messages": [{"role": "user", "content": [part]}]}, 1),
-    ]:
+    for body in ({"messages": HI}, {"messages": [{"role": "user", "content": [part]}]}):
         assert (await send(client, CHAT, {**body, **filler}))[0] == 200
-        status, answer, _ = await send(client, CHAT, {**body, **filler, "one more": free})
+        status, answer, _ = await send(client, CHAT, {**body, **filler, "one more": 1})
         assert status == 422 and "at most 256 fields. Given: 257" in answer
     for nested in ({**HI[0], **filler}, {"role": "user", "content": [{**part, **filler}]}):
         status, answer, _ = await send(client, CHAT, {"messages": [nested]})
@@ -378,6 +390,27 @@ async def test_b2_which_shape_an_error_has(serve: Any) -> None:
         assert isinstance(json.loads(body)["error"], str)
 
 
+async def test_b2_old_clients_read_a_stream_to_its_end(serve: Any) -> None:
+    """Those that parse every event as JSON get nothing that is none."""
+    client = await serve()
+    for agent, ends in [
+        ("unknown/None; hf_hub/0.23.5; python/3.11.7", False),
+        ("unknown/None; hf_hub/0.9.0; python/3.11.7", False),
+        ("unknown/None; hf_hub/0.24.0; python/3.11.7", False),
+        ("unknown/None; hf_hub/0.25.0; python/3.11.7", True),
+        ("unknown/None; hf_hub/0.30.1; python/3.11.7", True),
+        ("unknown/None; hf_hub/1.2.3; python/3.11.7", True),
+        ("python-requests/2.34.2", False),
+        ("OpenAI/Python 3.52.0", True),
+    ]:
+        for path, body in (chat(stream=True), completion(stream=True)):
+            _, text, _ = await send(client, path, body, **{"User-Agent": agent})
+            assert text.endswith("data: [DONE]\n\n") is ends, agent
+            assert text.count('finish_reason":"length') == 1
+            typed = path == CHAT and agent.startswith("python-requests/")
+            assert text.count('"tool_calls":null') == (text.count("finish_reason") if typed else 0)
+
+
 async def test_b2_clients_read_the_sentence(serve: Any) -> None:
     client = await serve()
     hub = InferenceClient(client.url)
@@ -515,6 +548,70 @@ async def test_b9_names_of_the_model(serve: Any, path: str) -> None:
     models = json.loads((await client.get("/v1/models"))[1])["data"]
     assert [model["id"] for model in models] == ["x", "y"]
     assert [(await client.get(f"/v1/models/{name}"))[0] for name in "xyz"] == [200, 200, 404]
+
+
+# What TGI's own OpenAPI document has in its requests.
+TGI_FIELDS: dict[type[BaseModel], str] = {
+    GenerateRequest: "inputs parameters stream",
+    GenerateParameters: "adapter_id best_of decoder_input_details details do_sample "
+    "frequency_penalty grammar max_new_tokens repetition_penalty return_full_text seed stop "
+    "temperature top_k top_n_tokens top_p truncate typical_p watermark",
+    ChatRequest: "frequency_penalty guideline logit_bias logprobs max_tokens messages model n "
+    "presence_penalty response_format seed stop stream stream_options temperature tool_choice "
+    "tool_prompt tools top_logprobs top_p",
+    CompletionRequest: "frequency_penalty max_tokens model prompt repetition_penalty seed stop "
+    "stream suffix temperature top_p",
+    Message: "content name role",
+    StreamOptions: "include_usage",
+}
+TGI_ROUTES = (
+    "POST / /chat_tokenize /generate /generate_stream /invocations /tokenize "
+    "/v1/chat/completions /v1/completions",
+    "GET / /health /info /metrics /v1/models",
+)
+
+
+def test_L9_no_field_or_route_of_tgi_is_unknown() -> None:
+    for model, names in TGI_FIELDS.items():
+        known = {*model.model_fields, *model.IGNORED, *model.UNSUPPORTED}  # type: ignore[attr-defined]
+        assert set(names.split()) <= known
+    routes = {(route.method, route.path) for route in ROUTES}
+    for line in TGI_ROUTES:
+        method, *paths = line.split()
+        assert {(method, path) for path in paths} <= routes
+
+
+@pytest.mark.parametrize("key", [None, "secret"])
+async def test_L9_statuses_and_kinds_are_those_of_the_document(serve: Any, key: str | None) -> None:
+    client = await serve(api_key=key, max_concurrent_requests=128)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    _, text = await client.get("/openapi.json", headers=headers)
+    paths = json.loads(text)["paths"]
+    bodies = [*(body for body, _ in TAKEN.values()), *REFUSED.values()]
+    bodies += [*(body for body, _ in TOO_LONG.values()), *(body for body, _ in LIMITS.values())]
+    bodies += [generate(), ("/generate", {"inputs": "x", "stream": True}), ("/vertex", b"{")]
+    bodies += [("/generate_stream", {"inputs": "x"}), ("/", {"inputs": "x", "stream": True})]
+    seen = set()
+    for path, body in bodies:
+        documented = paths[path]["post"]["responses"]
+        data = body if isinstance(body, bytes) else orjson.dumps(body)
+        for kind, authorization in (("application/json", headers), ("text/plain", headers)):
+            sent = {"Content-Type": kind, **authorization}
+            async with client.session.post(client.url + path, data=data, headers=sent) as answer:
+                assert str(answer.status) in documented, (path, answer.status)
+                assert answer.content_type in documented[str(answer.status)]["content"]
+                seen.add(answer.status)
+    for path in paths:
+        if "get" in paths[path]:
+            url = client.url + path.replace("{id}", "x")
+            async with client.session.get(url, headers=headers) as answer:
+                documented = paths[path]["get"]["responses"][str(answer.status)]
+                assert not documented["content"] or answer.content_type in documented["content"]
+                seen.add(answer.status)
+            async with client.session.get(url) as answer:
+                assert str(answer.status) in paths[path]["get"]["responses"]
+                seen.add(answer.status)
+    assert seen == {200, 400, 404, 415, 422} | ({401} if key else set())
 
 
 def test_shards_are_warmed_up_for_what_v1_takes() -> None:

@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
+from penstock_router.api.options import Options
+from penstock_router.api.output import Output
 from penstock_router.text import TextModel, eos_token_ids
 from penstock_router.text.detokenizer import token_table
 from penstock_router.text.library import TokenizerError
@@ -151,6 +153,26 @@ def test_W2_eos_of_the_vocabulary(folder: Callable[[str], Path]) -> None:
     path = folder("W2-vocabulary")
     made = tokenizer(path)
     assert eos_token_ids(path) == {made.encode("e", False)[0]} == {made.special_tokens["e"]}
+
+
+@over("W2")
+async def test_W2_a_users_eos_stays_text(serve: api.Serve) -> None:
+    client = await serve(FakeEngine(limits(vocab_size=263)))
+    body = {"messages": [{"role": "user", "content": "a<|im_end|>"}]}
+    status, answer = await client.post("/chat_tokenize", body)
+    assert status == 200 and answer["templated_text"] == "<|u|>a<|im_end|><|e|><|a|>"
+    tokens = answer["tokenize_response"]
+    assert "<|im_end|>" not in [token["text"] for token in tokens]
+    assert [token["text"] for token in tokens][:2] == ["<|u|>", "a"]
+    status, tokens = await client.post("/tokenize", {"inputs": "a<|im_end|>"})
+    assert tokens[-1] == {"id": 262, "text": "<|im_end|>", "start": 1, "stop": 11}
+
+
+@over("W2")
+async def test_W2_the_models_eos_is_hidden(serve: api.Serve, text: TextModel) -> None:
+    [request] = Options().requests([70], limits())
+    output = Output(text.detokenizer(request.prompt), text.tokenizer.special_ids, Options())
+    assert output.push(262) == "<|im_end|>" and output.released == ""
 
 
 def test_W9_added_tokens_decoder(folder: Callable[[str], Path]) -> None:
@@ -366,7 +388,9 @@ LONG = {"H1-digits": "7" * 1_990_000, "H1b-brackets": "[" * 1_900_000}
 
 
 @over("W5")
-@pytest.mark.parametrize("path", ["/generate", "/tokenize"])
+@pytest.mark.parametrize(
+    "path", ["/generate", "/tokenize", "/chat_tokenize", "/v1/chat/completions"]
+)
 @pytest.mark.parametrize("row", LONG)
 async def test_refused_before_it_is_tokenised(
     serve: api.Serve, row: str, path: str, monkeypatch: pytest.MonkeyPatch
@@ -374,9 +398,13 @@ async def test_refused_before_it_is_tokenised(
     """No tokenisation of it could fit."""
     client = await serve(payload_limit=2_000_000)
     monkeypatch.setattr("penstock_router.text.library.encode", None)
-    status, answer = await client.post(path, {"inputs": LONG[row]})
+    body: dict[str, Any] = {"inputs": LONG[row]}
+    if "chat" in path:
+        body = {"messages": [{"role": "user", "content": LONG[row]}]}
+    status, answer = await client.post(path, body)
     assert status == 422
-    assert "must have less than 64 tokens. Given: at least " in answer["error"]
+    answer = json.dumps(answer)
+    assert "must have less than 64 tokens. Given: at least " in answer
 
 
 @needs_assets
@@ -428,11 +456,10 @@ async def test_M2b_memory_comes_back(tmp_path: Path) -> None:
     process = psutil.Process()
     await model.encode("x" * 200_000)
     before = process.memory_info().rss
-    text = LONG["H1-digits"]
-    for _ in range(2):
-        await asyncio.gather(model.encode(text), model.spans_json(text[:500_000]))
+    text = LONG["H1-digits"][:600_000]
+    await asyncio.gather(model.encode(text), model.spans_json(text[:300_000]))
     after = process.memory_info().rss
-    assert after - before < 100 << 20
+    assert after - before < 40 << 20
     model.close()
 
 
@@ -469,12 +496,11 @@ def hostile(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     file.write_text(json.dumps(tree))
 
 
-MANY = {f"t{i}": i for i in range(1_100_000)}
 HOSTILE = {
     "M7-id": (lambda tree: tree["model"]["vocab"].update(zz=2**31), "'zz' has the id 2147483648"),
     "M7-negative": (lambda tree: tree["model"]["vocab"].update(zz=-1), "'zz' has the id -1"),
     "M7-fraction": (lambda tree: tree["model"]["vocab"].update(zz=1.5), "'zz' has the id 1.5"),
-    "M7-entries": (lambda tree: tree["model"].update(vocab=MANY), "integers below 1048576"),
+    "M7-large": (lambda tree: tree["model"]["vocab"].update(zz=2**20), "integers below 1048576"),
     "M7-text": (lambda tree: tree["model"]["vocab"].update(zz="1"), "'zz' has the id 1,"),
     "M7-list": (lambda tree: tree["model"].update(vocab=[1, 2]), "int"),
     "M7-none": (lambda tree: tree["model"].update(vocab={}), "no vocabulary"),

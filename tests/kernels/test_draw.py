@@ -16,6 +16,7 @@ from penstock_kernels.gpu.penalties import penalise
 from penstock_kernels.noise import seed_keys
 from penstock_kernels.penalties import Penalties
 from penstock_kernels.penalties import penalise as penalised
+from penstock_kernels.sampler import NO_TOKEN
 from support.logit_places import LOGIT_PLACES
 
 pytestmark = pytest.mark.filterwarnings(
@@ -139,13 +140,27 @@ def test_what_lies_at_the_cut_is_kept(place: tuple[str, torch.dtype]) -> None:
     assert drawn(0, 0.55) == {3, 200}
 
 
-@pytest.mark.parametrize("broken", [math.nan, math.inf])
-def test_what_is_no_number_is_a_token(place: tuple[str, torch.dtype], broken: float) -> None:
-    """Outside of the vocabulary the next step would read beyond the embedding."""
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("cuts", [True, False])
+def test_a_row_without_a_finite_largest_logit_has_no_token(
+    place: tuple[str, torch.dtype], broken: float, cuts: bool
+) -> None:
+    """Whatever is asked for, from the kernels and from the reference; the rows between are as they
+    would be without it."""
     logits = logits_of(place, SLOTS, 5000, 1.0).clone()
-    logits[:, 4097] = broken
-    assert draw(logits, draws_of(place[0], list(range(SLOTS)))).tolist() == [4097] * SLOTS
-    logits[:] = -math.inf
+    draws = draws_of(place[0], list(range(SLOTS)), cuts=cuts)
+    expected = draw(logits, draws)
+    rows = torch.arange(SLOTS, device=place[0]) % 3 > 0
+    if broken == -math.inf:
+        logits[rows] = broken
+    else:
+        logits[rows, 4097] = broken
+    for found in (draw(logits, draws), reference(logits, draws)):
+        assert found.tolist() == torch.where(rows, NO_TOKEN, expected).tolist()
+
+
+def test_the_only_finite_logit_is_drawn(place: tuple[str, torch.dtype]) -> None:
+    logits = logits_of(place, SLOTS, 5000, 1.0).fill_(-math.inf)
     logits[:, 17] = 1.0
     assert draw(logits, draws_of(place[0], list(range(SLOTS)))).tolist() == [17] * SLOTS
 

@@ -25,7 +25,7 @@ from penstock_kernels.gpu import (
     hopper_qkv,
 )
 from penstock_kernels.gpu.hopper_decode import HopperDecode
-from penstock_kernels.gpu.hopper_linear import Stream, stream_for
+from penstock_kernels.gpu.hopper_linear import Stream, stream_for, widened_stream_for
 from penstock_kernels.gpu.prefill_attention import prefill_tiles, query_tile
 from penstock_kernels.gpu.rope import Seats
 from penstock_kernels.reference import rope
@@ -138,10 +138,14 @@ def test_linear_of_weights_in_fp8(
     bias = torch.randn(n).div(4).to(x.dtype) if biased else None
     weight = fp8(Weight(dense, bias), lambda largest: largest)
     interpret(hopper_linear, Late(x))
-    stream = stream_for(rows, n, k, gated, False, MULTIPROCESSORS, weight_bytes=1)
-    assert stream is not None
+    split = not (gated or biased)
+    stream = widened_stream_for(rows, n, k, gated, split, MULTIPROCESSORS)
+    assert stream is not None and (stream.splits > 1) == (split and n == 128)
     out = torch.full((rows, n // 2 if gated else n), torch.nan, dtype=x.dtype)
+    if stream.splits > 1:
+        out = torch.full((stream.splits, rows, n), torch.nan)
     hopper_linear.hopper_linear(x, weight, out, stream, gated, True)
+    out = out.sum(0).to(x.dtype) if stream.splits > 1 else out
     expected = x.float() @ weight.dequantised().T + (0 if bias is None else bias.float())
     if gated:
         gate, up = expected.chunk(2, dim=1)

@@ -42,6 +42,7 @@ from penstock_kernels.ops import (
 )
 from penstock_kernels.reference import activation, norm, rope
 from penstock_kernels.reference.device import TorchDevice
+from penstock_kernels.sampler import NO_TOKEN
 from penstock_kernels.weight import Weight
 from penstock_quantization.online import fp8
 from support.paged import PagedCase, assert_near, naive_attention, paged_case
@@ -341,24 +342,28 @@ def test_argmax_keeps_the_logits_and_the_first_of_the_largest(place: Place, widt
 
 
 @pytest.mark.parametrize("width", [301, 5000])
-def test_argmax_of_what_is_no_number_is_a_token(place: Place, width: int) -> None:
-    """Beyond the vocabulary the next step would read outside of the embedding."""
-    logits = torch.full((3, width), torch.nan, device=place.device, dtype=place.dtype)
+def test_argmax_of_what_is_no_finite_number(place: Place, width: int) -> None:
+    """Rows without a token, beside one that has a single finite logit."""
+    logits = torch.full((5, width), torch.nan, device=place.device, dtype=place.dtype)
     logits[1, : width - 1] = 1.0
-    logits[2] = -torch.inf
-    kept, token = torch.empty_like(logits), logits.new_zeros(3).long()
+    logits[2:] = -torch.inf
+    logits[3, width - 2] = -9.0
+    logits[4, 7] = torch.inf
+    kept, token = torch.empty_like(logits), logits.new_zeros(5).long()
     argmax(logits, kept, token)
-    assert token.tolist() == [0, width - 1, 0]
+    assert token.tolist() == [NO_TOKEN, NO_TOKEN, NO_TOKEN, width - 2, NO_TOKEN]
+    assert torch.equal(kept.nan_to_num(1), logits.nan_to_num(1))
 
 
 @pytest.mark.parametrize("rows", [1, 5, 300])
 def test_rows_take_from_their_slots_and_leave_there(place: Place, rows: int) -> None:
     slots, count = 400, max(1, rows // 3)
     last = torch.randint(0, 1000, (slots + 1,), device=place.device)
+    last[::7] = NO_TOKEN
     lengths = torch.randint(0, 500, (slots + 1,), device=place.device)
     slot = torch.randperm(slots, device=place.device)[:rows]
     tokens, positions = take(slot, last, lengths)
-    assert torch.equal(tokens, last[slot]) and torch.equal(positions, lengths[slot])
+    assert torch.equal(tokens, last[slot].clamp(min=0)) and torch.equal(positions, lengths[slot])
     given = torch.randint(-1, 3, (rows,), device=place.device)
     places = torch.randint(0, 500, (rows,), device=place.device)
     mixed, somewhere = take(slot, last, lengths, (given, places))

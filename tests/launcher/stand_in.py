@@ -24,6 +24,7 @@ DEFAULTS = {
     "ignore_sigterm": False,
     "grandchild": False,
     "end_when_gone": None,  # process id: end (with end_with) as soon as it is gone
+    "end_late": 0.0,  # seconds after that
     "report": None,  # file for what this process saw
 }
 
@@ -53,6 +54,7 @@ def main() -> None:
         if options["end_after"] is not None and elapsed >= options["end_after"]:
             end(options)
         if options["end_when_gone"] and not alive(options["end_when_gone"]):
+            time.sleep(options["end_late"])
             end(options)
         if stop and time.monotonic() - stop[0] >= options["drain_seconds"]:
             sys.exit(options["drain_code"])

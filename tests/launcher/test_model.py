@@ -91,3 +91,11 @@ def test_weights_cache_override_needs_safetensors(tmp_path):
     weights = folder_with(tmp_path / "weights", "pytorch_model.bin")
     with pytest.raises(LauncherError, match="weights-cache-override"):
         link_weights(model, weights, tmp_path / "links")
+
+
+def test_n4_an_adapter_alone_is_no_model(tmp_path):
+    folder = folder_with(tmp_path / "m", "config.json", "adapter_model.safetensors")
+    with pytest.raises(LauncherError, match=r"holds an adapter \(adapter_model.safetensors\)"):
+        check_folder(Model(folder, "m", None), with_weights=True)
+    (folder / "model.safetensors").touch()
+    check_folder(Model(folder, "m", None), with_weights=True)

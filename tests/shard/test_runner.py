@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM
 from penstock_proto import shard_pb2
 from penstock_shard.copies import apart
 from penstock_shard.loaded import LoadedModel
-from penstock_shard.slots import BadCommand
 from support.local_shard import LocalShard, load_model
 from support.shard_driver import neutral
 
@@ -376,27 +375,3 @@ def test_bias(model: Model) -> None:
         for token, value in zip(one.bias_token, one.bias, strict=True):
             expected[token] += value
         assert result.token[row] == int(expected.argmax())
-
-
-REFUSED = [
-    (neutral(bias_token=[1, 2], bias=[1.0]), "2 bias_token for 1 bias"),
-    (neutral(bias_token=[VOCABULARY], bias=[1.0]), "bias_token must be below 301, not 301"),
-    (neutral(bias_token=[1], bias=[float("inf")]), "must be finite"),
-    (neutral(top_n=6), "top_n must be at most 5, not 6"),
-    (neutral(temperature=-1.0), "temperature not below 0"),
-    (neutral(temperature=float("nan")), "must be finite"),
-    (neutral(frequency_penalty=float("inf")), "must be finite"),
-    (neutral(repetition_penalty=0.0), "repetition_penalty, top_p and typical_p must be above 0"),
-    (neutral(top_p=0.0), "must be above 0"),
-    (neutral(typical_p=0.0), "must be above 0"),
-    (neutral(min_p=1.5), r"min_p must be in \[0, 1\], not 1.5"),
-]
-
-
-@pytest.mark.parametrize(("sampling", "message"), REFUSED, ids=lambda value: str(value)[:24])
-def test_sampling_that_cannot_be_followed(
-    model: Model, sampling: shard_pb2.Sampling, message: str
-) -> None:
-    shard = LocalShard(model.loaded)
-    with pytest.raises(BadCommand, match=message):
-        shard.start(0, PROMPTS[0], sampling)

@@ -1,4 +1,4 @@
-"""Every contradiction in a command is refused before a tensor is touched, in a sentence."""
+"""Every contradiction in a command ends it before a tensor is touched, in a sentence."""
 
 from __future__ import annotations
 
@@ -34,7 +34,12 @@ def apply(book: SlotBook, **fields: Any) -> Chunks:
         book.admit(one)
     if command.grant_slot or command.grant_block:
         book.grant(np.array(command.grant_slot, np.int64), np.array(command.grant_block, np.int64))
-    return book.run(command)
+    return book.run(command)[0]
+
+
+def step(book: SlotBook, **fields: Any) -> shard_pb2.StepCommand:
+    """A command that goes on."""
+    return shard_pb2.StepCommand(step=book.next_step, repeat=1, **fields)
 
 
 @pytest.fixture
@@ -67,16 +72,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "release_beyond": ({"release": [4]}, r"release must be in \[0, 4\), not 4"),
     "admit_beyond": (admit(slot=4), "admit.slot must be below 4, not 4"),
     "admit_taken": (admit(slot=1), "admit.slot 1 is taken"),
-    "admit_empty": (admit(tokens=0), "must number 1 to 20, not 0"),
-    "admit_too_long": (admit(tokens=21), "must number 1 to 20, not 21"),
-    "token_beyond": (
-        {"admit": [admission(2, [5, 100], [6])]},
-        r"admit.tokens must be in \[0, 100\), not 100",
-    ),
-    "token_negative": (
-        {"admit": [admission(2, [-1], [6])]},
-        r"admit.tokens must be in \[0, 100\), not -1",
-    ),
     "block_scratch": (admit(blocks=[0]), r"admit.blocks must be in \[1, 30\), not 0"),
     "block_beyond": (admit(blocks=[30]), r"admit.blocks must be in \[1, 30\), not 30"),
     "too_many_blocks": (admit(blocks=range(6, 12)), "must number at most 5, not 6"),
@@ -90,7 +85,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         admit(cached=4, prompt_logprobs=True),
         "prompt_logprobs of slot 2 excludes cached tokens",
     ),
-    "prompt_top_n": (admit(prompt_top_n=6), "prompt_top_n of slot 2 must be at most 5, not 6"),
     "grant_uneven": ({"grant_slot": [0], "grant_block": [8, 9]}, "1 grant_slot for 2 grant_block"),
     "grant_free": ({"grant_slot": [2], "grant_block": [8]}, "grant_slot names the free slot 2"),
     "grant_beyond": ({"grant_slot": [9], "grant_block": [8]}, r"grant_slot must be in \[0, 4\)"),
@@ -140,8 +134,8 @@ def test_chunks_go_on_where_they_stopped(book: SlotBook) -> None:
 
 
 def test_grants_of_one_command_take_the_next_columns(book: SlotBook) -> None:
-    columns = book.grant(np.array([1, 0, 1]), np.array([8, 9, 10]))
-    assert columns.tolist() == [3, 2, 4]
+    slots, columns, blocks = book.grant(np.array([1, 0, 1]), np.array([8, 9, 10]))
+    assert [slots.tolist(), columns.tolist(), blocks.tolist()] == [[1, 0, 1], [3, 2, 4], [8, 9, 10]]
     assert book.blocks.tolist()[:2] == [3, 5]
 
 
@@ -155,3 +149,33 @@ def test_repeats_count_as_steps(book: SlotBook) -> None:
     assert book.next_step == 8 and book.computed[0] == 12
     with pytest.raises(BadCommand, match="needs 13"):
         apply(book)
+
+
+def test_a_refused_slot_is_counted_and_not_computed(book: SlotBook) -> None:
+    """Its tokens, blocks and groups may be anything; its rows stand where the router expects them,
+    until it is released."""
+    book.refuse(admission(2, [7] * 26, range(50)))  # longer than any sequence
+    granted = book.grant(np.array([2, 0]), np.array([9, 8]))
+    assert [part.tolist() for part in granted] == [[0], [2], [8]]
+    chunks, rows = book.run(step(book, chunk_slot=[2, 1], chunk_length=[10, 6]))
+    assert chunks.slots.tolist() == [1] and chunks.complete.tolist() == [True]
+    assert rows.slots.tolist() == [0, 1] and rows.spread(np.array([5, 6])).tolist() == [5, 6]
+    _, rows = book.run(step(book, chunk_slot=[2], chunk_length=[16]))
+    assert rows.slots.tolist() == [0, 2] and rows.spread(np.array([5])).tolist() == [5, 0]
+    listed = {"decode_changed": True, "decode": [2, 1, 0]}
+    chunks, rows = book.run(step(book, group_rows=[2], group_blocks=[2], **listed))
+    assert book.decode.tolist() == [1, 0] and not len(chunks.slots)
+    assert book.group_rows.tolist() == [1] and book.group_blocks.tolist() == [2]
+    assert rows.slots.tolist() == [2, 1, 0] and rows.spread(np.array([5, 6])).tolist() == [0, 5, 6]
+    book.release(np.array([2]))
+    assert not book.refused
+    with pytest.raises(BadCommand, match="decode names the free slot 2"):
+        book.run(step(book, **listed))
+
+
+def test_a_group_of_refused_slots_is_none(book: SlotBook) -> None:
+    for slot in (2, 3):
+        book.refuse(admission(slot, [], []))
+    listed = {"decode_changed": True, "decode": [2, 3, 0]}
+    book.run(step(book, group_rows=[2], group_blocks=[4], **listed))
+    assert book.decode.tolist() == [0] and not len(book.group_rows) and not len(book.group_blocks)

@@ -14,7 +14,9 @@ from penstock_kernels.reference.device import TorchDevice
 from penstock_proto import shard_pb2
 from penstock_shard import kv_cache, warmup
 from penstock_shard.loaded import LoadedModel
+from penstock_shard.model.decoder import Decoder
 from penstock_shard.runner import Runner
+from penstock_shard.server import message_limit
 from penstock_shard.warmup import DoesNotFit, _graph_sizes
 from support.local_shard import LocalShard, load_model
 
@@ -50,6 +52,22 @@ def test_no_memory(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None
         DoesNotFit, match=r"--max-batch-total-tokens 1024 needs 0 MiB .* only 0 MiB"
     ):
         LocalShard(loaded)
+
+
+def test_m7_positions_that_no_memory_holds(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kv_cache, "total_bytes", lambda device, world_size: 1000)
+    with pytest.raises(DoesNotFit, match="rotations of 64 positions .* lower --max-total-tokens"):
+        LocalShard(loaded, max_sequence_length=64)
+
+
+@pytest.mark.parametrize("positions", [64, 2**24])
+def test_m7_a_command_of_the_longest_prompts(loaded: LoadedModel, positions: int) -> None:
+    """gRPC takes no larger number than its own."""
+    model = dataclasses.replace(loaded.model, max_positions=positions)
+    limit = message_limit(dataclasses.replace(loaded, model=model))
+    assert 16 << 20 <= limit < 2**31
 
 
 def test_graphs_that_do_not_fit(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,14 +121,13 @@ def test_the_largest_step_is_timed_after_one_that_may_compile(
     taken = iter([30.0, 0.1])
     ran: list[shard_pb2.StepCommand] = []
 
-    def seconds(runner: Runner, command: shard_pb2.StepCommand) -> float:
-        run_step(runner, command)
+    def run(runner: Runner, command: shard_pb2.StepCommand) -> Any:
         ran.append(command)
-        return next(taken)
+        return run_step(runner, command)._replace(seconds=next(taken))
 
-    run_step = warmup._seconds
-    monkeypatch.setattr(warmup, "_seconds", seconds)
-    assert warmup._prefill_seconds(shard.runner, loaded, 2) == 0.1
+    run_step = warmup._run
+    monkeypatch.setattr(warmup, "_run", run)
+    assert warmup._prefill(shard.runner, loaded, 2).seconds == 0.1
     assert [sum(command.chunk_length) for command in ran] == [200, 200]
 
 
@@ -125,3 +142,41 @@ def test_what_copies_blocks_is_compiled_before_the_first_request(
     monkeypatch.setattr(TorchDevice, "copy_blocks", copy)
     LocalShard(loaded, max_sequence_length=1, max_slots=1, max_prefill_tokens=1)
     assert copied == [([1], [2])]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        (
+            lambda d: d.blocks[1].mlp.down.weight.data[3],
+            torch.nan,
+            r"layers.1.mlp.down.weight holds NaN",
+        ),
+        (
+            lambda d: d.blocks[0].input_norm.weight[5],
+            torch.inf,
+            "layers.0.input_norm.weight holds inf",
+        ),
+        (lambda d: d.norm.weight, torch.nan, "norm.weight holds NaN in float32$"),
+        (
+            lambda d: d.blocks[2].attention.qkv.data[7, 7],
+            -torch.inf,
+            "layers.2.attention.qkv",
+        ),
+        (lambda d: d.head.weight.data[300], torch.nan, "head.weight holds NaN"),
+        (lambda d: d.norm.weight, 3e38, "weights are finite in float32, so what is computed"),
+    ],
+    ids=["M3-weight", "M3-norm", "M3-last-norm", "M3-inf", "M3-head", "M3-overflow"],
+)
+def test_a_model_whose_logits_are_no_numbers_does_not_start(
+    checkpoint: Callable[[str], Path],
+    place: Callable[[Decoder], torch.Tensor],
+    value: float,
+    sentence: str,
+) -> None:
+    broken = load_model(checkpoint("llama2"))
+    place(broken.decoder).fill_(value)
+    with pytest.raises(
+        ValueError, match=f"logits are not finite numbers.* at warmup: .*{sentence}"
+    ):
+        LocalShard(broken)

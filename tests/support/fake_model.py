@@ -17,6 +17,7 @@ import numpy as np
 from penstock_proto.shard_pb2 import (
     Admission,
     PromptLogprobs,
+    Refusal,
     Sampling,
     StepCommand,
     StepError,
@@ -46,6 +47,7 @@ class FakeModelConfig:
     max_position_embeddings: int = 8192  # tokens
     eos_token: int | None = None  # never sampled but by `eos_every`
     eos_every: int = 0  # one prefix in so many is followed by eos_token; 0: none is
+    nan_every: int = 0  # the last token of one prefix in so many has NaN for its KV; 0: none has
 
     def __post_init__(self) -> None:
         if self.eos_every and self.eos_token is None:
@@ -62,6 +64,12 @@ def next_token(prefix_hash: int, sampling: Sampling, config: FakeModelConfig) ->
     return (token + 1) % config.vocab_size if token == config.eos_token else token
 
 
+def has_nan(prefix_hash: int, config: FakeModelConfig) -> bool:
+    """Whether the KV of a prefix's last token holds NaN: then so do the logits of all that read
+    it."""
+    return bool(config.nan_every) and mix(prefix_hash, 0xDEAD) % config.nan_every == 0
+
+
 def logprob_of(prefix_hash: int, token: int) -> float:
     """A made-up log-probability in [-8, 0), exact in float32."""
     return -(1 + mix(prefix_hash, token) % 1024) / 128
@@ -73,15 +81,18 @@ def expected_tokens(
     config: FakeModelConfig,
     sampling: Sampling | None = None,
 ) -> list[int]:
-    """What a request must generate: at most `count` tokens, the EOS token being the last."""
-    state, tokens = 0, []
+    """What a request must generate: at most `count` tokens, the EOS token being the last. Fewer
+    where it is refused."""
+    state, refused, tokens = 0, False, []
     for token in prompt:
         state = mix(state, token)
-    while len(tokens) < count:
+        refused |= has_nan(state, config) or token >= config.vocab_size
+    while len(tokens) < count and not refused:
         tokens.append(next_token(state, sampling or Sampling(), config))
         if tokens[-1] == config.eos_token:
             break
         state = mix(state, tokens[-1])
+        refused = has_nan(state, config)
     return tokens
 
 
@@ -127,6 +138,9 @@ class Slot:
         self.sampling = admission.sampling
         self.prompt_logprobs = admission.prompt_logprobs
         self.prompt_top_n = admission.prompt_top_n
+        self.refused = False  # at admission: nothing of it is computed
+        self.read = 0  # tokens whose KV was looked at for NaN
+        self.broken = False  # there was some
         self.hashes: list[int] = []  # hashes[p]: of tokens[0..p]
         for token in self.tokens:
             self.hashes.append(mix(self.hashes[-1] if self.hashes else 0, token))
@@ -135,6 +149,13 @@ class Slot:
     def prefilled(self) -> bool:
         """Its last known token was sampled here, so it may decode."""
         return len(self.tokens) > self.prompt_length
+
+    def look_for_nan(self, config: FakeModelConfig) -> bool:
+        """Whether its last computed token reads NaN."""
+        fresh = self.hashes[self.read : self.computed]
+        self.broken |= any(has_nan(prefix, config) for prefix in fresh)
+        self.read = self.computed
+        return self.broken and not self.refused
 
     def append(self, token: int) -> None:
         self.tokens.append(token)
@@ -176,6 +197,7 @@ class FakeShardModel:
         """One result a step; the last one carries the error if there was one."""
         require(not self.failed, "a command after the step that failed")
         results: list[StepResult] = []
+        self._refused: list[Refusal] = []  # to be told with the next result
         try:
             self._apply(command)
             for repeat in range(command.repeat):
@@ -295,12 +317,23 @@ class FakeShardModel:
         )
         check_sampling(admission.sampling, what)
         bad = [token for token in slot.tokens if not 0 <= token < self.config.vocab_size]
-        require(not bad, f"{what} has tokens {bad[:3]}, vocab_size {self.config.vocab_size}")
+        if bad:
+            slot.refused = True
+            message = f"tokens {bad[:3]}, vocab_size {self.config.vocab_size}"
+            self._refuse(slot, Refusal.BAD_ADMISSION, message)
         if self.limits is not None:
             slots, top = self.limits.max_slots, self.limits.max_top_n
             require(slot.number < slots, f"{what}, max_slots {slots}")
             wanted = max(slot.sampling.top_n, slot.prompt_top_n)
             require(wanted <= top, f"{what}: top_n {wanted}, max {top}")
+
+    def _refuse(self, slot: Slot, kind: Refusal.Kind, message: str) -> None:
+        self._refused.append(Refusal(slot=slot.number, kind=kind, message=message))
+
+    def holds_nan(self, block: int) -> bool:
+        """Whether the KV of a token in a block is NaN."""
+        held = self._kv.get(block, [])
+        return any(prefix is not None and has_nan(prefix, self.config) for prefix in held)
 
     def _check_cached(self, slot: Slot) -> None:
         """Invariant 3: the cached blocks hold exactly what recomputation would write."""
@@ -350,6 +383,8 @@ class FakeShardModel:
                 if slot.computed == slot.prompt_length:
                     rows.append(slot)
         self._sample(rows, result)
+        result.refused.extend(self._refused)
+        self._refused = []
         return result
 
     def _chunk(self, slot: Slot, length: int, result: StepResult) -> None:
@@ -358,6 +393,8 @@ class FakeShardModel:
             0 < length <= left, f"slot {slot.number}: chunk of {length} tokens, {left} are left"
         )
         self._write(slot, length)
+        if slot.prompt_logprobs and slot.look_for_nan(self.config):
+            self._refuse(slot, Refusal.NOT_A_NUMBER, "NaN among the log-probabilities")
         if slot.prompt_logprobs:
             end = min(start + length + 1, slot.prompt_length - slot.generated)
             values = [logprob_of(slot.hashes[i - 1], slot.tokens[i]) for i in range(start + 1, end)]
@@ -383,13 +420,16 @@ class FakeShardModel:
                 f"slot {slot.number} writes position {position} into block {block}, which "
                 f"{self._holders[block]} slots hold",
             )
-            self._kv.setdefault(block, [None] * size)[position % size] = slot.hashes[position]
+            if not slot.refused:
+                self._kv.setdefault(block, [None] * size)[position % size] = slot.hashes[position]
         slot.computed += count
 
     def _sample(self, rows: list[Slot], result: StepResult) -> None:
         want_logprobs = any(slot.sampling.logprobs for slot in rows)
         for row, slot in enumerate(rows):
             prefix = slot.hashes[-1]
+            if slot.look_for_nan(self.config):
+                self._refuse(slot, Refusal.NOT_A_NUMBER, "NaN among the logits")
             token = next_token(prefix, slot.sampling, self.config)
             result.token.append(token)
             if want_logprobs:

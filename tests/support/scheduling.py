@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from penstock_proto.shard_pb2 import Sampling, StepResult
+from penstock_proto.shard_pb2 import Refusal, Sampling, StepResult
 from penstock_router import wire
 from penstock_router.request import FinishReason, GenerationRequest
 from penstock_router.scheduler import Outcome, Scheduler, SchedulerConfig, Sequence, StepPlan
@@ -24,12 +24,13 @@ class Generated:
     expected: list[int]  # by the straight loop
     tokens: list[int] = field(default_factory=list)
     finish: FinishReason | None = None
+    refused: bool = False
 
 
 class Loop:
     """Plans, runs and commits by hand."""
 
-    def __init__(self, eos_every: int = 0, **settings: object) -> None:
+    def __init__(self, eos_every: int = 0, nan_every: int = 0, **settings: object) -> None:
         defaults: dict[str, object] = {
             "num_blocks": 64,
             "block_size": 4,
@@ -47,6 +48,7 @@ class Loop:
             num_blocks=self.config.num_blocks,
             eos_token=EOS,
             eos_every=eos_every,
+            nan_every=nan_every,
         )
         self.scheduler = Scheduler(self.config)
         self.sequences: dict[int, Sequence] = {}  # every one submitted
@@ -94,6 +96,8 @@ class Loop:
     def commit(self) -> list[Outcome]:
         """Take in the oldest result."""
         result = self.results.popleft()
+        for refusal in result.refused:
+            self._refuse(result.step, refusal)
         outcomes = self.scheduler.commit(result.step, result.token, 0.001)
         for outcome in outcomes:
             generated = self.live[outcome.sequence.id]
@@ -148,6 +152,24 @@ class Loop:
         for generated in self.live.values():
             assert generated.tokens == generated.expected[: len(generated.tokens)]
 
+    def _refuse(self, step: int, refusal: Refusal) -> None:
+        """What the engine does with it; the cache has nothing more of it, and above all no NaN."""
+        broken = refusal.kind == Refusal.NOT_A_NUMBER
+        sequence = self.scheduler.refuse(step, refusal.slot, broken)
+        if sequence is None:
+            return
+        generated = self.live.pop(sequence.id)
+        generated.refused = True
+        self.ended.append(generated)
+        assert generated.tokens == generated.expected, "refused too late, or too early"
+        assert len(generated.tokens) < generated.request.max_new_tokens
+        if broken:
+            blocks, size = self.scheduler.blocks, self.config.block_size
+            limit = sequence.length // size
+            node = blocks.cache.match(sequence.request.tenant, sequence.tokens, limit)
+            assert node.depth <= sequence.cached_tokens // size, "what it computed is in the tree"
+            assert not any(self.shard.holds_nan(block) for block in node.path_blocks())
+
     def _expected(self, request: GenerationRequest) -> list[int]:
         config = self.model_config
         sampling = Sampling(temperature=request.sampling.temperature, seed=request.sampling.seed)
@@ -169,7 +191,10 @@ def _past_eos(request: GenerationRequest, config: FakeModelConfig, sampling: Sam
     tokens: list[int] = []
     while len(tokens) < request.max_new_tokens:
         left = request.max_new_tokens - len(tokens)
-        tokens += expected_tokens([*request.prompt, *tokens], left, config, sampling)
+        more = expected_tokens([*request.prompt, *tokens], left, config, sampling)
+        if not more:
+            break  # it is refused
+        tokens += more
     return tokens
 
 

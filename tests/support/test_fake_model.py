@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from penstock_proto.shard_pb2 import Admission, Sampling, StepCommand, StepError, WarmupRequest
+from penstock_proto.shard_pb2 import (
+    Admission,
+    Refusal,
+    Sampling,
+    StepCommand,
+    StepError,
+    WarmupRequest,
+)
 from support.fake_model import (
     BadCommand,
     FakeModelConfig,
@@ -244,10 +253,6 @@ BAD: dict[str, tuple[list[StepCommand], str]] = {
         "decode names a slot twice",
     ),
     "decode list without the flag": ([start(), command(2, decode=[0])], "without decode_changed"),
-    "token outside of the vocabulary": (
-        [command(1, admit=[admission(0, [100], [1])])],
-        "vocab_size 100",
-    ),
     "no sampling": (
         [command(1, admit=[admission(0, [1], [1], sampling=Sampling())])],
         "top_p 0.0, must be in (0, 1]",
@@ -305,3 +310,31 @@ def test_zero_cost_model_has_the_same_rows() -> None:
     assert [len(result.token) for result in results] == [1, 1, 1, 1]
     assert [result.step for result in results] == [1, 2, 3, 4]
     assert all(0 < token < CONFIG.vocab_size for result in results for token in result.token)
+
+
+def test_a_token_outside_of_the_vocabulary_is_refused_alone() -> None:
+    model = FakeShardModel(CONFIG)
+    admit = [admission(0, [100, 1], [1]), admission(1, [5], [2])]
+    [result] = model.run(command(1, admit=admit, chunk_slot=[0, 1], chunk_length=[2, 1]))
+    assert [(one.slot, one.kind) for one in result.refused] == [(0, Refusal.BAD_ADMISSION)]
+    [second] = model.run(command(2, decode_changed=True, decode=[0, 1]))
+    assert [result.token[1], second.token[1]] == expected_tokens([5], 2, CONFIG)
+    assert len(result.token) == len(second.token) == 2 and not second.refused
+    assert expected_tokens([100, 1], 2, CONFIG) == []
+
+
+def test_whoever_reads_nan_is_refused() -> None:
+    """A prefix may have it, or what follows."""
+    config = replace(CONFIG, nan_every=5)
+    for prompt in ([first] for first in range(40)):
+        expected = expected_tokens(prompt, 9, config)
+        model, tokens = FakeShardModel(config), []
+        [result] = model.run(
+            command(1, admit=[admission(0, prompt, [1, 2, 3])], chunk_slot=[0], chunk_length=[1])
+        )
+        while not result.refused and len(tokens) < 9:
+            tokens.append(result.token[0])
+            step = model.next_step
+            [result] = model.run(command(step, decode_changed=step == 2, decode=[0][: step == 2]))
+        assert tokens == expected
+        assert model.holds_nan(1) or model.holds_nan(2) or model.holds_nan(3) or len(tokens) == 9

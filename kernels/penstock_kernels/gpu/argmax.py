@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from penstock_kernels.gpu.dependent import launch, wait
+from penstock_kernels.sampler import NO_TOKEN
 
 PIECE = 4096  # logits of a program
 
@@ -32,21 +33,28 @@ def _piece_kernel(
 
 
 @triton.jit
-def _row_kernel(best, where, token, pieces, PIECES: tl.constexpr, PDL: tl.constexpr):
+def token_of(largest, place, NO_TOKEN: tl.constexpr):
+    """The place, if what stands there is a finite number: int64."""
+    return tl.where(tl.abs(largest) < float("inf"), place.to(tl.int64), NO_TOKEN)
+
+
+@triton.jit
+def _row_kernel(
+    best, where, token, pieces, PIECES: tl.constexpr, NO_TOKEN: tl.constexpr, PDL: tl.constexpr
+):
     wait(PDL)
     row = tl.program_id(0)
     piece = tl.arange(0, PIECES)
     value = tl.load(best + row * pieces + piece, mask=piece < pieces, other=float("-inf"))
-    _, index = tl.max(value, 0, return_indices=True)
-    tl.store(token + row, tl.load(where + row * pieces + index).to(tl.int64))
+    most, index = tl.max(value, 0, return_indices=True)
+    tl.store(token + row, token_of(most, tl.load(where + row * pieces + index), NO_TOKEN))
 
 
 def best_of_pieces(logits: Tensor, kept: Tensor, dependent: bool) -> tuple[Tensor, Tensor]:
     """The first of the largest logits of each piece of a row, and a copy of the logits.
 
     logits, kept: [rows, n] of one dtype, rows may be strided. Returns [rows, pieces] float32 and
-    int32: what they are and where in their row they stand. NaN counts as the largest, so that the
-    answer is a token also where a model overflows.
+    int32: what they are and where in their row they stand. NaN counts as infinite.
     """
     rows, n = logits.shape
     pieces = triton.cdiv(n, PIECE)
@@ -62,16 +70,18 @@ def best_of_pieces(logits: Tensor, kept: Tensor, dependent: bool) -> tuple[Tenso
 def argmax(logits: Tensor, kept: Tensor, token: Tensor, dependent: bool = False) -> None:
     """The first of the largest logits of each row, and the logits, where later kernels find them.
 
-    logits, kept: [rows, n] of one dtype, rows may be strided; token: [rows] int64.
+    logits, kept: [rows, n] of one dtype, rows may be strided; token: [rows] int64, NO_TOKEN where
+    the largest is not finite.
     """
     best, where = best_of_pieces(logits, kept, dependent)
     best_of_row(best, where, token, dependent)
 
 
 def best_of_row(best: Tensor, where: Tensor, token: Tensor, dependent: bool = False) -> None:
-    """The first of the largest of the rows that `best_of_pieces` returns; token: [rows] int64."""
+    """The first of the largest of the rows that `best_of_pieces` returns; token: [rows] int64,
+    NO_TOKEN where that is not finite."""
     rows, pieces = best.shape
     _row_kernel[(rows,)](
         best, where, token, pieces,
-        PIECES=triton.next_power_of_2(pieces), num_warps=1, **launch(dependent),
+        PIECES=triton.next_power_of_2(pieces), NO_TOKEN=NO_TOKEN, num_warps=1, **launch(dependent),
     )  # fmt: skip

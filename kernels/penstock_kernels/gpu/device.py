@@ -85,3 +85,6 @@ class TritonDevice:
 
     def copy_blocks(self, cache: Tensor, source: Tensor, target: Tensor) -> None:
         copy_blocks(cache, source, target)
+
+    def clear_blocks(self, cache: Tensor, blocks: NDArray[np.integer]) -> None:
+        """Nothing: what stands behind the end of a sequence is not multiplied."""

@@ -52,17 +52,9 @@ class Stream:
 
 
 def stream_for(
-    rows: int,
-    n: int,
-    k: int,
-    gated: bool,
-    split: bool,
-    multiprocessors: int,
-    weight_bytes: int = 2,
+    rows: int, n: int, k: int, gated: bool, split: bool, multiprocessors: int
 ) -> Stream | None:
-    """How to multiply [rows, k] by a weight [n, k]; None: not this way.
-
-    split: whether k may be; weight_bytes: of each number of the weight.
+    """How to multiply [rows, k] by a weight [n, k]; None: not this way. split: whether k may be.
 
     By benchmarks/kernels/chain.py, the ring should be as deep as it can; where there are more tiles
     than multiprocessors, two programs each are a better balance than a second turn of some. A
@@ -78,13 +70,26 @@ def stream_for(
         return None
     tiles = wide // COLUMNS
     splits = min(-(-(64 if k <= 4096 else 96) // tiles), k // DEPTH) if split else 1
-    held = (2 if gated else 1) * COLUMNS * weight_bytes + row_tile(rows) * 2  # a column of k
+    held = (2 if gated else 1) * COLUMNS + row_tile(rows)
     residents = 2 if gated and tiles > multiprocessors and rows <= MOST_ROWS else 1
-    stages = SHARED // residents // (held * DEPTH)
+    stages = SHARED // residents // (held * DEPTH * 2)
     half = split and splits == 1 and rows <= 16 and 2 * tiles <= multiprocessors
     if half and 2 * stages < k // DEPTH:
         stages //= 2
     return Stream(splits, min(stages, k // DEPTH), residents)
+
+
+def widened_stream_for(
+    rows: int, n: int, k: int, gated: bool, split: bool, multiprocessors: int
+) -> Stream | None:
+    """The same of a weight in FP8: two programs each, of which one widens numbers while the other
+    multiplies, and as many splits as make so many programs."""
+    wide = n // 2 if gated else n
+    if rows > MOST_ROWS or wide % COLUMNS or k % DEPTH:
+        return None
+    splits = min(4, 2 * multiprocessors // (wide // COLUMNS), k // DEPTH) if split else 1
+    held = (2 if gated else 1) * COLUMNS + 2 * row_tile(rows)  # bytes of a column of k
+    return Stream(max(splits, 1), min(SHARED // 2 // (held * DEPTH), k // DEPTH), 2)
 
 
 @gluon.jit
@@ -207,42 +212,31 @@ def accumulate(ring, acc, acc_up, depths, done, STAGES: gl.constexpr, GATED: gl.
 def accumulate_widened(
     ring, acc, acc_up, depths, done, STAGES: gl.constexpr, GATED: gl.constexpr
 ):  # fmt: skip
-    """`accumulate` of weights in FP8. The next numbers are widened while a product is under way,
-    which reads those before them from registers until it is waited for."""
+    """`accumulate` of weights in FP8.
+
+    A product is waited for as soon as it is issued: until then it reads its numbers from registers,
+    which nobody keeps the compiler from filling with the next ones. Programs beside this one
+    multiply meanwhile.
+    """
     w_tiles, x_tiles, full, empty = ring
     BM: gl.constexpr = x_tiles.shape[1]
-    BN: gl.constexpr = w_tiles.shape[1]
-    BK: gl.constexpr = w_tiles.shape[2]
     dtype: gl.constexpr = x_tiles.dtype
-    HELD: gl.constexpr = 2 if GATED else 1
-    operand: gl.constexpr = gl.DotOperandLayout(
-        0, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BM, 16]), 2
-    )
-    last = gl.zeros([BN, BK], dtype, operand)
     for j in range(depths):
-        stage, before = done % STAGES, (done + STAGES - 1) % STAGES
+        stage = done % STAGES
         mbarrier.wait(full.index(stage), done // STAGES & 1)
         x = x_tiles.index(stage).permute((1, 0))
-        first = widened(w_tiles.index(HELD * stage), BM, dtype)
         if GATED:
-            acc_up, last = warpgroup_mma_wait(0, deps=[acc_up, last])
+            gate = widened(w_tiles.index(2 * stage), BM, dtype)
+            up = widened(w_tiles.index(2 * stage + 1), BM, dtype)
+            acc = warpgroup_mma(gate, x, acc, use_acc=j > 0, is_async=True)
+            acc_up = warpgroup_mma(up, x, acc_up, use_acc=j > 0, is_async=True)
+            acc, acc_up, gate, up = warpgroup_mma_wait(0, deps=[acc, acc_up, gate, up])
         else:
-            acc, last = warpgroup_mma_wait(0, deps=[acc, last])
-        mbarrier.arrive(empty.index(before), pred=j > 0)
-        acc = warpgroup_mma(first, x, acc, use_acc=j > 0, is_async=True)
-        acc = warpgroup_mma_wait(1, deps=[acc])
-        last = first
-        if GATED:
-            last = widened(w_tiles.index(2 * stage + 1), BM, dtype)
-            acc, first = warpgroup_mma_wait(0, deps=[acc, first])
-            acc_up = warpgroup_mma(last, x, acc_up, use_acc=j > 0, is_async=True)
-            acc_up = warpgroup_mma_wait(1, deps=[acc_up])
+            weight = widened(w_tiles.index(stage), BM, dtype)
+            acc = warpgroup_mma(weight, x, acc, use_acc=j > 0, is_async=True)
+            acc, weight = warpgroup_mma_wait(0, deps=[acc, weight])
+        mbarrier.arrive(empty.index(stage))
         done += 1
-    if GATED:
-        acc_up, last = warpgroup_mma_wait(0, deps=[acc_up, last])
-    else:
-        acc, last = warpgroup_mma_wait(0, deps=[acc, last])
-    mbarrier.arrive(empty.index((done + STAGES - 1) % STAGES))
     return acc, acc_up, done
 
 

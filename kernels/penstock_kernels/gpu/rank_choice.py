@@ -14,9 +14,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from penstock_kernels.gpu.argmax import best_of_pieces
+from penstock_kernels.gpu.argmax import best_of_pieces, token_of
 from penstock_kernels.gpu.dependent import launch, wait
 from penstock_kernels.gpu.rank_sum import TURNS
+from penstock_kernels.sampler import NO_TOKEN
 
 EMPTY = -1  # no vote: places are not negative
 
@@ -49,6 +50,7 @@ def _vote_kernel(
     TURNS: tl.constexpr,
     EMPTY: tl.constexpr,
     PIECES: tl.constexpr,
+    NO_TOKEN: tl.constexpr,
     PDL: tl.constexpr,
 ):
     wait(PDL)
@@ -75,11 +77,12 @@ def _vote_kernel(
         likely = (theirs >> 32).to(tl.int32).to(tl.float32, bitcast=True)
         if source == 0:
             highest, chosen = likely, theirs
-        else:  # not the own vote where nothing compares: all ranks must agree
+        else:
             higher = likely > highest
             chosen = tl.where(higher, theirs, chosen)
             highest = tl.where(higher, likely, highest)
-    tl.store(token + row, chosen & 0xFFFFFFFF)
+    # NaN was voted for as infinite: where one rank has it, all ranks know.
+    tl.store(token + row, token_of(highest, chosen & 0xFFFFFFFF, NO_TOKEN))
     tl.store(turns + row, (turn + 1) % TURNS)
 
 
@@ -94,12 +97,13 @@ def argmax_over_ranks(
     """The first of the largest logits of each row over all ranks. All ranks must call it.
 
     logits, kept: [rows, n] of one dtype, rows may be strided: this rank's part, and where a copy of
-    it is left, on whatever device; token: [rows] int64; first: place of the part in the whole row.
+    it is left, on whatever device; token: [rows] int64, NO_TOKEN where the largest is not finite;
+    first: place of the part in the whole row.
     """
     best, where = best_of_pieces(logits, kept, dependent)
     rows, pieces = best.shape
     _vote_kernel[(rows,)](
         best, where, token, votes.every, votes.turns, first, pieces, votes.every[0].shape[2],
         RANK=votes.rank, WORLD=len(votes.every), TURNS=TURNS, EMPTY=EMPTY,
-        PIECES=triton.next_power_of_2(pieces), num_warps=1, **launch(dependent),
+        PIECES=triton.next_power_of_2(pieces), NO_TOKEN=NO_TOKEN, num_warps=1, **launch(dependent),
     )  # fmt: skip

@@ -24,7 +24,8 @@ def _take_kernel(
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = row < rows
     slot = tl.load(slots + row, mask=inside, other=0)
-    token = tl.load(last_tokens + slot, mask=inside, other=0)
+    # Of a row that found NO_TOKEN nothing is read any more, but it must be computed.
+    token = tl.maximum(tl.load(last_tokens + slot, mask=inside, other=0), 0)
     position = tl.load(lengths + slot, mask=inside, other=0)
     if GIVEN:
         fixed = tl.load(given + row, mask=inside, other=0)
@@ -43,6 +44,7 @@ def take(
     dependent: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Token and position of each row: its slot's, or where a token (not -1) is given, the given.
+    A slot with NO_TOKEN gives token 0.
 
     slots, and given tokens and positions: [rows] int64; last_tokens, lengths: [slots] int64.
     Returns two [rows] int64.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from penstock_kernels.draw import Draws, draw
@@ -41,6 +43,9 @@ class TorchDevice:
 
     def copy_blocks(self, cache: Tensor, source: Tensor, target: Tensor) -> None:
         cache.index_copy_(3, target, cache.index_select(3, source))
+
+    def clear_blocks(self, cache: Tensor, blocks: NDArray[np.integer]) -> None:
+        cache.index_fill_(3, torch.from_numpy(blocks.astype(np.int64)).to(cache.device), 0)
 
 
 class TorchStep:

@@ -60,7 +60,7 @@ async def _tokens(
                 raise invalid(f"`{name}` must come to at least one token. The tokenizer makes none")
             return ids
         if isinstance(prompt, Conversation):
-            return (await service.text.render(prompt, limit)).ids
+            return (await service.text.render(prompt, limit=limit)).ids
     return prompt
 
 
@@ -73,6 +73,20 @@ def text_errors() -> Iterator[None]:
         raise invalid(str(error)) from error
     except TemplateError as error:
         raise from_template(error) from error
+
+
+@contextmanager
+def listing_errors(most: int, name: str) -> Iterator[None]:
+    """The same where tokens are listed, of texts that need not fit, but might.
+
+    most: tokens that a prompt may have. name: of the field.
+    """
+    with text_errors():
+        try:
+            yield
+        except TooManyTokens as error:
+            sentence = f"`{name}` must have less than {most} tokens. Given: {error}"
+            raise invalid(sentence) from error
 
 
 def _check_ids(ids: Sequence[int], limits: Limits, from_text: bool) -> None:

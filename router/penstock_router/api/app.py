@@ -14,11 +14,13 @@ from penstock_router.api.openapi import docs_routes
 from penstock_router.api.routes import ROUTES
 from penstock_router.api.service import SERVICE, Permits, Service
 from penstock_router.config import RouterConfig
+from penstock_router.exposition import CONTENT_TYPE
 from penstock_router.text import TextModel
 
 FLUSH_SECONDS = 2.0  # for the last bytes of answers that have ended, when the server ends
 LINGER_SECONDS = 2.0  # for a refused client to read the answer while it still sends its body
 READ_BYTES = 64 * 1024  # of a body that nobody reads yet; twice as many may wait
+SCRAPERS = 64  # connections of one client to the port for /metrics alone
 KEEP_CONNECTION_SECONDS = 75.0  # idle; longer than the 60 s after which proxies usually give up
 
 
@@ -56,26 +58,44 @@ def make_app(
 class Runner(web.AppRunner):
     """Runs an application on connections of ours."""
 
+    def __init__(
+        self, app: web.Application, clients: Clients, metrics: Metrics, most_of_client: int
+    ) -> None:
+        """Handlers end with their client, and compressed bodies stay packed."""
+        super().__init__(
+            app,
+            handler_cancellation=True,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=KEEP_CONNECTION_SECONDS,
+            lingering_time=LINGER_SECONDS,
+            read_bufsize=READ_BYTES,
+            shutdown_timeout=FLUSH_SECONDS,
+        )
+        self._connections = clients, metrics, most_of_client
+
     async def _make_server(self) -> web.Server:
-        service = self.app[SERVICE]
-        config = service.config
-        most = _share(config, config.max_connections_per_client)
-        server = await super()._make_server()
-        return Connections(server, service.clients, service.metrics, most)
+        return Connections(await super()._make_server(), *self._connections)
 
 
 def make_runner(app: web.Application) -> web.AppRunner:
-    """Runs the application: handlers end with their client, compressed bodies stay packed."""
-    return Runner(
-        app,
-        handler_cancellation=True,
-        access_log=None,
-        auto_decompress=False,
-        keepalive_timeout=KEEP_CONNECTION_SECONDS,
-        lingering_time=LINGER_SECONDS,
-        read_bufsize=READ_BYTES,
-        shutdown_timeout=FLUSH_SECONDS,
-    )
+    """Runs what `make_app` made."""
+    service = app[SERVICE]
+    config = service.config
+    most = _share(config, config.max_connections_per_client)
+    return Runner(app, service.clients, service.metrics, most)
+
+
+def make_scrape_runner(metrics: Metrics) -> web.AppRunner:
+    """Runs an application that serves /metrics, and nothing else."""
+
+    async def scrape(request: web.Request) -> web.Response:
+        return web.Response(body=await metrics.scrape(), headers={"Content-Type": CONTENT_TYPE})
+
+    app = web.Application()
+    app.router.add_get("/metrics", scrape)
+    app.on_response_prepare.append(finish_headers(Origins(())))
+    return Runner(app, Clients((), 0), metrics, SCRAPERS)
 
 
 def _share(config: RouterConfig, most: int) -> int:

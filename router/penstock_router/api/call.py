@@ -64,6 +64,11 @@ class Call:
         self._start = time.monotonic()
         self._validated = self._start
 
+    @property
+    def user_agent(self) -> str:
+        """What the client says it is."""
+        return self.request.headers.get("User-Agent", "")
+
     async def json(self) -> object:
         """The body. Raises ApiError when it is late, too large or no JSON."""
         return await read_json(self.request)

@@ -97,6 +97,13 @@ class Connection(web.RequestHandler):
         if self._wire is not None:
             self._wire.abort()
 
+    def end(self) -> None:
+        """End the connection in order, unless its client does not even read what there was."""
+        if self._wire is not None and self._wire.get_write_buffer_size():
+            self.abort()
+        else:
+            self.force_close()
+
     # -- what comes ------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
@@ -134,7 +141,10 @@ class Connection(web.RequestHandler):
             # It was the body of a later one, before anybody knew.
             self._hear_no_more()
             self.resume_reading(resume_parser=False)
-        return await super()._handle_request(request, start_time, request_handler)  # type: ignore[arg-type]
+        try:
+            return await super()._handle_request(request, start_time, request_handler)  # type: ignore[arg-type]
+        finally:
+            self.say_something = None  # which knows this connection
 
     def _hear_no_more(self) -> None:
         """Answer what has arrived in full, and end."""
@@ -247,6 +257,7 @@ class Connection(web.RequestHandler):
         if isinstance(exc, HttpProcessingError):
             error = ApiError(Kind.BAD_REQUEST, describe(exc))
             self._connections.note("INFO", f"malformed request: {error}", self.peername)
+            exc.with_traceback(None)  # its frames know it, and all that was read with it
         else:
             error = ApiError(Kind.INTERNAL)
             self.logger.error("Fault", exc_info=exc)

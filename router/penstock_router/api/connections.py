@@ -18,6 +18,7 @@ from penstock_router.pulse import Pulse
 RESERVED = 12  # descriptors for what is not a client: files, pipes, what a library opens
 FEWEST = 4  # connections, whatever there is room for
 CLIENT_SHARE = 0.75  # of the room that one client may take
+MOST_LINGERING = 64  # refused connections whose clients may read why, beside the others
 LOOK_SECONDS = 5.0  # between two looks at what clients have not read
 
 Group = dict[Connection, None]  # in the order in which they came
@@ -46,10 +47,13 @@ class Connections(web.Server):
         )
         self._clients = clients
         self._metrics = metrics
-        self._room = room()
+        descriptors = room()
+        self._lingering = min(MOST_LINGERING, max(1, descriptors // 8))
+        self._room = descriptors - self._lingering
         self._most = min(most_of_client, max(FEWEST, int(self._room * CLIENT_SHARE)))
         self._all: Group = {}
         self._of_client: dict[str, Group] = {}
+        self._refused: Group = {}  # that may read why
         self._unsent = 0
         self._rare = RareLog("penstock_router.api")
         self._look = Pulse(LOOK_SECONDS, self._see_who_reads)
@@ -65,9 +69,9 @@ class Connections(web.Server):
 
     def admit(self, connection: Connection) -> ApiError | None:
         """Take a connection in. The error where it cannot be, for it to tell its client."""
-        client = self._clients.of_peer(connection.peername)
-        mine = {} if client is None else self._of_client.setdefault(client, {})
-        refusal = None
+        client = connection.client = self._clients.of_peer(connection.peername)
+        mine = {} if client is None else self._of_client.get(client, {})
+        refusal = ""
         if len(mine) >= self._most and not self._replace(mine):
             refusal = (
                 f"Too many connections of one client: at most {self._most} "
@@ -75,12 +79,17 @@ class Connections(web.Server):
             )
         elif len(self._all) >= self._room and not self._replace(self._all):
             refusal = f"Too many connections: there are descriptors for {self._room}"
-        else:
-            connection.client = client
-            self._all[connection] = mine[connection] = None
-        if client is not None and not mine:
-            del self._of_client[client]
-        return None if refusal is None else ApiError(Kind.TOO_MANY, refusal)
+        if refusal:
+            if len(self._refused) >= self._lingering:
+                oldest = next(iter(self._refused))
+                del self._refused[oldest]
+                oldest.abort()
+            self._refused[connection] = None
+            return ApiError(Kind.TOO_MANY, refusal)
+        self._all[connection] = None
+        if client is not None:
+            self._of_client.setdefault(client, {})[connection] = None
+        return None
 
     def connection_lost(
         self, handler: web.RequestHandler, exc: BaseException | None = None
@@ -112,12 +121,13 @@ class Connections(web.Server):
                     connection.peername,
                 )
                 self._forget(connection)
-                connection.force_close()
+                connection.end()
                 return True
         return False
 
     def _forget(self, connection: Connection) -> None:
         self._all.pop(connection, None)
+        self._refused.pop(connection, None)
         client = connection.client
         if client is not None and (mine := self._of_client.get(client)) is not None:
             mine.pop(connection, None)

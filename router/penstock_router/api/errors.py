@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import orjson
 from aiohttp import web
 
+from penstock_router.api.user_agents import reads_sentences
 from penstock_router.metrics import Failure
 from penstock_router.request import Draining, EngineError, ShuttingDown
 from penstock_router.text.chat_template import MissingVariable, TemplateError, TemplatesBusy
@@ -66,13 +67,12 @@ class ApiError(Exception):
         """What the client reads.
 
         TGI's shape, in which `error` is the sentence. Under /v1 `error` is an object that holds
-        it, because OpenAI's clients read a message from nowhere else; but not for huggingface_hub,
-        which up to 0.26 breaks on an object and since then shows it as Python writes it.
-        `error_type` is in both.
+        it, because OpenAI's clients read a message from nowhere else; but not for those that
+        `user_agents` knows. `error_type` is in both.
         """
         row = self.row
         error: object = str(self)
-        if path.startswith("/v1/") and "hf_hub/" not in user_agent:
+        if path.startswith("/v1/") and not reads_sentences(user_agent):
             error = {
                 "message": str(self),
                 "type": row.error_type,

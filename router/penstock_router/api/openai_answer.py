@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import orjson
 from typing_extensions import TypedDict
 
 from penstock_router.api.echo import EchoedPrompt
-from penstock_router.api.errors import ApiError
+from penstock_router.api.errors import ApiError, Kind
 from penstock_router.api.logprobs import CompletionLogprobs, Logprobs
 from penstock_router.api.output import Output
 from penstock_router.api.run import Collector, Track
@@ -144,7 +146,6 @@ class Shape:
     before_text: str  # JSON of a choice, from the index to the text
     after_text: str  # and from the text to the log-probabilities
     first: str | None  # a choice before all others
-    end: bytes = DONE  # behind the last event
 
     def choice(self, text: str) -> str:
         """JSON of a choice from the index to the log-probabilities."""
@@ -154,15 +155,14 @@ class Shape:
 _SPEAKER = '"delta":{"role":"assistant","content":""}'
 # TGI says in every chunk who speaks, and its clients read it there.
 CHAT = Shape('"delta":{"role":"assistant","content":', "}", _SPEAKER)
-# For clients that put the deltas together field by field, which would make a word of the roles.
-FOLDED_CHAT = Shape('"delta":{"content":', "}", _SPEAKER)
-# For clients of old_clients.py.
-OLD_CHAT = Shape(
+# For text_generation, whose types ask for it.
+TYPED_CHAT = Shape(
     '"delta":{"role":"assistant","tool_calls":null,"content":',
     "}",
     '"delta":{"role":"assistant","tool_calls":null,"content":""}',
-    end=b"",
 )
+# For clients that put the deltas together field by field, which would make a word of the roles.
+FOLDED_CHAT = Shape('"delta":{"content":', "}", _SPEAKER)
 COMPLETION = Shape('"text":', "", first=None)
 
 
@@ -200,11 +200,6 @@ class ChoiceStream(Track):
             shape.before_text, shape.after_text + ',"logprobs":null,"finish_reason":null'
         )
         self._silent = True  # nothing sent yet
-
-    def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
-        if self._echo is not None and isinstance(self._logprobs, CompletionLogprobs):
-            ids, offsets = self.request.prompt, self._echo.offsets
-            self._logprobs.add_prompt(ids, offsets, logprobs, tops)
 
     def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
         output = self.output
@@ -247,12 +242,57 @@ class ChoiceStream(Track):
         super().finish(finish)
 
 
-def last_events(head: Head, shape: Shape, tracks: Sequence[Track], include_usage: bool) -> bytes:
-    """What ends a stream that succeeded."""
+class ScoredStream(ChoiceStream):
+    """A choice that repeats its prompt with the log-probabilities of it.
+
+    These take some 10 us a token to put together, which a thread does. Tokens that come meanwhile
+    are shown all at once after the prompt.
+    """
+
+    _logprobs: CompletionLogprobs
+    _echo: EchoedPrompt
+    _waiting: list[tuple[int, str, str, float, TopTokens]] | None = None
+    _end: Finish | None = None
+
+    def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
+        self._waiting = []
+        ids, offsets = self.request.prompt, self._echo.offsets
+        work = partial(self._logprobs.add_prompt, ids, offsets, logprobs, tops)
+        asyncio.get_running_loop().run_in_executor(None, work).add_done_callback(self._go_on)
+
+    def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
+        if self._waiting is None:
+            return super().token(token_id, logprob, top)
+        output = self.output
+        text = output.push(token_id)
+        self._waiting.append((token_id, text, output.released, logprob, top))
+        return output.stopped
+
+    def finish(self, finish: Finish) -> None:
+        if self._waiting is None:
+            super().finish(finish)
+        else:
+            self._end = finish
+
+    def _go_on(self, work: asyncio.Future[None]) -> None:
+        if work.exception() is not None:
+            return self.run.fail(ApiError(Kind.INTERNAL))
+        waiting, self._waiting = self._waiting or [], None
+        self._begin()
+        for token_id, text, _, logprob, top in waiting:
+            self._logprobs.add(token_id, text, logprob, top)
+        if shown := "".join(released for _, _, released, _, _ in waiting):
+            self._show(shown)
+        if self._end is not None:
+            super().finish(self._end)
+
+
+def last_events(head: Head, tracks: Sequence[Track], include_usage: bool, done: bytes) -> bytes:
+    """What ends a stream that succeeded. done: what says so."""
     if not include_usage:
-        return shape.end
+        return done
     chunk = head.fields() | {"choices": [], "usage": usage(tracks)}
-    return b"data: " + orjson.dumps(chunk) + b"\n\n" + shape.end
+    return b"data: " + orjson.dumps(chunk) + b"\n\n" + done
 
 
 def error_event(error: ApiError) -> bytes:

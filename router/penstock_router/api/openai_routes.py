@@ -7,23 +7,25 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from aiohttp import hdrs, web
+import orjson
+from aiohttp import web
 
-from penstock_router.api.admission import Prompt, admit, output, text_errors
+from penstock_router.api.admission import Prompt, admit, listing_errors, output
 from penstock_router.api.call import Call, read_json
 from penstock_router.api.echo import EchoedPrompt, echoed
 from penstock_router.api.errors import invalid
-from penstock_router.api.fields import checked, sent_fields
+from penstock_router.api.fields import checked
 from penstock_router.api.logprobs import ChatLogprobs, CompletionLogprobs, Logprobs
-from penstock_router.api.old_clients import is_old
 from penstock_router.api.openai_answer import (
     CHAT,
     COMPLETION,
+    DONE,
     FINISH_REASONS,
     FOLDED_CHAT,
-    OLD_CHAT,
+    TYPED_CHAT,
     ChoiceStream,
     Head,
+    ScoredStream,
     Shape,
     collected_logprobs,
     error_event,
@@ -42,9 +44,9 @@ from penstock_router.api.service import SERVICE
 from penstock_router.api.sse import EventStream
 from penstock_router.api.streaming import collect, stream_out
 from penstock_router.api.tgi_routes import json_response
+from penstock_router.api.user_agents import is_text_generation, reads_only_json
 from penstock_router.request import GenerationRequest
 from penstock_router.text import Conversation, TextModel
-from penstock_router.text.library import TooManyTokens
 
 
 async def chat_completions(call: Call) -> web.StreamResponse:
@@ -63,19 +65,9 @@ async def run_chat(call: Call, body: ChatRequest) -> web.StreamResponse:
     characters = sum(len(message["content"]) for message in conversation.messages)
     if body.stream:
         head = Head("chat.completion.chunk", "chatcmpl", call.service.model_name)
-        shape = _chat_shape(call.request)
-        return await _stream(call, body, [conversation], head, shape, characters)
+        return await _stream(call, body, [conversation], head, _chat_shape(call), characters)
     head = Head("chat.completion", "chatcmpl", call.service.model_name)
     return await _complete(call, body, [conversation], head, characters)
-
-
-def _chat_shape(request: web.Request) -> Shape:
-    """What the client can read."""
-    # The helpers of OpenAI's clients say by this header that they fold a stream.
-    if "x-stainless-helper-method" in request.headers:
-        return FOLDED_CHAT
-    agent = request.headers.get(hdrs.USER_AGENT, "")
-    return OLD_CHAT if is_old(agent, sent_fields(request)) else CHAT
 
 
 async def run_completion(call: Call, body: CompletionRequest) -> web.StreamResponse:
@@ -99,13 +91,10 @@ async def chat_tokenize(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     body = checked(request, ChatRequest, await read_json(request))
     most = service.engine.limits.max_input_tokens
-    with service.permits.take(1), text_errors():
-        try:
-            answer = await service.text.rendered_json(body.conversation(), most)
-        except TooManyTokens as error:
-            sentence = f"`messages` must have less than {most} tokens. Given: {error}"
-            raise invalid(sentence) from error
-    return web.Response(body=answer, content_type="application/json")
+    with service.permits.take(1), listing_errors(most, "messages"):
+        rendered = await service.text.render(body.conversation(), with_spans=True, limit=most)
+    tokens = orjson.Fragment(rendered.spans_json)
+    return json_response({"tokenize_response": tokens, "templated_text": rendered.text})
 
 
 async def _complete(
@@ -138,8 +127,11 @@ async def _stream(
     with service.permits.take(len(prompts) * options.sequences):
         requests, echoes = await _requests(call, body, prompts, options)
         stream = EventStream(call.request, call.early_headers(characters))
+        done = b"" if reads_only_json(call.user_agent) else DONE
+        scores = body.top_n is not None and echoes[0] is not None
+        make = ScoredStream if scores else ChoiceStream
         tracks = [
-            ChoiceStream(
+            make(
                 request,
                 output(service, request, options),
                 stream,
@@ -157,9 +149,16 @@ async def _stream(
             stream,
             tracks,
             seed=_seed(requests, options),
-            last_events=lambda: last_events(head, shape, tracks, body.include_usage),
+            last_events=lambda: last_events(head, tracks, body.include_usage, done),
             error_event=error_event,
         )
+
+
+def _chat_shape(call: Call) -> Shape:
+    # The helpers of OpenAI's clients say by this header that they fold a stream.
+    if "x-stainless-helper-method" in call.request.headers:
+        return FOLDED_CHAT
+    return TYPED_CHAT if is_text_generation(call.user_agent) else CHAT
 
 
 def _options(call: Call, body: OpenAIRequest) -> Options:

@@ -22,6 +22,7 @@ from penstock_router.api.schema import (
     PositiveInt,
     Priority,
     RepetitionPenalty,
+    Seconds,
     Share,
     StopSequence,
     StopSequences,
@@ -112,14 +113,18 @@ class OpenAIRequest(ClientObject):
         return self.max_tokens
 
     @property
+    def stops(self) -> tuple[str, ...]:
+        """All stop sequences."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
     def names(self) -> Names:
         """What errors call the prompt and the number of tokens."""
         raise NotImplementedError
 
     def options(self, config: RouterConfig, *, priority: int) -> Options:
         """The same in the server's terms. priority: that of the header, if it has one."""
-        stop = [self.stop] if isinstance(self.stop, str) else (self.stop or ())
-        most = max(MAX_STOP_SEQUENCES, config.max_stop_sequences)
+        stop, most = self.stops, max(MAX_STOP_SEQUENCES, config.max_stop_sequences)
         if len(stop) > most:
             raise invalid(
                 f"`stop` supports up to {most} stop sequences. Given: {len(stop)}. "
@@ -131,7 +136,7 @@ class OpenAIRequest(ClientObject):
             sampling=self._sampling(),
             seed=self.seed,
             sequences=self.n,
-            stop=tuple(stop),
+            stop=stop,
             keep_stop=self.include_stop_str_in_output,
             ignore_eos=self.ignore_eos,
             priority=priority if self.priority is None else self.priority,
@@ -379,13 +384,26 @@ class CompletionRequest(OpenAIRequest):
     max_tokens: Count | None = None  # 0 only with `echo`
     logprobs: Annotated[Integer, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     echo: bool = False  # the prompt is part of the answer
-    return_full_text: bool = False  # the same
+    # TGI's parameters, which @huggingface/inference sends here
+    return_full_text: bool = False  # the same as `echo`
+    stop_sequences: StopSequences = []
+    max_time: Seconds | None = None
+    truncate: Count | None = None
+    do_sample: bool = True
 
     @model_validator(mode="after")
     def _full_text_is_an_echo(self) -> Self:
-        if self.max_tokens == 0 and not (self.echo or self.return_full_text):
+        request = self.model_copy(update={"echo": True}) if self.return_full_text else self
+        if self.max_tokens == 0 and not request.echo:
             raise ValueError("`max_tokens` must be strictly positive unless `echo` is true")
-        return self.model_copy(update={"echo": True}) if self.return_full_text else self
+        if request.scores_prompt and self.truncate is not None:
+            raise ValueError("`truncate` must not be given with `echo` and `logprobs`")
+        return request
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Log-probabilities of the prompt are part of the answer."""
+        return self.echo and self.logprobs is not None
 
     @property
     def top_n(self) -> int | None:
@@ -397,9 +415,20 @@ class CompletionRequest(OpenAIRequest):
 
     def options(self, config: RouterConfig, *, priority: int) -> Options:
         options = super().options(config, priority=priority)
-        if not self.echo or self.logprobs is None:
-            return options
-        return dataclasses.replace(options, prompt_logprobs=True, prompt_top_n=self.logprobs)
+        scored = self.scores_prompt
+        sampling = options.sampling
+        return dataclasses.replace(
+            options,
+            sampling=sampling if self.do_sample else dataclasses.replace(sampling, temperature=0.0),
+            truncate=self.truncate,
+            max_time=self.max_time,
+            prompt_logprobs=scored,
+            prompt_top_n=self.logprobs or 0 if scored else 0,
+        )
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return (*super().stops, *self.stop_sequences)
 
     @property
     def prompts(self) -> list[str | Sequence[int]]:

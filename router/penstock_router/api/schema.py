@@ -65,6 +65,7 @@ Positive = Annotated[float, Field(gt=0, le=100)]
 RepetitionPenalty = Annotated[float, Field(ge=0.01, le=100)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Share = Annotated[float, Field(gt=0, le=1)]  # of probability
+Seconds = Annotated[float, Field(gt=0, le=1e6)]
 Priority = Annotated[Integer, Field(ge=-100, le=100)]
 StopSequence = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 StopSequences = Annotated[list[StopSequence], AtMost(256)]
@@ -111,6 +112,8 @@ UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "num_beams": (1,),
     "num_beam_groups": (1,),
     "use_beam_search": (False,),
+    "num_return_sequences": (1,),
+    "watermark": NEUTRAL,
     "min_tokens": (0,),
     "min_new_tokens": (0,),
     "stop_token_ids": NEUTRAL,
@@ -182,7 +185,6 @@ class Reading:
     strict: bool = False  # unknown fields are refused
     unknown: dict[str, str] = field(default_factory=dict)  # the first ones, and how they are shown
     size: int = 0
-    sent: frozenset[str] = frozenset()  # fields of the outermost object, null or not
 
     def enter(self, data: Mapping[str, object]) -> None:
         """An object is about to be read. Raises ValueError where it is too large, or all are."""
@@ -190,8 +192,6 @@ class Reading:
             raise ValueError(
                 f"an object of the body must have at most {MAX_KEYS} fields. Given: {len(data)}"
             )
-        if not self.size:
-            self.sent = frozenset(data)
         self.size += 1 + len(data)
         if self.size > MAX_SIZE:
             raise ValueError(f"the body must have at most {MAX_SIZE} fields, those of all objects")

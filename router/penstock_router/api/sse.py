@@ -86,7 +86,7 @@ class EventStream:
         Raises ApiError when a sequence fails, SlowReader when the client does not read.
         """
         self._run = run
-        run.ended.add_done_callback(lambda ended: self._begin())
+        run.ended.add_done_callback(self._begin)
         self._watch()
         try:
             await self._begun
@@ -95,6 +95,7 @@ class EventStream:
             await self._start()
             await run.ended
         finally:
+            run.ended.remove_done_callback(self._begin)  # which knows this stream
             if self._alarm is not None:
                 self._alarm.cancel()
 
@@ -129,7 +130,7 @@ class EventStream:
                 self._request.protocol.say_something = self._keep_alive
             await writer.write(self._take(), drain=False)
 
-    def _begin(self) -> None:
+    def _begin(self, ended: asyncio.Future[None] | None = None) -> None:
         if not self._begun.done():
             self._begun.set_result(None)
 

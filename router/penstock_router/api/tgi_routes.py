@@ -5,9 +5,8 @@ from __future__ import annotations
 import orjson
 from aiohttp import web
 
-from penstock_router.api.admission import admit, check_length, output, text_errors
+from penstock_router.api.admission import admit, check_length, listing_errors, output
 from penstock_router.api.call import Call, read_json
-from penstock_router.api.errors import invalid
 from penstock_router.api.fields import checked
 from penstock_router.api.options import Options
 from penstock_router.api.run import Collector
@@ -21,7 +20,6 @@ from penstock_router.api.tgi_answer import (
     error_event,
 )
 from penstock_router.api.tgi_schema import GenerateRequest
-from penstock_router.text.library import TooManyTokens
 
 
 def json_response(value: object, headers: dict[str, str] | None = None) -> web.Response:
@@ -120,10 +118,6 @@ async def tokenize(request: web.Request) -> web.Response:
     body = checked(request, GenerateRequest, await read_json(request))
     check_length(service, body.inputs)
     most = service.engine.limits.max_input_tokens
-    with service.permits.take(1), text_errors():
-        try:
-            tokens = await service.text.spans_json(body.inputs, body.add_special_tokens, most)
-        except TooManyTokens as error:
-            sentence = f"`inputs` must have less than {most} tokens. Given: {error}"
-            raise invalid(sentence) from error
+    with service.permits.take(1), listing_errors(most, "inputs"):
+        tokens = await service.text.spans_json(body.inputs, body.add_special_tokens, most)
     return web.Response(body=tokens, content_type="application/json")

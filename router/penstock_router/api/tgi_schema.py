@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, GetJsonSchemaHandler
+from pydantic import Field, GetJsonSchemaHandler, TypeAdapter
 from pydantic_core import CoreSchema
 
 from penstock_router.api.errors import invalid
@@ -23,6 +23,7 @@ from penstock_router.api.schema import (
     PositiveInt,
     Priority,
     RepetitionPenalty,
+    Seconds,
     Share,
     StopSequences,
 )
@@ -36,7 +37,7 @@ class GenerateParameters(ClientObject):
     """`parameters` of a request."""
 
     PATH: ClassVar = "parameters."
-    UNSUPPORTED: ClassVar = {**UNSUPPORTED, "watermark": NEUTRAL, "num_return_sequences": (1,)}
+    UNSUPPORTED: ClassVar = UNSUPPORTED
 
     best_of: Count | None = None
     temperature: Positive | None = None
@@ -49,7 +50,7 @@ class GenerateParameters(ClientObject):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     do_sample: bool = False
     max_new_tokens: PositiveInt | None = None
-    max_time: Annotated[float, Field(gt=0, le=1e6)] | None = None  # seconds
+    max_time: Seconds | None = None
     return_full_text: bool | None = None
     stop: StopSequences = []
     stop_sequences: StopSequences = []  # the same, as older clients call it
@@ -159,8 +160,7 @@ class _ByItsOwnSchema:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        models = (GenerateRequest, ChatRequest)
-        return {"anyOf": [handler(model.__pydantic_core_schema__) for model in models]}
+        return handler(TypeAdapter(GenerateRequest | ChatRequest).core_schema)
 
 
 Instance = Annotated[dict[str, Any], _ByItsOwnSchema()]

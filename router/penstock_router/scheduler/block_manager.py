@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from penstock_router.scheduler.prefix_cache import Node, PrefixCache, shared_tokens
 from penstock_router.scheduler.sequence import Seat, Sequence
 
@@ -103,13 +105,14 @@ class BlockManager:
         start = prefix.depth * self._width
         return bytes(sequence.tokens[start : start + self._width])
 
-    def publish(self, seat: Seat) -> None:
+    def publish(self, seat: Seat, confirmed: bool) -> None:
         """Put the seat's blocks that are computed and whole into the tree.
 
         Where another sequence computed the same tokens first, its block is in the tree and the
         seat's stays private; the seat's later blocks go below the other's, as they hold the same.
+        confirmed: the last of its rows had a number for its outcome, and has read all of them.
         """
-        if not self._caching:
+        if not self._caching or seat.node.forgotten:
             return
         cache, node = self.cache, seat.node
         while (node.depth + 1) * self.block_size <= seat.computed:
@@ -120,12 +123,29 @@ class BlockManager:
         cache.pin(node)
         cache.unpin(seat.node)
         seat.node = node
+        while confirmed and node.parent is not None and not node.confirmed:
+            node.confirmed = node.block == seat.blocks[node.depth - 1]
+            node = node.parent
+
+    def forget(self, sequence: Sequence) -> None:
+        """Let the cache forget what a sequence computed whose outcome is no number, and what it
+        found there that no other outcome has confirmed: NaN must not be shared."""
+        tokens, limit = sequence.tokens, sequence.length // self.block_size
+        node = self.cache.match(sequence.request.tenant, tokens, limit if self._caching else 0)
+        found = sequence.cached_tokens // self.block_size
+        doubtful: Node | None = None
+        while node.parent is not None:
+            if node.depth > found or not node.confirmed:
+                doubtful = node
+            node = node.parent
+        if doubtful is not None:
+            self._free.extend(self.cache.forget(doubtful))
 
     def release(self, seat: Seat) -> None:
         """Take a seat's blocks back; those in the tree stay there."""
         self._free.extend(seat.private)
         seat.private.clear()
-        self.cache.unpin(seat.node)
+        self._free.extend(self.cache.unpin(seat.node))
 
     def check_integrity(self, seats: list[Seat]) -> None:
         """Raise AssertionError unless every block is in exactly one place."""
@@ -136,9 +156,7 @@ class BlockManager:
         assert sorted(owned) == list(range(1, self.total + 1)), "a block leaked or has two owners"
         assert len(nodes) == self.cache.size
         assert sum(n.refs == 0 for n in nodes) == self.cache.evictable
-        pins: dict[int, int] = {}
-        for seat in seats:
-            pins[id(seat.node)] = pins.get(id(seat.node), 0) + 1
+        protected = Counter(id(seat.node) for seat in seats)
+        protected.update(id(node.parent) for node in nodes if node.refs)
         for node in nodes:
-            protected = sum(child.refs > 0 for child in node.children.values())
-            assert node.refs == pins.get(id(node), 0) + protected, "a pin was lost"
+            assert node.refs == protected[id(node)], "a pin was lost"

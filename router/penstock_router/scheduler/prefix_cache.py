@@ -12,6 +12,11 @@ node of it; that protects the whole path, because a protected child protects its
                  │             └── C (refs 1: pinned) ── D (refs 0: may be evicted)
                  └── E (refs 0: may be evicted)
 
+A block enters the tree as soon as it is computed, and whether that went well shows only later: an
+outcome that is a number, of a row that reads the block, confirms it. One that is not makes the tree
+forget the blocks that it came from, with all that hangs below them. What running sequences still
+hold of those is in no path any more, and comes back when they leave.
+
 Eviction takes the least recently used leaf (Zheng et al., "SGLang: Efficient Execution of
 Structured Language Model Programs", 2024).
 """
@@ -29,7 +34,17 @@ COMPARED = 1024  # bytes at once: 2,048 tokens take 5 us, as one number 12
 class Node:
     """One cached block and the tokens that it adds to its parent's prefix."""
 
-    __slots__ = ("block", "children", "depth", "key", "last_used", "parent", "refs")
+    __slots__ = (
+        "block",
+        "children",
+        "confirmed",
+        "depth",
+        "forgotten",
+        "key",
+        "last_used",
+        "parent",
+        "refs",
+    )
 
     def __init__(self, parent: Node | None, key: bytes, block: int) -> None:
         self.parent = parent
@@ -38,6 +53,8 @@ class Node:
         self.depth: int = 0 if parent is None else parent.depth + 1
         self.children: dict[bytes, Node] = {}
         self.refs = 0  # pins on this node plus children with refs > 0
+        self.confirmed = False  # a row that read it had a number for its outcome
+        self.forgotten = False  # no path leads here any more
         self.last_used = 0
 
     def path_blocks(self) -> list[int]:
@@ -64,7 +81,8 @@ class PrefixCache:
         self._clock = 0
         self._leaves: list[tuple[int, int, Node]] = []  # a heap; entries may be stale
         self._pushed = 0
-        self.size = 0  # blocks in the tree
+        self._forgotten: set[Node] = set()  # those that are in use
+        self.size = 0  # blocks in the tree, forgotten ones in use included
         self.evictable = 0  # those that no sequence protects
 
     def root(self, tenant: bytes) -> Node:
@@ -97,20 +115,23 @@ class PrefixCache:
         31 blocks of 64 tokens take 0.6 us instead of 6.
         """
         owner, path, node = self._last
-        evicted = node.parent is None
-        if not evicted and node.depth <= limit and owner == tenant and tokens.startswith(path):
+        gone = node.parent is None or node.forgotten
+        if not gone and node.depth <= limit and owner == tenant and tokens.startswith(path):
             return node
         return self.root(tenant)
 
     def begun(self, node: Node, tokens: bytes) -> tuple[int, int]:
         """The block behind `node` that begins like `tokens`, and how many tokens they share.
 
-        (0, 0) where none of the last few children begins so.
+        (0, 0) where none of the last few children begins so. Only what is confirmed: a copy of NaN
+        could not be told from what its reader computed.
         """
         best, most = None, 0
         for child in islice(reversed(node.children.values()), CONTINUATIONS):
             more = 4 * (most + 1)
-            if child.key[:more] == tokens[:more]:  # 0.1 us, where a count takes 1.2
+            if (
+                child.confirmed and child.key[:more] == tokens[:more]
+            ):  # 0.1 us, where a count takes 1.2
                 best, most = child, shared_tokens(child.key, tokens)
         if best is None:
             return 0, 0
@@ -140,16 +161,50 @@ class PrefixCache:
             self.evictable -= 1
             node = node.parent
 
-    def unpin(self, node: Node) -> None:
-        """Take back one `pin`."""
+    def unpin(self, node: Node) -> list[int]:
+        """Take back one `pin`. Returns the blocks of forgotten nodes that nobody uses any more;
+        they belong to the caller."""
         self._touch(node)
-        while node.parent is not None:
+        freed: list[int] = []
+        while (parent := node.parent) is not None:
             node.refs -= 1
             if node.refs > 0:
-                return
-            self.evictable += 1
-            self._offer(node)
-            node = node.parent
+                break
+            if node.forgotten:
+                self._forgotten.remove(node)
+                freed.append(self._cut(node))
+            else:
+                self.evictable += 1
+                self._offer(node)
+            node = parent
+        return freed
+
+    def forget(self, node: Node) -> list[int]:
+        """Let no path lead to a node any more, nor to those below it. Returns the blocks that
+        nobody uses; they belong to the caller, and the others come from `unpin`."""
+        parent = node.parent
+        assert parent is not None, "not a root"
+        del parent.children[node.key]
+        freed: list[int] = []
+        below = [node]
+        while below:
+            one = below.pop()
+            below.extend(one.children.values())
+            one.children.clear()
+            one.forgotten = True
+            if one.refs:
+                self._forgotten.add(one)
+            else:
+                self.evictable -= 1
+                freed.append(self._cut(one))
+        self._offer(parent)
+        return freed
+
+    def _cut(self, node: Node) -> int:
+        """Give up a node that is in no path and in no use."""
+        self.size -= 1
+        node.parent = None
+        return node.block
 
     def evict(self) -> int:
         """Forget the least recently used unprotected leaf; its block now belongs to the caller.
@@ -175,12 +230,14 @@ class PrefixCache:
         raise LookupError("every cached block is in use")
 
     def nodes(self) -> Iterator[Node]:
-        """All nodes but the roots, parents first. For checks, not for the step path."""
+        """All nodes but the roots, those forgotten that are in use at last. For checks, not for the
+        step path."""
         stack = [child for root in self._roots.values() for child in root.children.values()]
         while stack:
             node = stack.pop()
             yield node
             stack.extend(node.children.values())
+        yield from self._forgotten
 
     def _touch(self, node: Node) -> None:
         self._clock += 1

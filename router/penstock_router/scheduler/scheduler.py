@@ -146,17 +146,40 @@ class Scheduler:
         for seat, end in chunks:
             if seat.open:
                 seat.computed = end
-                self.blocks.publish(seat)
+                self.blocks.publish(seat, confirmed=end >= seat.target)
         outcomes: list[Outcome] = []
         for row, seat in enumerate(decode):
             if seat.open:
                 seat.computed += 1
                 if seat.computed % self.config.block_size == 0:
-                    self.blocks.publish(seat)
+                    self.blocks.publish(seat, confirmed=True)
             self._take_token(outcomes, row, seat.sequence, tokens[row])
         for row, seat in enumerate(sampling, start=len(decode)):
             self._take_token(outcomes, row, seat.sequence, tokens[row])
         return outcomes
+
+    def refuse(self, step: int, slot: int, broken: bool) -> Sequence | None:
+        """End a sequence that a step's result refuses, before that is committed: what it brings for
+        it is dropped, as is what is in flight. None: it has ended already.
+
+        broken: it has NaN, as what was computed for it may have. Raises ValueError where the step
+        that is due has no such slot.
+        """
+        seats: list[Seat] = []
+        if self._flight and self._flight[0][0] == step:
+            _, decode, chunks = self._flight[0]
+            seats = [
+                seat for seat in (*decode, *(seat for seat, _ in chunks)) if seat.place == slot
+            ]
+        if not seats:
+            raise ValueError(f"result of step {step} refuses slot {slot}, which it does not have")
+        sequence = seats[0].sequence
+        live = sequence.state is not State.ENDED
+        if live:
+            self._end(sequence)
+        if broken:
+            self.blocks.forget(sequence)
+        return sequence if live else None
 
     def finish(self, sequence: Sequence) -> None:
         """End a sequence because its text says so; what is in flight for it will be dropped."""

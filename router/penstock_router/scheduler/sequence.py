@@ -101,6 +101,7 @@ class Seat:
         "computed",
         "node",
         "open",
+        "place",
         "planned",
         "private",
         "sequence",
@@ -121,6 +122,7 @@ class Seat:
     ) -> None:
         self.sequence = sequence
         self.slot: int | None = slot  # None once given back, before the last results are in
+        self.place = slot  # as results name it, then too
         self.node = node  # deepest node of the prefix tree that holds the seat's tokens; pinned
         self.blocks = blocks  # block table
         self.private: set[int] = set()  # those of `blocks` that are not in the tree

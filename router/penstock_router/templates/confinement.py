@@ -27,16 +27,22 @@ def die_with_parent() -> None:
 
 
 def confine() -> None:
-    """From here on: no new files and connections, no writing, little memory."""
+    """From here on: few files, no writing, little memory."""
     with contextlib.suppress(OSError):  # if the machine has no memory left, this one ends first
         Path("/proc/self/oom_score_adj").write_text("1000")
-    for limit, value in (
-        (resource.RLIMIT_AS, MEMORY),
-        (resource.RLIMIT_NOFILE, 0),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(limit, (value, value))
+    _limit(resource.RLIMIT_AS, MEMORY)
+    _limit(resource.RLIMIT_NOFILE, 16)
+    _limit(resource.RLIMIT_FSIZE, 0)
+    _limit(resource.RLIMIT_CORE, 0)
+
+
+def open_nothing() -> None:
+    """From here on: no new files and connections."""
+    _limit(resource.RLIMIT_NOFILE, 0)
+
+
+def _limit(which: int, value: int) -> None:
+    resource.setrlimit(which, (value, value))
 
 
 @contextlib.contextmanager

@@ -39,6 +39,9 @@ class _TracingGenerator(CodeGenerator):
         self.write(self._literal(node.data))
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
+        if frame.eval_ctx.volatile or frame.eval_ctx.autoescape:
+            super().visit_Concat(node, frame)  # escapes
+            return
         self.write("concat(map(str, (")
         for child in node.nodes:
             self.visit(child, frame)

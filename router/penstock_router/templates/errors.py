@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+MOST_OF_A_SENTENCE = 2000  # characters
+
 
 class TemplateError(Exception):
     """The template is missing or broken, refuses the messages, or ran beyond its bounds."""
@@ -23,3 +27,16 @@ class TemplatesBusy(TemplateError):
 
     def __init__(self, sentence: str = "too many conversations wait for the template") -> None:
         super().__init__(sentence)
+
+
+def as_answer(error: TemplateError) -> dict[str, str]:
+    """An error for another process."""
+    sentence = str(error)[:MOST_OF_A_SENTENCE].encode(errors="replace").decode()
+    return {"error": type(error).__name__, "sentence": sentence}
+
+
+def raise_from(answer: Mapping[str, str]) -> None:
+    """Raise the error that another process has sent, if it has."""
+    kinds = {kind.__name__: kind for kind in (TemplateError, MissingVariable, TooSlow)}
+    if "error" in answer:
+        raise kinds[answer["error"]](answer["sentence"])

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from penstock_router.templates.errors import TemplatesBusy, TooSlow
+from penstock_router.templates.fork_server import ForkServer
 from penstock_router.templates.process import Renderer
 from penstock_router.templates.template import Job, Page, Script
 
@@ -40,13 +41,9 @@ class TemplatePool:
     """
 
     def __init__(self, script: Script, workers: int) -> None:
-        self.quick = Lane([Renderer(script) for _ in range(max(workers, 1))], QUICK)
-        self.long = Lane([Renderer(script)], LONG)
-        try:
-            self.quick.renderers[0].compile()
-        except BaseException:
-            self.close()
-            raise
+        self._fork_server = ForkServer(script)
+        self.quick = Lane([Renderer(self._fork_server) for _ in range(max(workers, 1))], QUICK)
+        self.long = Lane([Renderer(self._fork_server)], LONG)
 
     async def render(self, job: Job) -> Page:
         """What the template makes of a conversation. Raises TemplateError."""
@@ -59,6 +56,7 @@ class TemplatePool:
         """End all processes at once, whatever they do."""
         for lane in (self.quick, self.long):
             lane.close()
+        self._fork_server.close()
 
 
 class Lane:
@@ -79,10 +77,8 @@ class Lane:
         return await loop.run_in_executor(self._threads, self._render, job, asked)
 
     def close(self) -> None:
-        """End the processes at once."""
+        """Render nothing more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        for renderer in self.renderers:
-            renderer.close()
 
     def _render(self, job: Job, asked: float) -> Page:
         if time.monotonic() - asked > WAIT_SECONDS:

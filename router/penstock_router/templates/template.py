@@ -58,7 +58,9 @@ class ChatTemplate:
         self._role_tokens = RoleTokens(script.control_tokens)
         try:
             self._template = Environment().from_string(script.source)
-        except (jinja2.TemplateError, RecursionError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # Jinja's, and Python's of the code that Jinja makes
             raise TemplateError(f"syntax error: {error}") from error
         self.habits = find_habits(lambda messages: self._text(messages, {}, True))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import struct
 import time
 from typing import Any
 
@@ -10,6 +12,8 @@ import orjson
 
 PREFIX = 4  # bytes of a message's length
 MOST_BYTES = 128 * 1024 * 1024  # of a message
+BORN = struct.Struct("<ii")  # id of a new process, and how the one that it replaces ended
+OUT_OF_TIME = -signal.SIGPROF  # how a process ends that its time limit ends
 
 
 def pack(message: object) -> bytes:

@@ -1,44 +1,82 @@
-"""The process that renders: a template, then conversations, on the socket that is its input."""
+"""The processes that render, from the inside: one that compiles the template, and its children."""
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from penstock_router.templates import errors, wire
-from penstock_router.templates.confinement import OutOfTime, confine, die_with_parent, time_limit
+from penstock_router.templates.confinement import (
+    OutOfTime,
+    confine,
+    die_with_parent,
+    open_nothing,
+    time_limit,
+)
 from penstock_router.templates.template import ChatTemplate, Job, Script
 
-MOST_OF_A_SENTENCE = 2000  # characters
 # Jinja and Python import some of their parts when first needed, which needs files.
 EVERY_PART = r"{{ 'a\n' | wordwrap | tojson(indent=1) }}{{ strftime_now('%c') }}{{ missing.part }}"
 
 
 def main() -> int:
-    """Serve until the router closes the socket."""
+    """Compile what comes on standard input, and make processes until the router closes it."""
     die_with_parent()
     router = socket.socket(fileno=sys.stdin.fileno())
     ChatTemplate(Script(EVERY_PART, {}))
     confine()
     try:
-        _serve(router)
+        router.sendall(wire.pack({}))  # all is imported
+        first = wire.receive(router)
+        template, answer = _compile(first["seconds"], Script(**first["script"]))
+        router.sendall(wire.pack(answer))
+        children: set[int] = set()
+        while template is not None:
+            _make(router, template, wire.receive(router)["last"], children)
     except (EOFError, ConnectionError):
         return 0  # the router has left
     return 1
 
 
-def _serve(router: socket.socket) -> None:
-    router.sendall(wire.pack({}))  # all is imported
-    first = wire.receive(router)
-    template, answer = _compile(first["seconds"], Script(**first["script"]))
-    router.sendall(wire.pack(answer))
-    while template is not None:
-        message = wire.receive(router)
-        router.sendall(_render(template, message["seconds"], Job(**message["job"])))
+def _make(
+    router: socket.socket, template: ChatTemplate, last: int | None, children: set[int]
+) -> None:
+    """A process that renders; its socket goes to the router."""
+    code = 0
+    if last in children:  # and not of one that was here before
+        children.remove(last)
+        os.kill(last, signal.SIGKILL)  # it keeps its number until it is waited for
+        code = os.waitstatus_to_exitcode(os.waitpid(last, 0)[1])
+    parent = os.getpid()
+    ours, its = socket.socketpair()
+    with ours, its:
+        pid = os.fork()
+        if pid == 0:
+            os.dup2(its.fileno(), router.fileno())
+            ours.close()
+            its.close()
+            _serve(router, template, parent)
+        children.add(pid)
+        socket.send_fds(router, [wire.BORN.pack(pid, code)], [ours.fileno()])
 
 
-def _compile(seconds: float, script: Script) -> tuple[ChatTemplate | None, dict[str, Any]]:
+def _serve(router: socket.socket, template: ChatTemplate, parent: int) -> NoReturn:
+    try:
+        die_with_parent()
+        open_nothing()
+        while os.getppid() == parent:
+            message = wire.receive(router)
+            router.sendall(_render(template, message["seconds"], Job(**message["job"])))
+    except (EOFError, ConnectionError):
+        pass
+    finally:
+        os._exit(0)
+
+
+def _compile(seconds: float, script: Script) -> tuple[ChatTemplate | None, dict[str, str]]:
     try:
         with time_limit(seconds):
             return ChatTemplate(script), {}
@@ -58,9 +96,8 @@ def _render(template: ChatTemplate, seconds: float, job: Job) -> bytes:
 
 def _failure(error: BaseException) -> dict[str, Any]:
     match error:
-        case OutOfTime():
-            error = errors.TooSlow()
+        case errors.TemplateError():
+            return errors.as_answer(error)
         case MemoryError():
-            error = errors.TemplateError("the template needs too much memory")
-    sentence = str(error)[:MOST_OF_A_SENTENCE].encode(errors="replace").decode()
-    return {"error": type(error).__name__, "sentence": sentence}
+            return errors.as_answer(errors.TemplateError("the template needs too much memory"))
+    return errors.as_answer(errors.TooSlow())

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from penstock_router.text.alphabet import spelled_bytes
+from penstock_router.text.library import TokenizerError
 from penstock_router.text.tokenizer import Tokenizer
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -278,28 +279,34 @@ class WindowTable:
     """Any other decoder, which alone knows what its tokens stand for."""
 
     _CONTEXT = 5  # tokens before a sequence that decide about its first space
-    _SLICE = 4096
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self.decode = tokenizer.decode
         self.names = {i: name for name, i in tokenizer.special_tokens.items()}
-        vocabulary = tokenizer.vocabulary()
+        self._decode = tokenizer.decode
+        self._spellings = tokenizer.vocabulary()
         kinds = {part.get("type") for part in _parts(tokenizer.settings.get("decoder"))}
         self._bytes = {
             token_id: int(byte[1], 16)
-            for token_id, token in vocabulary.items()
+            for token_id, token in self._spellings.items()
             if "ByteFallback" in kinds and (byte := _BYTE_TOKEN.fullmatch(token))
         }
-        self._texts = self._within_a_text(tokenizer, vocabulary) | self.names
+        self._texts = self._within_a_text() | self.names
 
-    def _within_a_text(self, tokenizer: Tokenizer, vocabulary: Iterable[int]) -> dict[int, str]:
+    def decode(self, ids: Sequence[int]) -> str:
+        """Where the library fails, the tokens as they are spelled: what reads this may not fail."""
+        try:
+            return self._decode(ids)
+        except TokenizerError:
+            return "".join(self._spellings.get(token_id, "") for token_id in ids)
+
+    def _within_a_text(self) -> dict[int, str]:
         """Every token behind another one, where it keeps its space."""
-        ordinary = [i for i in vocabulary if i not in self.names and i not in self._bytes]
-        before = next((i for i in ordinary if tokenizer.decode([i]).isalnum()), None)
+        ordinary = [i for i in self._spellings if i not in self.names and i not in self._bytes]
+        before = next((i for i in ordinary if self.decode([i]).isalnum()), None)
         if before is None:
             return {}
-        length = len(tokenizer.decode([before]))
-        return {i: tokenizer.decode([before, i])[length:] for i in ordinary}
+        length = len(self.decode([before]))
+        return {i: self.decode([before, i])[length:] for i in ordinary}
 
     def detokenizer(self, prompt: Sequence[int]) -> Detokenizer:
         start = max(len(prompt) - self._CONTEXT, 0)

@@ -120,7 +120,8 @@ class Guard:
             for token in tree["added_tokens"]
             if token["special"] or _is_named(token["content"], template_source)
         ]
-        names = secret_names([token["content"] for token in control])
+        self.control_tokens: list[str] = [token["content"] for token in control]
+        names = secret_names(self.control_tokens)
         self._tokenizer = build(renamed(tree, names))
         self._tokens = {
             token["id"]: _Control(

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import orjson
-
 from penstock_router.logs import log
 from penstock_router.templates.errors import TemplateError
 from penstock_router.templates.pool import TemplatePool
@@ -60,8 +58,9 @@ class Rendered:
     """A conversation as text and tokens."""
 
     text: str
-    ids: tuple[int, ...]
-    spans: tuple[TokenSpan, ...] = ()
+    ids: Sequence[int]
+    spans: Sequence[TokenSpan] = ()
+    spans_json: bytes = b"[]"
 
 
 class TextModel:
@@ -89,7 +88,8 @@ class TextModel:
         tokenizer = Tokenizer.load(folder, override, source)
         if source is None:
             return cls(tokenizer, None, workers)
-        script = Script(source, special_tokens(folder, config), list(tokenizer.special_tokens))
+        named = special_tokens(folder, config) | dict(tokenizer.names)
+        script = Script(source, named, tokenizer.control_tokens)
         try:
             return cls(tokenizer, TemplatePool(script, workers), workers)
         except TemplateError as error:
@@ -160,42 +160,25 @@ class TextModel:
         return await self._run(encode)
 
     async def render(
-        self, conversation: Conversation, limit: int | None = None, with_spans: bool = False
+        self, conversation: Conversation, with_spans: bool = False, limit: int | None = None
     ) -> Rendered:
-        """Text and tokens of a conversation.
-
-        Raises TemplateError, TokenizerError, and TooManyTokens when there are more than `limit`.
-        """
-        marked = await self._page(conversation)
-
-        def work() -> Rendered:
-            if not with_spans:
-                return Rendered(marked.text, tuple(self.tokenizer.encode_marked(marked, limit)))
-            spans = tuple(self.tokenizer.spans_marked(marked, limit))
-            return Rendered(marked.text, tuple(span.id for span in spans), spans)
-
-        return await self._encode(marked.text, work)
-
-    async def rendered_json(self, conversation: Conversation, limit: int | None = None) -> bytes:
-        """Text of a conversation, and its tokens with their places, as JSON.
-
-        Raises as `render`, but TooManyTokens only where there are more than `limit` for certain.
-        """
-        marked = await self._page(conversation)
-        text = marked.text
-
-        def work() -> bytes:
-            tokens = spans_json(text, self.tokenizer.spans_marked(marked, limit))
-            rest = orjson.dumps({"templated_text": text})
-            return b'{"tokenize_response":' + tokens + b"," + rest[1:]
-
-        return await self._encode(text, work)
-
-    async def _page(self, conversation: Conversation) -> MarkedText:
+        """Text and tokens of a conversation. Raises TemplateError, and what `encode` raises; with
+        spans what `spans_json` raises."""
         if self._chat_template is None:
             raise TemplateError("template not found")
         page = await self._chat_template.render(conversation.job)
-        return MarkedText(page.text, tuple((start, stop) for start, stop in page.client))
+        marked = MarkedText(page.text, tuple((start, stop) for start, stop in page.client))
+
+        def work() -> Rendered:
+            if not with_spans:
+                ids = self.tokenizer.encode_marked(marked, limit)
+                return Rendered(marked.text, array("I", ids))
+            self.tokenizer.bound.check(marked.text, limit)
+            spans = self.tokenizer.spans_marked(marked)
+            ids = [span.id for span in spans]
+            return Rendered(marked.text, array("I", ids), spans, spans_json(marked.text, spans))
+
+        return await self._encode(marked.text, work)
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await self._workers.run(work)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import orjson
 import tokenizers
 
 from penstock_router.text import library
@@ -18,9 +14,6 @@ from penstock_router.text.length import LengthBound
 from penstock_router.text.library import TokenizerError, TooManyTokens
 from penstock_router.text.marked import MarkedText
 from penstock_router.text.spans import TokenSpan
-
-# Noncharacters: Unicode reserves them for use inside one program, so no honest text holds them.
-_MARKS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 
 
 class Tokenizer:
@@ -40,14 +33,12 @@ class Tokenizer:
         self.settings = {key: part for key, part in definition.tree.items() if key != "model"}
         added = self.added_tokens()
         self.special_tokens = {t.content: i for i, t in added.items() if t.special}
+        self.names = definition.names
         self.special_ids = frozenset(self.special_tokens.values())
-        self._special_prefixes = {
-            token[:length] for token in self.special_tokens for length in range(1, len(token))
-        }
-        self._longest_special = max(map(len, self.special_tokens), default=0)
-        self._definition = definition
         self.bound = LengthBound(definition.tree)
-        self.guard = Guard(definition.tree, template_source) if template_source else None
+        self.guard: Guard | None = None
+        if template_source is not None:
+            self.guard = Guard(definition.tree, template_source)
 
     @classmethod
     def load(
@@ -67,6 +58,11 @@ class Tokenizer:
         """Tokens that are found in a text before the model sees it, by id."""
         added: dict[int, tokenizers.AddedToken] = self._tokenizer.get_added_tokens_decoder()
         return added
+
+    @property
+    def control_tokens(self) -> list[str]:
+        """Words that only a chat template can write."""
+        return list(self.special_tokens) if self.guard is None else self.guard.control_tokens
 
     def vocabulary(self) -> dict[int, str]:
         """Every token as the tokenizer spells it, by id."""
@@ -99,32 +95,31 @@ class Tokenizer:
 
         Without one that the client spells, the ids are those of `encode`, and so are the errors.
         """
-        self.bound.check(marked.text, limit)
-        encoding, _ = self._marked(marked)
-        if limit is not None and len(encoding) > limit:
-            raise TooManyTokens(str(len(encoding)))
+        encoding, _ = self._marked(marked, limit)
         ids: list[int] = encoding.ids
         return ids
 
     def spans_marked(self, marked: MarkedText, limit: int | None = None) -> list[TokenSpan]:
-        """The same with the characters that each token stands for.
+        """The same with the characters that each token stands for."""
+        return list(spans_of(*self._marked(marked, limit)))
 
-        Raises TooManyTokens only where there are more than `limit` for certain.
-        """
-        self.bound.check(marked.text, limit)
-        encoding, renaming = self._marked(marked)
-        return list(spans_of(encoding, renaming))
-
-    def _marked(self, marked: MarkedText) -> tuple[tokenizers.Encoding, Renaming | None]:
-        encoding = self.encoding(marked.text, False)
+    def _marked(
+        self, marked: MarkedText, limit: int | None
+    ) -> tuple[tokenizers.Encoding, Renaming | None]:
+        if limit is not None and len(marked.text) > 8 * limit:
+            # Probably too long, which is seen at half the cost. Words that are no control tokens
+            # come to more tokens then, not to half as many.
+            self.encode(marked.text, False, 2 * limit)
+        encoding, renaming = self.encoding(marked.text, False), None
         guard = self.guard
-        if guard is None or not marked.client:
-            return encoding, None
-        found = guard.find(encoding, marked.text)
-        if not guard.forged(found, marked).any():
-            return encoding, None
-        own = guard.own(found, marked, lambda piece: self.encoding(piece, False))
-        return guard.encode(marked.text, own)
+        if guard is not None and marked.client:
+            found = guard.find(encoding, marked.text)
+            if guard.forged(found, marked).any():
+                own = guard.own(found, marked, lambda piece: self.encoding(piece, False))
+                encoding, renaming = guard.encode(marked.text, own)
+        if limit is not None and len(encoding) > limit:
+            raise TooManyTokens(str(len(encoding)))
+        return encoding, renaming
 
     def encoding(self, text: str, add_special_tokens: bool) -> tokenizers.Encoding:
         """What the library makes of a text, with the characters of each token."""
@@ -133,79 +128,6 @@ class Tokenizer:
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """Text of a whole sequence of tokens."""
         return library.decode(self._tokenizer, list(ids), skip_special_tokens)
-
-    # A chat template writes control tokens as text, and users write text that may look like them.
-    # Before rendering, `disarm` breaks each special token in the users' text with a mark; after it
-    # `encode_disarmed` knows the template's own special tokens from the users' by that mark.
-
-    def mark_for(self, texts: Iterable[str]) -> str:
-        """A character that none of the texts holds. Raises ValueError when there is none."""
-        taken: set[str] = set()
-        for text in texts:
-            taken |= set(text) & set(_MARKS)
-        for mark in _MARKS:
-            if mark not in taken:
-                return mark
-        raise ValueError("the messages hold every one of the noncharacters U+FDD0 to U+FDEF")
-
-    def disarm(self, text: str, mark: str) -> str:
-        """The text with `mark` after the first character of each special token in it.
-
-        So is the beginning of a special token at the end of the text, which the next text might
-        complete.
-        """
-        if not self.special_tokens:
-            return text
-        text = self._special_pattern.sub(lambda m: m[0][0] + mark + m[0][1:], text)
-        for length in range(min(self._longest_special - 1, len(text)), 0, -1):
-            if text[-length:] in self._special_prefixes:
-                return text[:-length] + text[-length] + mark + text[len(text) - length + 1 :]
-        return text
-
-    def encode_disarmed(self, text: str, mark: str) -> list[int]:
-        """Token ids of a rendered template: special tokens where it is not broken by a mark."""
-        if mark not in text:
-            return self.encode(text, add_special_tokens=False)
-        return [span.id for span in self.spans_disarmed(text, mark)]
-
-    def spans_disarmed(self, text: str, mark: str) -> list[TokenSpan]:
-        """The same with the characters of the text without marks that each token stands for."""
-        if mark not in text:
-            return self.spans(text, add_special_tokens=False)
-        spans: list[TokenSpan] = []
-        start = 0
-        for piece in self._split_specials(text):
-            plain = piece.replace(mark, "")
-            if piece in self.special_tokens:
-                spans.append(TokenSpan(self.special_tokens[piece], start, start + len(piece)))
-            else:
-                encoding = self._plain.encode(plain, add_special_tokens=False)
-                pairs = zip(encoding.ids, encoding.offsets, strict=True)
-                spans += [TokenSpan(i, start + first, start + last) for i, (first, last) in pairs]
-            start += len(plain)
-        return spans
-
-    def _split_specials(self, text: str) -> Iterator[str]:
-        """The text cut around its special tokens."""
-        position = 0
-        for match in self._special_pattern.finditer(text):
-            yield text[position : match.start()]
-            yield match[0]
-            position = match.end()
-        yield text[position:]
-
-    @functools.cached_property
-    def _special_pattern(self) -> re.Pattern[str]:
-        longest_first = sorted(self.special_tokens, key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-
-    @functools.cached_property
-    def _plain(self) -> tokenizers.Tokenizer:
-        """The tokenizer that takes special tokens for text. A copy, because the switch is global:
-        made when the first such text comes, for it costs half a second at 128k tokens."""
-        plain = library.build(_without_first_space(self._definition.tree))
-        plain.encode_special_tokens = True
-        return plain
 
 
 def spans_of(
@@ -221,16 +143,3 @@ def spans_of(
         if renaming is not None:
             start, stop = renaming.place(start), renaming.place(stop)
         yield TokenSpan(token_id, start, stop)
-
-
-def _without_first_space(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """tokenizer.json that does not put a space before the first word of a text.
-
-    The pieces between control tokens are not the beginning of the text.
-    """
-    settings: dict[str, Any] = orjson.loads(orjson.dumps(tree))
-    pre_tokenizer = settings.get("pre_tokenizer") or {}
-    for part in [pre_tokenizer, *pre_tokenizer.get("pretokenizers", ())]:
-        if part.get("type") == "Metaspace" and part.get("prepend_scheme") == "first":
-            part["prepend_scheme"] = "never"
-    return settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import re
@@ -11,9 +12,12 @@ import struct
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from penstock_router.api import bodies, connection, connections
+from penstock_router.api.app import make_scrape_runner
 from penstock_router.api.connection import PROBE
+from penstock_router.metrics import Metrics
 from router.api.conftest import beside_only
 from support.fake_engine import FakeEngine, limits
 
@@ -434,3 +438,52 @@ async def test_an_answered_request_has_a_line(
     assert record.getMessage() == "Success" and fields["status"] == 200
     times = [value for name, value in fields.items() if "time" in name]
     assert times and all(value == round(value, 6) for value in times)
+
+
+async def test_the_port_for_metrics_alone() -> None:
+    """M5: its errors are ours as well."""
+    metrics = Metrics(64, 96)
+    runner = make_scrape_runner(metrics)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = runner.addresses[0][1]
+
+    async def ask(request: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        text = await answer(reader)
+        writer.close()
+        return text
+
+    head = b"HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    assert b"\ntgi_request_count 0\n" in await ask(b"GET /metrics " + head)
+    for request, status in ((b"GET /health " + head, 404), (b"POST /metrics " + head, 405)):
+        text = await ask(request)
+        assert text.startswith(b"HTTP/1.1 %d" % status) and b"Server: penstock\r\n" in text
+        assert json.loads(text.partition(b"\r\n\r\n")[2])["error_type"]
+    assert b"Server: penstock" in await ask(MALFORMED["secret"])
+    await runner.cleanup()
+
+
+@beside_only
+@pytest.mark.parametrize("case", ["generate", "stream", "secret", "long", "flood", "left"])
+async def test_a_connection_leaves_no_cycle(serve: Any, case: str) -> None:
+    """What it has read is gone with it, not at the next collection, which is far."""
+    requests = {"generate": GENERATE, "stream": STREAM, **MALFORMED}
+    requests |= {"flood": GENERATE + HEALTH * 100, "left": STREAM}
+    client = await serve(FakeEngine(script=[10, 2], hold=case == "left"))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            reader, writer = await connect(client, requests[case])
+            await asyncio.sleep(0.05)
+            writer.close()
+            del reader, writer
+        await client.quiet()
+        client.engine.jobs.clear()  # which know who listens
+        await asyncio.sleep(0.1)
+        left = [it for it in gc.get_objects() if isinstance(it, connection.Connection)]
+        assert not left, gc.get_referrers(left[0])
+    finally:
+        gc.enable()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from penstock_router.api.logprobs import CompletionLogprobs
 from support.fake_engine import FakeEngine
 
 
@@ -147,3 +148,18 @@ async def test_what_cannot_be_scored(serve: Any) -> None:
         status, answer = await client.post("/v1/completions", body)
         assert status == 422 and "`max_tokens`" in answer["error"]["message"]
     assert not client.engine.requests
+
+
+async def test_a_fault_beside_the_loop_ends_the_request(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("not foreseen")
+
+    client = await serve()
+    monkeypatch.setattr(CompletionLogprobs, "add_prompt", fail)
+    body = {"prompt": "hi", "echo": True, "logprobs": 1, "max_tokens": 3}
+    for stream in (False, True):
+        status, answer = await client.post("/v1/completions", body | {"stream": stream})
+        assert (status, answer["error_type"]) == (500, "internal")
+    await client.quiet()

@@ -215,7 +215,7 @@ async def test_a_loop_that_stood_still_blames_nobody(engine_rig, recorder):
         listener = recorder()
         rig.engine.submit(GenerationRequest((1, 2), 60), listener)
         for heard in (5, 20, 35):
-            while len(listener.tokens) < heard:
+            while len(listener.tokens) < heard and listener.end is None:
                 await asyncio.sleep(0.005)
             time.sleep(0.8)
         assert isinstance(await listener.wait(), Finish)

@@ -137,8 +137,13 @@ def test_the_child_that_begins_with_most_of_the_tokens() -> None:
     cache = PrefixCache(12)
     parent = cache.insert(cache.root(b""), b"ssssssssssss", 1)
     cache.pin(parent)
+    parent.confirmed = True
     for block, key in enumerate((b"aaaabbbbcccc", b"aaaaccccbbbb", b"ccccbbbbaaaa"), 2):
-        cache.pin(cache.insert(parent, key, block))
+        child = cache.insert(parent, key, block)
+        cache.pin(child)
+        if block == 2:
+            assert cache.begun(parent, key) == (0, 0), "nobody knows yet what is in it"
+        child.confirmed = True
     assert cache.begun(parent, b"aaaabbbbdddd") == (2, 2)
     assert cache.begun(parent, b"aaaabbbb") == (2, 2)
     assert cache.begun(parent, b"aaaaccccbbbb") == (3, 3)
@@ -160,3 +165,24 @@ def test_tokens_in_common(a: list[int], b: list[int], common: int) -> None:
         (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
     )
     assert shared_tokens(array("i", a).tobytes(), array("i", b).tobytes()) == expected
+
+
+def test_what_is_forgotten_is_found_no_more_and_freed_with_its_last_user() -> None:
+    """a ─ b ─ c and a ─ b ─ d, where c is in use: b is forgotten."""
+    cache = PrefixCache(4)
+    nodes = {}
+    for block, (parent, key) in enumerate((("", "a"), ("a", "b"), ("b", "c"), ("b", "d")), 1):
+        nodes[key] = cache.insert(nodes.get(parent, cache.root(b"")), key.encode() * 4, block)
+        cache.pin(nodes[key])
+    for key in "abd":
+        assert cache.unpin(nodes[key]) == []
+    assert (cache.size, cache.evictable) == (4, 1)
+    assert cache.match(b"", b"aaaabbbbcccc", 3) is nodes["c"]
+    assert cache.forget(nodes["b"]) == [4]
+    assert cache.match(b"", b"aaaabbbbcccc", 3) is nodes["a"]
+    assert (cache.size, cache.evictable) == (3, 0) and len(list(cache.nodes())) == 3
+    with pytest.raises(LookupError):
+        cache.evict()
+    assert cache.unpin(nodes["c"]) == [3, 2]
+    assert (cache.size, cache.evictable) == (1, 1) and cache.evict() == 1
+    assert not list(cache.nodes())

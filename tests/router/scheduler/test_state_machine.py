@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from penstock_router.request import Sampling
 from penstock_router.scheduler import Sequence
 from penstock_router.scheduler.sequence import State
-from support.scheduling import Loop
+from support.scheduling import VOCABULARY, Loop
 
 SIZES = {
     "num_blocks": st.one_of(st.integers(3, 24), st.integers(3, 9)),
@@ -23,6 +23,7 @@ SIZES = {
     "prefix_cache": st.booleans(),
     "shared_reads": st.sampled_from([None, 1, 20]),
     "eos_every": st.sampled_from([0, 5, 30]),
+    "nan_every": st.sampled_from([0, 0, 30, 300]),
 }
 # Fields of a request that schedules treat differently.
 KINDS = st.fixed_dictionaries(
@@ -83,6 +84,15 @@ class Schedules(RuleBasedStateMachine):
         for _ in range(burst):
             self.loop.submit(prompt, most, **kind)
             self.submitted += 1
+
+    @rule(stem=st.integers(0, 2), length=st.integers(1, 30), at=st.integers(0, 29))
+    def submit_what_is_refused(self, stem: int, length: int, at: int) -> None:
+        """A prompt with a token beyond the vocabulary, which shares its beginning with others."""
+        length = min(length, self.loop.capacity - 1)
+        prompt = [(stem * 7 + i) % 40 for i in range(length)]
+        prompt[at % length] = VOCABULARY
+        self.loop.submit(prompt, 1)
+        self.submitted += 1
 
     @precondition(lambda self: self.loop.ended)
     @rule(data=st.data())

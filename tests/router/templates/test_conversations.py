@@ -17,6 +17,7 @@ CHATML = (
 )
 TRIMMING = CHATML.replace("m.content", "m.content | trim")
 ANSWER_ONLY = CHATML.replace("m.content", "m.content.split('</think>')[-1]")
+ANSWER_TRIMMED = ANSWER_ONLY.replace("[-1]", "[-1].rstrip()")
 REASONING = CHATML.replace(
     "{{ m.content }}",
     "{% set c = m.content.split('</think>') %}{% if c | length > 1 %}"
@@ -59,6 +60,7 @@ def parts(*texts: str) -> list[dict[str, str]]:
         (ANSWER_ONLY, "<think>a</think>", ""),
         (ANSWER_ONLY, "<think>a</think>\n", "\n"),
         (ANSWER_ONLY, "<think>a", "<think>a"),
+        (ANSWER_TRIMMED, "<think>a</think> \n", ""),
         (REASONING, "<think>a</think>b", "<think>a</think>b"),
         (REASONING, "<think>a</think>", "<think>a</think>"),
         (REASONING, "<think>a</think>\n\n", "<think>a</think>"),

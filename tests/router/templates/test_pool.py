@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 import signal
@@ -18,6 +19,7 @@ from cases.hostile_templates import HOSTILE, MEMORY, TIME
 from penstock_router.templates import pool as pools
 from penstock_router.templates.confinement import MEMORY as MOST_MEMORY
 from penstock_router.templates.errors import TemplateError, TemplatesBusy, TooSlow
+from penstock_router.templates.fork_server import ForkServer
 from penstock_router.templates.pool import Patience, TemplatePool
 from penstock_router.templates.process import Renderer
 from penstock_router.templates.template import Job, Script
@@ -38,11 +40,17 @@ def job(content: object) -> Job:
     return Job([{"role": "user", "content": content}], {})
 
 
+@contextlib.contextmanager
+def rendering(source: str) -> Iterator[Renderer]:
+    fork_server = ForkServer(Script(source, {}))
+    yield Renderer(fork_server)
+    fork_server.close()
+
+
 @pytest.fixture(scope="module")
 def renderer() -> Iterator[Renderer]:
-    renderer = Renderer(Script(ARMED, {}))
-    yield renderer
-    renderer.close()
+    with rendering(ARMED) as renderer:
+        yield renderer
 
 
 @pytest.fixture
@@ -69,22 +77,18 @@ def gone(pid: int) -> bool:
     ("name", "refusal"),
     [
         *(("loops", "takes too long"), ("comparisons", "takes too long")),
-        *(("deep expression", "syntax error"), ("deep blocks", "syntax error")),
+        *((f"deep {what}", "syntax error") for what in ("expression", "blocks", "loops")),
         *(("folded replace", None), ("folded indent", None), ("private names", None)),
     ],
 )
 def test_a_hostile_folder_refuses_the_start_or_harms_nothing(
     name: str, refusal: str | None
 ) -> None:
-    renderer = Renderer(Script(HOSTILE[name], {}))
-    try:
-        if refusal is None:
-            renderer.compile()
-        else:
-            with pytest.raises(TemplateError, match=refusal):
-                renderer.compile()
-    finally:
-        renderer.close()
+    if refusal is None:
+        with rendering(HOSTILE[name]):
+            return
+    with pytest.raises(TemplateError, match=refusal):
+        ForkServer(Script(HOSTILE[name], {}))
 
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE if not name.startswith("deep")])
@@ -140,10 +144,11 @@ def test_what_json_cannot_hold(renderer: Renderer, content: object) -> None:
 
 
 def test_halves_of_characters_from_the_template() -> None:
-    renderer = Renderer(Script(r"{{ '\ud800' }}", {}))
-    with pytest.raises(TemplateError, match="the rendered text: .* surrogates"):
+    with (
+        rendering(r"{{ '\ud800' }}") as renderer,
+        pytest.raises(TemplateError, match="the rendered text: .* surrogates"),
+    ):
         renderer.render(job("fine"), 1, 20)
-    renderer.close()
 
 
 def test_a_long_conversation(renderer: Renderer) -> None:
@@ -152,20 +157,27 @@ def test_a_long_conversation(renderer: Renderer) -> None:
     assert renderer.render(job(text), 1.5, 20).text == text
 
 
-def test_it_holds_no_secrets_and_opens_nothing(
-    monkeypatch: pytest.MonkeyPatch, renderer: Renderer
-) -> None:
+def test_it_holds_no_secrets_and_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "secret")
-    os.kill(renderer.pid, signal.SIGKILL)
-    assert gone(renderer.pid)
-    renderer.render(job("fine"), 1, 20)
-    process = Path(f"/proc/{renderer.pid}")
-    assert b"secret" not in (process / "environ").read_bytes()
-    limits = {line[:26].strip(): line[26:].split()[:2] for line in
-              (process / "limits").read_text().splitlines()}  # fmt: skip
-    assert limits["Max open files"] == limits["Max file size"] == ["0", "0"]
-    assert limits["Max address space"] == [str(MOST_MEMORY)] * 2
-    assert sorted(os.listdir(process / "fd")) == ["0", "1", "2"]
+    with rendering("x") as renderer:
+        assert renderer.render(job("fine"), 1, 20).text == "x"
+        process = Path(f"/proc/{renderer.pid}")
+        assert b"secret" not in (process / "environ").read_bytes()
+        lines = (process / "limits").read_text().splitlines()
+        limits = {line[:26].strip(): line[26:].split()[:2] for line in lines}
+        assert limits["Max open files"] == limits["Max file size"] == ["0", "0"]
+        assert limits["Max address space"] == [str(MOST_MEMORY)] * 2
+        assert sorted(os.listdir(process / "fd")) == ["0", "1", "2"]
+
+
+def test_the_process_that_makes_them_is_replaced_too() -> None:
+    with rendering(ARMED) as renderer:
+        other = Renderer(renderer._fork_server)
+        server = renderer._fork_server._process.pid
+        os.kill(server, signal.SIGKILL)
+        assert gone(server) and gone(renderer.pid) and gone(other.pid)
+        for one in (renderer, other):
+            assert one.render(job("fine"), 1, 20).text == "fine"
 
 
 async def test_harmless_conversations_pass_hostile_ones(pool: TemplatePool) -> None:

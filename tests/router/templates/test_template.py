@@ -115,6 +115,7 @@ def _hidden(content: str | list[dict[str, str]]) -> str | list[dict[str, str]]:
         ("{{ '<s>{x}</s>'.format_map({'x': c}) }}", "<s>.</s>"),
         ("{{ '<s>{:>3}</s>'.format(c) }}", "<s>...</s>"),
         ("{{ '{{<s>}}{!s}'.format(c) }}", "{<s>}."),
+        ("{{ ('{}' ~ c).format('<s>') }}", "...."),
         ("{{ '{:{}}'.format('<s>', 5) }}", "....."),
         ("{% macro f(x) %}<s>{{ x }}{% endmacro %}{{ f(c) }}{{ f('</s>') }}", "<s>.<s></s>"),
         ("{% set x %}<s>{{ c }}{% endset %}{{ x + '</s>' }}", "<s>.</s>"),
@@ -169,8 +170,17 @@ FORMS = [
         "({}, {}) | string",
     ),
     *("{} | title ~ {} | upper", "{} | e ~ {} | capitalize", "{} | length + {}", "{}.nothing + {}"),
+    *("('<' | safe) ~ {} ~ {}", "('<' | safe) + {} + {}"),
     *("{} | reverse | list ~ {}", "{} | dictsort ~ {} | first", "{} is string and {} is mapping"),
 ]
+
+
+def outcome(environment: ImmutableSandboxedEnvironment, template: str) -> str:
+    environment.filters["tojson"] = json.dumps
+    try:
+        return str(environment.from_string(template).render())
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
 
 
 @given(st.sampled_from(FORMS), st.sampled_from(VALUES), st.sampled_from(VALUES))
@@ -178,17 +188,17 @@ def test_expressions_are_those_of_plain_jinja(form: str, left: str, right: str) 
     """Text and errors, whatever the strings are."""
     template = "{% set c = 'C' %}{{ " + form.format(left, right) + " }}"
     plain = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    plain.filters["tojson"] = json.dumps
-    ours = Environment()
-    ours.filters["tojson"] = json.dumps
+    assert outcome(Environment(), template) == outcome(plain, template)
 
-    def outcome(environment: ImmutableSandboxedEnvironment) -> str:
-        try:
-            return str(environment.from_string(template).render())
-        except Exception as error:
-            return f"{type(error).__name__}: {error}"
 
-    assert outcome(ours) == outcome(plain)
+def test_escaping_is_that_of_plain_jinja() -> None:
+    template = (
+        "{% set c = namespace(x='<s>').x %}{% autoescape true %}<i>{{ c }}{{ c ~ c }}{{ c + 'b' }}"
+        "{{ c | safe ~ c }}{{ (c | safe) + c }}{% set d %}<b>{{ c }}{% endset %}{{ d }}"
+        "{% endautoescape %}{{ c | e }}"
+    )
+    plain = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    assert outcome(Environment(), template) == outcome(plain, template)
 
 
 def test_what_templates_use() -> None:

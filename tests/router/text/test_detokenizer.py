@@ -15,6 +15,7 @@ from penstock_router.text.detokenizer import (
     WindowDetokenizer,
     token_table,
 )
+from penstock_router.text.library import TokenizerError
 from penstock_router.text.tokenizer import Tokenizer
 from support.case_folders import sentencepiece, with_decoder, write
 from support.small_text import KINDS, write_folder
@@ -170,3 +171,14 @@ def test_every_decoder(tmp_path: Path, name: str) -> None:
         assert "".join(pieces(tokenizer, ids, prompt)) == text[len(before) :]
 
     whole()
+
+
+def test_a_decoder_that_fails(tmp_path: Path) -> None:
+    """A panic of the library is no fault of the sequence, nor of the server's start."""
+    twice = decoders.Strip(" ", 1, 1)
+    tokenizer = Tokenizer.load(write(tmp_path, with_decoder(sentencepiece(), REPLACE, twice)))
+    [space] = [i for i, spelling in tokenizer.vocabulary().items() if spelling == "▁"]
+    with pytest.raises(TokenizerError):
+        tokenizer.decode([space])
+    ids = [*tokenizer.encode("a", False), space, space]
+    assert pieces(tokenizer, ids, [])[0] == "a"

@@ -1,0 +1,55 @@
+"""What a sequence may ask for. One that asks for more is refused, and the others go on.
+
+What the router alone can get wrong (slots, blocks, the order of steps) is not looked at here: that
+is a `BadCommand`, after which no two books would agree.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from penstock_proto import shard_pb2
+from penstock_shard.sampling import COLUMNS
+from penstock_shard.slots import Limits
+
+
+def objection(admission: shard_pb2.Admission, limits: Limits) -> str | None:
+    """Why a sequence cannot be computed; None: it can.
+
+    It follows from the command alone, so all ranks refuse the same sequences.
+    """
+    if len(admission.tokens) % 4:
+        return f"token ids must have 4 bytes each, not {len(admission.tokens)} in all"
+    tokens = np.frombuffer(admission.tokens, "<i4")
+    if not 1 <= len(tokens) <= limits.max_sequence_length:
+        return f"a sequence must have 1 to {limits.max_sequence_length} tokens, not {len(tokens)}"
+    wrong = tokens[(tokens < 0) | (tokens >= limits.vocab_size)]
+    if len(wrong):
+        return (
+            f"token ids must be at least 0 and below {limits.vocab_size}, the size of the model's "
+            f"vocabulary, not {wrong[0]}"
+        )
+    if admission.prompt_top_n > limits.max_top_n:
+        return f"prompt_top_n must be at most {limits.max_top_n}, not {admission.prompt_top_n}"
+    return _objection_to_sampling(admission.sampling, limits)
+
+
+def _objection_to_sampling(wanted: shard_pb2.Sampling, limits: Limits) -> str | None:
+    tokens = wanted.bias_token
+    values = [*wanted.bias, *(getattr(wanted, name) for name in COLUMNS)]
+    if len(tokens) != len(wanted.bias):
+        return f"{len(tokens)} bias_token for {len(wanted.bias)} bias"
+    if tokens and max(tokens) >= limits.vocab_size:
+        return f"bias_token must be below {limits.vocab_size}, not {max(tokens)}"
+    if wanted.top_n > limits.max_top_n:
+        return f"top_n must be at most {limits.max_top_n}, not {wanted.top_n}"
+    if not np.isfinite(values).all() or wanted.temperature < 0:
+        return "sampling values must be finite, temperature not below 0"
+    if wanted.repetition_penalty <= 0 or wanted.top_p <= 0 or wanted.typical_p <= 0:
+        return (
+            f"repetition_penalty, top_p and typical_p must be above 0, not "
+            f"{wanted.repetition_penalty}, {wanted.top_p} and {wanted.typical_p}"
+        )
+    if not 0 <= wanted.min_p <= 1:
+        return f"min_p must be in [0, 1], not {wanted.min_p}"
+    return None

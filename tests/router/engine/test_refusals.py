@@ -1,0 +1,82 @@
+"""What an engine's callers hear of a sequence that the shards refuse, and what the others do."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from penstock_proto.shard_pb2 import Refusal
+from penstock_router.metrics import Metrics
+from penstock_router.refusals import LOG_SECONDS, Refusals
+from penstock_router.request import Finish, GenerationFailed, GenerationRequest, Refused
+from support.fake_shard import FakeModelConfig, expected_tokens
+
+MODEL = FakeModelConfig(num_blocks=64, block_size=4, vocab_size=500, nan_every=60)
+
+
+def refused(rig) -> list[str]:  # type: ignore[no-untyped-def]
+    return [
+        line
+        for line in rig.metrics.render().decode().splitlines()
+        if line.startswith("penstock_refused_sequences_total{")
+    ]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+async def test_each_request_ends_once_and_none_ends_another(engine_rig, recorder, ranks, caplog):
+    """Thirty prompts that share their beginnings: in some of them, or behind, there is NaN."""
+    chance = random.Random(ranks)
+    async with engine_rig(model=MODEL, ranks=ranks) as rig:
+        stems = [[chance.randrange(500) for _ in range(12)] for _ in range(6)]
+        prompts = [[*chance.choice(stems), chance.randrange(500)] for _ in range(30)]
+        prompts[7][3] = prompts[20][0] = 500  # beyond the vocabulary
+        listeners = [recorder() for _ in prompts]
+        for prompt, listener in zip(prompts, listeners, strict=True):
+            rig.engine.submit(GenerationRequest(prompt, 20), listener)
+        ends = [await listener.wait() for listener in listeners]
+        for prompt, listener, end in zip(prompts, listeners, ends, strict=True):
+            assert listener.tokens == expected_tokens(prompt, 20, MODEL)
+            assert isinstance(end, Finish) == (len(listener.tokens) == 20)
+            if not isinstance(end, Finish):
+                assert type(end) is Refused and isinstance(end, GenerationFailed)
+                assert str(end) == (
+                    "tokens [500], vocab_size 500" if 500 in prompt else "NaN among the logits"
+                )
+        failures = sum(not isinstance(end, Finish) for end in ends)
+        assert 5 <= failures <= 25
+        name = "penstock_refused_sequences_total"
+        assert refused(rig) == [
+            f'{name}{{kind="bad_admission"}} 2',
+            f'{name}{{kind="not_a_number"}} {failures - 2}',
+        ]
+        # Once a kind, whatever comes in the next seconds.
+        lines = [r.getMessage() for r in caplog.records if "refused" in r.getMessage()]
+        assert sorted(lines) == [
+            "refused by the shards, 1 times: NaN among the logits",
+            "refused by the shards, 1 times: tokens [500], vocab_size 500",
+        ]
+        assert not rig.engine.failed.done()
+        rig.scheduler.check_integrity()
+        assert rig.scheduler.blocks.used == 0
+
+
+async def test_a_prompt_whose_log_probabilities_are_no_numbers(engine_rig, recorder):
+    prompt = next([first, 1, 2] for first in range(500) if not expected_tokens([first], 1, MODEL))
+    async with engine_rig(model=MODEL) as rig:
+        listener = recorder()
+        rig.engine.submit(GenerationRequest(prompt, 3, prompt_logprobs=True), listener)
+        assert str(await listener.wait()) == "NaN among the log-probabilities"
+        assert listener.prompt_logprobs is None and not listener.tokens
+
+
+def test_many_refusals_are_a_line_now_and_then(caplog):  # type: ignore[no-untyped-def]
+    refusals = Refusals(Metrics(1, 1))
+    for half_seconds in range(50):
+        refusal = Refusal(kind=Refusal.NOT_A_NUMBER, message="NaN")
+        refusals.note(refusal, 1000 + half_seconds * LOG_SECONDS / 20)
+    assert [record.getMessage() for record in caplog.records] == [
+        "refused by the shards, 1 times: NaN",
+        "refused by the shards, 20 times: NaN",
+        "refused by the shards, 20 times: NaN",
+    ]
