@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import aiohttp
 from aiohttp import web
@@ -21,6 +23,7 @@ class Bodies:
     def __init__(self, payload_limit: int) -> None:
         """payload_limit: bytes of the largest body."""
         self._payload_limit = payload_limit
+        self._turn = asyncio.Lock()
         self.free = SHARE * payload_limit
 
     async def read(self, request: web.Request) -> bytes:
@@ -39,6 +42,17 @@ class Bodies:
             raise ApiError(Kind.BAD_REQUEST, "The request's body is not valid HTTP") from None
         finally:
             lease.end()
+
+    @asynccontextmanager
+    async def turn(self, size: int) -> AsyncIterator[None]:
+        """For what makes objects of a body of so many bytes, which may hold up the event loop for
+        tens of milliseconds: one large body at a time, and others are served in between."""
+        if size <= SMALL_BYTES:
+            yield
+            return
+        async with self._turn:
+            yield
+            await asyncio.sleep(0)
 
     async def _read(self, content: aiohttp.StreamReader, lease: _Lease) -> bytes:
         loop = asyncio.get_running_loop()
