@@ -76,7 +76,9 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for module in HOPPER:
         name = f"penstock_kernels.gpu.{module}.multiprocessors"
         monkeypatch.setattr(name, lambda device: 132)
-    monkeypatch.setattr("benchmarks.kernels.lines.products.multiprocessors", lambda device: 132)
+    for module in ("products", "quantised"):
+        name = f"benchmarks.kernels.lines.{module}.multiprocessors"
+        monkeypatch.setattr(name, lambda device: 132)
     for module in ("sharing", "sampling"):
         monkeypatch.setattr(f"penstock_shard.{module}.upload", upload)
     return seen

@@ -126,7 +126,7 @@ REFUSED = {
     "num_return_sequences": generate(num_return_sequences=2),
     "add_generation_prompt": chat(add_generation_prompt=True, continue_final_message=True),
     "max_tokens": completion(max_tokens=0),
-    "truncate": completion(echo=True, logprobs=1, truncate=1),
+    "truncate": completion(return_full_text=True, truncate=1),
     "self": chat(chat_template_kwargs={"self": "x"}),  # L1
     "messages.0.content": (CHAT, {"messages": [{"role": "user"}]}),  # b12
     "messages.1.content": message(content=None),

@@ -155,6 +155,14 @@ def test_W2_eos_of_the_vocabulary(folder: Callable[[str], Path]) -> None:
     assert eos_token_ids(path) == {made.encode("e", False)[0]} == {made.special_tokens["e"]}
 
 
+def test_W2_a_letter_stays_a_letter(folder: Callable[[str], Path]) -> None:
+    """Where EOS is a letter of the alphabet, texts still hold it."""
+    made = tokenizer(folder("W2-vocabulary"))
+    ids = made.encode_marked(MarkedText("<|u|>hello</s><|e|>", ((5, 14),)))
+    assert made.decode(ids, skip_special_tokens=False) == "<|u|>hello</s><|e|>"
+    assert 2 not in ids
+
+
 @over("W2")
 async def test_W2_a_users_eos_stays_text(serve: api.Serve) -> None:
     client = await serve(FakeEngine(limits(vocab_size=263)))

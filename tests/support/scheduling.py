@@ -162,7 +162,8 @@ class Loop:
         generated.refused = True
         self.ended.append(generated)
         assert generated.tokens == generated.expected, "refused too late, or too early"
-        assert len(generated.tokens) < generated.request.max_new_tokens
+        # Of a request for no token the prompt is computed all the same.
+        assert len(generated.tokens) < max(1, generated.request.max_new_tokens)
         if broken:
             blocks, size = self.scheduler.blocks, self.config.block_size
             limit = sequence.length // size

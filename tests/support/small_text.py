@@ -90,6 +90,19 @@ def sentencepiece(prefix: str = "legacy") -> Tokenizer:
     return tokenizer
 
 
+def unigram() -> Tokenizer:
+    """As T5 and Gemma's ancestors: the most likely pieces, and one token for all else."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=200, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False
+    )
+    tokenizer.train_from_iterator(SENTENCES * 20, trainer)
+    return tokenizer
+
+
 def word_piece() -> Tokenizer:
     """A decoder that the router has no table for."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>"))

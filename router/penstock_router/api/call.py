@@ -212,9 +212,11 @@ async def read_json(request: web.Request) -> object:
     """The body of a request. Raises ApiError when it is late, too large or no JSON."""
     if request.content_type != "application/json" and not request.content_type.endswith("+json"):
         raise ApiError(Kind.MEDIA_TYPE, "Expected request with `Content-Type: application/json`")
-    data = await request.app[SERVICE].bodies.read(request)
+    bodies = request.app[SERVICE].bodies
+    data = await bodies.read(request)
     try:
-        value: object = orjson.loads(data)
+        async with bodies.turn(len(data)):
+            value: object = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise ApiError(Kind.BAD_REQUEST, f"The body is not valid JSON: {error}") from None
     if not isinstance(value, dict):

@@ -32,6 +32,12 @@ def ignored_fields(request: web.Request) -> dict[str, str]:
     return {HEADER: ", ".join(reading.ignored)} if reading and reading.ignored else {}
 
 
+def sent_fields(request: web.Request) -> frozenset[str]:
+    """The fields of a body that was checked, those among them that are null or ignored."""
+    reading = request.get(_KEY)
+    return reading.sent if reading else frozenset()
+
+
 def _log_new(request: web.Request, reading: Reading) -> None:
     """Say each name once, as long as there are not too many to remember."""
     seen = request.app[SERVICE].logged_fields

@@ -14,7 +14,7 @@ from penstock_router.api.admission import Prompt, admit, listing_errors, output
 from penstock_router.api.call import Call, read_json
 from penstock_router.api.echo import EchoedPrompt, echoed
 from penstock_router.api.errors import invalid
-from penstock_router.api.fields import checked
+from penstock_router.api.fields import checked, sent_fields
 from penstock_router.api.logprobs import ChatLogprobs, CompletionLogprobs, Logprobs
 from penstock_router.api.openai_answer import (
     CHAT,
@@ -127,7 +127,7 @@ async def _stream(
     with service.permits.take(len(prompts) * options.sequences):
         requests, echoes = await _requests(call, body, prompts, options)
         stream = EventStream(call.request, call.early_headers(characters))
-        done = b"" if reads_only_json(call.user_agent) else DONE
+        done = b"" if reads_only_json(call.user_agent, sent_fields(call.request)) else DONE
         scores = body.top_n is not None and echoes[0] is not None
         make = ScoredStream if scores else ChoiceStream
         tracks = [
@@ -158,12 +158,13 @@ def _chat_shape(call: Call) -> Shape:
     # The helpers of OpenAI's clients say by this header that they fold a stream.
     if "x-stainless-helper-method" in call.request.headers:
         return FOLDED_CHAT
-    return TYPED_CHAT if is_text_generation(call.user_agent) else CHAT
+    return TYPED_CHAT if is_text_generation(call.user_agent, sent_fields(call.request)) else CHAT
 
 
 def _options(call: Call, body: OpenAIRequest) -> Options:
     service = call.service
     service.check_model(body.model)
+    body = body.completed(service.sampling_defaults)
     options = body.options(service.config, priority=call.priority())
     options.check(service.engine.limits)
     return options

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PlainValidator, WithJsonSchema, field_validator, model_validator
@@ -121,6 +121,11 @@ class OpenAIRequest(ClientObject):
     def names(self) -> Names:
         """What errors call the prompt and the number of tokens."""
         raise NotImplementedError
+
+    def completed(self, defaults: Mapping[str, float]) -> Self:
+        """The same, with defaults for the fields that it does not give or gives as null."""
+        missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        return self.model_copy(update=missing) if missing else self
 
     def options(self, config: RouterConfig, *, priority: int) -> Options:
         """The same in the server's terms. priority: that of the header, if it has one."""
@@ -396,14 +401,9 @@ class CompletionRequest(OpenAIRequest):
         request = self.model_copy(update={"echo": True}) if self.return_full_text else self
         if self.max_tokens == 0 and not request.echo:
             raise ValueError("`max_tokens` must be strictly positive unless `echo` is true")
-        if request.scores_prompt and self.truncate is not None:
-            raise ValueError("`truncate` must not be given with `echo` and `logprobs`")
+        if request.echo and self.truncate is not None:
+            raise ValueError("`truncate` must not be given with `echo` or `return_full_text`")
         return request
-
-    @property
-    def scores_prompt(self) -> bool:
-        """Log-probabilities of the prompt are part of the answer."""
-        return self.echo and self.logprobs is not None
 
     @property
     def top_n(self) -> int | None:
@@ -415,7 +415,7 @@ class CompletionRequest(OpenAIRequest):
 
     def options(self, config: RouterConfig, *, priority: int) -> Options:
         options = super().options(config, priority=priority)
-        scored = self.scores_prompt
+        scored = self.echo and self.logprobs is not None
         sampling = options.sampling
         return dataclasses.replace(
             options,

@@ -185,6 +185,7 @@ class Reading:
     strict: bool = False  # unknown fields are refused
     unknown: dict[str, str] = field(default_factory=dict)  # the first ones, and how they are shown
     size: int = 0
+    sent: frozenset[str] = frozenset()  # fields of the outermost object, null or not
 
     def enter(self, data: Mapping[str, object]) -> None:
         """An object is about to be read. Raises ValueError where it is too large, or all are."""
@@ -192,6 +193,8 @@ class Reading:
             raise ValueError(
                 f"an object of the body must have at most {MAX_KEYS} fields. Given: {len(data)}"
             )
+        if not self.size:
+            self.sent = frozenset(data)
         self.size += 1 + len(data)
         if self.size > MAX_SIZE:
             raise ValueError(f"the body must have at most {MAX_SIZE} fields, those of all objects")

@@ -118,7 +118,8 @@ class Guard:
         control = [
             token
             for token in tree["added_tokens"]
-            if token["special"] or _is_named(token["content"], template_source)
+            if (token["special"] or _is_named(token["content"], template_source))
+            and not _is_letter(token["content"], tree["model"]["vocab"])
         ]
         self.control_tokens: list[str] = [token["content"] for token in control]
         names = secret_names(self.control_tokens)
@@ -133,7 +134,7 @@ class Guard:
         }
         self._is_control = np.zeros(max(self._tokens, default=-1) + 2, bool)
         self._is_control[list(self._tokens)] = True
-        self._unknown = tree["model"].get("unk_token")
+        self._unknown = _unknown(tree["model"])
 
     def find(self, encoding: tokenizers.Encoding, text: str, start: int = 0) -> Found:
         """Control tokens in what a plain tokenizer made of a text, which stands at `start`."""
@@ -220,6 +221,20 @@ class Guard:
 def _is_named(content: str, template_source: str) -> bool:
     """Whether a template mentions a token, other than one of spaces."""
     return bool(content.strip()) and content in template_source
+
+
+def _unknown(model: Mapping[str, Any]) -> str | None:
+    """The token for what the vocabulary lacks. Unigram models have its place."""
+    if isinstance(place := model.get("unk_id"), int):
+        return str(model["vocab"][place][0])
+    return model.get("unk_token")
+
+
+def _is_letter(content: str, vocabulary: Any) -> bool:
+    """Whether a token is a letter of the model's own, so that no text could do without it."""
+    if len(content) != 1 or isinstance(vocabulary, dict):
+        return len(content) == 1 and content in vocabulary
+    return any(piece == content for piece, _ in vocabulary)
 
 
 def _touched(places: _Integers, marked: MarkedText) -> list[tuple[int, int]]:

@@ -138,7 +138,7 @@ def _normalizer(spec: Mapping[int, Any], prefix: bool, legacy: bool) -> dict[str
         encoded = base64.b64encode(charsmap).decode()
         parts.append({"type": "Precompiled", "precompiled_charsmap": encoded})
     if spec.get(_REMOVE_SPACES, 1):
-        parts.append({"type": "Strip", "strip_left": True, "strip_right": True})
+        parts.append({"type": "Replace", "pattern": {"Regex": r"\A +| +\z"}, "content": ""})
         parts.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
     if legacy:
         parts += [{"type": "Prepend", "prepend": _SPACE}] if prefix else []
@@ -165,10 +165,13 @@ def _decoder(prefix: bool) -> dict[str, Any]:
 def _model(kind: int, pieces: list[_Piece], unknown: int) -> dict[str, Any]:
     byte_fallback = any(piece.kind is _Kind.BYTE for piece in pieces)
     if kind == _UNIGRAM:
+        found = (_Kind.NORMAL, _Kind.USER_DEFINED)
+        # The other pieces stand for no text that spells them, so every other spelling is better.
+        worst = min((piece.score for piece in pieces if piece.kind in found), default=0.0) - 1000
         return {
             "type": "Unigram",
             "unk_id": unknown,
-            "vocab": [(piece.text, piece.score) for piece in pieces],
+            "vocab": [(p.text, p.score if p.kind in found else worst) for p in pieces],
             "byte_fallback": byte_fallback,
         }
     if kind != _BPE:

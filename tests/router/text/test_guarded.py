@@ -13,7 +13,7 @@ from penstock_router.text.marked import MarkedText
 from penstock_router.text.tokenizer import Tokenizer, spans_of
 from support.assets import assets, needs_assets
 from support.case_folders import sentencepiece, write
-from support.small_text import KINDS, write_folder
+from support.small_text import KINDS, unigram, write_folder
 
 TRIMMED = ["llama-3.1", "qwen3", "deepseek-v3", "mistral-tekken"]
 TEMPLATE = "<|im_start|> <think> </think> <tool_call> <｜User｜> <｜Assistant｜>"
@@ -104,8 +104,17 @@ def test_template_tokens_do_not_depend_on_the_message(
 @needs_assets
 @pytest.mark.parametrize("name", TRIMMED)
 def test_both_ways_give_the_same_ids(name: str) -> None:
+    both_ways(Tokenizer.load(assets() / "trimmed" / name, template_source=TEMPLATE))
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "unigram"])
+def test_both_ways_of_small_ones(kind: str, tmp_path: Path) -> None:
+    made = (KINDS | {"unigram": unigram})[kind]()
+    both_ways(Tokenizer.load(write_folder(tmp_path, made), template_source=TEMPLATE))
+
+
+def both_ways(tokenizer: Tokenizer) -> None:
     """Where a client spells nothing, the second tokenizer makes what the plain one makes."""
-    tokenizer = Tokenizer.load(assets() / "trimmed" / name, template_source=TEMPLATE)
     control = control_tokens(tokenizer)
     guard = tokenizer.guard
     assert guard is not None

@@ -1,0 +1,74 @@
+"""Products with weights in FP8, as a server launches them, and the rows that they read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from benchmarks.configs import Shape
+from benchmarks.kernels.lines.line import Launch, Line, dependent, randn
+from benchmarks.kernels.lines.products import H100, STREAMED, sizes
+
+from penstock_kernels.gpu.hopper import multiprocessors
+from penstock_kernels.gpu.hopper_linear import hopper_linear, widened_stream_for
+from penstock_kernels.gpu.linear import linear_one_row
+from penstock_kernels.gpu.products.fp8 import VECTORS
+from penstock_kernels.gpu.quantise import quantise_rows
+from penstock_kernels.weight import Weight
+from penstock_quantization.online import fp8
+
+
+def lines(shape: Shape) -> Iterator[Line]:
+    """Of a model: those products that are one launch with nothing else in it."""
+    for name in ("o", "gate-up", "down"):
+        n, k = sizes(shape)[name]
+        gated = name == "gate-up"
+        wide = n // 2 if gated else n
+        if k % VECTORS[0].k == 0:
+            yield Line(
+                name=f"{name}, FP8", what=f"1 x {k} to {n}", kernels=("linear._vector_kernel",),
+                moved=n * k + 2 * (k + wide), prepare=partial(_one_row, n, k, gated),
+            )  # fmt: skip
+        for rows in STREAMED:
+            stream = widened_stream_for(rows, n, k, gated, not gated, H100)
+            assert stream is not None
+            parts = 2 if stream.splits == 1 else 4 * stream.splits  # bytes of a result
+            yield Line(
+                name=f"{name}, FP8", what=f"{rows} x {k} to {n}", flops=2 * rows * n * k,
+                kernels=("hopper_linear._kernel",),
+                moved=n * k + 2 * rows * k + parts * rows * wide,
+                prepare=partial(_stream, rows, n, k, gated),
+            )  # fmt: skip
+    for rows in (256, 4096):
+        d = shape.hidden
+        yield Line(
+            name="rows to FP8", what=f"{rows} x {d}", kernels=("quantise._kernel",),
+            moved=3 * rows * d, small=rows < 1024, prepare=partial(_rows, rows, d),
+        )  # fmt: skip
+
+
+def _weights(n: int, k: int, device: torch.device, copies: int) -> list[Weight]:
+    dense = randn(device, copies, n, k).mul_(k**-0.5)
+    return [fp8(Weight(data), lambda largest: largest) for data in dense]
+
+
+def _one_row(n: int, k: int, gated: bool, device: torch.device, copies: int) -> Launch:
+    weights, x, how = _weights(n, k, device, copies), randn(device, 1, k), dependent(device)
+    out = x.new_empty(1, n // 2 if gated else n)
+    return lambda i: linear_one_row(x, weights[i % copies], out, VECTORS[0], gated, **how)
+
+
+def _stream(rows: int, n: int, k: int, gated: bool, device: torch.device, copies: int) -> Launch:
+    weights, x, how = _weights(n, k, device, copies), randn(device, rows, k), dependent(device)
+    stream = widened_stream_for(rows, n, k, gated, not gated, multiprocessors(device))
+    assert stream is not None
+    out = x.new_empty(rows, n // 2 if gated else n)
+    if stream.splits > 1:
+        out = torch.empty(stream.splits, rows, n, device=device)
+    return lambda i: hopper_linear(x, weights[i % copies], out, stream, gated, **how)
+
+
+def _rows(rows: int, d: int, device: torch.device, copies: int) -> Launch:
+    x, how = randn(device, copies, rows, d), dependent(device)
+    return lambda i: quantise_rows(x[i % copies], **how)
