@@ -132,6 +132,7 @@ def router_configuration(model: Path, shard: Path, listener: int, http_processes
         "validation_workers": 1,
         "payload_limit": 2_000_000,
         "strict_requests": False,
+        "generation_config": "none",
         "max_client_batch_size": 4,
         "graceful_termination_timeout": 5.0,
         "disable_prefix_cache": False,

@@ -42,6 +42,7 @@ ROUTER_OPTIONS = (
     "validation_workers",
     "payload_limit",
     "strict_requests",
+    "generation_config",
     "max_client_batch_size",
     "graceful_termination_timeout",
     "disable_prefix_cache",

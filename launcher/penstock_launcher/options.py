@@ -239,6 +239,13 @@ class Options:
         "Refuse requests with unknown fields (422) instead of ignoring these and naming them in "
         "the header x-ignored-fields",
     )
+    generation_config: str = _option(
+        "auto",
+        one_of("auto", "none"),
+        "auto: where a request of /v1 gives no temperature, top_k, top_p, typical_p, min_p or "
+        "repetition_penalty, the model's generation_config.json does. none: OpenAI's defaults. "
+        "TGI's routes have TGI's in any case",
+    )
     payload_limit: int = _option(
         2_000_000, integer(1, 2_000_000_000), "Largest request body in bytes; beyond: 413"
     )

@@ -40,6 +40,7 @@ class RouterConfig:
     validation_workers: int
     payload_limit: int  # bytes
     strict_requests: bool  # unknown fields are refused
+    generation_config: str  # auto or none: whether /v1 takes its sampling defaults
     max_client_batch_size: int
     graceful_termination_timeout: float  # seconds
     disable_prefix_cache: bool

@@ -42,7 +42,8 @@ def test_hub_ids(name):
     ["/no/such/folder", "../x", "a/../../b", "a/b/c", "a//b", "org/", "%2e%2e/x", "org/..name"]
     + ["org/a--b", "-x/y", "org/na me", "ünïcode/x", "x" * 97, "file://x", "http://x/y"],
 )
-def test_impossible_names_are_refused(name):
+def test_impossible_names_are_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where no relative path leads to a folder
     with pytest.raises(LauncherError, match="model-id"):
         local_model(Options(model_id=name))
 

@@ -49,6 +49,7 @@ SAMPLES = {
     "max_client_batch_size": ("9", 9, ["0"]),
     "payload_limit": ("1000", 1000, ["0", "2MB"]),
     "strict_requests": ("true", True, ["perhaps"]),
+    "generation_config": ("none", "none", ["vllm"]),
     "max_concurrent_requests": ("1", 1, ["0", "1000001"]),
     "max_batch_prefill_tokens": ("512", 512, ["0"]),
     "max_batch_total_tokens": ("4096", 4096, ["0"]),

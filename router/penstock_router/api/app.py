@@ -12,6 +12,7 @@ from penstock_router.api.guard import Key, Origins, finish_headers, middleware
 from penstock_router.api.interface import Engine, Metrics
 from penstock_router.api.openapi import docs_routes
 from penstock_router.api.routes import ROUTES
+from penstock_router.api.sampling_defaults import sampling_defaults
 from penstock_router.api.service import SERVICE, Permits, Service
 from penstock_router.config import RouterConfig
 from penstock_router.exposition import CONTENT_TYPE
@@ -44,8 +45,8 @@ def make_app(
     )
     permits = permits or Permits(config.max_concurrent_requests)
     clients = Clients(config.trusted_proxies, _share(config, config.max_requests_per_client))
-    bodies = Bodies(config.payload_limit)
-    app[SERVICE] = Service(config, engine, text, metrics, permits, clients, bodies)
+    bodies, defaults = Bodies(config.payload_limit), sampling_defaults(config)
+    app[SERVICE] = Service(config, engine, text, metrics, permits, clients, bodies, defaults)
     app.on_response_prepare.append(finish_headers(origins))
     app.on_response_prepare.append(note_answer)
     for route in routes:

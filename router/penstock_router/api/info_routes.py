@@ -49,6 +49,8 @@ async def info(request: web.Request) -> web.Response:
             "max_position_embeddings": limits.max_position_embeddings,
             "prefix_cache": not config.disable_prefix_cache,
             "shared_reads": not config.disable_shared_reads,
+            "generation_config": config.generation_config,
+            "sampling_defaults": service.sampling_defaults,
         }
     )
 

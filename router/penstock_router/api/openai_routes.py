@@ -164,6 +164,7 @@ def _chat_shape(call: Call) -> Shape:
 def _options(call: Call, body: OpenAIRequest) -> Options:
     service = call.service
     service.check_model(body.model)
+    body = body.completed(service.sampling_defaults)
     options = body.options(service.config, priority=call.priority())
     options.check(service.engine.limits)
     return options

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PlainValidator, WithJsonSchema, field_validator, model_validator
@@ -121,6 +121,11 @@ class OpenAIRequest(ClientObject):
     def names(self) -> Names:
         """What errors call the prompt and the number of tokens."""
         raise NotImplementedError
+
+    def completed(self, defaults: Mapping[str, float]) -> Self:
+        """The same, with defaults for the fields that it does not give or gives as null."""
+        missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        return self.model_copy(update=missing) if missing else self
 
     def options(self, config: RouterConfig, *, priority: int) -> Options:
         """The same in the server's terms. priority: that of the header, if it has one."""

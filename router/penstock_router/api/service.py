@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
@@ -72,6 +72,7 @@ class Service:
     permits: Permits
     clients: Clients
     bodies: Bodies
+    sampling_defaults: Mapping[str, float]  # of /v1
     logged_fields: set[str] = field(default_factory=set)  # names of ignored ones
 
     @property

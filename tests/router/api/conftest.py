@@ -59,6 +59,7 @@ CONFIG = RouterConfig(
     validation_workers=1,
     payload_limit=20_000,
     strict_requests=False,
+    generation_config="auto",
     max_client_batch_size=4,
     graceful_termination_timeout=1.0,
     disable_prefix_cache=False,
