@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -55,12 +55,16 @@ class TokenTable(Protocol):
 
 def token_table(tokenizer: Tokenizer) -> TokenTable:
     """Chooses by the decoder that tokenizer.json names."""
-    decoders = list(components(tokenizer.settings.get("decoder"), "decoders"))
+    decoders = list(_decoders(tokenizer))
     kinds = [decoder.get("type") for decoder in decoders]
     if kinds in (["ByteLevel"], ["ByteLevel", "Fuse"]):
         return ByteLevelTable(tokenizer)
     spelling = _spelling(decoders)
     return WindowTable(tokenizer) if spelling is None else SentencePieceTable(tokenizer, spelling)
+
+
+def _decoders(tokenizer: Tokenizer) -> Iterator[Mapping[str, Any]]:
+    return components(tokenizer.settings.get("decoder"), "decoders")
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,9 +278,7 @@ class WindowTable:
         self.names = {i: name for name, i in tokenizer.special_tokens.items()}
         self._decode = tokenizer.decode
         self._spellings = tokenizer.vocabulary()
-        kinds = {
-            part.get("type") for part in components(tokenizer.settings.get("decoder"), "decoders")
-        }
+        kinds = {decoder.get("type") for decoder in _decoders(tokenizer)}
         self._bytes = {
             token_id: int(byte[1], 16)
             for token_id, token in self._spellings.items()
