@@ -157,7 +157,7 @@ class TextModel:
             finally:
                 give_back_memory(text)
 
-        return await self._run(encode)
+        return await self._workers.run(encode)
 
     async def render(
         self, conversation: Conversation, with_spans: bool = False, limit: int | None = None
@@ -179,6 +179,3 @@ class TextModel:
             return Rendered(marked.text, array("I", ids), spans, spans_json(marked.text, spans))
 
         return await self._encode(marked.text, work)
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await self._workers.run(work)
