@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Self
 
+_LISTS = ("served_model_name", "shard_sockets", "cors_allow_origin", "trusted_proxies")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouterConfig:
@@ -56,8 +58,6 @@ class RouterConfig:
             raise ValueError(f"router configuration lacks {sorted(missing)}")
         if unknown := values.keys() - names:
             raise ValueError(f"router configuration has unknown keys {sorted(unknown)}")
-        for name in (
-            "served_model_name", "shard_sockets", "cors_allow_origin", "trusted_proxies"
-        ):  # fmt: skip
+        for name in _LISTS:
             values[name] = tuple(values[name])
         return cls(**values)

@@ -12,7 +12,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from penstock_proto.shard_pb2 import Refusal, StepResult
 from penstock_router import wire
@@ -21,6 +20,7 @@ from penstock_router.limits import Limits
 from penstock_router.logs import log
 from penstock_router.metrics import Metrics
 from penstock_router.pace import Pace
+from penstock_router.prompt_logprobs import PromptLogprobs
 from penstock_router.pulse import Pulse
 from penstock_router.refusals import Refusals
 from penstock_router.request import (
@@ -33,7 +33,6 @@ from penstock_router.request import (
     Listener,
     Refused,
     ShuttingDown,
-    TopTokens,
 )
 from penstock_router.scheduler import Outcome, Scheduler, Sequence, StepPlan
 from penstock_router.shard_client import ShardFailure, ShardGroup
@@ -118,19 +117,15 @@ class Engine:
     def cancel(self, request_id: int) -> None:
         """End a request without a word to its listener. Its blocks are free for the next plan."""
         if sequence := self._scheduler.cancel(request_id):
-            sequence.listener = None
-            self._prompts.forget(sequence)
-            self._deadlines.forget(sequence)
+            self._forget(sequence)
             self._pump_soon()
 
     def stop(self, request_id: int, generated: int) -> None:
         """End a request whose text was complete with its `generated`th token, for a listener that
         could not say so when it got it; harmless after its end."""
-        sequence = self._scheduler.cancel(request_id)
-        if sequence is None or (listener := sequence.listener) is None:
-            return
-        self._finish(sequence, listener, FinishReason.STOP, time.monotonic(), generated)
-        self._pump_soon()
+        if sequence := self._scheduler.cancel(request_id):
+            self._finish(sequence, FinishReason.STOP, time.monotonic(), generated)
+            self._pump_soon()
 
     async def drain(self, timeout: float) -> bool:
         """Turn new requests away and let the others end; False if `timeout` ended some of them."""
@@ -239,7 +234,7 @@ class Engine:
         begin = time.monotonic()
         self._deliver(outcomes, result, now)
         self._metrics.on_tokens(bool(plan.chunks), taking, time.monotonic() - begin)
-        self._fail_refused(refused, now)
+        self._fail_refused(refused)
         if self._scheduler.idle:
             self._show_load()
         self._settle()
@@ -265,7 +260,7 @@ class Engine:
             if stop and reason is not FinishReason.EOS:
                 reason = FinishReason.STOP
             if reason is not None:
-                self._finish(sequence, listener, reason, now, sequence.generated)
+                self._finish(sequence, reason, now, sequence.generated)
 
     def _refuse(self, result: StepResult) -> list[tuple[Sequence, Refusal]]:
         """End the sequences that a result refuses. Raises ValueError as `Scheduler.refuse` does."""
@@ -277,42 +272,37 @@ class Engine:
                 ended.append((sequence, refusal))
         return ended
 
-    def _fail_refused(self, refused: list[tuple[Sequence, Refusal]], now: float) -> None:
+    def _fail_refused(self, refused: list[tuple[Sequence, Refusal]]) -> None:
         for sequence, refusal in refused:
-            self._refusals.note(refusal, now)
-            self._prompts.forget(sequence)
-            listener, sequence.listener = sequence.listener, None
-            if listener is not None:
+            self._refusals.note(refusal)
+            if (listener := self._forget(sequence)) is not None:
                 listener.fail(Refused(refusal.message))
 
     def _expire(self, sequence: Sequence) -> None:
         """Its time was up before it ran again."""
         self._scheduler.finish(sequence)
-        self._prompts.forget(sequence)
-        if (listener := sequence.listener) is not None:
-            now = time.monotonic()
-            self._finish(sequence, listener, FinishReason.LENGTH, now, sequence.generated)
+        self._finish(sequence, FinishReason.LENGTH, time.monotonic(), sequence.generated)
         self._pump_soon()
 
     def _on_first_token(self, sequence: Sequence, listener: Listener, now: float) -> None:
         sequence.first_token_at = now
         self._metrics.on_first_token(now - sequence.arrival)
-        if (scores := self._prompts.forget(sequence)) is not None:
+        if (scores := self._prompts.pop(sequence)) is not None:
             listener.prompt(scores.logprobs, scores.tops)
 
-    def _finish(
-        self,
-        sequence: Sequence,
-        listener: Listener,
-        reason: FinishReason,
-        now: float,
-        generated: int,
-    ) -> None:
+    def _forget(self, sequence: Sequence) -> Listener | None:
+        """Nothing is kept for a sequence that has ended. Its listener, which is to hear of it."""
+        self._prompts.pop(sequence)
+        self._deadlines.forget(sequence)
+        listener, sequence.listener = sequence.listener, None
+        return listener
+
+    def _finish(self, sequence: Sequence, reason: FinishReason, now: float, generated: int) -> None:
+        if (listener := self._forget(sequence)) is None:
+            return
         # One whose time was up in the queue has been at neither.
         admitted = now if sequence.admitted_at is None else sequence.admitted_at
         first_token = now if sequence.first_token_at is None else sequence.first_token_at
-        sequence.listener = None
-        self._deadlines.forget(sequence)
         self._metrics.on_finish(generated, now - admitted)
         listener.finish(
             Finish(
@@ -370,54 +360,5 @@ class Engine:
         if self._alarm is not None:
             self._alarm.cancel()
         for sequence in self._scheduler.end_all():
-            self._deadlines.forget(sequence)
-            listener, sequence.listener = sequence.listener, None
-            if listener is not None:
+            if (listener := self._forget(sequence)) is not None:
                 listener.fail(error)
-
-
-@dataclass(frozen=True, slots=True)
-class PromptScores:
-    """Log-probabilities of a prompt, one a token; the first has none."""
-
-    logprobs: list[float | None]
-    tops: list[TopTokens]  # most likely tokens of each place; empty where none were asked for
-
-
-class PromptLogprobs:
-    """Collects the log-probabilities of prompts, which arrive chunk by chunk."""
-
-    def __init__(self) -> None:
-        self._collected: dict[int, PromptScores] = {}  # by sequence id
-        self._steps: dict[int, dict[int, int]] = {}  # step -> slot -> sequence id
-
-    def expect(self, sequence: Sequence) -> None:
-        """Start over with a sequence that was just admitted."""
-        count = len(sequence.request.prompt)
-        tops: list[TopTokens] = [()] * count if sequence.request.prompt_top_n else []
-        self._collected[sequence.id] = PromptScores([None] * count, tops)
-
-    def note(self, plan: StepPlan) -> None:
-        """Remember whose chunks a step computes."""
-        asking = {
-            seat.slot: seat.sequence.id
-            for seat, _ in plan.chunks
-            if seat.slot is not None and seat.sequence.id in self._collected
-        }
-        if asking:
-            self._steps[plan.step] = asking
-
-    def take(self, result: StepResult) -> None:
-        """Take in what a step brought."""
-        asking = self._steps.pop(result.step, {})
-        for part in result.prompt:
-            if (scores := self._collected.get(asking.get(part.slot, 0))) is not None:
-                places = slice(part.start + 1, part.start + 1 + len(part.logprob))
-                scores.logprobs[places] = part.logprob
-                if part.top_token:
-                    count = len(part.top_token) // len(part.logprob)
-                    scores.tops[places] = wire.top_lists(part.top_token, part.top_logprob, count)
-
-    def forget(self, sequence: Sequence) -> PromptScores | None:
-        """What was collected for a sequence; None if it did not ask."""
-        return self._collected.pop(sequence.id, None)

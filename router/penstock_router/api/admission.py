@@ -15,8 +15,8 @@ from penstock_router.api.output import Output
 from penstock_router.api.service import Service
 from penstock_router.limits import Limits
 from penstock_router.request import GenerationRequest
+from penstock_router.templates.errors import TemplateError
 from penstock_router.text import Conversation
-from penstock_router.text.chat_template import TemplateError
 from penstock_router.text.library import TokenizerError, TooManyTokens
 
 Prompt = str | Sequence[int] | Conversation  # ids as the schema packs them
@@ -54,7 +54,6 @@ async def _tokens(
     """Raises ApiError, and TooManyTokens when there are more than `limit`."""
     with text_errors():
         if isinstance(prompt, str):
-            check_length(service, prompt, name)
             ids = await service.text.encode(prompt, add_special_tokens, limit)
             if prompt and not ids:
                 raise invalid(f"`{name}` must come to at least one token. The tokenizer makes none")
@@ -107,16 +106,6 @@ def _check_ids(ids: Sequence[int], limits: Limits, from_text: bool) -> None:
             f"lacks: its ids are < {rows}"
         )
     check_token(wrong, limits, "prompt")
-
-
-def check_length(service: Service, text: str, name: str = "inputs") -> None:
-    """Refuse a text that cannot be tokenised. name: of its field. Raises ApiError."""
-    # JSON may hold halves of UTF-16 pairs, which are no characters.
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise invalid(f"`{name}` must be valid Unicode text") from None
 
 
 def output(service: Service, request: GenerationRequest, options: Options) -> Output:

@@ -12,7 +12,7 @@ from aiohttp import web
 from penstock_router.api.user_agents import reads_sentences
 from penstock_router.metrics import Failure
 from penstock_router.request import Draining, EngineError, ShuttingDown
-from penstock_router.text.chat_template import MissingVariable, TemplateError, TemplatesBusy
+from penstock_router.templates.errors import MissingVariable, TemplateError, TemplatesBusy
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from penstock_router.api.echo import EchoedPrompt
 from penstock_router.api.errors import ApiError, Kind
 from penstock_router.api.logprobs import CompletionLogprobs, Logprobs
 from penstock_router.api.output import Output
+from penstock_router.api.refusal import TARGET
 from penstock_router.api.run import Collector, Track
 from penstock_router.api.service import FINGERPRINT
 from penstock_router.api.sse import EventStream
@@ -275,7 +277,8 @@ class ScoredStream(ChoiceStream):
             self._end = finish
 
     def _go_on(self, work: asyncio.Future[None]) -> None:
-        if work.exception() is not None:
+        if (fault := work.exception()) is not None:
+            logging.getLogger(TARGET).error("Fault", exc_info=fault)
             return self.run.fail(ApiError(Kind.INTERNAL))
         waiting, self._waiting = self._waiting or [], None
         self._begin()

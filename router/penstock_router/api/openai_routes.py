@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from penstock_router.api.admission import Prompt, admit, listing_errors, output
+from penstock_router.api.admission import Prompt, admit, listing_errors, output, text_errors
 from penstock_router.api.call import Call, read_json
 from penstock_router.api.echo import EchoedPrompt, echoed
 from penstock_router.api.errors import invalid
@@ -183,7 +183,8 @@ async def _requests(
             and body.echo
             and not isinstance(prompt, Conversation)
         ):
-            echo = await echoed(call.service.text, prompt, own[0].prompt)
+            with text_errors():
+                echo = await echoed(call.service.text, prompt, own[0].prompt)
         requests += own
         echoes += [echo] * len(own)
     return requests, echoes

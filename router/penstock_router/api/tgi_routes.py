@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 from aiohttp import web
 
-from penstock_router.api.admission import admit, check_length, listing_errors, output
+from penstock_router.api.admission import admit, listing_errors, output
 from penstock_router.api.call import Call, read_json
 from penstock_router.api.fields import checked
 from penstock_router.api.options import Options
@@ -116,7 +116,6 @@ async def tokenize(request: web.Request) -> web.Response:
     """POST /tokenize: the tokens of `inputs` with their places in it, in characters."""
     service = request.app[SERVICE]
     body = checked(request, GenerateRequest, await read_json(request))
-    check_length(service, body.inputs)
     most = service.engine.limits.max_input_tokens
     with service.permits.take(1), listing_errors(most, "inputs"):
         tokens = await service.text.spans_json(body.inputs, body.add_special_tokens, most)

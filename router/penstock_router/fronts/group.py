@@ -54,6 +54,7 @@ class FrontGroup:
         for place, front in enumerate(self._fronts):
             metrics.http_processes.watch(str(place), front.pid)
         engine.on_trouble = self._trouble
+        self._trouble(engine.trouble)  # that there has been since the engine began
         listener = inherited(self._config.listener)
         self._acceptor = Acceptor(listener, self._fronts, self._fail)
         return self._acceptor.url

@@ -129,9 +129,8 @@ class PrefixCache:
         best, most = None, 0
         for child in islice(reversed(node.children.values()), CONTINUATIONS):
             more = 4 * (most + 1)
-            if (
-                child.confirmed and child.key[:more] == tokens[:more]
-            ):  # 0.1 us, where a count takes 1.2
+            # 0.1 us, where a count takes 1.2
+            if child.confirmed and child.key[:more] == tokens[:more]:
                 best, most = child, shared_tokens(child.key, tokens)
         if best is None:
             return 0, 0

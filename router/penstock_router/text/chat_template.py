@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from penstock_router.templates.errors import MissingVariable, TemplateError, TemplatesBusy
 from penstock_router.text.files import read_json, token_content
-
-__all__ = ["MissingVariable", "TemplateError", "TemplatesBusy", "special_tokens", "template_source"]
 
 
 def template_source(

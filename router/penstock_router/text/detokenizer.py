@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from penstock_router.text.alphabet import spelled_bytes
+from penstock_router.text.components import components
 from penstock_router.text.library import TokenizerError
 from penstock_router.text.tokenizer import Tokenizer
 
@@ -54,7 +55,7 @@ class TokenTable(Protocol):
 
 def token_table(tokenizer: Tokenizer) -> TokenTable:
     """Chooses by the decoder that tokenizer.json names."""
-    decoders = list(_parts(tokenizer.settings.get("decoder")))
+    decoders = list(_decoders(tokenizer))
     kinds = [decoder.get("type") for decoder in decoders]
     if kinds in (["ByteLevel"], ["ByteLevel", "Fuse"]):
         return ByteLevelTable(tokenizer)
@@ -62,15 +63,8 @@ def token_table(tokenizer: Tokenizer) -> TokenTable:
     return WindowTable(tokenizer) if spelling is None else SentencePieceTable(tokenizer, spelling)
 
 
-def _parts(decoder: dict[str, Any] | None) -> Iterable[dict[str, Any]]:
-    """A decoder, or those in a sequence of them."""
-    if decoder is None:
-        return
-    if decoder.get("type") == "Sequence":
-        for part in decoder.get("decoders") or ():
-            yield from _parts(part)
-    else:
-        yield decoder
+def _decoders(tokenizer: Tokenizer) -> Iterator[Mapping[str, Any]]:
+    return components(tokenizer.settings.get("decoder"), "decoders")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +81,7 @@ class _Spelling:
     strips_token: bool = False
 
 
-def _spelling(decoders: Sequence[dict[str, Any]]) -> _Spelling | None:
+def _spelling(decoders: Sequence[Mapping[str, Any]]) -> _Spelling | None:
     """None for decoders that do anything else.
 
     What strips works on each token until the tokens are one text.
@@ -284,7 +278,7 @@ class WindowTable:
         self.names = {i: name for name, i in tokenizer.special_tokens.items()}
         self._decode = tokenizer.decode
         self._spellings = tokenizer.vocabulary()
-        kinds = {part.get("type") for part in _parts(tokenizer.settings.get("decoder"))}
+        kinds = {decoder.get("type") for decoder in _decoders(tokenizer)}
         self._bytes = {
             token_id: int(byte[1], 16)
             for token_id, token in self._spellings.items()

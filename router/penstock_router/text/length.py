@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from penstock_router.text.alphabet import BYTE_ALPHABET
+from penstock_router.text.components import components
 from penstock_router.text.library import TooManyTokens
 
 # How much shorter a normalizer may make a text, in bytes. Those that are not here may drop any
@@ -58,7 +59,7 @@ class LengthBound:
 def _shrinks(normalizer: Mapping[str, Any] | None, known: Mapping[str, float] = _SHRINKS) -> float:
     """How many times shorter a normalizer may make a text; 0: any number of times."""
     product = 1.0
-    for part in _parts(normalizer, "normalizers"):
+    for part in components(normalizer, "normalizers"):
         match part:
             case {"type": "Replace", "pattern": {"String": old}, "content": new} if new:
                 product *= max(1.0, len(old.encode()) / len(new.encode()))
@@ -69,26 +70,15 @@ def _shrinks(normalizer: Mapping[str, Any] | None, known: Mapping[str, float] = 
 
 def _keeps_all(tree: Mapping[str, Any], tokens: set[str]) -> bool:
     """Whether every byte of a text is in one of its tokens."""
-    parts = list(_parts(tree.get("pre_tokenizer"), "pretokenizers"))
+    parts = list(components(tree.get("pre_tokenizer"), "pretokenizers"))
     for part in parts:
         if part.get("type") not in _KEEP_ALL or part.get("behavior") == "Removed":
             return False
     model = tree["model"]
     if model.get("type") not in ("BPE", "Unigram"):
         return False
-    parts += _parts(tree.get("normalizer"), "normalizers")
+    parts += components(tree.get("normalizer"), "normalizers")
     if any(part.get("type") == "ByteLevel" for part in parts):
         return set(BYTE_ALPHABET) <= tokens
     bytes_known = all(f"<0x{byte:02X}>" in tokens for byte in range(256))
     return model.get("byte_fallback") is True and bytes_known
-
-
-def _parts(whole: Mapping[str, Any] | None, name: str) -> Iterator[Mapping[str, Any]]:
-    """The parts of a sequence, in sequences within it too."""
-    if whole is None:
-        return
-    if whole.get("type") == "Sequence":
-        for part in whole.get(name) or ():
-            yield from _parts(part, name)
-    else:
-        yield whole

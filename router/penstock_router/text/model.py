@@ -125,6 +125,10 @@ class TextModel:
         """The bytes of a token, which may be part of a character; None where nobody knows them."""
         return self._tokens.raw(token_id)
 
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do what takes a while in a worker thread. Raises TokenizerError when it never ends."""
+        return await self._workers.run(work)
+
     async def encode(
         self, text: str, add_special_tokens: bool = True, limit: int | None = None
     ) -> Sequence[int]:
@@ -157,7 +161,7 @@ class TextModel:
             finally:
                 give_back_memory(text)
 
-        return await self._run(encode)
+        return await self.run(encode)
 
     async def render(
         self, conversation: Conversation, with_spans: bool = False, limit: int | None = None
@@ -179,6 +183,3 @@ class TextModel:
             return Rendered(marked.text, array("I", ids), spans, spans_json(marked.text, spans))
 
         return await self._encode(marked.text, work)
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await self._workers.run(work)

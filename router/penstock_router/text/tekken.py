@@ -42,7 +42,12 @@ def tokenizer_tree(tekken: Mapping[str, Any]) -> dict[str, Any]:
         "invert": False,
     }
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": False,
+    }
     return {
         "version": "1.0",
         "added_tokens": [
@@ -51,10 +56,10 @@ def tokenizer_tree(tekken: Mapping[str, Any]) -> dict[str, Any]:
         "normalizer": None,
         "pre_tokenizer": {
             "type": "Sequence",
-            "pretokenizers": [split | {"invert": False}, byte_level | {"trim_offsets": True}],
+            "pretokenizers": [split, byte_level],
         },
         "post_processor": None,
-        "decoder": byte_level | {"trim_offsets": True},
+        "decoder": byte_level,
         "model": {
             "type": "BPE",
             "vocab": {token: i for i, token in enumerate(special)} | ids,

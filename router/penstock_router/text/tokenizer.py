@@ -99,9 +99,9 @@ class Tokenizer:
         ids: list[int] = encoding.ids
         return ids
 
-    def spans_marked(self, marked: MarkedText, limit: int | None = None) -> list[TokenSpan]:
+    def spans_marked(self, marked: MarkedText) -> list[TokenSpan]:
         """The same with the characters that each token stands for."""
-        return list(spans_of(*self._marked(marked, limit)))
+        return list(spans_of(*self._marked(marked, None)))
 
     def _marked(
         self, marked: MarkedText, limit: int | None

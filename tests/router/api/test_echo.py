@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from penstock_router.api.logprobs import CompletionLogprobs
+from penstock_router.text.library import TokenizerError
+from penstock_router.text.tokenizer import Tokenizer
 from support.fake_engine import FakeEngine
 
 
@@ -151,8 +153,10 @@ async def test_what_cannot_be_scored(serve: Any) -> None:
 
 
 async def test_a_fault_beside_the_loop_ends_the_request(
-    serve: Any, monkeypatch: pytest.MonkeyPatch
+    serve: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """And the log says where it was."""
+
     def fail(*arguments: object) -> None:
         raise RuntimeError("not foreseen")
 
@@ -163,3 +167,18 @@ async def test_a_fault_beside_the_loop_ends_the_request(
         status, answer = await client.post("/v1/completions", body | {"stream": stream})
         assert (status, answer["error_type"]) == (500, "internal")
     await client.quiet()
+    faults = [record.exc_text or "" for record in caplog.records if record.msg == "Fault"]
+    assert len(faults) == 2 and all("not foreseen" in fault for fault in faults)
+
+
+async def test_a_text_whose_places_the_tokenizer_cannot_find(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise TokenizerError("the tokenizer failed: it panicked")
+
+    client = await serve()
+    monkeypatch.setattr(Tokenizer, "spans", fail)
+    status, answer = await client.post("/v1/completions", {"prompt": "hi", "echo": True})
+    assert status == 422 and "it panicked" in answer["error"]["message"]
+    assert not client.engine.requests

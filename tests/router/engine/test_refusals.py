@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import random
+from types import SimpleNamespace
 
 import pytest
 
 from penstock_proto.shard_pb2 import Refusal
 from penstock_router.metrics import Metrics
-from penstock_router.refusals import LOG_SECONDS, Refusals
+from penstock_router.refusals import Refusals
 from penstock_router.request import Finish, GenerationFailed, GenerationRequest, Refused
 from support.fake_shard import FakeModelConfig, expected_tokens
 
@@ -51,10 +54,9 @@ async def test_each_request_ends_once_and_none_ends_another(engine_rig, recorder
             f'{name}{{kind="not_a_number"}} {failures - 2}',
         ]
         # Once a kind, whatever comes in the next seconds.
-        lines = [r.getMessage() for r in caplog.records if "refused" in r.getMessage()]
-        assert sorted(lines) == [
-            "refused by the shards, 1 times: NaN among the logits",
-            "refused by the shards, 1 times: tokens [500], vocab_size 500",
+        assert sorted(said(caplog)) == [
+            ("refused by the shards: bad_admission", {"reason": "tokens [500], vocab_size 500"}),
+            ("refused by the shards: not_a_number", {"reason": "NaN among the logits"}),
         ]
         assert not rig.engine.failed.done()
         rig.scheduler.check_integrity()
@@ -70,13 +72,34 @@ async def test_a_prompt_whose_log_probabilities_are_no_numbers(engine_rig, recor
         assert listener.prompt_logprobs is None and not listener.tokens
 
 
-def test_many_refusals_are_a_line_now_and_then(caplog):  # type: ignore[no-untyped-def]
+async def test_a_refused_sequence_has_no_time_left_to_pass(engine_rig, recorder):
+    """Its alarm does not ring for what has ended."""
+    loop = asyncio.get_running_loop()
+    faults: list[object] = []
+    loop.set_exception_handler(lambda _, context: faults.append(context))
+    async with engine_rig(model=MODEL) as rig:
+        listener = recorder()
+        rig.engine.submit(GenerationRequest([500], 3, max_time=0.05), listener)
+        assert type(await listener.wait()) is Refused
+        assert not rig.engine._deadlines._alarms
+        await asyncio.sleep(0.1)
+    assert not faults
+
+
+def test_many_refusals_are_a_line_now_and_then(caplog, monkeypatch):  # type: ignore[no-untyped-def]
+    clock = SimpleNamespace(monotonic=itertools.count(1000, 0.5).__next__)
+    monkeypatch.setattr("penstock_router.logs.time", clock)
     refusals = Refusals(Metrics(1, 1))
-    for half_seconds in range(50):
-        refusal = Refusal(kind=Refusal.NOT_A_NUMBER, message="NaN")
-        refusals.note(refusal, 1000 + half_seconds * LOG_SECONDS / 20)
-    assert [record.getMessage() for record in caplog.records] == [
-        "refused by the shards, 1 times: NaN",
-        "refused by the shards, 20 times: NaN",
-        "refused by the shards, 20 times: NaN",
+    for _ in range(50):
+        refusals.note(Refusal(kind=Refusal.NOT_A_NUMBER, message="NaN"))
+    line = "refused by the shards: not_a_number"
+    assert said(caplog) == [
+        (line, {"reason": "NaN"}),
+        (line, {"reason": "NaN", "left_out": 19}),
+        (line, {"reason": "NaN", "left_out": 19}),
     ]
+
+
+def said(caplog) -> list[tuple[str, dict[str, object]]]:  # type: ignore[no-untyped-def]
+    records = [record for record in caplog.records if "refused" in record.getMessage()]
+    return [(record.getMessage(), record.fields) for record in records]

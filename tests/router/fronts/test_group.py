@@ -104,6 +104,14 @@ async def test_they_serve_drain_and_end(folder: Path) -> None:
             await post(url)
 
 
+async def test_trouble_from_before_they_opened_is_theirs_too(folder: Path) -> None:
+    async with group_of(folder, 1) as group:
+        url, _ = await opened(group, FakeEngine(trouble="no answer from shard 1"))
+        async with aiohttp.ClientSession() as session, session.get(f"{url}/health") as reply:
+            assert reply.status == 503
+            assert (await reply.json())["error"] == "unhealthy: no answer from shard 1"
+
+
 async def test_the_end_of_an_answer_goes_out_before_they_leave(folder: Path) -> None:
     """What the engine says in the turn before the end is not overtaken by it."""
     engine = FakeEngine(hold=True, script=[10] * 200, tokens_per_turn=1000)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock_router.templates.errors import TemplateError
 from penstock_router.text import Conversation, Rendered, TextModel
-from penstock_router.text.chat_template import TemplateError
 from support.small_text import CHATML, KINDS, SPECIAL, byte_level, write_folder
 
 

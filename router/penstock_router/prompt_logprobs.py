@@ -1,0 +1,57 @@
+"""Log-probabilities of prompts, which arrive chunk by chunk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from penstock_proto.shard_pb2 import StepResult
+from penstock_router import wire
+from penstock_router.request import TopTokens
+from penstock_router.scheduler import Sequence, StepPlan
+
+
+@dataclass(frozen=True, slots=True)
+class PromptScores:
+    """Log-probabilities of a prompt, one a token; the first has none."""
+
+    logprobs: list[float | None]
+    tops: list[TopTokens]  # most likely tokens of each place; empty where none were asked for
+
+
+class PromptLogprobs:
+    """Collects them until a sequence has its first token."""
+
+    def __init__(self) -> None:
+        self._collected: dict[int, PromptScores] = {}  # by sequence id
+        self._steps: dict[int, dict[int, int]] = {}  # step -> slot -> sequence id
+
+    def expect(self, sequence: Sequence) -> None:
+        """Start over with a sequence that was just admitted."""
+        count = len(sequence.request.prompt)
+        tops: list[TopTokens] = [()] * count if sequence.request.prompt_top_n else []
+        self._collected[sequence.id] = PromptScores([None] * count, tops)
+
+    def note(self, plan: StepPlan) -> None:
+        """Remember whose chunks a step computes."""
+        asking = {
+            seat.slot: seat.sequence.id
+            for seat, _ in plan.chunks
+            if seat.slot is not None and seat.sequence.id in self._collected
+        }
+        if asking:
+            self._steps[plan.step] = asking
+
+    def take(self, result: StepResult) -> None:
+        """Take in what a step brought."""
+        asking = self._steps.pop(result.step, {})
+        for part in result.prompt:
+            if (scores := self._collected.get(asking.get(part.slot, 0))) is not None:
+                places = slice(part.start + 1, part.start + 1 + len(part.logprob))
+                scores.logprobs[places] = part.logprob
+                if part.top_token:
+                    count = len(part.top_token) // len(part.logprob)
+                    scores.tops[places] = wire.top_lists(part.top_token, part.top_logprob, count)
+
+    def pop(self, sequence: Sequence) -> PromptScores | None:
+        """What was collected for a sequence; None if it did not ask."""
+        return self._collected.pop(sequence.id, None)
