@@ -128,7 +128,7 @@ def _decode_kernel(
         token = begin + tl.arange(0, N)
         k = load_tile(keys, pages, begin, end, PAGE, D, DP, N)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
-        if CAP:
+        if CAP > 0.0:
             scores = soft_capped(scores, CAP)
         visible = token < end
         if WINDOW:

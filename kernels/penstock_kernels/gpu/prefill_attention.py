@@ -68,7 +68,7 @@ def _absorb(
 ):
     """One more tile of keys and values in the running softmax; scores are in units of log2."""
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
-    if CAP:
+    if CAP > 0.0:
         scores = soft_capped(scores * scale, CAP)
         scale = 1.0
     if MASKED:
