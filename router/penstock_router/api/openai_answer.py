@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NotRequired
 
 import orjson
 from typing_extensions import TypedDict
@@ -78,13 +78,16 @@ def usage(tracks: Sequence[Track]) -> Usage:
     prompts = {id(track.request.prompt): track for track in tracks}.values()
     prompt = sum(len(track.request.prompt) for track in prompts)
     completion = sum(track.end.generated_tokens for track in tracks)
+    return counted(prompt, completion, sum(track.end.cached_tokens for track in prompts))
+
+
+def counted(prompt: int, completion: int, cached: int = 0) -> Usage:
+    """Tokens of a request until now."""
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {
-            "cached_tokens": sum(track.end.cached_tokens for track in prompts)
-        },
+        "prompt_tokens_details": {"cached_tokens": cached},
     }
 
 
@@ -98,6 +101,11 @@ class ChatChoice(TypedDict):
     message: ChatMessage
     logprobs: dict[str, Any] | None
     finish_reason: str
+    stop_reason: str | int | None
+    token_ids: NotRequired[list[int]]
+
+
+PromptLogprobs = list[dict[str, dict[str, Any]] | None]
 
 
 class CompletionChoice(TypedDict):
@@ -105,6 +113,10 @@ class CompletionChoice(TypedDict):
     text: str
     logprobs: dict[str, Any] | None
     finish_reason: str
+    stop_reason: str | int | None
+    token_ids: NotRequired[list[int]]
+    prompt_token_ids: NotRequired[list[int]]
+    prompt_logprobs: NotRequired[PromptLogprobs]
 
 
 class ChatCompletion(TypedDict):
@@ -115,6 +127,8 @@ class ChatCompletion(TypedDict):
     system_fingerprint: str
     choices: list[ChatChoice]
     usage: Usage
+    prompt_token_ids: NotRequired[list[int]]
+    prompt_logprobs: NotRequired[PromptLogprobs]
 
 
 class Completion(TypedDict):
@@ -168,12 +182,28 @@ FOLDED_CHAT = Shape('"delta":{"content":', "}", _SPEAKER)
 COMPLETION = Shape('"text":', "", first=None)
 
 
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What a stream says besides text."""
+
+    include_usage: bool = False
+    usage_in_chunks: bool = False
+    token_ids: bool = False
+
+    @property
+    def in_each(self) -> bool:
+        """Chunks differ in more than their text."""
+        return self.usage_in_chunks or self.token_ids
+
+
 class ChoiceStream(Track):
     """Streams one choice: an event for each token that shows text.
 
     Everything but text and log-probabilities is known when the request comes, so an event is
     those between two templates.
     """
+
+    _told = False  # of the prompt's tokens
 
     def __init__(
         self,
@@ -186,22 +216,29 @@ class ChoiceStream(Track):
         index: int,
         logprobs: Logprobs | None,
         echo: EchoedPrompt | None,
-        include_usage: bool,
+        extras: Extras,
     ) -> None:
         super().__init__(request, output)
         self._stream = stream
         self._logprobs = logprobs
         self._echo = echo
-        self._first = shape.first if echo is None else shape.choice(echo.text)
+        self._firsts = [] if shape.first is None else [shape.first]
+        if echo is not None:
+            self._firsts.append(shape.choice(echo.text))
         self._shape = shape
-        close = '}],"usage":null}\n\n' if include_usage else "}]}\n\n"
+        self._extras = extras
+        self._plain = logprobs is None and not extras.in_each
+        close = '}],"usage":null}\n\n' if extras.include_usage else "}]}\n\n"
         self._render: Callable[[str, str], tuple[bytes, bytes]] = lambda choice, tail: (
-            head.template(f'"index":{index},{choice}', tail + close)
+            head.template(f'"index":{index},{choice}', tail)
         )
+        self._close = close
         self._before, self._after = self._render(
-            shape.before_text, shape.after_text + ',"logprobs":null,"finish_reason":null'
+            shape.before_text, shape.after_text + ',"logprobs":null,"finish_reason":null' + close
         )
         self._silent = True  # nothing sent yet
+        self._ids: list[int] = []  # since the last event
+        self._generated = 0
 
     def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
         output = self.output
@@ -210,29 +247,54 @@ class ChoiceStream(Track):
             self._begin()
         if self._logprobs is not None:
             self._logprobs.add(token_id, text, logprob, top)
+        if not self._plain:
+            self._generated += 1
+            self._ids.append(token_id)
         if output.released:
             self._show(output.released)
         return output.stopped
 
     def _begin(self) -> None:
         self._silent = False
-        if self._first is not None:
-            self._push_choice(self._first, None)
+        for place, choice in enumerate(self._firsts):
+            self._push_choice(choice, None, prompt=not place)
 
     def _show(self, text: str) -> None:
-        if self._logprobs is None:
+        if self._plain:
             self._stream.push(self._before + orjson.dumps(text) + self._after)
         else:
-            self._push_choice(self._shape.choice(text), None)
+            self._push_choice(self._shape.choice(text), None, prompt=not self._firsts)
 
-    def _push_choice(self, choice: str, finish_reason: str | None) -> None:
+    def _push_choice(
+        self, choice: str, finish_reason: str | None, more: str = "", prompt: bool = False
+    ) -> None:
+        """more: JSON at the end of the choice. prompt: the first event, which tells of it."""
         logprobs = self._logprobs
         taken = logprobs.take() if logprobs is not None and logprobs.waiting else None
         before, after = self._render(
             f'{choice},"logprobs":{orjson.dumps(taken).decode()}',
-            f',"finish_reason":{orjson.dumps(finish_reason).decode()}',
+            f',"finish_reason":{orjson.dumps(finish_reason).decode()}{more}{self._tail(prompt)}',
         )
         self._stream.push(before + after)
+
+    def _tail(self, prompt: bool) -> str:
+        """What vLLM's fields add to a chunk, and its end."""
+        extras, close = self._extras, self._close
+        in_choice = beside = ""
+        if extras.token_ids:
+            ids, self._ids = self._ids, []
+            in_choice = f',"token_ids":{orjson.dumps(ids).decode()}'
+            if prompt and not self._told:
+                self._told = True
+                text = orjson.dumps(list(self.request.prompt)).decode()
+                if self._shape.first is None:
+                    in_choice += f',"prompt_token_ids":{text}'
+                else:
+                    beside = f',"prompt_token_ids":{text}'
+        if extras.usage_in_chunks:
+            used = counted(len(self.request.prompt), self._generated)
+            close = f'}}],"usage":{orjson.dumps(used).decode()}}}\n\n'
+        return f"{in_choice}{close[:2]}{beside}{close[2:]}"
 
     def finish(self, finish: Finish) -> None:
         if self._silent:
@@ -240,7 +302,9 @@ class ChoiceStream(Track):
         self.output.close()
         if self.output.released:
             self._show(self.output.released)
-        self._push_choice(self._shape.choice(""), FINISH_REASONS[finish.reason])
+        stop = f',"stop_reason":{orjson.dumps(self.output.stop_reason).decode()}'
+        reason = FINISH_REASONS[finish.reason]
+        self._push_choice(self._shape.choice(""), reason, stop, prompt=not self._firsts)
         super().finish(finish)
 
 
@@ -268,6 +332,8 @@ class ScoredStream(ChoiceStream):
         output = self.output
         text = output.push(token_id)
         self._waiting.append((token_id, text, output.released, logprob, top))
+        self._generated += 1
+        self._ids.append(token_id)
         return output.stopped
 
     def finish(self, finish: Finish) -> None:

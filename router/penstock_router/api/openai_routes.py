@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ from penstock_router.api.openai_answer import (
     FOLDED_CHAT,
     TYPED_CHAT,
     ChoiceStream,
+    Extras,
     Head,
     ScoredStream,
     Shape,
@@ -45,6 +47,7 @@ from penstock_router.api.sse import EventStream
 from penstock_router.api.streaming import collect, stream_out
 from penstock_router.api.tgi_routes import json_response
 from penstock_router.api.user_agents import is_text_generation, reads_only_json
+from penstock_router.api.vllm_extras import beside_choices, in_choice
 from penstock_router.request import GenerationRequest
 from penstock_router.text import Conversation, TextModel
 
@@ -64,9 +67,9 @@ async def run_chat(call: Call, body: ChatRequest) -> web.StreamResponse:
     conversation = body.conversation()
     characters = sum(len(message["content"]) for message in conversation.messages)
     if body.stream:
-        head = Head("chat.completion.chunk", "chatcmpl", call.service.model_name)
+        head = _head(call, body, "chat.completion.chunk", "chatcmpl")
         return await _stream(call, body, [conversation], head, _chat_shape(call), characters)
-    head = Head("chat.completion", "chatcmpl", call.service.model_name)
+    head = _head(call, body, "chat.completion", "chatcmpl")
     return await _complete(call, body, [conversation], head, characters)
 
 
@@ -79,7 +82,7 @@ async def run_completion(call: Call, body: CompletionRequest) -> web.StreamRespo
             f"Number of prompts exceeds the maximum allowed batch size of {most}. "
             f"Given: {len(prompts)}"
         )
-    head = Head("text_completion", "cmpl", call.service.model_name)
+    head = _head(call, body, "text_completion", "cmpl")
     characters = sum(len(prompt) for prompt in prompts if isinstance(prompt, str))
     if body.stream:
         return await _stream(call, body, prompts, head, COMPLETION, characters)
@@ -106,12 +109,24 @@ async def _complete(
         requests, echoes = await _requests(call, body, prompts, options)
         tracks = [Collector(r, output(service, r, options)) for r in requests]
         await collect(call, tracks)
-    show = partial(_choices, service.text, body, tracks, echoes)
-    # Those of a long prompt take a moment.
-    choices = show() if body.top_n is None else await asyncio.to_thread(show)
+    best = _best(body, tracks, len(prompts))
+    show = partial(_shown, service.text, body, best, echoes)
+    # Log-probabilities of a long prompt take a moment.
+    quick = body.top_n is None and body.prompt_logprobs is None
+    shown = show() if quick else await asyncio.to_thread(show)
     figures = call.succeed(tracks, _seed(requests, options))
     headers = call.early_headers(characters) | figures.headers()
-    return json_response(head.fields() | {"choices": choices, "usage": usage(tracks)}, headers)
+    return json_response(head.fields() | shown | {"usage": usage(tracks)}, headers)
+
+
+def _best(body: OpenAIRequest, tracks: Sequence[Collector], prompts: int) -> list[Collector]:
+    """The sequences that are shown: of more than `n` a prompt, those with the highest mean."""
+    if not isinstance(body, CompletionRequest) or body.candidates == body.n:
+        return [*tracks]
+    each = body.candidates
+    groups = [tracks[first : first + each] for first in range(0, prompts * each, each)]
+    ranked = [sorted(g, key=lambda track: track.mean_logprob, reverse=True) for g in groups]
+    return [track for group in ranked for track in group[: body.n]]
 
 
 async def _stream(
@@ -128,7 +143,8 @@ async def _stream(
         requests, echoes = await _requests(call, body, prompts, options)
         stream = EventStream(call.request, call.early_headers(characters))
         done = b"" if reads_only_json(call.user_agent, sent_fields(call.request)) else DONE
-        scores = body.top_n is not None and echoes[0] is not None
+        scores = options.prompt_logprobs
+        extras = Extras(body.include_usage, body.usage_in_chunks, body.return_token_ids)
         make = ScoredStream if scores else ChoiceStream
         tracks = [
             make(
@@ -140,7 +156,7 @@ async def _stream(
                 index=index,
                 logprobs=_logprobs(service.text, body, echo),
                 echo=echo,
-                include_usage=body.include_usage,
+                extras=extras,
             )
             for index, (request, echo) in enumerate(zip(requests, echoes, strict=True))
         ]
@@ -152,6 +168,11 @@ async def _stream(
             last_events=lambda: last_events(head, tracks, body.include_usage, done),
             error_event=error_event,
         )
+
+
+def _head(call: Call, body: OpenAIRequest, kind: str, prefix: str) -> Head:
+    head = Head(kind, prefix, call.service.model_name)
+    return head if body.request_id is None else dataclasses.replace(head, id=body.request_id)
 
 
 def _chat_shape(call: Call) -> Shape:
@@ -176,8 +197,12 @@ async def _requests(
     """One request a sequence, and what each repeats of its prompt."""
     requests: list[GenerationRequest] = []
     echoes: list[EchoedPrompt | None] = []
-    for prompt, own in zip(prompts, await admit(call, prompts, options), strict=True):
+    special = not isinstance(body, CompletionRequest) or body.add_special_tokens
+    admitted = await admit(call, prompts, options, special)
+    for prompt, own in zip(prompts, admitted, strict=True):
         echo = None
+        if isinstance(body, ChatRequest) and (repeated := body.echoed):
+            echo = EchoedPrompt(repeated, ())
         if (
             isinstance(body, CompletionRequest)
             and body.echo
@@ -186,43 +211,46 @@ async def _requests(
             with text_errors():
                 echo = await echoed(call.service.text, prompt, own[0].prompt)
         requests += own
-        echoes += [echo] * len(own)
+        echoes += [echo] * body.n
     return requests, echoes
 
 
-def _choices(
+def _shown(
     text: TextModel,
     body: OpenAIRequest,
     tracks: Sequence[Collector],
     echoes: Sequence[EchoedPrompt | None],
-) -> list[dict[str, Any]]:
-    """The choices of an answer that is sent at once."""
+) -> dict[str, Any]:
+    """The choices of an answer that is sent at once, and what stands beside them."""
     choices = []
     for index, (track, echo) in enumerate(zip(tracks, echoes, strict=True)):
         source = _logprobs(text, body, echo)
-        shown: dict[str, Any] = {"text": track.text if echo is None else echo.text + track.text}
+        content = track.text if echo is None else echo.text + track.text
+        shown: dict[str, Any] = {"text": content}
         if isinstance(body, ChatRequest):
-            shown = {"message": {"role": "assistant", "content": track.text}}
+            shown = {"message": {"role": "assistant", "content": content}}
         choices.append(
             {
                 "index": index,
                 **shown,
                 "logprobs": source and collected_logprobs(track, source, echo),
                 "finish_reason": FINISH_REASONS[track.end.reason],
+                **in_choice(text, body, track),
             }
         )
-    return choices
+    return {"choices": choices, **beside_choices(text, body, tracks)}
 
 
 def _logprobs(text: TextModel, body: OpenAIRequest, echo: EchoedPrompt | None) -> Logprobs | None:
     if body.top_n is None:
         return None
+    by_id = body.return_tokens_as_token_ids
     if isinstance(body, ChatRequest):
-        return ChatLogprobs(text)
+        return ChatLogprobs(text, by_id)
     if echo is None:
-        return CompletionLogprobs(text)
+        return CompletionLogprobs(text, by_id=by_id)
     # Then there is an entry for every token: scorers count from the end.
-    return CompletionLogprobs(text, len(echo.text), everything=True)
+    return CompletionLogprobs(text, len(echo.text), everything=True, by_id=by_id)
 
 
 def _seed(requests: Sequence[GenerationRequest], options: Options) -> int | None:
