@@ -30,12 +30,14 @@ class Conversation:
 
     content of a message is a string or a list of parts. What the client left open is None: then an
     assistant's last message is continued, and behind any other one an answer begins.
+    tools: in OpenAI's shape; None: none.
     """
 
     messages: Sequence[Mapping[str, Any]]
     template_variables: Mapping[str, Any] = field(default_factory=dict)
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
+    tools: Sequence[Mapping[str, Any]] | None = None
 
     @property
     def continues(self) -> bool:
@@ -50,7 +52,8 @@ class Conversation:
         prompt = self.add_generation_prompt
         if prompt is None:
             prompt = not self.continues
-        return Job(self.messages, self.template_variables, prompt, self.continues)
+        variables = self.template_variables
+        return Job(self.messages, variables, prompt, self.continues, self.tools)
 
 
 @dataclass(frozen=True, slots=True)
