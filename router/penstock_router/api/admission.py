@@ -12,6 +12,7 @@ from penstock_router.api.call import Call
 from penstock_router.api.errors import from_template, invalid
 from penstock_router.api.options import Options, check_token
 from penstock_router.api.output import Output
+from penstock_router.api.reply import ReplyOutput
 from penstock_router.api.service import Service
 from penstock_router.limits import Limits
 from penstock_router.request import GenerationRequest
@@ -111,4 +112,9 @@ def _check_ids(ids: Sequence[int], limits: Limits, from_text: bool) -> None:
 def output(service: Service, request: GenerationRequest, options: Options) -> Output:
     """Where the text of a sequence comes together."""
     text = service.text
-    return Output(text.detokenizer(request.prompt), text.tokenizer.special_ids, options)
+    detokenizer, special_ids = text.detokenizer(request.prompt), text.tokenizer.special_ids
+    if options.reply is None:
+        return Output(detokenizer, special_ids, options)
+    parser = options.reply.parser(options.reply.thinks(request.prompt, text.token_text))
+    characters = options.reply.dialect.alphabet.characters
+    return ReplyOutput(detokenizer, special_ids, options, parser, characters)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NotRequired
 
 import orjson
 from typing_extensions import TypedDict
@@ -19,6 +19,7 @@ from penstock_router.api.errors import ApiError, Kind
 from penstock_router.api.logprobs import CompletionLogprobs, Logprobs
 from penstock_router.api.output import Output
 from penstock_router.api.refusal import TARGET
+from penstock_router.api.reply import ReplyOutput
 from penstock_router.api.run import Collector, Track
 from penstock_router.api.service import FINGERPRINT
 from penstock_router.api.sse import EventStream
@@ -37,11 +38,16 @@ class PromptTokensDetails(TypedDict):
     cached_tokens: int
 
 
+class CompletionTokensDetails(TypedDict):
+    reasoning_tokens: int
+
+
 class Usage(TypedDict):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: NotRequired[CompletionTokensDetails]  # of chats with reasoning
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,7 @@ def usage(tracks: Sequence[Track]) -> Usage:
     prompts = {id(track.request.prompt): track for track in tracks}.values()
     prompt = sum(len(track.request.prompt) for track in prompts)
     completion = sum(track.end.generated_tokens for track in tracks)
-    return {
+    counted: Usage = {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
@@ -86,11 +92,31 @@ def usage(tracks: Sequence[Track]) -> Usage:
             "cached_tokens": sum(track.end.cached_tokens for track in prompts)
         },
     }
+    read = [track.output for track in tracks if isinstance(track.output, ReplyOutput)]
+    if read:
+        thoughts = sum(output.reasoning_tokens for output in read)
+        counted["completion_tokens_details"] = {"reasoning_tokens": thoughts}
+    return counted
+
+
+class CalledFunction(TypedDict):
+    name: str
+    arguments: str
+
+
+class ToolCall(TypedDict):
+    id: str
+    type: str
+    function: CalledFunction
 
 
 class ChatMessage(TypedDict):
     role: str
-    content: str
+    content: str | None
+    reasoning_content: NotRequired[str]
+    reasoning: NotRequired[str]
+    tool_calls: NotRequired[list[ToolCall]]
+    function_call: NotRequired[CalledFunction]
 
 
 class ChatChoice(TypedDict):
@@ -148,6 +174,7 @@ class Shape:
     before_text: str  # JSON of a choice, from the index to the text
     after_text: str  # and from the text to the log-probabilities
     first: str | None  # a choice before all others
+    speaker: str = ""  # JSON of who speaks, in every delta
 
     def choice(self, text: str) -> str:
         """JSON of a choice from the index to the log-probabilities."""
@@ -156,12 +183,13 @@ class Shape:
 
 _SPEAKER = '"delta":{"role":"assistant","content":""}'
 # TGI says in every chunk who speaks, and its clients read it there.
-CHAT = Shape('"delta":{"role":"assistant","content":', "}", _SPEAKER)
+CHAT = Shape('"delta":{"role":"assistant","content":', "}", _SPEAKER, '"role":"assistant",')
 # For text_generation, whose types ask for it.
 TYPED_CHAT = Shape(
     '"delta":{"role":"assistant","tool_calls":null,"content":',
     "}",
     '"delta":{"role":"assistant","tool_calls":null,"content":""}',
+    '"role":"assistant",',
 )
 # For clients that put the deltas together field by field, which would make a word of the roles.
 FOLDED_CHAT = Shape('"delta":{"content":', "}", _SPEAKER)

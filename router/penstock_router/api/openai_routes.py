@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,7 @@ from penstock_router.api.openai_answer import (
     last_events,
     usage,
 )
+from penstock_router.api.openai_reply import ReplyCollector, ReplyStream, answer_style
 from penstock_router.api.openai_schema import (
     MAX_PROMPTS,
     ChatRequest,
@@ -61,7 +63,7 @@ async def completions(call: Call) -> web.StreamResponse:
 
 async def run_chat(call: Call, body: ChatRequest) -> web.StreamResponse:
     """An answer to a conversation."""
-    conversation = body.conversation()
+    conversation = body.conversation(call.service.text.replies.shows_tools)
     characters = sum(len(message["content"]) for message in conversation.messages)
     if body.stream:
         head = Head("chat.completion.chunk", "chatcmpl", call.service.model_name)
@@ -92,7 +94,8 @@ async def chat_tokenize(request: web.Request) -> web.Response:
     body = checked(request, ChatRequest, await read_json(request))
     most = service.engine.limits.max_input_tokens
     with service.permits.take(1), listing_errors(most, "messages"):
-        rendered = await service.text.render(body.conversation(), with_spans=True, limit=most)
+        conversation = body.conversation(service.text.replies.shows_tools)
+        rendered = await service.text.render(conversation, with_spans=True, limit=most)
     tokens = orjson.Fragment(rendered.spans_json)
     return json_response({"tokenize_response": tokens, "templated_text": rendered.text})
 
@@ -104,7 +107,8 @@ async def _complete(
     options = _options(call, body)
     with service.permits.take(len(prompts) * options.sequences):
         requests, echoes = await _requests(call, body, prompts, options)
-        tracks = [Collector(r, output(service, r, options)) for r in requests]
+        keep = Collector if options.reply is None else ReplyCollector
+        tracks = [keep(r, output(service, r, options)) for r in requests]
         await collect(call, tracks)
     show = partial(_choices, service.text, body, tracks, echoes)
     # Those of a long prompt take a moment.
@@ -129,7 +133,7 @@ async def _stream(
         stream = EventStream(call.request, call.early_headers(characters))
         done = b"" if reads_only_json(call.user_agent, sent_fields(call.request)) else DONE
         scores = body.top_n is not None and echoes[0] is not None
-        make = ScoredStream if scores else ChoiceStream
+        make = _track(options, scores, body)
         tracks = [
             make(
                 request,
@@ -154,6 +158,14 @@ async def _stream(
         )
 
 
+def _track(options: Options, scores: bool, body: OpenAIRequest) -> Callable[..., ChoiceStream]:
+    """What streams a choice."""
+    if options.reply is not None:
+        assert isinstance(body, ChatRequest)
+        return partial(ReplyStream, style=answer_style(body))
+    return ScoredStream if scores else ChoiceStream
+
+
 def _chat_shape(call: Call) -> Shape:
     # The helpers of OpenAI's clients say by this header that they fold a stream.
     if "x-stainless-helper-method" in call.request.headers:
@@ -167,6 +179,9 @@ def _options(call: Call, body: OpenAIRequest) -> Options:
     body = body.completed(service.sampling_defaults)
     options = body.options(service.config, priority=call.priority())
     options.check(service.engine.limits)
+    if isinstance(body, ChatRequest):
+        plan = service.text.replies.plan(body.toolbox())
+        options = dataclasses.replace(options, reply=plan)
     return options
 
 
@@ -201,14 +216,20 @@ def _choices(
     for index, (track, echo) in enumerate(zip(tracks, echoes, strict=True)):
         source = _logprobs(text, body, echo)
         shown: dict[str, Any] = {"text": track.text if echo is None else echo.text + track.text}
+        finish_reason = FINISH_REASONS[track.end.reason]
         if isinstance(body, ChatRequest):
             shown = {"message": {"role": "assistant", "content": track.text}}
+        if isinstance(track, ReplyCollector):
+            assert isinstance(body, ChatRequest)
+            style = answer_style(body)
+            shown = {"message": style.message(track.reply)}
+            finish_reason = style.finish_reason(finish_reason, bool(track.reply.calls))
         choices.append(
             {
                 "index": index,
                 **shown,
                 "logprobs": source and collected_logprobs(track, source, echo),
-                "finish_reason": FINISH_REASONS[track.end.reason],
+                "finish_reason": finish_reason,
             }
         )
     return choices

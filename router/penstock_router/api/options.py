@@ -11,6 +11,7 @@ from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.schema import StopSequence
 from penstock_router.limits import Limits
 from penstock_router.request import GenerationRequest, Sampling
+from penstock_router.tools.plan import ReplyPlan
 
 _SEEDS = 2**64
 
@@ -45,6 +46,7 @@ class Options:
     prompt_top_n: int = 0  # most likely tokens in place of each of the prompt
     max_time: float | None = None  # seconds until the answer ends where it is
     priority: int = 0
+    reply: ReplyPlan | None = None  # how the answer is read; None: all of it is text
 
     @property
     def samples(self) -> bool:

@@ -20,6 +20,7 @@ from penstock_router.text.marked import MarkedText
 from penstock_router.text.spans import TokenSpan, spans_json
 from penstock_router.text.tokenizer import Tokenizer
 from penstock_router.text.workers import Workers
+from penstock_router.tools.plan import Replies
 
 T = TypeVar("T")
 
@@ -73,28 +74,44 @@ class TextModel:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, chat_template: TemplatePool | None, workers: int
+        self,
+        tokenizer: Tokenizer,
+        chat_template: TemplatePool | None,
+        workers: int,
+        replies: Replies,
     ) -> None:
         self.tokenizer = tokenizer
+        self.replies = replies
         self._chat_template = chat_template
         self._tokens = token_table(tokenizer)
         self._workers = Workers(workers)
 
     @classmethod
-    def load(cls, model_path: str | Path, config_path: str | None, workers: int) -> TextModel:
+    def load(
+        cls,
+        model_path: str | Path,
+        config_path: str | None,
+        workers: int,
+        *,
+        tool_parser: str = "auto",
+        reasoning_parser: str = "auto",
+    ) -> TextModel:
         """Read the folder. config_path: a tokenizer_config.json or .jinja to use instead of its
-        own. Raises ValueError that names what is missing or wrong."""
+        own. tool_parser, reasoning_parser: names of formats (`penstock_router.tools`).
+        Raises ValueError that names what is missing or wrong."""
         folder = Path(model_path)
         override = Path(config_path) if config_path else None
         config = tokenizer_config(folder, override)
         source = template_source(folder, config, override)
         tokenizer = Tokenizer.load(folder, override, source)
+        added = {token.content: i for i, token in tokenizer.added_tokens().items()}
+        replies = Replies.load(source, tool_parser, reasoning_parser, added, tokenizer.special_ids)
         if source is None:
-            return cls(tokenizer, None, workers)
+            return cls(tokenizer, None, workers, replies)
         named = special_tokens(folder, config) | dict(tokenizer.names)
         script = Script(source, named, tokenizer.control_tokens)
         try:
-            return cls(tokenizer, TemplatePool(script, workers), workers)
+            return cls(tokenizer, TemplatePool(script, workers), workers, replies)
         except TemplateError as error:
             raise ValueError(f"chat template of {folder}: {error}") from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from penstock_router.reasoning import NAMED as REASONING
@@ -32,13 +32,14 @@ class Dialect:
         thoughts = reasoning or ReasoningFormat("none")
         strings = [*tool_format.strings, *thoughts.strings]
         self.name = tool_format.name
-        self.has_reasoning = reasoning is not None
         self.alphabet = Alphabet(tokens, special_ids, strings)
         encode = self.alphabet.encoded
         self.format = tool_format.encoded(encode)
         self.thoughts = thoughts.encoded(encode)
         opens, closes = self.thoughts.opens, self.thoughts.closes
         always = (*self.format.strays, *opens, *closes)
+        # Some answers hold more than text in any case.
+        self.is_read_without_tools = reasoning is not None or tool_format.wraps
         self.has_channels = isinstance(self.format.style, Channels)
         self.marks = {
             True: Literals((*self.format.opens, *always)),
@@ -71,25 +72,20 @@ def choose(
     Raises ValueError for a name that there is not.
     """
     reasoning = find_reasoning(template or "")
-    if reasoning_parser is not None:
+    if reasoning_parser not in (None, "auto"):
         reasoning = _named(REASONING, reasoning_parser, "--reasoning-parser")
     found = formats.find_format(template or "")
     if reasoning is not None and reasoning.channel is not None:
         found = formats.NAMED[reasoning.channel]
-    if tool_parser is not None:
+    if tool_parser not in (None, "auto"):
         found = _named(formats.NAMED, tool_parser, "--tool-call-parser")
     return found or formats.FALLBACK, reasoning
 
 
-def _named(rows: Mapping[str, T], name: str, option: str) -> T | None:
-    if name == "none":
+def _named(rows: Mapping[str, T], name: str | None, option: str) -> T | None:
+    if name is None or name == "none":
         return None
     if name not in rows:
         known = ", ".join(sorted(rows))
         raise ValueError(f"`{option}` must be one of auto, none, {known}. Given: {name[:64]}")
     return rows[name]
-
-
-def names(rows: Iterable[str]) -> list[str]:
-    """What an option may be."""
-    return sorted({"auto", "none", *rows})

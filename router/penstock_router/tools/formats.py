@@ -51,6 +51,7 @@ class Format:
     section: tuple[str, str] = ("", "")
     between: str | None = ""  # None: one call only
     separators: str = ""  # characters between bare calls
+    wraps: bool = False  # an answer without calls stands between markers too
     ids: Ids = Ids.LONG
     names: tuple[str, ...] = ()
     template: str = r"(?!)"
@@ -95,6 +96,7 @@ FORMATS: tuple[Format, ...] = (
         opens=("<|channel|>", "<|start|>assistant", " to="),
         strays=("<|start|>", "<|end|>", "<|call|>", "<|return|>"),
         between=None,
+        wraps=True,
         names=("openai", "gpt-oss", "gpt_oss"),
         template=r"<\|channel\|>",
     ),
@@ -121,6 +123,7 @@ FORMATS: tuple[Format, ...] = (
         opens=('<|open|>call tool="',),
         strays=("<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|open|>tools<|sep|>",
                 "<|close|>tools<|sep|>", "<|close|>message<|sep|>"),
+        wraps=True,
         section=("<|open|>tools<|sep|>", "<|close|>tools<|sep|>"),
         template=r"<\|open\|>",
     ),
