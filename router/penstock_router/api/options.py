@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.schema import StopSequence
+from penstock_router.grammar import Grammar
 from penstock_router.limits import Limits
 from penstock_router.request import GenerationRequest, Sampling
 
@@ -45,6 +46,7 @@ class Options:
     prompt_top_n: int = 0  # most likely tokens in place of each of the prompt
     max_time: float | None = None  # seconds until the answer ends where it is
     priority: int = 0
+    grammar: Grammar | None = None
 
     @property
     def samples(self) -> bool:
@@ -76,6 +78,7 @@ class Options:
                 prompt_top_n=self.prompt_top_n,
                 max_time=self.max_time,
                 priority=self.priority,
+                grammar=self.grammar,
             )
             for seed in self._seeds()
         ]
