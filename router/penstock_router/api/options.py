@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.schema import StopSequence
+from penstock_router.grammar import Grammar
 from penstock_router.limits import Limits
 from penstock_router.request import GenerationRequest, Sampling
 from penstock_router.tools.plan import ReplyPlan
@@ -47,6 +48,7 @@ class Options:
     max_time: float | None = None  # seconds until the answer ends where it is
     priority: int = 0
     reply: ReplyPlan | None = None  # how the answer is read; None: all of it is text
+    grammar: Grammar | None = None
 
     @property
     def samples(self) -> bool:
@@ -78,6 +80,7 @@ class Options:
                 prompt_top_n=self.prompt_top_n,
                 max_time=self.max_time,
                 priority=self.priority,
+                grammar=self.grammar,
             )
             for seed in self._seeds()
         ]

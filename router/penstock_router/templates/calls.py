@@ -22,7 +22,7 @@ class CallHabits:
     """shows: whether the template shows calls at all; else they become text. arguments_as_text:
     whether arguments must be JSON as a string. without_content: whether a message with calls must
     have null as its content. short_ids: whether ids must be 9 letters and digits. tool_role:
-    whether the template knows who `tool` is; else results come from the user.
+    whether the template knows who `tool` is; else results of calls come from the user.
     """
 
     shows: bool = False
@@ -33,11 +33,13 @@ class CallHabits:
 
     def adapt(self, messages: Sequence[Message]) -> Iterator[Message]:
         """Messages with calls, and results, as the template wants them. Other ones stay."""
+        called = False
         for message in messages:
             if calls := message.get("tool_calls"):
+                called = True
                 yield from self._called(message, calls)
             elif message["role"] == "tool":
-                yield self._result(message)
+                yield self._result(message, called)
             else:
                 yield message
 
@@ -62,8 +64,8 @@ class CallHabits:
         own = {"function": {"name": function["name"], "arguments": arguments}}
         return {**call, **own, **({"id": _short(call["id"])} if self.short_ids else {})}
 
-    def _result(self, message: Message) -> Message:
-        if not self.tool_role:
+    def _result(self, message: Message, called: bool) -> Message:
+        if not self.tool_role and called:
             return {**message, "role": "user"}
         if self.short_ids and "tool_call_id" in message:
             return {**message, "tool_call_id": _short(message["tool_call_id"])}
