@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from penstock_router.grammar import Grammar
 from penstock_router.token_rules import TokenRules
 
 
@@ -42,6 +43,7 @@ class GenerationRequest:
     max_time: float | None = None  # seconds from submission until it ends where it is
     priority: int = 0  # larger is sooner
     tenant: bytes = b""  # requests share cached prefixes only with requests of the same tenant
+    grammar: Grammar | None = None  # what the generated text is held to
 
 
 class FinishReason(enum.Enum):

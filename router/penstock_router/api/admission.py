@@ -13,7 +13,8 @@ from penstock_router.api.call import Call
 from penstock_router.api.errors import from_template, invalid
 from penstock_router.api.options import Options, check_token
 from penstock_router.api.output import Output
-from penstock_router.api.ruled_output import RuledOutput
+from penstock_router.api.reply import ReplyOutput
+from penstock_router.api.ruled_output import RuledOutput, RuledReply
 from penstock_router.api.service import Service
 from penstock_router.api.token_rules import token_rules
 from penstock_router.limits import Limits
@@ -116,7 +117,16 @@ def _check_ids(ids: Sequence[int], limits: Limits, from_text: bool) -> None:
 def output(service: Service, request: GenerationRequest, options: Options) -> Output:
     """Where the text of a sequence comes together."""
     text = service.text
-    if options.show_special or options.rules.stop_token_ids or options.rules.min_tokens:
-        detokenizer = text.detokenizer(request.prompt)
-        return RuledOutput(detokenizer, text.tokenizer.special_ids, text.eos_ids, options)
-    return Output(text.detokenizer(request.prompt), text.tokenizer.special_ids, options)
+    detokenizer, special_ids = text.detokenizer(request.prompt), text.tokenizer.special_ids
+    ruled = options.has_token_ends
+    if options.reply is None:
+        if ruled:
+            return RuledOutput(detokenizer, special_ids, options, eos_ids=text.eos_ids)
+        return Output(detokenizer, special_ids, options)
+    parser = options.reply.parser(options.reply.thinks(request.prompt, text.token_text))
+    characters = options.reply.dialect.alphabet.characters
+    if ruled:
+        return RuledReply(
+            detokenizer, special_ids, options, parser, characters, eos_ids=text.eos_ids
+        )
+    return ReplyOutput(detokenizer, special_ids, options, parser, characters)

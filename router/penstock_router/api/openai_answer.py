@@ -19,6 +19,7 @@ from penstock_router.api.errors import ApiError, Kind
 from penstock_router.api.logprobs import CompletionLogprobs, Logprobs
 from penstock_router.api.output import Output
 from penstock_router.api.refusal import TARGET
+from penstock_router.api.reply import ReplyOutput
 from penstock_router.api.run import Collector, Track
 from penstock_router.api.service import FINGERPRINT
 from penstock_router.api.sse import EventStream
@@ -37,11 +38,16 @@ class PromptTokensDetails(TypedDict):
     cached_tokens: int
 
 
+class CompletionTokensDetails(TypedDict):
+    reasoning_tokens: int
+
+
 class Usage(TypedDict):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: NotRequired[CompletionTokensDetails]  # of chats with reasoning
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,12 @@ def usage(tracks: Sequence[Track]) -> Usage:
     prompts = {id(track.request.prompt): track for track in tracks}.values()
     prompt = sum(len(track.request.prompt) for track in prompts)
     completion = sum(track.end.generated_tokens for track in tracks)
-    return counted(prompt, completion, sum(track.end.cached_tokens for track in prompts))
+    total = counted(prompt, completion, sum(track.end.cached_tokens for track in prompts))
+    read = [track.output for track in tracks if isinstance(track.output, ReplyOutput)]
+    if read:
+        thoughts = sum(output.reasoning_tokens for output in read)
+        total["completion_tokens_details"] = {"reasoning_tokens": thoughts}
+    return total
 
 
 def counted(prompt: int, completion: int, cached: int = 0) -> Usage:
@@ -91,9 +102,24 @@ def counted(prompt: int, completion: int, cached: int = 0) -> Usage:
     }
 
 
+class CalledFunction(TypedDict):
+    name: str
+    arguments: str
+
+
+class ToolCall(TypedDict):
+    id: str
+    type: str
+    function: CalledFunction
+
+
 class ChatMessage(TypedDict):
     role: str
-    content: str
+    content: str | None
+    reasoning_content: NotRequired[str]
+    reasoning: NotRequired[str]
+    tool_calls: NotRequired[list[ToolCall]]
+    function_call: NotRequired[CalledFunction]
 
 
 class ChatChoice(TypedDict):
@@ -162,6 +188,7 @@ class Shape:
     before_text: str  # JSON of a choice, from the index to the text
     after_text: str  # and from the text to the log-probabilities
     first: str | None  # a choice before all others
+    speaker: str = ""  # JSON of who speaks, in every delta
 
     def choice(self, text: str) -> str:
         """JSON of a choice from the index to the log-probabilities."""
@@ -170,12 +197,13 @@ class Shape:
 
 _SPEAKER = '"delta":{"role":"assistant","content":""}'
 # TGI says in every chunk who speaks, and its clients read it there.
-CHAT = Shape('"delta":{"role":"assistant","content":', "}", _SPEAKER)
+CHAT = Shape('"delta":{"role":"assistant","content":', "}", _SPEAKER, '"role":"assistant",')
 # For text_generation, whose types ask for it.
 TYPED_CHAT = Shape(
     '"delta":{"role":"assistant","tool_calls":null,"content":',
     "}",
     '"delta":{"role":"assistant","tool_calls":null,"content":""}',
+    '"role":"assistant",',
 )
 # For clients that put the deltas together field by field, which would make a word of the roles.
 FOLDED_CHAT = Shape('"delta":{"content":', "}", _SPEAKER)
@@ -247,12 +275,16 @@ class ChoiceStream(Track):
             self._begin()
         if self._logprobs is not None:
             self._logprobs.add(token_id, text, logprob, top)
-        if not self._plain:
-            self._generated += 1
-            self._ids.append(token_id)
+        self._note(token_id)
         if output.released:
             self._show(output.released)
         return output.stopped
+
+    def _note(self, token_id: int) -> None:
+        """Remember what chunks say of tokens."""
+        if not self._plain:
+            self._generated += 1
+            self._ids.append(token_id)
 
     def _begin(self) -> None:
         self._silent = False
@@ -302,10 +334,12 @@ class ChoiceStream(Track):
         self.output.close()
         if self.output.released:
             self._show(self.output.released)
-        stop = f',"stop_reason":{orjson.dumps(self.output.stop_reason).decode()}'
-        reason = FINISH_REASONS[finish.reason]
-        self._push_choice(self._shape.choice(""), reason, stop, prompt=not self._firsts)
+        self._push_end(FINISH_REASONS[finish.reason])
         super().finish(finish)
+
+    def _push_end(self, reason: str) -> None:
+        stop = f',"stop_reason":{orjson.dumps(self.output.stop_reason).decode()}'
+        self._push_choice(self._shape.choice(""), reason, stop, prompt=not self._firsts)
 
 
 class ScoredStream(ChoiceStream):
@@ -332,8 +366,7 @@ class ScoredStream(ChoiceStream):
         output = self.output
         text = output.push(token_id)
         self._waiting.append((token_id, text, output.released, logprob, top))
-        self._generated += 1
-        self._ids.append(token_id)
+        self._note(token_id)
         return output.stopped
 
     def finish(self, finish: Finish) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -34,6 +34,7 @@ from penstock_router.api.openai_answer import (
     last_events,
     usage,
 )
+from penstock_router.api.openai_reply import ReplyCollector, ReplyStream, answer_style
 from penstock_router.api.openai_schema import (
     MAX_PROMPTS,
     ChatRequest,
@@ -64,7 +65,7 @@ async def completions(call: Call) -> web.StreamResponse:
 
 async def run_chat(call: Call, body: ChatRequest) -> web.StreamResponse:
     """An answer to a conversation."""
-    conversation = body.conversation()
+    conversation = body.conversation(call.service.text.replies.shows_tools)
     characters = sum(len(message["content"]) for message in conversation.messages)
     if body.stream:
         head = _head(call, body, "chat.completion.chunk", "chatcmpl")
@@ -95,7 +96,8 @@ async def chat_tokenize(request: web.Request) -> web.Response:
     body = checked(request, ChatRequest, await read_json(request))
     most = service.engine.limits.max_input_tokens
     with service.permits.take(1), listing_errors(most, "messages"):
-        rendered = await service.text.render(body.conversation(), with_spans=True, limit=most)
+        conversation = body.conversation(service.text.replies.shows_tools)
+        rendered = await service.text.render(conversation, with_spans=True, limit=most)
     tokens = orjson.Fragment(rendered.spans_json)
     return json_response({"tokenize_response": tokens, "templated_text": rendered.text})
 
@@ -107,7 +109,8 @@ async def _complete(
     options = _options(call, body)
     with service.permits.take(len(prompts) * options.sequences):
         requests, echoes = await _requests(call, body, prompts, options)
-        tracks = [Collector(r, output(service, r, options)) for r in requests]
+        keep = Collector if options.reply is None else ReplyCollector
+        tracks = [keep(r, output(service, r, options)) for r in requests]
         await collect(call, tracks)
     best = _best(body, tracks, len(prompts))
     show = partial(_shown, service.text, body, best, echoes)
@@ -145,7 +148,7 @@ async def _stream(
         done = b"" if reads_only_json(call.user_agent, sent_fields(call.request)) else DONE
         scores = options.prompt_logprobs
         extras = Extras(body.include_usage, body.usage_in_chunks, body.return_token_ids)
-        make = ScoredStream if scores else ChoiceStream
+        make = _track(options, scores, body)
         tracks = [
             make(
                 request,
@@ -175,6 +178,14 @@ def _head(call: Call, body: OpenAIRequest, kind: str, prefix: str) -> Head:
     return head if body.request_id is None else dataclasses.replace(head, id=body.request_id)
 
 
+def _track(options: Options, scores: bool, body: OpenAIRequest) -> Callable[..., ChoiceStream]:
+    """What streams a choice."""
+    if options.reply is not None:
+        assert isinstance(body, ChatRequest)
+        return partial(ReplyStream, style=answer_style(body))
+    return ScoredStream if scores else ChoiceStream
+
+
 def _chat_shape(call: Call) -> Shape:
     # The helpers of OpenAI's clients say by this header that they fold a stream.
     if "x-stainless-helper-method" in call.request.headers:
@@ -188,6 +199,9 @@ def _options(call: Call, body: OpenAIRequest) -> Options:
     body = body.completed(service.sampling_defaults)
     options = body.options(service.config, priority=call.priority())
     options.check(service.engine.limits)
+    if isinstance(body, ChatRequest):
+        plan = service.text.replies.plan(body.toolbox())
+        options = dataclasses.replace(options, reply=plan)
     return options
 
 
@@ -227,14 +241,22 @@ def _shown(
         source = _logprobs(text, body, echo)
         content = track.text if echo is None else echo.text + track.text
         shown: dict[str, Any] = {"text": content}
+        finish_reason = FINISH_REASONS[track.end.reason]
         if isinstance(body, ChatRequest):
             shown = {"message": {"role": "assistant", "content": content}}
+        if isinstance(track, ReplyCollector):
+            assert isinstance(body, ChatRequest)
+            style = answer_style(body)
+            shown = {"message": style.message(track.reply)}
+            finish_reason = style.finish_reason(finish_reason, bool(track.reply.calls))
+            if echo is not None:
+                shown["message"]["content"] = echo.text + (shown["message"]["content"] or "")
         choices.append(
             {
                 "index": index,
                 **shown,
                 "logprobs": source and collected_logprobs(track, source, echo),
-                "finish_reason": FINISH_REASONS[track.end.reason],
+                "finish_reason": finish_reason,
                 **in_choice(text, body, track),
             }
         )

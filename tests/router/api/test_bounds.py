@@ -208,8 +208,8 @@ async def test_harmless_extras(serve: Any, extra: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("extra", "sentence"),
     [
-        ({"tools": [{"type": "function"}]}, "`tools` is not supported"),
-        ({"tool_choice": "required"}, "`tool_choice` is not supported"),
+        ({"tools": [{"type": "function"}]}, "missing field `tools.0.function`"),
+        ({"tool_choice": "required"}, "`tool_choice` requires a call, so `tools` cannot be empty"),
         ({"response_format": {"type": "json_object"}}, "`response_format` is not supported"),
         ({"stream_options": {"include_usage": True}}, "only allowed when `stream` is true"),
         ({"top_logprobs": 1}, "`logprobs` must be true"),
