@@ -106,7 +106,7 @@ async def _complete(
     call: Call, body: OpenAIRequest, prompts: Sequence[Prompt], head: Head, characters: int
 ) -> web.StreamResponse:
     service = call.service
-    options = _options(call, body)
+    options = wanted_options(call, body)
     with service.permits.take(len(prompts) * options.sequences):
         requests, echoes = await _requests(call, body, prompts, options)
         keep = Collector if options.reply is None else ReplyCollector
@@ -141,7 +141,7 @@ async def _stream(
     characters: int,
 ) -> web.StreamResponse:
     service = call.service
-    options = _options(call, body)
+    options = wanted_options(call, body)
     with service.permits.take(len(prompts) * options.sequences):
         requests, echoes = await _requests(call, body, prompts, options)
         stream = EventStream(call.request, call.early_headers(characters))
@@ -193,7 +193,8 @@ def _chat_shape(call: Call) -> Shape:
     return TYPED_CHAT if is_text_generation(call.user_agent, sent_fields(call.request)) else CHAT
 
 
-def _options(call: Call, body: OpenAIRequest) -> Options:
+def wanted_options(call: Call, body: OpenAIRequest) -> Options:
+    """What a body asks for, in the server's terms. Raises ApiError."""
     service = call.service
     service.check_model(body.model)
     body = body.completed(service.sampling_defaults)
