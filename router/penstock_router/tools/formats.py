@@ -268,7 +268,13 @@ FORMATS: tuple[Format, ...] = (
         between="\n",
         pads=("\n", "\n"),
         names=("qwen", "qwen25", "qwen3_json", "granite4"),
-        template=r"<tool_call>",
+        template=r"(?s)\A(?!.*\]<\]minimax\[>\[).*<tool_call>",
+    ),
+    Format(
+        "functionary",
+        Header(separator=">", close="</function>"),
+        opens=("<function=",),
+        template=r"<function=example_function_name>\{",
     ),
     Format(
         "phi4_mini_json",
