@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,10 @@ from penstock_router.tools.dialect import Dialect
 from penstock_router.tools.events import Event, Reply, joined
 from penstock_router.tools.formats import NAMED
 from penstock_router.tools.parser import ReplyParser
+
+# Every marker that looks like a token, as vocabularies have them.
+MARKERS = re.compile(r"<\|?[^<>\n\"]{1,40}\|?>|\[/?[A-Z_]+\]|<｜[^｜]+｜>|<\|\"\|>")
+
 
 WEATHER = {
     "type": "object",

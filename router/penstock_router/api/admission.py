@@ -47,11 +47,21 @@ async def admit(
             ids = await _tokens(service, prompt, options.names.prompt, add_special_tokens, most)
         except TooManyTokens as error:
             raise options.too_many(str(error), limits) from error
-        admitted = options.requests(ids, limits)
+        admitted = (await _held(call.service, options, ids)).requests(ids, limits)
         _check_ids(admitted[0].prompt, limits, prompt is not ids)
         requests.append(admitted)
     call.validated()
     return requests
+
+
+async def _held(service: Service, options: Options, ids: Sequence[int]) -> Options:
+    """The same with what the answer is held to, which hangs on where the prompt ends."""
+    plan, text = options.reply, service.text
+    if plan is None or (not plan.tools and options.grammar is None):
+        return options
+    with text_errors():
+        grammar = await text.run(lambda: plan.grammar(ids, text.token_text, options.grammar))
+    return dataclasses.replace(options, grammar=grammar)
 
 
 async def _tokens(

@@ -11,9 +11,20 @@ from dataclasses import dataclass
 from typing import Any
 
 Message = Mapping[str, Any]
+# Renders messages with tools. Raises an Exception where the template refuses them.
+Render = Callable[[list[Message], Sequence[Mapping[str, Any]] | None], str]
 
 _LETTERS = string.ascii_letters + string.digits
 _NAME, _KEY, _VALUE, _RESULT = "penstock_f", "penstock_k", "penstock_v", "penstock_r"
+# Of another name, so that it is no call that shows it.
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "penstock_t",
+        "description": "penstock",
+        "parameters": {"type": "object", "properties": {"penstock_p": {"type": "string"}}},
+    },
+}
 _LONG_ID, _SHORT_ID = "call_penstock0123456789", "penstock0"
 
 
@@ -72,16 +83,14 @@ class CallHabits:
         return message
 
 
-def find_call_habits(
-    render: Callable[[list[Message]], str], content: Callable[[str], Any]
-) -> CallHabits:
-    """render: raises an Exception where the template refuses. content: text as it wants it."""
+def find_call_habits(render: Render, content: Callable[[str], Any]) -> CallHabits:
+    """content: text as the template wants it."""
 
     def text(habits: CallHabits, message: Message, call_id: str) -> str:
         result = {"role": "tool", "content": content(_RESULT), "tool_call_id": call_id}
         user = {"role": "user", "content": content("penstock")}
         try:
-            return render([user, *habits.adapt([message, result])])
+            return render([user, *habits.adapt([message, result])], [_TOOL])
         except Exception:  # whatever Python can raise: it need not take this conversation
             return ""
 

@@ -6,11 +6,11 @@ is printed as Python prints lists has lost the marks of its strings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from penstock_router.templates.calls import CallHabits, find_call_habits
+from penstock_router.templates.calls import CallHabits, Render, find_call_habits
 from penstock_router.templates.traced import END, origins, written
 
 Message = Mapping[str, Any]
@@ -45,7 +45,7 @@ class Habits:
         return {**message, "role": role, "content": content}
 
 
-def find_habits(render: Callable[[list[Message]], str]) -> Habits:
+def find_habits(render: Render) -> Habits:
     """render: raises an Exception where the template refuses the messages."""
     parts: dict[str, bool] = {}
 
@@ -55,7 +55,7 @@ def find_habits(render: Callable[[list[Message]], str]) -> Habits:
         user = {"role": "user", "content": _parts(PROBE) if parts.get("user") else PROBE}
         conversations: dict[str, list[Message]] = {"user": [probe], "assistant": [user, probe]}
         try:
-            return END in origins(render(conversations.get(role, [probe, user])))
+            return END in origins(render(conversations.get(role, [probe, user]), None))
         except Exception:  # whatever Python can raise: it need not take this conversation
             return False
 

@@ -64,7 +64,7 @@ class ChatTemplate:
             raise
         except Exception as error:  # Jinja's, and Python's of the code that Jinja makes
             raise TemplateError(f"syntax error: {error}") from error
-        self.habits = find_habits(lambda messages: self._text(messages, {}, True, None))
+        self.habits = find_habits(lambda messages, tools: self._text(messages, {}, True, tools))
 
     def render(self, job: Job) -> Page:
         """The conversation as the model expects it. Raises TemplateError."""

@@ -23,7 +23,7 @@ class Alphabet:
         """tokens: ids of added tokens by their spelling. literals: the markers of the formats."""
         text = "\n".join(literals)
         # Words and spaces may be added tokens too; they mark nothing.
-        marks = (t for t in tokens if t in text and any(map(str.isalpha, t)) and not t.isalpha())
+        marks = (t for t in tokens if len(t) > 2 and t in text and not (t.isspace() or t.isalpha()))
         named = sorted(marks, key=len, reverse=True)
         self._spelled = re.compile("|".join(map(re.escape, named)) or r"(?!)")
         self._characters = {t: chr(_FIRST + place) for place, t in enumerate(named)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -16,6 +17,14 @@ from penstock_router.tools.styles import Channels
 T = TypeVar("T")
 
 TAIL = 64  # tokens of a prompt in which a tag that opens or closes reasoning may stand at the end
+
+
+class Start(enum.Enum):
+    """Where an answer begins."""
+
+    ANSWER = "behind reasoning, or there is none"
+    MAY_THINK = "before reasoning, which may be left out"
+    THINKS = "within reasoning"
 
 
 class Dialect:
@@ -50,18 +59,20 @@ class Dialect:
         self.thought_opens = Literals(opens)
         self.thought_ends = {True: Literals((*closes, *calls)), False: Literals(closes)}
 
-    def thinks(self, prompt: Sequence[int], text: Callable[[int], str]) -> bool:
-        """Whether an answer to this prompt begins within reasoning.
+    def start(self, prompt: Sequence[int], text: Callable[[int], str]) -> Start:
+        """Where the answer to this prompt begins.
 
         text: what a token reads as. A template may open the reasoning, or say that there is none.
         """
         if not self.thoughts.opens:
-            return False
+            return Start.ANSWER
         characters = self.alphabet.characters
         tail = "".join(characters.get(i) or text(i) for i in prompt[-TAIL:]).rstrip()
         if tail.endswith(self.thoughts.closes):
-            return False
-        return tail.endswith(self.thoughts.opens) or self.thoughts.implied
+            return Start.ANSWER
+        if tail.endswith(self.thoughts.opens) or self.thoughts.implied:
+            return Start.THINKS
+        return Start.MAY_THINK
 
 
 def choose(

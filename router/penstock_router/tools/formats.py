@@ -38,8 +38,8 @@ class Format:
     opens: markers behind which a call stands; the first one is what the model is made to write.
     bare: characters that begin a call where an answer may begin, without a marker.
     strays: markers around and between calls, which are never shown.
-    section: what stands around all calls, where a model is made to write them. call: the same of
-    each. between: calls of one answer, where they are several.
+    section: what stands around all calls, where a model is made to write them. pads: around each,
+    within its markers. between: calls of one answer, where they are several.
     template: what is found in chat templates of such models. names: those of vLLM and SGLang.
     """
 
@@ -50,6 +50,7 @@ class Format:
     strays: tuple[str, ...] = ()
     section: tuple[str, str] = ("", "")
     between: str | None = ""  # None: one call only
+    pads: tuple[str, str] = ("", "")
     separators: str = ""  # characters between bare calls
     wraps: bool = False  # an answer without calls stands between markers too
     ids: Ids = Ids.LONG
@@ -80,11 +81,12 @@ class Format:
 _DEEPSEEK = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>")
 _DSML = Tagged(
     name_end='">', key_open='<｜DSML｜parameter name="', key_end='"', attribute='" string="',
-    attribute_end='">', raw="true", value_end="</｜DSML｜parameter>", close="</｜DSML｜invoke>",
+    attribute_end='">', raw="true", other="false",
+    value_end="</｜DSML｜parameter>", close="</｜DSML｜invoke>", line="\n",
 )  # fmt: skip
 _XML = Tagged(
     name_end=">", key_open="<parameter=", key_end=">", value_end="</parameter>",
-    close="</function>", padded=True,
+    close="</function>", padded=True, line="\n",
 )  # fmt: skip
 
 # The first row that recognises a template is taken, so what is particular comes first.
@@ -92,7 +94,8 @@ _XML = Tagged(
 FORMATS: tuple[Format, ...] = (
     Format(
         "harmony",
-        Channels(message="<|message|>", ends=("<|end|>", "<|call|>", "<|return|>", "<|start|>")),
+        Channels(message="<|message|>", call=" <|constrain|>json",
+                 ends=("<|end|>", "<|call|>", "<|return|>", "<|start|>")),
         opens=("<|channel|>", "<|start|>assistant", " to="),
         strays=("<|start|>", "<|end|>", "<|call|>", "<|return|>"),
         between=None,
@@ -117,7 +120,7 @@ FORMATS: tuple[Format, ...] = (
         Tagged(
             name_end='" index="', head_end='"<|sep|>',
             key_open='<|open|>argument key="', key_end='"',
-            attribute='" type="', attribute_end='"<|sep|>', raw="string",
+            attribute='" type="', attribute_end='"<|sep|>', raw="string", other="json",
             value_end="<|close|>argument<|sep|>", close="<|close|>call<|sep|>",
         ),
         opens=('<|open|>call tool="',),
@@ -179,7 +182,8 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "cohere",
-        JsonCall(name="tool_name", arguments="parameters", many=True, close="<|END_ACTION|>"),
+        JsonCall(name="tool_name", arguments="parameters", many=True,
+                 counter="tool_call_id", close="<|END_ACTION|>"),
         opens=("<|START_ACTION|>",),
         strays=("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),
         names=("cohere_command3", "cohere_command4"),
@@ -202,7 +206,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "minimax_m2",
         Tagged(name_end='">', key_open='<parameter name="', key_end='">',
-               value_end="</parameter>", close="</invoke>"),
+               value_end="</parameter>", close="</invoke>", line="\n"),
         opens=('<invoke name="',),
         strays=("<minimax:tool_call>", "</minimax:tool_call>"),
         section=("<minimax:tool_call>\n", "\n</minimax:tool_call>"),
@@ -213,7 +217,8 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "glm45",
         Tagged(name_end="\n", key_open="<arg_key>", key_end="</arg_key>",
-               value_open="<arg_value>", value_end="</arg_value>", close="</tool_call>"),
+               value_open="<arg_value>", value_end="</arg_value>", close="</tool_call>",
+               line="\n"),
         opens=("<tool_call>",),
         between="\n",
         names=("glm", "glm47"),
@@ -258,11 +263,18 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "hermes",
-        JsonCall(close="</tool_call>", many=True),
+        JsonCall(close="</tool_call>"),
         opens=("<tool_call>",),
         between="\n",
+        pads=("\n", "\n"),
         names=("qwen", "qwen25", "qwen3_json", "granite4"),
-        template=r"<tool_call>",
+        template=r"(?s)\A(?!.*\]<\]minimax\[>\[).*<tool_call>",
+    ),
+    Format(
+        "functionary",
+        Header(separator=">", close="</function>"),
+        opens=("<function=",),
+        template=r"<function=example_function_name>\{",
     ),
     Format(
         "phi4_mini_json",

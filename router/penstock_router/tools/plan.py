@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from penstock_router.grammar import Grammar
 from penstock_router.tools.definition import NO_TOOLS, Toolbox
-from penstock_router.tools.dialect import Dialect, choose
+from penstock_router.tools.dialect import Dialect, Start, choose
+from penstock_router.tools.grammar import reply_grammar
 from penstock_router.tools.parser import ReplyParser
 
 
@@ -21,7 +23,16 @@ class ReplyPlan:
 
     def thinks(self, prompt: Sequence[int], text: Callable[[int], str]) -> bool:
         """Whether the answer to this prompt begins within reasoning."""
-        return self.dialect.thinks(prompt, text)
+        return self.dialect.start(prompt, text) is Start.THINKS
+
+    def grammar(
+        self, prompt: Sequence[int], text: Callable[[int], str], answer: Grammar | None
+    ) -> Grammar | None:
+        """What the answer to this prompt is held to, reasoning and calls included. Takes
+        milliseconds for many tools. answer: what its text is held to; None: nothing."""
+        if not self.tools and answer is None:
+            return None
+        return reply_grammar(self.dialect, self.toolbox, self.dialect.start(prompt, text), answer)
 
     def parser(self, thinking: bool) -> ReplyParser:
         """For one sequence."""

@@ -68,13 +68,14 @@ class JsonCall(Style):
 
     name: str = "name"
     arguments: str = "arguments"
-    many: bool = False
+    many: bool = False  # what such a model writes; both are read
+    counter: str = ""  # a field with a number, first of all
     close: str = ""
 
     def read(self, reader: Reader, sink: Sink) -> Steps[None]:
         yield from reader.space()
         first = yield from reader.peek()
-        if first == "[" and self.many:
+        if first == "[":
             yield from self._list(reader, sink)
         else:
             yield from self._call(reader, sink)
@@ -198,10 +199,12 @@ class Tagged(Style):
     attribute: str = ""
     attribute_end: str = ""
     raw: str = ""
+    other: str = ""  # its value for anything else
     value_open: str = ""
     value_end: str = ""
     close: str = ""  # of the call
     padded: bool = False  # a value stands between two newlines of its tags
+    line: str = ""  # between tags, as such a model writes them
 
     def read(self, reader: Reader, sink: Sink) -> Steps[None]:
         marks = Literals((self.key_open, self.close))
@@ -247,9 +250,29 @@ class Tagged(Style):
             if not found:
                 raise Malformed
             sink.arguments('"')
-        else:
+        elif not (yield from self._json(reader, sink, closes, schema, key)):
             value, _ = yield from reader.collect(closes, MOST_VALUE)
             sink.arguments(cast(schema, key, value, as_json=text is False))
+
+    def _json(
+        self, reader: Reader, sink: Sink, closes: Literals, schema: Mapping[str, Any], key: str
+    ) -> Steps[bool]:
+        """A list or an object, in whose strings the closing tag may stand. False, and nothing is
+        read, where there is none."""
+        reader.mark()
+        kept = Kept(MOST_VALUE)
+        try:
+            yield from reader.space()
+            if (yield from reader.peek()) in ("[", "{"):
+                yield from jsontext.copy(reader, kept)
+                if (yield from reader.literal(closes)):
+                    reader.forget()
+                    sink.arguments(cast(schema, key, kept.text))
+                    return True
+        except Malformed:
+            pass
+        reader.rewind()
+        return False
 
 
 @dataclass(frozen=True)
@@ -304,6 +327,7 @@ class Channels(Style):
     """Harmony: every message says in its header what it is. Opens with what begins a header."""
 
     message: str = ""
+    call: str = ""  # between the name and `message`
     ends: tuple[str, ...] = ()
     reasoning: str = "analysis"
 

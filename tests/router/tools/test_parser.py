@@ -1,7 +1,6 @@
 """Calls of every format, whole and in pieces."""
 
 import json
-import re
 
 import jsonschema
 import pytest
@@ -9,19 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock_router.tools.events import Arguments, CallEnded, CallStarted, Text, joined
-from penstock_router.tools.formats import FORMATS
-from support.tool_samples import FULL, SAMPLES, TOOLS, Sample, dialect, events, parse
-
-# Every marker that looks like a token, as vocabularies have them.
-MARKER = re.compile(r"<\|?[^<>\n\"]{1,40}\|?>|\[/?[A-Z_]+\]|<｜[^｜]+｜>|<\|\"\|>")
+from penstock_router.tools.formats import FORMATS, NAMED
+from support.tool_samples import FULL, MARKERS, SAMPLES, TOOLS, Sample, dialect, events, parse
 
 
 def tokens_of(sample: Sample) -> tuple[str, ...]:
-    from penstock_router.tools.formats import NAMED
-
     found: dict[str, None] = {}
     for literal in NAMED[sample.format].strings:
-        found |= dict.fromkeys(MARKER.findall(literal))
+        found |= dict.fromkeys(MARKERS.findall(literal))
     return tuple(found)
 
 
