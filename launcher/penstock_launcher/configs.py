@@ -23,6 +23,8 @@ DEFAULT_MASTER = ("127.0.0.1", 29500)  # TGI's, when only one of the two was giv
 
 # options that the router gets as they are
 ROUTER_OPTIONS = (
+    "tool_call_parser",
+    "reasoning_parser",
     "served_model_name",
     "api_key",
     "cors_allow_origin",
@@ -43,6 +45,8 @@ ROUTER_OPTIONS = (
     "payload_limit",
     "strict_requests",
     "generation_config",
+    "watermark_gamma",
+    "watermark_delta",
     "max_client_batch_size",
     "graceful_termination_timeout",
     "disable_prefix_cache",

@@ -108,6 +108,18 @@ class Options:
         path(),
         "A tokenizer_config.json (chat template) to use instead of the model's own",
     )
+    tool_call_parser: str = _option(
+        "auto",
+        text(),
+        "How the model writes tool calls: a name of docs/tools.md, among them vLLM's and SGLang's; "
+        "none: as models that know no tools; auto: as the checkpoint or its chat template shows",
+    )
+    reasoning_parser: str = _option(
+        "auto",
+        text(),
+        "How the model marks its reasoning: a name of docs/tools.md; none: all of it is text; "
+        "auto: as the checkpoint or its chat template shows",
+    )
     load_format: str = _option(
         "auto",
         one_of("auto", "dummy"),
@@ -245,6 +257,16 @@ class Options:
         "auto: where a request of /v1 gives no temperature, top_k, top_p, typical_p, min_p or "
         "repetition_penalty, the model's generation_config.json does. none: OpenAI's defaults. "
         "TGI's routes have TGI's in any case",
+    )
+    watermark_gamma: float = _option(
+        0.5,
+        number(0, 1, above=True),
+        "Share of the vocabulary that is green behind each token, for requests with `watermark`",
+    )
+    watermark_delta: float = _option(
+        2.0,
+        number(0, 100, above=True),
+        "What such a request has added to the logits of green tokens",
     )
     payload_limit: int = _option(
         2_000_000, integer(1, 2_000_000_000), "Largest request body in bytes; beyond: 413"

@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FromFront(_message.Message):
-    __slots__ = ("ready", "submit", "stop", "cancel", "count", "scrape", "fault", "lag")
+    __slots__ = ("ready", "submit", "stop", "cancel", "count", "scrape", "fault", "lag", "prepare")
     READY_FIELD_NUMBER: _ClassVar[int]
     SUBMIT_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,7 @@ class FromFront(_message.Message):
     SCRAPE_FIELD_NUMBER: _ClassVar[int]
     FAULT_FIELD_NUMBER: _ClassVar[int]
     LAG_FIELD_NUMBER: _ClassVar[int]
+    PREPARE_FIELD_NUMBER: _ClassVar[int]
     ready: bool
     submit: _containers.RepeatedCompositeFieldContainer[Submission]
     stop: _containers.RepeatedCompositeFieldContainer[Stop]
@@ -26,10 +27,19 @@ class FromFront(_message.Message):
     scrape: int
     fault: str
     lag: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, ready: _Optional[bool] = ..., submit: _Optional[_Iterable[_Union[Submission, _Mapping]]] = ..., stop: _Optional[_Iterable[_Union[Stop, _Mapping]]] = ..., cancel: _Optional[_Iterable[int]] = ..., count: _Optional[_Union[Count, _Mapping]] = ..., scrape: _Optional[int] = ..., fault: _Optional[str] = ..., lag: _Optional[_Iterable[float]] = ...) -> None: ...
+    prepare: _containers.RepeatedCompositeFieldContainer[Preparation]
+    def __init__(self, ready: _Optional[bool] = ..., submit: _Optional[_Iterable[_Union[Submission, _Mapping]]] = ..., stop: _Optional[_Iterable[_Union[Stop, _Mapping]]] = ..., cancel: _Optional[_Iterable[int]] = ..., count: _Optional[_Union[Count, _Mapping]] = ..., scrape: _Optional[int] = ..., fault: _Optional[str] = ..., lag: _Optional[_Iterable[float]] = ..., prepare: _Optional[_Iterable[_Union[Preparation, _Mapping]]] = ...) -> None: ...
+
+class Preparation(_message.Message):
+    __slots__ = ("number", "grammar")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    GRAMMAR_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    grammar: _shard_pb2.Grammar
+    def __init__(self, number: _Optional[int] = ..., grammar: _Optional[_Union[_shard_pb2.Grammar, _Mapping]] = ...) -> None: ...
 
 class Submission(_message.Message):
-    __slots__ = ("sequence", "prompt", "max_new_tokens", "sampling", "ignore_eos", "prompt_logprobs", "priority", "tenant", "prompt_top_n", "max_time")
+    __slots__ = ("sequence", "prompt", "max_new_tokens", "sampling", "ignore_eos", "prompt_logprobs", "priority", "tenant", "prompt_top_n", "max_time", "grammar")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -40,6 +50,7 @@ class Submission(_message.Message):
     TENANT_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOP_N_FIELD_NUMBER: _ClassVar[int]
     MAX_TIME_FIELD_NUMBER: _ClassVar[int]
+    GRAMMAR_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     prompt: bytes
     max_new_tokens: int
@@ -50,7 +61,8 @@ class Submission(_message.Message):
     tenant: bytes
     prompt_top_n: int
     max_time: float
-    def __init__(self, sequence: _Optional[int] = ..., prompt: _Optional[bytes] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_shard_pb2.Sampling, _Mapping]] = ..., ignore_eos: _Optional[bool] = ..., prompt_logprobs: _Optional[bool] = ..., priority: _Optional[int] = ..., tenant: _Optional[bytes] = ..., prompt_top_n: _Optional[int] = ..., max_time: _Optional[float] = ...) -> None: ...
+    grammar: _shard_pb2.Grammar
+    def __init__(self, sequence: _Optional[int] = ..., prompt: _Optional[bytes] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_shard_pb2.Sampling, _Mapping]] = ..., ignore_eos: _Optional[bool] = ..., prompt_logprobs: _Optional[bool] = ..., priority: _Optional[int] = ..., tenant: _Optional[bytes] = ..., prompt_top_n: _Optional[int] = ..., max_time: _Optional[float] = ..., grammar: _Optional[_Union[_shard_pb2.Grammar, _Mapping]] = ...) -> None: ...
 
 class Stop(_message.Message):
     __slots__ = ("sequence", "generated")
@@ -87,7 +99,7 @@ class Served(_message.Message):
     def __init__(self, total: _Optional[float] = ..., validation: _Optional[float] = ..., per_token: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ToFront(_message.Message):
-    __slots__ = ("prompt", "sequence", "token", "logprob", "top", "end", "failure", "metrics", "draining", "leave", "trouble")
+    __slots__ = ("prompt", "sequence", "token", "logprob", "top", "end", "failure", "metrics", "draining", "leave", "trouble", "prepared")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -99,6 +111,7 @@ class ToFront(_message.Message):
     DRAINING_FIELD_NUMBER: _ClassVar[int]
     LEAVE_FIELD_NUMBER: _ClassVar[int]
     TROUBLE_FIELD_NUMBER: _ClassVar[int]
+    PREPARED_FIELD_NUMBER: _ClassVar[int]
     prompt: _containers.RepeatedCompositeFieldContainer[ScoredPrompt]
     sequence: _containers.RepeatedScalarFieldContainer[int]
     token: _containers.RepeatedScalarFieldContainer[int]
@@ -110,7 +123,16 @@ class ToFront(_message.Message):
     draining: bool
     leave: bool
     trouble: str
-    def __init__(self, prompt: _Optional[_Iterable[_Union[ScoredPrompt, _Mapping]]] = ..., sequence: _Optional[_Iterable[int]] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[_shard_pb2.TopTokens, _Mapping]]] = ..., end: _Optional[_Iterable[_Union[End, _Mapping]]] = ..., failure: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., draining: _Optional[bool] = ..., leave: _Optional[bool] = ..., trouble: _Optional[str] = ...) -> None: ...
+    prepared: _containers.RepeatedCompositeFieldContainer[Prepared]
+    def __init__(self, prompt: _Optional[_Iterable[_Union[ScoredPrompt, _Mapping]]] = ..., sequence: _Optional[_Iterable[int]] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[_shard_pb2.TopTokens, _Mapping]]] = ..., end: _Optional[_Iterable[_Union[End, _Mapping]]] = ..., failure: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., draining: _Optional[bool] = ..., leave: _Optional[bool] = ..., trouble: _Optional[str] = ..., prepared: _Optional[_Iterable[_Union[Prepared, _Mapping]]] = ...) -> None: ...
+
+class Prepared(_message.Message):
+    __slots__ = ("number", "failure")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    failure: Failure
+    def __init__(self, number: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
 
 class ScoredPrompt(_message.Message):
     __slots__ = ("sequence", "logprob", "top_token", "top_logprob")
@@ -157,9 +179,13 @@ class Failure(_message.Message):
         GENERATION: _ClassVar[Failure.Kind]
         DRAINING: _ClassVar[Failure.Kind]
         SHUT_DOWN: _ClassVar[Failure.Kind]
+        GRAMMAR: _ClassVar[Failure.Kind]
+        BUSY: _ClassVar[Failure.Kind]
     GENERATION: Failure.Kind
     DRAINING: Failure.Kind
     SHUT_DOWN: Failure.Kind
+    GRAMMAR: Failure.Kind
+    BUSY: Failure.Kind
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]

@@ -19,6 +19,8 @@ class RouterConfig:
     model_sha: str | None
     served_model_name: tuple[str, ...]  # the first is shown; empty: any name is taken
     tokenizer_config_path: str | None
+    tool_call_parser: str  # auto: as the checkpoint or its chat template shows
+    reasoning_parser: str  # the same
     shard_sockets: tuple[str, ...]
     listener: int  # descriptor of a socket that is bound, but does not listen yet
     prometheus_listener: int | None  # of one for /metrics alone
@@ -43,6 +45,8 @@ class RouterConfig:
     payload_limit: int  # bytes
     strict_requests: bool  # unknown fields are refused
     generation_config: str  # auto or none: whether /v1 takes its sampling defaults
+    watermark_gamma: float  # share of the vocabulary that is green
+    watermark_delta: float  # added to the logits of green tokens
     max_client_batch_size: int
     graceful_termination_timeout: float  # seconds
     disable_prefix_cache: bool

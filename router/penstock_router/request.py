@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from penstock_router.grammar import Grammar
+from penstock_router.token_rules import TokenRules
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -24,6 +27,7 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
     logprobs: bool = False
     top_n: int = 0
+    rules: TokenRules | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class GenerationRequest:
     max_time: float | None = None  # seconds from submission until it ends where it is
     priority: int = 0  # larger is sooner
     tenant: bytes = b""  # requests share cached prefixes only with requests of the same tenant
+    grammar: Grammar | None = None  # what the generated text is held to
 
 
 class FinishReason(enum.Enum):

@@ -14,12 +14,18 @@ from torch import Tensor
 
 from penstock_kernels import noise, sampler
 from penstock_kernels.draw import Draws
+from penstock_kernels.mask import hide
 from penstock_kernels.ops import Sampler
 from penstock_kernels.penalties import Penalties
+from penstock_kernels.rules import Rules, keep_rules
 from penstock_proto import shard_pb2
 from penstock_shard.device import upload
+from penstock_shard.grammars.bits import Bits
+from penstock_shard.grammars.matching import Constraint, Matching, Row
+from penstock_shard.grammars.templates import Templates
 from penstock_shard.scores import scores_of
 from penstock_shard.slots import Indices, Limits
+from penstock_shard.token_rules import TokenRuleBook
 
 
 class Feature(enum.IntFlag):
@@ -34,12 +40,14 @@ class Feature(enum.IntFlag):
     FREQUENCY = enum.auto()  # or presence
     BIAS = enum.auto()
     LOGPROBS = enum.auto()
+    RULES = enum.auto()
+    GRAMMAR = enum.auto()
 
 
 SORTED = Feature.TOP_K | Feature.TOP_P
 CUTS = SORTED | Feature.MIN_P
 PENALTIES = Feature.REPETITION | Feature.FREQUENCY
-SHAPED = PENALTIES | Feature.BIAS
+SHAPED = PENALTIES | Feature.BIAS | Feature.RULES
 TYPICAL = Feature.RANDOM | Feature.TYPICAL_P  # both: a greedy row keeps its most likely token
 # Columns of SamplingState.parameters.
 COLUMNS = (
@@ -59,8 +67,9 @@ class Part:
     a row's token depends on nothing but the row."""
 
     seats: Tensor  # [2, n] int64: slots, and the rows of the step that are theirs
-    penalties: Penalties | None  # None: nor a bias; `draws` has the rows of the step's logits
+    penalties: Penalties | None  # None: nor more; `draws` has the rows of the step's logits
     biased: bool  # any of them
+    rules: Rules | None
     typical: bool  # all of them; that, torch computes
     k_limit: int | None  # the largest top_k if all have one, else None
     draws: Draws
@@ -74,6 +83,8 @@ class SamplingPlan:
     features: Feature  # of any row
     parts: tuple[Part, ...]
     top_n: Indices  # of each row
+    held: tuple[Row, ...]  # rows that grammars hold
+    held_slots: Indices
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +107,16 @@ class Drawn(Protocol):
 class SamplingState:
     """One row a slot; the row behind the last slot belongs to padding."""
 
-    def __init__(self, limits: Limits, device: torch.device, sampler: Sampler) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        device: torch.device,
+        sampler: Sampler,
+        templates: Templates | None = None,
+    ) -> None:
         self._sampler = sampler
+        self._bits = Bits(limits.max_slots, limits.vocab_size, device)
+        self.matching = Matching(templates or Templates(limits.vocab_size), self._bits)
         rows, self.device, self.limits = limits.max_slots + 1, device, limits
         self.parameters = torch.zeros(rows, len(COLUMNS), device=device)
         self.top_k = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -106,26 +125,41 @@ class SamplingState:
         self.counts = torch.zeros(rows, limits.vocab_size, dtype=torch.int32, device=device)
         self.bias_token = torch.zeros(rows, 0, dtype=torch.int64, device=device)
         self.bias = torch.zeros(rows, 0, device=device)
+        self.rules = TokenRuleBook(limits, device)
         # Host mirrors.
         self._features = np.zeros(limits.max_slots, np.int64)
         self._top_k = np.zeros(limits.max_slots, np.int64)
         self._top_n = np.zeros(limits.max_slots, np.int64)
         self._parameters = np.zeros((limits.max_slots, len(COLUMNS)), np.float32)
-        self._integers = np.zeros((limits.max_slots, 4), np.int64)  # seed keys, top_k, generated
+        # seed keys, top_k, generated, whether it has a grammar
+        self._integers = np.zeros((limits.max_slots, 5), np.int64)
+        self._constraints: list[Constraint | None] = [None] * limits.max_slots
 
     def admit(
-        self, slot: int, tokens: NDArray[np.int32], generated: int, wanted: shard_pb2.Sampling
+        self,
+        slot: int,
+        tokens: NDArray[np.int32],
+        generated: int,
+        wanted: shard_pb2.Sampling,
+        constraint: Constraint | None = None,
     ) -> None:
         """Note what a slot wants, to which `admissions` had no objection; `load` brings it to the
         device."""
         features = features_of(wanted)
+        if constraint is not None:
+            features |= Feature.GRAMMAR
+        self._constraints[slot] = constraint
         self._features[slot] = features
         self._top_k[slot] = wanted.top_k
         self._top_n[slot] = wanted.top_n
         self._parameters[slot] = [getattr(wanted, name) for name in COLUMNS]
-        self._integers[slot] = (*noise.seed_keys(wanted.seed), wanted.top_k, generated)
+        held = constraint is not None
+        self._integers[slot] = (*noise.seed_keys(wanted.seed), wanted.top_k, generated, held)
         if features & PENALTIES:
             self._count(slot, tokens.astype(np.int64), len(tokens) - generated)
+        self.rules.forget(slot)
+        if features & Feature.RULES:
+            self.rules.admit(slot, tokens, generated, wanted.rules)
         # Also without a bias: that of the slot's last sequence must not stay.
         self._set_bias(slot, wanted)
 
@@ -137,6 +171,7 @@ class SamplingState:
         self.keys.index_copy_(0, index, integers[:, :2].int())
         self.top_k.index_copy_(0, index, integers[:, 2])
         self.generated.index_copy_(0, index, integers[:, 3])
+        self._bits.mask.on.index_copy_(0, index, integers[:, 4].int())
 
     def rehearse(self, dtype: torch.dtype) -> None:
         """Sample a row of every slot with all that can be asked: sampling never takes more memory.
@@ -148,29 +183,34 @@ class SamplingState:
         everything = shard_pb2.Sampling(
             temperature=1, top_p=0.5, typical_p=0.5, min_p=0.5, repetition_penalty=2,
             frequency_penalty=1, bias_token=[0], bias=[1], logprobs=True,
-            top_n=self.limits.max_top_n,
+            top_n=self.limits.max_top_n, rules=shard_pb2.TokenRules(
+                allowed=bytes(4), late=[1], min_tokens=1, green_share=0.5, green_bias=1
+            ),
         )  # fmt: skip
-        logits, plan = self._batch(everything, self.limits.max_slots, torch.float32)
+        logits, plan = self._batch(everything, self.limits.max_slots, torch.float32, held=True)
         self.sample(logits, plan)
 
     def rehearse_draws(self, dtype: torch.dtype) -> None:
         """Launch the kernels of rows that are drawn, so that they are compiled. Nothing reads the
         tokens: where kernels are only compiled, nobody has written them."""
-        for penalty, top_p in itertools.product((1, 2), (0.5, 1)):
+        for penalty, top_p, held in itertools.product((1, 2), (0.5, 1), (False, True)):
             wanted = shard_pb2.Sampling(
                 temperature=1, top_p=top_p, typical_p=1, repetition_penalty=penalty
             )
-            logits, plan = self._batch(wanted, 1, dtype)
+            logits, plan = self._batch(wanted, 1, dtype, held)
             for part in plan.parts:
                 self.tokens(logits, part)
 
     def _batch(
-        self, wanted: shard_pb2.Sampling, count: int, dtype: torch.dtype
+        self, wanted: shard_pb2.Sampling, count: int, dtype: torch.dtype, held: bool
     ) -> tuple[Tensor, SamplingPlan]:
-        """Logits for so many slots, and the plan when all want the same."""
+        """Logits for so many slots, and the plan when all want the same. held: by grammars, that
+        allow all."""
         slots = np.arange(count)
         for slot in slots.tolist():
-            self.admit(slot, np.zeros(1, np.int32), 0, wanted)
+            constraint = Constraint(slot) if held else None
+            self.admit(slot, np.zeros(1, np.int32), 0, wanted, constraint)
+            self._bits.allow_all(slot)
         self.load(slots)
         logits = torch.zeros(len(slots), self.limits.vocab_size, device=self.device, dtype=dtype)
         return logits, self.plan(slots)
@@ -181,17 +221,27 @@ class SamplingState:
         shaped = flags & int(SHAPED) != 0
         typical = flags & int(TYPICAL) == TYPICAL
         kinds = (~shaped & ~typical, shaped & ~typical, typical)
+        held = [
+            (row, constraint)
+            for row in np.flatnonzero(flags & int(Feature.GRAMMAR)).tolist()
+            if (constraint := self._constraints[slots[row]]) is not None
+        ]
         return SamplingPlan(
             slots=upload(slots, self.device),
             features=Feature(int(np.bitwise_or.reduce(flags))),
             parts=tuple(self._part(slots, np.flatnonzero(kind)) for kind in kinds if kind.any()),
             top_n=self._top_n[slots],
+            held=tuple(held),
+            held_slots=np.array([constraint.slot for _, constraint in held], np.int64),
         )
 
     def sample(self, logits: Tensor, plan: SamplingPlan, drawn: Drawn | None = None) -> Sampled:
         """Choose a token a row and count it. logits: [rows, vocabulary]; drawn: draws those parts
         of these logits that want nothing else."""
         slots = plan.slots
+        if plan.held:
+            self.matching.wait()
+            self._bits.upload(plan.held_slots)
         if len(plan.parts) == 1:
             token = self.tokens(logits, plan.parts[0], drawn)
         else:
@@ -199,9 +249,11 @@ class SamplingState:
             for part in plan.parts:
                 token[part.seats[1]] = self.tokens(logits, part, drawn)
         self.generated.index_add_(0, slots, torch.ones_like(slots))
-        if not plan.features & (PENALTIES | Feature.LOGPROBS):
+        if not plan.features & (PENALTIES | Feature.LOGPROBS | Feature.RULES):
             return Sampled(token, None, None, None)
         known = token.clamp(min=0)  # nothing is read any more of a row with NO_TOKEN
+        if plan.features & Feature.RULES:
+            self.rules.note(slots, known)
         if plan.features & PENALTIES:
             one = torch.full_like(slots, sampler.GENERATED_ONCE, dtype=torch.int32)
             self.counts.index_put_((slots, known), one, accumulate=True)
@@ -216,17 +268,24 @@ class SamplingState:
         seats = upload(np.stack((slots, rows)), self.device)
         random = flags[flags & int(Feature.RANDOM) != 0]
         by_k = flags & int(Feature.TOP_K) != 0
+        held = bool(wanted & Feature.GRAMMAR)
+        by_count = bool((random & int(Feature.TOP_K)).any())
+        by_mass = bool((random & int(Feature.TOP_P)).any())
+        cuts = bool((random & int(CUTS)).any())
         draws = self.draws(
             seats[0],
             torch.arange(len(slots), device=self.device) if own else seats[1],
-            by_count=bool((random & int(Feature.TOP_K)).any()),
-            by_mass=bool((random & int(Feature.TOP_P)).any()),
-            cuts=bool((random & int(CUTS)).any()),
+            # Of draws under a mask there are graphs for all cuts and for none.
+            by_count=cuts if held else by_count,
+            by_mass=cuts if held else by_mass,
+            cuts=cuts,
+            held=held,
         )
         return Part(
             seats=seats,
             penalties=self._penalties(seats) if own else None,
             biased=bool(wanted & Feature.BIAS),
+            rules=self.rules.rules(slots) if wanted & Feature.RULES else None,
             typical=typical,
             k_limit=int(self._top_k[slots].max()) if by_k.all() else None,
             draws=draws,
@@ -243,7 +302,7 @@ class SamplingState:
         )
 
     def draws(
-        self, slots: Tensor, rows: Tensor, *, by_count: bool, by_mass: bool, cuts: bool
+        self, slots: Tensor, rows: Tensor, *, by_count: bool, by_mass: bool, cuts: bool, held: bool
     ) -> Draws:
         """What these slots want, of logits in these rows; see `penstock_kernels.draw.Draws`."""
         return Draws(
@@ -258,6 +317,7 @@ class SamplingState:
             by_count=by_count,
             by_mass=by_mass,
             cuts=cuts,
+            mask=self._bits.mask if held else None,
         )
 
     def _column(self, name: str) -> Tensor:
@@ -272,6 +332,9 @@ class SamplingState:
         if part.biased:
             index = self.bias_token.index_select(0, part.draws.slots)
             logits.scatter_add_(1, index, self.bias.index_select(0, part.draws.slots))
+        if part.rules is not None:
+            book = self.rules
+            keep_rules(logits, part.rules, self.generated, book.recent, book.last)
         if part.typical:
             return self._draw_typical(logits, part.draws, part.k_limit)
         return self._sampler.draw(logits, part.draws)
@@ -280,6 +343,8 @@ class SamplingState:
         """As `draw`, with typical_p between top_p and min_p. logits: [n, vocabulary] float32, in
         the order of the slots."""
         slots = draws.slots
+        if draws.mask is not None:
+            logits = hide(logits, slots, draws.mask)
         temperature, top_p, typical_p, min_p = self.parameters.index_select(0, slots).unbind(1)[:4]
         scores = logits / temperature.unsqueeze(1)
         if draws.cuts:
@@ -333,6 +398,7 @@ def features_of(wanted: shard_pb2.Sampling) -> Feature:
         Feature.FREQUENCY: wanted.frequency_penalty != 0 or wanted.presence_penalty != 0,
         Feature.BIAS: len(wanted.bias_token) > 0,
         Feature.LOGPROBS: wanted.logprobs or wanted.top_n > 0,
+        Feature.RULES: wanted.HasField("rules"),
     }
     features = Feature(0)
     for feature, on in asked.items():

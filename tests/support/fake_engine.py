@@ -182,3 +182,8 @@ def check(request: GenerationRequest, limits: Limits) -> None:
     assert -2 <= sampling.frequency_penalty <= 2 and -2 <= sampling.presence_penalty <= 2
     assert all(0 <= t < limits.vocab_size and abs(b) <= 100 for t, b in sampling.logit_bias)
     assert 0 <= sampling.top_n <= 20
+    if (rules := sampling.rules) is not None:
+        named = [*rules.allowed, *rules.late, *(token for run in rules.banned for token in run)]
+        assert all(0 <= token < limits.vocab_size for token in named)
+        assert all(0 < len(run) <= 16 for run in rules.banned)
+        assert 0 <= rules.green_share <= 1 and rules.min_tokens < 2**31

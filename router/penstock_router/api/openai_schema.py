@@ -9,6 +9,16 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, PlainValidator, WithJsonSchema, field_validator, model_validator
 
 from penstock_router.api.errors import invalid
+from penstock_router.api.openai_tools import (
+    TOOL_PROMPT,
+    CalledFunction,
+    CallObject,
+    Calls,
+    Functions,
+    Tools,
+    told,
+    toolbox,
+)
 from penstock_router.api.options import Names, Options, biases, share, temperature
 from penstock_router.api.schema import (
     NEUTRAL,
@@ -28,11 +38,13 @@ from penstock_router.api.schema import (
     StopSequences,
     packed,
 )
+from penstock_router.api.vllm_schema import VllmFields
 from penstock_router.config import RouterConfig
 from penstock_router.limits import MAX_TOP_LOGPROBS
 from penstock_router.request import Sampling
 from penstock_router.templates.variables import RESERVED
 from penstock_router.text import Conversation
+from penstock_router.tools.definition import Toolbox
 
 # What clients and gateways send about themselves, or about where the answer is kept.
 HARMLESS = frozenset(
@@ -44,10 +56,8 @@ HARMLESS = frozenset(
         "safety_identifier",
         "prompt_cache_key",
         "prompt_cache_retention",
-        "parallel_tool_calls",  # means something only together with tools
-        "tool_prompt",
         "length_penalty",  # of beams
-        "spaces_between_special_tokens",  # which are never shown
+        "spaces_between_special_tokens",  # fast tokenizers put none there
     }
 )
 # Limits of OpenAI's API, whatever those of TGI's are set to. What is asked for at once must also
@@ -56,6 +66,7 @@ MAX_PROMPTS = 128
 MAX_CHOICES = 128
 MAX_STOP_SEQUENCES = 16
 MOST_PROMPTS = 1024  # whatever the operator allows
+MAX_TOOL_PROMPT = 65_536  # characters
 MAX_VARIABLE_DEPTH = 16
 MAX_VARIABLE_NODES = 128
 
@@ -67,9 +78,10 @@ class StreamOptions(ClientObject):
     IGNORED: ClassVar = frozenset({"include_obfuscation"})
 
     include_usage: bool = False
+    continuous_usage_stats: bool = False  # vLLM's: with include_usage, in every chunk
 
 
-class OpenAIRequest(ClientObject):
+class OpenAIRequest(VllmFields):
     """What chat and plain completions have in common."""
 
     model: Annotated[str, Field(max_length=1024)] | None = None
@@ -102,6 +114,12 @@ class OpenAIRequest(ClientObject):
     @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def usage_in_chunks(self) -> bool:
+        """Every chunk says what was used until then."""
+        options = self.stream_options
+        return self.include_usage and options is not None and options.continuous_usage_stats
 
     @property
     def top_n(self) -> int | None:
@@ -143,7 +161,12 @@ class OpenAIRequest(ClientObject):
             sequences=self.n,
             stop=stop,
             keep_stop=self.include_stop_str_in_output,
+            rules=self.rules(),
+            show_special=not self.skip_special_tokens,
             ignore_eos=self.ignore_eos,
+            truncate=self.longest_prompt(),
+            prompt_logprobs=self.prompt_logprobs is not None,
+            prompt_top_n=self.prompt_logprobs or 0,
             priority=priority if self.priority is None else self.priority,
         )
 
@@ -187,22 +210,39 @@ class Message(ClientObject):
 
     PATH: ClassVar = "messages[]."
     IGNORED: ClassVar = frozenset({"refusal", "annotations"})
-    UNSUPPORTED: ClassVar = {"tool_calls": NEUTRAL, "function_call": NEUTRAL, "audio": NEUTRAL}
+    UNSUPPORTED: ClassVar = {"audio": NEUTRAL}
 
     role: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-    content: str | Annotated[list[TextPart], AtMost(4096)]
+    content: str | Annotated[list[TextPart], AtMost(4096)] = ""
+    tool_calls: Calls = []
+    function_call: CalledFunction | None = None  # the older shape of a call
     name: Annotated[str, Field(max_length=1024)] | None = None
     tool_call_id: Annotated[str, Field(max_length=1024)] | None = None
     # What a model thought before it answered, under its older and its newer name.
     reasoning_content: str | None = None
     reasoning: str | None = None
 
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        calls = self.tool_calls or self.function_call is not None
+        if calls and self.role != "assistant":
+            raise ValueError("`messages[].tool_calls` is only for messages of the assistant")
+        if not calls and "content" not in self.model_fields_set:
+            raise ValueError("missing field `messages[].content`")
+        return self
+
     def variables(self) -> dict[str, Any]:
-        """What the template sees: absent fields absent."""
+        """What the template sees: absent fields absent. Raises ValueError for arguments that are
+        no JSON."""
         content = self.content
+        calls = [call.variables() for call in self.tool_calls]
+        if self.function_call is not None:
+            calls.append(CallObject(id=self.name or "", function=self.function_call).variables())
         thoughts = self.reasoning if self.reasoning_content is None else self.reasoning_content
         fields = {
-            "role": self.role,
+            # Results of functions, as calls of functions, have had another name.
+            "role": "tool" if self.role == "function" else self.role,
+            "tool_calls": calls or None,
             "content": [part.model_dump() for part in content]
             if isinstance(content, list)
             else content,
@@ -220,10 +260,6 @@ class ChatRequest(OpenAIRequest):
     IGNORED: ClassVar = HARMLESS
     UNSUPPORTED: ClassVar = {
         **UNSUPPORTED,
-        "tools": NEUTRAL,
-        "functions": NEUTRAL,
-        "tool_choice": ("none", "auto"),
-        "function_call": ("none", "auto"),
         "response_format": ({"type": "text"},),
         "modalities": (["text"],),
         "audio": (),
@@ -231,11 +267,6 @@ class ChatRequest(OpenAIRequest):
         "documents": NEUTRAL,
         "chat_template": (),
         "add_special_tokens": (False,),
-        "echo": (False,),
-    }
-    WAIVED: ClassVar = {
-        "tools": ("tool_choice", "none"),
-        "functions": ("function_call", "none"),
     }
 
     messages: Annotated[list[Message], Field(min_length=1), AtMost(4096)]
@@ -244,8 +275,18 @@ class ChatRequest(OpenAIRequest):
     top_logprobs: Annotated[Integer, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     chat_template_kwargs: dict[str, Any] = {}
     guideline: str | None = None  # TGI's name for a variable of the template
+    tools: Tools | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool = True
+    tool_prompt: Annotated[str, Field(max_length=MAX_TOOL_PROMPT)] | None = None  # TGI's
+    functions: Functions | None = None  # the older shape of tools
+    function_call: str | dict[str, Any] | None = None
+    reasoning_effort: Annotated[str, Field(pattern=r"^[a-z_]{1,16}$")] | None = None
+    enable_thinking: bool | None = None
+    include_reasoning: bool = True
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
+    echo: bool = False  # vLLM's: the message that is continued is part of the answer
 
     @field_validator("chat_template_kwargs", mode="before")
     @classmethod
@@ -262,6 +303,13 @@ class ChatRequest(OpenAIRequest):
             raise ValueError(
                 "`add_generation_prompt` and `continue_final_message` must not both be true"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _tools_are_right(self) -> Self:
+        self.toolbox()
+        for message in self.messages:
+            message.variables()
         return self
 
     @model_validator(mode="after")
@@ -283,16 +331,57 @@ class ChatRequest(OpenAIRequest):
         sent = "max_completion_tokens" if self.max_completion_tokens else "max_tokens"
         return Names("messages", sent, openai=True)
 
-    def conversation(self) -> Conversation:
-        """What the chat template gets."""
-        messages = [message.variables() for message in self.messages]
+    @property
+    def echoed(self) -> str:
+        """The text of the last message, where the answer repeats it: one that has the role of the
+        answer."""
+        last = self.messages[-1]
+        if not self.echo or not (last.role == "assistant" or self.conversation().continues):
+            return ""
+        if isinstance(last.content, str):
+            return last.content
+        return "".join(part.text for part in last.content)
+
+    def toolbox(self) -> Toolbox:
+        """The tools that the model may call. Raises ValueError, but not once the body is checked"""
+        older = self.functions is not None or self.function_call is not None
+        return toolbox(
+            self.tools,
+            self.functions,
+            self.function_call if older else self.tool_choice,
+            choice_field="function_call" if older else "tool_choice",
+            parallel=self.parallel_tool_calls,
+        )
+
+    def conversation(self, shows_tools: bool = True) -> Conversation:
+        """What the chat template gets. shows_tools: whether it shows tools; else words do."""
+        messages: Sequence[Mapping[str, Any]] = [message.variables() for message in self.messages]
+        tools = self.toolbox().shown
+        if tools is not None and not shows_tools:
+            messages = told(messages, tools, self.tool_prompt or TOOL_PROMPT)
+        elif tools is not None and self.tool_prompt:
+            messages = told(messages, None, self.tool_prompt)
         return Conversation(
-            messages, self._variables(), self.add_generation_prompt, self.continue_final_message
+            messages,
+            self._variables(),
+            self.add_generation_prompt,
+            self.continue_final_message,
+            tools if shows_tools else None,
         )
 
     def _variables(self) -> dict[str, Any]:
-        named = {} if self.guideline is None else {"guideline": self.guideline}
+        named: dict[str, Any] = {} if self.guideline is None else {"guideline": self.guideline}
+        if self.reasoning_effort is not None:
+            named |= thinking(self.reasoning_effort != "none")
+            named["reasoning_effort"] = self.reasoning_effort
+        if self.enable_thinking is not None:
+            named |= thinking(self.enable_thinking)
         return named | self.chat_template_kwargs
+
+
+def thinking(wanted: bool) -> dict[str, Any]:
+    """What templates call the switch for reasoning."""
+    return {"enable_thinking": wanted, "thinking": wanted}
 
 
 def _check_variable(name: str) -> None:
@@ -366,10 +455,7 @@ class CompletionRequest(OpenAIRequest):
     IGNORED: ClassVar = HARMLESS
     UNSUPPORTED: ClassVar = {
         **UNSUPPORTED,
-        "suffix": NEUTRAL,
-        "best_of": (1,),
         "response_format": ({"type": "text"},),
-        "add_special_tokens": (True,),
     }
 
     prompt: Annotated[
@@ -389,6 +475,9 @@ class CompletionRequest(OpenAIRequest):
     max_tokens: Count | None = None  # 0 only with `echo`
     logprobs: Annotated[Integer, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     echo: bool = False  # the prompt is part of the answer
+    best_of: Annotated[Integer, Field(ge=1, le=MAX_CHOICES)] | None = None  # of which n are shown
+    suffix: str | None = None
+    add_special_tokens: bool = True
     # TGI's parameters, which @huggingface/inference sends here
     return_full_text: bool = False  # the same as `echo`
     stop_sequences: StopSequences = []
@@ -396,13 +485,35 @@ class CompletionRequest(OpenAIRequest):
     truncate: Count | None = None
     do_sample: bool = True
 
+    @field_validator("suffix")
+    @classmethod
+    def _nothing_is_inserted(cls, suffix: str | None) -> str | None:
+        if suffix:
+            raise ValueError(
+                "`suffix` must be empty: this server continues prompts and inserts no text before "
+                "another one; a model that can has its own tokens for it in the prompt"
+            )
+        return suffix
+
+    @model_validator(mode="after")
+    def _best_of_more(self) -> Self:
+        if self.candidates < self.n:
+            raise ValueError(f"`best_of` must be at least `n`, {self.n}. Given: {self.best_of}")
+        if self.candidates > self.n and self.stream:
+            raise ValueError("`best_of` must not be greater than `n` when `stream` is true")
+        return self
+
     @model_validator(mode="after")
     def _full_text_is_an_echo(self) -> Self:
         request = self.model_copy(update={"echo": True}) if self.return_full_text else self
         if self.max_tokens == 0 and not request.echo:
             raise ValueError("`max_tokens` must be strictly positive unless `echo` is true")
-        if request.echo and self.truncate is not None:
-            raise ValueError("`truncate` must not be given with `echo` or `return_full_text`")
+        if request.echo:
+            for name in ("truncate", "truncate_prompt_tokens"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"`{name}` must not be given with `echo` or `return_full_text`"
+                    )
         return request
 
     @property
@@ -415,16 +526,27 @@ class CompletionRequest(OpenAIRequest):
 
     def options(self, config: RouterConfig, *, priority: int) -> Options:
         options = super().options(config, priority=priority)
-        scored = self.echo and self.logprobs is not None
         sampling = options.sampling
+        if not self.do_sample:
+            sampling = dataclasses.replace(sampling, temperature=0.0)
+        scored = self.echo and self.logprobs is not None
+        if scored:
+            most = max(self.logprobs or 0, options.prompt_top_n)
+            options = dataclasses.replace(options, prompt_logprobs=True, prompt_top_n=most)
+        if self.candidates > self.n:  # the best have the highest log-probability
+            sampling = dataclasses.replace(sampling, logprobs=True)
         return dataclasses.replace(
             options,
-            sampling=sampling if self.do_sample else dataclasses.replace(sampling, temperature=0.0),
-            truncate=self.truncate,
+            sampling=sampling,
+            sequences=self.candidates,
+            truncate=self.longest_prompt() if self.truncate is None else self.truncate,
             max_time=self.max_time,
-            prompt_logprobs=scored,
-            prompt_top_n=self.logprobs or 0 if scored else 0,
         )
+
+    @property
+    def candidates(self) -> int:
+        """Sequences a prompt, of which `n` are shown."""
+        return self.n if self.best_of is None else self.best_of
 
     @property
     def stops(self) -> tuple[str, ...]:

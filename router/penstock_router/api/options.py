@@ -9,14 +9,18 @@ from dataclasses import dataclass, field
 
 from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.schema import StopSequence
+from penstock_router.api.token_rules import RuleWishes
+from penstock_router.grammar import Grammar
 from penstock_router.limits import Limits
 from penstock_router.request import GenerationRequest, Sampling
+from penstock_router.tools.plan import ReplyPlan
 
 _SEEDS = 2**64
 
 # TGI generates in slices of 1024 tokens and checks only the first one, so its clients ask for any
 # number of tokens and get what there is room for.
 _CHECKED_TOKENS = 1024
+LONGEST_PROMPT = -1  # as `truncate`: what a prompt may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +43,34 @@ class Options:
     sequences: int = 1
     stop: tuple[StopSequence, ...] = ()
     keep_stop: bool = False  # the stop sequence is part of the text, as TGI has it
+    rules: RuleWishes = RuleWishes()
+    show_special: bool = False  # special tokens are part of the text, by their names
     ignore_eos: bool = False
     truncate: int | None = None
     prompt_logprobs: bool = False
     prompt_top_n: int = 0  # most likely tokens in place of each of the prompt
     max_time: float | None = None  # seconds until the answer ends where it is
     priority: int = 0
+    reply: ReplyPlan | None = None  # how the answer is read; None: all of it is text
+    grammar: Grammar | None = None
 
     @property
     def samples(self) -> bool:
         """Whether chance plays a part."""
         return self.sampling.temperature > 0
 
+    @property
+    def has_token_ends(self) -> bool:
+        """Tokens decide what is text, and where it ends; see `ruled_output`."""
+        return self.show_special or bool(self.rules.stop_token_ids or self.rules.min_tokens)
+
     def check(self, limits: Limits) -> None:
         """What the schema cannot know. Raises ApiError."""
-        if self.truncate is not None and not 0 < self.truncate <= limits.max_input_tokens:
+        self.rules.check(limits, self.max_new_tokens)
+        if (
+            self.truncate not in (None, LONGEST_PROMPT)
+            and not 0 < self.truncate <= limits.max_input_tokens
+        ):
             raise invalid(
                 "`truncate` must be strictly positive and less than "
                 f"{limits.max_input_tokens}. Given: {self.truncate}"
@@ -64,7 +81,8 @@ class Options:
     def requests(self, prompt: Sequence[int], limits: Limits) -> list[GenerationRequest]:
         """One request for each sequence of a prompt. Raises ApiError for lengths beyond limits."""
         if self.truncate is not None:
-            prompt = prompt[-self.truncate :]
+            most = limits.max_input_tokens if self.truncate == LONGEST_PROMPT else self.truncate
+            prompt = prompt[-most:]
         max_new_tokens = self._room(len(prompt), limits)
         return [
             GenerationRequest(
@@ -76,6 +94,7 @@ class Options:
                 prompt_top_n=self.prompt_top_n,
                 max_time=self.max_time,
                 priority=self.priority,
+                grammar=self.grammar,
             )
             for seed in self._seeds()
         ]
