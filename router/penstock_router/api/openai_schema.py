@@ -12,7 +12,6 @@ from penstock_router.api.errors import invalid
 from penstock_router.api.options import Names, Options, biases, share, temperature
 from penstock_router.api.schema import (
     NEUTRAL,
-    UNSUPPORTED,
     AtMost,
     ClientObject,
     Count,
@@ -28,6 +27,7 @@ from penstock_router.api.schema import (
     StopSequences,
     packed,
 )
+from penstock_router.api.structured import UNSTRUCTURED, Structured
 from penstock_router.config import RouterConfig
 from penstock_router.limits import MAX_TOP_LOGPROBS
 from penstock_router.request import Sampling
@@ -69,7 +69,7 @@ class StreamOptions(ClientObject):
     include_usage: bool = False
 
 
-class OpenAIRequest(ClientObject):
+class OpenAIRequest(Structured):
     """What chat and plain completions have in common."""
 
     model: Annotated[str, Field(max_length=1024)] | None = None
@@ -145,6 +145,7 @@ class OpenAIRequest(ClientObject):
             keep_stop=self.include_stop_str_in_output,
             ignore_eos=self.ignore_eos,
             priority=priority if self.priority is None else self.priority,
+            grammar=self.grammar(),
         )
 
     def _sampling(self) -> Sampling:
@@ -219,12 +220,11 @@ class ChatRequest(OpenAIRequest):
 
     IGNORED: ClassVar = HARMLESS
     UNSUPPORTED: ClassVar = {
-        **UNSUPPORTED,
+        **UNSTRUCTURED,
         "tools": NEUTRAL,
         "functions": NEUTRAL,
         "tool_choice": ("none", "auto"),
         "function_call": ("none", "auto"),
-        "response_format": ({"type": "text"},),
         "modalities": (["text"],),
         "audio": (),
         "web_search_options": (),
@@ -365,10 +365,9 @@ class CompletionRequest(OpenAIRequest):
 
     IGNORED: ClassVar = HARMLESS
     UNSUPPORTED: ClassVar = {
-        **UNSUPPORTED,
+        **UNSTRUCTURED,
         "suffix": NEUTRAL,
         "best_of": (1,),
-        "response_format": ({"type": "text"},),
         "add_special_tokens": (True,),
     }
 
