@@ -105,7 +105,14 @@ class TextModel:
         source = template_source(folder, config, override)
         tokenizer = Tokenizer.load(folder, override, source)
         added = {token.content: i for i, token in tokenizer.added_tokens().items()}
-        replies = Replies.load(source, tool_parser, reasoning_parser, added, tokenizer.special_ids)
+        replies = Replies.load(
+            source,
+            config.get("response_template"),
+            tool_parser,
+            reasoning_parser,
+            added,
+            tokenizer.special_ids,
+        )
         if source is None:
             return cls(tokenizer, None, workers, replies)
         named = special_tokens(folder, config) | dict(tokenizer.names)
