@@ -12,6 +12,7 @@ import json
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any, TextIO
 
 from penstock_launcher.outlet import Outlet, standard_output
@@ -156,12 +157,19 @@ def _as_text(record: Mapping[str, object]) -> str:
     target = str(record.get("target", "")).removeprefix("penstock_").removeprefix("launcher")
     process = str(record.get("process", "launcher"))
     source = process if process.startswith(target) else f"{process} {target}"
-    fields = "".join(
-        f" {key}={value if isinstance(value, str) else json.dumps(value, default=str)}"
-        for key, value in record.items()
-        if key not in _HEAD
-    )
+    fields = "".join(f" {key}={_value(value)}" for key, value in record.items() if key not in _HEAD)
     return _escape(f"{time} {level:>5} {source}: {record.get('message', '')}{fields}")
+
+
+def _value(value: object) -> str:
+    """Strings as they are, floats in all their digits and without an exponent, the rest as JSON."""
+    match value:
+        case str():
+            return value
+        case float():
+            return format(Decimal(repr(value)), "f")
+        case _:
+            return json.dumps(value, default=str)
 
 
 def _escape(text: str) -> str:

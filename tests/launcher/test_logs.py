@@ -4,6 +4,8 @@ import io
 import json
 import re
 
+import pytest
+
 from penstock_launcher.logs import MAX_LINE, LineSplitter, Log, Tail
 from penstock_launcher.progress import Progress, ProgressView
 
@@ -48,6 +50,28 @@ def test_record_as_text():
     line = record(message="loaded", rank=1, device="cpu", bytes=12, nested={"a": [1]})
     expected = 'T  INFO shard 1: loaded device=cpu bytes=12 nested={"a": [1]}\n'
     assert logged(line) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (5.4e-05, "0.000054"),
+        (1e-06, "0.000001"),
+        (-2.5e-09, "-0.0000000025"),
+        (1.5, "1.5"),
+        (0.0, "0.0"),
+        (1e22, "10000000000000000000000"),
+        (0.1 + 0.2, "0.30000000000000004"),
+        (float("nan"), "NaN"),
+        (float("-inf"), "-Infinity"),
+        (10**20, "100000000000000000000"),
+        (True, "true"),
+        (None, "null"),
+    ],
+)
+def test_numbers_in_text_have_no_exponent(value: object, shown: str) -> None:
+    """Times of fractions of a millisecond are read by people and by `cut`, `awk` and `sort -n`."""
+    assert logged(record(message="x", time=value)) == f"T  INFO shard 1: x time={shown}\n"
 
 
 def test_record_as_json_gains_the_process():

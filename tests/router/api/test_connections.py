@@ -187,6 +187,9 @@ MALFORMED = {
     "long target": b"GET /SECRET" + b"x" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
     "target": b"GET SECRET HTTP/1.1\r\nHost: x\r\n\r\n",
     "version": b"GET /SECRET HTTP/9.9\r\nHost: x\r\n\r\n",
+    "no version": b"GET /SECRET\r\n\r\n",
+    "old version": b"GET /SECRET HTTP/0.9\r\nHost: x\r\n\r\n",
+    "new version": b"GET /SECRET HTTP/2.0\r\nHost: x\r\n\r\n",
     "method": b"SECRET / HTTP/1.1\r\nHost: x\r\n\r\n",
     "length": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: SECRET\r\n\r\n",
     "two lengths": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked"
