@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from penstock_launcher.logs import MAX_LINE, LineSplitter, Log, Tail
+from penstock_launcher.logs import MAX_LINE, LineSplitter, Log, Said, Tail
 from penstock_launcher.progress import Progress, ProgressView
 
 
@@ -178,6 +178,20 @@ def test_broken_progress_is_dropped():
 def test_tail_keeps_the_last_lines():
     tail = Tail()
     for number in range(100):
-        tail.add(f"line {number}\nsecond {number}")
+        tail.add(Said(f"line {number}\nsecond {number}"))
     lines = tail.text().splitlines()
     assert len(lines) == 10 and lines[-1] == "second 99" and lines[0] == "line 95"
+
+
+def test_tail_knows_an_error_that_came_last():
+    log, tail = Log(as_json=True, stream=io.StringIO()), Tail()
+    tail.add(log.child_line("router", record(message="no such\x1b file", level="ERROR", x=1)))
+    assert tail.error == "no such\\x1b file"
+    for last in (
+        record(message="more", level="INFO"),
+        "Traceback",
+        record(message="x", progress={}),
+    ):
+        tail.add(log.child_line("router", record(message="first", level="ERROR")))
+        tail.add(log.child_line("router", last))
+        assert not tail.error

@@ -282,8 +282,10 @@ async def test_large_bodies_are_bounded(serve: Any, monkeypatch: pytest.MonkeyPa
     assert (await client.post("/generate", large))[0] == 422  # there is room again
 
 
-async def test_who_reads_nothing_of_an_answer(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """L5: what waits is counted, and does not wait for ever."""
+async def test_L5_who_reads_nothing_of_an_answer(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits is counted, and does not wait for ever."""
     monkeypatch.setattr(connection, "STUCK_SECONDS", 0.3)
     monkeypatch.setattr(connections, "LOOK_SECONDS", 0.1)
     fake = FakeEngine(limits=limits(max_total_tokens=200_000), tokens_per_turn=10**6)
