@@ -1,4 +1,4 @@
-"""L8: what images install is locked by hashes, and is what was tested."""
+"""What images install is locked by hashes, and is what was tested."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def pins(name: str) -> dict[str, str]:
     return {re.sub(r"[-_.]+", "-", package).lower(): version for package, version in found}
 
 
-def test_every_package_has_hashes() -> None:
+def test_L8_every_package_has_hashes() -> None:
     text = (ROOT / "requirements.lock").read_text()
     entries = re.split(r"^(?=\w)", text, flags=re.MULTILINE)[1:]
     assert len(entries) == len(pins("requirements.lock")) > 40
@@ -26,14 +26,14 @@ def test_every_package_has_hashes() -> None:
         assert hashes and all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", h) for h in hashes), first
 
 
-def test_versions_are_those_of_the_tests() -> None:
+def test_L8_versions_are_those_of_the_tests() -> None:
     locked, tested = pins("requirements.lock"), pins("constraints.txt")
     both = locked.keys() & tested.keys() - APART
     assert len(both) > 30
     assert {name: locked[name] for name in both} == {name: tested[name] for name in both}
 
 
-def test_nothing_that_serving_needs_is_missing() -> None:
+def test_L8_nothing_that_serving_needs_is_missing() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = [*project["dependencies"], *project["optional-dependencies"]["shard"]]
     names = {re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", one)[0]).lower() for one in needed}  # type: ignore[index]

@@ -12,6 +12,8 @@ import json
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, TextIO
 
 from penstock_launcher.outlet import Outlet, standard_output
@@ -55,6 +57,14 @@ class LineSplitter:
         return line
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A line of a child, as it reads in text."""
+
+    text: str
+    error: str = ""  # its message, where it is one
+
+
 class Log:
     """Writes records. Never raises: a log that cannot be written must not end the server."""
 
@@ -76,20 +86,21 @@ class Log:
     def error(self, message: str, **fields: object) -> None:
         self._own("ERROR", message, fields)
 
-    def child_line(self, process: str, line: str) -> str:
-        """Pass on one line of a child. Returns it as it reads in text, for the child's tail."""
+    def child_line(self, process: str, line: str) -> Said:
+        """Pass on one line of a child."""
         record = _parse(line)
         if record is None:
             self._write(_escape(line) if not self._as_json else None, _raw(process, line))
-            return _escape(line)
+            return Said(_escape(line))
         if isinstance(progress := record.get("progress"), dict):
             self._show_progress(process, progress)
-            return ""
+            return Said("")
         record["process"] = process
         exception = record.pop("exception", None) if not self._as_json else None
         lines = [_as_text(record), *map(_escape, str(exception or "").splitlines())]
         self._write("\n".join(lines), record)
-        return "\n".join(lines)
+        reason = _escape(str(record["message"])) if record.get("level") == "ERROR" else ""
+        return Said("\n".join(lines), reason)
 
     def close(self) -> None:
         self._progress.close()
@@ -120,13 +131,15 @@ class Log:
 
 
 class Tail:
-    """The last lines of a child, as they read in text."""
+    """The last lines of a child, for the message about its death."""
 
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=TAIL_LINES)
+        self.error = ""  # what the very last one says, where it is an error
 
-    def add(self, text: str) -> None:
-        self._lines.extend(line[:1000] for line in text.splitlines())
+    def add(self, said: Said) -> None:
+        self._lines.extend(line[:1000] for line in said.text.splitlines())
+        self.error = said.error
 
     def text(self) -> str:
         return "\n".join(self._lines)
@@ -156,12 +169,19 @@ def _as_text(record: Mapping[str, object]) -> str:
     target = str(record.get("target", "")).removeprefix("penstock_").removeprefix("launcher")
     process = str(record.get("process", "launcher"))
     source = process if process.startswith(target) else f"{process} {target}"
-    fields = "".join(
-        f" {key}={value if isinstance(value, str) else json.dumps(value, default=str)}"
-        for key, value in record.items()
-        if key not in _HEAD
-    )
+    fields = "".join(f" {key}={_value(value)}" for key, value in record.items() if key not in _HEAD)
     return _escape(f"{time} {level:>5} {source}: {record.get('message', '')}{fields}")
+
+
+def _value(value: object) -> str:
+    """Strings as they are, floats in all their digits and without an exponent, the rest as JSON."""
+    match value:
+        case str():
+            return value
+        case float():
+            return format(Decimal(repr(value)), "f")
+        case _:
+            return json.dumps(value, default=str)
 
 
 def _escape(text: str) -> str:

@@ -153,7 +153,11 @@ class Supervisor:
     async def _fail(self) -> int:
         death = first_cause(self._deaths)
         await self._kill_all()
-        self._log.error(death.describe(), last_lines=death.child.tail.text())
+        tail = death.child.tail
+        if death.code > 0 and tail.error:  # its own last word says why
+            self._log.error(f"{death.describe()}: {tail.error}")
+        else:
+            self._log.error(death.describe(), last_lines=tail.text())
         return 1
 
     async def _shut_down(self) -> int:

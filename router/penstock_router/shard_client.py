@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
 
 import grpc
 import grpc.aio
@@ -25,12 +26,15 @@ from penstock_proto.shard_pb2 import (
 from penstock_proto.shard_pb2_grpc import ShardStub
 from penstock_router.request import GenerationFailed
 
+T = TypeVar("T")
+
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # a full admission burst: 4 bytes a prompt token and its table
 RECONNECT_MS = 200
 RUN = "/penstock_proto.Shard/Run"
 # A shard that has said nothing for so long is asked whether it lives; Health needs no step.
 PROBE_SECONDS = 1.0
 PROBE_TIMEOUT = 2.0
+WARM_UP_SECONDS = 1800.0  # compiling and capturing everything for the first time takes minutes
 MISSES = 2  # in a row, and it does not answer; one may be a busy machine
 
 
@@ -82,8 +86,12 @@ class ShardGroup:
         return await self._gather(calls, "Info")
 
     async def warmup(self, request: WarmupRequest) -> list[WarmupResponse]:
-        """Run the largest step on all ranks and allocate the KV cache."""
-        return await self._gather((s.Warmup(request) for s in self._stubs), "Warmup")
+        """Run the largest step on all ranks and allocate the KV cache.
+
+        Raises ShardFailure when one fails, or has not done so in WARM_UP_SECONDS.
+        """
+        calls = (s.Warmup(request, timeout=WARM_UP_SECONDS) for s in self._stubs)
+        return await self._gather(calls, "Warmup")
 
     async def load_tokenizer(self, definition: bytes, eos: Sequence[int]) -> str:
         """Give rank 0 a tokenizer.json, for grammars. Returns why there are none with it, or
@@ -138,6 +146,7 @@ class ShardGroup:
         self._closing = True
         if self._prober is not None:
             self._prober.cancel()
+            await asyncio.wait((self._prober,))
         for outbox in self._outboxes:
             outbox.put_nowait(None)
         if self._tasks:
@@ -181,14 +190,20 @@ class ShardGroup:
             self._closing = True
             self.on_failure(ShardFailure(f"shard {rank}: {reason}"))
 
-    async def _gather(self, calls: object, name: str) -> list:  # type: ignore[type-arg]
-        results = await asyncio.gather(*calls, return_exceptions=True)  # type: ignore[misc]
-        for rank, result in enumerate(results):
-            if isinstance(result, grpc.aio.AioRpcError):
-                raise ShardFailure(f"shard {rank}: {name} failed: {result.details()}") from result
-            if isinstance(result, BaseException):
-                raise result
-        return list(results)
+    async def _gather(self, calls: Iterable[Awaitable[T]], name: str) -> list[T]:
+        """What all ranks answer. Where one fails, the others may wait for it for ever."""
+        tasks = [asyncio.ensure_future(call) for call in calls]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for rank, task in enumerate(tasks):
+                if task.done() and isinstance(error := task.exception(), grpc.aio.AioRpcError):
+                    late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+                    reason = "no answer in time" if late else error.details()
+                    raise ShardFailure(f"shard {rank}: {name} failed: {reason}") from error
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
 
 
 async def _drain(outbox: asyncio.Queue[bytes | None]) -> AsyncIterator[bytes]:

@@ -64,8 +64,7 @@ HELD = {
 PLACES = [0, 4, 12, 15, 22, 25, 31]
 
 
-async def test_places_of_text_that_was_held_back(demo: Server) -> None:
-    """W13"""
+async def test_W13_places_of_text_that_was_held_back(demo: Server) -> None:
     [choice] = (await post(demo, COMPLETIONS, HELD))["choices"]
     assert choice["logprobs"]["text_offset"] == PLACES
     pieces = [c["choices"][0] for c in await events(demo, COMPLETIONS, HELD | {"stream": True})]
@@ -155,8 +154,8 @@ async def test_bytes_of_part_of_a_character(serve: Any) -> None:
 # b1: who speaks
 
 
-async def test_every_delta_says_who_speaks(serve: Any) -> None:
-    """b1: as TGI's clients want it, which build an object from each chunk."""
+async def test_b1_every_delta_says_who_speaks(serve: Any) -> None:
+    """As TGI's clients want it, which build an object from each chunk."""
     client = await serve()
     client.engine.script = client.text.tokenizer.encode("The capital</s>")
     body = {"messages": HI, "stream": True}
@@ -165,8 +164,8 @@ async def test_every_delta_says_who_speaks(serve: Any) -> None:
     assert deltas[-1] == {"role": "assistant", "content": ""}
 
 
-async def test_helpers_that_fold_deltas_hear_it_once(serve: Any) -> None:
-    """b1-fold: OpenAI's joins the strings of all deltas."""
+async def test_b1_helpers_that_fold_deltas_hear_it_once(serve: Any) -> None:
+    """OpenAI's joins the strings of all deltas."""
     client = await serve()
     client.engine.script = client.text.tokenizer.encode("The capital</s>")
     async with openai.AsyncOpenAI(base_url=client.url + "/v1", api_key="x") as sdk:
@@ -281,8 +280,7 @@ async def test_half_a_character_is_in_the_stream(serve: Any, before: str, ending
 # A8: a stop sequence that ends inside a token
 
 
-async def test_a_stopped_token_is_cut_like_the_text(serve: Any) -> None:
-    """A8"""
+async def test_A8_a_stopped_token_is_cut_like_the_text(serve: Any) -> None:
     client = await serve()
     client.engine.script = client.text.tokenizer.encode("The capital of France")
     parameters = {"stop": ["apit"], "details": True}

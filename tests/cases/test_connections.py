@@ -197,6 +197,33 @@ def test_L3_few_descriptors(tmp_path: Path) -> None:
         assert server.terminate() == 0
 
 
+def test_L5_who_reads_nothing_is_counted(server: Server) -> None:
+    """What the kernel does not take waits in the server, where a look every 5 s finds it."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.connect(("127.0.0.1", int(server.url.rsplit(":", 1)[1])))
+    sock.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 32)
+    until(lambda: sample(server, "penstock_unsent_bytes") > 0, 20)
+    assert sample(server, "penstock_unsent_bytes") < 2**20
+    sock.close()
+
+
+def test_L7_a_shard_that_fails_while_the_server_ends(tmp_path: Path) -> None:
+    """The last line names it, though everything was about to end anyway."""
+    with running_server(tmp_path, "--device", "cpu", "--num-shard", "2") as server:
+        sock = connect(server, post("/generate_stream", LONG, "Connection: close\r\n"))
+        assert sock.recv(100).startswith(b"HTTP/1.1 200 OK")
+        first, second = server.children("shard")
+        for shard in (first, second):
+            shard.send_signal(signal.SIGSTOP)  # so that nothing ends before
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: lines(server, "SIGTERM: shutting down"), 10)
+        second.send_signal(signal.SIGKILL)
+        assert server.process.wait(30) == 1
+        assert "shard 1 was killed by SIGKILL" in server.last_line, server.log
+        assert b'"error_type":"generation"' in read_all(sock)
+
+
 @pytest.fixture(scope="module")
 def stoppable(tmp_path_factory: Any) -> Iterator[Server]:
     """A server whose processes are stopped, in the order of the tests; the last one ends it."""

@@ -128,7 +128,6 @@ REFUSED = {
     "max_tokens": completion(max_tokens=0),
     "truncate": completion(return_full_text=True, truncate=1),
     "self": chat(chat_template_kwargs={"self": "x"}),  # L1
-    "messages.0.content": (CHAT, {"messages": [{"role": "user"}]}),  # b12
     "messages.1.content": message(content=None),
 }
 
@@ -139,6 +138,15 @@ async def test_b3_taken(serve: Any, name: str) -> None:
     client = await serve()
     status, answer, header = await send(client, path, body)
     assert (status, header) == (200, ignored), answer
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["b12-first", "b12-later"])
+async def test_b12_a_message_without_content(serve: Any, place: int) -> None:
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "hi"}] * place
+    client = await serve()
+    status, answer, _ = await send(client, CHAT, {"messages": [*messages, {"role": "user"}]})
+    assert status == 422 and f"messages.{place}.content`" in answer
+    assert not client.engine.jobs
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -292,6 +293,17 @@ def test_w15_one_port_for_both(odd: Server, host: str) -> None:
     if not Path("/proc/net/if_inet6").exists():
         pytest.skip("this machine has no IPv6")
     assert generate(odd, host) == 200
+
+
+def test_w15_an_address_has_one_name(odd: Server) -> None:
+    """Of IPv4 through a socket of IPv6 it is the one that a client itself would say."""
+    with socket.create_connection(("127.0.0.1", int(odd.url.rsplit(":", 1)[1]))) as client:
+        client.sendall(b"no HTTP\r\n\r\n")
+        while client.recv(4096):
+            pass
+    time.sleep(0.2)
+    [line] = [line for line in odd.log.splitlines() if "malformed request" in line]
+    assert line.endswith(" client=127.0.0.1")
 
 
 def test_n3_served_by_model_type(odd: Server) -> None:

@@ -4,7 +4,9 @@ import io
 import json
 import re
 
-from penstock_launcher.logs import MAX_LINE, LineSplitter, Log, Tail
+import pytest
+
+from penstock_launcher.logs import MAX_LINE, LineSplitter, Log, Said, Tail
 from penstock_launcher.progress import Progress, ProgressView
 
 
@@ -48,6 +50,28 @@ def test_record_as_text():
     line = record(message="loaded", rank=1, device="cpu", bytes=12, nested={"a": [1]})
     expected = 'T  INFO shard 1: loaded device=cpu bytes=12 nested={"a": [1]}\n'
     assert logged(line) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (5.4e-05, "0.000054"),
+        (1e-06, "0.000001"),
+        (-2.5e-09, "-0.0000000025"),
+        (1.5, "1.5"),
+        (0.0, "0.0"),
+        (1e22, "10000000000000000000000"),
+        (0.1 + 0.2, "0.30000000000000004"),
+        (float("nan"), "NaN"),
+        (float("-inf"), "-Infinity"),
+        (10**20, "100000000000000000000"),
+        (True, "true"),
+        (None, "null"),
+    ],
+)
+def test_numbers_in_text_have_no_exponent(value: object, shown: str) -> None:
+    """Times of fractions of a millisecond are read by people and by `cut`, `awk` and `sort -n`."""
+    assert logged(record(message="x", time=value)) == f"T  INFO shard 1: x time={shown}\n"
 
 
 def test_record_as_json_gains_the_process():
@@ -154,6 +178,20 @@ def test_broken_progress_is_dropped():
 def test_tail_keeps_the_last_lines():
     tail = Tail()
     for number in range(100):
-        tail.add(f"line {number}\nsecond {number}")
+        tail.add(Said(f"line {number}\nsecond {number}"))
     lines = tail.text().splitlines()
     assert len(lines) == 10 and lines[-1] == "second 99" and lines[0] == "line 95"
+
+
+def test_tail_knows_an_error_that_came_last():
+    log, tail = Log(as_json=True, stream=io.StringIO()), Tail()
+    tail.add(log.child_line("router", record(message="no such\x1b file", level="ERROR", x=1)))
+    assert tail.error == "no such\\x1b file"
+    for last in (
+        record(message="more", level="INFO"),
+        "Traceback",
+        record(message="x", progress={}),
+    ):
+        tail.add(log.child_line("router", record(message="first", level="ERROR")))
+        tail.add(log.child_line("router", last))
+        assert not tail.error

@@ -270,8 +270,8 @@ def test_router_that_takes_long_to_end(start):
     assert "router ended with code 4" in group.lines[-1] and "port taken" in group.lines[-1]
 
 
-def test_shard_that_fails_when_asked_to_end(start):
-    """L7: behind a router that has drained."""
+def test_L7_shard_that_fails_when_asked_to_end(start):
+    """Behind a router that has drained."""
     words = ["the cache could not be freed"]
     group = start([{}, {"drain_code": 3, "say": words}], {})
     group.read_until("launcher: up")

@@ -86,8 +86,16 @@ def test_positions_include_the_scaling() -> None:
     assert parse(rope_parameters=llama3).max_positions == 512
 
 
-def test_n3_served_by_model_type() -> None:
-    """n3, A10: as old and hand-made files are spelt."""
+@pytest.mark.parametrize(
+    ("model_type", "spelt"), [("llama", "LLaMAForCausalLM"), ("Yi", "YiForCausalLM")]
+)
+def test_A10_other_spellings(model_type: str, spelt: str) -> None:
+    config = LLAMA | {"model_type": model_type, "architectures": [spelt]}
+    assert parse_architecture(config).name == "LlamaForCausalLM"
+
+
+def test_n3_A10_served_by_model_type() -> None:
+    """As old and hand-made files are spelt."""
 
     def name(**fields: Any) -> str:
         config = {key: value for key, value in LLAMA.items() if key != "architectures"}
@@ -95,8 +103,6 @@ def test_n3_served_by_model_type() -> None:
 
     assert name(model_type="llama") == "LlamaForCausalLM"
     assert name(model_type="llama", architectures=[]) == "LlamaForCausalLM"
-    assert name(model_type="llama", architectures=["LLaMAForCausalLM"]) == "LlamaForCausalLM"
-    assert name(model_type="Yi", architectures=["YiForCausalLM"]) == "LlamaForCausalLM"
     assert name(model_type="mistral", architectures=None) == "MistralForCausalLM"
     assert name(model_type="odd", architectures=["Qwen3ForCausalLM"]) == "Qwen3ForCausalLM"
     for other in ("LlamaForSequenceClassification", "LlamaModel"):

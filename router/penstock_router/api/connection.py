@@ -17,7 +17,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import (
     BadHttpMethod,
     BadStatusLine,
@@ -26,6 +26,8 @@ from aiohttp.http_exceptions import (
     InvalidURLError,
     LineTooLong,
 )
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.web_protocol import _ErrInfo
 
 from penstock_router.api.errors import ApiError, Kind
 from penstock_router.api.request_id import request_id
@@ -38,6 +40,9 @@ DISCARD_BYTES = 4 * 1024 * 1024  # that a client may send behind what is kept
 LINGER_SECONDS = 1.0  # for a refused client to read why
 STUCK_SECONDS = 30.0  # in which a client must read of what waits for it
 STUCK_BYTES = 64 * 1024  # so much, or all of it
+
+# The parser knows 0.9, a line without a version, and 2.0 as well, and answers would bear these.
+VERSIONS = (HttpVersion10, HttpVersion11)
 
 # Of a connection whose client sends no more. Short requests are answered before the first probe.
 PROBE_AFTER = 0.5
@@ -113,10 +118,18 @@ class Connection(web.RequestHandler):
                 self.abort()
             return
         super().data_received(data)
+        self._refuse_other_versions()
         if not self.idle:
             self._stop_head_timer()
         elif data and self._head_timer is None:
             self._head_timer = self._loop.call_later(HEAD_SECONDS, self._on_late_head)
+
+    def _refuse_other_versions(self) -> None:
+        """A request of another version than ours becomes what a malformed one is."""
+        for place, (message, _) in enumerate(self._messages):
+            if not isinstance(message, _ErrInfo) and message.version not in VERSIONS:
+                error = BadStatusLine()
+                self._messages[place] = _ErrInfo(400, error, error.message), EMPTY_PAYLOAD
 
     def pause_reading(self) -> None:
         """A body has arrived faster than it is read: that of this request, or of a later one."""
@@ -156,9 +169,10 @@ class Connection(web.RequestHandler):
             messages.pop()  # the rest of its body will not come
         if not messages:
             self._close = True
-        elif hasattr(messages[-1][0], "_replace"):  # else an error, behind which it ends anyway
-            message, payload = messages[-1]
-            messages[-1] = (message._replace(should_close=True), payload)  # type: ignore[union-attr]
+            return
+        message, payload = messages[-1]
+        if not isinstance(message, _ErrInfo):  # behind which it ends anyway
+            messages[-1] = (message._replace(should_close=True), payload)
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:

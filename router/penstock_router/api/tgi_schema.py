@@ -91,10 +91,11 @@ class GenerateParameters(ClientObject):
                 f"`stop` supports up to {config.max_stop_sequences} stop sequences. "
                 f"Given: {len(stop)}"
             )
+        top_n = self._top_n(config)
         wants_logprobs = stream or self.details or self.decoder_input_details or sequences > 1
         return Options(
             max_new_tokens=self.max_new_tokens,
-            sampling=self._sampling(self._top_n(config) if wants_logprobs else None),
+            sampling=self._sampling(top_n if wants_logprobs else None),
             seed=self.seed,
             sequences=sequences,
             stop=stop,

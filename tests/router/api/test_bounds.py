@@ -116,6 +116,7 @@ def test_any_number(name: str, value: Any) -> None:
         ({"stop": ["x"] * 5}, "`stop` supports up to 4 stop sequences. Given: 5"),
         ({"truncate": 0}, "`truncate` must be strictly positive and less than 64. Given: 0"),
         ({"truncate": 65}, "`truncate` must be strictly positive and less than 64. Given: 65"),
+        ({"top_n_tokens": 6}, "`top_n_tokens` must be >= 0 and <= 5. Given: 6"),
         ({"top_n_tokens": 6, "details": True}, "`top_n_tokens` must be >= 0 and <= 5. Given: 6"),
         ({"best_of": 2}, "you must use sampling when `best_of` is > 1"),
         ({"best_of": 2, "do_sample": True, "seed": 1}, "`seed` must not be set when `best_of` > 1"),

@@ -187,6 +187,9 @@ MALFORMED = {
     "long target": b"GET /SECRET" + b"x" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
     "target": b"GET SECRET HTTP/1.1\r\nHost: x\r\n\r\n",
     "version": b"GET /SECRET HTTP/9.9\r\nHost: x\r\n\r\n",
+    "no version": b"GET /SECRET\r\n\r\n",
+    "old version": b"GET /SECRET HTTP/0.9\r\nHost: x\r\n\r\n",
+    "new version": b"GET /SECRET HTTP/2.0\r\nHost: x\r\n\r\n",
     "method": b"SECRET / HTTP/1.1\r\nHost: x\r\n\r\n",
     "length": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: SECRET\r\n\r\n",
     "two lengths": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked"
@@ -279,8 +282,10 @@ async def test_large_bodies_are_bounded(serve: Any, monkeypatch: pytest.MonkeyPa
     assert (await client.post("/generate", large))[0] == 422  # there is room again
 
 
-async def test_who_reads_nothing_of_an_answer(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """L5: what waits is counted, and does not wait for ever."""
+async def test_L5_who_reads_nothing_of_an_answer(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits is counted, and does not wait for ever."""
     monkeypatch.setattr(connection, "STUCK_SECONDS", 0.3)
     monkeypatch.setattr(connections, "LOOK_SECONDS", 0.1)
     fake = FakeEngine(limits=limits(max_total_tokens=200_000), tokens_per_turn=10**6)

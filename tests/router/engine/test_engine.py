@@ -235,8 +235,8 @@ async def test_a_silent_shard_is_found_by_a_loop_that_is_late(engine_rig, record
         assert rig.metrics.loop_lag._sum > 0.1
 
 
-async def test_a_failure_ends_a_drain(engine_rig, recorder):
-    """L7: nothing is left to wait for."""
+async def test_L7_a_failure_ends_a_drain(engine_rig, recorder):
+    """Nothing is left to wait for."""
     async with engine_rig(fault=Fault("internal", 9), step_seconds=0.005) as rig:
         listener = recorder()
         rig.engine.submit(GenerationRequest((1, 2), 40), listener)
