@@ -12,6 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from penstock_shard import log
+
+OLDEST = (7, 5)  # compute capability that kernels are compiled for
+
 
 def choose_device(name: str | None, rank: int, world_size: int, one_host: bool) -> torch.device:
     """The device of a rank. Raises ValueError where there are not enough GPUs."""
@@ -22,8 +26,33 @@ def choose_device(name: str | None, rank: int, world_size: int, one_host: bool) 
     if count == 0 or (one_host and world_size > count):
         raise ValueError(f"{world_size} shards on CUDA need {world_size} GPUs, found {count}")
     device = torch.device("cuda", rank % count)
+    if problem := _problem(torch.cuda.get_device_capability(device), torch.version.hip):
+        raise ValueError(f"{torch.cuda.get_device_name(device)} cannot be served on: {problem}")
     torch.cuda.set_device(device)
     return device
+
+
+def _problem(capability: tuple[int, int], hip: str | None) -> str | None:
+    """Why kernels do not run on a card, as half a sentence; see docs/hardware.md."""
+    if hip is not None:
+        return "this build of PyTorch is for AMD's cards, and the kernels are for NVIDIA's"
+    if capability < OLDEST:
+        found, oldest = (".".join(map(str, version)) for version in (capability, OLDEST))
+        return f"its compute capability is {found}, and the oldest supported is {oldest}"
+    return None
+
+
+def served_dtype(name: str, device: torch.device) -> str:
+    """The type to compute in on a device: cards older than Ampere have no bfloat16."""
+    if name != "bfloat16" or device.type != "cuda":
+        return name
+    if torch.cuda.get_device_capability(device) >= (8, 0):
+        return name
+    log.warning(
+        f"{torch.cuda.get_device_name(device)} has no bfloat16: the model is served in float16, "
+        "which has less range: numbers beyond 65504 become infinite"
+    )
+    return "float16"
 
 
 def device_name(device: torch.device) -> str:

@@ -12,7 +12,7 @@ from penstock_proto import shard_pb2
 from penstock_shard import log
 from penstock_shard.architecture import Architecture, read_architecture
 from penstock_shard.config import ShardConfig
-from penstock_shard.device import choose_device, device_name
+from penstock_shard.device import choose_device, device_name, served_dtype
 from penstock_shard.grammars.templates import Templates
 from penstock_shard.kv_cache import bytes_per_token
 from penstock_shard.loading import load_decoder
@@ -63,6 +63,7 @@ def load(config: ShardConfig) -> LoadedModel:
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     device = choose_device(config.device, rank, world_size, "MASTER_ADDR" not in os.environ)
     name = config.dtype or model.dtype or (checkpoint and checkpoint.dtype) or "float32"
+    name = served_dtype(name, device)
     dtype: torch.dtype = getattr(torch, name)
     dependent = not config.disable_dependent_launch
     group = join_group(os.environ, Path(config.socket_folder), device)

@@ -28,6 +28,10 @@ def info(message: str, **fields: Any) -> None:
     record("INFO", message, **fields)
 
 
+def warning(message: str, **fields: Any) -> None:
+    record("WARN", message, **fields)
+
+
 def error(message: str, **fields: Any) -> None:
     record("ERROR", message, **fields)
 

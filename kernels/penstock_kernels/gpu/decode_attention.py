@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from penstock_kernels.gpu.card import shared_bytes
 from penstock_kernels.gpu.decode_merge import merge, padded
 from penstock_kernels.gpu.decode_plan import (
     TILE,
@@ -27,10 +28,10 @@ from penstock_kernels.gpu.dependent import launch, wait
 from penstock_kernels.ops import Sharing
 
 LOG2_E = 1.4426950408889634
-KEYS = TILE
 QUERY_ROWS = 16  # of a tile: the fewest that a tensor core takes
 WARPS, STAGES = 4, 3
 WIDEST = 512  # bytes of a head: of wider ones a multiprocessor holds no three tiles of keys
+NARROW = 96 << 10  # bytes of shared memory: with less, tiles of such heads are half as long
 
 
 @triton.jit
@@ -239,12 +240,14 @@ class DecodeAttention:
         """
         d = query.shape[2]
         _, kv_heads, blocks, page, _ = cache.shape
-        wide = query.dtype == torch.float32
+        wide, row_bytes = query.dtype == torch.float32, query.element_size() * padded(d)
+        narrow = shared_bytes(query.device) < NARROW and row_bytes >= WIDEST
+        keys = TILE // 2 if narrow else TILE
         sizes = {"kv_heads": kv_heads, "GROUP": self._group, "D": d, "DP": padded(d)}
         _decode_kernel[(len(plan.items), kv_heads)](
             query, cache, table, slots, positions, plan.items, plan.spans, out, self.partial,
             self.lse, scale * LOG2_E, query.stride(0), blocks, table.stride(0), window or 0,
-            **sizes, M=self._query_rows, PAGE=page, N=KEYS, WINDOW=window is not None,
+            **sizes, M=self._query_rows, PAGE=page, N=keys, WINDOW=window is not None,
             CAP=(soft_cap or 0.0) * LOG2_E, PRECISION="ieee" if wide else "tf32", num_warps=WARPS,
             num_stages=STAGES if query.element_size() * d <= WIDEST else 1,
             **launch(self._dependent),

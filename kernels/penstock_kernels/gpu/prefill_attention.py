@@ -8,6 +8,8 @@ chunk of 24 tokens fills three quarters of a tile of 32 tokens x 4 heads.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import triton
@@ -15,23 +17,41 @@ import triton.language as tl
 from numpy.typing import NDArray
 from torch import Tensor
 
+from penstock_kernels.gpu.card import has_tensor_cores, shared_bytes
 from penstock_kernels.gpu.decode_attention import LOG2_E, load_tile, soft_capped
 from penstock_kernels.gpu.decode_merge import padded
 from penstock_kernels.gpu.hopper_prefill import hopper_prefill, on_hopper
 
-ROWS = 128  # of a tile: more would not fit the registers, fewer would read the cache more often
-KEY_TILE = 64
+ROWS = 128  # of a piece, and of a program where its memory holds them
+WIDE_MEMORY = 144 << 10  # bytes that this takes where a head has 512
 
 
-def tile_rows(group: int) -> int:
-    """Rows of a tile's matrices, a power of two: at least one token of `group` query heads."""
-    return max(ROWS, int(triton.next_power_of_2(group)))
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Rows and keys that a program multiplies at once, and pipeline stages."""
+
+    rows: int
+    keys: int
+    stages: int
+
+
+def tile_for(row_bytes: int, by_tensor_cores: bool, memory: int) -> Tile:
+    """row_bytes: of a head, padded; memory: shared, that one program may have.
+
+    Without tensor cores every product of two numbers is an instruction to compile: a program of 128
+    rows of 256 numbers took 17 s.
+    """
+    if not by_tensor_cores:
+        return Tile(32, 32, 1) if row_bytes <= 512 else Tile(16, 16, 1)
+    if row_bytes <= 256:
+        return Tile(ROWS, 64, 3)
+    return Tile(ROWS, 64, 2) if memory >= WIDE_MEMORY else Tile(64, 32, 2)
 
 
 def query_tile(heads: int, kv_heads: int) -> int:
-    """Tokens that one tile holds."""
+    """Tokens of a piece: at least one, of `heads / kv_heads` query heads."""
     group = heads // kv_heads
-    return tile_rows(group) // group
+    return max(ROWS // group, 1)
 
 
 def prefill_tiles(
@@ -91,7 +111,7 @@ def _prefill_kernel(
     table,  # [slots, width] int32
     slots,  # [n] integers
     positions,  # [n] int64
-    tiles,  # [grid, 2] int32: first row of a tile, number of its rows; all of one sequence
+    tiles,  # [grid, 2] int32: first row of a piece, number of its rows; all of one sequence
     out,  # [n, heads * D]
     scale,
     row_stride,
@@ -109,11 +129,12 @@ def _prefill_kernel(
     CAP: tl.constexpr,  # of scores in units of log2; 0: none
     PRECISION: tl.constexpr,
 ):
-    tile, head = tl.program_id(0), tl.program_id(1)
-    rows = tl.load(tiles + 2 * tile + 1)
-    if rows == 0:
+    tile, head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    most: tl.constexpr = M // GROUP
+    rows = tl.minimum(tl.load(tiles + 2 * tile + 1) - part * most, most)
+    if rows <= 0:
         return
-    first_row = tl.load(tiles + 2 * tile).to(tl.int64)
+    first_row = tl.load(tiles + 2 * tile).to(tl.int64) + part * most
     member = tl.arange(0, M)
     token_of, head_of = member // GROUP, head * GROUP + member % GROUP
     dims = tl.arange(0, DP)
@@ -195,12 +216,15 @@ def triton_prefill(
     _, heads, d = query.shape
     _, kv_heads, blocks, page, _ = cache.shape
     wide = query.dtype == torch.float32
-    stages = (2 if wide else 3) - (d > 128)
-    group = heads // kv_heads
-    _prefill_kernel[(tiles.shape[0], kv_heads)](
+    device, group = query.device, heads // kv_heads
+    by_tensor_cores = not wide and has_tensor_cores(device)
+    tile = tile_for(padded(d) * query.element_size(), by_tensor_cores, shared_bytes(device))
+    rows = max(tile.rows, int(triton.next_power_of_2(group)))
+    programs = triton.cdiv(query_tile(heads, kv_heads), rows // group)  # of a piece
+    _prefill_kernel[(tiles.shape[0], kv_heads, programs)](
         query, cache, table, slots, positions, tiles, out,
         scale * LOG2_E, query.stride(0), blocks, table.stride(0), window or 0,
-        kv_heads=kv_heads, GROUP=group, D=d, DP=padded(d), PAGE=page, M=tile_rows(group),
-        N=32 if wide else KEY_TILE, WINDOW=window is not None, CAP=(soft_cap or 0.0) * LOG2_E,
-        PRECISION="ieee" if wide else "tf32", num_warps=8, num_stages=stages,
+        kv_heads=kv_heads, GROUP=group, D=d, DP=padded(d), PAGE=page, M=rows,
+        N=tile.keys, WINDOW=window is not None, CAP=(soft_cap or 0.0) * LOG2_E,
+        PRECISION="ieee" if wide else "tf32", num_warps=8, num_stages=tile.stages,
     )  # fmt: skip

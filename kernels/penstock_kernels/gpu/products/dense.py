@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from penstock_kernels.gpu.card import shared_bytes
 from penstock_kernels.gpu.hopper import is_hopper, multiprocessors
 from penstock_kernels.gpu.hopper_gated import fills_hopper, hopper_gated_linear
 from penstock_kernels.gpu.hopper_linear import Stream, hopper_linear, stream_for
 from penstock_kernels.gpu.hopper_qkv import hopper_qkv
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row, row_tile
-from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product, shared_bytes
+from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
 from penstock_kernels.gpu.rope import Seats
 from penstock_kernels.gpu.tiles import tile_for
 from penstock_kernels.ops import Activation
@@ -46,14 +47,14 @@ def _tile(p: Problem, gated: bool = False) -> Tile | None:
     if not p.half:
         return None
     tile = tile_for(p.rows, p.n, p.k, gated)
-    return tile if tile is None or p.rows == 1 else _staged(tile, p, 1 + gated)
+    return tile if tile is None or p.rows == 1 else staged(tile, p, 1 + gated)
 
 
 def _gated_tile(p: Problem) -> Tile | None:
     return _tile(p, gated=True)
 
 
-def _staged(tile: Tile, p: Problem, weights: int) -> Tile | None:
+def staged(tile: Tile, p: Problem, weights: int) -> Tile | None:
     """The tile with as many pipeline stages as fit into shared memory; None for fewer than two."""
     stage = (weights * tile.n + row_tile(p.rows)) * tile.k * 2  # bytes
     # The tile that is loaded ahead of the loop takes the room of one more.

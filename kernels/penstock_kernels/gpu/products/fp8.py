@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from penstock_kernels.gpu.card import has_fp8
 from penstock_kernels.gpu.hopper import is_hopper, multiprocessors
 from penstock_kernels.gpu.hopper_linear import Stream, widened_stream_for
 from penstock_kernels.gpu.linear import Tile
@@ -26,6 +27,7 @@ FEW = 64  # rows up to which the weight's bytes are what a product costs
 GRANULE = 16  # sizes that FP8 tensor cores take
 # Of one row: as many of a weight's numbers as can be under way.
 VECTORS = (Tile(4, 4096, 8, 2), Tile(2, 2048, 4, 2), Tile(4, 1024, 4, 2))
+TILE = Tile(64, 128, 4, 3)  # of a few rows on other cards than Hopper: not measured
 
 
 def _stream(p: Problem, gated: bool = False, split: bool = False) -> Stream | None:
@@ -52,8 +54,10 @@ def _gated_stream(p: Problem) -> Stream | None:
 
 def _one_row(p: Problem, gated: bool = False) -> Tile | None:
     wide = p.n // 2 if gated else p.n
+    if not (p.half and has_fp8(p.device)):
+        return None
     for tile in VECTORS:
-        if p.half and wide % tile.n == 0 and p.k % tile.k == 0:
+        if wide % tile.n == 0 and p.k % tile.k == 0:
             return tile
     return None
 
@@ -62,11 +66,23 @@ def _one_gated_row(p: Problem) -> Tile | None:
     return _one_row(p, gated=True)
 
 
+def _tile(p: Problem, gated: bool = False) -> Tile | None:
+    """Tiles of the portable kernels, on cards that read e4m3 and are no Hopper."""
+    wide = p.n // 2 if gated else p.n
+    if not (p.half and has_fp8(p.device)) or wide % TILE.n or p.k % TILE.k:
+        return None
+    return dense.staged(TILE, p, 1 + gated)
+
+
+def _gated_tile(p: Problem) -> Tile | None:
+    return _tile(p, gated=True)
+
+
 def _scaled(p: Problem) -> bool | None:
     """Quantised rows on FP8 tensor cores."""
-    capable = p.device.type == "cuda" and torch.cuda.get_device_capability(p.device) >= (8, 9)
+    on_card = p.device.type == "cuda" and has_fp8(p.device)
     fits = p.half and p.n % GRANULE == 0 and p.k % GRANULE == 0
-    return (capable and fits) or None
+    return (on_card and fits) or None
 
 
 def quantises(rows: int, weight: Weight) -> bool:
@@ -100,10 +116,12 @@ _row = partial(Product, Layout.FP8)
 PRODUCTS = (
     _row(Epilogue.NONE, range(1, 2), _one_row, dense.launch_tile),
     _row(Epilogue.NONE, range(2, FEW + 1), _stream, dense.launch_stream),
+    _row(Epilogue.NONE, range(2, FEW + 1), _tile, dense.launch_tile),
     _row(Epilogue.NONE, range(FEW + 1, MANY), _scaled, _launch_scaled),
     _row(Epilogue.NONE, range(1, MANY), _always, _launch_widened),
     _row(Epilogue.PARTIAL, range(1, FEW + 1), _split_stream, dense.launch_stream),
     _row(Epilogue.GATED, range(1, 2), _one_gated_row, dense.launch_gated_tile),
     _row(Epilogue.GATED, range(2, FEW + 1), _gated_stream, dense.launch_gated_stream),
+    _row(Epilogue.GATED, range(2, FEW + 1), _gated_tile, dense.launch_gated_tile),
     _row(Epilogue.ROTATE, range(2, FEW + 1), _rotating_stream, dense.launch_rotate),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -76,10 +75,3 @@ class Product:
     rows: range
     config: Callable[[Problem], Config | None]
     launch: Callable[..., Any]
-
-
-@functools.cache
-def shared_bytes(device: torch.device) -> int:
-    """Shared memory that one program may have."""
-    properties: Any = torch.cuda.get_device_properties(device)
-    return int(properties.shared_memory_per_block_optin)

@@ -1,0 +1,337 @@
+"""Compiles the GPU kernels for cards that are not there, by the functions that launch them.
+
+python -m support.compiled_kernels {few,all} CAPABILITY...     such as 75, 80, 89, 90 or 100
+
+Prints a line of JSON for each variant of a kernel that was compiled: the case, the kernel, the
+seconds it took and the shared memory it asks for. Fails with the case that a compiler refuses.
+Needs TRITON_INTERPRET unset and no GPU: tensors stand in memory, and nothing is launched.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime.jit import JITFunction
+
+from penstock_kernels.draw import Draws
+from penstock_kernels.gpu import card, hopper
+from penstock_kernels.ops import Act, Activation, AttentionSpec, Norm, NormKind, QKNorm
+from penstock_kernels.penalties import Penalties
+from penstock_kernels.weight import Weight
+from penstock_quantization.online import fp8
+from support.cards import SHARED_KIB
+from support.paged import PagedCase, paged_case
+
+HALF = (torch.bfloat16, torch.float16)
+ALL = (*HALF, torch.float32)
+SCALE = 0.1
+
+
+class Driver:
+    """As much of a driver as compiling needs."""
+
+    def __init__(self, capability: int) -> None:
+        self._target = GPUTarget("cuda", capability, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return self._target
+
+    def get_active_torch_device(self) -> torch.device:
+        return torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A use of kernels that is compiled for each of the dtypes."""
+
+    run: Callable[[torch.dtype, bool], None]  # and whether to launch dependently
+    dtypes: tuple[torch.dtype, ...] = ALL
+    cards: range = range(75, 1000)  # compute capabilities that get to it
+    few: bool = True  # whether it is among the few of the test suite
+
+
+def stands_for(capability: int) -> None:
+    """Tensors in memory count as those of such a card."""
+    triton.runtime.driver.set_active(Driver(capability))  # type: ignore[no-untyped-call]
+    hopper.is_hopper = lambda device: capability // 10 == 9  # type: ignore[assignment]
+    hopper.multiprocessors = lambda device: 132  # type: ignore[assignment]
+    card.shared_bytes = lambda device: SHARED_KIB[capability] << 10  # type: ignore[assignment]
+    card.has_fp8 = lambda device: capability >= 89  # type: ignore[assignment]
+    card.has_tensor_cores = lambda device: capability >= 80  # type: ignore[assignment]
+
+
+def attention_case(width: int, heads: int = 4, kv_heads: int = 2, page: int = 64) -> PagedCase:
+    return paged_case([(130, 1), (70, 1), (90, 40)], heads, kv_heads, width, page)
+
+
+def attention(
+    width: int, window: int | None = None, cap: float | None = None, heads: int = 4
+) -> Callable[[torch.dtype, bool], None]:
+    """A step with decode rows and a chunk: by a device as the shard makes it."""
+
+    def run(dtype: torch.dtype, dependent: bool) -> None:
+        from penstock_kernels.gpu.device import TritonDevice
+        from penstock_kernels.ops import EagerPlan, StepBatch
+
+        case = attention_case(width, heads).to("cpu", dtype)
+        spec = AttentionSpec(heads, 2, width, SCALE, window, 0, cap)
+        angles = torch.zeros(256, 2, width // 2)
+        device = TritonDevice([spec], (angles,), 4, case.cache, dependent)
+        plan = EagerPlan(torch.arange(3), case.context, case.queries)
+        step = device.step(StepBatch(case.slot, case.position, case.table, 2, plan))
+        step._plan(spec)
+        step.attend(case.query, spec, case.cache)
+
+    return run
+
+
+def rotation(
+    width: int, rotary: int | None = None, norm: NormKind | None = None
+) -> Callable[[torch.dtype, bool], None]:
+    def run(dtype: torch.dtype, dependent: bool) -> None:
+        from penstock_kernels.gpu.rope import Seats, rope_and_write
+
+        case = attention_case(width).to("cpu", dtype)
+        rows = len(case.query)
+        angles = torch.zeros(256, 2, (rotary or width) // 2)
+        spec = AttentionSpec(4, 2, width, SCALE, rotary=rotary)
+        norms = None
+        if norm is not None:
+            norms = QKNorm(*(Norm(torch.ones(width, dtype=dtype), 1e-6, norm) for _ in range(2)))
+        seats = Seats(case.slot, case.position, case.table, angles)
+        rope_and_write(
+            torch.zeros(rows, 8 * width, dtype=dtype), case.cache, seats, spec, norms, dependent
+        )
+
+    return run
+
+
+def norms(dtype: torch.dtype, dependent: bool) -> None:
+    from penstock_kernels.gpu.norm import add_norm, normalise
+
+    x, weight = torch.zeros(3, 4096, dtype=dtype), torch.ones(4096, dtype=dtype)
+    for kind in NormKind:
+        norm = Norm(weight, 1e-5, kind, weight)
+        normalise(x, norm, dependent)
+        add_norm(x, x.clone(), norm, dependent)
+        add_norm(torch.zeros(3, 3, 4096), x, norm, dependent)
+
+
+def activations(dtype: torch.dtype, dependent: bool) -> None:
+    from penstock_kernels.gpu.activation import activate, gate
+
+    for act in Act:
+        gate(torch.zeros(3, 4096, dtype=dtype), act, dependent)
+        activate(torch.zeros(3, 4096, dtype=dtype), act, dependent)
+
+
+def products(
+    rows: int, kind: str, n: int = 4096, k: int = 4096
+) -> Callable[[torch.dtype, bool], None]:
+    """Every row of the table that a weight of this kind gets to, but for those of libraries."""
+
+    def run(dtype: torch.dtype, dependent: bool) -> None:
+        from penstock_kernels.gpu.products.problem import Epilogue
+        from penstock_kernels.gpu.products.table import find
+
+        bias = torch.zeros(n, dtype=dtype) if "biased" in kind else None
+        weight = Weight(torch.zeros(n, k, dtype=dtype), bias)
+        if "fp8" in kind:
+            weight = fp8(weight, lambda largest: largest)
+        x = Activation(torch.zeros(rows, k, dtype=dtype))
+        for epilogue in (Epilogue.NONE, Epilogue.PARTIAL, Epilogue.GATED):
+            launch = find(epilogue, x, weight)
+            if launch is not None and not by_library(launch):
+                launch(x, weight, dependent)
+
+    return run
+
+
+def by_library(launch: Any) -> bool:
+    """Whether no kernel of ours computes the product."""
+    return launch.func.__name__ in ("_launch_cublas", "_launch_widened", "_launch_scaled")
+
+
+def rotating_product(kind: str, width: int) -> Callable[[torch.dtype, bool], None]:
+    def run(dtype: torch.dtype, dependent: bool) -> None:
+        from penstock_kernels.gpu.products.problem import Epilogue
+        from penstock_kernels.gpu.products.table import find
+        from penstock_kernels.gpu.rope import Seats
+
+        case = attention_case(width).to("cpu", dtype)
+        n, k, rows = 8 * width, 1024, 16
+        bias = torch.zeros(n, dtype=dtype) if "biased" in kind else None
+        weight = Weight(torch.zeros(n, k, dtype=dtype), bias)
+        weight = fp8(weight, lambda largest: largest) if "fp8" in kind else weight
+        x = Activation(torch.zeros(rows, k, dtype=dtype))
+        launch = find(Epilogue.ROTATE, x, weight, width)
+        assert launch is not None
+        angles = torch.zeros(256, 2, width // 2)
+        seats = Seats(torch.zeros(rows).long(), torch.zeros(rows).long(), case.table, angles)
+        launch(x, weight, dependent, case.cache, seats)
+
+    return run
+
+
+def quantised_rows(dtype: torch.dtype, dependent: bool) -> None:
+    from penstock_kernels.gpu.quantise import quantise_rows
+
+    for width in (4096, 100):
+        quantise_rows(torch.zeros(3, width, dtype=dtype), dependent)
+
+
+def step_rows(dtype: torch.dtype, dependent: bool) -> None:
+    """What a step does with slots, blocks and most likely tokens."""
+    from penstock_kernels.gpu.argmax import argmax
+    from penstock_kernels.gpu.blocks import copy_blocks
+    from penstock_kernels.gpu.slots import leave, take
+
+    slot, last, lengths = (torch.zeros(4).long() for _ in range(3))
+    take(slot, last, lengths, None, dependent)
+    take(slot, last, lengths, (slot, slot), dependent)
+    leave(slot, slot, None, None, last, lengths, dependent)
+    leave(slot, slot, slot, slot, last, lengths, dependent)
+    cache = torch.zeros(2, 2, 2, 4, 16, 64, dtype=dtype)
+    copy_blocks(cache, torch.zeros(1).long(), torch.ones(1).long())
+    logits = torch.zeros(4, 5000, dtype=dtype)
+    argmax(logits, logits.clone(), slot, dependent)
+
+
+def sampling(dtype: torch.dtype, dependent: bool) -> None:
+    from penstock_kernels.gpu.sampler import TritonSampler
+
+    sampler, slots = TritonSampler(dependent), 4
+    rows = torch.arange(slots)
+    logits, real = torch.zeros(slots, 5000, dtype=dtype), torch.ones(slots)
+    kinds = ((False, False, False), (True, True, True), (False, False, True))
+    for by_count, by_mass, cuts in kinds:
+        draws = Draws(
+            slots=rows, rows=rows, temperature=real, top_k=rows, top_p=real, min_p=real,
+            keys=torch.zeros(slots, 2, dtype=torch.int32), generated=rows, by_count=by_count,
+            by_mass=by_mass, cuts=cuts,
+        )  # fmt: skip
+        sampler.draw(logits, draws)
+    counts = torch.zeros(slots, 5000, dtype=torch.int32)
+    sampler.penalise(logits, Penalties(rows, rows, counts, real, real, real))
+
+
+def gated_product(dtype: torch.dtype, dependent: bool) -> None:
+    from penstock_kernels.gpu.hopper_gated import hopper_gated_linear
+
+    x, weight = torch.zeros(1024, 512, dtype=dtype), torch.zeros(2048, 512, dtype=dtype)
+    hopper_gated_linear(x, weight, x.new_empty(1024, 1024))
+
+
+def rank_sums(dtype: torch.dtype, dependent: bool) -> None:
+    from penstock_kernels.gpu.rank_choice import TURNS as VOTE_TURNS
+    from penstock_kernels.gpu.rank_choice import Votes, argmax_over_ranks
+    from penstock_kernels.gpu.rank_sum import Inboxes, bits_of, inbox_shape, sum_add_rms_norm
+
+    x, rows = torch.zeros(4, 4096, dtype=dtype), 8
+    every = tuple(torch.zeros(inbox_shape(4096, 2), dtype=bits_of(dtype)) for _ in range(2))
+    inboxes = Inboxes(0, dtype, every, torch.zeros(rows, dtype=torch.int32))
+    sum_add_rms_norm(x, inboxes, x.clone(), x[0], 1e-5, dependent)
+    votes = Votes(
+        0,
+        tuple(torch.zeros(VOTE_TURNS, 2, rows, dtype=torch.int64) for _ in range(2)),
+        torch.zeros(rows, dtype=torch.int32),
+    )
+    argmax_over_ranks(x, x.clone(), torch.zeros(4).long(), 0, votes, dependent)
+
+
+HOPPER = range(90, 100)
+CASES: dict[str, Case] = {
+    "attention": Case(attention(128)),
+    "attention with a window": Case(attention(128, window=64)),
+    "attention with a soft cap": Case(attention(64, cap=50.0)),
+    "attention with both": Case(attention(256, window=64, cap=50.0), few=False),
+    "attention of wide heads": Case(attention(256), few=False),
+    "attention of odd heads": Case(attention(80), few=False),
+    "attention of many heads": Case(attention(128, heads=16), few=False),
+    "rotation": Case(rotation(128)),
+    "rotation of a part": Case(rotation(128, rotary=32)),
+    "rotation with norms": Case(rotation(128, norm=NormKind.RMS), few=False),
+    "rotation with other norms": Case(rotation(256, norm=NormKind.RMS_ONE), few=False),
+    "norms": Case(norms),
+    "activations": Case(activations),
+    "steps": Case(step_rows),
+    "sampling": Case(sampling),
+    "rows in FP8": Case(quantised_rows, cards=range(89, 1000)),
+    "one row": Case(products(1, "dense"), HALF),
+    "one row, biased": Case(products(1, "biased"), HALF, few=False),
+    "one row in FP8": Case(products(1, "fp8"), HALF),
+    "few rows": Case(products(16, "dense"), HALF),
+    "few rows, biased": Case(products(16, "biased"), HALF, few=False),
+    "64 rows": Case(products(64, "dense"), HALF, few=False),
+    "few rows of a head": Case(products(16, "dense", 32768), HALF),
+    "few rows in FP8": Case(products(16, "fp8"), HALF),
+    "few rows in FP8, biased": Case(products(64, "fp8, biased"), HALF, few=False),
+    "products that rotate": Case(rotating_product("dense", 128), HALF, HOPPER),
+    "products that rotate in FP8": Case(rotating_product("fp8", 128), HALF, HOPPER),
+    "biased products that rotate": Case(rotating_product("biased", 64), HALF, HOPPER, few=False),
+    "many rows, gated": Case(gated_product, HALF, HOPPER),
+    "sums over ranks": Case(rank_sums, HALF, range(90, 1000)),
+}  # fmt: skip
+
+
+def compiled(capability: int, every: bool) -> list[str]:
+    """A line of JSON for each variant. Raises RuntimeError that names what a compiler refuses."""
+    stands_for(capability)
+    at: dict[str, object] = {}
+    lines = []
+    do_compile = JITFunction._do_compile
+
+    def compile_one(self: Any, *arguments: Any, **options: Any) -> Any:
+        began = time.perf_counter()
+        kernel = do_compile(self, *arguments, **options)
+        module = self.fn.__module__.removeprefix("penstock_kernels.gpu.")
+        seconds = round(time.perf_counter() - began, 2)
+        cost = {"seconds": seconds, "shared": int(kernel.metadata.shared)}
+        lines.append(json.dumps(at | {"kernel": f"{module}.{self.fn.__name__}"} | cost))
+        return kernel
+
+    JITFunction._do_compile = compile_one  # type: ignore[method-assign]
+    JITFunction.__getitem__ = lambda kernel, grid: functools.partial(  # type: ignore[assignment]
+        kernel.run, grid=grid, warmup=True
+    )
+    for name, case in CASES.items():
+        if capability not in case.cards or not (every or case.few):
+            continue
+        usable = [d for d in case.dtypes if capability >= 80 or d is not torch.bfloat16]
+        for dtype in usable if every else usable[:1]:
+            kind = str(dtype).removeprefix("torch.")
+            at = {"capability": capability, "case": name, "dtype": kind}
+            try:
+                case.run(dtype, capability >= 90)
+            except Exception as error:
+                raise RuntimeError(f"sm_{capability}, {name}, {kind}: {error!r}") from error
+    return lines
+
+
+def main() -> None:
+    every, capabilities = sys.argv[1] == "all", [int(name) for name in sys.argv[2:]]
+    tasks = [(capability, every) for capability in capabilities]
+    fork = multiprocessing.get_context("fork")  # what is imported stays so
+    with fork.Pool(maxtasksperchild=1) as pool:  # Triton remembers the card
+        for lines in pool.starmap(compiled, tasks, chunksize=1):
+            print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
