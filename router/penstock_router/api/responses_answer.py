@@ -157,15 +157,15 @@ class ResponseWriter:
         what = {"code": error.row.error_type, "message": str(error), "param": None}
         return _sse({"type": "error", "sequence_number": self._number, **what})
 
-    def _send_part(self, name: str, block: Block, **fields: Any) -> None:
-        self._send_item(name, block, content_index=0, **fields)
+    def _send_part(self, event: str, block: Block, **fields: Any) -> None:
+        self._send_item(event, block, content_index=0, **fields)
 
-    def _send_item(self, name: str, block: Block, **fields: Any) -> None:
+    def _send_item(self, event: str, block: Block, **fields: Any) -> None:
         item_id = self._wording.item_id(block)
-        self._send(name, item_id=item_id, output_index=block.index, **fields)
+        self._send(event, item_id=item_id, output_index=block.index, **fields)
 
-    def _send(self, name: str, **fields: Any) -> None:
-        self._push(_sse({"type": name, "sequence_number": self._number, **fields}))
+    def _send(self, event: str, **fields: Any) -> None:
+        self._push(_sse({"type": event, "sequence_number": self._number, **fields}))
         self._number += 1
 
 
