@@ -50,6 +50,7 @@ def _admission(seat: Seat) -> Admission:
         sampling=wire_sampling(sequence.request.sampling),
         prompt_logprobs=sequence.wants_prompt_logprobs,
         prompt_top_n=sequence.request.prompt_top_n if sequence.wants_prompt_logprobs else 0,
+        prompt_logprobs_start=sequence.request.prompt_logprobs_start,
     )
 
 
@@ -76,6 +77,7 @@ def wire_sampling(sampling: Sampling) -> WireSampling:
         bias=[bias for _, bias in sampling.logit_bias],
         logprobs=sampling.logprobs,
         top_n=sampling.top_n,
+        given=sampling.given,
     )
 
 
@@ -94,4 +96,5 @@ def sampling_of(message: WireSampling) -> Sampling:
         logit_bias=tuple(zip(message.bias_token, message.bias, strict=True)),
         logprobs=message.logprobs,
         top_n=message.top_n,
+        given=tuple(message.given),
     )

@@ -18,7 +18,7 @@ from penstock_kernels.ops import Sampler
 from penstock_kernels.penalties import Penalties
 from penstock_proto import shard_pb2
 from penstock_shard.device import upload
-from penstock_shard.scores import scores_of
+from penstock_shard.scores import Given, Scores, scores_of
 from penstock_shard.slots import Indices, Limits
 
 
@@ -74,6 +74,7 @@ class SamplingPlan:
     features: Feature  # of any row
     parts: tuple[Part, ...]
     top_n: Indices  # of each row
+    given: Given | None  # None: no row wants to know of any
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Sampled:
 
     token: Tensor  # [rows] int64, NO_TOKEN where the logits are not finite
     logprob: Tensor | None  # [rows] float32
-    top_token: Tensor | None  # [rows, n] int64
+    top_token: Tensor | None  # [rows, n] int64, as `Scores` has them
     top_logprob: Tensor | None  # [rows, n] float32
 
 
@@ -112,6 +113,7 @@ class SamplingState:
         self._top_n = np.zeros(limits.max_slots, np.int64)
         self._parameters = np.zeros((limits.max_slots, len(COLUMNS)), np.float32)
         self._integers = np.zeros((limits.max_slots, 4), np.int64)  # seed keys, top_k, generated
+        self._given: dict[int, Indices] = {}  # of the slots that want to know of some
 
     def admit(
         self, slot: int, tokens: NDArray[np.int32], generated: int, wanted: shard_pb2.Sampling
@@ -126,6 +128,10 @@ class SamplingState:
         self._integers[slot] = (*noise.seed_keys(wanted.seed), wanted.top_k, generated)
         if features & PENALTIES:
             self._count(slot, tokens.astype(np.int64), len(tokens) - generated)
+        if wanted.given:
+            self._given[slot] = np.array(wanted.given, np.int64)
+        else:
+            self._given.pop(slot, None)
         # Also without a bias: that of the slot's last sequence must not stay.
         self._set_bias(slot, wanted)
 
@@ -186,7 +192,15 @@ class SamplingState:
             features=Feature(int(np.bitwise_or.reduce(flags))),
             parts=tuple(self._part(slots, np.flatnonzero(kind)) for kind in kinds if kind.any()),
             top_n=self._top_n[slots],
+            given=self.given(slots),
         )
+
+    def given(self, slots: Indices) -> Given | None:
+        """What these slots want to know of, one row each."""
+        if not self._given:
+            return None
+        none = np.empty(0, np.int64)
+        return Given.of([self._given.get(slot, none) for slot in slots.tolist()], self.device)
 
     def sample(self, logits: Tensor, plan: SamplingPlan, drawn: Drawn | None = None) -> Sampled:
         """Choose a token a row and count it. logits: [rows, vocabulary]; drawn: draws those parts
@@ -205,7 +219,10 @@ class SamplingState:
         if plan.features & PENALTIES:
             one = torch.full_like(slots, sampler.GENERATED_ONCE, dtype=torch.int32)
             self.counts.index_put_((slots, known), one, accumulate=True)
-        return Sampled(token, *_logprobs(logits, known, plan))
+        if not plan.features & Feature.LOGPROBS:
+            return Sampled(token, None, None, None)
+        scores = _scores(logits, known, plan)
+        return Sampled(token, scores.logprob, scores.top_token, scores.top_logprob)
 
     def _part(self, slots: Indices, rows: Indices) -> Part:
         slots = slots[rows]
@@ -332,7 +349,7 @@ def features_of(wanted: shard_pb2.Sampling) -> Feature:
         Feature.REPETITION: wanted.repetition_penalty != 1,
         Feature.FREQUENCY: wanted.frequency_penalty != 0 or wanted.presence_penalty != 0,
         Feature.BIAS: len(wanted.bias_token) > 0,
-        Feature.LOGPROBS: wanted.logprobs or wanted.top_n > 0,
+        Feature.LOGPROBS: wanted.logprobs or wanted.top_n > 0 or len(wanted.given) > 0,
     }
     features = Feature(0)
     for feature, on in asked.items():
@@ -341,12 +358,7 @@ def features_of(wanted: shard_pb2.Sampling) -> Feature:
     return features
 
 
-def _logprobs(
-    logits: Tensor, token: Tensor, plan: SamplingPlan
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Log-probabilities of the model's own distribution, before penalties and temperature: of the
-    tokens, and the most likely ones with theirs."""
-    if not plan.features & Feature.LOGPROBS:
-        return None, None, None
-    scores = scores_of(logits, token, int(plan.top_n.max()))
-    return scores.logprob, scores.top_token, scores.top_logprob
+def _scores(logits: Tensor, token: Tensor, plan: SamplingPlan) -> Scores:
+    """Log-probabilities of the tokens, and of those that rows want to know of."""
+    given = None if plan.given is None else plan.given.tokens
+    return scores_of(logits, token, int(plan.top_n.max()), given)
