@@ -136,9 +136,8 @@ async def test_a_scored_prompt_takes_the_cached_prefix_up_to_where_scores_begin(
         rig.engine.submit(request, asking)
         assert (await asking.wait()).cached_tokens == 18
         assert [value is None for value in asking.prompt_logprobs] == [True] * 19 + [False] * 4
-        assert [[token for token, _ in top] for top in asking.prompt_tops[18:]] == [[]] + [
-            [7, 9]
-        ] * 4
+        tops = [[token for token, _ in top] for top in asking.prompt_tops]
+        assert tops == [[]] * 19 + [[7, 9]] * 4
         # Those that come together compute what they have in common once.
         rig.engine.submit(GenerationRequest((1,), 0), recorder())
         for index, listener in enumerate(burst):
