@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from penstock_router.token_rules import TokenRules
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -24,6 +26,7 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
     logprobs: bool = False
     top_n: int = 0
+    rules: TokenRules | None = None
 
 
 @dataclass(frozen=True, slots=True)

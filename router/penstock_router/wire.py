@@ -9,6 +9,7 @@ from penstock_proto.shard_pb2 import Admission, StepCommand
 from penstock_proto.shard_pb2 import Sampling as WireSampling
 from penstock_router.request import Sampling, TopTokens
 from penstock_router.scheduler import Seat, StepPlan
+from penstock_router.token_rules import rules_of, wire_rules
 
 
 def command(plan: StepPlan) -> StepCommand:
@@ -76,6 +77,7 @@ def wire_sampling(sampling: Sampling) -> WireSampling:
         bias=[bias for _, bias in sampling.logit_bias],
         logprobs=sampling.logprobs,
         top_n=sampling.top_n,
+        rules=wire_rules(sampling.rules),
     )
 
 
@@ -94,4 +96,5 @@ def sampling_of(message: WireSampling) -> Sampling:
         logit_bias=tuple(zip(message.bias_token, message.bias, strict=True)),
         logprobs=message.logprobs,
         top_n=message.top_n,
+        rules=rules_of(message.rules) if message.HasField("rules") else None,
     )
