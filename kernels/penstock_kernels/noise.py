@@ -40,13 +40,21 @@ def token_keys(keys: Tensor, index: Tensor) -> Tensor:
     return _mix(keys ^ step.unsqueeze(1))
 
 
+def token_bits(keys: Tensor, vocabulary: int) -> Tensor:
+    """32 random bits for each token of the vocabulary.
+
+    keys: [n, 2] int32 from `token_keys`. Returns [n, vocabulary] int32.
+    """
+    index = torch.arange(vocabulary, dtype=torch.int32, device=keys.device)
+    return _mix(index ^ keys[:, :1], keys[:, 1:])
+
+
 def gumbel(keys: Tensor, vocabulary: int) -> Tensor:
     """Gumbel noise: argmax(logits + noise) is a draw from softmax(logits) (Maddison et al., 2014).
 
     keys: [n, 2] int32 from `token_keys`. Returns [n, vocabulary] float32, finite.
     """
-    index = torch.arange(vocabulary, dtype=torch.int32, device=keys.device)
-    bits = _mix(index ^ keys[:, :1], keys[:, 1:])
+    bits = token_bits(keys, vocabulary)
     # Uniform in (0, 1): the 32 bits read as unsigned, plus one half, over 2^32. Winners have small
     # `uniform`, where float32 is densest, so even one token in 10^9 is drawn as often as it should.
     uniform = bits.to(torch.float32)

@@ -43,6 +43,8 @@ ROUTER_OPTIONS = (
     "payload_limit",
     "strict_requests",
     "generation_config",
+    "watermark_gamma",
+    "watermark_delta",
     "max_client_batch_size",
     "graceful_termination_timeout",
     "disable_prefix_cache",

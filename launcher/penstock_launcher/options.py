@@ -246,6 +246,16 @@ class Options:
         "repetition_penalty, the model's generation_config.json does. none: OpenAI's defaults. "
         "TGI's routes have TGI's in any case",
     )
+    watermark_gamma: float = _option(
+        0.5,
+        number(0, 1, above=True),
+        "Share of the vocabulary that is green behind each token, for requests with `watermark`",
+    )
+    watermark_delta: float = _option(
+        2.0,
+        number(0, 100, above=True),
+        "What such a request has added to the logits of green tokens",
+    )
     payload_limit: int = _option(
         2_000_000, integer(1, 2_000_000_000), "Largest request body in bytes; beyond: 413"
     )

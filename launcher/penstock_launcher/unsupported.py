@@ -63,8 +63,6 @@ UNSUPPORTED = (
     ),
     Unsupported("otlp-endpoint", f"{_LATER}: there are no traces"),
     Unsupported("otlp-service-name", f"{_LATER}: there are no traces"),
-    Unsupported("watermark-gamma", f"{_LATER}: there are no watermarks"),
-    Unsupported("watermark-delta", f"{_LATER}: there are no watermarks"),
     Unsupported(
         "ngrok",
         "is not built (it never worked in TGI 3)",

@@ -122,7 +122,7 @@ class Admission(_message.Message):
     def __init__(self, slot: _Optional[int] = ..., tokens: _Optional[bytes] = ..., generated: _Optional[int] = ..., cached: _Optional[int] = ..., blocks: _Optional[bytes] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., prompt_logprobs: _Optional[bool] = ..., begun: _Optional[int] = ..., prompt_top_n: _Optional[int] = ..., prompt_logprobs_start: _Optional[int] = ...) -> None: ...
 
 class Sampling(_message.Message):
-    __slots__ = ("temperature", "top_k", "top_p", "typical_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "seed", "bias_token", "bias", "logprobs", "top_n", "given")
+    __slots__ = ("temperature", "top_k", "top_p", "typical_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "seed", "bias_token", "bias", "logprobs", "top_n", "given", "rules")
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     TOP_P_FIELD_NUMBER: _ClassVar[int]
@@ -137,6 +137,7 @@ class Sampling(_message.Message):
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     TOP_N_FIELD_NUMBER: _ClassVar[int]
     GIVEN_FIELD_NUMBER: _ClassVar[int]
+    RULES_FIELD_NUMBER: _ClassVar[int]
     temperature: float
     top_k: int
     top_p: float
@@ -151,7 +152,30 @@ class Sampling(_message.Message):
     logprobs: bool
     top_n: int
     given: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., typical_p: _Optional[float] = ..., min_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., seed: _Optional[int] = ..., bias_token: _Optional[_Iterable[int]] = ..., bias: _Optional[_Iterable[float]] = ..., logprobs: _Optional[bool] = ..., top_n: _Optional[int] = ..., given: _Optional[_Iterable[int]] = ...) -> None: ...
+    rules: TokenRules
+    def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., typical_p: _Optional[float] = ..., min_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., seed: _Optional[int] = ..., bias_token: _Optional[_Iterable[int]] = ..., bias: _Optional[_Iterable[float]] = ..., logprobs: _Optional[bool] = ..., top_n: _Optional[int] = ..., given: _Optional[_Iterable[int]] = ..., rules: _Optional[_Union[TokenRules, _Mapping]] = ...) -> None: ...
+
+class TokenRules(_message.Message):
+    __slots__ = ("allowed", "late", "min_tokens", "banned", "green_share", "green_bias")
+    ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
+    MIN_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    BANNED_FIELD_NUMBER: _ClassVar[int]
+    GREEN_SHARE_FIELD_NUMBER: _ClassVar[int]
+    GREEN_BIAS_FIELD_NUMBER: _ClassVar[int]
+    allowed: bytes
+    late: _containers.RepeatedScalarFieldContainer[int]
+    min_tokens: int
+    banned: _containers.RepeatedCompositeFieldContainer[TokenRun]
+    green_share: float
+    green_bias: float
+    def __init__(self, allowed: _Optional[bytes] = ..., late: _Optional[_Iterable[int]] = ..., min_tokens: _Optional[int] = ..., banned: _Optional[_Iterable[_Union[TokenRun, _Mapping]]] = ..., green_share: _Optional[float] = ..., green_bias: _Optional[float] = ...) -> None: ...
+
+class TokenRun(_message.Message):
+    __slots__ = ("token",)
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    token: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, token: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class StepResult(_message.Message):
     __slots__ = ("step", "token", "logprob", "top", "prompt", "device_ns", "error", "refused")

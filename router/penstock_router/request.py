@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from penstock_router.token_rules import TokenRules
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -25,6 +27,7 @@ class Sampling:
     logprobs: bool = False
     top_n: int = 0
     given: tuple[int, ...] = ()  # tokens whose log-probabilities are wanted at each place, too
+    rules: TokenRules | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from penstock_proto.shard_pb2 import Admission, StepCommand
 from penstock_proto.shard_pb2 import Sampling as WireSampling
 from penstock_router.request import Sampling, TopTokens
 from penstock_router.scheduler import Seat, StepPlan
+from penstock_router.token_rules import rules_of, wire_rules
 
 
 def command(plan: StepPlan) -> StepCommand:
@@ -78,6 +79,7 @@ def wire_sampling(sampling: Sampling) -> WireSampling:
         logprobs=sampling.logprobs,
         top_n=sampling.top_n,
         given=sampling.given,
+        rules=wire_rules(sampling.rules),
     )
 
 
@@ -97,4 +99,5 @@ def sampling_of(message: WireSampling) -> Sampling:
         logprobs=message.logprobs,
         top_n=message.top_n,
         given=tuple(message.given),
+        rules=rules_of(message.rules) if message.HasField("rules") else None,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from penstock_kernels.rules import LOOK_BACK
 from penstock_proto import shard_pb2
 from penstock_shard.sampling import COLUMNS
 from penstock_shard.scores import MAX_GIVEN
@@ -55,4 +56,20 @@ def _objection_to_sampling(wanted: shard_pb2.Sampling, limits: Limits) -> str | 
         )
     if not 0 <= wanted.min_p <= 1:
         return f"min_p must be in [0, 1], not {wanted.min_p}"
+    return _objection_to_rules(wanted.rules, limits)
+
+
+def _objection_to_rules(rules: shard_pb2.TokenRules, limits: Limits) -> str | None:
+    if len(rules.allowed) % 4:
+        return f"allowed token ids must have 4 bytes each, not {len(rules.allowed)} in all"
+    lengths = [len(run.token) for run in rules.banned]
+    if lengths and not (min(lengths) and max(lengths) <= LOOK_BACK + 1):
+        return f"banned runs must have 1 to {LOOK_BACK + 1} tokens"
+    tokens = [*rules.late, *(token for run in rules.banned for token in run.token)]
+    allowed = np.frombuffer(rules.allowed, "<u4")
+    highest = max(*tokens, 0, int(allowed.max(initial=0)))
+    if highest >= limits.vocab_size:
+        return f"tokens of rules must be below {limits.vocab_size}, not {highest}"
+    if not 0 <= rules.green_share <= 1 or not np.isfinite(rules.green_bias):
+        return "green_share must be in [0, 1], green_bias finite"
     return None

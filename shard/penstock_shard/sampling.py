@@ -16,10 +16,12 @@ from penstock_kernels import noise, sampler
 from penstock_kernels.draw import Draws
 from penstock_kernels.ops import Sampler
 from penstock_kernels.penalties import Penalties
+from penstock_kernels.rules import Rules, keep_rules
 from penstock_proto import shard_pb2
 from penstock_shard.device import upload
 from penstock_shard.scores import Given, Scores, scores_of
 from penstock_shard.slots import Indices, Limits
+from penstock_shard.token_rules import TokenRuleBook
 
 
 class Feature(enum.IntFlag):
@@ -34,12 +36,13 @@ class Feature(enum.IntFlag):
     FREQUENCY = enum.auto()  # or presence
     BIAS = enum.auto()
     LOGPROBS = enum.auto()
+    RULES = enum.auto()
 
 
 SORTED = Feature.TOP_K | Feature.TOP_P
 CUTS = SORTED | Feature.MIN_P
 PENALTIES = Feature.REPETITION | Feature.FREQUENCY
-SHAPED = PENALTIES | Feature.BIAS
+SHAPED = PENALTIES | Feature.BIAS | Feature.RULES
 TYPICAL = Feature.RANDOM | Feature.TYPICAL_P  # both: a greedy row keeps its most likely token
 # Columns of SamplingState.parameters.
 COLUMNS = (
@@ -59,8 +62,9 @@ class Part:
     a row's token depends on nothing but the row."""
 
     seats: Tensor  # [2, n] int64: slots, and the rows of the step that are theirs
-    penalties: Penalties | None  # None: nor a bias; `draws` has the rows of the step's logits
+    penalties: Penalties | None  # None: nor more; `draws` has the rows of the step's logits
     biased: bool  # any of them
+    rules: Rules | None
     typical: bool  # all of them; that, torch computes
     k_limit: int | None  # the largest top_k if all have one, else None
     draws: Draws
@@ -107,6 +111,7 @@ class SamplingState:
         self.counts = torch.zeros(rows, limits.vocab_size, dtype=torch.int32, device=device)
         self.bias_token = torch.zeros(rows, 0, dtype=torch.int64, device=device)
         self.bias = torch.zeros(rows, 0, device=device)
+        self.rules = TokenRuleBook(limits, device)
         # Host mirrors.
         self._features = np.zeros(limits.max_slots, np.int64)
         self._top_k = np.zeros(limits.max_slots, np.int64)
@@ -132,6 +137,9 @@ class SamplingState:
             self._given[slot] = np.array(wanted.given, np.int64)
         else:
             self._given.pop(slot, None)
+        self.rules.forget(slot)
+        if features & Feature.RULES:
+            self.rules.admit(slot, tokens, generated, wanted.rules)
         # Also without a bias: that of the slot's last sequence must not stay.
         self._set_bias(slot, wanted)
 
@@ -154,7 +162,9 @@ class SamplingState:
         everything = shard_pb2.Sampling(
             temperature=1, top_p=0.5, typical_p=0.5, min_p=0.5, repetition_penalty=2,
             frequency_penalty=1, bias_token=[0], bias=[1], logprobs=True,
-            top_n=self.limits.max_top_n,
+            top_n=self.limits.max_top_n, rules=shard_pb2.TokenRules(
+                allowed=bytes(4), late=[1], min_tokens=1, green_share=0.5, green_bias=1
+            ),
         )  # fmt: skip
         logits, plan = self._batch(everything, self.limits.max_slots, torch.float32)
         self.sample(logits, plan)
@@ -213,9 +223,11 @@ class SamplingState:
             for part in plan.parts:
                 token[part.seats[1]] = self.tokens(logits, part, drawn)
         self.generated.index_add_(0, slots, torch.ones_like(slots))
-        if not plan.features & (PENALTIES | Feature.LOGPROBS):
+        if not plan.features & (PENALTIES | Feature.LOGPROBS | Feature.RULES):
             return Sampled(token, None, None, None)
         known = token.clamp(min=0)  # nothing is read any more of a row with NO_TOKEN
+        if plan.features & Feature.RULES:
+            self.rules.note(slots, known)
         if plan.features & PENALTIES:
             one = torch.full_like(slots, sampler.GENERATED_ONCE, dtype=torch.int32)
             self.counts.index_put_((slots, known), one, accumulate=True)
@@ -244,6 +256,7 @@ class SamplingState:
             seats=seats,
             penalties=self._penalties(seats) if own else None,
             biased=bool(wanted & Feature.BIAS),
+            rules=self.rules.rules(slots) if wanted & Feature.RULES else None,
             typical=typical,
             k_limit=int(self._top_k[slots].max()) if by_k.all() else None,
             draws=draws,
@@ -289,6 +302,9 @@ class SamplingState:
         if part.biased:
             index = self.bias_token.index_select(0, part.draws.slots)
             logits.scatter_add_(1, index, self.bias.index_select(0, part.draws.slots))
+        if part.rules is not None:
+            book = self.rules
+            keep_rules(logits, part.rules, self.generated, book.recent, book.last)
         if part.typical:
             return self._draw_typical(logits, part.draws, part.k_limit)
         return self._sampler.draw(logits, part.draws)
@@ -350,6 +366,7 @@ def features_of(wanted: shard_pb2.Sampling) -> Feature:
         Feature.FREQUENCY: wanted.frequency_penalty != 0 or wanted.presence_penalty != 0,
         Feature.BIAS: len(wanted.bias_token) > 0,
         Feature.LOGPROBS: wanted.logprobs or wanted.top_n > 0 or len(wanted.given) > 0,
+        Feature.RULES: wanted.HasField("rules"),
     }
     features = Feature(0)
     for feature, on in asked.items():

@@ -50,6 +50,8 @@ SAMPLES = {
     "payload_limit": ("1000", 1000, ["0", "2MB"]),
     "strict_requests": ("true", True, ["perhaps"]),
     "generation_config": ("none", "none", ["vllm"]),
+    "watermark_gamma": ("0.25", 0.25, ["0", "1.5", "nan"]),
+    "watermark_delta": ("1.5", 1.5, ["0", "-1", "inf"]),
     "max_concurrent_requests": ("1", 1, ["0", "1000001"]),
     "max_batch_prefill_tokens": ("512", 512, ["0"]),
     "max_batch_total_tokens": ("4096", 4096, ["0"]),
@@ -86,6 +88,8 @@ TGI_DEFAULTS = {
     "cuda_graphs": None,
     "json_output": False,
     "max_client_batch_size": 4,
+    "watermark_gamma": 0.5,
+    "watermark_delta": 2.0,
     "payload_limit": 2_000_000,
     "graceful_termination_timeout": 90.0,
 }

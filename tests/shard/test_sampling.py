@@ -41,6 +41,7 @@ class Plain:
         self.prompt = set(tokens[: len(tokens) - generated])
         self.answer = tokens[len(tokens) - generated :]
         self.wanted = wanted
+        self.all = [*tokens]
 
     def next(self, logits: Tensor) -> int:
         scores = self.biased(logits.clone())
@@ -52,6 +53,7 @@ class Plain:
             scores = scores + gumbel(token_keys(keys, index), VOCABULARY)[0]
         token = int(scores.argmax())
         self.answer.append(token)
+        self.all.append(token)
         return token
 
     def biased(self, scores: Tensor) -> Tensor:
@@ -63,6 +65,22 @@ class Plain:
             scores[token] -= count * wanted.frequency_penalty + wanted.presence_penalty
         for token, value in zip(wanted.bias_token, wanted.bias, strict=True):
             scores[token] += value
+        return self.ruled(scores)
+
+    def ruled(self, scores: Tensor) -> Tensor:
+        rules = self.wanted.rules
+        if rules.green_bias:
+            scores[list(green(self.all[-1], rules.green_share))] += rules.green_bias
+        for token in range(VOCABULARY):
+            late = token in rules.late and len(self.answer) < rules.min_tokens
+            banned = any(
+                run.token[-1] == token
+                and (len(run.token) == 1 or self.answer[1 - len(run.token) :] == run.token[:-1])
+                for run in rules.banned
+            )
+            allowed = np.frombuffer(rules.allowed, "<i4")
+            if late or banned or (len(allowed) and token not in allowed):
+                scores[token] = -torch.inf
         return scores
 
     def filtered(self, scores: Tensor) -> Tensor:
@@ -110,7 +128,41 @@ def any_sampling(chance: random.Random) -> shard_pb2.Sampling:
         bias=[chance.uniform(-5, 5) for _ in tokens],
         logprobs=chance.random() < 0.3,
         top_n=chance.choice([0, 0, 5]),
+        rules=any_rules(chance) if chance.random() < 0.4 else None,
     )
+
+
+def any_rules(chance: random.Random) -> shard_pb2.TokenRules:
+    """Short runs of few tokens, so that many of them nearly come about. Some tokens are in none."""
+
+    def some(most: int) -> list[int]:
+        return [chance.randrange(30) for _ in range(chance.randint(1, most))]
+
+    allowed = np.array([*some(12), 35, 36, 37, 38], "<i4")
+    return shard_pb2.TokenRules(
+        allowed=allowed.tobytes() if chance.random() < 0.4 else b"",
+        late=some(3),
+        min_tokens=chance.choice([0, 3, 20]),
+        banned=[shard_pb2.TokenRun(token=some(3)) for _ in range(chance.choice([0, 5, 60]))],
+        green_share=chance.choice([0, 0.25, 0.5, 1]),
+        green_bias=chance.choice([0, 2.5]),
+    )
+
+
+def green(last: int, share: float) -> set[int]:
+    """The tokens that are green behind `last`, in Python's integers: what docs/api.md tells."""
+    words = [word & 0xFFFFFFFF for word in seed_keys(15_485_863)]
+    step = last * 0x9E3779B9 & 0xFFFFFFFF
+    first, second = (mix(word ^ step) for word in words)
+    return {v for v in range(VOCABULARY) if mix(v ^ first, second) < round(share * 2**32)}
+
+
+def mix(x: int, key: int = 0) -> int:
+    x ^= x >> 16
+    x = (x * 0x7FEB352D & 0xFFFFFFFF) ^ key
+    x ^= x >> 15
+    x = x * 0x846CA68B & 0xFFFFFFFF
+    return x ^ x >> 16
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning:triton", "ignore::DeprecationWarning")

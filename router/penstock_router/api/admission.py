@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ from penstock_router.api.call import Call
 from penstock_router.api.errors import from_template, invalid
 from penstock_router.api.options import Options, check_token
 from penstock_router.api.output import Output
+from penstock_router.api.ruled_output import RuledOutput
 from penstock_router.api.service import Service
+from penstock_router.api.token_rules import token_rules
 from penstock_router.limits import Limits
 from penstock_router.request import GenerationRequest
 from penstock_router.templates.errors import TemplateError
@@ -30,15 +33,17 @@ async def admit(
     The caller holds a permit for each prompt, so that no more than those wait for a tokeniser.
     Raises ApiError.
     """
-    limits = call.service.engine.limits
+    limits, service = call.service.engine.limits, call.service
+    rules = await token_rules(options.rules, service.text, service.config, options.ignore_eos)
+    if rules is not None:
+        sampling = dataclasses.replace(options.sampling, rules=rules)
+        options = dataclasses.replace(options, sampling=sampling)
     # The end of a text has the tokens of its own only where all of it is tokenised.
     most = limits.max_input_tokens if options.truncate is None else None
     requests = []
     for prompt in prompts:
         try:
-            ids = await _tokens(
-                call.service, prompt, options.names.prompt, add_special_tokens, most
-            )
+            ids = await _tokens(service, prompt, options.names.prompt, add_special_tokens, most)
         except TooManyTokens as error:
             raise options.too_many(str(error), limits) from error
         admitted = options.requests(ids, limits)
@@ -111,4 +116,7 @@ def _check_ids(ids: Sequence[int], limits: Limits, from_text: bool) -> None:
 def output(service: Service, request: GenerationRequest, options: Options) -> Output:
     """Where the text of a sequence comes together."""
     text = service.text
+    if options.show_special or options.rules.stop_token_ids or options.rules.min_tokens:
+        detokenizer = text.detokenizer(request.prompt)
+        return RuledOutput(detokenizer, text.tokenizer.special_ids, text.eos_ids, options)
     return Output(text.detokenizer(request.prompt), text.tokenizer.special_ids, options)

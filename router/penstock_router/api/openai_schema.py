@@ -9,8 +9,16 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, PlainValidator, WithJsonSchema, field_validator, model_validator
 
 from penstock_router.api.errors import invalid
-from penstock_router.api.options import Names, Options, biases, share, temperature
+from penstock_router.api.options import (
+    LONGEST_PROMPT,
+    Names,
+    Options,
+    biases,
+    share,
+    temperature,
+)
 from penstock_router.api.schema import (
+    INT32,
     NEUTRAL,
     UNSUPPORTED,
     AtMost,
@@ -26,7 +34,15 @@ from penstock_router.api.schema import (
     Share,
     StopSequence,
     StopSequences,
+    TokenIds,
     packed,
+)
+from penstock_router.api.token_rules import (
+    MAX_ALLOWED_TOKENS,
+    MAX_BAD_CHARACTERS,
+    MAX_BAD_WORDS,
+    MAX_STOP_TOKENS,
+    RuleWishes,
 )
 from penstock_router.config import RouterConfig
 from penstock_router.limits import MAX_TOP_LOGPROBS
@@ -47,7 +63,7 @@ HARMLESS = frozenset(
         "parallel_tool_calls",  # means something only together with tools
         "tool_prompt",
         "length_penalty",  # of beams
-        "spaces_between_special_tokens",  # which are never shown
+        "spaces_between_special_tokens",  # fast tokenizers put none there
     }
 )
 # Limits of OpenAI's API, whatever those of TGI's are set to. What is asked for at once must also
@@ -56,6 +72,7 @@ MAX_PROMPTS = 128
 MAX_CHOICES = 128
 MAX_STOP_SEQUENCES = 16
 MOST_PROMPTS = 1024  # whatever the operator allows
+BadWord = Annotated[str, Field(min_length=1, max_length=MAX_BAD_CHARACTERS)]
 MAX_VARIABLE_DEPTH = 16
 MAX_VARIABLE_NODES = 128
 
@@ -67,6 +84,7 @@ class StreamOptions(ClientObject):
     IGNORED: ClassVar = frozenset({"include_obfuscation"})
 
     include_usage: bool = False
+    continuous_usage_stats: bool = False  # vLLM's: with include_usage, in every chunk
 
 
 class OpenAIRequest(ClientObject):
@@ -92,6 +110,17 @@ class OpenAIRequest(ClientObject):
     ignore_eos: bool = False
     include_stop_str_in_output: bool = False
     priority: Priority | None = None
+    # vLLM's
+    min_tokens: Count = 0
+    stop_token_ids: Annotated[Sequence[int], TokenIds(MAX_STOP_TOKENS)] | None = None
+    bad_words: Annotated[list[BadWord], AtMost(MAX_BAD_WORDS)] = []
+    allowed_token_ids: Annotated[Sequence[int], TokenIds(MAX_ALLOWED_TOKENS)] | None = None
+    skip_special_tokens: bool = True
+    truncate_prompt_tokens: Annotated[Integer, Field(ge=-1, le=INT32)] | None = None
+    prompt_logprobs: Annotated[Integer, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    return_token_ids: bool = False
+    return_tokens_as_token_ids: bool = False
+    request_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")] | None = None
 
     @model_validator(mode="after")
     def _stream_options_need_a_stream(self) -> Self:
@@ -99,9 +128,21 @@ class OpenAIRequest(ClientObject):
             raise ValueError("`stream_options` is only allowed when `stream` is true")
         return self
 
+    @model_validator(mode="after")
+    def _prompt_logprobs_are_sent_at_once(self) -> Self:
+        if self.prompt_logprobs is not None and self.stream:
+            raise ValueError("`prompt_logprobs` must not be given when `stream` is true")
+        return self
+
     @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def usage_in_chunks(self) -> bool:
+        """Every chunk says what was used until then."""
+        options = self.stream_options
+        return self.include_usage and options is not None and options.continuous_usage_stats
 
     @property
     def top_n(self) -> int | None:
@@ -143,9 +184,27 @@ class OpenAIRequest(ClientObject):
             sequences=self.n,
             stop=stop,
             keep_stop=self.include_stop_str_in_output,
+            rules=self._rules(),
+            show_special=not self.skip_special_tokens,
             ignore_eos=self.ignore_eos,
+            truncate=self._truncate(),
+            prompt_logprobs=self.prompt_logprobs is not None,
+            prompt_top_n=self.prompt_logprobs or 0,
             priority=priority if self.priority is None else self.priority,
         )
+
+    def _rules(self) -> RuleWishes:
+        return RuleWishes(
+            min_tokens=self.min_tokens,
+            stop_token_ids=tuple(self.stop_token_ids or ()),
+            bad_words=tuple(self.bad_words),
+            allowed=self.allowed_token_ids or (),
+        )
+
+    def _truncate(self) -> int | None:
+        """-1: to what fits."""
+        wanted = self.truncate_prompt_tokens
+        return LONGEST_PROMPT if wanted == -1 else wanted
 
     def _sampling(self) -> Sampling:
         return Sampling(
@@ -231,7 +290,6 @@ class ChatRequest(OpenAIRequest):
         "documents": NEUTRAL,
         "chat_template": (),
         "add_special_tokens": (False,),
-        "echo": (False,),
     }
     WAIVED: ClassVar = {
         "tools": ("tool_choice", "none"),
@@ -246,6 +304,7 @@ class ChatRequest(OpenAIRequest):
     guideline: str | None = None  # TGI's name for a variable of the template
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
+    echo: bool = False  # vLLM's: the message that is continued is part of the answer
 
     @field_validator("chat_template_kwargs", mode="before")
     @classmethod
@@ -282,6 +341,17 @@ class ChatRequest(OpenAIRequest):
     def names(self) -> Names:
         sent = "max_completion_tokens" if self.max_completion_tokens else "max_tokens"
         return Names("messages", sent, openai=True)
+
+    @property
+    def echoed(self) -> str:
+        """The text of the last message, where the answer repeats it: one that has the role of the
+        answer."""
+        last = self.messages[-1]
+        if not self.echo or not (last.role == "assistant" or self.conversation().continues):
+            return ""
+        if isinstance(last.content, str):
+            return last.content
+        return "".join(part.text for part in last.content)
 
     def conversation(self) -> Conversation:
         """What the chat template gets."""
@@ -366,10 +436,7 @@ class CompletionRequest(OpenAIRequest):
     IGNORED: ClassVar = HARMLESS
     UNSUPPORTED: ClassVar = {
         **UNSUPPORTED,
-        "suffix": NEUTRAL,
-        "best_of": (1,),
         "response_format": ({"type": "text"},),
-        "add_special_tokens": (True,),
     }
 
     prompt: Annotated[
@@ -389,6 +456,9 @@ class CompletionRequest(OpenAIRequest):
     max_tokens: Count | None = None  # 0 only with `echo`
     logprobs: Annotated[Integer, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     echo: bool = False  # the prompt is part of the answer
+    best_of: Annotated[Integer, Field(ge=1, le=MAX_CHOICES)] | None = None  # of which n are shown
+    suffix: str | None = None
+    add_special_tokens: bool = True
     # TGI's parameters, which @huggingface/inference sends here
     return_full_text: bool = False  # the same as `echo`
     stop_sequences: StopSequences = []
@@ -396,13 +466,37 @@ class CompletionRequest(OpenAIRequest):
     truncate: Count | None = None
     do_sample: bool = True
 
+    @field_validator("suffix")
+    @classmethod
+    def _nothing_is_inserted(cls, suffix: str | None) -> str | None:
+        if suffix:
+            raise ValueError(
+                "`suffix` must be empty: this server continues prompts and inserts no text before "
+                "another one; a model that can has its own tokens for it in the prompt"
+            )
+        return suffix
+
+    @model_validator(mode="after")
+    def _best_of_more(self) -> Self:
+        if self.candidates < self.n:
+            raise ValueError(
+                f"`best_of` must be at least `n`, {self.n}. Given: {self.best_of}"
+            )
+        if self.candidates > self.n and self.stream:
+            raise ValueError("`best_of` must not be greater than `n` when `stream` is true")
+        return self
+
     @model_validator(mode="after")
     def _full_text_is_an_echo(self) -> Self:
         request = self.model_copy(update={"echo": True}) if self.return_full_text else self
         if self.max_tokens == 0 and not request.echo:
             raise ValueError("`max_tokens` must be strictly positive unless `echo` is true")
-        if request.echo and self.truncate is not None:
-            raise ValueError("`truncate` must not be given with `echo` or `return_full_text`")
+        if request.echo:
+            for name in ("truncate", "truncate_prompt_tokens"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"`{name}` must not be given with `echo` or `return_full_text`"
+                    )
         return request
 
     @property
@@ -415,16 +509,27 @@ class CompletionRequest(OpenAIRequest):
 
     def options(self, config: RouterConfig, *, priority: int) -> Options:
         options = super().options(config, priority=priority)
-        scored = self.echo and self.logprobs is not None
         sampling = options.sampling
+        if not self.do_sample:
+            sampling = dataclasses.replace(sampling, temperature=0.0)
+        scored = self.echo and self.logprobs is not None
+        if scored:
+            most = max(self.logprobs or 0, options.prompt_top_n)
+            options = dataclasses.replace(options, prompt_logprobs=True, prompt_top_n=most)
+        if self.candidates > self.n:  # the best have the highest log-probability
+            sampling = dataclasses.replace(sampling, logprobs=True)
         return dataclasses.replace(
             options,
-            sampling=sampling if self.do_sample else dataclasses.replace(sampling, temperature=0.0),
-            truncate=self.truncate,
+            sampling=sampling,
+            sequences=self.candidates,
+            truncate=self._truncate() if self.truncate is None else self.truncate,
             max_time=self.max_time,
-            prompt_logprobs=scored,
-            prompt_top_n=self.logprobs or 0 if scored else 0,
         )
+
+    @property
+    def candidates(self) -> int:
+        """Sequences a prompt, of which `n` are shown."""
+        return self.n if self.best_of is None else self.best_of
 
     @property
     def stops(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.schema import StopSequence
+from penstock_router.api.token_rules import RuleWishes
 from penstock_router.limits import Limits
 from penstock_router.request import GenerationRequest, Sampling
 
@@ -17,6 +18,7 @@ _SEEDS = 2**64
 # TGI generates in slices of 1024 tokens and checks only the first one, so its clients ask for any
 # number of tokens and get what there is room for.
 _CHECKED_TOKENS = 1024
+LONGEST_PROMPT = -1  # as `truncate`: what a prompt may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class Options:
     sequences: int = 1
     stop: tuple[StopSequence, ...] = ()
     keep_stop: bool = False  # the stop sequence is part of the text, as TGI has it
+    rules: RuleWishes = RuleWishes()
+    show_special: bool = False  # special tokens are part of the text, by their names
     ignore_eos: bool = False
     truncate: int | None = None
     prompt_logprobs: bool = False
@@ -53,7 +57,8 @@ class Options:
 
     def check(self, limits: Limits) -> None:
         """What the schema cannot know. Raises ApiError."""
-        if self.truncate is not None and not 0 < self.truncate <= limits.max_input_tokens:
+        self.rules.check(limits, self.max_new_tokens)
+        if self.truncate not in (None, LONGEST_PROMPT) and not 0 < self.truncate <= limits.max_input_tokens:
             raise invalid(
                 "`truncate` must be strictly positive and less than "
                 f"{limits.max_input_tokens}. Given: {self.truncate}"
@@ -64,7 +69,8 @@ class Options:
     def requests(self, prompt: Sequence[int], limits: Limits) -> list[GenerationRequest]:
         """One request for each sequence of a prompt. Raises ApiError for lengths beyond limits."""
         if self.truncate is not None:
-            prompt = prompt[-self.truncate :]
+            most = limits.max_input_tokens if self.truncate == LONGEST_PROMPT else self.truncate
+            prompt = prompt[-most:]
         max_new_tokens = self._room(len(prompt), limits)
         return [
             GenerationRequest(

@@ -15,7 +15,7 @@ class Output:
     """
 
     __slots__ = ("_held", "_keep_stop", "_matcher", "_step", "_stops", "detokenizer", "released",
-                 "special_ids", "stopped")  # fmt: skip
+                 "special_ids", "stop_reason", "stopped")  # fmt: skip
 
     def __init__(
         self, detokenizer: Detokenizer, special_ids: frozenset[int], options: Options
@@ -24,6 +24,7 @@ class Output:
         self.special_ids = special_ids
         self.released = ""
         self.stopped = False
+        self.stop_reason: str | int | None = None  # the stop sequence or token that was found
         self._step = detokenizer.step
         self._stops = options.stop
         self._matcher = StopMatcher(options.stop) if options.stop else None
@@ -37,7 +38,8 @@ class Output:
         if token_id in self.special_ids:
             # A stop sequence may name a special token, but is never partly one.
             self.released = ""
-            self.stopped = text in self._stops
+            if text in self._stops:
+                self.stopped, self.stop_reason = True, text
         elif self._matcher is None:
             self.released = text
         else:
@@ -62,7 +64,7 @@ class Output:
         if end is None:
             visible = len(buffer) if self._keep_stop else len(buffer) - matcher.held
         else:
-            self.stopped = True
+            self.stopped, self.stop_reason = True, matcher.found
             visible = len(self._held) + end - (0 if self._keep_stop else matcher.matched)
         self._held = "" if self.stopped else buffer[visible:]
         self.released = buffer[:visible]

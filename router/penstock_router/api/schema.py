@@ -25,7 +25,7 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
-from pydantic_core import CoreSchema, ErrorDetails
+from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 from penstock_router.api.errors import ApiError, invalid
 
@@ -113,13 +113,8 @@ UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "num_beam_groups": (1,),
     "use_beam_search": (False,),
     "num_return_sequences": (1,),
-    "watermark": NEUTRAL,
-    "min_tokens": (0,),
     "min_new_tokens": (0,),
-    "stop_token_ids": NEUTRAL,
     "stop_regex": NEUTRAL,
-    "bad_words": NEUTRAL,
-    "allowed_token_ids": NEUTRAL,
     "no_repeat_ngram_size": (0,),
     # grammars
     "grammar": NEUTRAL,
@@ -137,9 +132,6 @@ UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "lora_path": NEUTRAL,
     # what is read and shown
     "prompt_embeds": (),
-    "truncate_prompt_tokens": (),
-    "skip_special_tokens": (True,),
-    "prompt_logprobs": NEUTRAL,
 }
 
 # TGI's sentences for values below a bound.
@@ -176,6 +168,36 @@ def packed(ids: list[Any]) -> Sequence[int]:
     if has_flags and set(map(type, ids)) != {int}:
         raise TypeError("token ids are integers")
     return tokens or tuple(ids)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIds:
+    """A field that holds at least one and at most so many token ids, which are packed."""
+
+    most: int
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        def check(value: Any, info: ValidationInfo) -> Sequence[int]:
+            rule = f"`{info.field_name}` must be a list of 1 to {self.most} token ids"
+            if not isinstance(value, list) or not 0 < len(value) <= self.most:
+                raise ValueError(rule)
+            try:
+                ids = packed(value)
+            except TypeError:
+                raise ValueError(rule) from None
+            if not isinstance(ids, array):
+                raise ValueError(f"{rule}, each >= 0 and < 2^32")
+            return ids
+
+        return core_schema.with_info_plain_validator_function(check)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        item = {"type": "integer", "minimum": 0, "maximum": 2**32 - 1}
+        return {"type": "array", "items": item, "minItems": 1, "maxItems": self.most}
 
 
 @dataclass(slots=True)

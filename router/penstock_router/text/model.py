@@ -14,6 +14,7 @@ from penstock_router.templates.pool import TemplatePool
 from penstock_router.templates.template import Job, Script
 from penstock_router.text.chat_template import special_tokens, template_source
 from penstock_router.text.detokenizer import Detokenizer, token_table
+from penstock_router.text.eos import eos_token_ids
 from penstock_router.text.files import tokenizer_config
 from penstock_router.text.library import give_back_memory
 from penstock_router.text.marked import MarkedText
@@ -70,9 +71,14 @@ class TextModel:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, chat_template: TemplatePool | None, workers: int
+        self,
+        tokenizer: Tokenizer,
+        chat_template: TemplatePool | None,
+        workers: int,
+        eos_ids: frozenset[int] = frozenset(),
     ) -> None:
         self.tokenizer = tokenizer
+        self.eos_ids = eos_ids
         self._chat_template = chat_template
         self._tokens = token_table(tokenizer)
         self._workers = Workers(workers)
@@ -86,12 +92,13 @@ class TextModel:
         config = tokenizer_config(folder, override)
         source = template_source(folder, config, override)
         tokenizer = Tokenizer.load(folder, override, source)
+        eos_ids = eos_token_ids(folder, config_path)
         if source is None:
-            return cls(tokenizer, None, workers)
+            return cls(tokenizer, None, workers, eos_ids)
         named = special_tokens(folder, config) | dict(tokenizer.names)
         script = Script(source, named, tokenizer.control_tokens)
         try:
-            return cls(tokenizer, TemplatePool(script, workers), workers)
+            return cls(tokenizer, TemplatePool(script, workers), workers, eos_ids)
         except TemplateError as error:
             raise ValueError(f"chat template of {folder}: {error}") from error
 

@@ -13,7 +13,7 @@ class StopMatcher:
     still become a stop sequence.
     """
 
-    __slots__ = ("_failures", "_sequences", "_states", "matched")
+    __slots__ = ("_failures", "_sequences", "_states", "found", "matched")
 
     def __init__(self, sequences: Sequence[str]) -> None:
         """sequences: not empty strings."""
@@ -21,6 +21,7 @@ class StopMatcher:
         self._failures = [_failure_table(sequence) for sequence in sequences]
         self._states = [0] * len(sequences)
         self.matched = 0  # characters of the stop sequence that was found
+        self.found = ""  # which
 
     @property
     def held(self) -> int:
@@ -41,7 +42,8 @@ class StopMatcher:
                     state += 1
                 self._states[i] = state
                 if state == len(sequence):
-                    self.matched = max(self.matched, state)
+                    if state > self.matched:
+                        self.matched, self.found = state, sequence
                     self._states[i] = failures[state - 1]
             if self.matched:
                 return position + 1
