@@ -479,9 +479,7 @@ class CompletionRequest(OpenAIRequest):
     @model_validator(mode="after")
     def _best_of_more(self) -> Self:
         if self.candidates < self.n:
-            raise ValueError(
-                f"`best_of` must be at least `n`, {self.n}. Given: {self.best_of}"
-            )
+            raise ValueError(f"`best_of` must be at least `n`, {self.n}. Given: {self.best_of}")
         if self.candidates > self.n and self.stream:
             raise ValueError("`best_of` must not be greater than `n` when `stream` is true")
         return self

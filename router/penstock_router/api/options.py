@@ -58,7 +58,10 @@ class Options:
     def check(self, limits: Limits) -> None:
         """What the schema cannot know. Raises ApiError."""
         self.rules.check(limits, self.max_new_tokens)
-        if self.truncate not in (None, LONGEST_PROMPT) and not 0 < self.truncate <= limits.max_input_tokens:
+        if (
+            self.truncate not in (None, LONGEST_PROMPT)
+            and not 0 < self.truncate <= limits.max_input_tokens
+        ):
             raise invalid(
                 "`truncate` must be strictly positive and less than "
                 f"{limits.max_input_tokens}. Given: {self.truncate}"

@@ -62,7 +62,7 @@ async def token_rules(
         late = ends.union(wishes.stop_token_ids)
     if late and len(wishes.allowed) and late.issuperset(wishes.allowed):
         raise invalid("`allowed_token_ids` must hold a token that `min_tokens` does not bar")
-    banned = ()
+    banned: tuple[tuple[int, ...], ...] = ()
     if words := wishes.bad_words:
         banned = await text.run(lambda: _runs(words, text.tokenizer))
     return TokenRules(
