@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from penstock_router.api.errors import ApiError, Kind
@@ -41,13 +41,13 @@ class Turns:
         finally:
             self._waiting -= 1
 
-    async def take(self) -> AbstractContextManager[None]:
-        """A permit that is held already; leaving the context gives it back."""
+    async def take(self) -> ExitStack:
+        """A permit; closing it, or leaving it as a context, gives it back."""
+        permit = ExitStack()
         async with self._turn:
             while True:
-                permit = self._permits.take(1)
                 try:
-                    permit.__enter__()
+                    permit.enter_context(self._permits.take(1))
                     return permit
                 except ApiError:
                     await asyncio.sleep(LOOK_SECONDS)
@@ -77,10 +77,9 @@ class Turns:
 class Turn(Track):
     """A track whose permit goes back with its end. Base of those that wait for one."""
 
-    permit: AbstractContextManager[None] | None = None
+    permit: ExitStack | None = None
 
     def give_back(self) -> None:
         """Nothing runs for it any more; harmless where it never began."""
-        permit, self.permit = self.permit, None
-        if permit is not None:
-            permit.__exit__(None, None, None)
+        if self.permit is not None:
+            self.permit.close()
