@@ -109,6 +109,8 @@ def router_configuration(model: Path, shard: Path, listener: int, http_processes
         "model_sha": None,
         "served_model_name": [],
         "tokenizer_config_path": None,
+        "tool_call_parser": "auto",
+        "reasoning_parser": "auto",
         "shard_sockets": [str(shard)],
         "listener": listener,
         "prometheus_listener": None,

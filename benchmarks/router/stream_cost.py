@@ -22,7 +22,7 @@ from aiohttp.test_utils import make_mocked_request
 from benchmarks.configs import write_model_folder
 
 from penstock_router.api.logprobs import ChatLogprobs
-from penstock_router.api.openai_answer import CHAT, ChoiceStream, Head
+from penstock_router.api.openai_answer import CHAT, ChoiceStream, Extras, Head
 from penstock_router.api.options import Options
 from penstock_router.api.output import Output
 from penstock_router.api.run import Collector, Track
@@ -74,7 +74,7 @@ def chat(*stop: str, logprobs: bool = False) -> Make:
             index=0,
             logprobs=ChatLogprobs(text) if logprobs else None,
             echo=None,
-            include_usage=False,
+            extras=Extras(),
         )
 
     return make

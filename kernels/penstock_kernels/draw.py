@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from penstock_kernels.mask import Mask, hide
 from penstock_kernels.noise import gumbel, token_keys
 from penstock_kernels.sampler import filter_min_p, filter_sorted, without_token
 
@@ -19,7 +20,7 @@ class Draws:
     [slots, 2] int32 from `noise.seed_keys`; generated: [slots] int64, tokens before the one that is
     drawn.
     by_count, by_mass, cuts: whether any that is not greedy has a top_k; a top_p; one of these or a
-    min_p.
+    min_p. mask: what grammars allow, where any slot has one.
     """
 
     slots: Tensor
@@ -33,6 +34,7 @@ class Draws:
     by_count: bool
     by_mass: bool
     cuts: bool
+    mask: Mask | None = None
 
 
 def draw(logits: Tensor, draws: Draws) -> Tensor:
@@ -44,6 +46,8 @@ def draw(logits: Tensor, draws: Draws) -> Tensor:
     logits: [m, v]. Returns [n] int64, NO_TOKEN where the largest logit is not finite.
     """
     scores = logits.index_select(0, draws.rows).float()
+    if draws.mask is not None:
+        scores = hide(scores, draws.slots, draws.mask)
     token = scores.argmax(dim=1)
     largest = scores.gather(1, token.unsqueeze(1)).squeeze(1)  # NaN counts as the largest
     random = (draws.temperature.index_select(0, draws.slots) > 0).nonzero().flatten()

@@ -23,6 +23,8 @@ DEFAULT_MASTER = ("127.0.0.1", 29500)  # TGI's, when only one of the two was giv
 
 # options that the router gets as they are
 ROUTER_OPTIONS = (
+    "tool_call_parser",
+    "reasoning_parser",
     "served_model_name",
     "api_key",
     "cors_allow_origin",

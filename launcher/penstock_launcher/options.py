@@ -108,6 +108,18 @@ class Options:
         path(),
         "A tokenizer_config.json (chat template) to use instead of the model's own",
     )
+    tool_call_parser: str = _option(
+        "auto",
+        text(),
+        "How the model writes tool calls: a name of docs/tools.md, among them vLLM's and SGLang's; "
+        "none: as models that know no tools; auto: as the checkpoint or its chat template shows",
+    )
+    reasoning_parser: str = _option(
+        "auto",
+        text(),
+        "How the model marks its reasoning: a name of docs/tools.md; none: all of it is text; "
+        "auto: as the checkpoint or its chat template shows",
+    )
     load_format: str = _option(
         "auto",
         one_of("auto", "dummy"),

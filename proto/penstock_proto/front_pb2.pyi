@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FromFront(_message.Message):
-    __slots__ = ("ready", "submit", "stop", "cancel", "count", "scrape", "fault", "lag", "abort", "flush")
+    __slots__ = ("ready", "submit", "stop", "cancel", "count", "scrape", "fault", "lag", "abort", "flush", "prepare")
     READY_FIELD_NUMBER: _ClassVar[int]
     SUBMIT_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
@@ -20,6 +20,7 @@ class FromFront(_message.Message):
     LAG_FIELD_NUMBER: _ClassVar[int]
     ABORT_FIELD_NUMBER: _ClassVar[int]
     FLUSH_FIELD_NUMBER: _ClassVar[int]
+    PREPARE_FIELD_NUMBER: _ClassVar[int]
     ready: bool
     submit: _containers.RepeatedCompositeFieldContainer[Submission]
     stop: _containers.RepeatedCompositeFieldContainer[Stop]
@@ -30,10 +31,19 @@ class FromFront(_message.Message):
     lag: _containers.RepeatedScalarFieldContainer[float]
     abort: _containers.RepeatedCompositeFieldContainer[Abort]
     flush: int
-    def __init__(self, ready: _Optional[bool] = ..., submit: _Optional[_Iterable[_Union[Submission, _Mapping]]] = ..., stop: _Optional[_Iterable[_Union[Stop, _Mapping]]] = ..., cancel: _Optional[_Iterable[int]] = ..., count: _Optional[_Union[Count, _Mapping]] = ..., scrape: _Optional[int] = ..., fault: _Optional[str] = ..., lag: _Optional[_Iterable[float]] = ..., abort: _Optional[_Iterable[_Union[Abort, _Mapping]]] = ..., flush: _Optional[int] = ...) -> None: ...
+    prepare: _containers.RepeatedCompositeFieldContainer[Preparation]
+    def __init__(self, ready: _Optional[bool] = ..., submit: _Optional[_Iterable[_Union[Submission, _Mapping]]] = ..., stop: _Optional[_Iterable[_Union[Stop, _Mapping]]] = ..., cancel: _Optional[_Iterable[int]] = ..., count: _Optional[_Union[Count, _Mapping]] = ..., scrape: _Optional[int] = ..., fault: _Optional[str] = ..., lag: _Optional[_Iterable[float]] = ..., abort: _Optional[_Iterable[_Union[Abort, _Mapping]]] = ..., flush: _Optional[int] = ..., prepare: _Optional[_Iterable[_Union[Preparation, _Mapping]]] = ...) -> None: ...
+
+class Preparation(_message.Message):
+    __slots__ = ("number", "grammar")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    GRAMMAR_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    grammar: _shard_pb2.Grammar
+    def __init__(self, number: _Optional[int] = ..., grammar: _Optional[_Union[_shard_pb2.Grammar, _Mapping]] = ...) -> None: ...
 
 class Submission(_message.Message):
-    __slots__ = ("sequence", "prompt", "max_new_tokens", "sampling", "ignore_eos", "prompt_logprobs", "priority", "tenant", "prompt_top_n", "max_time", "prompt_logprobs_start", "name")
+    __slots__ = ("sequence", "prompt", "max_new_tokens", "sampling", "ignore_eos", "prompt_logprobs", "priority", "tenant", "prompt_top_n", "max_time", "prompt_logprobs_start", "name", "grammar")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +56,7 @@ class Submission(_message.Message):
     MAX_TIME_FIELD_NUMBER: _ClassVar[int]
     PROMPT_LOGPROBS_START_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    GRAMMAR_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     prompt: bytes
     max_new_tokens: int
@@ -58,7 +69,8 @@ class Submission(_message.Message):
     max_time: float
     prompt_logprobs_start: int
     name: str
-    def __init__(self, sequence: _Optional[int] = ..., prompt: _Optional[bytes] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_shard_pb2.Sampling, _Mapping]] = ..., ignore_eos: _Optional[bool] = ..., prompt_logprobs: _Optional[bool] = ..., priority: _Optional[int] = ..., tenant: _Optional[bytes] = ..., prompt_top_n: _Optional[int] = ..., max_time: _Optional[float] = ..., prompt_logprobs_start: _Optional[int] = ..., name: _Optional[str] = ...) -> None: ...
+    grammar: _shard_pb2.Grammar
+    def __init__(self, sequence: _Optional[int] = ..., prompt: _Optional[bytes] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_shard_pb2.Sampling, _Mapping]] = ..., ignore_eos: _Optional[bool] = ..., prompt_logprobs: _Optional[bool] = ..., priority: _Optional[int] = ..., tenant: _Optional[bytes] = ..., prompt_top_n: _Optional[int] = ..., max_time: _Optional[float] = ..., prompt_logprobs_start: _Optional[int] = ..., name: _Optional[str] = ..., grammar: _Optional[_Union[_shard_pb2.Grammar, _Mapping]] = ...) -> None: ...
 
 class Abort(_message.Message):
     __slots__ = ("name", "all")
@@ -103,7 +115,7 @@ class Served(_message.Message):
     def __init__(self, total: _Optional[float] = ..., validation: _Optional[float] = ..., per_token: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ToFront(_message.Message):
-    __slots__ = ("prompt", "sequence", "token", "logprob", "top", "end", "failure", "metrics", "draining", "leave", "trouble", "flushed")
+    __slots__ = ("prompt", "sequence", "token", "logprob", "top", "end", "failure", "metrics", "draining", "leave", "trouble", "prepared", "flushed")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -115,6 +127,7 @@ class ToFront(_message.Message):
     DRAINING_FIELD_NUMBER: _ClassVar[int]
     LEAVE_FIELD_NUMBER: _ClassVar[int]
     TROUBLE_FIELD_NUMBER: _ClassVar[int]
+    PREPARED_FIELD_NUMBER: _ClassVar[int]
     FLUSHED_FIELD_NUMBER: _ClassVar[int]
     prompt: _containers.RepeatedCompositeFieldContainer[ScoredPrompt]
     sequence: _containers.RepeatedScalarFieldContainer[int]
@@ -127,8 +140,9 @@ class ToFront(_message.Message):
     draining: bool
     leave: bool
     trouble: str
+    prepared: _containers.RepeatedCompositeFieldContainer[Prepared]
     flushed: _containers.RepeatedCompositeFieldContainer[Flushed]
-    def __init__(self, prompt: _Optional[_Iterable[_Union[ScoredPrompt, _Mapping]]] = ..., sequence: _Optional[_Iterable[int]] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[_shard_pb2.TopTokens, _Mapping]]] = ..., end: _Optional[_Iterable[_Union[End, _Mapping]]] = ..., failure: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., draining: _Optional[bool] = ..., leave: _Optional[bool] = ..., trouble: _Optional[str] = ..., flushed: _Optional[_Iterable[_Union[Flushed, _Mapping]]] = ...) -> None: ...
+    def __init__(self, prompt: _Optional[_Iterable[_Union[ScoredPrompt, _Mapping]]] = ..., sequence: _Optional[_Iterable[int]] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[_shard_pb2.TopTokens, _Mapping]]] = ..., end: _Optional[_Iterable[_Union[End, _Mapping]]] = ..., failure: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., draining: _Optional[bool] = ..., leave: _Optional[bool] = ..., trouble: _Optional[str] = ..., prepared: _Optional[_Iterable[_Union[Prepared, _Mapping]]] = ..., flushed: _Optional[_Iterable[_Union[Flushed, _Mapping]]] = ...) -> None: ...
 
 class Flushed(_message.Message):
     __slots__ = ("number", "done")
@@ -137,6 +151,14 @@ class Flushed(_message.Message):
     number: int
     done: bool
     def __init__(self, number: _Optional[int] = ..., done: _Optional[bool] = ...) -> None: ...
+
+class Prepared(_message.Message):
+    __slots__ = ("number", "failure")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    failure: Failure
+    def __init__(self, number: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
 
 class ScoredPrompt(_message.Message):
     __slots__ = ("sequence", "logprob", "top_token", "top_logprob")
@@ -183,10 +205,14 @@ class Failure(_message.Message):
         GENERATION: _ClassVar[Failure.Kind]
         DRAINING: _ClassVar[Failure.Kind]
         SHUT_DOWN: _ClassVar[Failure.Kind]
+        GRAMMAR: _ClassVar[Failure.Kind]
+        BUSY: _ClassVar[Failure.Kind]
         ABORTED: _ClassVar[Failure.Kind]
     GENERATION: Failure.Kind
     DRAINING: Failure.Kind
     SHUT_DOWN: Failure.Kind
+    GRAMMAR: Failure.Kind
+    BUSY: Failure.Kind
     ABORTED: Failure.Kind
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]

@@ -61,6 +61,64 @@ class WarmupResponse(_message.Message):
     decode_seconds: float
     def __init__(self, num_blocks: _Optional[int] = ..., prefill_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ...) -> None: ...
 
+class TokenizerPart(_message.Message):
+    __slots__ = ("json", "eos")
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    EOS_FIELD_NUMBER: _ClassVar[int]
+    json: bytes
+    eos: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, json: _Optional[bytes] = ..., eos: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class TokenizerResponse(_message.Message):
+    __slots__ = ("error",)
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    error: str
+    def __init__(self, error: _Optional[str] = ...) -> None: ...
+
+class Grammar(_message.Message):
+    __slots__ = ("kind", "text")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        JSON_SCHEMA: _ClassVar[Grammar.Kind]
+        REGEX: _ClassVar[Grammar.Kind]
+        LARK: _ClassVar[Grammar.Kind]
+    JSON_SCHEMA: Grammar.Kind
+    REGEX: Grammar.Kind
+    LARK: Grammar.Kind
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    kind: Grammar.Kind
+    text: str
+    def __init__(self, kind: _Optional[_Union[Grammar.Kind, str]] = ..., text: _Optional[str] = ...) -> None: ...
+
+class CompileRequest(_message.Message):
+    __slots__ = ("id", "grammar")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    GRAMMAR_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    grammar: Grammar
+    def __init__(self, id: _Optional[int] = ..., grammar: _Optional[_Union[Grammar, _Mapping]] = ...) -> None: ...
+
+class CompileResponse(_message.Message):
+    __slots__ = ("outcome", "error", "seconds")
+    class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        READY: _ClassVar[CompileResponse.Outcome]
+        REFUSED: _ClassVar[CompileResponse.Outcome]
+        TOO_SLOW: _ClassVar[CompileResponse.Outcome]
+        BUSY: _ClassVar[CompileResponse.Outcome]
+    READY: CompileResponse.Outcome
+    REFUSED: CompileResponse.Outcome
+    TOO_SLOW: CompileResponse.Outcome
+    BUSY: CompileResponse.Outcome
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    outcome: CompileResponse.Outcome
+    error: str
+    seconds: float
+    def __init__(self, outcome: _Optional[_Union[CompileResponse.Outcome, str]] = ..., error: _Optional[str] = ..., seconds: _Optional[float] = ...) -> None: ...
+
 class HealthRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -70,7 +128,7 @@ class HealthResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class StepCommand(_message.Message):
-    __slots__ = ("step", "release", "admit", "grant_slot", "grant_block", "chunk_slot", "chunk_length", "decode_changed", "decode", "repeat", "group_rows", "group_blocks")
+    __slots__ = ("step", "release", "admit", "grant_slot", "grant_block", "chunk_slot", "chunk_length", "decode_changed", "decode", "repeat", "group_rows", "group_blocks", "forget_grammar")
     STEP_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     ADMIT_FIELD_NUMBER: _ClassVar[int]
@@ -83,6 +141,7 @@ class StepCommand(_message.Message):
     REPEAT_FIELD_NUMBER: _ClassVar[int]
     GROUP_ROWS_FIELD_NUMBER: _ClassVar[int]
     GROUP_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    FORGET_GRAMMAR_FIELD_NUMBER: _ClassVar[int]
     step: int
     release: _containers.RepeatedScalarFieldContainer[int]
     admit: _containers.RepeatedCompositeFieldContainer[Admission]
@@ -95,10 +154,11 @@ class StepCommand(_message.Message):
     repeat: int
     group_rows: _containers.RepeatedScalarFieldContainer[int]
     group_blocks: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, step: _Optional[int] = ..., release: _Optional[_Iterable[int]] = ..., admit: _Optional[_Iterable[_Union[Admission, _Mapping]]] = ..., grant_slot: _Optional[_Iterable[int]] = ..., grant_block: _Optional[_Iterable[int]] = ..., chunk_slot: _Optional[_Iterable[int]] = ..., chunk_length: _Optional[_Iterable[int]] = ..., decode_changed: _Optional[bool] = ..., decode: _Optional[_Iterable[int]] = ..., repeat: _Optional[int] = ..., group_rows: _Optional[_Iterable[int]] = ..., group_blocks: _Optional[_Iterable[int]] = ...) -> None: ...
+    forget_grammar: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, step: _Optional[int] = ..., release: _Optional[_Iterable[int]] = ..., admit: _Optional[_Iterable[_Union[Admission, _Mapping]]] = ..., grant_slot: _Optional[_Iterable[int]] = ..., grant_block: _Optional[_Iterable[int]] = ..., chunk_slot: _Optional[_Iterable[int]] = ..., chunk_length: _Optional[_Iterable[int]] = ..., decode_changed: _Optional[bool] = ..., decode: _Optional[_Iterable[int]] = ..., repeat: _Optional[int] = ..., group_rows: _Optional[_Iterable[int]] = ..., group_blocks: _Optional[_Iterable[int]] = ..., forget_grammar: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Admission(_message.Message):
-    __slots__ = ("slot", "tokens", "generated", "cached", "blocks", "sampling", "prompt_logprobs", "begun", "prompt_top_n", "prompt_logprobs_start")
+    __slots__ = ("slot", "tokens", "generated", "cached", "blocks", "sampling", "prompt_logprobs", "begun", "prompt_top_n", "prompt_logprobs_start", "grammar")
     SLOT_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     GENERATED_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +169,7 @@ class Admission(_message.Message):
     BEGUN_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOP_N_FIELD_NUMBER: _ClassVar[int]
     PROMPT_LOGPROBS_START_FIELD_NUMBER: _ClassVar[int]
+    GRAMMAR_FIELD_NUMBER: _ClassVar[int]
     slot: int
     tokens: bytes
     generated: int
@@ -119,7 +180,8 @@ class Admission(_message.Message):
     begun: int
     prompt_top_n: int
     prompt_logprobs_start: int
-    def __init__(self, slot: _Optional[int] = ..., tokens: _Optional[bytes] = ..., generated: _Optional[int] = ..., cached: _Optional[int] = ..., blocks: _Optional[bytes] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., prompt_logprobs: _Optional[bool] = ..., begun: _Optional[int] = ..., prompt_top_n: _Optional[int] = ..., prompt_logprobs_start: _Optional[int] = ...) -> None: ...
+    grammar: int
+    def __init__(self, slot: _Optional[int] = ..., tokens: _Optional[bytes] = ..., generated: _Optional[int] = ..., cached: _Optional[int] = ..., blocks: _Optional[bytes] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., prompt_logprobs: _Optional[bool] = ..., begun: _Optional[int] = ..., prompt_top_n: _Optional[int] = ..., prompt_logprobs_start: _Optional[int] = ..., grammar: _Optional[int] = ...) -> None: ...
 
 class Sampling(_message.Message):
     __slots__ = ("temperature", "top_k", "top_p", "typical_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "seed", "bias_token", "bias", "logprobs", "top_n", "given", "rules")
@@ -178,7 +240,7 @@ class TokenRun(_message.Message):
     def __init__(self, token: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class StepResult(_message.Message):
-    __slots__ = ("step", "token", "logprob", "top", "prompt", "device_ns", "error", "refused")
+    __slots__ = ("step", "token", "logprob", "top", "prompt", "device_ns", "error", "refused", "mask_ns", "mask_wait_ns")
     STEP_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     LOGPROB_FIELD_NUMBER: _ClassVar[int]
@@ -187,6 +249,8 @@ class StepResult(_message.Message):
     DEVICE_NS_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
+    MASK_NS_FIELD_NUMBER: _ClassVar[int]
+    MASK_WAIT_NS_FIELD_NUMBER: _ClassVar[int]
     step: int
     token: _containers.RepeatedScalarFieldContainer[int]
     logprob: _containers.RepeatedScalarFieldContainer[float]
@@ -195,7 +259,9 @@ class StepResult(_message.Message):
     device_ns: int
     error: StepError
     refused: _containers.RepeatedCompositeFieldContainer[Refusal]
-    def __init__(self, step: _Optional[int] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[TopTokens, _Mapping]]] = ..., prompt: _Optional[_Iterable[_Union[PromptLogprobs, _Mapping]]] = ..., device_ns: _Optional[int] = ..., error: _Optional[_Union[StepError, _Mapping]] = ..., refused: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ...) -> None: ...
+    mask_ns: int
+    mask_wait_ns: int
+    def __init__(self, step: _Optional[int] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[TopTokens, _Mapping]]] = ..., prompt: _Optional[_Iterable[_Union[PromptLogprobs, _Mapping]]] = ..., device_ns: _Optional[int] = ..., error: _Optional[_Union[StepError, _Mapping]] = ..., refused: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ..., mask_ns: _Optional[int] = ..., mask_wait_ns: _Optional[int] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("slot", "kind", "message")
@@ -203,8 +269,10 @@ class Refusal(_message.Message):
         __slots__ = ()
         BAD_ADMISSION: _ClassVar[Refusal.Kind]
         NOT_A_NUMBER: _ClassVar[Refusal.Kind]
+        GRAMMAR_FAILED: _ClassVar[Refusal.Kind]
     BAD_ADMISSION: Refusal.Kind
     NOT_A_NUMBER: Refusal.Kind
+    GRAMMAR_FAILED: Refusal.Kind
     SLOT_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]

@@ -49,6 +49,16 @@ class ShardStub:
                 request_serializer=penstock__proto_dot_shard__pb2.HealthRequest.SerializeToString,
                 response_deserializer=penstock__proto_dot_shard__pb2.HealthResponse.FromString,
                 _registered_method=True)
+        self.LoadTokenizer = channel.stream_unary(
+                '/penstock_proto.Shard/LoadTokenizer',
+                request_serializer=penstock__proto_dot_shard__pb2.TokenizerPart.SerializeToString,
+                response_deserializer=penstock__proto_dot_shard__pb2.TokenizerResponse.FromString,
+                _registered_method=True)
+        self.CompileGrammar = channel.unary_unary(
+                '/penstock_proto.Shard/CompileGrammar',
+                request_serializer=penstock__proto_dot_shard__pb2.CompileRequest.SerializeToString,
+                response_deserializer=penstock__proto_dot_shard__pb2.CompileResponse.FromString,
+                _registered_method=True)
         self.Run = channel.stream_stream(
                 '/penstock_proto.Shard/Run',
                 request_serializer=penstock__proto_dot_shard__pb2.StepCommand.SerializeToString,
@@ -81,6 +91,20 @@ class ShardServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LoadTokenizer(self, request_iterator, context):
+        """Once, rank 0: what grammars are made of tokens with. May take a second; steps go on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompileGrammar(self, request, context):
+        """Rank 0: makes a grammar ready for admissions, beside the steps.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Run(self, request_iterator, context):
         """The hot path. One stream for the life of the router; when it ends, the shard ends.
         """
@@ -105,6 +129,16 @@ def add_ShardServicer_to_server(servicer, server):
                     servicer.Health,
                     request_deserializer=penstock__proto_dot_shard__pb2.HealthRequest.FromString,
                     response_serializer=penstock__proto_dot_shard__pb2.HealthResponse.SerializeToString,
+            ),
+            'LoadTokenizer': grpc.stream_unary_rpc_method_handler(
+                    servicer.LoadTokenizer,
+                    request_deserializer=penstock__proto_dot_shard__pb2.TokenizerPart.FromString,
+                    response_serializer=penstock__proto_dot_shard__pb2.TokenizerResponse.SerializeToString,
+            ),
+            'CompileGrammar': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompileGrammar,
+                    request_deserializer=penstock__proto_dot_shard__pb2.CompileRequest.FromString,
+                    response_serializer=penstock__proto_dot_shard__pb2.CompileResponse.SerializeToString,
             ),
             'Run': grpc.stream_stream_rpc_method_handler(
                     servicer.Run,
@@ -193,6 +227,60 @@ class Shard:
             '/penstock_proto.Shard/Health',
             penstock__proto_dot_shard__pb2.HealthRequest.SerializeToString,
             penstock__proto_dot_shard__pb2.HealthResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadTokenizer(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/penstock_proto.Shard/LoadTokenizer',
+            penstock__proto_dot_shard__pb2.TokenizerPart.SerializeToString,
+            penstock__proto_dot_shard__pb2.TokenizerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompileGrammar(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock_proto.Shard/CompileGrammar',
+            penstock__proto_dot_shard__pb2.CompileRequest.SerializeToString,
+            penstock__proto_dot_shard__pb2.CompileResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -19,6 +19,8 @@ class RouterConfig:
     model_sha: str | None
     served_model_name: tuple[str, ...]  # the first is shown; empty: any name is taken
     tokenizer_config_path: str | None
+    tool_call_parser: str  # auto: as the checkpoint or its chat template shows
+    reasoning_parser: str  # the same
     shard_sockets: tuple[str, ...]
     listener: int  # descriptor of a socket that is bound, but does not listen yet
     prometheus_listener: int | None  # of one for /metrics alone

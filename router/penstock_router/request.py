@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from penstock_router.grammar import Grammar
 from penstock_router.token_rules import TokenRules
 
 
@@ -45,6 +46,7 @@ class GenerationRequest:
     priority: int = 0  # larger is sooner
     tenant: bytes = b""  # requests share cached prefixes only with requests of the same tenant
     name: str = ""  # by which a client may abort it
+    grammar: Grammar | None = None  # what the generated text is held to
 
 
 class FinishReason(enum.Enum):

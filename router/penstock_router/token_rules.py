@@ -41,7 +41,7 @@ def wire_rules(rules: TokenRules | None) -> WireRules | None:
 def rules_of(message: WireRules) -> TokenRules:
     """The rules in a message of `wire_rules`, to float32's precision."""
     return TokenRules(
-        allowed=array("I", message.allowed),
+        allowed=array("I", message.allowed) if message.allowed else (),
         late=tuple(message.late),
         min_tokens=message.min_tokens,
         banned=tuple(tuple(run.token) for run in message.banned),

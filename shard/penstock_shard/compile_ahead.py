@@ -23,7 +23,7 @@ def compile_ahead(loaded: LoadedModel, limits: Limits, sizes: tuple[int, ...]) -
         loaded.decoder, limits.num_blocks, loaded.block_size, loaded.dtype, loaded.device
     )[: len(decoder.specs())]
     ops = operations(decoder, limits, cache, loaded.dependent_launch)
-    runner = Runner(decoder, loaded.group, limits, cache, *ops)
+    runner = Runner(decoder, loaded.group, limits, cache, *ops, loaded.grammars)
     with compile_only():
         runner.capture_graphs(sizes, _Run)
         if runner.sampling is not None:

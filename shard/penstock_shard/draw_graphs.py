@@ -16,12 +16,14 @@ from penstock_kernels.ops import Sampler
 from penstock_shard.graphs import Capturer, Replayable
 from penstock_shard.sampling import Part, SamplingState
 
-KINDS = (  # by_count, by_mass, cuts
-    (False, False, False),
-    (False, False, True),
-    (False, True, True),
-    (True, False, True),
-    (True, True, True),
+KINDS = (  # by_count, by_mass, cuts, held
+    (False, False, False, False),
+    (False, False, True, False),
+    (False, True, True, False),
+    (True, False, True, False),
+    (True, True, True, False),
+    (False, False, False, True),
+    (True, True, True, True),
 )
 
 
@@ -44,7 +46,7 @@ class DrawGraphs:
         self._sizes = sizes_up_to(rows)
         self._seats = torch.zeros(2, rows, dtype=torch.int64, device=device)
         self._token = torch.zeros(rows, dtype=torch.int64, device=device)
-        self._graphs: dict[tuple[int, bool, bool, bool], Replayable] = {}
+        self._graphs: dict[tuple[int, bool, bool, bool, bool], Replayable] = {}
         self._loaded: Part | None = None
 
     def capture(self, capture: Capturer) -> None:
@@ -62,10 +64,13 @@ class DrawGraphs:
             self._seats[0, count:size].fill_(self._state.limits.max_slots)  # greedy: little work
             self._loaded = part
         wanted = part.draws
-        self._graphs[size, wanted.by_count, wanted.by_mass, wanted.cuts].replay()
+        held = wanted.mask is not None
+        self._graphs[size, wanted.by_count, wanted.by_mass, wanted.cuts, held].replay()
         return self._token[:count]
 
-    def _step(self, size: int, by_count: bool, by_mass: bool, cuts: bool) -> None:
+    def _step(self, size: int, by_count: bool, by_mass: bool, cuts: bool, held: bool) -> None:
         slots, rows = self._seats[:, :size]
-        draws = self._state.draws(slots, rows, by_count=by_count, by_mass=by_mass, cuts=cuts)
+        draws = self._state.draws(
+            slots, rows, by_count=by_count, by_mass=by_mass, cuts=cuts, held=held
+        )
         self._token[:size].copy_(self._sampler.draw(self._logits, draws))

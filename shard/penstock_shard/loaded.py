@@ -13,6 +13,7 @@ from penstock_shard import log
 from penstock_shard.architecture import Architecture, read_architecture
 from penstock_shard.config import ShardConfig
 from penstock_shard.device import choose_device, device_name
+from penstock_shard.grammars.templates import Templates
 from penstock_shard.kv_cache import bytes_per_token
 from penstock_shard.loading import load_decoder
 from penstock_shard.model.decoder import Decoder
@@ -33,6 +34,7 @@ class LoadedModel:
     memory_fraction: float
     dependent_launch: bool  # kernels start while those before them end, where the device can
     cuda_graphs: tuple[int, ...] | None  # rows captured; (0,): none; None: sizes up to all slots
+    grammars: Templates
 
     def info(self) -> shard_pb2.InfoResponse:
         """What the router asks first."""
@@ -76,6 +78,7 @@ def load(config: ShardConfig) -> LoadedModel:
         memory_fraction=config.cuda_memory_fraction,
         dependent_launch=dependent,
         cuda_graphs=config.cuda_graphs,
+        grammars=Templates(model.vocab_size),
     )
     log.info(
         f"loaded {model.name} in {name} on {device}: {decoder.nbytes} bytes",

@@ -12,6 +12,7 @@ import torch
 
 from penstock_proto import shard_pb2
 from penstock_shard.device import download
+from penstock_shard.grammars.matching import Turn
 from penstock_shard.sampling import Sampled
 from penstock_shard.scores import Given, Scores, columns
 from penstock_shard.slots import Indices, ResultRows
@@ -63,6 +64,7 @@ class PendingResult:
     prompt: list[PromptPart] = field(default_factory=list)
     rows: ResultRows | None = None  # None on ranks that do not sample
     refused: list[shard_pb2.Refusal] = field(default_factory=list)  # of the command's admissions
+    turn: Turn | None = None  # of the grammars, where any row has one
 
     def build(self) -> shard_pb2.StepResult:
         """Wait for the device and fill the message."""
@@ -70,6 +72,8 @@ class PendingResult:
         if self.rows is None:
             return result
         result.refused.extend(self.refused)
+        if self.turn is not None:
+            _add_turn(result, self.turn)
         self._add_tokens(result, self.rows)
         if self.sampled is not None and self.sampled.logprob is not None:
             result.logprob.extend(self.rows.spread(self.sampled.logprob.numpy()).tolist())
@@ -114,6 +118,14 @@ class PendingResult:
                 token=sampled.top_token[row, own].tolist(),
                 logprob=sampled.top_logprob[row, own].tolist(),
             )
+
+
+def _add_turn(result: shard_pb2.StepResult, turn: Turn) -> None:
+    """What grammars say of the tokens; waits until they have. Raises RuntimeError where they
+    cannot."""
+    turn.wait()
+    result.refused.extend(turn.refused)
+    result.mask_ns, result.mask_wait_ns = int(turn.seconds * 1e9), int(turn.waited * 1e9)
 
 
 def _refuse(result: shard_pb2.StepResult, slot: int) -> None:

@@ -32,6 +32,7 @@ from penstock_shard.admissions import objection
 from penstock_shard.copies import apart
 from penstock_shard.device import upload
 from penstock_shard.draw_graphs import DrawGraphs
+from penstock_shard.grammars.templates import Templates
 from penstock_shard.graphs import Capturer, DecodeGraphs, SlotTensors, StepOutputs
 from penstock_shard.mapped_outputs import mapped_outputs
 from penstock_shard.mixed_graphs import MixedGraphs
@@ -81,6 +82,7 @@ class Runner:
         cache: Tensor,
         ops: Device,
         sampler: Sampler,
+        templates: Templates,
     ) -> None:
         self.model, self.group, self.limits, self.cache = model, group, limits, cache
         self.ops, self.sampler, self.device = ops, sampler, cache.device
@@ -90,7 +92,9 @@ class Runner:
         # Slots that want more than the most likely token: also known where nothing is sampled.
         self._asking = np.zeros(limits.max_slots, np.bool_)
         # Only rank 0 samples.
-        self.sampling = SamplingState(limits, device, sampler) if group.rank == 0 else None
+        self.sampling = (
+            SamplingState(limits, device, sampler, templates) if group.rank == 0 else None
+        )
         rows = limits.max_prefill_tokens + limits.max_slots
         self._row_slot = torch.zeros(rows, dtype=torch.int64, device=device)
         self._row_token = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -130,6 +134,8 @@ class Runner:
         the part that is wrong; after an error the runner's state is undefined."""
         self.book.begin(command)
         refused = self._release_and_admit(command)
+        if command.forget_grammar and self.sampling is not None:
+            self.sampling.matching.forget(list(command.forget_grammar))
         self._grant(command)
         chunks, rows = self.book.run(command)
         if command.decode_changed:
@@ -176,10 +182,10 @@ class Runner:
             fresh.append(blocks[admission.cached // block_size :])
             if admission.begun:
                 copies.append((admission.begun, blocks[admission.cached // block_size]))
-            self._asking[admission.slot] = bool(features_of(admission.sampling))
+            held = admission.grammar > 0
+            self._asking[admission.slot] = held or bool(features_of(admission.sampling))
             if self.sampling is not None:
-                generated = int(admission.generated)
-                self.sampling.admit(admission.slot, tokens, generated, admission.sampling)
+                self._admit_to_sampling(self.sampling, admission, tokens)
         slots = np.array([admission.slot for admission in admissions], np.int64)
         self.slots.block_table.index_copy_(
             0, upload(slots, self.device), upload(tables, self.device)
@@ -188,6 +194,16 @@ class Runner:
             self.sampling.load(slots)
         self.ops.clear_blocks(self.cache, np.concatenate(fresh))
         self.copy_blocks(copies)
+
+    def _admit_to_sampling(
+        self, sampling: SamplingState, admission: shard_pb2.Admission, tokens: NDArray[np.int32]
+    ) -> None:
+        slot, generated = admission.slot, int(admission.generated)
+        constraint = None
+        if admission.grammar:
+            again = tokens[len(tokens) - generated :].tolist()
+            constraint = sampling.matching.admit(slot, admission.grammar, again)
+        sampling.admit(slot, tokens, generated, admission.sampling, constraint)
 
     @torch.inference_mode()
     def copy_blocks(self, copies: list[tuple[int, int]]) -> None:
@@ -225,10 +241,21 @@ class Runner:
         sampled = self._sample(hidden, inputs, chunks)
         self._advance(inputs, chunks)
         prompt = self._prompt_logprobs(hidden, inputs, chunks)
-        result = _pending(step, timer, sampled, inputs.sampling)
+        result = self._pending(step, timer, sampled, inputs.sampling)
         result.prompt = prompt
         timer.stop()
         return result
+
+    def _pending(
+        self, step: int, timer: StepTimer, sampled: Sampled | None, plan: SamplingPlan | None
+    ) -> PendingResult:
+        """Launch the copies of a step's tokens, which grammars wait for too."""
+        if sampled is None or plan is None:
+            return PendingResult(step, timer)
+        sampled, turn = to_host(sampled), None
+        if plan.held and self.sampling is not None:
+            turn = self.sampling.matching.turn(sampled.token, plan.held)
+        return PendingResult(step, timer, sampled, plan.top_n, plan.given, turn=turn)
 
     def _replay(self, chunks: Chunks) -> Tensor | None:
         """Replay the step's graph, if there is one. Returns the slots of the outputs' rows."""
@@ -270,7 +297,7 @@ class Runner:
         if rows and (asked or not outputs.everywhere):
             token = self.group.broadcast(token)
             self.slots.last_token.index_copy_(0, slots, token)
-        result = _pending(step, timer, sampled, plan)
+        result = self._pending(step, timer, sampled, plan)
         timer.stop()
         return result
 
@@ -421,14 +448,6 @@ class Runner:
                 others = None if given is None else given[some]
                 pieces.append(scores_of(logits, target[some], top_n, others))
         return joined_on_host(pieces) if pieces else None
-
-
-def _pending(
-    step: int, timer: StepTimer, sampled: Sampled | None, plan: SamplingPlan | None
-) -> PendingResult:
-    """The outcome of a step on its way to the host."""
-    top_n, given = (None, None) if plan is None else (plan.top_n, plan.given)
-    return PendingResult(step, timer, sampled and to_host(sampled), top_n, given)
 
 
 def operations(

@@ -14,11 +14,15 @@ from torch import Tensor
 
 from penstock_kernels import noise, sampler
 from penstock_kernels.draw import Draws
+from penstock_kernels.mask import hide
 from penstock_kernels.ops import Sampler
 from penstock_kernels.penalties import Penalties
 from penstock_kernels.rules import Rules, keep_rules
 from penstock_proto import shard_pb2
 from penstock_shard.device import upload
+from penstock_shard.grammars.bits import Bits
+from penstock_shard.grammars.matching import Constraint, Matching, Row
+from penstock_shard.grammars.templates import Templates
 from penstock_shard.scores import Given, Scores, scores_of
 from penstock_shard.slots import Indices, Limits
 from penstock_shard.token_rules import TokenRuleBook
@@ -37,6 +41,7 @@ class Feature(enum.IntFlag):
     BIAS = enum.auto()
     LOGPROBS = enum.auto()
     RULES = enum.auto()
+    GRAMMAR = enum.auto()
 
 
 SORTED = Feature.TOP_K | Feature.TOP_P
@@ -79,6 +84,8 @@ class SamplingPlan:
     parts: tuple[Part, ...]
     top_n: Indices  # of each row
     given: Given | None  # None: no row wants to know of any
+    held: tuple[Row, ...]  # rows that grammars hold
+    held_slots: Indices
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +108,16 @@ class Drawn(Protocol):
 class SamplingState:
     """One row a slot; the row behind the last slot belongs to padding."""
 
-    def __init__(self, limits: Limits, device: torch.device, sampler: Sampler) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        device: torch.device,
+        sampler: Sampler,
+        templates: Templates | None = None,
+    ) -> None:
         self._sampler = sampler
+        self._bits = Bits(limits.max_slots, limits.vocab_size, device)
+        self.matching = Matching(templates or Templates(limits.vocab_size), self._bits)
         rows, self.device, self.limits = limits.max_slots + 1, device, limits
         self.parameters = torch.zeros(rows, len(COLUMNS), device=device)
         self.top_k = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -117,20 +132,31 @@ class SamplingState:
         self._top_k = np.zeros(limits.max_slots, np.int64)
         self._top_n = np.zeros(limits.max_slots, np.int64)
         self._parameters = np.zeros((limits.max_slots, len(COLUMNS)), np.float32)
-        self._integers = np.zeros((limits.max_slots, 4), np.int64)  # seed keys, top_k, generated
         self._given: dict[int, Indices] = {}  # of the slots that want to know of some
+        # seed keys, top_k, generated, whether it has a grammar
+        self._integers = np.zeros((limits.max_slots, 5), np.int64)
+        self._constraints: list[Constraint | None] = [None] * limits.max_slots
 
     def admit(
-        self, slot: int, tokens: NDArray[np.int32], generated: int, wanted: shard_pb2.Sampling
+        self,
+        slot: int,
+        tokens: NDArray[np.int32],
+        generated: int,
+        wanted: shard_pb2.Sampling,
+        constraint: Constraint | None = None,
     ) -> None:
         """Note what a slot wants, to which `admissions` had no objection; `load` brings it to the
         device."""
         features = features_of(wanted)
+        if constraint is not None:
+            features |= Feature.GRAMMAR
+        self._constraints[slot] = constraint
         self._features[slot] = features
         self._top_k[slot] = wanted.top_k
         self._top_n[slot] = wanted.top_n
         self._parameters[slot] = [getattr(wanted, name) for name in COLUMNS]
-        self._integers[slot] = (*noise.seed_keys(wanted.seed), wanted.top_k, generated)
+        held = constraint is not None
+        self._integers[slot] = (*noise.seed_keys(wanted.seed), wanted.top_k, generated, held)
         if features & PENALTIES:
             self._count(slot, tokens.astype(np.int64), len(tokens) - generated)
         if wanted.given:
@@ -151,6 +177,7 @@ class SamplingState:
         self.keys.index_copy_(0, index, integers[:, :2].int())
         self.top_k.index_copy_(0, index, integers[:, 2])
         self.generated.index_copy_(0, index, integers[:, 3])
+        self._bits.mask.on.index_copy_(0, index, integers[:, 4].int())
 
     def rehearse(self, dtype: torch.dtype) -> None:
         """Sample a row of every slot with all that can be asked: sampling never takes more memory.
@@ -166,27 +193,30 @@ class SamplingState:
                 allowed=bytes(4), late=[1], min_tokens=1, green_share=0.5, green_bias=1
             ),
         )  # fmt: skip
-        logits, plan = self._batch(everything, self.limits.max_slots, torch.float32)
+        logits, plan = self._batch(everything, self.limits.max_slots, torch.float32, held=True)
         self.sample(logits, plan)
 
     def rehearse_draws(self, dtype: torch.dtype) -> None:
         """Launch the kernels of rows that are drawn, so that they are compiled. Nothing reads the
         tokens: where kernels are only compiled, nobody has written them."""
-        for penalty, top_p in itertools.product((1, 2), (0.5, 1)):
+        for penalty, top_p, held in itertools.product((1, 2), (0.5, 1), (False, True)):
             wanted = shard_pb2.Sampling(
                 temperature=1, top_p=top_p, typical_p=1, repetition_penalty=penalty
             )
-            logits, plan = self._batch(wanted, 1, dtype)
+            logits, plan = self._batch(wanted, 1, dtype, held)
             for part in plan.parts:
                 self.tokens(logits, part)
 
     def _batch(
-        self, wanted: shard_pb2.Sampling, count: int, dtype: torch.dtype
+        self, wanted: shard_pb2.Sampling, count: int, dtype: torch.dtype, held: bool
     ) -> tuple[Tensor, SamplingPlan]:
-        """Logits for so many slots, and the plan when all want the same."""
+        """Logits for so many slots, and the plan when all want the same. held: by grammars, that
+        allow all."""
         slots = np.arange(count)
         for slot in slots.tolist():
-            self.admit(slot, np.zeros(1, np.int32), 0, wanted)
+            constraint = Constraint(slot) if held else None
+            self.admit(slot, np.zeros(1, np.int32), 0, wanted, constraint)
+            self._bits.allow_all(slot)
         self.load(slots)
         logits = torch.zeros(len(slots), self.limits.vocab_size, device=self.device, dtype=dtype)
         return logits, self.plan(slots)
@@ -197,12 +227,19 @@ class SamplingState:
         shaped = flags & int(SHAPED) != 0
         typical = flags & int(TYPICAL) == TYPICAL
         kinds = (~shaped & ~typical, shaped & ~typical, typical)
+        held = [
+            (row, constraint)
+            for row in np.flatnonzero(flags & int(Feature.GRAMMAR)).tolist()
+            if (constraint := self._constraints[slots[row]]) is not None
+        ]
         return SamplingPlan(
             slots=upload(slots, self.device),
             features=Feature(int(np.bitwise_or.reduce(flags))),
             parts=tuple(self._part(slots, np.flatnonzero(kind)) for kind in kinds if kind.any()),
             top_n=self._top_n[slots],
             given=self.given(slots),
+            held=tuple(held),
+            held_slots=np.array([constraint.slot for _, constraint in held], np.int64),
         )
 
     def given(self, slots: Indices) -> Given | None:
@@ -216,6 +253,9 @@ class SamplingState:
         """Choose a token a row and count it. logits: [rows, vocabulary]; drawn: draws those parts
         of these logits that want nothing else."""
         slots = plan.slots
+        if plan.held:
+            self.matching.wait()
+            self._bits.upload(plan.held_slots)
         if len(plan.parts) == 1:
             token = self.tokens(logits, plan.parts[0], drawn)
         else:
@@ -245,12 +285,18 @@ class SamplingState:
         seats = upload(np.stack((slots, rows)), self.device)
         random = flags[flags & int(Feature.RANDOM) != 0]
         by_k = flags & int(Feature.TOP_K) != 0
+        held = bool(wanted & Feature.GRAMMAR)
+        by_count = bool((random & int(Feature.TOP_K)).any())
+        by_mass = bool((random & int(Feature.TOP_P)).any())
+        cuts = bool((random & int(CUTS)).any())
         draws = self.draws(
             seats[0],
             torch.arange(len(slots), device=self.device) if own else seats[1],
-            by_count=bool((random & int(Feature.TOP_K)).any()),
-            by_mass=bool((random & int(Feature.TOP_P)).any()),
-            cuts=bool((random & int(CUTS)).any()),
+            # Of draws under a mask there are graphs for all cuts and for none.
+            by_count=cuts if held else by_count,
+            by_mass=cuts if held else by_mass,
+            cuts=cuts,
+            held=held,
         )
         return Part(
             seats=seats,
@@ -273,7 +319,7 @@ class SamplingState:
         )
 
     def draws(
-        self, slots: Tensor, rows: Tensor, *, by_count: bool, by_mass: bool, cuts: bool
+        self, slots: Tensor, rows: Tensor, *, by_count: bool, by_mass: bool, cuts: bool, held: bool
     ) -> Draws:
         """What these slots want, of logits in these rows; see `penstock_kernels.draw.Draws`."""
         return Draws(
@@ -288,6 +334,7 @@ class SamplingState:
             by_count=by_count,
             by_mass=by_mass,
             cuts=cuts,
+            mask=self._bits.mask if held else None,
         )
 
     def _column(self, name: str) -> Tensor:
@@ -313,6 +360,8 @@ class SamplingState:
         """As `draw`, with typical_p between top_p and min_p. logits: [n, vocabulary] float32, in
         the order of the slots."""
         slots = draws.slots
+        if draws.mask is not None:
+            logits = hide(logits, slots, draws.mask)
         temperature, top_p, typical_p, min_p = self.parameters.index_select(0, slots).unbind(1)[:4]
         scores = logits / temperature.unsqueeze(1)
         if draws.cuts:

@@ -21,14 +21,19 @@ from penstock_shard.warmup import DoesNotFit
 ADMISSIONS = 64
 MESSAGE_FLOOR = 16 << 20
 MESSAGE_CEILING = 2**31 - 1  # gRPC's own
+WORKERS = 8  # Run has one for itself, compiles may have two for seconds, and Health must not wait
 SOCKET_PATH_LIMIT = 107  # bytes, sun_path of unix(7) less its end
 
 
 class Servicer(shard_pb2_grpc.ShardServicer):
-    """Info, Warmup, Health and the one Run stream. done is called when the shard has to end."""
+    """Info, Warmup, Health, grammars and the one Run stream.
+
+    done is called when the shard has to end.
+    """
 
     def __init__(self, loaded: LoadedModel, done: Callable[[BaseException | None], None]) -> None:
         self._info = loaded.info()
+        self._grammars = loaded.grammars
         self._done = done
         self._results: queue.SimpleQueue[shard_pb2.StepResult | None] = queue.SimpleQueue()
         self._executor = Executor(loaded, self._results.put, done)
@@ -65,6 +70,22 @@ class Servicer(shard_pb2_grpc.ShardServicer):
             self._done(error)
             context.abort(grpc.StatusCode.INTERNAL, f"warmup failed: {error}")
         return response
+
+    def LoadTokenizer(
+        self, requests: Iterator[shard_pb2.TokenizerPart], context: grpc.ServicerContext
+    ) -> shard_pb2.TokenizerResponse:
+        pieces: list[bytes] = []
+        eos: list[int] = []
+        for part in requests:
+            pieces.append(part.json)
+            eos += part.eos
+        problem = self._grammars.load(b"".join(pieces).decode(), eos)
+        return shard_pb2.TokenizerResponse(error=problem)
+
+    def CompileGrammar(
+        self, request: shard_pb2.CompileRequest, context: grpc.ServicerContext
+    ) -> shard_pb2.CompileResponse:
+        return self._grammars.compile(request)
 
     def Run(
         self, requests: Iterator[shard_pb2.StepCommand], context: grpc.ServicerContext
@@ -106,7 +127,7 @@ def serve(servicer: Servicer, folder: Path, rank: int, message_limit: int) -> gr
             f"{SOCKET_PATH_LIMIT}: choose a shorter --shard-uds-path"
         )
     server = grpc.server(
-        futures.ThreadPoolExecutor(max_workers=4, thread_name_prefix="grpc"),
+        futures.ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="grpc"),
         options=[("grpc.max_receive_message_length", message_limit)],
     )
     add: Callable[..., None] = shard_pb2_grpc.add_ShardServicer_to_server

@@ -154,7 +154,7 @@ def _runner(loaded: LoadedModel, limits: Limits) -> Runner:
         loaded.decoder, limits.num_blocks, loaded.block_size, loaded.dtype, loaded.device
     )
     ops = operations(loaded.decoder, limits, cache, loaded.dependent_launch)
-    return Runner(loaded.decoder, loaded.group, limits, cache, *ops)
+    return Runner(loaded.decoder, loaded.group, limits, cache, *ops, loaded.grammars)
 
 
 def _blocks_of(loaded: LoadedModel, tokens: int) -> int:

@@ -22,6 +22,8 @@ SAMPLES = {
     "revision": ("v1", "v1", ["a\0b"]),
     "served_model_name": ("gpt-4", ("gpt-4",), ["a\rb"]),
     "tokenizer_config_path": ("/tmp/t.json", "/tmp/t.json", ["a\nb"]),
+    "tool_call_parser": ("hermes", "hermes", ["a\nb"]),
+    "reasoning_parser": ("none", "none", ["a\nb"]),
     "load_format": ("dummy", "dummy", ["pickle", "AUTO"]),
     "huggingface_hub_cache": ("/data", "/data", ["a\nb"]),
     "weights_cache_override": ("/data", "/data", ["a\nb"]),

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from penstock_router.api.openai_answer import ChoiceStream, Head, Shape
+from penstock_router.api.openai_answer import ChoiceStream, Extras, Head, Shape
 from penstock_router.api.options import Options
 from penstock_router.api.output import Output
 from penstock_router.api.run import Collector, Track
@@ -121,7 +121,7 @@ def choices(
         index=0,
         logprobs=logprobs(text),
         echo=None,
-        include_usage=False,
+        extras=Extras(),
     )
     play(track, told, events)
     return [event["choices"][0] for event in events.objects]

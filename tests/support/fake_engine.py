@@ -209,3 +209,8 @@ def check(request: GenerationRequest, limits: Limits) -> None:
     assert 0 <= sampling.top_n <= 20
     assert len(sampling.given) <= 256 and all(0 <= t < limits.vocab_size for t in sampling.given)
     assert 0 <= request.prompt_logprobs_start < len(request.prompt)
+    if (rules := sampling.rules) is not None:
+        named = [*rules.allowed, *rules.late, *(token for run in rules.banned for token in run)]
+        assert all(0 <= token < limits.vocab_size for token in named)
+        assert all(0 < len(run) <= 16 for run in rules.banned)
+        assert 0 <= rules.green_share <= 1 and rules.min_tokens < 2**31

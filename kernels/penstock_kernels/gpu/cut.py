@@ -21,6 +21,7 @@ from torch import Tensor
 
 from penstock_kernels.draw import Draws
 from penstock_kernels.gpu.dependent import launch, wait
+from penstock_kernels.gpu.mask import hide, tensors
 
 PIECE, WARPS = 8192, 4  # logits of a program
 PARTS = 8  # of an interval, that a turn tells apart
@@ -45,23 +46,31 @@ def _float_at(place, SPARE: tl.constexpr):
 
 
 @triton.jit
-def _read(logits, rows, i, piece, n, stride, PIECE: tl.constexpr):
+def _read(
+    logits, rows, i, piece, n, stride, bits, on, slot, words, PIECE: tl.constexpr,
+    MASK: tl.constexpr,
+):  # fmt: skip
+    """What is allowed of a piece of a row."""
     column = piece * PIECE + tl.arange(0, PIECE)
     line = logits + tl.load(rows + i) * stride
-    return tl.load(line + column, mask=column < n, other=float("-inf")).to(tl.float32)
+    value = tl.load(line + column, mask=column < n, other=float("-inf")).to(tl.float32)
+    if MASK:
+        value = hide(value, bits, on, slot, column, n, words)
+    return value
 
 
 @triton.jit(do_not_specialize_on_alignment=["rows"])
 def _begin_kernel(
-    logits, rows, slots, temperature, largest, floor, n, stride, parameter_stride, pieces,
-    SPARE: tl.constexpr, PIECE: tl.constexpr,
+    logits, rows, slots, temperature, largest, floor, n, stride, parameter_stride, pieces, bits, on,
+    words, SPARE: tl.constexpr, PIECE: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
     """The largest logit of a piece of a row, NaN as infinity; and the place of the least."""
     i, piece = tl.program_id(0), tl.program_id(1)
     if piece == 0:
         tl.store(floor + i, _place_of(tl.full([], -3.4028234663852886e38, tl.float32), SPARE))
-    if tl.load(temperature + tl.load(slots + i) * parameter_stride) > 0:
-        value = _read(logits, rows, i, piece, n, stride, PIECE)
+    slot = tl.load(slots + i)
+    if tl.load(temperature + slot * parameter_stride) > 0:
+        value = _read(logits, rows, i, piece, n, stride, bits, on, slot, words, PIECE, MASK)
         value = tl.where(value == value, value, float("inf"))
         tl.store(largest + i * pieces + piece, tl.max(value, 0))
 
@@ -135,9 +144,9 @@ def _from(value, weight, low, high, turn, part, SPARE: tl.constexpr, PARTS: tl.c
 )
 def _turn_kernel(
     logits, rows, slots, temperature, top_k, top_p, largest, floor, bounds, sums, n, stride,
-    parameter_stride, count, pieces, turn, by_count,
+    parameter_stride, count, pieces, turn, by_count, bits, on, words,
     SPARE: tl.constexpr, PIECE: tl.constexpr, PIECES: tl.constexpr, PARTS: tl.constexpr,
-    PDL: tl.constexpr,
+    MASK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """What a piece of a row weighs: first all that is left of it, then what lies at and above the
     places that part the interval. Weights are one, or 2^(logit * scale - shift)."""
@@ -158,7 +167,7 @@ def _turn_kernel(
         tl.store(bounds + row * 2, low)
         tl.store(bounds + row * 2 + 1, high)
     if high - low > 1:
-        value = _read(logits, rows, i, piece, n, stride, PIECE)
+        value = _read(logits, rows, i, piece, n, stride, bits, on, slot, words, PIECE, MASK)
         value = tl.reshape(value, [PIECE // 8, 8])  # eight side by side are a thread's
         scale = 1.4426950408889634 / warmth
         weight = tl.exp2(value * scale - most * scale)
@@ -225,10 +234,11 @@ def cut(logits: Tensor, draws: Draws, dependent: bool = False) -> Tensor:
     bounds = torch.empty(turns, count, 2, dtype=places, device=device)
     sums = torch.empty(turns, count, pieces, PARTS, dtype=torch.float32, device=device)
     stride, parameter_stride = logits.stride(0), draws.temperature.stride(0)
+    masked, mask = draws.mask is not None, tensors(draws)
     sizes = {"PIECES": triton.next_power_of_2(pieces), "PARTS": PARTS} | launch(dependent)
     _begin_kernel[(count, pieces)](
         logits, draws.rows, draws.slots, draws.temperature, largest, floor, n, stride,
-        parameter_stride, pieces, SPARE=spare, PIECE=PIECE, num_warps=WARPS,
+        parameter_stride, pieces, *mask, SPARE=spare, PIECE=PIECE, MASK=masked, num_warps=WARPS,
     )  # fmt: skip
     searches = [
         by_count for by_count, wanted in ((1, draws.by_count), (0, draws.by_mass)) if wanted
@@ -238,7 +248,7 @@ def cut(logits: Tensor, draws: Draws, dependent: bool = False) -> Tensor:
             _turn_kernel[(count, pieces)](
                 logits, draws.rows, draws.slots, draws.temperature, draws.top_k, draws.top_p,
                 largest, floor, bounds, sums, n, stride, parameter_stride, count, pieces, turn,
-                by_count, SPARE=spare, PIECE=PIECE, num_warps=WARPS, **sizes,
+                by_count, *mask, SPARE=spare, PIECE=PIECE, MASK=masked, num_warps=WARPS, **sizes,
             )  # fmt: skip
         _end_kernel[(count,)](
             draws.slots, draws.temperature, draws.top_k, draws.top_p, draws.min_p, largest, floor,

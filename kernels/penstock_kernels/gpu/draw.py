@@ -11,6 +11,7 @@ from penstock_kernels.draw import Draws
 from penstock_kernels.gpu.argmax import PIECE, best_of_row
 from penstock_kernels.gpu.cut import cut
 from penstock_kernels.gpu.dependent import launch, wait
+from penstock_kernels.gpu.mask import hide, tensors
 
 
 @triton.jit
@@ -43,7 +44,8 @@ def _gumbel(column, first, second):
 @triton.jit(do_not_specialize_on_alignment=["rows"])
 def _draw_kernel(
     logits, rows, slots, temperature, keys, generated, least, best, where, n, stride,
-    parameter_stride, pieces, PIECE: tl.constexpr, CUTS: tl.constexpr, PDL: tl.constexpr,
+    parameter_stride, pieces, bits, on, words, PIECE: tl.constexpr, CUTS: tl.constexpr,
+    MASK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """The first of the largest scores of a piece of a row."""
     wait(PDL)
@@ -54,6 +56,8 @@ def _draw_kernel(
         logits + tl.load(rows + i) * stride + column, mask=column < n, other=float("-inf")
     )
     score = value.to(tl.float32)
+    if MASK:
+        score = hide(score, bits, on, slot, column, n, words)
     score = tl.where(score == score, score, float("inf"))  # NaN, as in `argmax`
     warmth = tl.load(temperature + slot * parameter_stride)
     if warmth > 0:
@@ -87,7 +91,8 @@ def draw(logits: Tensor, draws: Draws, dependent: bool = False) -> Tensor:
     stride, parameter_stride = logits.stride(0), draws.temperature.stride(0)
     _draw_kernel[(count, pieces)](
         logits, draws.rows, draws.slots, draws.temperature, draws.keys, draws.generated, least,
-        best, where, n, stride, parameter_stride, pieces, PIECE=PIECE, CUTS=draws.cuts, num_warps=4,
+        best, where, n, stride, parameter_stride, pieces, *tensors(draws), PIECE=PIECE,
+        CUTS=draws.cuts, MASK=draws.mask is not None, num_warps=4,
         **launch(dependent and draws.cuts),
     )  # fmt: skip
     token = torch.empty(count, dtype=torch.int64, device=logits.device)

@@ -13,7 +13,8 @@ from penstock_router.api.call import Call
 from penstock_router.api.errors import from_template, invalid
 from penstock_router.api.options import Options, check_token
 from penstock_router.api.output import Output
-from penstock_router.api.ruled_output import RuledOutput
+from penstock_router.api.reply import ReplyOutput
+from penstock_router.api.ruled_output import RuledOutput, RuledReply
 from penstock_router.api.service import Service
 from penstock_router.api.token_rules import token_rules
 from penstock_router.limits import Limits
@@ -46,11 +47,21 @@ async def admit(
             ids = await _tokens(service, prompt, options.names.prompt, add_special_tokens, most)
         except TooManyTokens as error:
             raise options.too_many(str(error), limits) from error
-        admitted = options.requests(ids, limits)
+        admitted = (await _held(call.service, options, ids)).requests(ids, limits)
         _check_ids(admitted[0].prompt, limits, prompt is not ids)
         requests.append(admitted)
     call.validated()
     return requests
+
+
+async def _held(service: Service, options: Options, ids: Sequence[int]) -> Options:
+    """The same with what the answer is held to, which hangs on where the prompt ends."""
+    plan, text = options.reply, service.text
+    if plan is None or (not plan.tools and options.grammar is None):
+        return options
+    with text_errors():
+        grammar = await text.run(lambda: plan.grammar(ids, text.token_text, options.grammar))
+    return dataclasses.replace(options, grammar=grammar)
 
 
 async def _tokens(
@@ -116,7 +127,16 @@ def _check_ids(ids: Sequence[int], limits: Limits, from_text: bool) -> None:
 def output(service: Service, request: GenerationRequest, options: Options) -> Output:
     """Where the text of a sequence comes together."""
     text = service.text
-    if options.show_special or options.rules.stop_token_ids or options.rules.min_tokens:
-        detokenizer = text.detokenizer(request.prompt)
-        return RuledOutput(detokenizer, text.tokenizer.special_ids, text.eos_ids, options)
-    return Output(text.detokenizer(request.prompt), text.tokenizer.special_ids, options)
+    detokenizer, special_ids = text.detokenizer(request.prompt), text.tokenizer.special_ids
+    ruled = options.has_token_ends
+    if options.reply is None:
+        if ruled:
+            return RuledOutput(detokenizer, special_ids, options, eos_ids=text.eos_ids)
+        return Output(detokenizer, special_ids, options)
+    parser = options.reply.parser(options.reply.thinks(request.prompt, text.token_text))
+    characters = options.reply.dialect.alphabet.characters
+    if ruled:
+        return RuledReply(
+            detokenizer, special_ids, options, parser, characters, eos_ids=text.eos_ids
+        )
+    return ReplyOutput(detokenizer, special_ids, options, parser, characters)

@@ -51,6 +51,21 @@ class Kind(enum.Enum):
     DRAINING = Row(503, "shutting_down", "The server is shutting down", "overloaded", 5)
 
 
+_ANTHROPIC = "/v1/messages"
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    415: "invalid_request_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
 class ApiError(Exception):
     """A request ends here with an error of the table."""
 
@@ -68,9 +83,11 @@ class ApiError(Exception):
 
         TGI's shape, in which `error` is the sentence. Under /v1 `error` is an object that holds
         it, because OpenAI's clients read a message from nowhere else; but not for those that
-        `user_agents` knows. `error_type` is in both.
+        `user_agents` knows. Anthropic's routes have Anthropic's. `error_type` is in all.
         """
         row = self.row
+        if path.startswith(_ANTHROPIC):
+            return anthropic_error(self)
         error: object = str(self)
         if path.startswith("/v1/") and not reads_sentences(user_agent):
             error = {
@@ -96,6 +113,14 @@ class ApiError(Exception):
         if self.kind is Kind.DRAINING:
             response.force_close()
         return response
+
+
+def anthropic_error(error: ApiError) -> dict[str, object]:
+    """What Anthropic's clients read."""
+    row = error.row
+    kind = _ANTHROPIC_TYPES.get(row.status, "api_error")
+    shown = {"type": kind, "message": str(error)}
+    return {"type": "error", "error": shown, "error_type": row.error_type}
 
 
 def invalid(message: str) -> ApiError:

@@ -99,9 +99,8 @@ class Key:
         """
         if self._digest is None or self._is_public(request):
             return
-        scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-        digest = hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
-        if not hmac.compare_digest(digest, self._digest) or scheme.lower() != "bearer":
+        digest = hashlib.sha256(_given_key(request).encode("utf-8", "surrogateescape")).digest()
+        if not hmac.compare_digest(digest, self._digest):
             raise ApiError(Kind.UNAUTHORIZED, headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
 
     def _is_public(self, request: web.Request) -> bool:
@@ -110,6 +109,13 @@ class Key:
             return False
         method = "GET" if request.method == "HEAD" else request.method
         return (method, resource.canonical) in self._public
+
+
+def _given_key(request: web.Request) -> str:
+    """What stands behind `Bearer`, or in the header that Anthropic's clients send; else nothing,
+    which is nobody's key."""
+    scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    return given if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
 
 
 def check_head(request: web.Request, payload_limit: int) -> None:

@@ -19,6 +19,10 @@ def number(value: float) -> float | None:
     return float(f"{value:.8g}") if math.isfinite(value) else None
 
 
+def _id_name(token_id: int) -> str:
+    return f"token_id:{token_id}"
+
+
 class Logprobs(Protocol):
     """Of one choice."""
 
@@ -35,10 +39,14 @@ class Logprobs(Protocol):
 
 
 class ChatLogprobs:
-    """As chat completions show them: of every token that is text."""
+    """As chat completions show them: of every token that is text.
 
-    def __init__(self, text: TextModel) -> None:
+    by_id: tokens are called `token_id:123`, as vLLM's `return_tokens_as_token_ids` has it.
+    """
+
+    def __init__(self, text: TextModel, by_id: bool = False) -> None:
         self._text = text
+        self._name = _id_name if by_id else text.token_text
         self._special = text.tokenizer.special_ids
         self._entries: list[dict[str, Any]] = []
 
@@ -58,7 +66,7 @@ class ChatLogprobs:
     def _entry(self, token_id: int, logprob: float) -> dict[str, Any]:
         raw = self._text.token_bytes(token_id)
         return {
-            "token": self._text.token_text(token_id),
+            "token": self._name(token_id),
             "logprob": number(logprob),
             "bytes": None if raw is None else list(raw),
         }
@@ -68,11 +76,14 @@ class CompletionLogprobs:
     """As plain completions show them: four lists, of which the third names tokens by their texts.
 
     start: where the choice's own text begins in the text that is shown. everything: special tokens
-    have entries too; else only tokens that are text.
+    have entries too; else only tokens that are text. by_id: as of `ChatLogprobs`.
     """
 
-    def __init__(self, text: TextModel, start: int = 0, everything: bool = False) -> None:
+    def __init__(
+        self, text: TextModel, start: int = 0, everything: bool = False, by_id: bool = False
+    ) -> None:
         self._text = text
+        self._name = _id_name if by_id else text.token_text
         self._special = text.tokenizer.special_ids
         self._everything = everything
         self._position = start
@@ -92,9 +103,10 @@ class CompletionLogprobs:
             # Before its own text may stand U+FFFD, for a character that it left incomplete.
             if shown.endswith(own):
                 start = self._position - len(own)
-        self._tokens.append(own)
+        name = self._name(token_id)
+        self._tokens.append(name)
         self._logprobs.append(number(logprob))
-        self._tops.append(self._named(token_id, own, logprob, top))
+        self._tops.append(self._named(token_id, name, logprob, top))
         self._offsets.append(start)
 
     def add_prompt(
@@ -109,7 +121,7 @@ class CompletionLogprobs:
         offsets: where their texts begin. logprobs: None for the first. tops: the most likely tokens
         in place of each, or nothing where they were not asked for.
         """
-        texts = [self._text.token_text(token_id) for token_id in ids]
+        texts = [self._name(token_id) for token_id in ids]
         likely = tops or [()] * len(ids)
         self._tokens += texts
         self._offsets += offsets
@@ -144,6 +156,6 @@ class CompletionLogprobs:
         named = {own: number(logprob)}
         for other, value in top:
             if other != token_id:
-                name = self._text.token_text(other)
-                named[name if name not in named else f"token_id:{other}"] = number(value)
+                name = self._name(other)
+                named[name if name not in named else _id_name(other)] = number(value)
         return named

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NotRequired
 
 import orjson
 from typing_extensions import TypedDict
@@ -19,6 +19,7 @@ from penstock_router.api.errors import ApiError, Kind
 from penstock_router.api.logprobs import CompletionLogprobs, Logprobs
 from penstock_router.api.output import Output
 from penstock_router.api.refusal import TARGET
+from penstock_router.api.reply import ReplyOutput
 from penstock_router.api.run import Collector, Track
 from penstock_router.api.service import FINGERPRINT
 from penstock_router.api.sse import EventStream
@@ -37,11 +38,16 @@ class PromptTokensDetails(TypedDict):
     cached_tokens: int
 
 
+class CompletionTokensDetails(TypedDict):
+    reasoning_tokens: int
+
+
 class Usage(TypedDict):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: NotRequired[CompletionTokensDetails]  # of chats with reasoning
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +84,42 @@ def usage(tracks: Sequence[Track]) -> Usage:
     prompts = {id(track.request.prompt): track for track in tracks}.values()
     prompt = sum(len(track.request.prompt) for track in prompts)
     completion = sum(track.end.generated_tokens for track in tracks)
+    total = counted(prompt, completion, sum(track.end.cached_tokens for track in prompts))
+    read = [track.output for track in tracks if isinstance(track.output, ReplyOutput)]
+    if read:
+        thoughts = sum(output.reasoning_tokens for output in read)
+        total["completion_tokens_details"] = {"reasoning_tokens": thoughts}
+    return total
+
+
+def counted(prompt: int, completion: int, cached: int = 0) -> Usage:
+    """Tokens of a request until now."""
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {
-            "cached_tokens": sum(track.end.cached_tokens for track in prompts)
-        },
+        "prompt_tokens_details": {"cached_tokens": cached},
     }
+
+
+class CalledFunction(TypedDict):
+    name: str
+    arguments: str
+
+
+class ToolCall(TypedDict):
+    id: str
+    type: str
+    function: CalledFunction
 
 
 class ChatMessage(TypedDict):
     role: str
-    content: str
+    content: str | None
+    reasoning_content: NotRequired[str]
+    reasoning: NotRequired[str]
+    tool_calls: NotRequired[list[ToolCall]]
+    function_call: NotRequired[CalledFunction]
 
 
 class ChatChoice(TypedDict):
@@ -98,6 +127,11 @@ class ChatChoice(TypedDict):
     message: ChatMessage
     logprobs: dict[str, Any] | None
     finish_reason: str
+    stop_reason: str | int | None
+    token_ids: NotRequired[list[int]]
+
+
+PromptLogprobs = list[dict[str, dict[str, Any]] | None]
 
 
 class CompletionChoice(TypedDict):
@@ -105,6 +139,10 @@ class CompletionChoice(TypedDict):
     text: str
     logprobs: dict[str, Any] | None
     finish_reason: str
+    stop_reason: str | int | None
+    token_ids: NotRequired[list[int]]
+    prompt_token_ids: NotRequired[list[int]]
+    prompt_logprobs: NotRequired[PromptLogprobs]
 
 
 class ChatCompletion(TypedDict):
@@ -115,6 +153,8 @@ class ChatCompletion(TypedDict):
     system_fingerprint: str
     choices: list[ChatChoice]
     usage: Usage
+    prompt_token_ids: NotRequired[list[int]]
+    prompt_logprobs: NotRequired[PromptLogprobs]
 
 
 class Completion(TypedDict):
@@ -148,6 +188,7 @@ class Shape:
     before_text: str  # JSON of a choice, from the index to the text
     after_text: str  # and from the text to the log-probabilities
     first: str | None  # a choice before all others
+    speaker: str = ""  # JSON of who speaks, in every delta
 
     def choice(self, text: str) -> str:
         """JSON of a choice from the index to the log-probabilities."""
@@ -156,16 +197,31 @@ class Shape:
 
 _SPEAKER = '"delta":{"role":"assistant","content":""}'
 # TGI says in every chunk who speaks, and its clients read it there.
-CHAT = Shape('"delta":{"role":"assistant","content":', "}", _SPEAKER)
+CHAT = Shape('"delta":{"role":"assistant","content":', "}", _SPEAKER, '"role":"assistant",')
 # For text_generation, whose types ask for it.
 TYPED_CHAT = Shape(
     '"delta":{"role":"assistant","tool_calls":null,"content":',
     "}",
     '"delta":{"role":"assistant","tool_calls":null,"content":""}',
+    '"role":"assistant",',
 )
 # For clients that put the deltas together field by field, which would make a word of the roles.
 FOLDED_CHAT = Shape('"delta":{"content":', "}", _SPEAKER)
 COMPLETION = Shape('"text":', "", first=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What a stream says besides text."""
+
+    include_usage: bool = False
+    usage_in_chunks: bool = False
+    token_ids: bool = False
+
+    @property
+    def in_each(self) -> bool:
+        """Chunks differ in more than their text."""
+        return self.usage_in_chunks or self.token_ids
 
 
 class ChoiceStream(Track):
@@ -174,6 +230,8 @@ class ChoiceStream(Track):
     Everything but text and log-probabilities is known when the request comes, so an event is
     those between two templates.
     """
+
+    _told = False  # of the prompt's tokens
 
     def __init__(
         self,
@@ -186,22 +244,29 @@ class ChoiceStream(Track):
         index: int,
         logprobs: Logprobs | None,
         echo: EchoedPrompt | None,
-        include_usage: bool,
+        extras: Extras,
     ) -> None:
         super().__init__(request, output)
         self._stream = stream
         self._logprobs = logprobs
         self._echo = echo
-        self._first = shape.first if echo is None else shape.choice(echo.text)
+        self._firsts = [] if shape.first is None else [shape.first]
+        if echo is not None:
+            self._firsts.append(shape.choice(echo.text))
         self._shape = shape
-        close = '}],"usage":null}\n\n' if include_usage else "}]}\n\n"
+        self._extras = extras
+        self._plain = logprobs is None and not extras.in_each
+        close = '}],"usage":null}\n\n' if extras.include_usage else "}]}\n\n"
         self._render: Callable[[str, str], tuple[bytes, bytes]] = lambda choice, tail: (
-            head.template(f'"index":{index},{choice}', tail + close)
+            head.template(f'"index":{index},{choice}', tail)
         )
+        self._close = close
         self._before, self._after = self._render(
-            shape.before_text, shape.after_text + ',"logprobs":null,"finish_reason":null'
+            shape.before_text, shape.after_text + ',"logprobs":null,"finish_reason":null' + close
         )
         self._silent = True  # nothing sent yet
+        self._ids: list[int] = []  # since the last event
+        self._generated = 0
 
     def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
         output = self.output
@@ -210,29 +275,58 @@ class ChoiceStream(Track):
             self._begin()
         if self._logprobs is not None:
             self._logprobs.add(token_id, text, logprob, top)
+        self._note(token_id)
         if output.released:
             self._show(output.released)
         return output.stopped
 
+    def _note(self, token_id: int) -> None:
+        """Remember what chunks say of tokens."""
+        if not self._plain:
+            self._generated += 1
+            self._ids.append(token_id)
+
     def _begin(self) -> None:
         self._silent = False
-        if self._first is not None:
-            self._push_choice(self._first, None)
+        for place, choice in enumerate(self._firsts):
+            self._push_choice(choice, None, prompt=not place)
 
     def _show(self, text: str) -> None:
-        if self._logprobs is None:
+        if self._plain:
             self._stream.push(self._before + orjson.dumps(text) + self._after)
         else:
-            self._push_choice(self._shape.choice(text), None)
+            self._push_choice(self._shape.choice(text), None, prompt=not self._firsts)
 
-    def _push_choice(self, choice: str, finish_reason: str | None) -> None:
+    def _push_choice(
+        self, choice: str, finish_reason: str | None, more: str = "", prompt: bool = False
+    ) -> None:
+        """more: JSON at the end of the choice. prompt: the first event, which tells of it."""
         logprobs = self._logprobs
         taken = logprobs.take() if logprobs is not None and logprobs.waiting else None
         before, after = self._render(
             f'{choice},"logprobs":{orjson.dumps(taken).decode()}',
-            f',"finish_reason":{orjson.dumps(finish_reason).decode()}',
+            f',"finish_reason":{orjson.dumps(finish_reason).decode()}{more}{self._tail(prompt)}',
         )
         self._stream.push(before + after)
+
+    def _tail(self, prompt: bool) -> str:
+        """What vLLM's fields add to a chunk, and its end."""
+        extras, close = self._extras, self._close
+        in_choice = beside = ""
+        if extras.token_ids:
+            ids, self._ids = self._ids, []
+            in_choice = f',"token_ids":{orjson.dumps(ids).decode()}'
+            if prompt and not self._told:
+                self._told = True
+                text = orjson.dumps(list(self.request.prompt)).decode()
+                if self._shape.first is None:
+                    in_choice += f',"prompt_token_ids":{text}'
+                else:
+                    beside = f',"prompt_token_ids":{text}'
+        if extras.usage_in_chunks:
+            used = counted(len(self.request.prompt), self._generated)
+            close = f'}}],"usage":{orjson.dumps(used).decode()}}}\n\n'
+        return f"{in_choice}{close[:2]}{beside}{close[2:]}"
 
     def finish(self, finish: Finish) -> None:
         if self._silent:
@@ -240,8 +334,12 @@ class ChoiceStream(Track):
         self.output.close()
         if self.output.released:
             self._show(self.output.released)
-        self._push_choice(self._shape.choice(""), FINISH_REASONS[finish.reason])
+        self._push_end(FINISH_REASONS[finish.reason])
         super().finish(finish)
+
+    def _push_end(self, reason: str) -> None:
+        stop = f',"stop_reason":{orjson.dumps(self.output.stop_reason).decode()}'
+        self._push_choice(self._shape.choice(""), reason, stop, prompt=not self._firsts)
 
 
 class ScoredStream(ChoiceStream):
@@ -268,6 +366,7 @@ class ScoredStream(ChoiceStream):
         output = self.output
         text = output.push(token_id)
         self._waiting.append((token_id, text, output.released, logprob, top))
+        self._note(token_id)
         return output.stopped
 
     def finish(self, finish: Finish) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from penstock_router.api.openai_answer import (
     FOLDED_CHAT,
     TYPED_CHAT,
     ChoiceStream,
+    Extras,
     Head,
     ScoredStream,
     Shape,
@@ -32,6 +34,7 @@ from penstock_router.api.openai_answer import (
     last_events,
     usage,
 )
+from penstock_router.api.openai_reply import ReplyCollector, ReplyStream, answer_style
 from penstock_router.api.openai_schema import (
     MAX_PROMPTS,
     ChatRequest,
@@ -45,6 +48,7 @@ from penstock_router.api.sse import EventStream
 from penstock_router.api.streaming import collect, stream_out
 from penstock_router.api.tgi_routes import json_response
 from penstock_router.api.user_agents import is_text_generation, reads_only_json
+from penstock_router.api.vllm_extras import beside_choices, in_choice
 from penstock_router.request import GenerationRequest
 from penstock_router.text import Conversation, TextModel
 
@@ -61,12 +65,12 @@ async def completions(call: Call) -> web.StreamResponse:
 
 async def run_chat(call: Call, body: ChatRequest) -> web.StreamResponse:
     """An answer to a conversation."""
-    conversation = body.conversation()
+    conversation = body.conversation(call.service.text.replies.shows_tools)
     characters = sum(len(message["content"]) for message in conversation.messages)
     if body.stream:
-        head = Head("chat.completion.chunk", "chatcmpl", call.service.model_name)
+        head = _head(call, body, "chat.completion.chunk", "chatcmpl")
         return await _stream(call, body, [conversation], head, _chat_shape(call), characters)
-    head = Head("chat.completion", "chatcmpl", call.service.model_name)
+    head = _head(call, body, "chat.completion", "chatcmpl")
     return await _complete(call, body, [conversation], head, characters)
 
 
@@ -79,7 +83,7 @@ async def run_completion(call: Call, body: CompletionRequest) -> web.StreamRespo
             f"Number of prompts exceeds the maximum allowed batch size of {most}. "
             f"Given: {len(prompts)}"
         )
-    head = Head("text_completion", "cmpl", call.service.model_name)
+    head = _head(call, body, "text_completion", "cmpl")
     characters = sum(len(prompt) for prompt in prompts if isinstance(prompt, str))
     if body.stream:
         return await _stream(call, body, prompts, head, COMPLETION, characters)
@@ -92,7 +96,8 @@ async def chat_tokenize(request: web.Request) -> web.Response:
     body = checked(request, ChatRequest, await read_json(request))
     most = service.engine.limits.max_input_tokens
     with service.permits.take(1), listing_errors(most, "messages"):
-        rendered = await service.text.render(body.conversation(), with_spans=True, limit=most)
+        conversation = body.conversation(service.text.replies.shows_tools)
+        rendered = await service.text.render(conversation, with_spans=True, limit=most)
     tokens = orjson.Fragment(rendered.spans_json)
     return json_response({"tokenize_response": tokens, "templated_text": rendered.text})
 
@@ -101,17 +106,30 @@ async def _complete(
     call: Call, body: OpenAIRequest, prompts: Sequence[Prompt], head: Head, characters: int
 ) -> web.StreamResponse:
     service = call.service
-    options = _options(call, body)
+    options = wanted_options(call, body)
     with service.permits.take(len(prompts) * options.sequences):
         requests, echoes = await _requests(call, body, prompts, options)
-        tracks = [Collector(r, output(service, r, options)) for r in requests]
+        keep = Collector if options.reply is None else ReplyCollector
+        tracks = [keep(r, output(service, r, options)) for r in requests]
         await collect(call, tracks)
-    show = partial(_choices, service.text, body, tracks, echoes)
-    # Those of a long prompt take a moment.
-    choices = show() if body.top_n is None else await asyncio.to_thread(show)
+    best = _best(body, tracks, len(prompts))
+    show = partial(_shown, service.text, body, best, echoes)
+    # Log-probabilities of a long prompt take a moment.
+    quick = body.top_n is None and body.prompt_logprobs is None
+    shown = show() if quick else await asyncio.to_thread(show)
     figures = call.succeed(tracks, _seed(requests, options))
     headers = call.early_headers(characters) | figures.headers()
-    return json_response(head.fields() | {"choices": choices, "usage": usage(tracks)}, headers)
+    return json_response(head.fields() | shown | {"usage": usage(tracks)}, headers)
+
+
+def _best(body: OpenAIRequest, tracks: Sequence[Collector], prompts: int) -> list[Collector]:
+    """The sequences that are shown: of more than `n` a prompt, those with the highest mean."""
+    if not isinstance(body, CompletionRequest) or body.candidates == body.n:
+        return [*tracks]
+    each = body.candidates
+    groups = [tracks[first : first + each] for first in range(0, prompts * each, each)]
+    ranked = [sorted(g, key=lambda track: track.mean_logprob, reverse=True) for g in groups]
+    return [track for group in ranked for track in group[: body.n]]
 
 
 async def _stream(
@@ -123,13 +141,14 @@ async def _stream(
     characters: int,
 ) -> web.StreamResponse:
     service = call.service
-    options = _options(call, body)
+    options = wanted_options(call, body)
     with service.permits.take(len(prompts) * options.sequences):
         requests, echoes = await _requests(call, body, prompts, options)
         stream = EventStream(call.request, call.early_headers(characters))
         done = b"" if reads_only_json(call.user_agent, sent_fields(call.request)) else DONE
-        scores = body.top_n is not None and echoes[0] is not None
-        make = ScoredStream if scores else ChoiceStream
+        scores = options.prompt_logprobs
+        extras = Extras(body.include_usage, body.usage_in_chunks, body.return_token_ids)
+        make = _track(options, scores, body)
         tracks = [
             make(
                 request,
@@ -140,7 +159,7 @@ async def _stream(
                 index=index,
                 logprobs=_logprobs(service.text, body, echo),
                 echo=echo,
-                include_usage=body.include_usage,
+                extras=extras,
             )
             for index, (request, echo) in enumerate(zip(requests, echoes, strict=True))
         ]
@@ -154,6 +173,19 @@ async def _stream(
         )
 
 
+def _head(call: Call, body: OpenAIRequest, kind: str, prefix: str) -> Head:
+    head = Head(kind, prefix, call.service.model_name)
+    return head if body.request_id is None else dataclasses.replace(head, id=body.request_id)
+
+
+def _track(options: Options, scores: bool, body: OpenAIRequest) -> Callable[..., ChoiceStream]:
+    """What streams a choice."""
+    if options.reply is not None:
+        assert isinstance(body, ChatRequest)
+        return partial(ReplyStream, style=answer_style(body))
+    return ScoredStream if scores else ChoiceStream
+
+
 def _chat_shape(call: Call) -> Shape:
     # The helpers of OpenAI's clients say by this header that they fold a stream.
     if "x-stainless-helper-method" in call.request.headers:
@@ -161,12 +193,16 @@ def _chat_shape(call: Call) -> Shape:
     return TYPED_CHAT if is_text_generation(call.user_agent, sent_fields(call.request)) else CHAT
 
 
-def _options(call: Call, body: OpenAIRequest) -> Options:
+def wanted_options(call: Call, body: OpenAIRequest) -> Options:
+    """What a body asks for, in the server's terms. Raises ApiError."""
     service = call.service
     service.check_model(body.model)
     body = body.completed(service.sampling_defaults)
     options = body.options(service.config, priority=call.priority())
     options.check(service.engine.limits)
+    if isinstance(body, ChatRequest):
+        plan = service.text.replies.plan(body.toolbox())
+        options = dataclasses.replace(options, reply=plan)
     return options
 
 
@@ -176,8 +212,12 @@ async def _requests(
     """One request a sequence, and what each repeats of its prompt."""
     requests: list[GenerationRequest] = []
     echoes: list[EchoedPrompt | None] = []
-    for prompt, own in zip(prompts, await admit(call, prompts, options), strict=True):
+    special = not isinstance(body, CompletionRequest) or body.add_special_tokens
+    admitted = await admit(call, prompts, options, special)
+    for prompt, own in zip(prompts, admitted, strict=True):
         echo = None
+        if isinstance(body, ChatRequest) and (repeated := body.echoed):
+            echo = EchoedPrompt(repeated, ())
         if (
             isinstance(body, CompletionRequest)
             and body.echo
@@ -186,43 +226,54 @@ async def _requests(
             with text_errors():
                 echo = await echoed(call.service.text, prompt, own[0].prompt)
         requests += own
-        echoes += [echo] * len(own)
+        echoes += [echo] * body.n
     return requests, echoes
 
 
-def _choices(
+def _shown(
     text: TextModel,
     body: OpenAIRequest,
     tracks: Sequence[Collector],
     echoes: Sequence[EchoedPrompt | None],
-) -> list[dict[str, Any]]:
-    """The choices of an answer that is sent at once."""
+) -> dict[str, Any]:
+    """The choices of an answer that is sent at once, and what stands beside them."""
     choices = []
     for index, (track, echo) in enumerate(zip(tracks, echoes, strict=True)):
         source = _logprobs(text, body, echo)
-        shown: dict[str, Any] = {"text": track.text if echo is None else echo.text + track.text}
+        content = track.text if echo is None else echo.text + track.text
+        shown: dict[str, Any] = {"text": content}
+        finish_reason = FINISH_REASONS[track.end.reason]
         if isinstance(body, ChatRequest):
-            shown = {"message": {"role": "assistant", "content": track.text}}
+            shown = {"message": {"role": "assistant", "content": content}}
+        if isinstance(track, ReplyCollector):
+            assert isinstance(body, ChatRequest)
+            style = answer_style(body)
+            shown = {"message": style.message(track.reply)}
+            finish_reason = style.finish_reason(finish_reason, bool(track.reply.calls))
+            if echo is not None:
+                shown["message"]["content"] = echo.text + (shown["message"]["content"] or "")
         choices.append(
             {
                 "index": index,
                 **shown,
                 "logprobs": source and collected_logprobs(track, source, echo),
-                "finish_reason": FINISH_REASONS[track.end.reason],
+                "finish_reason": finish_reason,
+                **in_choice(text, body, track),
             }
         )
-    return choices
+    return {"choices": choices, **beside_choices(text, body, tracks)}
 
 
 def _logprobs(text: TextModel, body: OpenAIRequest, echo: EchoedPrompt | None) -> Logprobs | None:
     if body.top_n is None:
         return None
+    by_id = body.return_tokens_as_token_ids
     if isinstance(body, ChatRequest):
-        return ChatLogprobs(text)
+        return ChatLogprobs(text, by_id)
     if echo is None:
-        return CompletionLogprobs(text)
+        return CompletionLogprobs(text, by_id=by_id)
     # Then there is an entry for every token: scorers count from the end.
-    return CompletionLogprobs(text, len(echo.text), everything=True)
+    return CompletionLogprobs(text, len(echo.text), everything=True, by_id=by_id)
 
 
 def _seed(requests: Sequence[GenerationRequest], options: Options) -> int | None:

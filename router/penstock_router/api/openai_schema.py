@@ -9,16 +9,18 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, PlainValidator, WithJsonSchema, field_validator, model_validator
 
 from penstock_router.api.errors import invalid
-from penstock_router.api.options import (
-    LONGEST_PROMPT,
-    Names,
-    Options,
-    biases,
-    share,
-    temperature,
+from penstock_router.api.openai_tools import (
+    TOOL_PROMPT,
+    CalledFunction,
+    CallObject,
+    Calls,
+    Functions,
+    Tools,
+    told,
+    toolbox,
 )
+from penstock_router.api.options import Names, Options, biases, share, temperature
 from penstock_router.api.schema import (
-    INT32,
     NEUTRAL,
     UNSUPPORTED,
     AtMost,
@@ -34,21 +36,15 @@ from penstock_router.api.schema import (
     Share,
     StopSequence,
     StopSequences,
-    TokenIds,
     packed,
 )
-from penstock_router.api.token_rules import (
-    MAX_ALLOWED_TOKENS,
-    MAX_BAD_CHARACTERS,
-    MAX_BAD_WORDS,
-    MAX_STOP_TOKENS,
-    RuleWishes,
-)
+from penstock_router.api.vllm_schema import VllmFields
 from penstock_router.config import RouterConfig
 from penstock_router.limits import MAX_TOP_LOGPROBS
 from penstock_router.request import Sampling
 from penstock_router.templates.variables import RESERVED
 from penstock_router.text import Conversation
+from penstock_router.tools.definition import Toolbox
 
 # What clients and gateways send about themselves, or about where the answer is kept.
 HARMLESS = frozenset(
@@ -60,8 +56,6 @@ HARMLESS = frozenset(
         "safety_identifier",
         "prompt_cache_key",
         "prompt_cache_retention",
-        "parallel_tool_calls",  # means something only together with tools
-        "tool_prompt",
         "length_penalty",  # of beams
         "spaces_between_special_tokens",  # fast tokenizers put none there
     }
@@ -72,7 +66,7 @@ MAX_PROMPTS = 128
 MAX_CHOICES = 128
 MAX_STOP_SEQUENCES = 16
 MOST_PROMPTS = 1024  # whatever the operator allows
-BadWord = Annotated[str, Field(min_length=1, max_length=MAX_BAD_CHARACTERS)]
+MAX_TOOL_PROMPT = 65_536  # characters
 MAX_VARIABLE_DEPTH = 16
 MAX_VARIABLE_NODES = 128
 
@@ -87,7 +81,7 @@ class StreamOptions(ClientObject):
     continuous_usage_stats: bool = False  # vLLM's: with include_usage, in every chunk
 
 
-class OpenAIRequest(ClientObject):
+class OpenAIRequest(VllmFields):
     """What chat and plain completions have in common."""
 
     model: Annotated[str, Field(max_length=1024)] | None = None
@@ -110,28 +104,11 @@ class OpenAIRequest(ClientObject):
     ignore_eos: bool = False
     include_stop_str_in_output: bool = False
     priority: Priority | None = None
-    # vLLM's
-    min_tokens: Count = 0
-    stop_token_ids: Annotated[Sequence[int], TokenIds(MAX_STOP_TOKENS)] | None = None
-    bad_words: Annotated[list[BadWord], AtMost(MAX_BAD_WORDS)] = []
-    allowed_token_ids: Annotated[Sequence[int], TokenIds(MAX_ALLOWED_TOKENS)] | None = None
-    skip_special_tokens: bool = True
-    truncate_prompt_tokens: Annotated[Integer, Field(ge=-1, le=INT32)] | None = None
-    prompt_logprobs: Annotated[Integer, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    return_token_ids: bool = False
-    return_tokens_as_token_ids: bool = False
-    request_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")] | None = None
 
     @model_validator(mode="after")
     def _stream_options_need_a_stream(self) -> Self:
         if self.stream_options is not None and not self.stream:
             raise ValueError("`stream_options` is only allowed when `stream` is true")
-        return self
-
-    @model_validator(mode="after")
-    def _prompt_logprobs_are_sent_at_once(self) -> Self:
-        if self.prompt_logprobs is not None and self.stream:
-            raise ValueError("`prompt_logprobs` must not be given when `stream` is true")
         return self
 
     @property
@@ -184,27 +161,14 @@ class OpenAIRequest(ClientObject):
             sequences=self.n,
             stop=stop,
             keep_stop=self.include_stop_str_in_output,
-            rules=self._rules(),
+            rules=self.rules(),
             show_special=not self.skip_special_tokens,
             ignore_eos=self.ignore_eos,
-            truncate=self._truncate(),
+            truncate=self.longest_prompt(),
             prompt_logprobs=self.prompt_logprobs is not None,
             prompt_top_n=self.prompt_logprobs or 0,
             priority=priority if self.priority is None else self.priority,
         )
-
-    def _rules(self) -> RuleWishes:
-        return RuleWishes(
-            min_tokens=self.min_tokens,
-            stop_token_ids=tuple(self.stop_token_ids or ()),
-            bad_words=tuple(self.bad_words),
-            allowed=self.allowed_token_ids or (),
-        )
-
-    def _truncate(self) -> int | None:
-        """-1: to what fits."""
-        wanted = self.truncate_prompt_tokens
-        return LONGEST_PROMPT if wanted == -1 else wanted
 
     def _sampling(self) -> Sampling:
         return Sampling(
@@ -246,22 +210,39 @@ class Message(ClientObject):
 
     PATH: ClassVar = "messages[]."
     IGNORED: ClassVar = frozenset({"refusal", "annotations"})
-    UNSUPPORTED: ClassVar = {"tool_calls": NEUTRAL, "function_call": NEUTRAL, "audio": NEUTRAL}
+    UNSUPPORTED: ClassVar = {"audio": NEUTRAL}
 
     role: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-    content: str | Annotated[list[TextPart], AtMost(4096)]
+    content: str | Annotated[list[TextPart], AtMost(4096)] = ""
+    tool_calls: Calls = []
+    function_call: CalledFunction | None = None  # the older shape of a call
     name: Annotated[str, Field(max_length=1024)] | None = None
     tool_call_id: Annotated[str, Field(max_length=1024)] | None = None
     # What a model thought before it answered, under its older and its newer name.
     reasoning_content: str | None = None
     reasoning: str | None = None
 
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        calls = self.tool_calls or self.function_call is not None
+        if calls and self.role != "assistant":
+            raise ValueError("`messages[].tool_calls` is only for messages of the assistant")
+        if not calls and "content" not in self.model_fields_set:
+            raise ValueError("missing field `messages[].content`")
+        return self
+
     def variables(self) -> dict[str, Any]:
-        """What the template sees: absent fields absent."""
+        """What the template sees: absent fields absent. Raises ValueError for arguments that are
+        no JSON."""
         content = self.content
+        calls = [call.variables() for call in self.tool_calls]
+        if self.function_call is not None:
+            calls.append(CallObject(id=self.name or "", function=self.function_call).variables())
         thoughts = self.reasoning if self.reasoning_content is None else self.reasoning_content
         fields = {
-            "role": self.role,
+            # Results of functions, as calls of functions, have had another name.
+            "role": "tool" if self.role == "function" else self.role,
+            "tool_calls": calls or None,
             "content": [part.model_dump() for part in content]
             if isinstance(content, list)
             else content,
@@ -279,10 +260,6 @@ class ChatRequest(OpenAIRequest):
     IGNORED: ClassVar = HARMLESS
     UNSUPPORTED: ClassVar = {
         **UNSUPPORTED,
-        "tools": NEUTRAL,
-        "functions": NEUTRAL,
-        "tool_choice": ("none", "auto"),
-        "function_call": ("none", "auto"),
         "response_format": ({"type": "text"},),
         "modalities": (["text"],),
         "audio": (),
@@ -291,10 +268,6 @@ class ChatRequest(OpenAIRequest):
         "chat_template": (),
         "add_special_tokens": (False,),
     }
-    WAIVED: ClassVar = {
-        "tools": ("tool_choice", "none"),
-        "functions": ("function_call", "none"),
-    }
 
     messages: Annotated[list[Message], Field(min_length=1), AtMost(4096)]
     max_completion_tokens: PositiveInt | None = None
@@ -302,6 +275,15 @@ class ChatRequest(OpenAIRequest):
     top_logprobs: Annotated[Integer, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     chat_template_kwargs: dict[str, Any] = {}
     guideline: str | None = None  # TGI's name for a variable of the template
+    tools: Tools | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool = True
+    tool_prompt: Annotated[str, Field(max_length=MAX_TOOL_PROMPT)] | None = None  # TGI's
+    functions: Functions | None = None  # the older shape of tools
+    function_call: str | dict[str, Any] | None = None
+    reasoning_effort: Annotated[str, Field(pattern=r"^[a-z_]{1,16}$")] | None = None
+    enable_thinking: bool | None = None
+    include_reasoning: bool = True
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     echo: bool = False  # vLLM's: the message that is continued is part of the answer
@@ -321,6 +303,13 @@ class ChatRequest(OpenAIRequest):
             raise ValueError(
                 "`add_generation_prompt` and `continue_final_message` must not both be true"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _tools_are_right(self) -> Self:
+        self.toolbox()
+        for message in self.messages:
+            message.variables()
         return self
 
     @model_validator(mode="after")
@@ -353,16 +342,46 @@ class ChatRequest(OpenAIRequest):
             return last.content
         return "".join(part.text for part in last.content)
 
-    def conversation(self) -> Conversation:
-        """What the chat template gets."""
-        messages = [message.variables() for message in self.messages]
+    def toolbox(self) -> Toolbox:
+        """The tools that the model may call. Raises ValueError, but not once the body is checked"""
+        older = self.functions is not None or self.function_call is not None
+        return toolbox(
+            self.tools,
+            self.functions,
+            self.function_call if older else self.tool_choice,
+            choice_field="function_call" if older else "tool_choice",
+            parallel=self.parallel_tool_calls,
+        )
+
+    def conversation(self, shows_tools: bool = True) -> Conversation:
+        """What the chat template gets. shows_tools: whether it shows tools; else words do."""
+        messages: Sequence[Mapping[str, Any]] = [message.variables() for message in self.messages]
+        tools = self.toolbox().shown
+        if tools is not None and not shows_tools:
+            messages = told(messages, tools, self.tool_prompt or TOOL_PROMPT)
+        elif tools is not None and self.tool_prompt:
+            messages = told(messages, None, self.tool_prompt)
         return Conversation(
-            messages, self._variables(), self.add_generation_prompt, self.continue_final_message
+            messages,
+            self._variables(),
+            self.add_generation_prompt,
+            self.continue_final_message,
+            tools if shows_tools else None,
         )
 
     def _variables(self) -> dict[str, Any]:
-        named = {} if self.guideline is None else {"guideline": self.guideline}
+        named: dict[str, Any] = {} if self.guideline is None else {"guideline": self.guideline}
+        if self.reasoning_effort is not None:
+            named |= thinking(self.reasoning_effort != "none")
+            named["reasoning_effort"] = self.reasoning_effort
+        if self.enable_thinking is not None:
+            named |= thinking(self.enable_thinking)
         return named | self.chat_template_kwargs
+
+
+def thinking(wanted: bool) -> dict[str, Any]:
+    """What templates call the switch for reasoning."""
+    return {"enable_thinking": wanted, "thinking": wanted}
 
 
 def _check_variable(name: str) -> None:
@@ -520,7 +539,7 @@ class CompletionRequest(OpenAIRequest):
             options,
             sampling=sampling,
             sequences=self.candidates,
-            truncate=self._truncate() if self.truncate is None else self.truncate,
+            truncate=self.longest_prompt() if self.truncate is None else self.truncate,
             max_time=self.max_time,
         )
 

@@ -42,6 +42,19 @@ _ERROR = {
         "error_type": {"type": "string"},
     },
 }
+_ANTHROPIC_ERROR = {
+    "type": "object",
+    "required": ["type", "error", "error_type"],
+    "properties": {
+        "type": {"const": "error"},
+        "error": {
+            "type": "object",
+            "required": ["type", "message"],
+            "properties": {"type": _SENTENCE, "message": _SENTENCE},
+        },
+        "error_type": _SENTENCE,
+    },
+}
 _HEADERS: dict[str, dict[str, Any]] = {
     "x-request-id": {
         "description": "The client's name for the request, or the server's",
@@ -58,7 +71,7 @@ _HEADER_REFS = {name: {"$ref": f"#/components/headers/{name}"} for name in _HEAD
 
 def document(routes: Sequence[Route], *, keyed: bool) -> dict[str, Any]:
     """OpenAPI 3.1 of the routes. keyed: the server has an API key."""
-    schemas: dict[str, Any] = {"ErrorResponse": _ERROR}
+    schemas: dict[str, Any] = {"ErrorResponse": _ERROR, "AnthropicError": _ANTHROPIC_ERROR}
     paths: dict[str, Any] = {}
     for route in routes:
         path = re.sub(r":[^}]*", "", route.path)
@@ -123,7 +136,8 @@ def _errors(route: Route, path: str, *, keyed: bool) -> dict[str, Any]:
     by_status: dict[int, list[str]] = {}
     for kind in kinds:
         by_status.setdefault(kind.value.status, []).append(kind.value.error_type)
-    content = {"application/json": {"schema": {"$ref": _REF.format(model="ErrorResponse")}}}
+    model = "AnthropicError" if path.startswith("/v1/messages") else "ErrorResponse"
+    content = {"application/json": {"schema": {"$ref": _REF.format(model=model)}}}
     return {
         str(status): {
             "description": ", ".join(dict.fromkeys(types)),

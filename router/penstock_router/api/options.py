@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.schema import StopSequence
 from penstock_router.api.token_rules import RuleWishes
+from penstock_router.grammar import Grammar
 from penstock_router.limits import Limits
 from penstock_router.request import GenerationRequest, Sampling
+from penstock_router.tools.plan import ReplyPlan
 
 _SEEDS = 2**64
 
@@ -49,11 +51,18 @@ class Options:
     prompt_top_n: int = 0  # most likely tokens in place of each of the prompt
     max_time: float | None = None  # seconds until the answer ends where it is
     priority: int = 0
+    reply: ReplyPlan | None = None  # how the answer is read; None: all of it is text
+    grammar: Grammar | None = None
 
     @property
     def samples(self) -> bool:
         """Whether chance plays a part."""
         return self.sampling.temperature > 0
+
+    @property
+    def has_token_ends(self) -> bool:
+        """Tokens decide what is text, and where it ends; see `ruled_output`."""
+        return self.show_special or bool(self.rules.stop_token_ids or self.rules.min_tokens)
 
     def check(self, limits: Limits) -> None:
         """What the schema cannot know. Raises ApiError."""
@@ -85,6 +94,7 @@ class Options:
                 prompt_top_n=self.prompt_top_n,
                 max_time=self.max_time,
                 priority=self.priority,
+                grammar=self.grammar,
             )
             for seed in self._seeds()
         ]

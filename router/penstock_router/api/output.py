@@ -46,6 +46,11 @@ class Output:
             return self._scan(text, self._matcher)
         return text
 
+    def skip(self, token_id: int) -> str:
+        """A token that is no part of the text. What it adds if it were."""
+        self.released = ""
+        return self._step(token_id)
+
     def close(self) -> str:
         """Nothing follows: `released` is what was still to come. Returns what that adds to the last
         token that is text: U+FFFD where it left a character incomplete."""

@@ -9,17 +9,21 @@ from typing import Any
 from aiohttp import web
 
 from penstock_router.api import (
+    anthropic_routes,
     gateway_routes,
     info_routes,
     openai_routes,
+    responses_routes,
     sglang_control_routes,
     sglang_routes,
     tgi_routes,
     token_routes,
 )
+from penstock_router.api.anthropic_schema import CountRequest, MessagesRequest
 from penstock_router.api.call import generating, logged
 from penstock_router.api.openai_answer import ChatCompletion, Completion
 from penstock_router.api.openai_schema import ChatRequest, CompletionRequest
+from penstock_router.api.responses_schema import ResponsesRequest
 from penstock_router.api.sglang_answer import SGLangResponse
 from penstock_router.api.sglang_schema import AbortRequest, AppendRequest, SGLangRequest
 from penstock_router.api.tgi_answer import GenerateResponse, StreamResponse
@@ -96,6 +100,32 @@ ROUTES = (
         CompletionRequest,
         Completion,
         dict[str, Any],
+    ),
+    Route(
+        "POST",
+        "/v1/responses",
+        generating(responses_routes.responses),
+        "Answer a conversation, as OpenAI's newer API does; nothing is kept",
+        ResponsesRequest,
+        dict[str, Any],
+        dict[str, Any],
+    ),
+    Route(
+        "POST",
+        "/v1/messages",
+        generating(anthropic_routes.messages),
+        "Answer a conversation, as Anthropic's API does",
+        MessagesRequest,
+        dict[str, Any],
+        dict[str, Any],
+    ),
+    Route(
+        "POST",
+        "/v1/messages/count_tokens",
+        logged(anthropic_routes.count_tokens),
+        "How many tokens a conversation comes to, as Anthropic's API says it",
+        CountRequest,
+        dict[str, int],
     ),
     Route(
         "POST",

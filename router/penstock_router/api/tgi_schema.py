@@ -27,6 +27,7 @@ from penstock_router.api.schema import (
     Share,
     StopSequences,
 )
+from penstock_router.api.token_rules import RuleWishes
 from penstock_router.config import RouterConfig
 from penstock_router.request import Sampling
 
@@ -62,6 +63,7 @@ class GenerateParameters(ClientObject):
     ignore_eos: bool = False
     ignore_eos_token: bool = False  # the same, as TGI's shards call it
     logit_bias: LogitBias | None = None
+    watermark: bool = False
     priority: Priority | None = None
 
     @property
@@ -95,6 +97,7 @@ class GenerateParameters(ClientObject):
             sequences=sequences,
             stop=stop,
             keep_stop=True,
+            rules=RuleWishes(watermark=self.watermark),
             ignore_eos=self.ignore_eos or self.ignore_eos_token,
             max_time=self.max_time,
             truncate=self.truncate,

@@ -9,6 +9,7 @@ from aiohttp import web
 from penstock_router.api.app import make_app, make_runner
 from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
+from penstock_router.fronts.text import load_text
 from penstock_router.listening import BACKLOG, inherited, url_of
 from penstock_router.metrics import Metrics
 from penstock_router.text import TextModel
@@ -25,9 +26,7 @@ class LocalFront:
 
     async def load(self) -> None:
         config = self._config
-        self._text = TextModel.load(
-            config.model_path, config.tokenizer_config_path, config.validation_workers
-        )
+        self._text = load_text(config)
 
     async def open(self, engine: Engine, metrics: Metrics) -> str:
         assert self._text is not None

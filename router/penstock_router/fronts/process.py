@@ -21,6 +21,7 @@ from penstock_router.fronts.acceptor import take_connections
 from penstock_router.fronts.config import FrontConfig, read_limits
 from penstock_router.fronts.frames import BEAT_SECONDS, Frames, frame
 from penstock_router.fronts.remote_engine import Outbox, RemoteEngine, RemoteMetrics
+from penstock_router.fronts.text import load_text
 from penstock_router.limits import Limits
 from penstock_router.logs import configure_logs
 from penstock_router.pulse import Pulse
@@ -45,9 +46,7 @@ def _load(config: FrontConfig) -> TextModel | None:
     """None where it cannot, and the scheduling process was told why."""
     router = config.router
     try:
-        return TextModel.load(
-            router.model_path, router.tokenizer_config_path, router.validation_workers
-        )
+        return load_text(router)
     except (ValueError, OSError) as error:
         with socket.socket(fileno=config.frames) as wire:
             reason = str(error).encode(errors="replace").decode()

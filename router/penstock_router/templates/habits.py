@@ -1,15 +1,16 @@
 """What a template makes of messages, found out by rendering a few.
 
-Text counts as shown when it is shown as text: a list that is printed as Python prints lists has
-lost the marks of its strings.
+What it makes of calls is in `calls.py`. Text counts as shown when it is shown as text: a list that
+is printed as Python prints lists has lost the marks of its strings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from penstock_router.templates.calls import CallHabits, Render, find_call_habits
 from penstock_router.templates.traced import END, origins, written
 
 Message = Mapping[str, Any]
@@ -19,20 +20,23 @@ PROBE = "penstock"
 @dataclass(frozen=True, slots=True)
 class Habits:
     """parts: whether a role's content must be a list of parts; of roles that are not in it, as of
-    users. developer: whether the template knows this role."""
+    users. developer: whether the template knows this role. calls: how it wants calls of tools."""
 
     parts: Mapping[str, bool]
     developer: bool
+    calls: CallHabits
 
     def adapt(self, messages: Sequence[Message]) -> list[Message]:
         """The messages as the template wants them, whatever the client sent."""
-        return [self._adapted(message) for message in messages]
+        return [self._adapted(message) for message in self.calls.adapt(messages)]
 
     def _adapted(self, message: Message) -> Message:
         role = message["role"]
         if role == "developer" and not self.developer:
             role = "system"
         content = message.get("content") or ""
+        if not content and message.get("tool_calls") and self.calls.without_content:
+            return {**message, "role": role, "content": None}
         as_parts = self.parts.get(role, self.parts["user"])
         if isinstance(content, str) and as_parts:
             content = _parts(content)
@@ -41,7 +45,7 @@ class Habits:
         return {**message, "role": role, "content": content}
 
 
-def find_habits(render: Callable[[list[Message]], str]) -> Habits:
+def find_habits(render: Render) -> Habits:
     """render: raises an Exception where the template refuses the messages."""
     parts: dict[str, bool] = {}
 
@@ -51,14 +55,19 @@ def find_habits(render: Callable[[list[Message]], str]) -> Habits:
         user = {"role": "user", "content": _parts(PROBE) if parts.get("user") else PROBE}
         conversations: dict[str, list[Message]] = {"user": [probe], "assistant": [user, probe]}
         try:
-            return END in origins(render(conversations.get(role, [probe, user])))
+            return END in origins(render(conversations.get(role, [probe, user]), None))
         except Exception:  # whatever Python can raise: it need not take this conversation
             return False
 
     for role in ("user", "assistant", "system"):
         shown = [as_parts for as_parts in (False, True) if shows(role, as_parts)]
         parts[role] = shown[0] if shown else parts.get("user", False)
-    return Habits(parts, developer=shows("developer", parts["system"]))
+    as_parts = parts["user"]
+    return Habits(
+        parts,
+        developer=shows("developer", parts["system"]),
+        calls=find_call_habits(render, lambda text: _parts(text) if as_parts else text),
+    )
 
 
 def _parts(text: str) -> list[Mapping[str, str]]:

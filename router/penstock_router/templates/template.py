@@ -32,12 +32,14 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is rendered. continues: up to the end of the last message, which the answer goes on."""
+    """What is rendered. continues: up to the end of the last message, which the answer goes on.
+    tools: in OpenAI's shape."""
 
     messages: Sequence[Message]
     variables: Mapping[str, Any]
     generation_prompt: bool = True
     continues: bool = False
+    tools: Sequence[Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +64,14 @@ class ChatTemplate:
             raise
         except Exception as error:  # Jinja's, and Python's of the code that Jinja makes
             raise TemplateError(f"syntax error: {error}") from error
-        self.habits = find_habits(lambda messages: self._text(messages, {}, True))
+        self.habits = find_habits(lambda messages, tools: self._text(messages, {}, True, tools))
 
     def render(self, job: Job) -> Page:
         """The conversation as the model expects it. Raises TemplateError."""
         messages = [_with_role_marked(message) for message in self.habits.adapt(job.messages)]
 
         def render(messages: Sequence[Message]) -> str:
-            return self._text(messages, job.variables, job.generation_prompt)
+            return self._text(messages, job.variables, job.generation_prompt, job.tools)
 
         text = render_to_the_end(messages, render) if job.continues else render(messages)
         marks = bytearray(origins(text))
@@ -77,7 +79,11 @@ class ChatTemplate:
         return Page(str.__str__(text), runs(marks, rb"[^%c]+" % TEMPLATE))
 
     def _text(
-        self, messages: Sequence[Message], variables: Mapping[str, Any], generation_prompt: bool
+        self,
+        messages: Sequence[Message],
+        variables: Mapping[str, Any],
+        generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] | None,
     ) -> str:
         try:
             return self._collect(
@@ -86,7 +92,7 @@ class ChatTemplate:
                     **self._special_tokens,
                     "messages": messages,
                     "add_generation_prompt": generation_prompt,
-                    "tools": None,
+                    "tools": tools,
                     "documents": None,
                 }
             )

@@ -21,6 +21,7 @@ from penstock_router.text.marked import MarkedText
 from penstock_router.text.spans import TokenSpan, spans_json
 from penstock_router.text.tokenizer import Tokenizer
 from penstock_router.text.workers import Workers
+from penstock_router.tools.plan import Replies
 
 T = TypeVar("T")
 
@@ -31,12 +32,14 @@ class Conversation:
 
     content of a message is a string or a list of parts. What the client left open is None: then an
     assistant's last message is continued, and behind any other one an answer begins.
+    tools: in OpenAI's shape; None: none.
     """
 
     messages: Sequence[Mapping[str, Any]]
     template_variables: Mapping[str, Any] = field(default_factory=dict)
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
+    tools: Sequence[Mapping[str, Any]] | None = None
 
     @property
     def continues(self) -> bool:
@@ -51,7 +54,8 @@ class Conversation:
         prompt = self.add_generation_prompt
         if prompt is None:
             prompt = not self.continues
-        return Job(self.messages, self.template_variables, prompt, self.continues)
+        variables = self.template_variables
+        return Job(self.messages, variables, prompt, self.continues, self.tools)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,30 +79,43 @@ class TextModel:
         tokenizer: Tokenizer,
         chat_template: TemplatePool | None,
         workers: int,
-        eos_ids: frozenset[int] = frozenset(),
+        replies: Replies,
+        eos_ids: frozenset[int],
     ) -> None:
         self.tokenizer = tokenizer
+        self.replies = replies
         self.eos_ids = eos_ids
         self._chat_template = chat_template
         self._tokens = token_table(tokenizer)
         self._workers = Workers(workers)
 
     @classmethod
-    def load(cls, model_path: str | Path, config_path: str | None, workers: int) -> TextModel:
+    def load(
+        cls,
+        model_path: str | Path,
+        config_path: str | None,
+        workers: int,
+        *,
+        tool_parser: str = "auto",
+        reasoning_parser: str = "auto",
+    ) -> TextModel:
         """Read the folder. config_path: a tokenizer_config.json or .jinja to use instead of its
-        own. Raises ValueError that names what is missing or wrong."""
+        own. tool_parser, reasoning_parser: names of formats (`penstock_router.tools`).
+        Raises ValueError that names what is missing or wrong."""
         folder = Path(model_path)
         override = Path(config_path) if config_path else None
         config = tokenizer_config(folder, override)
         source = template_source(folder, config, override)
         tokenizer = Tokenizer.load(folder, override, source)
+        added = {token.content: i for i, token in tokenizer.added_tokens().items()}
+        replies = Replies.load(source, tool_parser, reasoning_parser, added, tokenizer.special_ids)
         eos_ids = eos_token_ids(folder, config_path)
         if source is None:
-            return cls(tokenizer, None, workers, eos_ids)
+            return cls(tokenizer, None, workers, replies, eos_ids)
         named = special_tokens(folder, config) | dict(tokenizer.names)
         script = Script(source, named, tokenizer.control_tokens)
         try:
-            return cls(tokenizer, TemplatePool(script, workers), workers, eos_ids)
+            return cls(tokenizer, TemplatePool(script, workers), workers, replies, eos_ids)
         except TemplateError as error:
             raise ValueError(f"chat template of {folder}: {error}") from error
 

@@ -124,7 +124,6 @@ def test_any_number(name: str, value: Any) -> None:
         ({"logit_bias": {"700": 1}}, "`logit_bias` must hold token ids >= 0 and < 700. Given: 700"),
         ({"grammar": {"type": "regex", "value": "a"}}, "`grammar` is not supported by this server"),
         ({"adapter_id": "a"}, "`adapter_id` is not supported by this server"),
-        ({"watermark": True}, "`watermark` is not supported by this server"),
         ({"num_beams": 2}, "`parameters.num_beams` is not supported by this server"),
         ({"max_time": 0}, "`max_time` must be strictly positive"),
         ({"stop_sequences": [""]}, "`stop_sequences.0`: string should have at least 1 character"),
@@ -209,8 +208,8 @@ async def test_harmless_extras(serve: Any, extra: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("extra", "sentence"),
     [
-        ({"tools": [{"type": "function"}]}, "`tools` is not supported"),
-        ({"tool_choice": "required"}, "`tool_choice` is not supported"),
+        ({"tools": [{"type": "function"}]}, "missing field `tools.0.function`"),
+        ({"tool_choice": "required"}, "`tool_choice` requires a call, so `tools` cannot be empty"),
         ({"response_format": {"type": "json_object"}}, "`response_format` is not supported"),
         ({"stream_options": {"include_usage": True}}, "only allowed when `stream` is true"),
         ({"top_logprobs": 1}, "`logprobs` must be true"),
@@ -249,9 +248,22 @@ async def test_deep_template_variables(serve: Any) -> None:
 
 async def test_completion_refusals(serve: Any) -> None:
     client = await serve()
-    for extra in ({"suffix": "x"}, {"best_of": 2}):
+    for extra, sentence in (
+        ({"suffix": "x"}, "`suffix` must be empty"),
+        ({"best_of": 2, "n": 3}, "`best_of` must be at least `n`, 3. Given: 2"),
+        ({"best_of": 2, "stream": True}, "`best_of` must not be greater than `n`"),
+        ({"echo": True, "truncate_prompt_tokens": 2}, "must not be given with `echo`"),
+        ({"prompt_logprobs": 1, "stream": True}, "must not be given when `stream` is true"),
+        ({"stop_token_ids": [700]}, "`stop_token_ids` must hold token ids >= 0 and < 700"),
+        ({"stop_token_ids": [2**32]}, "`stop_token_ids` must be a list of 1 to 1024 token ids"),
+        ({"allowed_token_ids": []}, "`allowed_token_ids` must be a list of 1 to 32768 token ids"),
+        ({"allowed_token_ids": [True]}, "`allowed_token_ids` must be a list of"),
+        ({"min_tokens": 9, "max_tokens": 8}, "`min_tokens` must be at most the number of new"),
+        ({"min_tokens": 1, "allowed_token_ids": [2]}, "a token that `min_tokens` does not bar"),
+        ({"bad_words": ["x" * 100]}, "each of `bad_words` must come to 1 to 16 tokens"),
+    ):
         status, body = await client.post("/v1/completions", {"prompt": "hi", **extra})
-        assert status == 422 and "is not supported" in body["error"]["message"]
+        assert status == 422 and sentence in body["error"]["message"], (extra, body)
     for extra in ({"suffix": ""}, {"echo": False}, {"best_of": 1}):
         assert (await client.post("/v1/completions", {"prompt": "hi", **extra}))[0] == 200
 

@@ -37,6 +37,7 @@ async def streamed(client: Any, body: dict[str, Any]) -> list[dict[str, Any]]:
         known = choices.setdefault(piece["index"], piece | {"text": "", "logprobs": None})
         known["text"] += piece["text"]
         known["finish_reason"] = piece["finish_reason"]
+        known |= {"stop_reason": piece.get("stop_reason")}
         if logprobs := piece["logprobs"]:
             joined = known["logprobs"] or dict.fromkeys(logprobs, [])
             known["logprobs"] = {name: joined[name] + logprobs[name] for name in logprobs}

@@ -41,6 +41,7 @@ async def test_chat(serve: Any) -> None:
                 "message": {"role": "assistant", "content": "The capital"},
                 "logprobs": None,
                 "finish_reason": "stop",
+                "stop_reason": None,
             }
         ],
         "usage": {
@@ -74,6 +75,7 @@ async def test_chat_stream(serve: Any) -> None:
             "delta": {"role": "assistant", "content": ""},
             "logprobs": None,
             "finish_reason": "stop",
+            "stop_reason": None,
         }
     ]
     assert final["choices"] == [] and final["usage"]["prompt_tokens"] == 19

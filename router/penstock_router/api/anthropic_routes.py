@@ -1,0 +1,35 @@
+"""Anthropic's routes: /v1/messages and /v1/messages/count_tokens."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from penstock_router.api.admission import listing_errors
+from penstock_router.api.anthropic_answer import MessageWording
+from penstock_router.api.anthropic_schema import CountRequest, MessagesRequest
+from penstock_router.api.call import Call, read_json
+from penstock_router.api.converse import converse
+from penstock_router.api.fields import checked
+from penstock_router.api.options import Names
+from penstock_router.api.service import SERVICE
+from penstock_router.api.tgi_routes import json_response
+
+NAMES = Names("messages", "max_tokens", openai=True)
+
+
+async def messages(call: Call) -> web.StreamResponse:
+    """POST /v1/messages"""
+    body = await call.body(MessagesRequest)
+    return await converse(call, body.chat(), NAMES, MessageWording(call.service.model_name))
+
+
+async def count_tokens(request: web.Request) -> web.Response:
+    """POST /v1/messages/count_tokens: how many tokens a conversation comes to."""
+    service = request.app[SERVICE]
+    body = checked(request, CountRequest, await read_json(request))
+    service.check_model(body.model)
+    most = service.engine.limits.max_input_tokens
+    conversation = body.chat().conversation(service.text.replies.shows_tools)
+    with service.permits.take(1), listing_errors(most, "messages"):
+        rendered = await service.text.render(conversation)
+    return json_response({"input_tokens": len(rendered.ids)})

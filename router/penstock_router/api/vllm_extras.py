@@ -1,0 +1,73 @@
+"""What vLLM's fields add to answers of OpenAI's routes: token ids, and prompts' log-probabilities.
+
+Plain completions have them in each choice; chat has those of the prompt beside the choices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from penstock_router.api.logprobs import number
+from penstock_router.api.openai_schema import ChatRequest, OpenAIRequest
+from penstock_router.api.run import Collector
+from penstock_router.request import TopTokens
+from penstock_router.text import TextModel
+
+
+def beside_choices(
+    text: TextModel, body: OpenAIRequest, tracks: Sequence[Collector]
+) -> dict[str, Any]:
+    """Fields of a whole chat answer."""
+    return _of_prompt(text, body, tracks[0]) if isinstance(body, ChatRequest) else {}
+
+
+def in_choice(text: TextModel, body: OpenAIRequest, track: Collector) -> dict[str, Any]:
+    """Fields of a choice of a whole answer."""
+    shown: dict[str, Any] = {"stop_reason": track.output.stop_reason}
+    if not isinstance(body, ChatRequest):
+        shown |= _of_prompt(text, body, track)
+    if body.return_token_ids:
+        shown["token_ids"] = track.ids
+    return shown
+
+
+def _of_prompt(text: TextModel, body: OpenAIRequest, track: Collector) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
+    if body.prompt_logprobs is not None:
+        shown["prompt_logprobs"] = prompt_logprobs(text, track, body.prompt_logprobs)
+    if body.return_token_ids:
+        shown["prompt_token_ids"] = list(track.request.prompt)
+    return shown
+
+
+def prompt_logprobs(
+    text: TextModel, track: Collector, count: int
+) -> list[dict[str, dict[str, Any]] | None]:
+    """For each token of the prompt but the first: it and the `count` most likely ones by their ids.
+
+    `rank` is known of those that are among the most likely.
+    """
+    rows = zip(
+        track.request.prompt,
+        track.prompt_logprobs,
+        track.prompt_tops or [()] * len(track.prompt_logprobs),
+        strict=True,
+    )
+    return [
+        None if logprob is None else _place(text, token_id, logprob, top[:count])
+        for token_id, logprob, top in rows
+    ]
+
+
+def _place(text: TextModel, token_id: int, logprob: float, top: TopTokens) -> dict[str, Any]:
+    ranked = {token: (value, rank) for rank, (token, value) in enumerate(top, 1)}
+    values = {token_id: (logprob, None), **ranked}
+    return {
+        str(token): {
+            "logprob": number(value),
+            "rank": rank,
+            "decoded_token": text.token_text(token),
+        }
+        for token, (value, rank) in values.items()
+    }

@@ -1,0 +1,341 @@
+"""How families of models write tool calls: one row each.
+
+A row's markers are literals. Which of them are tokens is for the model's vocabulary to say
+(`alphabet.py`), so one row serves models that have a marker as a token and those that spell it.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Self
+
+from penstock_router.tools.styles import (
+    Channels,
+    Header,
+    JsonCall,
+    Pythonic,
+    Style,
+    Tagged,
+    Unquoted,
+)
+
+
+class Ids(enum.Enum):
+    """What the ids of calls look like."""
+
+    LONG = "call_ and 24 hexadecimal digits, as OpenAI's"
+    SHORT = "9 letters and digits"
+    OWN = "what the model writes as the call's head"
+
+
+@dataclass(frozen=True)
+class Format:
+    """One row.
+
+    opens: markers behind which a call stands; the first one is what the model is made to write.
+    bare: characters that begin a call where an answer may begin, without a marker.
+    strays: markers around and between calls, which are never shown.
+    section: what stands around all calls, where a model is made to write them. pads: around each,
+    within its markers. between: calls of one answer, where they are several.
+    template: what is found in chat templates of such models. names: those of vLLM and SGLang.
+    """
+
+    name: str
+    style: Style
+    opens: tuple[str, ...] = ()
+    bare: str = ""
+    strays: tuple[str, ...] = ()
+    section: tuple[str, str] = ("", "")
+    between: str | None = ""  # None: one call only
+    pads: tuple[str, str] = ("", "")
+    separators: str = ""  # characters between bare calls
+    wraps: bool = False  # an answer without calls stands between markers too
+    ids: Ids = Ids.LONG
+    names: tuple[str, ...] = ()
+    template: str = r"(?!)"
+
+    @property
+    def strings(self) -> list[str]:
+        """Those that may hold markers."""
+        return [*self.opens, *self.strays, *self.section, self.between or "", *self.style.strings]
+
+    def encoded(self, encode: Callable[[str], str]) -> Self:
+        """The same with its strings as an `Alphabet` encodes them."""
+        return replace(
+            self,
+            style=self.style.encoded(encode),
+            opens=tuple(map(encode, self.opens)),
+            strays=tuple(map(encode, self.strays)),
+            section=(encode(self.section[0]), encode(self.section[1])),
+            between=None if self.between is None else encode(self.between),
+        )
+
+    def recognises(self, template: str) -> bool:
+        """Whether a chat template is one of such a model."""
+        return re.search(self.template, template) is not None
+
+
+_DEEPSEEK = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>")
+_DSML = Tagged(
+    name_end='">', key_open='<｜DSML｜parameter name="', key_end='"', attribute='" string="',
+    attribute_end='">', raw="true", other="false",
+    value_end="</｜DSML｜parameter>", close="</｜DSML｜invoke>", line="\n",
+)  # fmt: skip
+_XML = Tagged(
+    name_end=">", key_open="<parameter=", key_end=">", value_end="</parameter>",
+    close="</function>", padded=True, line="\n",
+)  # fmt: skip
+
+# The first row that recognises a template is taken, so what is particular comes first.
+# fmt: off
+FORMATS: tuple[Format, ...] = (
+    Format(
+        "harmony",
+        Channels(message="<|message|>", call=" <|constrain|>json",
+                 ends=("<|end|>", "<|call|>", "<|return|>", "<|start|>")),
+        opens=("<|channel|>", "<|start|>assistant", " to="),
+        strays=("<|start|>", "<|end|>", "<|call|>", "<|return|>"),
+        between=None,
+        wraps=True,
+        names=("openai", "gpt-oss", "gpt_oss"),
+        template=r"<\|channel\|>",
+    ),
+    Format(
+        "gemma4",
+        Unquoted(before="call:", delimiter='<|"|>', close="<tool_call|>"),
+        opens=("<|tool_call>",),
+        template=r"<\|tool_call>",
+    ),
+    Format(
+        "functiongemma",
+        Unquoted(before="call:", delimiter="<escape>", close="<end_function_call>"),
+        opens=("<start_function_call>",),
+        template=r"<start_function_call>",
+    ),
+    Format(
+        "kimi_k3",
+        Tagged(
+            name_end='" index="', head_end='"<|sep|>',
+            key_open='<|open|>argument key="', key_end='"',
+            attribute='" type="', attribute_end='"<|sep|>', raw="string", other="json",
+            value_end="<|close|>argument<|sep|>", close="<|close|>call<|sep|>",
+        ),
+        opens=('<|open|>call tool="',),
+        strays=("<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|open|>tools<|sep|>",
+                "<|close|>tools<|sep|>", "<|close|>message<|sep|>"),
+        wraps=True,
+        section=("<|open|>tools<|sep|>", "<|close|>tools<|sep|>"),
+        template=r"<\|open\|>",
+    ),
+    Format(
+        "kimi_k2",
+        Header(separator="<|tool_call_argument_begin|>", prefix="functions.", counter=":",
+               close="<|tool_call_end|>"),
+        opens=("<|tool_call_begin|>",),
+        strays=("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
+        section=("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
+        ids=Ids.OWN,
+        template=r"<\|tool_calls_section_begin\|>",
+    ),
+    Format(
+        "deepseek_v32",
+        _DSML,
+        opens=('<｜DSML｜invoke name="',),
+        strays=("<｜DSML｜function_calls>", "</｜DSML｜function_calls>"),
+        section=("<｜DSML｜function_calls>\n", "\n</｜DSML｜function_calls>"),
+        between="\n",
+        names=("deepseekv32",),
+        template=r"(?s)DSML.*function_calls",
+    ),
+    Format(
+        "deepseek_v4",
+        _DSML,
+        opens=('<｜DSML｜invoke name="',),
+        strays=("<｜DSML｜tool_calls>", "</｜DSML｜tool_calls>"),
+        section=("<｜DSML｜tool_calls>\n", "\n</｜DSML｜tool_calls>"),
+        between="\n",
+        names=("deepseekv4",),
+        template=r"DSML",
+    ),
+    Format(
+        "deepseek_v3",
+        Header(before="function<｜tool▁sep｜>", separator="\n```json\n",
+               close="\n```<｜tool▁call▁end｜>"),
+        opens=("<｜tool▁call▁begin｜>",),
+        strays=_DEEPSEEK,
+        section=_DEEPSEEK,
+        between="\n",
+        names=("deepseekv3",),
+        template=r"(?s)<｜tool▁calls▁begin｜>.*```json",
+    ),
+    Format(
+        "deepseek_v31",
+        Header(separator="<｜tool▁sep｜>", close="<｜tool▁call▁end｜>"),
+        opens=("<｜tool▁call▁begin｜>",),
+        strays=_DEEPSEEK,
+        section=_DEEPSEEK,
+        names=("deepseekv31",),
+        template=r"<｜tool▁calls▁begin｜>",
+    ),
+    Format(
+        "cohere",
+        JsonCall(name="tool_name", arguments="parameters", many=True,
+                 counter="tool_call_id", close="<|END_ACTION|>"),
+        opens=("<|START_ACTION|>",),
+        strays=("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),
+        names=("cohere_command3", "cohere_command4"),
+        template=r"<\|START_ACTION\|>",
+    ),
+    Format(
+        "mistral",
+        Header(separator="[ARGS]", ident="[CALL_ID]"),
+        opens=("[TOOL_CALLS]",),
+        ids=Ids.SHORT,
+        template=r"(?s)\[TOOL_CALLS\].*\[ARGS\]",
+    ),
+    Format(
+        "mistral_v3",
+        JsonCall(many=True),
+        opens=("[TOOL_CALLS]",),
+        ids=Ids.SHORT,
+        template=r"\[TOOL_CALLS\]",
+    ),
+    Format(
+        "minimax_m2",
+        Tagged(name_end='">', key_open='<parameter name="', key_end='">',
+               value_end="</parameter>", close="</invoke>", line="\n"),
+        opens=('<invoke name="',),
+        strays=("<minimax:tool_call>", "</minimax:tool_call>"),
+        section=("<minimax:tool_call>\n", "\n</minimax:tool_call>"),
+        between="\n",
+        names=("minimax-m2",),
+        template=r"minimax:tool_call",
+    ),
+    Format(
+        "glm45",
+        Tagged(name_end="\n", key_open="<arg_key>", key_end="</arg_key>",
+               value_open="<arg_value>", value_end="</arg_value>", close="</tool_call>",
+               line="\n"),
+        opens=("<tool_call>",),
+        between="\n",
+        names=("glm", "glm47"),
+        template=r"<arg_key>",
+    ),
+    Format(
+        "seed_oss",
+        _XML,
+        opens=("<function=",),
+        strays=("<seed:tool_call>", "</seed:tool_call>"),
+        section=("<seed:tool_call>\n", "\n</seed:tool_call>"),
+        between="\n",
+        template=r"seed:tool_call",
+    ),
+    Format(
+        "qwen3_coder",
+        _XML,
+        opens=("<function=",),
+        strays=("<tool_call>", "</tool_call>"),
+        section=("<tool_call>\n", "\n</tool_call>"),
+        between="\n</tool_call>\n<tool_call>\n",
+        names=("qwen3_xml", "nemotron_v3", "step3p5", "mimo", "granite_thinking"),
+        template=r"(?s)<tool_call>.*<function=",
+    ),
+    Format(
+        "nemotron_v2",
+        JsonCall(many=True, close="</TOOLCALL>"),
+        opens=("<TOOLCALL>",),
+        template=r"<TOOLCALL>",
+    ),
+    Format(
+        "apriel",
+        JsonCall(many=True, close="</tool_calls>"),
+        opens=("<tool_calls>",),
+        template=r"<tool_calls>\[",
+    ),
+    Format(
+        "granite",
+        JsonCall(many=True),
+        opens=("<|tool_call|>", "<tool_call>"),
+        template=r"<\|tool_call\|>",
+    ),
+    Format(
+        "hermes",
+        JsonCall(close="</tool_call>"),
+        opens=("<tool_call>",),
+        between="\n",
+        pads=("\n", "\n"),
+        names=("qwen", "qwen25", "qwen3_json", "granite4"),
+        template=r"(?s)\A(?!.*\]<\]minimax\[>\[).*<tool_call>",
+    ),
+    Format(
+        "functionary",
+        Header(separator=">", close="</function>"),
+        opens=("<function=",),
+        template=r"<function=example_function_name>\{",
+    ),
+    Format(
+        "phi4_mini_json",
+        JsonCall(many=True),
+        opens=("functools",),
+        names=("phi4mini",),
+        template=r"functools|<\|tool\|>",
+    ),
+    Format(
+        "granite-20b-fc",
+        JsonCall(),
+        opens=("<function_call>",),
+        template=r"<function_call>",
+    ),
+    Format(
+        "llama4_pythonic",
+        Pythonic(close="<|python_end|>"),
+        opens=("<|python_start|>",),
+        bare="[",
+        strays=("<|python_end|>",),
+        template=r"<\|python_start\|>",
+    ),
+    Format(
+        "lfm2",
+        Pythonic(close="<|tool_call_end|>"),
+        opens=("<|tool_call_start|>",),
+        template=r"<\|tool_call_start\|>|<\|tool_list_start\|>",
+    ),
+    Format(
+        "pythonic",
+        Pythonic(),
+        bare="[",
+        template=r"\[func_name1\(",
+    ),
+    Format(
+        "llama3_json",
+        JsonCall(arguments="parameters"),
+        opens=("<|python_tag|>",),
+        bare="{",
+        between="; ",
+        separators=";,",
+        names=("llama3", "llama4_json"),
+        template=r'<\|python_tag\|>|"parameters": dictionary',
+    ),
+    Format(
+        "json",
+        JsonCall(),
+        bare="{",
+        between="\n",
+        separators=";,",
+        template=r'\{"name": "',
+    ),
+)
+
+# fmt: on
+
+NAMED = {name: row for row in FORMATS for name in (row.name, *row.names)}
+# For models whose template knows nothing of tools: they are told in words what to write.
+FALLBACK = NAMED["json"]
+
+
+def find_format(template: str) -> Format | None:
+    """The format of a chat template; None where it shows none."""
+    return next((row for row in FORMATS if row.recognises(template)), None)

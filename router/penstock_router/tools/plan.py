@@ -1,0 +1,70 @@
+"""How the answer to one request is read, and what it is held to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from penstock_router.grammar import Grammar
+from penstock_router.tools.definition import NO_TOOLS, Toolbox
+from penstock_router.tools.dialect import Dialect, Start, choose
+from penstock_router.tools.grammar import reply_grammar
+from penstock_router.tools.parser import ReplyParser
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyPlan:
+    """What is looked for in an answer. Give it to `Options.reply`."""
+
+    dialect: Dialect
+    toolbox: Toolbox
+    tools: Mapping[str, Mapping[str, Any]]  # schemas of arguments by the name of the tool
+
+    def thinks(self, prompt: Sequence[int], text: Callable[[int], str]) -> bool:
+        """Whether the answer to this prompt begins within reasoning."""
+        return self.dialect.start(prompt, text) is Start.THINKS
+
+    def grammar(
+        self, prompt: Sequence[int], text: Callable[[int], str], answer: Grammar | None
+    ) -> Grammar | None:
+        """What the answer to this prompt is held to, reasoning and calls included. Takes
+        milliseconds for many tools. answer: what its text is held to; None: nothing."""
+        if not self.tools and answer is None:
+            return None
+        return reply_grammar(self.dialect, self.toolbox, self.dialect.start(prompt, text), answer)
+
+    def parser(self, thinking: bool) -> ReplyParser:
+        """For one sequence."""
+        return ReplyParser(self.dialect, self.tools, thinking=thinking)
+
+
+class Replies:
+    """How answers of one model are read."""
+
+    def __init__(self, dialect: Dialect, shows_tools: bool) -> None:
+        """shows_tools: whether the chat template shows tools to the model."""
+        self.dialect = dialect
+        self.shows_tools = shows_tools
+
+    @classmethod
+    def load(
+        cls,
+        template: str | None,
+        tool_parser: str | None,
+        reasoning_parser: str | None,
+        tokens: Mapping[str, int],
+        special_ids: frozenset[int],
+    ) -> Replies:
+        """template: the chat template. The names are those of the operator, `auto` or None: as the
+        template shows. Raises ValueError for a name that there is not."""
+        tool_format, reasoning = choose(template, tool_parser, reasoning_parser)
+        dialect = Dialect(tool_format, reasoning, tokens, special_ids)
+        return cls(dialect, shows_tools=template is not None and "tools" in template)
+
+    def plan(self, toolbox: Toolbox = NO_TOOLS) -> ReplyPlan | None:
+        """How an answer is read that may call these tools; None where all of it is text."""
+        tools = {tool.name: tool.parameters for tool in toolbox.callable}
+        if not tools and not self.dialect.is_read_without_tools:
+            return None
+        return ReplyPlan(self.dialect, toolbox, tools)

@@ -1,0 +1,211 @@
+"""Matchers of running sequences, moved on by the tokens that were chosen.
+
+One thread owns them all and works in the order of commands. Its turn for a step waits for the
+step's tokens, takes them in, passes the result on and fills the bits for the next step, while the
+device computes that step's logits. The draw of the next step waits for the turn, never for the
+router.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from llguidance import LLExecutor, LLMatcher
+from llguidance.numpy import fill_next_token_bitmask_par
+from torch import Tensor
+
+from penstock_kernels.mask import words_of
+from penstock_proto import shard_pb2
+from penstock_shard.grammars.bits import Bits
+from penstock_shard.grammars.templates import Templates, first_sentence
+
+FILL_THREADS = 1  # a row takes some 10 us: two threads brought nothing
+
+
+@dataclass(slots=True, eq=False)
+class Constraint:
+    """What a sequence is held to, and how far it has come. The thread's, once made."""
+
+    slot: int
+    matcher: LLMatcher | None = None
+    failure: str | None = None  # why it holds nothing any more
+    ended: bool = False  # behind EOS, or without a token: its bits stay as they are
+
+
+@dataclass(slots=True)
+class Turn:
+    """What the thread found in the tokens of a step."""
+
+    refused: list[shard_pb2.Refusal] = field(default_factory=list)
+    seconds: float = 0.0  # of the thread's work since the turn before
+    waited: float = 0.0  # by which masks held the step's draw up
+    _problem: BaseException | None = None
+    _done: threading.Event = field(default_factory=threading.Event)
+
+    def wait(self) -> None:
+        """Until the tokens are taken in. Raises RuntimeError where that went wrong."""
+        self._done.wait()
+        if self._problem is not None:
+            raise RuntimeError(f"matching grammars failed: {self._problem}") from self._problem
+
+    def end(self, problem: BaseException | None) -> None:
+        """The tokens are taken in, or cannot be."""
+        self._problem = problem
+        self._done.set()
+
+
+Row = tuple[int, Constraint]  # row of a step's tokens
+
+
+class Matching:
+    """The matchers of one runner."""
+
+    def __init__(self, templates: Templates, bits: Bits) -> None:
+        self._templates, self._bits = templates, bits
+        self._pool = LLExecutor(FILL_THREADS)
+        self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._problem: BaseException | None = None
+        self._seconds = self._waited = 0.0
+
+    def admit(self, slot: int, grammar: int, generated: Sequence[int]) -> Constraint:
+        """A sequence that is held to a grammar and has generated some tokens begins or goes on.
+        Its bits are made at once."""
+        constraint = Constraint(slot)
+        self._put(lambda: self._begin(constraint, grammar, generated))
+        return constraint
+
+    def forget(self, grammars: Sequence[int]) -> None:
+        """No admission from here on names these grammars."""
+        self._put(lambda: self._templates.forget(grammars))
+
+    def wait(self) -> None:
+        """Until the bits for the next draw are filled. Raises RuntimeError where they cannot be."""
+        if self._thread is None:
+            return
+        begun = time.perf_counter()
+        done = threading.Event()
+        self._put(done.set)
+        done.wait()
+        self._waited += time.perf_counter() - begun
+        if self._problem is not None:
+            raise RuntimeError(f"matching grammars failed: {self._problem}") from self._problem
+
+    def turn(self, tokens: Tensor, rows: Sequence[Row]) -> Turn:
+        """Take in the tokens of a step, which are on their way to the host.
+
+        tokens: [rows of the step] int64 in host memory, complete with what the current stream has.
+        """
+        turn = Turn(waited=self._waited)
+        self._waited = 0.0
+        arrived = None
+        if tokens.is_pinned():
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            arrived.record()
+        self._put(lambda: self._take(turn, arrived, tokens, rows))
+        return turn
+
+    # -- in the thread ---------------------------------------------------------------------------
+
+    def _put(self, task: Callable[[], None]) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="masks", daemon=True)
+            self._thread.start()
+        self._tasks.put(task)
+
+    def _work(self) -> None:
+        while True:
+            task = self._tasks.get()
+            try:
+                task()
+            except BaseException as error:
+                self._problem = self._problem or error
+
+    def _begin(self, constraint: Constraint, grammar: int, generated: Sequence[int]) -> None:
+        begun = time.perf_counter()
+        matcher = self._templates.matcher(grammar)
+        if matcher is None:
+            constraint.failure = f"there is no grammar {grammar}"
+        elif generated and not matcher.consume_tokens(list(generated)):
+            constraint.failure = first_sentence(matcher.get_error())
+        constraint.matcher = matcher
+        self._fill([constraint])
+        self._seconds += time.perf_counter() - begun
+
+    def _take(
+        self, turn: Turn, arrived: torch.cuda.Event | None, tokens: Tensor, rows: Sequence[Row]
+    ) -> None:
+        problem = self._problem
+        going_on: list[Constraint] = []
+        begun = time.perf_counter()
+        try:
+            if arrived is not None:
+                arrived.synchronize()
+            begun = time.perf_counter()
+            going_on = self._consume(tokens.numpy(), rows)
+            turn.refused = [_refusal(one) for _, one in rows if one.failure is not None]
+        except BaseException as error:
+            self._problem = problem = error
+        finally:
+            self._seconds += time.perf_counter() - begun
+            turn.seconds, self._seconds = self._seconds, 0.0
+            turn.end(problem)
+        begun = time.perf_counter()
+        self._fill(going_on)
+        self._seconds += time.perf_counter() - begun
+
+    def _consume(self, tokens: np.ndarray, rows: Sequence[Row]) -> list[Constraint]:
+        """Move matchers on. Returns those that take another token."""
+        taking: list[tuple[LLMatcher, int]] = []
+        taken: list[Constraint] = []
+        eos = self._templates.eos
+        for row, one in rows:
+            if one.ended or one.failure is not None or one.matcher is None:
+                continue
+            token = int(tokens[row])
+            if token < 0:  # NO_TOKEN: the sequence is refused for that
+                one.ended = True
+                continue
+            one.ended = token in eos
+            taking.append((one.matcher, token))
+            taken.append(one)
+        if not taking:
+            return []
+        for one, fine in zip(taken, self._pool.consume_token_par(taking), strict=True):
+            if not fine:
+                assert one.matcher is not None
+                one.failure = first_sentence(one.matcher.get_error())
+        return [one for one in taken if not one.ended]
+
+    def _fill(self, constraints: Sequence[Constraint]) -> None:
+        """The bits of the tokens that may come next."""
+        filling = [(one.matcher, one.slot) for one in constraints if one.failure is None]
+        matchers = [(matcher, slot) for matcher, slot in filling if matcher is not None]
+        rows = self._bits.rows
+        words = words_of(self._templates.width)
+        if matchers and words == rows.shape[1]:
+            fill_next_token_bitmask_par(self._pool, matchers, rows)
+        elif matchers:  # ids that only the tokenizer has
+            wide = np.empty((len(rows), words), np.int32)
+            fill_next_token_bitmask_par(self._pool, matchers, wide)
+            for _, slot in matchers:
+                rows[slot] = wide[slot, : rows.shape[1]]
+        for one in constraints:
+            if one.failure is None and one.matcher is not None and one.matcher.is_error():
+                one.failure = first_sentence(one.matcher.get_error())
+            if one.failure is not None:
+                self._bits.allow_all(one.slot)
+
+
+def _refusal(constraint: Constraint) -> shard_pb2.Refusal:
+    return shard_pb2.Refusal(
+        slot=constraint.slot,
+        kind=shard_pb2.Refusal.GRAMMAR_FAILED,
+        message=f"the grammar of the request failed while text was generated: {constraint.failure}",
+    )

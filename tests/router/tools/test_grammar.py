@@ -1,0 +1,280 @@
+"""What grammars of tools admit is read as calls whose arguments are those of the schemas."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken
+
+from penstock_router.grammar import Grammar, GrammarKind
+from penstock_router.reasoning import NAMED as REASONING
+from penstock_router.tools.definition import NO_TOOLS, Mode, Tool, Toolbox
+from penstock_router.tools.dialect import Dialect, Start
+from penstock_router.tools.events import Event, Reply, joined
+from penstock_router.tools.formats import FORMATS, NAMED, Format
+from penstock_router.tools.grammar import reply_grammar
+from penstock_router.tools.parser import ReplyParser
+from penstock_router.tools.styles import Pythonic
+from support.grammar_walk import Vocabulary, compiled, walk
+from support.small_text import byte_level
+from support.tool_samples import MARKERS
+
+STEPS = 1500
+
+
+def vocabulary(row: Format, as_tokens: bool, *more: str) -> Vocabulary:
+    tokenizer = byte_level()
+    if as_tokens:
+        marks = dict.fromkeys([m for text in row.strings for m in MARKERS.findall(text)])
+        tokenizer.add_tokens(
+            [AddedToken(m, special=place % 2 == 0) for place, m in enumerate(marks)]
+        )
+    tokenizer.add_tokens([AddedToken(m, special=False) for m in more])
+    eos = tokenizer.token_to_id("</s>")
+    assert eos is not None
+    return Vocabulary(tokenizer, eos)
+
+
+def read(
+    words: Vocabulary, chosen: Dialect, toolbox: Toolbox, tokens: Any, thinking: bool = False
+) -> Reply:
+    """What the server makes of tokens."""
+    schemas = {tool.name: tool.parameters for tool in toolbox.callable}
+    parser = ReplyParser(chosen, schemas, thinking=thinking)
+    found: list[Event] = []
+    text: list[int] = []
+
+    def flush() -> None:
+        if text:
+            found.extend(parser.feed(words.tokenizer.decode(text, skip_special_tokens=False)))
+            text.clear()
+
+    for token in tokens:
+        marker = chosen.alphabet.characters.get(token)
+        if marker is None:
+            text.append(token)
+        else:
+            flush()
+            found.extend(parser.feed(marker))
+    flush()
+    return joined([*found, *parser.end()])
+
+
+def check(reply: Reply, toolbox: Toolbox) -> None:
+    """Every call is one of the tools', and valid."""
+    schemas = {tool.name: tool.parameters for tool in toolbox.callable}
+    for call in reply.calls:
+        value = json.loads(call.arguments)
+        jsonschema.Draft202012Validator(schemas[call.name]).validate(value)
+
+
+TOOLS = (
+    Tool.checked(
+        "weather",
+        "d",
+        {
+            "type": "object",
+            "properties": {
+                "city": {"type": "string", "maxLength": 12},
+                "days": {"type": "integer", "minimum": 1, "maximum": 14},
+                "unit": {"enum": ["c", "f"]},
+                "wind": {"type": "boolean"},
+                "near": {
+                    "type": "array",
+                    "items": {"type": "string", "maxLength": 5},
+                    "maxItems": 2,
+                },
+                "where": {"$ref": "#/$defs/place"},
+                "note": {"anyOf": [{"type": "string", "maxLength": 6}, {"type": "null"}]},
+            },
+            "required": ["city", "days"],
+            "$defs": {
+                "place": {
+                    "type": "object",
+                    "properties": {"x": {"type": "number"}, "y": {"type": ["integer", "null"]}},
+                    "required": ["x"],
+                }
+            },
+        },
+    ),
+    Tool.checked("get_time", None, None),
+)
+TREE = Tool.checked(
+    "tree",
+    None,
+    {
+        "type": "object",
+        "properties": {
+            "leaf": {"type": "string", "pattern": "^[a-c]{1,3}$"},
+            "children": {"type": "array", "items": {"$ref": "#"}, "maxItems": 1},
+        },
+        "required": ["leaf"],
+    },
+)
+
+
+@pytest.mark.parametrize("as_tokens", [True, False], ids=["tokens", "text"])
+@pytest.mark.parametrize("row", FORMATS, ids=lambda row: row.name)
+def test_forced_calls_are_read_and_valid(row: Format, as_tokens: bool) -> None:
+    words = vocabulary(row, as_tokens)
+    chosen = Dialect(row, None, words.added, words.special)
+    ended = 0
+    for toolbox in (
+        Toolbox.checked(TOOLS, Mode.REQUIRED),
+        Toolbox.naming(TOOLS, "weather"),
+        Toolbox.checked([TREE], Mode.REQUIRED, parallel=False),
+    ):
+        grammar = reply_grammar(chosen, toolbox, Start.ANSWER)
+        assert grammar is not None
+        template = compiled(words, grammar)
+        for seed in range(6):
+            tokens = walk(words, template.deep_copy(), seed, STEPS)
+            if tokens is None:
+                continue
+            ended += 1
+            reply = read(words, chosen, toolbox, tokens)
+            assert reply.calls, words.tokenizer.decode(list(tokens), skip_special_tokens=False)
+            assert not reply.text
+            assert toolbox.parallel or len(reply.calls) == 1
+            check(reply, toolbox)
+    assert ended >= 9
+
+
+@pytest.mark.parametrize("as_tokens", [True, False], ids=["tokens", "text"])
+@pytest.mark.parametrize("row", FORMATS, ids=lambda row: row.name)
+def test_free_text_and_calls(row: Format, as_tokens: bool) -> None:
+    """With `auto` text ends anywhere, and what follows the marker is held."""
+    words = vocabulary(row, as_tokens)
+    chosen = Dialect(row, None, words.added, words.special)
+    toolbox = Toolbox.checked(TOOLS)
+    grammar = reply_grammar(chosen, toolbox, Start.ANSWER)
+    assert grammar is not None
+    template = compiled(words, grammar)
+    for seed in range(8):
+        tokens = walk(words, template.deep_copy(), seed, STEPS)
+        if tokens is not None:
+            check(read(words, chosen, toolbox, tokens), toolbox)
+
+
+THINK = REASONING["think"]
+
+
+@pytest.mark.parametrize("as_tokens", [True, False], ids=["tokens", "text"])
+@pytest.mark.parametrize("name", ["hermes", "llama3_json", "qwen3_coder", "mistral", "kimi_k2"])
+@pytest.mark.parametrize("start", list(Start), ids=lambda start: start.name)
+@pytest.mark.parametrize("mode", [Mode.AUTO, Mode.REQUIRED])
+def test_reasoning_is_free_and_calls_follow(
+    mode: Mode, start: Start, name: str, as_tokens: bool
+) -> None:
+    tags = ("<think>", "</think>") if as_tokens else ()
+    words = vocabulary(NAMED[name], as_tokens, *tags)
+    chosen = Dialect(NAMED[name], THINK, words.added, words.special)
+    toolbox = Toolbox.checked([TREE, *TOOLS[1:]], mode)
+    grammar = reply_grammar(chosen, toolbox, start)
+    assert grammar is not None
+    template = compiled(words, grammar)
+    ended, thoughts = 0, 0
+    begins = "I think.\n</think>" if start is Start.THINKS and not as_tokens else ""
+    for seed in range(12):
+        tokens = walk(words, template.deep_copy(), seed, STEPS, begins)
+        if tokens is None:
+            continue
+        ended += 1
+        reply = read(words, chosen, toolbox, tokens, thinking=start is Start.THINKS)
+        thoughts += bool(reply.reasoning)
+        check(reply, toolbox)
+        if mode is Mode.REQUIRED:
+            assert reply.calls and not reply.text
+    assert ended
+    if start is Start.ANSWER and mode is Mode.REQUIRED:
+        assert not thoughts
+
+
+def test_an_answer_has_a_grammar_of_its_own() -> None:
+    """`response_format` beside tools holds what is no call, from the token behind reasoning."""
+    words = vocabulary(NAMED["hermes"], True, "<think>", "</think>")
+    chosen = Dialect(NAMED["hermes"], THINK, words.added, words.special)
+    schema = {"type": "object", "properties": {"a": {"type": "integer", "maximum": 9}},
+              "required": ["a"], "additionalProperties": False}  # fmt: skip
+    answer = Grammar(GrammarKind.JSON_SCHEMA, json.dumps(schema))
+    for toolbox in (Toolbox.checked([TREE]), NO_TOOLS):
+        for start in Start:
+            grammar = reply_grammar(chosen, toolbox, start, answer)
+            assert grammar is not None
+            template = compiled(words, grammar)
+            kinds = set()
+            for seed in range(20):
+                tokens = walk(words, template.deep_copy(), seed, STEPS)
+                if tokens is None:
+                    continue
+                thinking = start is Start.THINKS
+                reply = read(words, chosen, toolbox, tokens, thinking=thinking)
+                kinds.add(bool(reply.calls))
+                check(reply, toolbox)
+                if not reply.calls:
+                    jsonschema.validate(json.loads(reply.text), schema)
+            assert False in kinds
+
+
+def schemas(depth: int = 2) -> st.SearchStrategy[dict[str, Any]]:
+    """Schemas of values, as tools have them."""
+    text = st.fixed_dictionaries(
+        {"type": st.just("string")},
+        optional={"maxLength": st.integers(0, 6), "description": st.just("d")},
+    )
+    leaves = st.one_of(
+        text,
+        st.just({"type": "string", "pattern": "^[a-f]{2,4}$"}),
+        st.just({"type": "string", "minLength": 1, "maxLength": 3}),
+        st.sampled_from([{"enum": ["a", "b c", 'q"']}, {"enum": [1, None]}, {"const": "x"}]),
+        st.sampled_from([{"type": "integer"}, {"type": "number"}, {"type": "boolean"}]),
+        st.just({"type": "integer", "minimum": -3, "maximum": 40}),
+        st.just({"type": ["string", "null"], "maxLength": 4}),
+        st.just({"anyOf": [{"type": "integer"}, {"type": "null"}]}),
+        st.just({"type": "null"}),
+    )
+    if not depth:
+        return leaves
+    inner = schemas(depth - 1)
+    lists = inner.map(lambda item: {"type": "array", "items": item, "minItems": 1, "maxItems": 2})
+    return st.one_of(leaves, lists, objects(inner))
+
+
+def objects(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    keys = st.sampled_from(["a", "b", "key_c", "key d", "type"])
+    return st.dictionaries(keys, inner, max_size=3).flatmap(
+        lambda found: st.sets(st.sampled_from(sorted(found) or ["a"])).map(
+            lambda required: {
+                "type": "object",
+                "properties": found,
+                "required": sorted(required & set(found)),
+            }
+        )
+    )
+
+
+VOCABULARIES: dict[str, Vocabulary] = {}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(FORMATS), objects(schemas()), st.integers(0, 1000))
+def test_any_schema_in_any_format(row: Format, schema: dict[str, Any], seed: int) -> None:
+    if row.name not in VOCABULARIES:
+        VOCABULARIES[row.name] = vocabulary(row, as_tokens=len(VOCABULARIES) % 3 > 0)
+    words = VOCABULARIES[row.name]
+    if isinstance(row.style, Pythonic) and any(not k.isidentifier() for k in schema["properties"]):
+        return  # no names of arguments there
+    chosen = Dialect(row, None, words.added, words.special)
+    toolbox = Toolbox.naming([Tool.checked("f", None, schema)], "f")
+    grammar = reply_grammar(chosen, toolbox, Start.ANSWER)
+    assert grammar is not None
+    tokens = walk(words, compiled(words, grammar), seed)
+    if tokens is not None:
+        reply = read(words, chosen, toolbox, tokens)
+        assert len(reply.calls) == 1 and not reply.text
+        check(reply, toolbox)
