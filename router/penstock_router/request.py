@@ -85,6 +85,14 @@ class Aborted(EngineError):
     """A client had the request ended, by its name."""
 
 
+class BadGrammar(EngineError):
+    """The shards cannot compile a request's grammar; the message says why."""
+
+
+class GrammarsBusy(EngineError):
+    """There is no room for another grammar now."""
+
+
 class Draining(EngineError):
     """The server is about to end and takes nothing more."""
 

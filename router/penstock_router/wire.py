@@ -52,6 +52,7 @@ def _admission(seat: Seat) -> Admission:
         prompt_logprobs=sequence.wants_prompt_logprobs,
         prompt_top_n=sequence.request.prompt_top_n if sequence.wants_prompt_logprobs else 0,
         prompt_logprobs_start=sequence.request.prompt_logprobs_start,
+        grammar=sequence.grammar,
     )
 
 

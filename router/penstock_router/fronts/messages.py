@@ -10,14 +10,17 @@ from array import array
 from collections.abc import Sequence
 
 from penstock_proto.front_pb2 import End, Failure, ScoredPrompt, Submission
+from penstock_router.grammars import grammar_of, wire_grammar
 from penstock_router.request import (
     Aborted,
+    BadGrammar,
     Draining,
     EngineError,
     Finish,
     FinishReason,
     GenerationFailed,
     GenerationRequest,
+    GrammarsBusy,
     ShuttingDown,
     TopTokens,
 )
@@ -35,6 +38,8 @@ ERRORS: dict[Failure.Kind, type[EngineError]] = {
     Failure.DRAINING: Draining,
     Failure.SHUT_DOWN: ShuttingDown,
     Failure.ABORTED: Aborted,
+    Failure.GRAMMAR: BadGrammar,
+    Failure.BUSY: GrammarsBusy,
 }
 ERROR_NUMBERS = {error: number for number, error in ERRORS.items()}
 
@@ -56,6 +61,7 @@ def submission(sequence: int, request: GenerationRequest) -> Submission:
         tenant=request.tenant,
         prompt_logprobs_start=request.prompt_logprobs_start,
         name=request.name,
+        grammar=None if request.grammar is None else wire_grammar(request.grammar),
     )
 
 
@@ -73,6 +79,7 @@ def request_of(message: Submission) -> GenerationRequest:
         tenant=message.tenant,
         prompt_logprobs_start=message.prompt_logprobs_start,
         name=message.name,
+        grammar=grammar_of(message.grammar) if message.HasField("grammar") else None,
     )
 
 
