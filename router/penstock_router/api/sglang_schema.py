@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
@@ -24,16 +25,21 @@ from penstock_router.api.schema import (
     StopSequences,
     packed,
 )
+from penstock_router.api.structured import AnyObject, Schema, Wanted, only
 from penstock_router.api.token_rules import MAX_STOP_TOKENS, RuleWishes
 from penstock_router.config import RouterConfig
+from penstock_router.grammar import Grammar
 from penstock_router.limits import MAX_TOP_LOGPROBS
 from penstock_router.request import Sampling
+from penstock_router.structured import grammar_from
 
 MAX_PROMPTS = 4096  # of a call
 MAX_SAMPLES = 128  # of a prompt
 MAX_GIVEN = 256  # tokens whose log-probabilities are asked for at each place
 MAX_NAME = 128  # characters of a `rid` and of an `extra_key`
 DEFAULT_NEW_TOKENS = 128
+GRAMMARS = ("json_schema", "regex", "ebnf", "structural_tag")
+ANY_JSON = "$$ANY$$"  # as a schema: any value
 
 _ID = {"type": "integer", "minimum": 0, "maximum": 2**32 - 1}
 _IDS = {"type": "array", "items": _ID, "minItems": 1}
@@ -107,10 +113,6 @@ class SamplingParams(ClientObject):
     IGNORED: ClassVar = frozenset({"spaces_between_special_tokens", "custom_params"})
     UNSUPPORTED: ClassVar = {
         "stop_regex": NEUTRAL,
-        "json_schema": NEUTRAL,
-        "regex": NEUTRAL,
-        "ebnf": NEUTRAL,
-        "structural_tag": NEUTRAL,
         "beam_width": (1,),
     }
 
@@ -129,14 +131,13 @@ class SamplingParams(ClientObject):
     repetition_penalty: Annotated[float, Field(ge=0.01, le=2)] = 1.0
     logit_bias: LogitBias | None = None
     sampling_seed: Annotated[Integer, Field(ge=-(2**63), le=2**64 - 1)] | None = None
+    json_schema: Schema | None = None
+    regex: str | None = None
+    ebnf: str | None = None
+    structural_tag: str | AnyObject | None = None
     skip_special_tokens: bool = True
     no_stop_trim: bool = False
     stream_interval: Annotated[Integer, Field(ge=1, le=INT32)] = 1
-
-    @property
-    def new_tokens(self) -> int | None:
-        """How many there may be; None where the client did not say."""
-        return self.max_new_tokens
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -148,6 +149,15 @@ class SamplingParams(ClientObject):
         if self.top_k == 0:
             raise ValueError("`top_k` must be -1 or strictly positive. Given: 0")
         return self
+
+    def _grammar(self) -> Grammar | None:
+        """What the answer is held to. Raises ApiError where several fields say it."""
+        asked = {name: getattr(self, name) for name in GRAMMARS if getattr(self, name) is not None}
+        wanted: list[Wanted] = []
+        for name, value in asked.items():
+            shown = True if value == ANY_JSON else value
+            wanted.append((f"sampling_params.{name}", partial(grammar_from, name, shown)))
+        return only(wanted)
 
     def options(self, config: RouterConfig, *, prompt: str, priority: int) -> Options:
         """The same in the server's terms. prompt: the field that held it. Raises ApiError."""
@@ -177,6 +187,7 @@ class SamplingParams(ClientObject):
             show_special=not self.skip_special_tokens,
             ignore_eos=self.ignore_eos,
             priority=priority,
+            grammar=self._grammar(),
         )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import math
+import re
 import sys
 import types
 import urllib.request
@@ -252,6 +254,37 @@ def shows_a_refusal() -> None:
     says(raised(lambda: sgl.RuntimeEndpoint(URL + "/nowhere")), "no such path")
 
 
+def is_held_to_a_regex() -> None:
+    address = r"((25[0-5]|2[0-4]\d|[01]?\d\d?)\.){3}(25[0-5]|2[0-4]\d|[01]?\d\d?)"
+    state = answered.run(question="An address: ", regex=address, max_tokens=60, temperature=0.8)
+    assert re.fullmatch(address, state["answer"]), state["answer"]
+
+
+def is_held_to_a_schema() -> None:
+    fields = {"city": {"enum": ["Paris", "Rome"]}, "old": {"type": "boolean"}}
+    schema = {
+        "type": "object",
+        "properties": fields,
+        "required": list(fields),
+        "additionalProperties": False,
+    }
+    state = answered.run(question=QUESTION, json_schema=json.dumps(schema), max_tokens=80)
+    answer = json.loads(state["answer"])
+    assert answer["city"] in ("Paris", "Rome") and type(answer["old"]) is bool, answer
+
+
+def is_held_to_types() -> None:
+    @sgl.function
+    def program(s: Any) -> None:
+        s += "The number of hours in a day is " + sgl.gen_int("hours", max_tokens=4) + ".\n"
+        s += "Its name is " + sgl.gen_string("name", max_tokens=30) + ".\n"
+        s += "It is " + sgl.gen("old", dtype=bool, max_tokens=8)
+
+    state = program.run(temperature=0)
+    assert int(state["hours"]) is not None and state["old"] in ("True", "False"), state.text()
+    assert state["name"].startswith('"'), state["name"]
+
+
 def asks_for_a_token_to_see_health() -> None:
     with urllib.request.urlopen(f"{URL}/health_generate") as answer:
         assert answer.status == 200
@@ -275,6 +308,9 @@ verdict(
     chats_with_roles,
     streams,
     streams_with_logprobs,
+    is_held_to_a_regex,
+    is_held_to_a_schema,
+    is_held_to_types,
     shows_a_refusal,
     asks_for_a_token_to_see_health,
 )
