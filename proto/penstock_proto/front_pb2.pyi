@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FromFront(_message.Message):
-    __slots__ = ("ready", "submit", "stop", "cancel", "count", "scrape", "fault", "lag", "prepare")
+    __slots__ = ("ready", "submit", "stop", "cancel", "count", "scrape", "fault", "lag", "abort", "flush", "prepare")
     READY_FIELD_NUMBER: _ClassVar[int]
     SUBMIT_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,8 @@ class FromFront(_message.Message):
     SCRAPE_FIELD_NUMBER: _ClassVar[int]
     FAULT_FIELD_NUMBER: _ClassVar[int]
     LAG_FIELD_NUMBER: _ClassVar[int]
+    ABORT_FIELD_NUMBER: _ClassVar[int]
+    FLUSH_FIELD_NUMBER: _ClassVar[int]
     PREPARE_FIELD_NUMBER: _ClassVar[int]
     ready: bool
     submit: _containers.RepeatedCompositeFieldContainer[Submission]
@@ -27,8 +29,10 @@ class FromFront(_message.Message):
     scrape: int
     fault: str
     lag: _containers.RepeatedScalarFieldContainer[float]
+    abort: _containers.RepeatedCompositeFieldContainer[Abort]
+    flush: int
     prepare: _containers.RepeatedCompositeFieldContainer[Preparation]
-    def __init__(self, ready: _Optional[bool] = ..., submit: _Optional[_Iterable[_Union[Submission, _Mapping]]] = ..., stop: _Optional[_Iterable[_Union[Stop, _Mapping]]] = ..., cancel: _Optional[_Iterable[int]] = ..., count: _Optional[_Union[Count, _Mapping]] = ..., scrape: _Optional[int] = ..., fault: _Optional[str] = ..., lag: _Optional[_Iterable[float]] = ..., prepare: _Optional[_Iterable[_Union[Preparation, _Mapping]]] = ...) -> None: ...
+    def __init__(self, ready: _Optional[bool] = ..., submit: _Optional[_Iterable[_Union[Submission, _Mapping]]] = ..., stop: _Optional[_Iterable[_Union[Stop, _Mapping]]] = ..., cancel: _Optional[_Iterable[int]] = ..., count: _Optional[_Union[Count, _Mapping]] = ..., scrape: _Optional[int] = ..., fault: _Optional[str] = ..., lag: _Optional[_Iterable[float]] = ..., abort: _Optional[_Iterable[_Union[Abort, _Mapping]]] = ..., flush: _Optional[int] = ..., prepare: _Optional[_Iterable[_Union[Preparation, _Mapping]]] = ...) -> None: ...
 
 class Preparation(_message.Message):
     __slots__ = ("number", "grammar")
@@ -39,7 +43,7 @@ class Preparation(_message.Message):
     def __init__(self, number: _Optional[int] = ..., grammar: _Optional[_Union[_shard_pb2.Grammar, _Mapping]] = ...) -> None: ...
 
 class Submission(_message.Message):
-    __slots__ = ("sequence", "prompt", "max_new_tokens", "sampling", "ignore_eos", "prompt_logprobs", "priority", "tenant", "prompt_top_n", "max_time", "grammar")
+    __slots__ = ("sequence", "prompt", "max_new_tokens", "sampling", "ignore_eos", "prompt_logprobs", "priority", "tenant", "prompt_top_n", "max_time", "prompt_logprobs_start", "name", "grammar")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +54,8 @@ class Submission(_message.Message):
     TENANT_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOP_N_FIELD_NUMBER: _ClassVar[int]
     MAX_TIME_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_LOGPROBS_START_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
     GRAMMAR_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     prompt: bytes
@@ -61,8 +67,18 @@ class Submission(_message.Message):
     tenant: bytes
     prompt_top_n: int
     max_time: float
+    prompt_logprobs_start: int
+    name: str
     grammar: _shard_pb2.Grammar
-    def __init__(self, sequence: _Optional[int] = ..., prompt: _Optional[bytes] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_shard_pb2.Sampling, _Mapping]] = ..., ignore_eos: _Optional[bool] = ..., prompt_logprobs: _Optional[bool] = ..., priority: _Optional[int] = ..., tenant: _Optional[bytes] = ..., prompt_top_n: _Optional[int] = ..., max_time: _Optional[float] = ..., grammar: _Optional[_Union[_shard_pb2.Grammar, _Mapping]] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., prompt: _Optional[bytes] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_shard_pb2.Sampling, _Mapping]] = ..., ignore_eos: _Optional[bool] = ..., prompt_logprobs: _Optional[bool] = ..., priority: _Optional[int] = ..., tenant: _Optional[bytes] = ..., prompt_top_n: _Optional[int] = ..., max_time: _Optional[float] = ..., prompt_logprobs_start: _Optional[int] = ..., name: _Optional[str] = ..., grammar: _Optional[_Union[_shard_pb2.Grammar, _Mapping]] = ...) -> None: ...
+
+class Abort(_message.Message):
+    __slots__ = ("name", "all")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    all: bool
+    def __init__(self, name: _Optional[str] = ..., all: _Optional[bool] = ...) -> None: ...
 
 class Stop(_message.Message):
     __slots__ = ("sequence", "generated")
@@ -99,7 +115,7 @@ class Served(_message.Message):
     def __init__(self, total: _Optional[float] = ..., validation: _Optional[float] = ..., per_token: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ToFront(_message.Message):
-    __slots__ = ("prompt", "sequence", "token", "logprob", "top", "end", "failure", "metrics", "draining", "leave", "trouble", "prepared")
+    __slots__ = ("prompt", "sequence", "token", "logprob", "top", "end", "failure", "metrics", "draining", "leave", "trouble", "prepared", "flushed")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -112,6 +128,7 @@ class ToFront(_message.Message):
     LEAVE_FIELD_NUMBER: _ClassVar[int]
     TROUBLE_FIELD_NUMBER: _ClassVar[int]
     PREPARED_FIELD_NUMBER: _ClassVar[int]
+    FLUSHED_FIELD_NUMBER: _ClassVar[int]
     prompt: _containers.RepeatedCompositeFieldContainer[ScoredPrompt]
     sequence: _containers.RepeatedScalarFieldContainer[int]
     token: _containers.RepeatedScalarFieldContainer[int]
@@ -124,7 +141,16 @@ class ToFront(_message.Message):
     leave: bool
     trouble: str
     prepared: _containers.RepeatedCompositeFieldContainer[Prepared]
-    def __init__(self, prompt: _Optional[_Iterable[_Union[ScoredPrompt, _Mapping]]] = ..., sequence: _Optional[_Iterable[int]] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[_shard_pb2.TopTokens, _Mapping]]] = ..., end: _Optional[_Iterable[_Union[End, _Mapping]]] = ..., failure: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., draining: _Optional[bool] = ..., leave: _Optional[bool] = ..., trouble: _Optional[str] = ..., prepared: _Optional[_Iterable[_Union[Prepared, _Mapping]]] = ...) -> None: ...
+    flushed: _containers.RepeatedCompositeFieldContainer[Flushed]
+    def __init__(self, prompt: _Optional[_Iterable[_Union[ScoredPrompt, _Mapping]]] = ..., sequence: _Optional[_Iterable[int]] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[_shard_pb2.TopTokens, _Mapping]]] = ..., end: _Optional[_Iterable[_Union[End, _Mapping]]] = ..., failure: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., draining: _Optional[bool] = ..., leave: _Optional[bool] = ..., trouble: _Optional[str] = ..., prepared: _Optional[_Iterable[_Union[Prepared, _Mapping]]] = ..., flushed: _Optional[_Iterable[_Union[Flushed, _Mapping]]] = ...) -> None: ...
+
+class Flushed(_message.Message):
+    __slots__ = ("number", "done")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    done: bool
+    def __init__(self, number: _Optional[int] = ..., done: _Optional[bool] = ...) -> None: ...
 
 class Prepared(_message.Message):
     __slots__ = ("number", "failure")
@@ -181,11 +207,13 @@ class Failure(_message.Message):
         SHUT_DOWN: _ClassVar[Failure.Kind]
         GRAMMAR: _ClassVar[Failure.Kind]
         BUSY: _ClassVar[Failure.Kind]
+        ABORTED: _ClassVar[Failure.Kind]
     GENERATION: Failure.Kind
     DRAINING: Failure.Kind
     SHUT_DOWN: Failure.Kind
     GRAMMAR: Failure.Kind
     BUSY: Failure.Kind
+    ABORTED: Failure.Kind
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]

@@ -158,7 +158,7 @@ class StepCommand(_message.Message):
     def __init__(self, step: _Optional[int] = ..., release: _Optional[_Iterable[int]] = ..., admit: _Optional[_Iterable[_Union[Admission, _Mapping]]] = ..., grant_slot: _Optional[_Iterable[int]] = ..., grant_block: _Optional[_Iterable[int]] = ..., chunk_slot: _Optional[_Iterable[int]] = ..., chunk_length: _Optional[_Iterable[int]] = ..., decode_changed: _Optional[bool] = ..., decode: _Optional[_Iterable[int]] = ..., repeat: _Optional[int] = ..., group_rows: _Optional[_Iterable[int]] = ..., group_blocks: _Optional[_Iterable[int]] = ..., forget_grammar: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Admission(_message.Message):
-    __slots__ = ("slot", "tokens", "generated", "cached", "blocks", "sampling", "prompt_logprobs", "begun", "prompt_top_n", "grammar")
+    __slots__ = ("slot", "tokens", "generated", "cached", "blocks", "sampling", "prompt_logprobs", "begun", "prompt_top_n", "prompt_logprobs_start", "grammar")
     SLOT_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     GENERATED_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +168,7 @@ class Admission(_message.Message):
     PROMPT_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     BEGUN_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOP_N_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_LOGPROBS_START_FIELD_NUMBER: _ClassVar[int]
     GRAMMAR_FIELD_NUMBER: _ClassVar[int]
     slot: int
     tokens: bytes
@@ -178,11 +179,12 @@ class Admission(_message.Message):
     prompt_logprobs: bool
     begun: int
     prompt_top_n: int
+    prompt_logprobs_start: int
     grammar: int
-    def __init__(self, slot: _Optional[int] = ..., tokens: _Optional[bytes] = ..., generated: _Optional[int] = ..., cached: _Optional[int] = ..., blocks: _Optional[bytes] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., prompt_logprobs: _Optional[bool] = ..., begun: _Optional[int] = ..., prompt_top_n: _Optional[int] = ..., grammar: _Optional[int] = ...) -> None: ...
+    def __init__(self, slot: _Optional[int] = ..., tokens: _Optional[bytes] = ..., generated: _Optional[int] = ..., cached: _Optional[int] = ..., blocks: _Optional[bytes] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., prompt_logprobs: _Optional[bool] = ..., begun: _Optional[int] = ..., prompt_top_n: _Optional[int] = ..., prompt_logprobs_start: _Optional[int] = ..., grammar: _Optional[int] = ...) -> None: ...
 
 class Sampling(_message.Message):
-    __slots__ = ("temperature", "top_k", "top_p", "typical_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "seed", "bias_token", "bias", "logprobs", "top_n", "rules")
+    __slots__ = ("temperature", "top_k", "top_p", "typical_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "seed", "bias_token", "bias", "logprobs", "top_n", "given", "rules")
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     TOP_P_FIELD_NUMBER: _ClassVar[int]
@@ -196,6 +198,7 @@ class Sampling(_message.Message):
     BIAS_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     TOP_N_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_FIELD_NUMBER: _ClassVar[int]
     RULES_FIELD_NUMBER: _ClassVar[int]
     temperature: float
     top_k: int
@@ -210,8 +213,9 @@ class Sampling(_message.Message):
     bias: _containers.RepeatedScalarFieldContainer[float]
     logprobs: bool
     top_n: int
+    given: _containers.RepeatedScalarFieldContainer[int]
     rules: TokenRules
-    def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., typical_p: _Optional[float] = ..., min_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., seed: _Optional[int] = ..., bias_token: _Optional[_Iterable[int]] = ..., bias: _Optional[_Iterable[float]] = ..., logprobs: _Optional[bool] = ..., top_n: _Optional[int] = ..., rules: _Optional[_Union[TokenRules, _Mapping]] = ...) -> None: ...
+    def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., typical_p: _Optional[float] = ..., min_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., seed: _Optional[int] = ..., bias_token: _Optional[_Iterable[int]] = ..., bias: _Optional[_Iterable[float]] = ..., logprobs: _Optional[bool] = ..., top_n: _Optional[int] = ..., given: _Optional[_Iterable[int]] = ..., rules: _Optional[_Union[TokenRules, _Mapping]] = ...) -> None: ...
 
 class TokenRules(_message.Message):
     __slots__ = ("allowed", "late", "min_tokens", "banned", "green_share", "green_bias")

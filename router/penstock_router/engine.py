@@ -26,6 +26,7 @@ from penstock_router.prompt_logprobs import PromptLogprobs
 from penstock_router.pulse import Pulse
 from penstock_router.refusals import Refusals
 from penstock_router.request import (
+    Aborted,
     Draining,
     EngineError,
     Finish,
@@ -133,6 +134,25 @@ class Engine:
         if sequence := self._scheduler.cancel(request_id):
             self._forget(sequence)
             self._pump_soon()
+
+    def abort(self, name: str | None) -> None:
+        """End requests of that name, or of a batch of that name, or all (None); their listeners
+        are told."""
+        for sequence in self._scheduler.named(name):
+            self._scheduler.finish(sequence)
+            if (listener := self._forget(sequence)) is not None:
+                listener.fail(Aborted("The request was aborted"))
+            self._pump_soon()
+
+    async def empty_cache(self) -> bool:
+        """Forget all cached prefixes. False, and nothing is done, where anything runs or waits."""
+        return self.flush_cache()
+
+    def flush_cache(self) -> bool:
+        """The same at once."""
+        done = self._scheduler.forget_prefixes()
+        self._show_load()
+        return done
 
     def stop(self, request_id: int, generated: int) -> None:
         """End a request whose text was complete with its `generated`th token, for a listener that

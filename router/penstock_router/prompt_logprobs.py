@@ -12,7 +12,7 @@ from penstock_router.scheduler import Sequence, StepPlan
 
 @dataclass(frozen=True, slots=True)
 class PromptScores:
-    """Log-probabilities of a prompt, one a token; the first has none."""
+    """Log-probabilities of a prompt, one a token; up to where they begin there are none."""
 
     logprobs: list[float | None]
     tops: list[TopTokens]  # most likely tokens of each place; empty where none were asked for
@@ -28,7 +28,8 @@ class PromptLogprobs:
     def expect(self, sequence: Sequence) -> None:
         """Start over with a sequence that was just admitted."""
         count = len(sequence.request.prompt)
-        tops: list[TopTokens] = [()] * count if sequence.request.prompt_top_n else []
+        others = sequence.request.prompt_top_n or sequence.request.sampling.given
+        tops: list[TopTokens] = [()] * count if others else []
         self._collected[sequence.id] = PromptScores([None] * count, tops)
 
     def note(self, plan: StepPlan) -> None:

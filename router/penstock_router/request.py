@@ -27,6 +27,7 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
     logprobs: bool = False
     top_n: int = 0
+    given: tuple[int, ...] = ()  # tokens whose log-probabilities are wanted at each place, too
     rules: TokenRules | None = None
 
 
@@ -39,10 +40,12 @@ class GenerationRequest:
     sampling: Sampling = field(default_factory=Sampling)
     ignore_eos: bool = False
     prompt_logprobs: bool = False
+    prompt_logprobs_start: int = 0  # only those of the tokens behind this place are wanted
     prompt_top_n: int = 0  # with prompt_logprobs: so many most likely tokens at each place, too
     max_time: float | None = None  # seconds from submission until it ends where it is
     priority: int = 0  # larger is sooner
     tenant: bytes = b""  # requests share cached prefixes only with requests of the same tenant
+    name: str = ""  # by which a client may abort it
     grammar: Grammar | None = None  # what the generated text is held to
 
 
@@ -78,6 +81,10 @@ class Refused(GenerationFailed):
     """The shards cannot compute this request; they go on with the others."""
 
 
+class Aborted(EngineError):
+    """A client had the request ended, by its name."""
+
+
 class BadGrammar(EngineError):
     """The shards cannot compile a request's grammar; the message says why."""
 
@@ -94,7 +101,7 @@ class ShuttingDown(EngineError):
     """The server's grace period ended before the request did."""
 
 
-# (token id, log-probability), most likely first
+# (token id, log-probability), most likely first, and behind them those of Sampling.given
 TopTokens = Sequence[tuple[int, float]]
 
 
@@ -106,8 +113,11 @@ class Listener(Protocol):
     """
 
     def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
-        """Log-probability of each prompt token, None for the first, and the most likely tokens in
-        its place: none for the first, and no lists at all unless prompt_top_n was asked."""
+        """Log-probability of each prompt token, and the most likely tokens in its place.
+
+        None and an empty list up to the place where they begin; no lists at all unless prompt_top_n
+        or given tokens were asked.
+        """
 
     def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
         """One generated token. logprob is NaN unless the request asked for log-probabilities.

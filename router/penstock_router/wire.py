@@ -51,6 +51,7 @@ def _admission(seat: Seat) -> Admission:
         sampling=wire_sampling(sequence.request.sampling),
         prompt_logprobs=sequence.wants_prompt_logprobs,
         prompt_top_n=sequence.request.prompt_top_n if sequence.wants_prompt_logprobs else 0,
+        prompt_logprobs_start=sequence.request.prompt_logprobs_start,
         grammar=sequence.grammar,
     )
 
@@ -78,6 +79,7 @@ def wire_sampling(sampling: Sampling) -> WireSampling:
         bias=[bias for _, bias in sampling.logit_bias],
         logprobs=sampling.logprobs,
         top_n=sampling.top_n,
+        given=sampling.given,
         rules=wire_rules(sampling.rules),
     )
 
@@ -97,5 +99,6 @@ def sampling_of(message: WireSampling) -> Sampling:
         logit_bias=tuple(zip(message.bias_token, message.bias, strict=True)),
         logprobs=message.logprobs,
         top_n=message.top_n,
+        given=tuple(message.given),
         rules=rules_of(message.rules) if message.HasField("rules") else None,
     )

@@ -11,6 +11,7 @@ import numpy as np
 from penstock_kernels.rules import LOOK_BACK
 from penstock_proto import shard_pb2
 from penstock_shard.sampling import COLUMNS
+from penstock_shard.scores import MAX_GIVEN
 from penstock_shard.slots import Limits
 
 
@@ -42,6 +43,8 @@ def _objection_to_sampling(wanted: shard_pb2.Sampling, limits: Limits) -> str | 
         return f"{len(tokens)} bias_token for {len(wanted.bias)} bias"
     if tokens and max(tokens) >= limits.vocab_size:
         return f"bias_token must be below {limits.vocab_size}, not {max(tokens)}"
+    if len(wanted.given) > MAX_GIVEN or max(wanted.given, default=0) >= limits.vocab_size:
+        return f"given must be at most {MAX_GIVEN} tokens below {limits.vocab_size}"
     if wanted.top_n > limits.max_top_n:
         return f"top_n must be at most {limits.max_top_n}, not {wanted.top_n}"
     if not np.isfinite(values).all() or wanted.temperature < 0:

@@ -14,7 +14,7 @@ from penstock_proto import shard_pb2
 from penstock_shard.device import download
 from penstock_shard.grammars.matching import Turn
 from penstock_shard.sampling import Sampled
-from penstock_shard.scores import Scores
+from penstock_shard.scores import Given, Scores, columns
 from penstock_shard.slots import Indices, ResultRows
 
 
@@ -60,6 +60,7 @@ class PendingResult:
     timer: StepTimer
     sampled: Sampled | None = None  # on the host; None where no row was computed
     top_n: Indices | None = None  # of each computed row
+    given: Given | None = None  # of the computed rows
     prompt: list[PromptPart] = field(default_factory=list)
     rows: ResultRows | None = None  # None on ranks that do not sample
     refused: list[shard_pb2.Refusal] = field(default_factory=list)  # of the command's admissions
@@ -104,15 +105,18 @@ class PendingResult:
         if sampled is None or sampled.top_token is None or sampled.top_logprob is None:
             return
         assert top_n is not None
+        width, given_width, given = sampled.top_token.shape[1], 0, np.zeros_like(top_n)
+        if self.given is not None:
+            given_width, given = self.given.width, self.given.counts
         place = np.arange(len(rows.slots))
         if rows.computed is not None:
             place = place[rows.computed]
-        for row in top_n.nonzero()[0].tolist():
-            count = int(top_n[row])
+        for row in (top_n + given).nonzero()[0].tolist():
+            own = columns(int(top_n[row]), int(given[row]), width, given_width)
             result.top.add(
                 row=int(place[row]),
-                token=sampled.top_token[row, :count].tolist(),
-                logprob=sampled.top_logprob[row, :count].tolist(),
+                token=sampled.top_token[row, own].tolist(),
+                logprob=sampled.top_logprob[row, own].tolist(),
             )
 
 

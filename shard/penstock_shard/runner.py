@@ -40,7 +40,7 @@ from penstock_shard.model.model import Model
 from penstock_shard.parallel import Group
 from penstock_shard.results import PendingResult, PromptPart, StepTimer, to_host
 from penstock_shard.sampling import Sampled, SamplingPlan, SamplingState, features_of
-from penstock_shard.scores import Scores, joined_on_host, scores_of
+from penstock_shard.scores import Scores, columns, joined_on_host, scores_of
 from penstock_shard.sharing import SharingTensors
 from penstock_shard.slots import Chunks, Indices, Limits, SlotBook
 
@@ -255,7 +255,7 @@ class Runner:
         sampled, turn = to_host(sampled), None
         if plan.held and self.sampling is not None:
             turn = self.sampling.matching.turn(sampled.token, plan.held)
-        return PendingResult(step, timer, sampled, plan.top_n, turn=turn)
+        return PendingResult(step, timer, sampled, plan.top_n, plan.given, turn=turn)
 
     def _replay(self, chunks: Chunks) -> Tensor | None:
         """Replay the step's graph, if there is one. Returns the slots of the outputs' rows."""
@@ -267,8 +267,8 @@ class Runner:
                 return None
             graphs.decode.replay(rows)
             return graphs.decode.slot[:rows]
-        if self.book.prompt_logprobs[chunks.slots].any():
-            return None  # they need the hidden states of all rows
+        if self.book.scored(chunks)[1].any():
+            return None  # they need the hidden states of more rows
         step = graphs.mixed.step(self.book.decode, chunks, self._tokens_of(chunks))
         if not graphs.mixed.fits(step):
             return None
@@ -395,51 +395,59 @@ class Runner:
         self, hidden: Activation, inputs: StepInputs, chunks: Chunks
     ) -> list[PromptPart]:
         """Each row of a chunk predicts the token after it, except the last of a whole prompt."""
-        asked = np.flatnonzero(self.book.prompt_logprobs[chunks.slots])
-        counts = (chunks.lengths - chunks.complete)[asked]
-        if not counts.sum():
+        starts, counts = self.book.scored(chunks)
+        asked = np.flatnonzero(counts)
+        if not len(asked):
             return []
-        first = inputs.decode_rows + (np.cumsum(chunks.lengths) - chunks.lengths)[asked]
-        rows, targets = [], []
-        for index, row, count in zip(asked, first, counts, strict=True):
-            start = chunks.starts[index] + 1
-            rows.append(np.arange(row, row + count))
-            targets.append(self.book.tokens[chunks.slots[index]][start : start + count])
-        top_n = self.book.prompt_top_n[chunks.slots[asked]]
+        slots, starts, counts = chunks.slots[asked], starts[asked], counts[asked]
+        before = np.cumsum(chunks.lengths) - chunks.lengths  # rows of the chunks in front
+        first = inputs.decode_rows + before[asked] + starts - chunks.starts[asked]
+        places = list(zip(slots, starts, counts, strict=True))
+        targets = [self.book.tokens[slot][start + 1 : start + 1 + n] for slot, start, n in places]
+        rows = [np.arange(row, row + count) for row, count in zip(first, counts, strict=True)]
+        top_n = self.book.prompt_top_n[slots]
+        given = None
+        if self.sampling is not None:
+            given = self.sampling.given(np.repeat(slots, counts))
         scores = self._scores(
-            hidden, inputs.step, np.concatenate(rows), np.concatenate(targets), int(top_n.max())
+            hidden,
+            inputs.step,
+            np.concatenate(rows),
+            np.concatenate(targets),
+            int(top_n.max()),
+            None if given is None else given.tokens,
         )
         if scores is None:
             return []
         ends = np.cumsum(counts)
-        return [
-            PromptPart(
-                int(chunks.slots[index]),
-                int(chunks.starts[index]),
-                scores.part(end - count, end, n),
-            )
-            for index, count, end, n in zip(
-                asked, counts.tolist(), ends.tolist(), top_n.tolist(), strict=True
-            )
-            if count
-        ]
+        width = 0 if scores.top_token is None else scores.top_token.shape[1]
+        parts = []
+        for (slot, start, count), end, n in zip(places, ends.tolist(), top_n, strict=True):
+            more, given_width = (0, 0) if given is None else (given.counts[end - 1], given.width)
+            own = columns(int(n), int(more), width, given_width)
+            parts.append(PromptPart(int(slot), int(start), scores.part(end - count, end, own)))
+        return parts
 
     def _scores(
-        self, hidden: Activation, step: Step, rows: Indices, targets: Indices, top_n: int
+        self,
+        hidden: Activation,
+        step: Step,
+        rows: Indices,
+        targets: Indices,
+        top_n: int,
+        given: Tensor | None,
     ) -> Scores | None:
         """Scores of targets[i] after row rows[i], on the host; None on other ranks."""
         row = upload(rows, self.device)
         target = upload(targets.astype(np.int64), self.device)
         pieces = []
-        for some, wanted in zip(_pieces(row), _pieces(target), strict=True):
-            logits = self.model.head(hidden.select(some), step)
+        for start in range(0, len(row), PROMPT_LOGPROB_ROWS):
+            some = slice(start, start + PROMPT_LOGPROB_ROWS)
+            logits = self.model.head(hidden.select(row[some]), step)
             if logits is not None:
-                pieces.append(scores_of(logits, wanted, top_n))
+                others = None if given is None else given[some]
+                pieces.append(scores_of(logits, target[some], top_n, others))
         return joined_on_host(pieces) if pieces else None
-
-
-def _pieces(rows: Tensor) -> list[Tensor]:
-    return [rows[i : i + PROMPT_LOGPROB_ROWS] for i in range(0, len(rows), PROMPT_LOGPROB_ROWS)]
 
 
 def operations(

@@ -23,7 +23,7 @@ from penstock_shard.device import upload
 from penstock_shard.grammars.bits import Bits
 from penstock_shard.grammars.matching import Constraint, Matching, Row
 from penstock_shard.grammars.templates import Templates
-from penstock_shard.scores import scores_of
+from penstock_shard.scores import Given, Scores, scores_of
 from penstock_shard.slots import Indices, Limits
 from penstock_shard.token_rules import TokenRuleBook
 
@@ -83,6 +83,7 @@ class SamplingPlan:
     features: Feature  # of any row
     parts: tuple[Part, ...]
     top_n: Indices  # of each row
+    given: Given | None  # None: no row wants to know of any
     held: tuple[Row, ...]  # rows that grammars hold
     held_slots: Indices
 
@@ -93,7 +94,7 @@ class Sampled:
 
     token: Tensor  # [rows] int64, NO_TOKEN where the logits are not finite
     logprob: Tensor | None  # [rows] float32
-    top_token: Tensor | None  # [rows, n] int64
+    top_token: Tensor | None  # [rows, n] int64, as `Scores` has them
     top_logprob: Tensor | None  # [rows, n] float32
 
 
@@ -131,6 +132,7 @@ class SamplingState:
         self._top_k = np.zeros(limits.max_slots, np.int64)
         self._top_n = np.zeros(limits.max_slots, np.int64)
         self._parameters = np.zeros((limits.max_slots, len(COLUMNS)), np.float32)
+        self._given: dict[int, Indices] = {}  # of the slots that want to know of some
         # seed keys, top_k, generated, whether it has a grammar
         self._integers = np.zeros((limits.max_slots, 5), np.int64)
         self._constraints: list[Constraint | None] = [None] * limits.max_slots
@@ -157,6 +159,10 @@ class SamplingState:
         self._integers[slot] = (*noise.seed_keys(wanted.seed), wanted.top_k, generated, held)
         if features & PENALTIES:
             self._count(slot, tokens.astype(np.int64), len(tokens) - generated)
+        if wanted.given:
+            self._given[slot] = np.array(wanted.given, np.int64)
+        else:
+            self._given.pop(slot, None)
         self.rules.forget(slot)
         if features & Feature.RULES:
             self.rules.admit(slot, tokens, generated, wanted.rules)
@@ -231,9 +237,17 @@ class SamplingState:
             features=Feature(int(np.bitwise_or.reduce(flags))),
             parts=tuple(self._part(slots, np.flatnonzero(kind)) for kind in kinds if kind.any()),
             top_n=self._top_n[slots],
+            given=self.given(slots),
             held=tuple(held),
             held_slots=np.array([constraint.slot for _, constraint in held], np.int64),
         )
+
+    def given(self, slots: Indices) -> Given | None:
+        """What these slots want to know of, one row each."""
+        if not self._given:
+            return None
+        none = np.empty(0, np.int64)
+        return Given.of([self._given.get(slot, none) for slot in slots.tolist()], self.device)
 
     def sample(self, logits: Tensor, plan: SamplingPlan, drawn: Drawn | None = None) -> Sampled:
         """Choose a token a row and count it. logits: [rows, vocabulary]; drawn: draws those parts
@@ -257,7 +271,10 @@ class SamplingState:
         if plan.features & PENALTIES:
             one = torch.full_like(slots, sampler.GENERATED_ONCE, dtype=torch.int32)
             self.counts.index_put_((slots, known), one, accumulate=True)
-        return Sampled(token, *_logprobs(logits, known, plan))
+        if not plan.features & Feature.LOGPROBS:
+            return Sampled(token, None, None, None)
+        scores = _scores(logits, known, plan)
+        return Sampled(token, scores.logprob, scores.top_token, scores.top_logprob)
 
     def _part(self, slots: Indices, rows: Indices) -> Part:
         slots = slots[rows]
@@ -397,7 +414,7 @@ def features_of(wanted: shard_pb2.Sampling) -> Feature:
         Feature.REPETITION: wanted.repetition_penalty != 1,
         Feature.FREQUENCY: wanted.frequency_penalty != 0 or wanted.presence_penalty != 0,
         Feature.BIAS: len(wanted.bias_token) > 0,
-        Feature.LOGPROBS: wanted.logprobs or wanted.top_n > 0,
+        Feature.LOGPROBS: wanted.logprobs or wanted.top_n > 0 or len(wanted.given) > 0,
         Feature.RULES: wanted.HasField("rules"),
     }
     features = Feature(0)
@@ -407,12 +424,7 @@ def features_of(wanted: shard_pb2.Sampling) -> Feature:
     return features
 
 
-def _logprobs(
-    logits: Tensor, token: Tensor, plan: SamplingPlan
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Log-probabilities of the model's own distribution, before penalties and temperature: of the
-    tokens, and the most likely ones with theirs."""
-    if not plan.features & Feature.LOGPROBS:
-        return None, None, None
-    scores = scores_of(logits, token, int(plan.top_n.max()))
-    return scores.logprob, scores.top_token, scores.top_logprob
+def _scores(logits: Tensor, token: Tensor, plan: SamplingPlan) -> Scores:
+    """Log-probabilities of the tokens, and of those that rows want to know of."""
+    given = None if plan.given is None else plan.given.tokens
+    return scores_of(logits, token, int(plan.top_n.max()), given)

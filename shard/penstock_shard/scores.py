@@ -5,44 +5,89 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from penstock_kernels.sampler import log_probabilities
-from penstock_shard.device import download
+from penstock_shard.device import download, upload
+
+MAX_GIVEN = 256  # tokens that a sequence wants to know of at each place
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Tokens that rows want to know the log-probabilities of, whatever was chosen."""
+
+    counts: NDArray[np.int64]  # [rows]
+    tokens: Tensor  # [rows, width] int64; of a row that wants fewer, the rest is token 0
+
+    @classmethod
+    def of(cls, wanted: Sequence[NDArray[np.int64]], device: torch.device) -> Given | None:
+        """wanted: of each row. None where no row wants any."""
+        counts = np.array([len(tokens) for tokens in wanted], np.int64)
+        if not counts.any():
+            return None
+        padded = np.zeros((len(wanted), counts.max()), np.int64)
+        for row, tokens in zip(padded, wanted, strict=True):
+            row[: len(tokens)] = tokens
+        return cls(counts, upload(padded, device))
+
+    @property
+    def width(self) -> int:
+        """The most that any row wants."""
+        return self.tokens.shape[1]
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Of given tokens, and of the most likely ones in their places."""
+    """Of the tokens themselves, and of others in their places: the n most likely, most likely
+    first, and behind them those that were given."""
 
     logprob: Tensor  # [tokens] float32
-    top_token: Tensor | None  # [tokens, n] int64, most likely first
-    top_logprob: Tensor | None  # [tokens, n] float32
+    top_token: Tensor | None  # [tokens, n + width of given] int64
+    top_logprob: Tensor | None  # [tokens, n + width of given] float32
 
-    def part(self, start: int, stop: int, top_n: int) -> Scores:
-        """Of the tokens start..stop, with so many of the most likely."""
-        if self.top_token is None or self.top_logprob is None or not top_n:
+    def part(self, start: int, stop: int, columns: list[int]) -> Scores:
+        """Of the tokens start..stop, with some columns of the others."""
+        if self.top_token is None or self.top_logprob is None or not columns:
             return Scores(self.logprob[start:stop], None, None)
         return Scores(
             self.logprob[start:stop],
-            self.top_token[start:stop, :top_n],
-            self.top_logprob[start:stop, :top_n],
+            self.top_token[start:stop, columns],
+            self.top_logprob[start:stop, columns],
         )
 
 
-def scores_of(logits: Tensor, tokens: Tensor, top_n: int) -> Scores:
-    """logits: [tokens, vocabulary]; tokens: [tokens] int64; top_n: 0 for none."""
+def columns(top_n: int, given: int, width: int, given_width: int) -> list[int]:
+    """Those of one row: so many most likely tokens, and so many given ones.
+
+    width: of all columns; given_width: of those for given tokens, which are the last.
+    """
+    likely = width - given_width
+    return [*range(min(top_n, likely)), *range(likely, likely + given)]
+
+
+def scores_of(logits: Tensor, tokens: Tensor, top_n: int, given: Tensor | None = None) -> Scores:
+    """logits: [tokens, vocabulary]; tokens: [tokens] int64; top_n: 0 for none; given: [tokens,
+    width] int64, as of `Given`."""
     logits = logits.float()
     logprob, total = log_probabilities(logits, tokens)
-    if not top_n:
+    others: list[tuple[Tensor, Tensor]] = []
+    if top_n:
+        top = logits.topk(min(top_n, logits.shape[1]), dim=1)
+        others.append((top.indices, top.values))
+    if given is not None:
+        others.append((given, logits.gather(1, given)))
+    if not others:
         return Scores(logprob, None, None)
-    top = logits.topk(min(top_n, logits.shape[1]), dim=1)
-    return Scores(logprob, top.indices, top.values - total.unsqueeze(1))
+    token, value = (torch.cat(parts, dim=1) for parts in zip(*others, strict=True))
+    return Scores(logprob, token, value - total.unsqueeze(1))
 
 
 def joined_on_host(pieces: Sequence[Scores]) -> Scores:
-    """Put pieces of the same `top_n` together and launch their copies to the host."""
+    """Put pieces of the same columns together and launch their copies to the host."""
     top_tokens = [piece.top_token for piece in pieces if piece.top_token is not None]
     top_logprobs = [piece.top_logprob for piece in pieces if piece.top_logprob is not None]
     return Scores(

@@ -85,6 +85,7 @@ class SlotBook:
         self.computed = np.zeros(slots, np.int64)  # tokens whose KV stands in the cache
         self.blocks = np.zeros(slots, np.int64)  # length of the block table
         self.prompt_logprobs = np.zeros(slots, np.bool_)
+        self.prompt_start = np.zeros(slots, np.int64)  # the first place that predicts for them
         self.prompt_top_n = np.zeros(slots, np.int64)
         self.tokens: list[NDArray[np.int32]] = [np.empty(0, np.int32)] * slots
         self.refused: set[int] = set()  # of the active ones
@@ -157,11 +158,16 @@ class SlotBook:
             raise BadCommand(
                 f"admit.begun must be in [0, {limits.num_blocks}), not {admission.begun}"
             )
-        if admission.prompt_logprobs and admission.cached:
-            raise BadCommand(f"admit.prompt_logprobs of slot {slot} excludes cached tokens")
+        start = admission.prompt_logprobs_start
+        if admission.prompt_logprobs and admission.cached > start:
+            raise BadCommand(
+                f"admit.cached {admission.cached} of slot {slot} must be at most its "
+                f"prompt_logprobs_start, {start}"
+            )
         self.blocks[slot] = len(blocks)
         self._tables[slot, : len(blocks)] = blocks
         self.prompt_logprobs[slot] = admission.prompt_logprobs
+        self.prompt_start[slot] = start
         self.prompt_top_n[slot] = admission.prompt_top_n
         self.tokens[slot] = tokens
         return tokens, blocks
@@ -266,6 +272,14 @@ class SlotBook:
         kept = self._kept(slots)
         self._check_room(slots[kept], (starts + lengths)[kept])
         return Chunks(slots, starts, lengths, lengths == left)
+
+    def scored(self, chunks: Chunks) -> tuple[Indices, Indices]:
+        """Of each chunk, the first place that predicts a prompt token whose log-probability is
+        wanted, and how many places do."""
+        slots = chunks.slots
+        ends = chunks.starts + chunks.lengths - chunks.complete
+        starts = np.maximum(chunks.starts, self.prompt_start[slots])
+        return starts, np.where(self.prompt_logprobs[slots], (ends - starts).clip(0), 0)
 
     def _check_active(self, slots: Indices, name: str) -> None:
         _check_range(name, slots, 0, self.limits.max_slots)

@@ -1,7 +1,8 @@
 """Pins an environment anew: `python -m tests.clients.pin NAME`.
 
 The first line of its requirements file says what is wanted, as pip takes it. pip finds the versions
-that go together, without installing anything; torch and what belongs to it is left out.
+that go together, without installing anything; torch and what belongs to it is left out. Lines that
+begin with `# alone: ` name packages that are wanted without what they say they need.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from pathlib import Path
 from tests.clients.environments import PINS
 
 WANTED = "# wanted: "
+ALONE = "# alone: "
 LEFT_OUT = re.compile(r"torch|triton|nvidia-.*|cuda-.*|setuptools", re.IGNORECASE)
 
 
 def pin(name: str) -> None:
     """Rewrite the requirements file of an environment."""
     path = PINS / f"{name}.txt"
-    first = path.read_text().split("\n", 1)[0]
+    first, *others = path.read_text().splitlines()
+    alone = [line for line in others if line.startswith(ALONE)]
     if not first.startswith(WANTED):
         raise ValueError(f"{path}: the first line must begin with {WANTED!r}")
     with tempfile.TemporaryDirectory() as temporary:
@@ -36,7 +39,8 @@ def pin(name: str) -> None:
     found = [item["metadata"] for item in wheels]
     pins = {m["name"].lower(): f"{m['name']}=={m['version']}" for m in found}
     kept = [pins[key] for key in sorted(pins) if not LEFT_OUT.fullmatch(key)]
-    path.write_text("\n".join([first, *kept]) + "\n")
+    kept += [line.removeprefix(ALONE) for line in alone]
+    path.write_text("\n".join([first, *alone, *kept]) + "\n")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ CLIENTS = (
     ("litellm", "litellm_client.py"),
     ("guidellm", "guidellm_client.py"),
     ("lm-eval", "lm_eval_client.py"),
+    ("sglang-0.4", "sglang_client.py"),
+    ("sglang-0.5", "sglang_client.py"),
     (NODE, "npm_openai.mjs"),
     (NODE, "npm_huggingface.mjs"),
 )

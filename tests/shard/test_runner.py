@@ -219,6 +219,62 @@ def test_likely_tokens_of_prompts(any_model: Model) -> None:
             assert values == pytest.approx(best.values.flatten().tolist(), abs=1e-4)
 
 
+def test_a_part_of_a_prompt_is_scored(any_model: Model) -> None:
+    """From a place on, with some tokens computed before and the rest in two chunks."""
+    shard = LocalShard(any_model.loaded, max_prefill_tokens=128)
+    prompt, start = PROMPTS[0], 19
+    shard.start(0, prompt)
+    asked = shard.admission(0, prompt, prompt_logprobs=True, prompt_logprobs_start=start, cached=16)
+    found: dict[int, float] = {}
+    for index, length in enumerate((7, len(prompt) - 23)):
+        [result] = shard.run(
+            release=[] if index else [0],
+            admit=[] if index else [asked],
+            chunk_slot=[0],
+            chunk_length=[length],
+            decode_changed=True,
+        )
+        [part] = result.prompt
+        assert part.start == (23 if index else start)
+        found |= dict(enumerate(part.logprob, part.start + 1))
+    expected = any_model.scores(prompt)
+    assert sorted(found) == list(range(start + 1, len(prompt)))
+    for place, value in found.items():
+        assert value == pytest.approx(float(expected[place - 1, prompt[place]]), abs=1e-4)
+
+
+def test_log_probabilities_of_given_tokens(any_model: Model) -> None:
+    """At each place of a prompt and of what follows, behind the likely ones; beside others."""
+    shard = LocalShard(any_model.loaded, max_prefill_tokens=128)
+    wanted = [neutral(given=[9, 4, 30], top_n=2), neutral(top_n=1), neutral(given=[7])]
+    asked = [
+        shard.admission(slot, PROMPTS[slot], wanted[slot], prompt_logprobs=True, prompt_top_n=slot)
+        for slot in range(3)
+    ]
+    lengths = [len(prompt) for prompt in PROMPTS[:3]]
+    [result] = shard.run(admit=asked, chunk_slot=range(3), chunk_length=lengths)
+    scores = [any_model.scores(prompt) for prompt in PROMPTS[:3]]
+    for part in result.prompt:
+        tokens = np.array(part.top_token, np.int64).reshape(len(part.logprob), -1)
+        values = np.array(part.top_logprob).reshape(tokens.shape)
+        given = list(wanted[part.slot].given)
+        assert tokens.shape[1] == part.slot + len(given)
+        assert (tokens[:, part.slot :] == given).all()
+        own = scores[part.slot][:-1].gather(1, torch.tensor(tokens))
+        assert values == pytest.approx(own.numpy(), abs=1e-4)
+    assert [part.slot for part in result.prompt] == [0, 2]  # the other is one token
+    [after] = shard.run(decode_changed=True, decode=range(3))
+    for step, before in ((result, ()), (after, result.token)):
+        assert [top.row for top in step.top] == [0, 1, 2]
+        for top in step.top:
+            prompt = [*PROMPTS[top.row], *before[top.row : top.row + 1]]
+            last = any_model.scores(prompt)[-1]
+            likely = last.topk(wanted[top.row].top_n).indices.tolist()
+            assert list(top.token) == likely + list(wanted[top.row].given)
+            expected = [float(last[token]) for token in top.token]
+            assert list(top.logprob) == pytest.approx(expected, abs=1e-4)
+
+
 def test_the_likeliest_token_has_one_value(any_model: Model) -> None:
     """Scorers look for a prompt's tokens among the most likely by comparing values."""
     shard = LocalShard(any_model.loaded, max_prefill_tokens=128)

@@ -83,7 +83,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "begun_beyond": (admit(cached=3, begun=30), r"admit.begun must be in \[0, 30\), not 30"),
     "cached_logprobs": (
         admit(cached=4, prompt_logprobs=True),
-        "prompt_logprobs of slot 2 excludes cached tokens",
+        "admit.cached 4 of slot 2 must be at most its prompt_logprobs_start, 0",
     ),
     "grant_uneven": ({"grant_slot": [0], "grant_block": [8, 9]}, "1 grant_slot for 2 grant_block"),
     "grant_free": ({"grant_slot": [2], "grant_block": [8]}, "grant_slot names the free slot 2"),

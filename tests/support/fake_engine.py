@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 
 from penstock_router.limits import Limits
 from penstock_router.request import (
+    Aborted,
     Draining,
     EngineError,
     Finish,
     FinishReason,
     GenerationRequest,
     Listener,
+    TopTokens,
 )
 
 EOS = 2
@@ -74,6 +76,7 @@ class FakeEngine:
     draining: bool = False
     cached_tokens: int = 0
     jobs: list[Job] = field(default_factory=list)
+    emptied: int = 0  # times
 
     @property
     def requests(self) -> list[GenerationRequest]:
@@ -99,6 +102,20 @@ class FakeEngine:
         job = self.jobs[request_id - 1]
         if not job.ended:
             job.cancelled = True
+
+    def abort(self, name: str | None) -> None:
+        for job in self.jobs:
+            own = name is None or job.request.name.split("_")[0] == name
+            if own and not job.ended and not job.cancelled:
+                job.ended = True
+                job.listener.fail(Aborted("The request was aborted"))
+
+    async def empty_cache(self) -> bool:
+        return self.flush_cache()
+
+    def flush_cache(self) -> bool:
+        self.emptied += not self.live
+        return not self.live
 
     def stop(self, request_id: int, generated: int) -> None:
         job = self.jobs[request_id - 1]
@@ -136,6 +153,7 @@ class FakeEngine:
         sampling = job.request.sampling
         logprob = -0.25 - 0.5 * (sampling.seed % 2) if sampling.logprobs else math.nan
         top = [(token, -0.25), (11, -1.5), (12, -math.inf)][: sampling.top_n]
+        top += [(given, -3.0) for given in sampling.given]
         stop = job.listener.token(token, logprob, top)
         if token == EOS and not job.request.ignore_eos:
             self._finish(job, FinishReason.EOS, job.sent)
@@ -161,9 +179,16 @@ class FakeEngine:
 def tell_prompt(request: GenerationRequest, listener: Listener) -> None:
     """Log-probabilities of the prompt, if it asked for them."""
     if request.prompt_logprobs:
-        rest = request.prompt[1:]
-        tops = [[(token, -0.5), (11, -1.5), (12, -2.5)][: request.prompt_top_n] for token in rest]
-        listener.prompt([None, *(-0.5 for _ in rest)], [(), *tops] if request.prompt_top_n else [])
+        given = [(token, -3.0) for token in request.sampling.given]
+        without = request.prompt_logprobs_start + 1
+        rest = request.prompt[without:]
+        tops = [
+            [(token, -0.5), (11, -1.5), (12, -2.5)][: request.prompt_top_n] + given
+            for token in rest
+        ]
+        asked = request.prompt_top_n or given
+        none: list[TopTokens] = [()] * without
+        listener.prompt([*[None] * without, *(-0.5 for _ in rest)], [*none, *tops] if asked else [])
 
 
 def check(request: GenerationRequest, limits: Limits) -> None:
@@ -182,6 +207,8 @@ def check(request: GenerationRequest, limits: Limits) -> None:
     assert -2 <= sampling.frequency_penalty <= 2 and -2 <= sampling.presence_penalty <= 2
     assert all(0 <= t < limits.vocab_size and abs(b) <= 100 for t, b in sampling.logit_bias)
     assert 0 <= sampling.top_n <= 20
+    assert len(sampling.given) <= 256 and all(0 <= t < limits.vocab_size for t in sampling.given)
+    assert 0 <= request.prompt_logprobs_start < len(request.prompt)
     if (rules := sampling.rules) is not None:
         named = [*rules.allowed, *rules.late, *(token for run in rules.banned for token in run)]
         assert all(0 <= token < limits.vocab_size for token in named)

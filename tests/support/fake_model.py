@@ -138,6 +138,7 @@ class Slot:
         self.sampling = admission.sampling
         self.prompt_logprobs = admission.prompt_logprobs
         self.prompt_top_n = admission.prompt_top_n
+        self.prompt_start = admission.prompt_logprobs_start
         self.refused = False  # at admission: nothing of it is computed
         self.read = 0  # tokens whose KV was looked at for NaN
         self.broken = False  # there was some
@@ -313,7 +314,8 @@ class FakeShardModel:
             admission.generated < length, f"{what} has {admission.generated} generated of {length}"
         )
         require(
-            not (admission.prompt_logprobs and admission.cached), f"{what}: cached prompt_logprobs"
+            not admission.prompt_logprobs or admission.cached <= admission.prompt_logprobs_start,
+            f"{what}: cached prompt_logprobs",
         )
         check_sampling(admission.sampling, what)
         bad = [token for token in slot.tokens if not 0 <= token < self.config.vocab_size]
@@ -397,13 +399,16 @@ class FakeShardModel:
             self._refuse(slot, Refusal.NOT_A_NUMBER, "NaN among the log-probabilities")
         if slot.prompt_logprobs:
             end = min(start + length + 1, slot.prompt_length - slot.generated)
+            start = max(start, slot.prompt_start)
             values = [logprob_of(slot.hashes[i - 1], slot.tokens[i]) for i in range(start + 1, end)]
             part = PromptLogprobs(slot=slot.number, start=start, logprob=values)
-            for i in range(start + 1, end if slot.prompt_top_n else 0):
-                top = self._top(0, slot.hashes[i - 1], slot.tokens[i], slot.prompt_top_n)
+            asked = slot.prompt_top_n or slot.sampling.given
+            for i in range(start + 1, end if asked else 0):
+                top = self._top(0, slot, i - 1, slot.tokens[i], slot.prompt_top_n)
                 part.top_token.extend(top.token)
                 part.top_logprob.extend(top.logprob)
-            result.prompt.append(part)
+            if values:
+                result.prompt.append(part)
 
     def _write(self, slot: Slot, count: int) -> None:
         """Writes the KV of the next `count` tokens of a slot."""
@@ -434,11 +439,14 @@ class FakeShardModel:
             result.token.append(token)
             if want_logprobs:
                 result.logprob.append(logprob_of(prefix, token))
-            if slot.sampling.top_n:
-                result.top.append(self._top(row, prefix, token, slot.sampling.top_n))
+            if slot.sampling.top_n or slot.sampling.given:
+                place = len(slot.hashes) - 1
+                result.top.append(self._top(row, slot, place, token, slot.sampling.top_n))
             slot.append(token)
 
-    def _top(self, row: int, prefix: int, token: int, count: int) -> TopTokens:
+    def _top(self, row: int, slot: Slot, place: int, token: int, count: int) -> TopTokens:
+        prefix = slot.hashes[place]
         tokens = [(token + i) % self.config.vocab_size for i in range(count)]
         pairs = sorted(((logprob_of(prefix, t), t) for t in tokens), reverse=True)
+        pairs += [(logprob_of(prefix, t), t) for t in slot.sampling.given]
         return TopTokens(row=row, token=[t for _, t in pairs], logprob=[p for p, _ in pairs])

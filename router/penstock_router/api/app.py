@@ -14,6 +14,7 @@ from penstock_router.api.openapi import docs_routes
 from penstock_router.api.routes import ROUTES
 from penstock_router.api.sampling_defaults import sampling_defaults
 from penstock_router.api.service import SERVICE, Permits, Service
+from penstock_router.api.turns import Turns
 from penstock_router.config import RouterConfig
 from penstock_router.exposition import CONTENT_TYPE
 from penstock_router.text import TextModel
@@ -46,7 +47,8 @@ def make_app(
     permits = permits or Permits(config.max_concurrent_requests)
     clients = Clients(config.trusted_proxies, _share(config, config.max_requests_per_client))
     bodies, defaults = Bodies(config.payload_limit), sampling_defaults(config)
-    app[SERVICE] = Service(config, engine, text, metrics, permits, clients, bodies, defaults)
+    turns = Turns(permits)
+    app[SERVICE] = Service(config, engine, text, metrics, permits, turns, clients, bodies, defaults)
     app.on_response_prepare.append(finish_headers(origins))
     app.on_response_prepare.append(note_answer)
     for route in routes:

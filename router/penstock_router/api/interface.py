@@ -27,6 +27,13 @@ class Engine(Protocol):
     def cancel(self, request_id: int) -> None:
         """End a request without a word to its listener; harmless after its end."""
 
+    def abort(self, name: str | None) -> None:
+        """End requests of that name, or of that batch, or all (None), whoever waits for them:
+        their listeners are told (`Aborted`)."""
+
+    async def empty_cache(self) -> bool:
+        """Forget all cached prefixes. False, and nothing is done, where anything runs or waits."""
+
     @property
     def trouble(self) -> str:
         """Why nothing would be generated now; empty while the shards live and answer."""

@@ -12,6 +12,12 @@ TARGET = "penstock_router.api"
 LONGEST_REASON = 500  # characters in the log
 
 _LOGGED = web.RequestKey("logged", bool)
+_PROTOCOL = web.RequestKey("protocol", str)
+
+
+def errors_as_of(request: web.Request, path: str) -> None:
+    """Let errors of a request look as those of another path do, whose protocol its body has."""
+    request[_PROTOCOL] = path
 
 
 def refuse(request: web.BaseRequest, error: ApiError | web.HTTPException) -> web.Response:
@@ -20,7 +26,8 @@ def refuse(request: web.BaseRequest, error: ApiError | web.HTTPException) -> web
     error = _translate(error)
     if not request.get(_LOGGED):
         log_failure(request, error)
-    return error.response(request.path, request.headers.get(hdrs.USER_AGENT, ""))
+    path = request.get(_PROTOCOL, request.path)
+    return error.response(path, request.headers.get(hdrs.USER_AGENT, ""))
 
 
 def log_failure(request: web.Request, error: ApiError) -> None:

@@ -14,15 +14,27 @@ from penstock_router.api import (
     info_routes,
     openai_routes,
     responses_routes,
+    sglang_control_routes,
+    sglang_routes,
     tgi_routes,
+    token_routes,
 )
 from penstock_router.api.anthropic_schema import CountRequest, MessagesRequest
 from penstock_router.api.call import generating, logged
 from penstock_router.api.openai_answer import ChatCompletion, Completion
 from penstock_router.api.openai_schema import ChatRequest, CompletionRequest
 from penstock_router.api.responses_schema import ResponsesRequest
+from penstock_router.api.sglang_answer import SGLangResponse
+from penstock_router.api.sglang_schema import AbortRequest, AppendRequest, SGLangRequest
 from penstock_router.api.tgi_answer import GenerateResponse, StreamResponse
 from penstock_router.api.tgi_schema import GenerateRequest, VertexRequest
+from penstock_router.api.token_routes import (
+    DetokenizeRequest,
+    DetokenizeResponse,
+    TokenizeChatRequest,
+    TokenizeRequest,
+    TokenizeResponse,
+)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -57,11 +69,11 @@ ROUTES = (
     Route(
         "POST",
         "/generate",
-        generating(tgi_routes.generate),
-        "Generate and answer at once, or stream where `stream` is true",
-        GenerateRequest,
-        GenerateResponse,
-        StreamResponse,
+        generating(sglang_routes.generate),
+        "Generate and answer at once, or stream where `stream` is true; TGI's body or SGLang's",
+        GenerateRequest | SGLangRequest,
+        GenerateResponse | SGLangResponse | list[SGLangResponse],
+        StreamResponse | SGLangResponse,
     ),
     Route(
         "POST",
@@ -135,10 +147,18 @@ ROUTES = (
     Route(
         "POST",
         "/tokenize",
-        logged(tgi_routes.tokenize),
-        "The tokens of `inputs`",
-        GenerateRequest,
-        list[dict[str, Any]],
+        logged(token_routes.tokenize),
+        "The tokens of `inputs`, in TGI's shape, or of `prompt` or `messages`, in vLLM's",
+        GenerateRequest | TokenizeRequest | TokenizeChatRequest,
+        list[dict[str, Any]] | TokenizeResponse,
+    ),
+    Route(
+        "POST",
+        "/detokenize",
+        logged(token_routes.detokenize),
+        "The text of `tokens`",
+        DetokenizeRequest,
+        DetokenizeResponse,
     ),
     Route(
         "POST",
@@ -148,6 +168,39 @@ ROUTES = (
         ChatRequest,
         dict[str, Any],
     ),
+    *(
+        Route("GET", path, sglang_control_routes.model_info, "The model", answer=dict[str, Any])
+        for path in ("/model_info", "/get_model_info")
+    ),
+    *(
+        Route("GET", path, sglang_control_routes.server_info, "Limits", answer=dict[str, Any])
+        for path in ("/server_info", "/get_server_info")
+    ),
+    *(
+        Route(
+            method,
+            "/flush_cache",
+            logged(sglang_control_routes.flush_cache),
+            "Empty the prefix cache; not while anything runs",
+            answer=str,
+        )
+        for method in ("GET", "POST")
+    ),
+    Route(
+        "POST",
+        "/abort_request",
+        logged(sglang_control_routes.abort_request),
+        "End the sequences of a `rid`, or all",
+        AbortRequest,
+    ),
+    Route(
+        "POST",
+        "/concate_and_append_request",
+        logged(sglang_control_routes.append_request),
+        "Nothing: prefixes are shared without it",
+        AppendRequest,
+    ),
+    Route("GET", "/health_generate", sglang_control_routes.health_generate, "Health, by a token"),
     Route("GET", "/info", info_routes.info, "The model and the limits", answer=dict[str, Any]),
     Route("GET", "/v1/models", info_routes.models, "The models", answer=dict[str, Any]),
     Route("GET", "/v1/models/{id:.+}", info_routes.model, "A model", answer=dict[str, Any]),

@@ -44,12 +44,20 @@ class Run:
     def submit(self, tracks: Iterable[Track]) -> None:
         """Hand the sequences to the engine. Raises ApiError when it takes none."""
         for track in tracks:
-            self._remaining += 1
-            track.run = self
-            try:
-                self._ids.append(self._engine.submit(track.request, track))
-            except EngineError as error:
-                raise from_engine(error) from error
+            self.expect(1)
+            self.submit_expected(track)
+
+    def expect(self, count: int) -> None:
+        """So many sequences will be submitted; it has not ended before they have."""
+        self._remaining += count
+
+    def submit_expected(self, track: Track) -> None:
+        """Hand one of them to the engine. Raises ApiError when it takes none."""
+        track.run = self
+        try:
+            self._ids.append(self._engine.submit(track.request, track))
+        except EngineError as error:
+            raise from_engine(error) from error
 
     def one_ended(self) -> None:
         """A sequence ended as it should."""

@@ -14,6 +14,7 @@ from penstock_router.api.bodies import Bodies
 from penstock_router.api.clients import Clients
 from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.interface import Engine, Metrics
+from penstock_router.api.turns import Turns
 from penstock_router.config import RouterConfig
 from penstock_router.text import TextModel
 
@@ -70,6 +71,7 @@ class Service:
     text: TextModel
     metrics: Metrics
     permits: Permits
+    turns: Turns
     clients: Clients
     bodies: Bodies
     sampling_defaults: Mapping[str, float]  # of /v1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -12,15 +14,27 @@ from penstock_router.api.errors import ApiError
 from penstock_router.api.run import Run, Track
 from penstock_router.api.sse import EventStream, SlowReader
 
+T = TypeVar("T", bound=Track)
+# Hands tracks to the engine, before or while the block runs that waits for their ends.
+Submitting = Callable[[Run, Sequence[T]], AbstractAsyncContextManager[None]]
+
+
+@asynccontextmanager
+async def at_once(run: Run, tracks: Sequence[Track]) -> AsyncIterator[None]:
+    """All of them, now."""
+    run.submit(tracks)
+    yield
+
 
 async def stream_out(
     call: Call,
     stream: EventStream,
-    tracks: Sequence[Track],
+    tracks: Sequence[T],
     *,
     seed: int | None,
     last_events: Callable[[], bytes],
     error_event: Callable[[ApiError], bytes],
+    submitting: Submitting[T] = at_once,
 ) -> web.StreamResponse:
     """Stream until all tracks have ended.
 
@@ -28,8 +42,8 @@ async def stream_out(
     """
     try:
         with Run(call.service.engine) as run:
-            run.submit(tracks)
-            await stream.serve(run)
+            async with submitting(run, tracks):
+                await stream.serve(run)
         call.succeed(tracks, seed)
         if events := last_events():
             stream.push(events)
@@ -61,8 +75,8 @@ async def _close_failed(stream: EventStream) -> None:
         stream.abort()
 
 
-async def collect(call: Call, tracks: Sequence[Track]) -> None:
+async def collect(call: Call, tracks: Sequence[T], submitting: Submitting[T] = at_once) -> None:
     """Run all tracks to their ends. Raises ApiError."""
     with Run(call.service.engine) as run:
-        run.submit(tracks)
-        await run.ended
+        async with submitting(run, tracks):
+            await run.ended

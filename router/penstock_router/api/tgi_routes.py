@@ -6,7 +6,7 @@ import orjson
 from aiohttp import web
 
 from penstock_router.api.admission import admit, listing_errors, output
-from penstock_router.api.call import Call, read_json
+from penstock_router.api.call import Call
 from penstock_router.api.fields import checked
 from penstock_router.api.options import Options
 from penstock_router.api.run import Collector
@@ -27,11 +27,6 @@ def json_response(value: object, headers: dict[str, str] | None = None) -> web.R
     return web.Response(
         body=orjson.dumps(value), content_type="application/json", headers=headers or {}
     )
-
-
-async def generate(call: Call) -> web.StreamResponse:
-    """POST /generate"""
-    return await run_generate(call, await call.body(GenerateRequest))
 
 
 async def generate_stream(call: Call) -> web.StreamResponse:
@@ -112,10 +107,10 @@ def _options(call: Call, body: GenerateRequest, *, stream: bool) -> Options:
     return options
 
 
-async def tokenize(request: web.Request) -> web.Response:
-    """POST /tokenize: the tokens of `inputs` with their places in it, in characters."""
+async def run_tokenize(request: web.Request, raw: object) -> web.Response:
+    """The tokens of `inputs` with their places in it, in characters."""
     service = request.app[SERVICE]
-    body = checked(request, GenerateRequest, await read_json(request))
+    body = checked(request, GenerateRequest, raw)
     most = service.engine.limits.max_input_tokens
     with service.permits.take(1), listing_errors(most, "inputs"):
         tokens = await service.text.spans_json(body.inputs, body.add_special_tokens, most)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from penstock_proto.front_pb2 import End, Failure, ScoredPrompt, Submission
 from penstock_router.grammars import grammar_of, wire_grammar
 from penstock_router.request import (
+    Aborted,
     BadGrammar,
     Draining,
     EngineError,
@@ -36,6 +37,7 @@ ERRORS: dict[Failure.Kind, type[EngineError]] = {
     Failure.GENERATION: GenerationFailed,
     Failure.DRAINING: Draining,
     Failure.SHUT_DOWN: ShuttingDown,
+    Failure.ABORTED: Aborted,
     Failure.GRAMMAR: BadGrammar,
     Failure.BUSY: GrammarsBusy,
 }
@@ -57,6 +59,8 @@ def submission(sequence: int, request: GenerationRequest) -> Submission:
         max_time=request.max_time or 0.0,
         priority=request.priority,
         tenant=request.tenant,
+        prompt_logprobs_start=request.prompt_logprobs_start,
+        name=request.name,
         grammar=None if request.grammar is None else wire_grammar(request.grammar),
     )
 
@@ -73,6 +77,8 @@ def request_of(message: Submission) -> GenerationRequest:
         max_time=message.max_time or None,
         priority=message.priority,
         tenant=message.tenant,
+        prompt_logprobs_start=message.prompt_logprobs_start,
+        name=message.name,
         grammar=grammar_of(message.grammar) if message.HasField("grammar") else None,
     )
 
@@ -96,9 +102,10 @@ def scores_of(message: ScoredPrompt) -> tuple[list[float | None], list[TopTokens
     logprobs = [None if math.isnan(value) else value for value in message.logprob]
     if not message.top_token:
         return logprobs, []
-    places = len(logprobs) - 1
-    tops = top_lists(message.top_token, message.top_logprob, len(message.top_token) // places)
-    return logprobs, [(), *tops]
+    without = next(place for place, value in enumerate(logprobs) if value is not None)
+    count = len(message.top_token) // (len(logprobs) - without)
+    tops = top_lists(message.top_token, message.top_logprob, count)
+    return logprobs, [*[()] * without, *tops]
 
 
 def end(sequence: int, finish: Finish) -> End:

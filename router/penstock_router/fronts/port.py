@@ -57,6 +57,12 @@ class Port:
         for sequence in frame.cancel:
             if (number := self._numbers.pop(sequence, None)) is not None:
                 self._engine.cancel(number)
+        for abort in frame.abort:
+            self._engine.abort(None if abort.all else abort.name)
+        if frame.flush:
+            done = self._engine.flush_cache()
+            self._last.flushed.add(number=frame.flush, done=done)
+            self._flush_soon()
         for seconds in frame.lag:
             self._metrics.http_loop_lag.observe(seconds)
         if frame.HasField("count"):

@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 
-from penstock_proto.front_pb2 import End, FromFront, Prepared, Served, ToFront
+from penstock_proto.front_pb2 import End, Flushed, FromFront, Prepared, Served, ToFront
 from penstock_router.fronts import messages
 from penstock_router.grammar import Grammar
 from penstock_router.grammars import wire_grammar
@@ -64,6 +64,7 @@ class RemoteEngine:
         self._outbox = outbox
         self._numbers = itertools.count(1)
         self._live: dict[int, _Live] = {}
+        self._flushes: dict[int, asyncio.Future[bool]] = {}
         self._preparing: dict[int, asyncio.Future[None]] = {}
 
     @property
@@ -96,6 +97,21 @@ class RemoteEngine:
         if self._live.pop(request_id, None) is not None:
             self._outbox.frame.cancel.append(request_id)
 
+    def abort(self, name: str | None) -> None:
+        """End requests of that name, or all, wherever they came in; their listeners are told."""
+        self._outbox.frame.abort.add(name=name or "", all=name is None)
+
+    async def empty_cache(self) -> bool:
+        """Forget all cached prefixes. False, and nothing is done, where anything runs or waits."""
+        number = next(self._numbers)
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._flushes[number] = answer
+        self._outbox.frame.flush = number
+        try:
+            return await answer
+        finally:
+            self._flushes.pop(number, None)
+
     def receive(self, data: bytes) -> None:
         """Take in a frame."""
         frame = ToFront.FromString(data)
@@ -115,11 +131,19 @@ class RemoteEngine:
             self._take_prepared(prepared)
         if frame.HasField("metrics"):
             self.on_metrics(frame.metrics.scrape, frame.metrics.text)
+        for flushed in frame.flushed:
+            self._flushed(flushed)
         if frame.HasField("trouble"):
             self._trouble = frame.trouble
         self.draining |= frame.draining
         if frame.leave:
             self.leave.set()
+
+    def _flushed(self, flushed: Flushed) -> None:
+        # Of several that asked in one turn only the last one's number was sent.
+        for asked, answer in self._flushes.items():
+            if asked <= flushed.number and not answer.done():
+                answer.set_result(flushed.done)
 
     def _take_prepared(self, prepared: Prepared) -> None:
         answer = self._preparing.get(prepared.number)

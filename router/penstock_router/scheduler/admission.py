@@ -102,9 +102,7 @@ class Admission:
 
         Then it is worth waiting: a burst of equal prefixes computes them once.
         """
-        if sequence.wants_prompt_logprobs or not computing:
-            return None
-        if (prefix.depth + 1) * self._config.block_size >= sequence.length:
+        if not computing or (prefix.depth + 1) * self._config.block_size > sequence.reusable:
             return None
         return computing.get((id(prefix), self._blocks.key_after(sequence, prefix)))
 

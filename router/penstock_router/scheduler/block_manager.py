@@ -42,10 +42,8 @@ class BlockManager:
         return -(-tokens // self.block_size)
 
     def find_prefix(self, sequence: Sequence) -> Node:
-        """The longest cached prefix of a sequence's tokens that leaves at least one to compute."""
-        limit = (sequence.length - 1) // self.block_size
-        if not self._caching or sequence.wants_prompt_logprobs:
-            limit = 0
+        """The longest cached prefix of a sequence's tokens that may be used for it."""
+        limit = sequence.reusable // self.block_size if self._caching else 0
         return self.cache.match(sequence.request.tenant, sequence.tokens, limit)
 
     def to_compute(self, sequence: Sequence) -> int:
@@ -54,7 +52,8 @@ class BlockManager:
 
     def to_compute_behind(self, sequence: Sequence, other: Sequence) -> int:
         """Tokens that are left to compute once all that `other` has in common is in the cache."""
-        return max(1, sequence.length - shared_tokens(sequence.tokens, other.tokens))
+        shared = shared_tokens(sequence.tokens, other.tokens)
+        return sequence.length - min(shared, sequence.reusable)
 
     def can_seat(self, sequence: Sequence, prefix: Node, spare: int) -> bool:
         """Whether all of a sequence's tokens and the next one fit, with `spare` blocks left."""
@@ -80,11 +79,11 @@ class BlockManager:
 
     def _begun(self, sequence: Sequence, prefix: Node) -> tuple[int, int]:
         """A cached block that begins like the one behind the prefix, and with how many tokens:
-        enough to be worth a copy, and at least one of the sequence is left to compute."""
-        if not self._caching or sequence.wants_prompt_logprobs:
+        enough to be worth a copy."""
+        if not self._caching:
             return 0, 0
         block, shared = self.cache.begun(prefix, self.key_after(sequence, prefix))
-        shared = min(shared, sequence.length - 1 - prefix.depth * self.block_size)
+        shared = min(shared, sequence.reusable - prefix.depth * self.block_size)
         return (block, shared) if shared * WORTH_COPYING >= self.block_size else (0, 0)
 
     def grow(self, seat: Seat) -> int:
@@ -140,6 +139,10 @@ class BlockManager:
             node = node.parent
         if doubtful is not None:
             self._free.extend(self.cache.forget(doubtful))
+
+    def forget_all(self) -> None:
+        """Empty the prefix cache. No sequence may have a seat."""
+        self._free.extend(self.cache.clear())
 
     def release(self, seat: Seat) -> None:
         """Take a seat's blocks back; those in the tree stay there."""

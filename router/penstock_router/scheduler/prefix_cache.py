@@ -228,6 +228,15 @@ class PrefixCache:
             return node.block
         raise LookupError("every cached block is in use")
 
+    def clear(self) -> list[int]:
+        """Forget everything; no node may be pinned. Returns the blocks, which belong to the
+        caller."""
+        blocks = [self._cut(node) for node in list(self.nodes())]
+        self._roots.clear()
+        self._leaves.clear()
+        self.evictable = 0
+        return blocks
+
     def nodes(self) -> Iterator[Node]:
         """All nodes but the roots, those forgotten that are in use at last. For checks, not for the
         step path."""

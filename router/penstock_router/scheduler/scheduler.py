@@ -8,6 +8,7 @@ and where a result says otherwise the tokens computed for them since are dropped
 from __future__ import annotations
 
 import itertools
+import re
 from collections import deque
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
@@ -101,6 +102,20 @@ class Scheduler:
         if sequence is not None:
             self._end(sequence)
         return sequence
+
+    def named(self, name: str | None) -> list[Sequence]:
+        """Those that have not ended and have that name, or the name of one of a batch of it
+        (`name_0`); all for None."""
+        if name is None:
+            return list(self._sequences.values())
+        own = re.compile(re.escape(name) + r"(_\d+)*")
+        return [s for s in self._sequences.values() if own.fullmatch(s.request.name)]
+
+    def forget_prefixes(self) -> bool:
+        """Empty the prefix cache. False, and nothing is done, unless `idle`."""
+        if self.idle:
+            self.blocks.forget_all()
+        return self.idle
 
     def end_all(self) -> list[Sequence]:
         """End every sequence, when the shards are gone."""

@@ -79,8 +79,15 @@ class Sequence:
 
     @property
     def wants_prompt_logprobs(self) -> bool:
-        """Whether its whole prompt must be computed for the log-probabilities of it."""
+        """Whether log-probabilities of its prompt are wanted and not known."""
         return self.request.prompt_logprobs and not self.generated
+
+    @property
+    def reusable(self) -> int:
+        """How many of its tokens, at most, need not be computed because the cache has them."""
+        if self.wants_prompt_logprobs:
+            return min(self.length - 1, self.request.prompt_logprobs_start)
+        return self.length - 1
 
     def append(self, token: int) -> None:
         """Take in the token of a step that was in flight."""

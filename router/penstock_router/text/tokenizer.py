@@ -68,6 +68,11 @@ class Tokenizer:
         """Every token as the tokenizer spells it, by id."""
         return {i: token for token, i in self._tokenizer.get_vocab(True).items()}
 
+    def spelling(self, token_id: int) -> str | None:
+        """A token as the tokenizer spells it; None: there is none."""
+        spelled: str | None = self._tokenizer.id_to_token(token_id)
+        return spelled
+
     def encode(
         self, text: str, add_special_tokens: bool = True, limit: int | None = None
     ) -> list[int]:

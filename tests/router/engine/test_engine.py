@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 import time
 
@@ -10,6 +11,7 @@ import pytest
 
 from penstock_router import shard_client
 from penstock_router.request import (
+    Aborted,
     Draining,
     Finish,
     FinishReason,
@@ -117,6 +119,65 @@ async def test_prompt_logprobs_cover_the_prompt_whatever_its_chunks(engine_rig, 
         places = zip(prompt, asking.prompt_logprobs, asking.prompt_tops, strict=True)
         for token, value, top in list(places)[1:]:
             assert len(top) == 3 and dict(top)[token] == value
+
+
+async def test_a_scored_prompt_takes_the_cached_prefix_up_to_where_scores_begin(
+    engine_rig, recorder
+):
+    async with engine_rig() as rig:
+        warm, asking, burst = recorder(), recorder(), [recorder() for _ in range(6)]
+        prefix = tuple(range(20, 41))
+        rig.engine.submit(GenerationRequest(prefix, 0), warm)
+        await warm.wait()
+        sampling = Sampling(given=(7, 9))
+        request = GenerationRequest(
+            (*prefix, 50, 51), 0, sampling, prompt_logprobs=True, prompt_logprobs_start=18
+        )
+        rig.engine.submit(request, asking)
+        assert (await asking.wait()).cached_tokens == 18
+        assert [value is None for value in asking.prompt_logprobs] == [True] * 19 + [False] * 4
+        tops = [[token for token, _ in top] for top in asking.prompt_tops]
+        assert tops == [[]] * 19 + [[7, 9]] * 4
+        # Those that come together compute what they have in common once.
+        rig.engine.submit(GenerationRequest((1,), 0), recorder())
+        for index, listener in enumerate(burst):
+            prompt = (*range(100, 120), 50 + index)
+            rig.engine.submit(dataclasses.replace(request, prompt=prompt), listener)
+        ends = [await listener.wait() for listener in burst]
+        assert sorted(end.cached_tokens for end in ends) == [0] + [18] * 5
+
+
+async def test_the_prefix_cache_is_emptied_when_nothing_runs(engine_rig, recorder):
+    async with engine_rig() as rig:
+        prompt = tuple(range(30))
+        first, again = recorder(), recorder()
+        rig.engine.submit(GenerationRequest(prompt, 4), first)
+        assert not rig.engine.flush_cache()
+        await first.wait()
+        while not rig.scheduler.idle:
+            await asyncio.sleep(0)
+        assert rig.scheduler.blocks.cache.size
+        assert rig.engine.flush_cache()
+        rig.scheduler.check_integrity()
+        assert not rig.scheduler.blocks.cache.size
+        rig.engine.submit(GenerationRequest(prompt, 4), again)
+        assert (await again.wait()).cached_tokens == 0
+        assert first.tokens == again.tokens
+
+
+async def test_requests_are_aborted_by_name(engine_rig, recorder):
+    async with engine_rig() as rig:
+        names = ("a", "a_0", "a_0_1", "ab", "")
+        listeners = {name: recorder() for name in names}
+        for name, listener in listeners.items():
+            rig.engine.submit(GenerationRequest((1, 2, 3), 60, name=name), listener)
+        rig.engine.abort("a")
+        for name, listener in listeners.items():
+            assert isinstance(listener.end, Aborted) == name.startswith("a") * (name != "ab"), name
+        rig.engine.abort(None)
+        assert isinstance(listeners["ab"].end, Aborted) and isinstance(listeners[""].end, Aborted)
+        rig.engine.abort(None)
+        assert rig.scheduler.blocks.used == 0
 
 
 async def test_only_a_prompt_is_computed(engine_rig, recorder):

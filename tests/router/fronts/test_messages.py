@@ -81,6 +81,7 @@ samplings = st.builds(
     logit_bias=st.lists(st.tuples(st.integers(0, 2**31 - 1), values), max_size=5).map(tuple),
     logprobs=st.booleans(),
     top_n=st.integers(0, 20),
+    given=st.lists(st.integers(0, 2**31 - 1), max_size=5).map(tuple),
 )
 
 
@@ -108,6 +109,7 @@ def test_sampling_is_what_it_was_to_the_precision_of_float32(sampling: Sampling)
     max_time=st.one_of(st.none(), st.floats(0, 1e6, exclude_min=True)),
     priority=st.integers(-100, 100),
     tenant=st.binary(max_size=40),
+    name=st.text(max_size=20),
     sampling=samplings,
 )
 def test_a_request_is_the_same_on_the_other_side(
@@ -119,6 +121,7 @@ def test_a_request_is_the_same_on_the_other_side(
     max_time: float | None,
     priority: int,
     tenant: bytes,
+    name: str,
     sampling: Sampling,
 ) -> None:
     request = GenerationRequest(
@@ -131,6 +134,8 @@ def test_a_request_is_the_same_on_the_other_side(
         max_time=max_time,
         priority=priority,
         tenant=tenant,
+        prompt_logprobs_start=length,
+        name=name,
     )
     frame = FromFront(submit=[messages.submission(7, request)])
     arrived = FromFront.FromString(frame.SerializeToString()).submit[0]
@@ -144,17 +149,18 @@ def test_a_request_is_the_same_on_the_other_side(
 @given(
     logprobs=st.lists(st.floats(-100, 0, width=32), max_size=20),
     top_n=st.integers(0, 5),
+    without=st.integers(1, 4),
 )
 def test_what_a_prompt_scores_is_the_same_on_the_other_side(
-    logprobs: list[float], top_n: int
+    logprobs: list[float], top_n: int, without: int
 ) -> None:
     tops = [
         [(10 * place + i, value - i) for i in range(top_n)] for place, value in enumerate(logprobs)
     ]
-    told = [[()] + tops] if top_n and logprobs else [[]]
-    message = messages.scored_prompt(3, [None, *logprobs], *told)
+    told = [[()] * without + tops] if top_n and logprobs else [[]]
+    message = messages.scored_prompt(3, [*[None] * without, *logprobs], *told)
     arrived = ScoredPrompt.FromString(message.SerializeToString())
     there, likely = messages.scores_of(arrived)
-    assert there == [None, *logprobs]
+    assert there == [*[None] * without, *logprobs]
     rounded = [[(token, float32(value)) for token, value in top] for top in tops]
-    assert likely == ([(), *rounded] if top_n and logprobs else [])
+    assert likely == ([*[()] * without, *rounded] if top_n and logprobs else [])

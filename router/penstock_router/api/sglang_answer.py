@@ -1,0 +1,268 @@
+"""Answers of SGLang's /generate: whole ones, and streams whose events hold all text so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NotRequired
+
+import orjson
+from typing_extensions import TypedDict
+
+from penstock_router.api.errors import ApiError
+from penstock_router.api.logprobs import number
+from penstock_router.api.output import Output
+from penstock_router.api.sse import EventStream
+from penstock_router.api.turns import Turn
+from penstock_router.request import (
+    Aborted,
+    EngineError,
+    Finish,
+    FinishReason,
+    GenerationRequest,
+    TopTokens,
+)
+from penstock_router.text import TextModel
+
+DONE = b"data: [DONE]\n\n"
+# SGLang's frontend leaves out what is zero when it takes a mean. No float32 is so close to it.
+CERTAIN = -1e-9
+
+
+class SGLangResponse(TypedDict):
+    """Of one sequence; of several a list of these."""
+
+    text: str | list[str]
+    output_ids: NotRequired[list[int]]
+    meta_info: dict[str, Any] | list[dict[str, Any]]
+    prompt_token_ids: NotRequired[list[int]]
+    index: NotRequired[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What an answer shows of one sequence."""
+
+    id: str
+    index: int | None  # its place in the answer's list; None: the answer is no list
+    prompt_ids: bool
+    logprobs: bool
+    start: int | None  # place of the first entry of the prompt; None: there are none
+    texts: bool  # entries hold the texts of their tokens
+    interval: int  # tokens from one event to the next
+
+    def hides(self, place: int) -> bool:
+        """Whether a place of the prompt has no entry."""
+        return self.start is None or place < self.start
+
+
+class Entries:
+    """Log-probabilities as JSON that grows: [value, id, text] of each token."""
+
+    def __init__(self, text: TextModel | None) -> None:
+        """text: None where entries hold no texts."""
+        self._text = text
+        self._json = bytearray(b"[")
+        self.count = 0
+
+    def add(self, token_id: int, value: float | None) -> None:
+        """One token."""
+        self._append(self._entry(token_id, value))
+
+    def add_list(self, top: TopTokens | None) -> None:
+        """A list of tokens, or null."""
+        if top is None:
+            self._append(b"null")
+        else:
+            self._append(b"[%b]" % b",".join(self._entry(*pair) for pair in top))
+
+    @property
+    def json(self) -> bytes:
+        """The list as it is now."""
+        return (bytes(self._json[:-1]) if self.count else b"[") + b"]"
+
+    def _append(self, item: bytes) -> None:
+        self._json += item + b","
+        self.count += 1
+
+    def _entry(self, token_id: int, value: float | None) -> bytes:
+        shown = None if value is None else number(value)
+        text = None if self._text is None else self._text.token_text(token_id)
+        return orjson.dumps((CERTAIN if shown == 0 else shown, token_id, text))
+
+
+class Scored:
+    """The three lists of log-probabilities that a prompt has, and those that its answer has."""
+
+    def __init__(self, text: TextModel | None, request: GenerationRequest, side: str) -> None:
+        sampling = request.sampling
+        self._side = side
+        self._given = len(sampling.given)
+        self._tokens = Entries(text)
+        self._tops = Entries(text) if sampling.top_n else None
+        self._ids = Entries(text) if self._given else None
+
+    def add(self, token_id: int, value: float | None, top: TopTokens) -> None:
+        """A token, with the likely ones of its place and behind them the given ones."""
+        self._tokens.add(token_id, value)
+        cut = len(top) - self._given
+        if self._tops is not None:
+            self._tops.add_list(None if value is None else top[:cut])
+        if self._ids is not None:
+            self._ids.add_list(None if value is None else top[cut:])
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """What `meta_info` says of them."""
+        side, tokens = self._side, self._tokens
+        shown: dict[str, object] = {f"{side}_token_logprobs": orjson.Fragment(tokens.json)}
+        if side == "output":
+            shown["output_token_logprobs_length"] = tokens.count
+        if self._tops is not None:
+            shown[f"{side}_top_logprobs"] = orjson.Fragment(self._tops.json)
+        if self._ids is not None:
+            shown[f"{side}_token_ids_logprobs"] = orjson.Fragment(self._ids.json)
+        return shown
+
+
+class Generated(Turn):
+    """Keeps what a sequence generates, as it is shown."""
+
+    def __init__(
+        self, request: GenerationRequest, output: Output, text: TextModel, wanted: Wanted
+    ) -> None:
+        super().__init__(request, output)
+        self.ids: list[int] = []
+        self.text = ""
+        self.wanted = wanted
+        self._begun = time.monotonic()
+        self._reason: dict[str, object] | None = None
+        shown = text if wanted.texts else None
+        self._input = Scored(shown, request, "input") if wanted.logprobs else None
+        self._output = Scored(shown, request, "output") if wanted.logprobs else None
+
+    def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
+        likely = tops or [()] * len(logprobs)
+        if self._input is None:
+            return
+        rows = zip(self.request.prompt, logprobs, likely, strict=True)
+        for place, (token_id, value, top) in enumerate(rows):
+            if not self.wanted.hides(place):
+                self._input.add(token_id, value, top)
+
+    def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
+        output = self.output
+        output.push(token_id)
+        self.ids.append(token_id)
+        self.text += output.released
+        if self._output is not None:
+            self._output.add(token_id, logprob, top)
+        return output.stopped
+
+    def finish(self, finish: Finish) -> None:
+        self.output.close()
+        self.text += self.output.released
+        if self._reason is None:
+            self._reason = self._why(finish)
+        self.end = finish
+        self._closed()
+        self.give_back()
+        super().finish(finish)
+
+    def fail(self, error: EngineError) -> None:
+        """What was aborted by its name ends where it is."""
+        if isinstance(error, Aborted):
+            self._reason = {
+                "type": "abort",
+                "message": str(error),
+                "status_code": None,
+                "err_type": None,
+            }
+            seconds = time.monotonic() - self._begun
+            count = len(self.ids)
+            self.finish(Finish(FinishReason.LENGTH, count, 0, 0.0, seconds, seconds))
+        else:
+            self.give_back()
+            super().fail(error)
+
+    def _closed(self) -> None:
+        """The answer is complete."""
+
+    def _why(self, finish: Finish) -> dict[str, object]:
+        if finish.reason is FinishReason.LENGTH:
+            return {"type": "length", "length": finish.generated_tokens}
+        matched = self.ids[-1] if finish.reason is FinishReason.EOS else self.output.stop_reason
+        return {"type": "stop", "matched": matched}
+
+    def shown(self) -> dict[str, object]:
+        """The answer, or what there is of it so far."""
+        ended = self._reason is not None
+        cached = self.end.cached_tokens if ended else 0
+        meta: dict[str, object] = {
+            "id": self.wanted.id,
+            "finish_reason": self._reason,
+            "prompt_tokens": len(self.request.prompt),
+            "weight_version": "default",
+            "completion_tokens": len(self.ids),
+            "cached_tokens": cached,
+            "cached_tokens_details": {"device": cached, "host": 0},
+            "dp_rank": None,
+        }
+        if ended:
+            meta["e2e_latency"] = self.end.total_seconds
+        for scored in (self._input, self._output):
+            if scored is not None:
+                meta |= scored.fields
+        answer: dict[str, object] = {
+            "text": self.text,
+            "output_ids": self.ids,
+            "meta_info": meta,
+        }
+        if self.wanted.prompt_ids:
+            answer["prompt_token_ids"] = list(self.request.prompt)
+        return answer
+
+
+class GeneratedStream(Generated):
+    """Streams one sequence: every event holds all that there is of it so far.
+
+    So an event that has not left yet when the next one comes is replaced by that.
+    """
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        output: Output,
+        text: TextModel,
+        wanted: Wanted,
+        stream: EventStream,
+    ) -> None:
+        super().__init__(request, output, text, wanted)
+        self._stream = stream
+        self._last = b""
+
+    def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
+        stopped = super().token(token_id, logprob, top)
+        if not stopped and len(self.ids) % self.wanted.interval == 0:
+            self._push()
+        return stopped
+
+    def _closed(self) -> None:
+        self._push()
+
+    def _push(self) -> None:
+        shown = self.shown()
+        if self.wanted.index is not None:
+            shown["index"] = self.wanted.index
+        event = b"data: " + orjson.dumps(shown) + b"\n\n"
+        if not self._stream.replace_last(self._last, event):
+            self._stream.push(event)
+        self._last = event
+
+
+def error_event(error: ApiError) -> bytes:
+    """The last event of a stream that failed."""
+    row = error.row
+    shown = {"message": str(error), "type": row.error_type, "code": row.status, "retryable": False}
+    return b"data: " + orjson.dumps({"error": shown}) + b"\n\n"

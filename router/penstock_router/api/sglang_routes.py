@@ -1,0 +1,195 @@
+"""SGLang's /generate, which shares its path with TGI's."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from aiohttp import hdrs, web
+
+from penstock_router.api import sglang_frontend, tgi_routes
+from penstock_router.api.admission import admit, output
+from penstock_router.api.call import Call
+from penstock_router.api.errors import invalid
+from penstock_router.api.fields import checked
+from penstock_router.api.options import Options, check_token
+from penstock_router.api.refusal import errors_as_of
+from penstock_router.api.sglang_answer import (
+    DONE,
+    Generated,
+    GeneratedStream,
+    Wanted,
+    error_event,
+)
+from penstock_router.api.sglang_schema import DEFAULT_NEW_TOKENS, SGLangRequest, of_prompt
+from penstock_router.api.sse import EventStream
+from penstock_router.api.streaming import collect, stream_out
+from penstock_router.api.tgi_routes import json_response
+from penstock_router.api.tgi_schema import GenerateRequest
+from penstock_router.request import GenerationRequest
+
+SHORT_PROMPT = 1024  # tokens whose log-probabilities are written on the event loop
+
+Planned = tuple[GenerationRequest, Options, Wanted]  # a sequence that is ready to run
+
+
+async def generate(call: Call) -> web.StreamResponse:
+    """POST /generate: TGI's or SGLang's, which its fields tell."""
+    body = cast(Mapping[str, object], await call.json())
+    if "inputs" not in body and body.keys() & {"text", "input_ids", "sampling_params"}:
+        errors_as_of(call.request, "/v1/")
+        return await run_sglang(call, body)
+    return await tgi_routes.run_generate(call, checked(call.request, GenerateRequest, body))
+
+
+async def run_sglang(call: Call, raw: Mapping[str, object]) -> web.StreamResponse:
+    """One answer or a list of them, or a stream where the body asks for it."""
+    body = checked(call.request, SGLangRequest, raw)
+    agent = call.request.headers.get(hdrs.USER_AGENT, "")
+    turns = call.service.turns
+    async with turns.waiting():
+        with await turns.take():
+            planned = await _plan(call, body, skips=sglang_frontend.selects(agent, raw))
+        if body.stream:
+            return await _stream(call, body, planned)
+        return await _complete(call, body, planned, sglang_frontend.generates(agent, raw))
+
+
+async def _complete(
+    call: Call, body: SGLangRequest, planned: Sequence[Planned], for_frontend: bool
+) -> web.StreamResponse:
+    service = call.service
+    tracks = [
+        Generated(request, output(service, request, options), service.text, wanted)
+        for request, options, wanted in planned
+    ]
+    await collect(call, tracks, service.turns.submitting)
+
+    def show() -> web.Response:
+        answers: list[dict[str, Any]] = [track.shown() for track in tracks]
+        if body.batched or (len(answers) > 1 and not for_frontend):
+            return json_response(answers, headers)
+        if len(answers) == 1:
+            return json_response(answers[0], headers)
+        fields = ("text", "output_ids", "meta_info")
+        return json_response({name: [a[name] for a in answers] for name in fields}, headers)
+
+    headers = call.early_headers(_characters(body)) | call.succeed(tracks, _seed(planned)).headers()
+    scored = sum(len(track.request.prompt) for track in tracks if track.wanted.logprobs)
+    return show() if scored <= SHORT_PROMPT else await asyncio.to_thread(show)
+
+
+async def _stream(
+    call: Call, body: SGLangRequest, planned: Sequence[Planned]
+) -> web.StreamResponse:
+    service = call.service
+    stream = EventStream(call.request, call.early_headers(_characters(body)))
+    tracks = [
+        GeneratedStream(request, output(service, request, options), service.text, wanted, stream)
+        for request, options, wanted in planned
+    ]
+    return await stream_out(
+        call,
+        stream,
+        tracks,
+        seed=_seed(planned),
+        last_events=lambda: DONE,
+        error_event=error_event,
+        submitting=service.turns.submitting,
+    )
+
+
+async def _plan(call: Call, body: SGLangRequest, *, skips: bool) -> list[Planned]:
+    """Everything that will run, checked. skips: the entry that has no value is left out."""
+    planned: list[Planned] = []
+    for index, prompt in enumerate(body.prompts):
+        options = _options(call, body, index)
+        [requests] = await admit(call, [prompt], options)
+        start = _start(body, index, len(requests[0].prompt))
+        for sample, request in enumerate(requests):
+            request = _completed(request, options, body, start, _name(call, body, index))
+            place = len(planned)
+            wanted = Wanted(
+                id=request.name if len(requests) == 1 else f"{request.name}_{sample}",
+                index=place if body.batched or len(requests) > 1 else None,
+                prompt_ids=body.return_prompt_token_ids,
+                logprobs=request.sampling.logprobs,
+                start=None if start is None else start + skips,
+                texts=body.return_text_in_logprobs,
+                interval=of_prompt(body.sampling_params, index).stream_interval,
+            )
+            planned.append((request, options, wanted))
+    return planned
+
+
+def _options(call: Call, body: SGLangRequest, index: int) -> Options:
+    """Of one prompt. Raises ApiError."""
+    service = call.service
+    limits = service.engine.limits
+    priority = call.priority() if body.priority is None else body.priority
+    parameters = of_prompt(body.sampling_params, index)
+    options: Options = parameters.options(service.config, prompt=body.field, priority=priority)
+    if of_prompt(body.return_logprob, index):
+        given = body.given(index)
+        for token in given:
+            check_token(token, limits, "token_ids_logprob")
+        top_n = of_prompt(body.top_logprobs_num, index)
+        sampling = dataclasses.replace(options.sampling, logprobs=True, top_n=top_n, given=given)
+        options = dataclasses.replace(options, sampling=sampling)
+    options.check(limits)
+    return options
+
+
+def _start(body: SGLangRequest, index: int, length: int) -> int | None:
+    """Where the entries of a prompt begin; None: there are none. Raises ApiError."""
+    if not of_prompt(body.return_logprob, index):
+        return None
+    start: int = of_prompt(body.logprob_start_len, index)
+    if start >= length:
+        raise invalid(
+            f"`logprob_start_len` must be below the number of prompt tokens, {length}. "
+            f"Given: {start}"
+        )
+    if start >= 0:
+        return start
+    # A prompt that is scored and not continued would have no entries at all.
+    return 0 if of_prompt(body.sampling_params, index).max_new_tokens == 0 else None
+
+
+def _completed(
+    request: GenerationRequest,
+    options: Options,
+    body: SGLangRequest,
+    start: int | None,
+    name: str,
+) -> GenerationRequest:
+    """With what only SGLang's requests have."""
+    most = request.max_new_tokens
+    if options.max_new_tokens is None:
+        most = min(most, DEFAULT_NEW_TOKENS)
+    return dataclasses.replace(
+        request,
+        max_new_tokens=most,
+        prompt_logprobs=start is not None,
+        prompt_logprobs_start=start or 0,
+        prompt_top_n=request.sampling.top_n if start is not None else 0,
+        tenant=(body.extra_key or "").encode(),
+        name=name,
+    )
+
+
+def _name(call: Call, body: SGLangRequest, index: int) -> str:
+    """By which a prompt's sequences may be aborted, and what the answer calls it."""
+    own = f"{call.id}_{index}" if body.batched else call.id
+    return body.name(index) or own
+
+
+def _characters(body: SGLangRequest) -> int:
+    return sum(len(prompt) for prompt in body.prompts if isinstance(prompt, str))
+
+
+def _seed(planned: Sequence[Planned]) -> int | None:
+    request, options, _ = planned[0]
+    return request.sampling.seed if options.samples else None

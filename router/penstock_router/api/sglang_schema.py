@@ -1,0 +1,325 @@
+"""Requests of SGLang's /generate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
+
+from penstock_router.api.errors import invalid
+from penstock_router.api.options import Names, Options, biases, share, temperature
+from penstock_router.api.schema import (
+    INT32,
+    NEUTRAL,
+    AtMost,
+    ClientObject,
+    Count,
+    Integer,
+    LogitBias,
+    Penalty,
+    Priority,
+    Share,
+    StopSequence,
+    StopSequences,
+    packed,
+)
+from penstock_router.api.structured import AnyObject, Schema, Wanted, only
+from penstock_router.api.token_rules import MAX_STOP_TOKENS, RuleWishes
+from penstock_router.config import RouterConfig
+from penstock_router.grammar import Grammar
+from penstock_router.limits import MAX_TOP_LOGPROBS
+from penstock_router.request import Sampling
+from penstock_router.structured import grammar_from
+
+MAX_PROMPTS = 4096  # of a call
+MAX_SAMPLES = 128  # of a prompt
+MAX_GIVEN = 256  # tokens whose log-probabilities are asked for at each place
+MAX_NAME = 128  # characters of a `rid` and of an `extra_key`
+DEFAULT_NEW_TOKENS = 128
+GRAMMARS = ("json_schema", "regex", "ebnf", "structural_tag")
+ANY_JSON = "$$ANY$$"  # as a schema: any value
+
+_ID = {"type": "integer", "minimum": 0, "maximum": 2**32 - 1}
+_IDS = {"type": "array", "items": _ID, "minItems": 1}
+_FIELDS = {"maxItems": MAX_PROMPTS, "minItems": 1, "type": "array"}
+
+
+def _input_ids(value: Any) -> list[Sequence[int]] | Sequence[int]:
+    """Token ids of a prompt, or of several, packed."""
+    rule = "`input_ids` must be a list of token ids, or a list of such lists, none of them empty"
+    if not isinstance(value, list) or not value:
+        raise ValueError(rule)
+    several = isinstance(value[0], list)
+    if several and len(value) > MAX_PROMPTS:
+        raise ValueError(f"`input_ids` must hold at most {MAX_PROMPTS} prompts")
+    prompts = value if several else [value]
+    if not all(isinstance(prompt, list) and prompt for prompt in prompts):
+        raise ValueError(rule)
+    try:
+        ids = [packed(prompt) for prompt in prompts]
+    except TypeError:
+        raise ValueError(rule) from None
+    return ids if several else ids[0]
+
+
+def _token_lists(value: Any) -> list[list[int]] | list[int]:
+    """Token ids, or a list of them for each prompt."""
+    rule = (
+        f"`token_ids_logprob` must be a list of at most {MAX_GIVEN} token ids, or such a list for "
+        "each prompt"
+    )
+    if not isinstance(value, list) or len(value) > MAX_PROMPTS:
+        raise ValueError(rule)
+    nested = bool(value) and any(item is None or isinstance(item, list) for item in value)
+    lists = [item or [] for item in value] if nested else [value]
+    for ids in lists:
+        if not isinstance(ids, list) or len(ids) > MAX_GIVEN:
+            raise ValueError(rule)
+        if any(type(token) is not int or not 0 <= token < 2**32 for token in ids):
+            raise ValueError(rule)
+    return lists if nested else value
+
+
+InputIds = Annotated[
+    list[Sequence[int]] | Sequence[int],
+    PlainValidator(_input_ids),
+    WithJsonSchema({"anyOf": [_IDS, {**_FIELDS, "items": _IDS}]}),
+]
+TokenLists = Annotated[
+    list[list[int]] | list[int],
+    PlainValidator(_token_lists),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "array", "items": _ID, "maxItems": MAX_GIVEN},
+                {**_FIELDS, "items": {"type": "array", "items": _ID, "maxItems": MAX_GIVEN}},
+            ]
+        }
+    ),
+]
+StopToken = Annotated[Integer, Field(ge=0, le=INT32)]
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+TopCount = Annotated[Integer, Field(ge=0, le=MAX_TOP_LOGPROBS)]
+StartPlace = Annotated[Integer, Field(ge=-1, le=INT32)]
+
+
+class SamplingParams(ClientObject):
+    """`sampling_params` of a request, with SGLang's defaults."""
+
+    PATH: ClassVar = "sampling_params."
+    # Tokenizers of this server never put spaces there; no custom processor reads parameters.
+    IGNORED: ClassVar = frozenset({"spaces_between_special_tokens", "custom_params"})
+    UNSUPPORTED: ClassVar = {
+        "stop_regex": NEUTRAL,
+        "beam_width": (1,),
+    }
+
+    max_new_tokens: Count | None = None  # 128, or what there is room for if that is less
+    min_new_tokens: Count = 0
+    n: Annotated[Integer, Field(ge=1, le=MAX_SAMPLES)] = 1
+    stop: StopSequence | StopSequences = []
+    stop_token_ids: Annotated[list[StopToken], AtMost(MAX_STOP_TOKENS)] = []
+    ignore_eos: bool = False
+    temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
+    top_p: Share = 1.0
+    top_k: Annotated[Integer, Field(ge=-1, le=INT32)] = -1  # -1: off
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    frequency_penalty: Penalty = 0.0
+    presence_penalty: Penalty = 0.0
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=2)] = 1.0
+    logit_bias: LogitBias | None = None
+    sampling_seed: Annotated[Integer, Field(ge=-(2**63), le=2**64 - 1)] | None = None
+    json_schema: Schema | None = None
+    regex: str | None = None
+    ebnf: str | None = None
+    structural_tag: str | AnyObject | None = None
+    skip_special_tokens: bool = True
+    no_stop_trim: bool = False
+    stream_interval: Annotated[Integer, Field(ge=1, le=INT32)] = 1
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The strings that end an answer."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @model_validator(mode="after")
+    def _top_k_is_off_or_positive(self) -> Self:
+        if self.top_k == 0:
+            raise ValueError("`top_k` must be -1 or strictly positive. Given: 0")
+        return self
+
+    def _grammar(self) -> Grammar | None:
+        """What the answer is held to. Raises ApiError where several fields say it."""
+        asked = {name: getattr(self, name) for name in GRAMMARS if getattr(self, name) is not None}
+        wanted: list[Wanted] = []
+        for name, value in asked.items():
+            shown = True if value == ANY_JSON else value
+            wanted.append((f"sampling_params.{name}", partial(grammar_from, name, shown)))
+        return only(wanted)
+
+    def options(self, config: RouterConfig, *, prompt: str, priority: int) -> Options:
+        """The same in the server's terms. prompt: the field that held it. Raises ApiError."""
+        most = max(16, config.max_stop_sequences)
+        if len(self.stops) > most:
+            raise invalid(f"`stop` supports up to {most} stop sequences. Given: {len(self.stops)}")
+        return Options(
+            names=Names(prompt),
+            max_new_tokens=self.max_new_tokens,
+            sampling=Sampling(
+                temperature=temperature(self.temperature),
+                top_k=max(self.top_k, 0),
+                top_p=share(self.top_p),
+                min_p=self.min_p,
+                repetition_penalty=self.repetition_penalty,
+                frequency_penalty=self.frequency_penalty,
+                presence_penalty=self.presence_penalty,
+                logit_bias=biases(self.logit_bias),
+            ),
+            seed=None if self.sampling_seed is None else self.sampling_seed % 2**64,
+            sequences=self.n,
+            stop=self.stops,
+            keep_stop=self.no_stop_trim,
+            rules=RuleWishes(
+                min_tokens=self.min_new_tokens, stop_token_ids=tuple(self.stop_token_ids)
+            ),
+            show_special=not self.skip_special_tokens,
+            ignore_eos=self.ignore_eos,
+            priority=priority,
+            grammar=self._grammar(),
+        )
+
+
+# Each prompt its own, or all the same.
+Flags = bool | Annotated[list[bool], AtMost(MAX_PROMPTS)]
+
+
+class SGLangRequest(ClientObject):
+    """Body of SGLang's /generate: one prompt, or a list, whose fields may be lists too."""
+
+    IGNORED: ClassVar = frozenset(
+        {
+            "model",
+            "modalities",
+            "routing_key",
+            "routed_dp_rank",
+            "data_parallel_rank",
+            "disagg_prefill_dp_rank",
+            "no_logs",
+            "log_metrics",
+            "custom_labels",
+            "background",
+            "conversation_id",
+            "return_bytes",
+        }
+    )
+    UNSUPPORTED: ClassVar = {
+        "input_embeds": NEUTRAL,
+        "image_data": NEUTRAL,
+        "video_data": NEUTRAL,
+        "audio_data": NEUTRAL,
+        "lora_path": NEUTRAL,
+        "lora_id": NEUTRAL,
+        "session_params": NEUTRAL,
+        "session_id": NEUTRAL,
+        "custom_logit_processor": NEUTRAL,
+        "return_hidden_states": NEUTRAL,
+        "return_routed_experts": NEUTRAL,
+        "return_entropy": NEUTRAL,
+        "return_sampling_mask": NEUTRAL,
+        "bootstrap_host": NEUTRAL,
+        "bootstrap_port": NEUTRAL,
+        "bootstrap_room": NEUTRAL,
+    }
+
+    text: str | Annotated[list[str], Field(min_length=1), AtMost(MAX_PROMPTS)] | None = None
+    input_ids: InputIds | None = None
+    sampling_params: SamplingParams | Annotated[list[SamplingParams], AtMost(MAX_PROMPTS)] = (
+        SamplingParams()
+    )
+    stream: bool = False
+    return_logprob: Flags = False
+    logprob_start_len: StartPlace | Annotated[list[StartPlace], AtMost(MAX_PROMPTS)] = -1
+    top_logprobs_num: TopCount | Annotated[list[TopCount], AtMost(MAX_PROMPTS)] = 0
+    token_ids_logprob: TokenLists | None = None
+    return_text_in_logprobs: bool = False
+    return_prompt_token_ids: bool = False
+    rid: Name | Annotated[list[Name], AtMost(MAX_PROMPTS)] | None = None
+    extra_key: Annotated[str, Field(max_length=MAX_NAME)] | None = None  # of cached prefixes
+    priority: Priority | None = None
+
+    @model_validator(mode="after")
+    def _fields_fit(self) -> Self:
+        if (self.text is None) == (self.input_ids is None):
+            raise ValueError("exactly one of `text` and `input_ids` must be given")
+        count = len(self.prompts)
+        for name in (
+            "sampling_params",
+            "return_logprob",
+            "logprob_start_len",
+            "top_logprobs_num",
+            "rid",
+        ):
+            value = getattr(self, name)
+            if isinstance(value, list) and len(value) != count:
+                raise ValueError(
+                    f"`{name}` must have one value for each of {count} prompts. Given: {len(value)}"
+                )
+        if _nested(self.token_ids_logprob) and len(self.token_ids_logprob or ()) != count:
+            raise ValueError(f"`token_ids_logprob` must have a list for each of {count} prompts")
+        return self
+
+    @property
+    def batched(self) -> bool:
+        """The answer is a list."""
+        if self.text is not None:
+            return isinstance(self.text, list)
+        return isinstance(self.input_ids, list)
+
+    @property
+    def field(self) -> str:
+        """The field that holds the prompts."""
+        return "text" if self.text is not None else "input_ids"
+
+    @property
+    def prompts(self) -> list[str | Sequence[int]]:
+        """Each as text or as token ids."""
+        given: Any = self.text if self.text is not None else self.input_ids
+        return list(given) if self.batched else [given]
+
+    def given(self, index: int) -> tuple[int, ...]:
+        """The tokens that a prompt wants to know the log-probabilities of."""
+        value: Any = self.token_ids_logprob or []
+        return tuple(value[index] if _nested(value) else value)
+
+    def name(self, index: int) -> str:
+        """By which a prompt's sequences may be aborted; empty without a `rid`."""
+        if self.rid is None or isinstance(self.rid, list):
+            return "" if self.rid is None else self.rid[index]
+        return f"{self.rid}_{index}" if self.batched else self.rid
+
+
+def _nested(value: list[list[int]] | list[int] | None) -> bool:
+    return bool(value and isinstance(value[0], list))
+
+
+def of_prompt(value: Any, index: int) -> Any:
+    """A field's value for one of several prompts."""
+    return value[index] if isinstance(value, list) else value
+
+
+class AbortRequest(ClientObject):
+    """Body of /abort_request."""
+
+    IGNORED: ClassVar = frozenset({"finished_reason", "abort_message"})
+
+    rid: Annotated[str, Field(max_length=MAX_NAME)] = ""
+    abort_all: bool = False
+
+
+class AppendRequest(ClientObject):
+    """Body of /concate_and_append_request."""
+
+    src_rids: Annotated[list[str], AtMost(MAX_PROMPTS)] = []
+    dst_rid: str = ""
