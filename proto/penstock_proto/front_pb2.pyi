@@ -29,7 +29,7 @@ class FromFront(_message.Message):
     def __init__(self, ready: _Optional[bool] = ..., submit: _Optional[_Iterable[_Union[Submission, _Mapping]]] = ..., stop: _Optional[_Iterable[_Union[Stop, _Mapping]]] = ..., cancel: _Optional[_Iterable[int]] = ..., count: _Optional[_Union[Count, _Mapping]] = ..., scrape: _Optional[int] = ..., fault: _Optional[str] = ..., lag: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Submission(_message.Message):
-    __slots__ = ("sequence", "prompt", "max_new_tokens", "sampling", "ignore_eos", "prompt_logprobs", "priority", "tenant", "prompt_top_n", "max_time")
+    __slots__ = ("sequence", "prompt", "max_new_tokens", "sampling", "ignore_eos", "prompt_logprobs", "priority", "cache_salt", "prompt_top_n", "max_time")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -37,7 +37,7 @@ class Submission(_message.Message):
     IGNORE_EOS_FIELD_NUMBER: _ClassVar[int]
     PROMPT_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
-    TENANT_FIELD_NUMBER: _ClassVar[int]
+    CACHE_SALT_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOP_N_FIELD_NUMBER: _ClassVar[int]
     MAX_TIME_FIELD_NUMBER: _ClassVar[int]
     sequence: int
@@ -47,10 +47,10 @@ class Submission(_message.Message):
     ignore_eos: bool
     prompt_logprobs: bool
     priority: int
-    tenant: bytes
+    cache_salt: bytes
     prompt_top_n: int
     max_time: float
-    def __init__(self, sequence: _Optional[int] = ..., prompt: _Optional[bytes] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_shard_pb2.Sampling, _Mapping]] = ..., ignore_eos: _Optional[bool] = ..., prompt_logprobs: _Optional[bool] = ..., priority: _Optional[int] = ..., tenant: _Optional[bytes] = ..., prompt_top_n: _Optional[int] = ..., max_time: _Optional[float] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., prompt: _Optional[bytes] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_shard_pb2.Sampling, _Mapping]] = ..., ignore_eos: _Optional[bool] = ..., prompt_logprobs: _Optional[bool] = ..., priority: _Optional[int] = ..., cache_salt: _Optional[bytes] = ..., prompt_top_n: _Optional[int] = ..., max_time: _Optional[float] = ...) -> None: ...
 
 class Stop(_message.Message):
     __slots__ = ("sequence", "generated")

@@ -38,7 +38,7 @@ class GenerationRequest:
     prompt_top_n: int = 0  # with prompt_logprobs: so many most likely tokens at each place, too
     max_time: float | None = None  # seconds from submission until it ends where it is
     priority: int = 0  # larger is sooner
-    tenant: bytes = b""  # requests share cached prefixes only with requests of the same tenant
+    cache_salt: bytes = b""  # cached prefixes are shared among requests with the same
 
 
 class FinishReason(enum.Enum):

@@ -10,6 +10,7 @@ import numpy as np
 
 from penstock_router.api.call import Call
 from penstock_router.api.errors import from_template, invalid
+from penstock_router.api.keys import cache_salt
 from penstock_router.api.options import Options, check_token
 from penstock_router.api.output import Output
 from penstock_router.api.service import Service
@@ -33,6 +34,7 @@ async def admit(
     limits = call.service.engine.limits
     # The end of a text has the tokens of its own only where all of it is tokenised.
     most = limits.max_input_tokens if options.truncate is None else None
+    salt = cache_salt(call.request, options.cache_salt)
     requests = []
     for prompt in prompts:
         try:
@@ -41,7 +43,7 @@ async def admit(
             )
         except TooManyTokens as error:
             raise options.too_many(str(error), limits) from error
-        admitted = options.requests(ids, limits)
+        admitted = options.requests(ids, limits, salt)
         _check_ids(admitted[0].prompt, limits, prompt is not ids)
         requests.append(admitted)
     call.validated()

@@ -14,6 +14,7 @@ from penstock_router.api.schema import (
     NEUTRAL,
     UNSUPPORTED,
     AtMost,
+    CacheSalt,
     ClientObject,
     Count,
     Integer,
@@ -92,6 +93,7 @@ class OpenAIRequest(ClientObject):
     ignore_eos: bool = False
     include_stop_str_in_output: bool = False
     priority: Priority | None = None
+    cache_salt: CacheSalt | None = None
 
     @model_validator(mode="after")
     def _stream_options_need_a_stream(self) -> Self:
@@ -145,6 +147,7 @@ class OpenAIRequest(ClientObject):
             keep_stop=self.include_stop_str_in_output,
             ignore_eos=self.ignore_eos,
             priority=priority if self.priority is None else self.priority,
+            cache_salt=self.cache_salt,
         )
 
     def _sampling(self) -> Sampling:

@@ -45,6 +45,7 @@ class Options:
     prompt_top_n: int = 0  # most likely tokens in place of each of the prompt
     max_time: float | None = None  # seconds until the answer ends where it is
     priority: int = 0
+    cache_salt: str | None = None  # narrows whom cached prefixes are shared with
 
     @property
     def samples(self) -> bool:
@@ -61,8 +62,13 @@ class Options:
         for token, _ in self.sampling.logit_bias:
             check_token(token, limits, "logit_bias")
 
-    def requests(self, prompt: Sequence[int], limits: Limits) -> list[GenerationRequest]:
-        """One request for each sequence of a prompt. Raises ApiError for lengths beyond limits."""
+    def requests(
+        self, prompt: Sequence[int], limits: Limits, salt: bytes = b""
+    ) -> list[GenerationRequest]:
+        """One request for each sequence of a prompt. Raises ApiError for lengths beyond limits.
+
+        salt: of the prefix cache, `cache_salt` taken into it.
+        """
         if self.truncate is not None:
             prompt = prompt[-self.truncate :]
         max_new_tokens = self._room(len(prompt), limits)
@@ -76,6 +82,7 @@ class Options:
                 prompt_top_n=self.prompt_top_n,
                 max_time=self.max_time,
                 priority=self.priority,
+                cache_salt=salt,
             )
             for seed in self._seeds()
         ]

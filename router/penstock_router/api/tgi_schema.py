@@ -14,6 +14,7 @@ from penstock_router.api.schema import (
     NEUTRAL,
     UNSUPPORTED,
     AtMost,
+    CacheSalt,
     ClientObject,
     Count,
     Integer,
@@ -63,6 +64,7 @@ class GenerateParameters(ClientObject):
     ignore_eos_token: bool = False  # the same, as TGI's shards call it
     logit_bias: LogitBias | None = None
     priority: Priority | None = None
+    cache_salt: CacheSalt | None = None
 
     @property
     def samples(self) -> bool:
@@ -101,6 +103,7 @@ class GenerateParameters(ClientObject):
             truncate=self.truncate,
             prompt_logprobs=self.decoder_input_details,
             priority=priority if self.priority is None else self.priority,
+            cache_salt=self.cache_salt,
         )
 
     def _sequences(self, config: RouterConfig, stream: bool) -> int:

@@ -51,7 +51,7 @@ def submission(sequence: int, request: GenerationRequest) -> Submission:
         prompt_top_n=request.prompt_top_n,
         max_time=request.max_time or 0.0,
         priority=request.priority,
-        tenant=request.tenant,
+        cache_salt=request.cache_salt,
     )
 
 
@@ -66,7 +66,7 @@ def request_of(message: Submission) -> GenerationRequest:
         prompt_top_n=message.prompt_top_n,
         max_time=message.max_time or None,
         priority=message.priority,
-        tenant=message.tenant,
+        cache_salt=message.cache_salt,
     )
 
 

@@ -29,7 +29,7 @@ SIZES = {
 KINDS = st.fixed_dictionaries(
     {
         "priority": st.integers(-5, 5),
-        "tenant": st.sampled_from([b"", b"a"]),
+        "cache_salt": st.sampled_from([b"", b"a"]),
         "prompt_logprobs": st.booleans(),
         "ignore_eos": st.booleans(),
         "sampling": st.sampled_from([Sampling(), Sampling(temperature=1.0, seed=3)]),
