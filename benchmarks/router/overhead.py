@@ -115,7 +115,7 @@ def router_configuration(model: Path, shard: Path, listener: int, http_processes
         "listener": listener,
         "prometheus_listener": None,
         "http_processes": http_processes,
-        "api_key": None,
+        "api_key": (),
         "cors_allow_origin": [],
         "max_connections_per_client": 4096,
         "max_requests_per_client": 0,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 
+from penstock_launcher.api_keys import api_keys
 from penstock_launcher.command_line import parse
 from penstock_launcher.configs import SECRETS
 from penstock_launcher.environment import report
@@ -18,7 +20,13 @@ def main() -> int:
     """The exit code: 0 after a signal and a clean end, 1 after a failure, 2 for a bad option."""
     environ = dict(os.environ)
     options, notices = parse(sys.argv[1:], environ)
-    secrets = [options.api_key or "", hub_token(environ) or ""]
+    try:
+        keys = api_keys(options)
+    except LauncherError as error:
+        Log(as_json=options.json_output, secrets=options.api_key).error(str(error))
+        return 1
+    options = dataclasses.replace(options, api_key=keys)
+    secrets = [*keys, hub_token(environ) or ""]
     secrets += [environ.get(name, "") for name in SECRETS]
     log = Log(as_json=options.json_output, secrets=tuple(secrets))
     for notice in notices:

@@ -136,9 +136,11 @@ def _from_environment(
     parser: argparse.ArgumentParser, option: Option, text: str, notices: list[str]
 ) -> Any:
     try:
-        if option.kind.repeated:
-            return tuple(option.kind.parse(part.strip()) for part in text.split(","))
-        return option.kind.parse(text)
+        if not option.kind.repeated:
+            return option.kind.parse(text)
+        separator = option.kind.separator
+        parts = [text] if separator is None else text.split(separator)
+        return tuple(option.kind.parse(part.strip()) for part in parts)
     except ValueError:
         sentence = f"environment variable {option.variable} {_broken_rule(option, text)}"
         if option.env_fallback is None:

@@ -20,6 +20,7 @@ class Kind:
     parse: Callable[[str], object]
     takes_value: bool = True  # False: naming the option on the command line means true
     repeated: bool = False
+    separator: str | None = None  # of several values in the environment; None: there is one
     counts: bool = False  # whole numbers
 
 
@@ -97,9 +98,9 @@ def switch() -> Kind:
     return Kind("", "true or false", _truth, takes_value=False)
 
 
-def many(kind: Kind) -> Kind:
-    """Repeated on the command line, separated by commas in the environment."""
-    return Kind(kind.metavar, kind.rule, kind.parse, repeated=True)
+def many(kind: Kind, separator: str | None = ",") -> Kind:
+    """Repeated on the command line; in the environment with a separator, or one value alone."""
+    return Kind(kind.metavar, kind.rule, kind.parse, repeated=True, separator=separator)
 
 
 def sizes(high: int) -> Kind:

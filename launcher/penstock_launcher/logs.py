@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import re
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -72,8 +73,7 @@ class Log:
         self, *, as_json: bool, secrets: tuple[str, ...] = (), stream: TextIO | None = None
     ) -> None:
         self._as_json = as_json
-        # a key of one or two characters would blot out the whole log
-        self._secrets = tuple(secret for secret in secrets if len(secret) >= 4)
+        self._secret = _pattern(secrets)
         self._stream: TextIO | Outlet | None = stream or standard_output()
         self._progress = ProgressView(bars=not as_json and sys.stderr.isatty(), say=self.info)
 
@@ -119,8 +119,8 @@ class Log:
 
     def _write(self, text: str | None, record: Mapping[str, object]) -> None:
         line = json.dumps(record, default=str) if self._as_json or text is None else text
-        for secret in self._secrets:
-            line = line.replace(secret, "***")
+        if self._secret is not None:
+            line = self._secret.sub("***", line)
         if self._stream is None:
             return
         try:
@@ -143,6 +143,15 @@ class Tail:
 
     def text(self) -> str:
         return "\n".join(self._lines)
+
+
+def _pattern(secrets: tuple[str, ...]) -> re.Pattern[str] | None:
+    """What finds any of them, as it is or as JSON writes it. A long one may hold a short one."""
+    # a key of one or two characters would blot out the whole log
+    told = {secret for secret in secrets if len(secret) >= 4}
+    told |= {json.dumps(secret)[1:-1] for secret in told}
+    alternatives = sorted(told, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, alternatives))) if told else None
 
 
 def _parse(line: str) -> dict[str, Any] | None:

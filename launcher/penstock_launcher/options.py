@@ -321,12 +321,17 @@ class Options:
         "but never listened there)",
         default_text="no second port",
     )
-    api_key: str | None = _option(
-        None,
-        text(),
-        "Clients must send `Authorization: Bearer <key>`. Other users of the machine see a command "
-        "line, so better give it as API_KEY",
+    api_key: tuple[str, ...] = _option(
+        (),
+        many(text(), separator=None),
+        "Clients must send `Authorization: Bearer <key>`; repeatable, in the environment one. "
+        "Requests of different keys share no cached prefixes. Other users of the machine see a "
+        "command line, so better give it as API_KEY, or api-key-file",
+        default_text="everybody may call",
         secret=True,
+    )
+    api_key_file: str | None = _option(
+        None, path(), "File with further such keys, one a line; read once, at the start"
     )
     cors_allow_origin: tuple[str, ...] = _option(
         (), many(text()), "Origin that browsers may call from; repeatable", default_text="any"

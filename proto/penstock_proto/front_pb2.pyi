@@ -43,7 +43,7 @@ class Preparation(_message.Message):
     def __init__(self, number: _Optional[int] = ..., grammar: _Optional[_Union[_shard_pb2.Grammar, _Mapping]] = ...) -> None: ...
 
 class Submission(_message.Message):
-    __slots__ = ("sequence", "prompt", "max_new_tokens", "sampling", "ignore_eos", "prompt_logprobs", "priority", "tenant", "prompt_top_n", "max_time", "prompt_logprobs_start", "name", "grammar")
+    __slots__ = ("sequence", "prompt", "max_new_tokens", "sampling", "ignore_eos", "prompt_logprobs", "priority", "cache_salt", "prompt_top_n", "max_time", "prompt_logprobs_start", "name", "grammar")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -51,7 +51,7 @@ class Submission(_message.Message):
     IGNORE_EOS_FIELD_NUMBER: _ClassVar[int]
     PROMPT_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
-    TENANT_FIELD_NUMBER: _ClassVar[int]
+    CACHE_SALT_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOP_N_FIELD_NUMBER: _ClassVar[int]
     MAX_TIME_FIELD_NUMBER: _ClassVar[int]
     PROMPT_LOGPROBS_START_FIELD_NUMBER: _ClassVar[int]
@@ -64,13 +64,13 @@ class Submission(_message.Message):
     ignore_eos: bool
     prompt_logprobs: bool
     priority: int
-    tenant: bytes
+    cache_salt: bytes
     prompt_top_n: int
     max_time: float
     prompt_logprobs_start: int
     name: str
     grammar: _shard_pb2.Grammar
-    def __init__(self, sequence: _Optional[int] = ..., prompt: _Optional[bytes] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_shard_pb2.Sampling, _Mapping]] = ..., ignore_eos: _Optional[bool] = ..., prompt_logprobs: _Optional[bool] = ..., priority: _Optional[int] = ..., tenant: _Optional[bytes] = ..., prompt_top_n: _Optional[int] = ..., max_time: _Optional[float] = ..., prompt_logprobs_start: _Optional[int] = ..., name: _Optional[str] = ..., grammar: _Optional[_Union[_shard_pb2.Grammar, _Mapping]] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., prompt: _Optional[bytes] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_shard_pb2.Sampling, _Mapping]] = ..., ignore_eos: _Optional[bool] = ..., prompt_logprobs: _Optional[bool] = ..., priority: _Optional[int] = ..., cache_salt: _Optional[bytes] = ..., prompt_top_n: _Optional[int] = ..., max_time: _Optional[float] = ..., prompt_logprobs_start: _Optional[int] = ..., name: _Optional[str] = ..., grammar: _Optional[_Union[_shard_pb2.Grammar, _Mapping]] = ...) -> None: ...
 
 class Abort(_message.Message):
     __slots__ = ("name", "all")

@@ -7,7 +7,13 @@ import json
 from dataclasses import dataclass
 from typing import Self
 
-_LISTS = ("served_model_name", "shard_sockets", "cors_allow_origin", "trusted_proxies")
+_LISTS = (
+    "served_model_name",
+    "shard_sockets",
+    "api_key",
+    "cors_allow_origin",
+    "trusted_proxies",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +31,7 @@ class RouterConfig:
     listener: int  # descriptor of a socket that is bound, but does not listen yet
     prometheus_listener: int | None  # of one for /metrics alone
     http_processes: int  # that serve HTTP and text; 0: the router itself does
-    api_key: str | None
+    api_key: tuple[str, ...]  # empty: everybody may call
     cors_allow_origin: tuple[str, ...]
     max_concurrent_requests: int
     max_connections_per_client: int

@@ -44,9 +44,9 @@ class GenerationRequest:
     prompt_top_n: int = 0  # with prompt_logprobs: so many most likely tokens at each place, too
     max_time: float | None = None  # seconds from submission until it ends where it is
     priority: int = 0  # larger is sooner
-    tenant: bytes = b""  # requests share cached prefixes only with requests of the same tenant
     name: str = ""  # by which a client may abort it
     grammar: Grammar | None = None  # what the generated text is held to
+    cache_salt: bytes = b""  # cached prefixes are shared among requests with the same
 
 
 class FinishReason(enum.Enum):

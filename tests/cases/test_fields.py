@@ -591,7 +591,7 @@ def test_L9_no_field_or_route_of_tgi_is_unknown() -> None:
 
 @pytest.mark.parametrize("key", [None, "secret"])
 async def test_L9_statuses_and_kinds_are_those_of_the_document(serve: Any, key: str | None) -> None:
-    client = await serve(api_key=key, max_concurrent_requests=128)
+    client = await serve(api_key=(key,) if key else (), max_concurrent_requests=128)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     _, text = await client.get("/openapi.json", headers=headers)
     paths = json.loads(text)["paths"]

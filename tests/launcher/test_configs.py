@@ -38,11 +38,11 @@ def router(run):
 
 
 def test_router_takes_its_configuration():
-    options = Options(api_key="k", cors_allow_origin=("a", "b"), max_input_length=7)
+    options = Options(api_key=("k", "l,m"), cors_allow_origin=("a", "b"), max_input_length=7)
     program = router(plan(options))
     taken = RouterConfig.from_json(json.dumps(dict(program.config)))
     assert taken.shard_sockets == ("/tmp/run/shard-0.sock", "/tmp/run/shard-1.sock")
-    assert (taken.api_key, taken.cors_allow_origin) == ("k", ("a", "b"))
+    assert (taken.api_key, taken.cors_allow_origin) == (("k", "l,m"), ("a", "b"))
     assert (taken.max_input_tokens, taken.max_total_tokens) == (7, None)
     assert (taken.model_path, taken.model_id, taken.model_sha) == ("/models/m", "org/m", "abc")
 
@@ -125,7 +125,7 @@ def test_master(options, address, port):
 
 def test_no_secret_reaches_argv_or_environment():
     environ = {"API_KEY": "s3cret", "HF_TOKEN": "s3cret", "HF_API_TOKEN": "s3cret"}
-    run = plan(Options(api_key="s3cret"), environ=environ)
+    run = plan(Options(api_key=("s3cret", "s3cret-2")), environ=environ)
     for program in (router(run), shard_program(run, MODEL, FOLDER, 0)):
         assert "s3cret" not in str(program.argv) + str(program.environment)
     assert without_secrets(environ) == {}

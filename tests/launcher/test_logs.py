@@ -115,6 +115,16 @@ def test_secrets_are_masked():
         assert "hunter22" not in text and "***" in text
 
 
+def test_every_secret_is_masked_however_it_is_written():
+    secrets = ("abcd", 'quo"te', "bcde", "abcdefgh", "é-key")
+    line = record(message="abcd bcde abcdefgh", f={"x": ['quo"te', "é-key"]}, g='quo"te')
+    for as_json in (False, True):
+        text = logged(line, as_json=as_json, secrets=secrets)
+        assert text.count("***") == 6
+        for part in ("abcd", "bcde", "efgh", "quo", "key"):
+            assert part not in text
+
+
 def test_own_records():
     stream = io.StringIO()
     log = Log(as_json=False, stream=stream)

@@ -88,6 +88,18 @@ def test_secrets_stay_out_of_the_log():
         assert "hunter22" not in result.stdout + result.stderr
 
 
+def test_keys_of_a_file_stay_out_of_the_log(tmp_path):
+    path = tmp_path / "keys"
+    path.write_text("hunter22\nhunter33\n")
+    result = launch("--model-id", "/no/hunter33", "--api-key-file", str(path))
+    assert "api_key=***" in result.stdout and "/no/***" in last_line(result)
+    assert "hunter" not in result.stdout + result.stderr
+    path.write_text("\n")
+    result = launch("--api-key-file", str(path))
+    assert result.returncode == 1
+    assert last_line(result).endswith(f"ERROR launcher: --api-key-file {path} holds no key")
+
+
 def test_environment_report_then_goes_on():
     result = launch("--env", "--json-output", "--model-id", "/nope")
     records = [json.loads(line) for line in result.stdout.splitlines()]

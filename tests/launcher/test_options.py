@@ -63,7 +63,8 @@ SAMPLES = {
     "hostname": ("127.0.0.1", "127.0.0.1", ["localhost", "1.2.3", "0.0.0.0:80"]),
     "port": ("0", 0, ["-1", "65536", "http"]),
     "prometheus_port": ("9000", 9000, ["0", "65536"]),
-    "api_key": ("hunter22", "hunter22", ["line\nbreak"]),
+    "api_key": ("hunter,22", ("hunter,22",), ["line\nbreak"]),
+    "api_key_file": ("/run/keys", "/run/keys", ["a\nb"]),
     "cors_allow_origin": ("https://a.example", ("https://a.example",), ["a\nb"]),
     "max_connections_per_client": ("9", 9, ["0", "x"]),
     "max_requests_per_client": ("0", 0, ["-1"]),
@@ -250,5 +251,5 @@ def test_markdown_command():
 
 
 def test_given_masks_secrets():
-    options = Options(api_key="hunter22", port=7)
+    options = Options(api_key=("hunter22",), port=7)
     assert given(options) == {"api_key": "***", "port": 7}

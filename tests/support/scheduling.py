@@ -167,7 +167,7 @@ class Loop:
         if broken:
             blocks, size = self.scheduler.blocks, self.config.block_size
             limit = sequence.length // size
-            node = blocks.cache.match(sequence.request.tenant, sequence.tokens, limit)
+            node = blocks.cache.match(sequence.request.cache_salt, sequence.tokens, limit)
             assert node.depth <= sequence.cached_tokens // size, "what it computed is in the tree"
             assert not any(self.shard.holds_nan(block) for block in node.path_blocks())
 

@@ -11,12 +11,14 @@ import numpy as np
 
 from penstock_router.api.call import Call
 from penstock_router.api.errors import from_engine, from_template, invalid
+from penstock_router.api.keys import cache_salt
 from penstock_router.api.options import Options, check_token
 from penstock_router.api.output import Output
 from penstock_router.api.reply import ReplyOutput
 from penstock_router.api.ruled_output import RuledOutput, RuledReply
 from penstock_router.api.service import Service
 from penstock_router.api.token_rules import token_rules
+from penstock_router.grammar import Grammar
 from penstock_router.limits import Limits
 from penstock_router.request import EngineError, GenerationRequest
 from penstock_router.templates.errors import TemplateError
@@ -41,22 +43,28 @@ async def admit(
         options = dataclasses.replace(options, sampling=sampling)
     # The end of a text has the tokens of its own only where all of it is tokenised.
     most = limits.max_input_tokens if options.truncate is None else None
+    salt = cache_salt(call.request, options.cache_salt)
     requests = []
     for prompt in prompts:
         try:
             ids = await _tokens(service, prompt, options.names.prompt, add_special_tokens, most)
         except TooManyTokens as error:
             raise options.too_many(str(error), limits) from error
-        admitted = (await _held(call.service, options, ids)).requests(ids, limits)
+        admitted = (await _held(service, options, ids)).requests(ids, limits, salt)
         _check_ids(admitted[0].prompt, limits, prompt is not ids)
         requests.append(admitted)
-    if options.grammar is not None:
-        try:
-            await call.service.engine.prepare(options.grammar)
-        except EngineError as error:
-            raise from_engine(error) from error
+        await _prepare(service, admitted[0].grammar)
     call.validated()
     return requests
+
+
+async def _prepare(service: Service, grammar: Grammar | None) -> None:
+    """Have a grammar compiled, so that one that cannot be never waits for a seat."""
+    if grammar is not None:
+        try:
+            await service.engine.prepare(grammar)
+        except EngineError as error:
+            raise from_engine(error) from error
 
 
 async def _held(service: Service, options: Options, ids: Sequence[int]) -> Options:

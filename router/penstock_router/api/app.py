@@ -8,8 +8,9 @@ from penstock_router.api.bodies import Bodies
 from penstock_router.api.clients import Clients
 from penstock_router.api.connection import note_answer
 from penstock_router.api.connections import Connections
-from penstock_router.api.guard import Key, Origins, finish_headers, middleware
+from penstock_router.api.guard import Origins, finish_headers, middleware
 from penstock_router.api.interface import Engine, Metrics
+from penstock_router.api.keys import Keys
 from penstock_router.api.openapi import docs_routes
 from penstock_router.api.routes import ROUTES
 from penstock_router.api.sampling_defaults import sampling_defaults
@@ -37,11 +38,11 @@ def make_app(
 
     permits: those of all processes, where several serve HTTP.
     """
-    routes = (*ROUTES, *docs_routes(ROUTES, keyed=config.api_key is not None))
+    routes = (*ROUTES, *docs_routes(ROUTES, keyed=bool(config.api_key)))
     origins = Origins(config.cors_allow_origin)
-    key = Key(config.api_key, {(r.method, r.path) for r in routes if r.public})
+    keys = Keys(config.api_key, {(r.method, r.path) for r in routes if r.public})
     app = web.Application(
-        middlewares=[middleware(origins, key, config.payload_limit)],  # type: ignore[list-item]
+        middlewares=[middleware(origins, keys, config.payload_limit)],  # type: ignore[list-item]
         client_max_size=config.payload_limit,
     )
     permits = permits or Permits(config.max_concurrent_requests)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 from collections.abc import Awaitable, Callable, Collection
 
@@ -11,6 +9,7 @@ from aiohttp import hdrs, web
 
 from penstock_router.api.errors import ApiError, Kind
 from penstock_router.api.fields import ignored_fields
+from penstock_router.api.keys import Keys
 from penstock_router.api.refusal import refuse
 from penstock_router.api.request_id import request_id
 
@@ -83,41 +82,6 @@ class Origins:
         )
 
 
-class Key:
-    """The API key. Digests are compared, so that neither content nor length shows in the time."""
-
-    def __init__(self, key: str | None, public: Collection[tuple[str, str]]) -> None:
-        """public: method and path of the routes that need no key."""
-        self._digest = None if key is None else hashlib.sha256(key.encode()).digest()
-        self._public = frozenset(public)
-
-    def check(self, request: web.Request) -> None:
-        """Raises ApiError unless the client may have what it asks for.
-
-        The route decides that was found for the request line; the Host header plays no part in
-        it. What is not listed as public needs the key, routes that do not exist included.
-        """
-        if self._digest is None or self._is_public(request):
-            return
-        digest = hashlib.sha256(_given_key(request).encode("utf-8", "surrogateescape")).digest()
-        if not hmac.compare_digest(digest, self._digest):
-            raise ApiError(Kind.UNAUTHORIZED, headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
-
-    def _is_public(self, request: web.Request) -> bool:
-        resource = request.match_info.route.resource
-        if resource is None:
-            return False
-        method = "GET" if request.method == "HEAD" else request.method
-        return (method, resource.canonical) in self._public
-
-
-def _given_key(request: web.Request) -> str:
-    """What stands behind `Bearer`, or in the header that Anthropic's clients send; else nothing,
-    which is nobody's key."""
-    scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-    return given if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
-
-
 def check_head(request: web.Request, payload_limit: int) -> None:
     """What can be refused before the body is read. Raises ApiError."""
     hosts = request.headers.getall(hdrs.HOST, [])
@@ -129,7 +93,7 @@ def check_head(request: web.Request, payload_limit: int) -> None:
         raise ApiError(Kind.TOO_LARGE, payload_limit)
 
 
-def middleware(origins: Origins, key: Key, payload_limit: int) -> Callable[..., object]:
+def middleware(origins: Origins, keys: Keys, payload_limit: int) -> Callable[..., object]:
     """One middleware around everything."""
 
     @web.middleware
@@ -138,7 +102,7 @@ def middleware(origins: Origins, key: Key, payload_limit: int) -> Callable[..., 
             if (answer := origins.preflight(request)) is not None:
                 return answer
             check_head(request, payload_limit)
-            key.check(request)
+            keys.check(request)
             return await handler(request)
         except (ApiError, web.HTTPException) as error:
             return refuse(request, error)

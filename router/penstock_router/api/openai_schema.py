@@ -23,6 +23,7 @@ from penstock_router.api.options import Names, Options, biases, share, temperatu
 from penstock_router.api.schema import (
     NEUTRAL,
     AtMost,
+    CacheSalt,
     ClientObject,
     Count,
     Integer,
@@ -104,6 +105,7 @@ class OpenAIRequest(VllmFields, Structured):
     ignore_eos: bool = False
     include_stop_str_in_output: bool = False
     priority: Priority | None = None
+    cache_salt: CacheSalt | None = None
 
     @model_validator(mode="after")
     def _stream_options_need_a_stream(self) -> Self:
@@ -169,6 +171,7 @@ class OpenAIRequest(VllmFields, Structured):
             prompt_top_n=self.prompt_logprobs or 0,
             priority=priority if self.priority is None else self.priority,
             grammar=self.grammar(),
+            cache_salt=self.cache_salt,
         )
 
     def _sampling(self) -> Sampling:

@@ -53,6 +53,7 @@ class Options:
     priority: int = 0
     reply: ReplyPlan | None = None  # how the answer is read; None: all of it is text
     grammar: Grammar | None = None
+    cache_salt: str | None = None  # narrows whom cached prefixes are shared with
 
     @property
     def samples(self) -> bool:
@@ -78,8 +79,13 @@ class Options:
         for token, _ in self.sampling.logit_bias:
             check_token(token, limits, "logit_bias")
 
-    def requests(self, prompt: Sequence[int], limits: Limits) -> list[GenerationRequest]:
-        """One request for each sequence of a prompt. Raises ApiError for lengths beyond limits."""
+    def requests(
+        self, prompt: Sequence[int], limits: Limits, salt: bytes = b""
+    ) -> list[GenerationRequest]:
+        """One request for each sequence of a prompt. Raises ApiError for lengths beyond limits.
+
+        salt: of the prefix cache, `cache_salt` taken into it.
+        """
         if self.truncate is not None:
             most = limits.max_input_tokens if self.truncate == LONGEST_PROMPT else self.truncate
             prompt = prompt[-most:]
@@ -95,6 +101,7 @@ class Options:
                 max_time=self.max_time,
                 priority=self.priority,
                 grammar=self.grammar,
+                cache_salt=salt,
             )
             for seed in self._seeds()
         ]

@@ -68,6 +68,8 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 Share = Annotated[float, Field(gt=0, le=1)]  # of probability
 Seconds = Annotated[float, Field(gt=0, le=1e6)]
 Priority = Annotated[Integer, Field(ge=-100, le=100)]
+# vLLM's. Whatever it says, it costs a hash.
+CacheSalt = Annotated[str, Field(min_length=1, max_length=1024)]
 StopSequence = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 StopSequences = Annotated[list[StopSequence], AtMost(256)]
 

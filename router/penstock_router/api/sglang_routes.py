@@ -131,6 +131,7 @@ def _options(call: Call, body: SGLangRequest, index: int) -> Options:
     priority = call.priority() if body.priority is None else body.priority
     parameters = of_prompt(body.sampling_params, index)
     options: Options = parameters.options(service.config, prompt=body.field, priority=priority)
+    options = dataclasses.replace(options, cache_salt=body.extra_key)
     if of_prompt(body.return_logprob, index):
         given = body.given(index)
         for token in given:
@@ -175,7 +176,6 @@ def _completed(
         prompt_logprobs=start is not None,
         prompt_logprobs_start=start or 0,
         prompt_top_n=request.sampling.top_n if start is not None else 0,
-        tenant=(body.extra_key or "").encode(),
         name=name,
     )
 

@@ -14,6 +14,7 @@ from penstock_router.api.schema import (
     NEUTRAL,
     UNSUPPORTED,
     AtMost,
+    CacheSalt,
     ClientObject,
     Count,
     Integer,
@@ -67,6 +68,7 @@ class GenerateParameters(ClientObject):
     watermark: bool = False
     priority: Priority | None = None
     grammar: GrammarField | None = None
+    cache_salt: CacheSalt | None = None
 
     @property
     def samples(self) -> bool:
@@ -107,6 +109,7 @@ class GenerateParameters(ClientObject):
             prompt_logprobs=self.decoder_input_details,
             priority=priority if self.priority is None else self.priority,
             grammar=None if self.grammar is None else named("grammar", self.grammar.make),
+            cache_salt=self.cache_salt,
         )
 
     def _sequences(self, config: RouterConfig, stream: bool) -> int:

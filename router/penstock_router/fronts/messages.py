@@ -58,10 +58,10 @@ def submission(sequence: int, request: GenerationRequest) -> Submission:
         prompt_top_n=request.prompt_top_n,
         max_time=request.max_time or 0.0,
         priority=request.priority,
-        tenant=request.tenant,
         prompt_logprobs_start=request.prompt_logprobs_start,
         name=request.name,
         grammar=None if request.grammar is None else wire_grammar(request.grammar),
+        cache_salt=request.cache_salt,
     )
 
 
@@ -76,10 +76,10 @@ def request_of(message: Submission) -> GenerationRequest:
         prompt_top_n=message.prompt_top_n,
         max_time=message.max_time or None,
         priority=message.priority,
-        tenant=message.tenant,
         prompt_logprobs_start=message.prompt_logprobs_start,
         name=message.name,
         grammar=grammar_of(message.grammar) if message.HasField("grammar") else None,
+        cache_salt=message.cache_salt,
     )
 
 

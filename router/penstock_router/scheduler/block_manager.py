@@ -44,7 +44,7 @@ class BlockManager:
     def find_prefix(self, sequence: Sequence) -> Node:
         """The longest cached prefix of a sequence's tokens that may be used for it."""
         limit = sequence.reusable // self.block_size if self._caching else 0
-        return self.cache.match(sequence.request.tenant, sequence.tokens, limit)
+        return self.cache.match(sequence.request.cache_salt, sequence.tokens, limit)
 
     def to_compute(self, sequence: Sequence) -> int:
         """Tokens of a sequence that no whole cached block holds: up to a block too many."""
@@ -130,7 +130,7 @@ class BlockManager:
         """Let the cache forget what a sequence computed whose outcome is no number, and what it
         found there that no other outcome has confirmed: NaN must not be shared."""
         tokens, limit = sequence.tokens, sequence.length // self.block_size
-        node = self.cache.match(sequence.request.tenant, tokens, limit if self._caching else 0)
+        node = self.cache.match(sequence.request.cache_salt, tokens, limit if self._caching else 0)
         found = sequence.cached_tokens // self.block_size
         doubtful: Node | None = None
         while node.parent is not None:
@@ -158,6 +158,8 @@ class BlockManager:
             owned.extend(seat.private)
         assert sorted(owned) == list(range(1, self.total + 1)), "a block leaked or has two owners"
         assert len(nodes) == self.cache.size
+        roots = {seat.node.key for seat in seats if seat.node.parent is None}
+        assert self.cache.salts <= self.cache.size + len(roots), "a root without use"
         assert sum(n.refs == 0 for n in nodes) == self.cache.evictable
         protected = Counter(id(seat.node) for seat in seats)
         protected.update(id(node.parent) for node in nodes if node.refs)

@@ -2,8 +2,8 @@
 
 A node stands for one block of tokens that follows its parent's. The path from a root to a node
 spells a token prefix, and the nodes' blocks hold exactly the KV of that prefix. Keys are the tokens
-themselves, not a hash of them, so two prefixes can never be taken for each other. Every tenant has
-a root of its own.
+themselves, not a hash of them, so two prefixes can never be taken for each other. Every salt has a
+root of its own. Clients choose salts, so a root is kept only while it is pinned or has children.
 
 Ownership: a block in the tree belongs to the tree. A sequence that uses a prefix pins the deepest
 node of it; that protects the whole path, because a protected child protects its parent.
@@ -77,7 +77,7 @@ class PrefixCache:
     def __init__(self, block_bytes: int) -> None:
         self._block_bytes = block_bytes
         self._roots: dict[bytes, Node] = {}
-        self._last = b"", b"", Node(None, b"", -1)  # tenant, tokens and node of a match
+        self._last = b"", b"", Node(None, b"", -1)  # salt, tokens and node of a match
         self._clock = 0
         self._leaves: list[tuple[int, int, Node]] = []  # a heap; entries may be stale
         self._pushed = 0
@@ -85,16 +85,13 @@ class PrefixCache:
         self.size = 0  # blocks in the tree, forgotten ones in use included
         self.evictable = 0  # those that no sequence protects
 
-    def root(self, tenant: bytes) -> Node:
-        """The empty prefix of a tenant."""
-        root = self._roots.get(tenant)
-        if root is None:
-            root = self._roots[tenant] = Node(None, tenant, -1)
-        return root
+    def root(self, salt: bytes) -> Node:
+        """The empty prefix of a salt. Kept once it is pinned, or has a child."""
+        return self._roots.get(salt) or Node(None, salt, -1)
 
-    def match(self, tenant: bytes, tokens: bytes | bytearray, limit: int) -> Node:
+    def match(self, salt: bytes, tokens: bytes | bytearray, limit: int) -> Node:
         """The node of the longest cached prefix of `tokens` of at most `limit` blocks."""
-        first = node = self._first(tenant, tokens, limit)
+        first = node = self._first(salt, tokens, limit)
         width = self._block_bytes
         start, end = node.depth * width, limit * width
         if start < end and bytes(tokens[start : start + width]) in node.children:
@@ -105,10 +102,10 @@ class PrefixCache:
                     break
                 node = child
         if node is not first:
-            self._last = tenant, bytes(tokens[: node.depth * width]), node
+            self._last = salt, bytes(tokens[: node.depth * width]), node
         return node
 
-    def _first(self, tenant: bytes, tokens: bytes | bytearray, limit: int) -> Node:
+    def _first(self, salt: bytes, tokens: bytes | bytearray, limit: int) -> Node:
         """Where a match begins: with what was found last, if `tokens` begin so, or with the root.
 
         In a burst of prompts that begin alike one comparison takes the place of a look-up a block:
@@ -116,9 +113,9 @@ class PrefixCache:
         """
         owner, path, node = self._last
         gone = node.parent is None or node.forgotten
-        if not gone and node.depth <= limit and owner == tenant and tokens.startswith(path):
+        if not gone and node.depth <= limit and owner == salt and tokens.startswith(path):
             return node
-        return self.root(tenant)
+        return self.root(salt)
 
     def begun(self, node: Node, tokens: bytes) -> tuple[int, int]:
         """The block behind `node` that begins like `tokens`, and how many tokens they share.
@@ -159,6 +156,8 @@ class PrefixCache:
                 return
             self.evictable -= 1
             node = node.parent
+        node.refs += 1
+        self._roots.setdefault(node.key, node)
 
     def unpin(self, node: Node) -> list[int]:
         """Take back one `pin`. Returns the blocks of forgotten nodes that nobody uses any more;
@@ -168,7 +167,7 @@ class PrefixCache:
         while (parent := node.parent) is not None:
             node.refs -= 1
             if node.refs > 0:
-                break
+                return freed
             if node.forgotten:
                 self._forgotten.remove(node)
                 freed.append(self._cut(node))
@@ -176,6 +175,8 @@ class PrefixCache:
                 self.evictable += 1
                 self._offer(node)
             node = parent
+        node.refs -= 1
+        self._keep_or_drop(node)
         return freed
 
     def forget(self, node: Node) -> list[int]:
@@ -183,7 +184,7 @@ class PrefixCache:
         nobody uses; they belong to the caller, and the others come from `unpin`."""
         parent = node.parent
         assert parent is not None, "not a root"
-        del parent.children[node.key]
+        self._detach(node, parent)
         freed: list[int] = []
         below = [node]
         while below:
@@ -198,6 +199,16 @@ class PrefixCache:
                 freed.append(self._cut(one))
         self._offer(parent)
         return freed
+
+    def _detach(self, node: Node, parent: Node) -> None:
+        """Let no path lead to a node from its parent."""
+        del parent.children[node.key]
+        if parent.parent is None:
+            self._keep_or_drop(parent)
+
+    def _keep_or_drop(self, root: Node) -> None:
+        if not root.refs and not root.children:
+            del self._roots[root.key]
 
     def _cut(self, node: Node) -> int:
         """Give up a node that is in no path and in no use."""
@@ -218,7 +229,7 @@ class PrefixCache:
             if node.last_used != last_used:
                 self._push(node)
                 continue
-            del parent.children[node.key]
+            self._detach(node, parent)
             node.parent = None
             self.size -= 1
             self.evictable -= 1
@@ -236,6 +247,11 @@ class PrefixCache:
         self._leaves.clear()
         self.evictable = 0
         return blocks
+
+    @property
+    def salts(self) -> int:
+        """How many have something in the tree, or something that runs."""
+        return len(self._roots)
 
     def nodes(self) -> Iterator[Node]:
         """All nodes but the roots, those forgotten that are in use at last. For checks, not for the

@@ -42,7 +42,7 @@ CONFIG = RouterConfig(
     listener=-1,  # tests bring their own
     prometheus_listener=None,
     http_processes=0,
-    api_key=None,
+    api_key=(),
     cors_allow_origin=(),
     max_connections_per_client=1000,
     max_requests_per_client=0,
@@ -152,7 +152,7 @@ beside_only = pytest.mark.parametrize("place", ["beside"], indirect=True)
 
 @pytest.fixture
 async def serve(text: TextModel, place: str) -> AsyncIterator[Serve]:
-    """Starts servers: `client = await serve(engine, api_key="k")`."""
+    """Starts servers: `client = await serve(engine, api_key=("k",))`."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(fake: FakeEngine | None = None, **changes: Any) -> Client:

@@ -206,7 +206,7 @@ MALFORMED = {
 @pytest.mark.parametrize("case", MALFORMED)
 async def test_what_is_no_http(serve: Any, caplog: pytest.LogCaptureFixture, case: str) -> None:
     """M5: our error, one line without the value, and nothing about what serves."""
-    client = await serve(api_key=None)
+    client = await serve()
     caplog.set_level(logging.DEBUG)
     text = await client.raw(MALFORMED[case])
     head, _, body = text.partition(b"\r\n\r\n")

@@ -43,7 +43,7 @@ def raw_request(method: str, path: str, host: str, key: str | None = None) -> by
 @pytest.mark.parametrize("host", HOSTS)
 async def test_no_route_without_key(serve: Any, host: str) -> None:
     """New routes are in the table, so they fail here until they need the key too."""
-    client = await serve(api_key=KEY)
+    client = await serve(api_key=(KEY,))
     for method, path in all_routes(client):
         public = ("GET" if method == "HEAD" else method, path) in PUBLIC
         for target in (path.replace("{id}", "m"), f"http://evil/health?{path}"):
@@ -56,7 +56,7 @@ async def test_no_route_without_key(serve: Any, host: str) -> None:
 
 
 async def test_paths_that_only_look_public(serve: Any) -> None:
-    client = await serve(api_key=KEY)
+    client = await serve(api_key=(KEY,))
     for path in (
         "/health/", "//health", "/health/../info", "/%68ealth/..%2finfo", "/health%2f..%2finfo",
         "/HEALTH", "/health;x", "/metrics/x", "/info?/health", "/info#/health", "/nowhere",
@@ -85,7 +85,7 @@ async def test_paths_that_only_look_public(serve: Any) -> None:
     ],
 )
 async def test_key(serve: Any, header: str | None, status: int) -> None:
-    client = await serve(api_key=KEY)
+    client = await serve(api_key=(KEY,))
     headers = {} if header is None else {"Authorization": header}
     assert (await client.get("/info", headers=headers))[0] == status
     answer, body = await client.post("/v1/chat/completions", {}, headers=headers)
@@ -97,16 +97,16 @@ async def test_key_is_compared_in_constant_time() -> None:
     import ast
     import inspect
 
-    from penstock_router.api import guard
+    from penstock_router.api import keys
 
-    tree = ast.parse(inspect.getsource(guard.Key))
+    tree = ast.parse(inspect.getsource(keys.Keys))
     compared = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Compare)]
     assert not [text for text in compared if "given" in text or "digest ==" in text]
     assert "hmac.compare_digest" in ast.unparse(tree)
 
 
 async def test_origins(serve: Any) -> None:
-    client = await serve(api_key=KEY)
+    client = await serve(api_key=(KEY,))
     headers = {"Origin": "http://page", "Access-Control-Request-Method": "POST"}
     async with client.session.options(client.url + "/generate", headers=headers) as response:
         assert response.status == 200

@@ -304,7 +304,7 @@ async def test_template_errors(serve: Any, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_openai_client(serve: Any) -> None:
-    client = await serve(served_model_name=("m",), api_key="secret")
+    client = await serve(served_model_name=("m",), api_key=("secret",))
     script(client, "The capital</s>")
     async with openai.AsyncOpenAI(
         base_url=client.url + "/v1", api_key="secret", max_retries=0

@@ -21,7 +21,11 @@ from router.api.conftest import CONFIG
 from support.fake_engine import limits
 
 ROUTER = dataclasses.replace(
-    CONFIG, http_processes=3, cors_allow_origin=("a", "ü\n"), shard_sockets=("x", "y"), api_key='"'
+    CONFIG,
+    http_processes=3,
+    cors_allow_origin=("a", "ü\n"),
+    shard_sockets=("x", "y"),
+    api_key=('"', "b,c"),
 )
 FRONT = FrontConfig(router=ROUTER, frames=5, handover=6, permits=7, place=2)
 
@@ -108,8 +112,8 @@ def test_sampling_is_what_it_was_to_the_precision_of_float32(sampling: Sampling)
     top_n=st.integers(0, 20),
     max_time=st.one_of(st.none(), st.floats(0, 1e6, exclude_min=True)),
     priority=st.integers(-100, 100),
-    tenant=st.binary(max_size=40),
     name=st.text(max_size=20),
+    cache_salt=st.binary(max_size=40),
     sampling=samplings,
 )
 def test_a_request_is_the_same_on_the_other_side(
@@ -120,8 +124,8 @@ def test_a_request_is_the_same_on_the_other_side(
     top_n: int,
     max_time: float | None,
     priority: int,
-    tenant: bytes,
     name: str,
+    cache_salt: bytes,
     sampling: Sampling,
 ) -> None:
     request = GenerationRequest(
@@ -133,9 +137,9 @@ def test_a_request_is_the_same_on_the_other_side(
         prompt_top_n=top_n,
         max_time=max_time,
         priority=priority,
-        tenant=tenant,
         prompt_logprobs_start=length,
         name=name,
+        cache_salt=cache_salt,
     )
     frame = FromFront(submit=[messages.submission(7, request)])
     arrived = FromFront.FromString(frame.SerializeToString()).submit[0]

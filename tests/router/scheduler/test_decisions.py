@@ -269,13 +269,13 @@ def test_a_token_in_common_is_worth_no_copy_of_a_long_block() -> None:
     assert (second.cached_tokens, third.cached_tokens) == (16, 18)
 
 
-def test_tenants_do_not_share() -> None:
+def test_salts_do_not_share() -> None:
     loop = Loop()
     prompt = list(range(20))
-    loop.submit(prompt, 2, tenant=b"a")
+    loop.submit(prompt, 2, cache_salt=b"a")
     loop.drain()
-    other = loop.submit(prompt, 2, tenant=b"b")
-    same = loop.submit(prompt, 2, tenant=b"a")
+    other = loop.submit(prompt, 2, cache_salt=b"b")
+    same = loop.submit(prompt, 2, cache_salt=b"a")
     loop.drain()
     assert other.cached_tokens == 0 and same.cached_tokens == 19
 

@@ -87,12 +87,38 @@ def test_it_evicts_what_was_used_longest_ago(operations: list[tuple[str, object]
         assert cache.evictable == sum(not model.protected(p) for p in model.used_at)
 
 
-def test_tenants_have_roots_of_their_own() -> None:
+def test_salts_have_roots_of_their_own() -> None:
     cache = PrefixCache(4)
     node = cache.insert(cache.root(b"a"), b"aaaa", 1)
     cache.pin(node)
     assert cache.match(b"a", b"aaaa", 1) is node
-    assert cache.match(b"b", b"aaaa", 1) is cache.root(b"b")
+    assert cache.match(b"b", b"aaaa", 1).depth == 0 and cache.salts == 1
+
+
+def test_salts_leave_nothing_behind() -> None:
+    """Clients choose them, as many as they like."""
+    cache = PrefixCache(4)
+    for number in range(100):
+        assert cache.match(b"%d" % number, b"aaaabbbb", 2).depth == 0
+    assert cache.salts == 0
+    for salt in (b"unused", b"evicted", b"forgotten"):
+        root = cache.root(salt)
+        cache.pin(root)
+        assert cache.match(salt, b"aaaa", 1) is root and cache.salts == 1
+        nodes = []
+        if salt != b"unused":
+            nodes = [cache.insert(root, key, key[0]) for key in (b"aaaa", b"bbbb")]
+        for node in nodes:
+            cache.pin(node)
+        cache.unpin(root)
+        for node in nodes:
+            cache.unpin(node)
+        assert cache.salts == bool(nodes)
+        if salt == b"evicted":
+            assert {cache.evict() for _ in nodes} == {97, 98}
+        else:
+            assert [cache.forget(node) for node in nodes] == [[97], [98]][: len(nodes)]
+        assert cache.salts == cache.size == 0
 
 
 def test_a_match_goes_no_further_than_it_may() -> None:
@@ -123,7 +149,7 @@ def test_a_match_like_the_one_before() -> None:
     assert cache.match(b"", b"aaaabbbbdddd", 3) is second  # parts from it
     assert cache.match(b"", tokens, 3) is third
     assert cache.match(b"", b"aaaabbbb", 2) is second  # ends before it
-    assert cache.match(b"a", tokens, 3) is cache.root(b"a")  # another's
+    assert cache.match(b"a", tokens, 3).depth == 0  # another's
     assert cache.match(b"", tokens, 3) is third
     cache.unpin(third)
     assert cache.evict() == 3

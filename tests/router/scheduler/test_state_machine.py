@@ -29,7 +29,7 @@ SIZES = {
 KINDS = st.fixed_dictionaries(
     {
         "priority": st.integers(-5, 5),
-        "tenant": st.sampled_from([b"", b"a"]),
+        "cache_salt": st.sampled_from([b"", b"a"]),
         "prompt_logprobs": st.booleans(),
         "prompt_logprobs_start": st.sampled_from([0, 0, 5, 20, 1000]),
         "ignore_eos": st.booleans(),

@@ -1,0 +1,74 @@
+"""API keys: who may call, and with whom a request shares cached prefixes."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Collection, Sequence
+
+from aiohttp import hdrs, web
+
+from penstock_router.api.errors import ApiError, Kind
+
+_OF_A_KEY = b"penstock: prefix cache"
+
+_SALT = web.RequestKey("cache_salt", bytes)
+
+
+class Keys:
+    """The keys that clients may have, as digests. Without any, everybody may call."""
+
+    def __init__(self, keys: Sequence[str], public: Collection[tuple[str, str]]) -> None:
+        """public: method and path of the routes that need no key."""
+        self._known = [
+            (hashlib.sha256(key.encode()).digest(), hmac.digest(key.encode(), _OF_A_KEY, "sha256"))
+            for key in keys
+        ]
+        self._public = frozenset(public)
+
+    def check(self, request: web.Request) -> None:
+        """Raises ApiError unless the client may have what it asks for.
+
+        The route decides that was found for the request line; the Host header plays no part in
+        it. What is not listed as public needs a key, routes that do not exist included.
+        """
+        if not self._known or self._is_public(request):
+            return
+        salt = self._salt_of(_given_key(request))
+        if salt is None:
+            raise ApiError(Kind.UNAUTHORIZED, headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
+        request[_SALT] = salt
+
+    def _salt_of(self, given: str) -> bytes | None:
+        """That of a key; None where there is no such key. Looks at all of them, so that its time
+        does not depend on which it is."""
+        mine = hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
+        found = None
+        for digest, salt in self._known:
+            if hmac.compare_digest(mine, digest):
+                found = salt
+        return found
+
+    def _is_public(self, request: web.Request) -> bool:
+        resource = request.match_info.route.resource
+        if resource is None:
+            return False
+        method = "GET" if request.method == "HEAD" else request.method
+        return (method, resource.canonical) in self._public
+
+
+def _given_key(request: web.Request) -> str:
+    """What stands behind `Bearer`, or in the header that Anthropic's clients send; else nothing,
+    which is nobody's key."""
+    scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    return given if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
+
+
+def cache_salt(request: web.Request, given: str | None) -> bytes:
+    """With whom a request shares cached prefixes: those whose salt is the same bytes.
+
+    given: what its body says. It is hashed with the salt of the request's key, so it makes the
+    circle smaller, and gets nobody into the one of another key.
+    """
+    own = request.get(_SALT, b"")
+    return own if given is None else hmac.digest(own, given.encode(), "sha256")
