@@ -11,8 +11,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from penstock_router.grammar import Grammar
 from penstock_router.limits import Limits
 from penstock_router.request import (
+    BadGrammar,
     Draining,
     EngineError,
     Finish,
@@ -73,6 +75,8 @@ class FakeEngine:
     on_trouble: Callable[[str], None] = lambda reason: None
     draining: bool = False
     cached_tokens: int = 0
+    prepared: list[Grammar] = field(default_factory=list)
+    bad_grammar: str = ""
     jobs: list[Job] = field(default_factory=list)
 
     @property
@@ -83,6 +87,12 @@ class FakeEngine:
     def live(self) -> int:
         """Sequences that have neither ended nor been cancelled."""
         return sum(not job.ended and not job.cancelled for job in self.jobs)
+
+    async def prepare(self, grammar: Grammar) -> None:
+        """Takes every grammar, unless `bad_grammar` says what is wrong with all of them."""
+        self.prepared.append(grammar)
+        if self.bad_grammar:
+            raise BadGrammar(self.bad_grammar)
 
     def submit(self, request: GenerationRequest, listener: Listener) -> int:
         if self.draining:

@@ -6,7 +6,14 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PlainValidator, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from penstock_router.api.errors import invalid
 from penstock_router.api.openai_tools import (
@@ -22,7 +29,6 @@ from penstock_router.api.openai_tools import (
 from penstock_router.api.options import Names, Options, biases, share, temperature
 from penstock_router.api.schema import (
     NEUTRAL,
-    UNSUPPORTED,
     AtMost,
     ClientObject,
     Count,
@@ -31,6 +37,7 @@ from penstock_router.api.schema import (
     Penalty,
     PositiveInt,
     Priority,
+    Reading,
     RepetitionPenalty,
     Seconds,
     Share,
@@ -38,12 +45,14 @@ from penstock_router.api.schema import (
     StopSequences,
     packed,
 )
+from penstock_router.api.structured import UNSTRUCTURED, Structured
 from penstock_router.config import RouterConfig
 from penstock_router.limits import MAX_TOP_LOGPROBS
 from penstock_router.request import Sampling
 from penstock_router.templates.variables import RESERVED
 from penstock_router.text import Conversation
 from penstock_router.tools.definition import Toolbox
+from penstock_router.tools.schema import unenforced
 
 # What clients and gateways send about themselves, or about where the answer is kept.
 HARMLESS = frozenset(
@@ -79,7 +88,7 @@ class StreamOptions(ClientObject):
     include_usage: bool = False
 
 
-class OpenAIRequest(ClientObject):
+class OpenAIRequest(Structured):
     """What chat and plain completions have in common."""
 
     model: Annotated[str, Field(max_length=1024)] | None = None
@@ -155,6 +164,7 @@ class OpenAIRequest(ClientObject):
             keep_stop=self.include_stop_str_in_output,
             ignore_eos=self.ignore_eos,
             priority=priority if self.priority is None else self.priority,
+            grammar=self.grammar(),
         )
 
     def _sampling(self) -> Sampling:
@@ -246,8 +256,7 @@ class ChatRequest(OpenAIRequest):
 
     IGNORED: ClassVar = HARMLESS
     UNSUPPORTED: ClassVar = {
-        **UNSUPPORTED,
-        "response_format": ({"type": "text"},),
+        **UNSTRUCTURED,
         "modalities": (["text"],),
         "audio": (),
         "web_search_options": (),
@@ -293,8 +302,11 @@ class ChatRequest(OpenAIRequest):
         return self
 
     @model_validator(mode="after")
-    def _tools_are_right(self) -> Self:
-        self.toolbox()
+    def _tools_are_right(self, info: ValidationInfo) -> Self:
+        reading = info.context or Reading()
+        for tool in self.toolbox().tools:
+            for keyword in () if tool.strict else unenforced(tool.parameters):
+                reading.ignore(f"tools[].function.parameters.{keyword}")
         for message in self.messages:
             message.variables()
         return self
@@ -430,10 +442,9 @@ class CompletionRequest(OpenAIRequest):
 
     IGNORED: ClassVar = HARMLESS
     UNSUPPORTED: ClassVar = {
-        **UNSUPPORTED,
+        **UNSTRUCTURED,
         "suffix": NEUTRAL,
         "best_of": (1,),
-        "response_format": ({"type": "text"},),
         "add_special_tokens": (True,),
     }
 

@@ -27,6 +27,7 @@ from penstock_router.api.schema import (
     Share,
     StopSequences,
 )
+from penstock_router.api.structured import GrammarField, named
 from penstock_router.config import RouterConfig
 from penstock_router.request import Sampling
 
@@ -37,7 +38,7 @@ class GenerateParameters(ClientObject):
     """`parameters` of a request."""
 
     PATH: ClassVar = "parameters."
-    UNSUPPORTED: ClassVar = UNSUPPORTED
+    UNSUPPORTED: ClassVar = {k: v for k, v in UNSUPPORTED.items() if k != "grammar"}
 
     best_of: Count | None = None
     temperature: Positive | None = None
@@ -63,6 +64,7 @@ class GenerateParameters(ClientObject):
     ignore_eos_token: bool = False  # the same, as TGI's shards call it
     logit_bias: LogitBias | None = None
     priority: Priority | None = None
+    grammar: GrammarField | None = None
 
     @property
     def samples(self) -> bool:
@@ -100,6 +102,7 @@ class GenerateParameters(ClientObject):
             truncate=self.truncate,
             prompt_logprobs=self.decoder_input_details,
             priority=priority if self.priority is None else self.priority,
+            grammar=None if self.grammar is None else named("grammar", self.grammar.make),
         )
 
     def _sequences(self, config: RouterConfig, stream: bool) -> int:
