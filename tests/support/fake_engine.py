@@ -75,9 +75,8 @@ class FakeEngine:
     on_trouble: Callable[[str], None] = lambda reason: None
     draining: bool = False
     cached_tokens: int = 0
-    prepared: list[Grammar] = field(default_factory=list)
-    bad_grammar: str = ""
     jobs: list[Job] = field(default_factory=list)
+    grammars: list[Grammar] = field(default_factory=list)  # that were prepared
 
     @property
     def requests(self) -> list[GenerationRequest]:
@@ -89,10 +88,11 @@ class FakeEngine:
         return sum(not job.ended and not job.cancelled for job in self.jobs)
 
     async def prepare(self, grammar: Grammar) -> None:
-        """Takes every grammar, unless `bad_grammar` says what is wrong with all of them."""
-        self.prepared.append(grammar)
-        if self.bad_grammar:
-            raise BadGrammar(self.bad_grammar)
+        """Remember what was asked for; a text that holds `bad` cannot be compiled."""
+        await asyncio.sleep(0)
+        if "bad" in grammar.text:
+            raise BadGrammar("it is bad")
+        self.grammars.append(grammar)
 
     def submit(self, request: GenerationRequest, listener: Listener) -> int:
         if self.draining:

@@ -355,7 +355,7 @@ async def test_calls_are_held_to_a_grammar(serve: Any, text: TextModel) -> None:
     client = await serve(saying(text, CALL))
     await ask(client, tools=[WEATHER])
     grammar = client.engine.requests[0].grammar
-    assert grammar == client.engine.prepared[0]
+    assert grammar == client.engine.grammars[0]
     assert "get_weather" in grammar.text
     await ask(client)
     assert client.engine.requests[1].grammar is None
@@ -364,17 +364,17 @@ async def test_calls_are_held_to_a_grammar(serve: Any, text: TextModel) -> None:
 @beside_only
 async def test_a_grammar_that_cannot_be_made(serve: Any, text: TextModel) -> None:
     """It refuses those who count on it, and no others."""
-    engine = saying(text, CALL)
-    engine.bad_grammar = "no such thing"
-    client = await serve(engine)
-    choice = (await ask(client, tools=[WEATHER]))["choices"][0]
+    client = await serve(saying(text, CALL))
+    schema = {**WEATHER["function"]["parameters"], "title": "bad"}
+    bad = {"type": "function", "function": {**WEATHER["function"], "parameters": schema}}
+    choice = (await ask(client, tools=[bad]))["choices"][0]
     assert choice["finish_reason"] == "tool_calls"
     assert client.engine.requests[0].grammar is None
-    strict = {"type": "function", "function": {**WEATHER["function"], "strict": True}}
-    for extra in ({"tools": [WEATHER], "tool_choice": "required"}, {"tools": [strict]}):
+    strict = {"type": "function", "function": {**bad["function"], "strict": True}}
+    for extra in ({"tools": [bad], "tool_choice": "required"}, {"tools": [strict]}):
         body = {"messages": ASK, **extra}
         status, answer = await client.post("/v1/chat/completions", body)
-        assert status == 422 and "no such thing" in answer["error"]["message"]
+        assert status == 422 and "it is bad" in answer["error"]["message"]
 
 
 @beside_only
