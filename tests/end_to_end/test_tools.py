@@ -130,3 +130,20 @@ def test_what_strict_cannot_have_is_refused(client: openai.OpenAI) -> None:
         client.chat.completions.create(
             model="tgi", messages=ASK, tools=[{"type": "function", "function": function}]
         )
+
+
+def test_an_answer_beside_tools_has_its_own_schema(client: openai.OpenAI) -> None:
+    digit = {"type": "integer", "maximum": 9, "minimum": 0}
+    schema = {"type": "object", "properties": {"n": digit}, "required": ["n"],
+              "additionalProperties": False}  # fmt: skip
+    named: Any = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    for seed in range(3):
+        answer = client.chat.completions.create(
+            model="tgi", messages=ASK, tools=[ROUTE], response_format=named, temperature=1.0,
+            seed=seed, max_tokens=300, parallel_tool_calls=False,
+        )  # fmt: skip
+        choice = answer.choices[0]
+        if choice.message.tool_calls:
+            check(choice.message.tool_calls[0])
+        elif choice.finish_reason == "stop":
+            jsonschema.validate(json.loads(choice.message.content or ""), schema)
