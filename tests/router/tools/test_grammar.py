@@ -157,10 +157,20 @@ def test_free_text_and_calls(row: Format, as_tokens: bool) -> None:
     grammar = reply_grammar(chosen, toolbox, Start.ANSWER)
     assert grammar is not None
     template = compiled(words, grammar)
-    for seed in range(8):
-        tokens = walk(words, template.deep_copy(), seed, STEPS)
-        if tokens is not None:
-            check(read(words, chosen, toolbox, tokens), toolbox)
+    # Chance would never spell a marker.
+    called = "Well.\n" + row.section[0] + row.opens[0] + row.pads[0] if row.opens else "{"
+    for begins in ("", "{" if row.bare == "{" else "[" if row.bare else called):
+        calls = 0
+        for seed in range(8):
+            start = "" if row.name == "harmony" else begins
+            tokens = walk(words, template.deep_copy(), seed, STEPS, start)
+            if tokens is not None:
+                reply = read(words, chosen, toolbox, tokens)
+                check(reply, toolbox)
+                calls += bool(reply.calls)
+                assert reply.calls or not start
+                assert reply.text in ("", "Well.") or not start
+    assert calls
 
 
 THINK = REASONING["think"]
