@@ -19,6 +19,7 @@ from penstock_router.config import RouterConfig
 from penstock_router.text import TextModel
 
 VERSION = version("penstock")
+REMEMBERED = 1024  # that were logged once
 # Names that clients send when they were given none: Hugging Face's, SGLang's, and others.
 NO_NAMES = ("tgi", "dummy", "default")
 FINGERPRINT = f"penstock-{VERSION}"
@@ -75,7 +76,7 @@ class Service:
     clients: Clients
     bodies: Bodies
     sampling_defaults: Mapping[str, float]  # of /v1
-    logged_fields: set[str] = field(default_factory=set)  # names of ignored ones
+    logged: set[str] = field(default_factory=set)  # what is said once: names of ignored fields, …
 
     @property
     def model_name(self) -> str:

@@ -281,7 +281,7 @@ FORMATS: tuple[Format, ...] = (
         JsonCall(many=True),
         opens=("functools",),
         names=("phi4mini",),
-        template=r"functools|<\|tool\|>",
+        template=r"functools|<\|/tool\|>",
     ),
     Format(
         "granite-20b-fc",

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock_router.grammar import Grammar
-from penstock_router.tools.definition import NO_TOOLS, Toolbox
+from penstock_router.logs import log
+from penstock_router.tools.definition import NO_TOOLS, Mode, Toolbox
 from penstock_router.tools.dialect import Dialect, Start, choose
+from penstock_router.tools.formats import FALLBACK
 from penstock_router.tools.grammar import reply_grammar
 from penstock_router.tools.parser import ReplyParser
 
@@ -24,6 +26,13 @@ class ReplyPlan:
     def thinks(self, prompt: Sequence[int], text: Callable[[int], str]) -> bool:
         """Whether the answer to this prompt begins within reasoning."""
         return self.dialect.start(prompt, text) is Start.THINKS
+
+    @property
+    def may_be_free(self) -> bool:
+        """Whether nobody counts on calls being held to anything."""
+        box = self.toolbox
+        strict = any(tool.strict for tool in box.callable)
+        return box.mode is not Mode.REQUIRED and box.parallel and not strict
 
     def grammar(
         self, prompt: Sequence[int], text: Callable[[int], str], answer: Grammar | None
@@ -62,7 +71,14 @@ class Replies:
         not."""
         tool_format, reasoning = choose(template, described, tool_parser, reasoning_parser)
         dialect = Dialect(tool_format, reasoning, tokens, special_ids)
-        return cls(dialect, shows_tools=template is not None and "tools" in template)
+        shows_tools = template is not None and "tools" in template
+        if shows_tools and tool_format is FALLBACK and not FALLBACK.recognises(template or ""):
+            log(
+                "WARNING",
+                "the chat template shows tools in a format that this server does not know: calls "
+                "are read as JSON, unless `--tool-call-parser` says otherwise",
+            )
+        return cls(dialect, shows_tools)
 
     def plan(self, toolbox: Toolbox = NO_TOOLS) -> ReplyPlan | None:
         """How an answer is read that may call these tools; None where all of it is text."""

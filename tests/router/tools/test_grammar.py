@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Any
 
@@ -9,7 +10,7 @@ import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Tokenizer
 
 from penstock_router.grammar import Grammar, GrammarKind
 from penstock_router.reasoning import NAMED as REASONING
@@ -20,6 +21,7 @@ from penstock_router.tools.formats import FORMATS, NAMED, Format
 from penstock_router.tools.grammar import reply_grammar
 from penstock_router.tools.parser import ReplyParser
 from penstock_router.tools.styles import Pythonic
+from support.assets import assets, needs_assets
 from support.grammar_walk import Vocabulary, compiled, walk
 from support.small_text import byte_level
 from support.tool_samples import MARKERS
@@ -155,10 +157,20 @@ def test_free_text_and_calls(row: Format, as_tokens: bool) -> None:
     grammar = reply_grammar(chosen, toolbox, Start.ANSWER)
     assert grammar is not None
     template = compiled(words, grammar)
-    for seed in range(8):
-        tokens = walk(words, template.deep_copy(), seed, STEPS)
-        if tokens is not None:
-            check(read(words, chosen, toolbox, tokens), toolbox)
+    # Chance would never spell a marker.
+    called = "Well.\n" + row.section[0] + row.opens[0] + row.pads[0] if row.opens else "{"
+    for begins in ("", "{" if row.bare == "{" else "[" if row.bare else called):
+        calls = 0
+        for seed in range(8):
+            start = "" if row.name == "harmony" else begins
+            tokens = walk(words, template.deep_copy(), seed, STEPS, start)
+            if tokens is not None:
+                reply = read(words, chosen, toolbox, tokens)
+                check(reply, toolbox)
+                calls += bool(reply.calls)
+                assert reply.calls or not start
+                assert reply.text in ("", "Well.") or not start
+    assert calls
 
 
 THINK = REASONING["think"]
@@ -278,3 +290,38 @@ def test_any_schema_in_any_format(row: Format, schema: dict[str, Any], seed: int
         reply = read(words, chosen, toolbox, tokens)
         assert len(reply.calls) == 1 and not reply.text
         check(reply, toolbox)
+
+
+@needs_assets
+@pytest.mark.parametrize(
+    ("name", "eos", "format_name"),
+    [
+        ("qwen3", "<|im_end|>", "hermes"),
+        ("deepseek-v3", "<｜end▁of▁sentence｜>", "deepseek_v3"),
+        ("mistral-tekken-240911", "</s>", "mistral_v3"),
+        ("llama-3.1", "<|eot_id|>", "llama3_json"),
+    ],
+)
+def test_real_vocabularies(name: str, eos: str, format_name: str) -> None:
+    """Markers are those tokens that real vocabularies have."""
+    data = gzip.decompress((assets() / "tokenizers" / name / "tokenizer.json.gz").read_bytes())
+    tokenizer = Tokenizer.from_str(data.decode())
+    end = tokenizer.token_to_id(eos)
+    assert end is not None
+    words = Vocabulary(tokenizer, end)
+    chosen = Dialect(NAMED[format_name], None, words.added, words.special)
+    assert format_name == "llama3_json" or chosen.alphabet.ids
+    toolbox = Toolbox.checked(TOOLS, Mode.REQUIRED)
+    grammar = reply_grammar(chosen, toolbox, Start.ANSWER)
+    assert grammar is not None
+    template = compiled(words, grammar)
+    ended = 0
+    for seed in range(8):
+        tokens = walk(words, template.deep_copy(), seed, 400)
+        if tokens is None:
+            continue
+        ended += 1
+        reply = read(words, chosen, toolbox, tokens)
+        assert reply.calls and not reply.text
+        check(reply, toolbox)
+    assert ended
