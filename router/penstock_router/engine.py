@@ -16,6 +16,8 @@ from collections.abc import Callable
 from penstock_proto.shard_pb2 import Refusal, StepResult
 from penstock_router import wire
 from penstock_router.deadlines import Deadlines
+from penstock_router.grammar import Grammar
+from penstock_router.grammars import Grammars
 from penstock_router.limits import Limits
 from penstock_router.logs import log
 from penstock_router.metrics import Metrics
@@ -70,6 +72,7 @@ class Engine:
         self._pump_due = False
         self._prompts = PromptLogprobs()
         self._refusals = Refusals(metrics)
+        self._grammars = Grammars(shards.compile, metrics.grammars)
         self._deadlines = Deadlines(self._expire)
         self._draining = False
         self._failure: GenerationFailed | None = None
@@ -99,6 +102,15 @@ class Engine:
         """Whether new requests are turned away because the server is about to end."""
         return self._draining
 
+    async def prepare(self, grammar: Grammar) -> None:
+        """Have a grammar compiled before a request with it is submitted.
+
+        Raises BadGrammar, GrammarsBusy, and GenerationFailed when the shards are gone.
+        """
+        if self._failure is not None:
+            raise self._failure
+        await self._grammars.prepare(grammar)
+
     def submit(self, request: GenerationRequest, listener: Listener) -> int:
         """Queue a request; its number is for `cancel`.
 
@@ -108,7 +120,9 @@ class Engine:
             raise self._failure
         if self._draining:
             raise Draining("The server is shutting down")
+        grammar = 0 if request.grammar is None else self._grammars.hold(request.grammar)
         sequence = self._scheduler.submit(request, time.monotonic(), listener)
+        sequence.grammar = grammar
         self._deadlines.start(sequence)
         self._metrics.on_submit(len(request.prompt), request.max_new_tokens)
         self._pump_soon()
@@ -164,7 +178,9 @@ class Engine:
             if not self._under_way:
                 self._progress_at = now
                 self._silence = 0.0
-            self._shards.send(wire.command(plan))
+            command = wire.command(plan)
+            command.forget_grammar.extend(self._grammars.pop_forgotten())
+            self._shards.send(command)
             self._under_way.append(plan)
             self._note(plan, now)
         self._settle()
@@ -228,6 +244,7 @@ class Engine:
         self._pace.learn(plan, seconds)
         if result.step == plan.last_step:
             self._under_way.popleft()
+        self._metrics.grammars.on_step(result)
         self._metrics.on_step(len(plan.chunks), plan.prefill_tokens, len(plan.decode), seconds)
         self._prompts.take(result)
         self._pump()
@@ -294,6 +311,9 @@ class Engine:
         """Nothing is kept for a sequence that has ended. Its listener, which is to hear of it."""
         self._prompts.pop(sequence)
         self._deadlines.forget(sequence)
+        if sequence.grammar and sequence.request.grammar is not None:
+            self._grammars.drop(sequence.request.grammar)
+            sequence.grammar = 0
         listener, sequence.listener = sequence.listener, None
         return listener
 

@@ -8,11 +8,12 @@ from typing import Literal, get_args
 import prometheus_client
 
 from penstock_router.exposition import Counter, Gauge, Histogram, Registry, Summary
+from penstock_router.grammar_metrics import GrammarMetrics
 from penstock_router.processes import Processes
 
 Failure = Literal["overloaded", "validation", "template", "incomplete", "generation", "dropped"]
 Method = Literal["prefill", "decode"]
-RefusalKind = Literal["bad_admission", "not_a_number"]
+RefusalKind = Literal["bad_admission", "not_a_number", "grammar_failed"]
 
 # Seconds, 0.15 ms to 146 s: TGI's buckets of every duration.
 DURATIONS = [0.0001 * 1.5**k for k in range(1, 36)]
@@ -32,6 +33,7 @@ class Metrics:
         self._requests(max_input_tokens, max_total_tokens)
         self._batches()
         self._engine()
+        self.grammars = GrammarMetrics(self._registry)
 
     # -- instruments -----------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from penstock_router.metrics import Metrics, RefusalKind
 KINDS: dict[int, RefusalKind] = {
     Refusal.BAD_ADMISSION: "bad_admission",
     Refusal.NOT_A_NUMBER: "not_a_number",
+    Refusal.GRAMMAR_FAILED: "grammar_failed",
 }
 
 

@@ -78,6 +78,14 @@ class Refused(GenerationFailed):
     """The shards cannot compute this request; they go on with the others."""
 
 
+class BadGrammar(EngineError):
+    """The shards cannot compile a request's grammar; the message says why."""
+
+
+class GrammarsBusy(EngineError):
+    """There is no room for another grammar now."""
+
+
 class Draining(EngineError):
     """The server is about to end and takes nothing more."""
 

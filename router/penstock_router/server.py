@@ -9,8 +9,10 @@ import signal
 import sys
 from collections.abc import Coroutine
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
 import uvloop
 from aiohttp import web
 
@@ -29,6 +31,7 @@ from penstock_router.metrics import Metrics
 from penstock_router.scheduler import Scheduler, SchedulerConfig
 from penstock_router.scheduler.sharing import WORTH_TOKENS
 from penstock_router.shard_client import ShardFailure, ShardGroup
+from penstock_router.text.definition import read_definition
 from penstock_router.text.eos import eos_token_ids
 
 T = TypeVar("T")
@@ -68,6 +71,7 @@ async def serve(config: RouterConfig) -> int:
 
 async def _serve(config: RouterConfig, front: Front) -> int:
     shards = ShardGroup(config.shard_sockets)
+    grammars = asyncio.create_task(_load_tokenizer(config, shards))  # beside the warm-up
     limits = await _unless(_warm_up(config, shards), front.failed)
     metrics = Metrics(limits.max_input_tokens, limits.max_total_tokens)
     metrics.on_capacity(limits.max_batch_total_tokens)
@@ -76,6 +80,7 @@ async def _serve(config: RouterConfig, front: Front) -> int:
     scrapes = await _listen_for_scrapes(config, metrics)
     engine.start()
     url = await _unless(front.open(engine, metrics), front.failed, engine.failed)
+    await _unless(asyncio.wait_for(grammars, None), front.failed, engine.failed)
     terminated = _on_terminate()
     for part in (engine.failed, front.failed):
         part.add_done_callback(_announce)
@@ -125,6 +130,19 @@ async def _warm_up(config: RouterConfig, shards: ShardGroup) -> Limits:
     limits = derive(config, infos, request, await shards.warmup(request))
     log("INFO", "limits", **asdict(limits))
     return limits
+
+
+async def _load_tokenizer(config: RouterConfig, shards: ShardGroup) -> None:
+    """Tell the shards what the tokens of grammars are."""
+    definition, eos = await asyncio.to_thread(_definition, config)
+    if problem := await shards.load_tokenizer(definition, sorted(eos)):
+        log("WARNING", f"requests with grammars are refused: {problem}")
+
+
+def _definition(config: RouterConfig) -> tuple[bytes, frozenset[int]]:
+    path = config.tokenizer_config_path
+    tree = read_definition(Path(config.model_path), Path(path) if path else None).tree
+    return orjson.dumps(tree), eos_token_ids(config.model_path, path)
 
 
 def _scheduling(config: RouterConfig, limits: Limits) -> SchedulerConfig:

@@ -10,16 +10,20 @@ import grpc
 import grpc.aio
 
 from penstock_proto.shard_pb2 import (
+    CompileRequest,
+    CompileResponse,
     HealthRequest,
     InfoRequest,
     InfoResponse,
     StepCommand,
     StepError,
     StepResult,
+    TokenizerPart,
     WarmupRequest,
     WarmupResponse,
 )
 from penstock_proto.shard_pb2_grpc import ShardStub
+from penstock_router.request import GenerationFailed
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # a full admission burst: 4 bytes a prompt token and its table
 RECONNECT_MS = 200
@@ -28,6 +32,10 @@ RUN = "/penstock_proto.Shard/Run"
 PROBE_SECONDS = 1.0
 PROBE_TIMEOUT = 2.0
 MISSES = 2  # in a row, and it does not answer; one may be a busy machine
+
+
+COMPILE_TIMEOUT = 10.0  # seconds; a shard answers in two
+PIECE_BYTES = 4 << 20  # of a tokenizer, that a message carries
 
 
 class ShardFailure(Exception):
@@ -76,6 +84,28 @@ class ShardGroup:
     async def warmup(self, request: WarmupRequest) -> list[WarmupResponse]:
         """Run the largest step on all ranks and allocate the KV cache."""
         return await self._gather((s.Warmup(request) for s in self._stubs), "Warmup")
+
+    async def load_tokenizer(self, definition: bytes, eos: Sequence[int]) -> str:
+        """Give rank 0 a tokenizer.json, for grammars. Returns why there are none with it, or
+        nothing."""
+        places = range(0, len(definition), PIECE_BYTES)
+        parts = [TokenizerPart(json=definition[at : at + PIECE_BYTES]) for at in places]
+        try:
+            pieces = iter([*parts, TokenizerPart(eos=eos)])
+            response = await self._stubs[0].LoadTokenizer(pieces, wait_for_ready=True)
+        except grpc.aio.AioRpcError as error:
+            return f"shard 0: {error.details()}"
+        return str(response.error)
+
+    async def compile(self, request: CompileRequest) -> CompileResponse:
+        """Have rank 0 compile a grammar. Raises GenerationFailed where it does not answer."""
+        try:
+            response: CompileResponse = await self._stubs[0].CompileGrammar(
+                request, timeout=COMPILE_TIMEOUT
+            )
+        except grpc.aio.AioRpcError as error:
+            raise GenerationFailed(f"shard 0: no grammar compiled: {error.details()}") from error
+        return response
 
     async def silent(self, ranks: Sequence[int], timeout: float) -> list[int]:
         """Those of some ranks that do not answer in so many seconds."""

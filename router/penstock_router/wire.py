@@ -51,6 +51,7 @@ def _admission(seat: Seat) -> Admission:
         sampling=wire_sampling(sequence.request.sampling),
         prompt_logprobs=sequence.wants_prompt_logprobs,
         prompt_top_n=sequence.request.prompt_top_n if sequence.wants_prompt_logprobs else 0,
+        grammar=sequence.grammar,
     )
 
 

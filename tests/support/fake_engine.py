@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from penstock_router.grammar import Grammar
 from penstock_router.limits import Limits
 from penstock_router.request import (
     Draining,
@@ -94,6 +95,9 @@ class FakeEngine:
         self.jobs.append(job)
         asyncio.get_running_loop().call_soon(self._turn, job)
         return job.id
+
+    async def prepare(self, grammar: Grammar) -> None:
+        """Every grammar compiles."""
 
     def cancel(self, request_id: int) -> None:
         job = self.jobs[request_id - 1]

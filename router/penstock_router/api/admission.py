@@ -10,15 +10,16 @@ from contextlib import contextmanager
 import numpy as np
 
 from penstock_router.api.call import Call
-from penstock_router.api.errors import from_template, invalid
+from penstock_router.api.errors import from_engine, from_template, invalid
 from penstock_router.api.options import Options, check_token
 from penstock_router.api.output import Output
 from penstock_router.api.reply import ReplyOutput
 from penstock_router.api.ruled_output import RuledOutput, RuledReply
 from penstock_router.api.service import Service
 from penstock_router.api.token_rules import token_rules
+from penstock_router.grammar import Grammar
 from penstock_router.limits import Limits
-from penstock_router.request import GenerationRequest
+from penstock_router.request import EngineError, GenerationRequest
 from penstock_router.templates.errors import TemplateError
 from penstock_router.text import Conversation
 from penstock_router.text.library import TokenizerError, TooManyTokens
@@ -50,8 +51,20 @@ async def admit(
         admitted = (await _held(call.service, options, ids)).requests(ids, limits)
         _check_ids(admitted[0].prompt, limits, prompt is not ids)
         requests.append(admitted)
+    for grammar in {admitted[0].grammar: None for admitted in requests}:
+        await _prepare(service, grammar)
     call.validated()
     return requests
+
+
+async def _prepare(service: Service, grammar: Grammar | None) -> None:
+    """Have it compiled before the request waits for a seat. Raises ApiError."""
+    if grammar is None:
+        return
+    try:
+        await service.engine.prepare(grammar)
+    except EngineError as error:
+        raise from_engine(error) from error
 
 
 async def _held(service: Service, options: Options, ids: Sequence[int]) -> Options:

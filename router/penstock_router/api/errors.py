@@ -11,7 +11,13 @@ from aiohttp import web
 
 from penstock_router.api.user_agents import reads_sentences
 from penstock_router.metrics import Failure
-from penstock_router.request import Draining, EngineError, ShuttingDown
+from penstock_router.request import (
+    BadGrammar,
+    Draining,
+    EngineError,
+    GrammarsBusy,
+    ShuttingDown,
+)
 from penstock_router.templates.errors import MissingVariable, TemplateError, TemplatesBusy
 
 
@@ -131,6 +137,10 @@ def invalid(message: str) -> ApiError:
 def from_engine(error: EngineError) -> ApiError:
     """The engine did not take a request, or did not finish it."""
     match error:
+        case BadGrammar():
+            return invalid(f"the grammar cannot be used: {error}")
+        case GrammarsBusy():
+            return ApiError(Kind.TOO_MANY, f"Model is overloaded: {error}")
         case Draining():
             return ApiError(Kind.DRAINING)
         case ShuttingDown():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from penstock_router.grammar import Grammar
 from penstock_router.limits import Limits
 from penstock_router.metrics import Failure
 from penstock_router.request import GenerationRequest, Listener
@@ -16,6 +17,9 @@ class Engine(Protocol):
     @property
     def limits(self) -> Limits:
         """What the server takes."""
+
+    async def prepare(self, grammar: Grammar) -> None:
+        """Have a grammar compiled, before a request with it is submitted. Raises EngineError."""
 
     def submit(self, request: GenerationRequest, listener: Listener) -> int:
         """Queue a request; the answer is its number. Raises Draining or GenerationFailed."""

@@ -22,7 +22,6 @@ from penstock_router.api.openai_tools import (
 from penstock_router.api.options import Names, Options, biases, share, temperature
 from penstock_router.api.schema import (
     NEUTRAL,
-    UNSUPPORTED,
     AtMost,
     ClientObject,
     Count,
@@ -38,6 +37,7 @@ from penstock_router.api.schema import (
     StopSequences,
     packed,
 )
+from penstock_router.api.structured import UNSTRUCTURED, Structured
 from penstock_router.api.vllm_schema import VllmFields
 from penstock_router.config import RouterConfig
 from penstock_router.limits import MAX_TOP_LOGPROBS
@@ -81,7 +81,7 @@ class StreamOptions(ClientObject):
     continuous_usage_stats: bool = False  # vLLM's: with include_usage, in every chunk
 
 
-class OpenAIRequest(VllmFields):
+class OpenAIRequest(VllmFields, Structured):
     """What chat and plain completions have in common."""
 
     model: Annotated[str, Field(max_length=1024)] | None = None
@@ -168,6 +168,7 @@ class OpenAIRequest(VllmFields):
             prompt_logprobs=self.prompt_logprobs is not None,
             prompt_top_n=self.prompt_logprobs or 0,
             priority=priority if self.priority is None else self.priority,
+            grammar=self.grammar(),
         )
 
     def _sampling(self) -> Sampling:
@@ -259,8 +260,7 @@ class ChatRequest(OpenAIRequest):
 
     IGNORED: ClassVar = HARMLESS
     UNSUPPORTED: ClassVar = {
-        **UNSUPPORTED,
-        "response_format": ({"type": "text"},),
+        **UNSTRUCTURED,
         "modalities": (["text"],),
         "audio": (),
         "web_search_options": (),
@@ -454,8 +454,7 @@ class CompletionRequest(OpenAIRequest):
 
     IGNORED: ClassVar = HARMLESS
     UNSUPPORTED: ClassVar = {
-        **UNSUPPORTED,
-        "response_format": ({"type": "text"},),
+        **UNSTRUCTURED,
     }
 
     prompt: Annotated[

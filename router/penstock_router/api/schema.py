@@ -6,6 +6,7 @@ more than the bytes that caused it.
 
 from __future__ import annotations
 
+import functools
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -274,7 +275,7 @@ class ClientObject(BaseModel):
             return data
         reading: Reading = info.context or Reading()
         reading.enter(data)
-        known, ignored, unsupported = cls.__pydantic_fields__, cls.IGNORED, cls.UNSUPPORTED
+        known, ignored, unsupported = _names(cls), cls.IGNORED, cls.UNSUPPORTED
         kept = {}
         for name, value in data.items():
             if name in known:
@@ -294,6 +295,12 @@ class ClientObject(BaseModel):
     def _is_waived(cls, name: str, data: Mapping[str, object]) -> bool:
         other, value = cls.WAIVED.get(name, ("", ""))
         return other in data and data[other] == value
+
+
+@functools.cache
+def _names(model: type[BaseModel]) -> frozenset[str]:
+    """Fields as clients call them."""
+    return frozenset(field.alias or name for name, field in model.model_fields.items())
 
 
 def _among(value: object, neutral: tuple[object, ...]) -> bool:

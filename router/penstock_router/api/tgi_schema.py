@@ -27,6 +27,7 @@ from penstock_router.api.schema import (
     Share,
     StopSequences,
 )
+from penstock_router.api.structured import GrammarField, named
 from penstock_router.api.token_rules import RuleWishes
 from penstock_router.config import RouterConfig
 from penstock_router.request import Sampling
@@ -38,7 +39,7 @@ class GenerateParameters(ClientObject):
     """`parameters` of a request."""
 
     PATH: ClassVar = "parameters."
-    UNSUPPORTED: ClassVar = UNSUPPORTED
+    UNSUPPORTED: ClassVar = {k: v for k, v in UNSUPPORTED.items() if k != "grammar"}
 
     best_of: Count | None = None
     temperature: Positive | None = None
@@ -65,6 +66,7 @@ class GenerateParameters(ClientObject):
     logit_bias: LogitBias | None = None
     watermark: bool = False
     priority: Priority | None = None
+    grammar: GrammarField | None = None
 
     @property
     def samples(self) -> bool:
@@ -103,6 +105,7 @@ class GenerateParameters(ClientObject):
             truncate=self.truncate,
             prompt_logprobs=self.decoder_input_details,
             priority=priority if self.priority is None else self.priority,
+            grammar=None if self.grammar is None else named("grammar", self.grammar.make),
         )
 
     def _sequences(self, config: RouterConfig, stream: bool) -> int:

@@ -10,13 +10,16 @@ from array import array
 from collections.abc import Sequence
 
 from penstock_proto.front_pb2 import End, Failure, ScoredPrompt, Submission
+from penstock_router.grammars import grammar_of, wire_grammar
 from penstock_router.request import (
+    BadGrammar,
     Draining,
     EngineError,
     Finish,
     FinishReason,
     GenerationFailed,
     GenerationRequest,
+    GrammarsBusy,
     ShuttingDown,
     TopTokens,
 )
@@ -33,6 +36,8 @@ ERRORS: dict[Failure.Kind, type[EngineError]] = {
     Failure.GENERATION: GenerationFailed,
     Failure.DRAINING: Draining,
     Failure.SHUT_DOWN: ShuttingDown,
+    Failure.GRAMMAR: BadGrammar,
+    Failure.BUSY: GrammarsBusy,
 }
 ERROR_NUMBERS = {error: number for number, error in ERRORS.items()}
 
@@ -52,6 +57,7 @@ def submission(sequence: int, request: GenerationRequest) -> Submission:
         max_time=request.max_time or 0.0,
         priority=request.priority,
         tenant=request.tenant,
+        grammar=None if request.grammar is None else wire_grammar(request.grammar),
     )
 
 
@@ -67,6 +73,7 @@ def request_of(message: Submission) -> GenerationRequest:
         max_time=message.max_time or None,
         priority=message.priority,
         tenant=message.tenant,
+        grammar=grammar_of(message.grammar) if message.HasField("grammar") else None,
     )
 
 

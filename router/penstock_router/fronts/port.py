@@ -7,9 +7,19 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from penstock_proto.front_pb2 import End, Failure, FromFront, ScoredPrompt, Submission, ToFront
+from penstock_proto.front_pb2 import (
+    End,
+    Failure,
+    FromFront,
+    Preparation,
+    Prepared,
+    ScoredPrompt,
+    Submission,
+    ToFront,
+)
 from penstock_proto.shard_pb2 import TopTokens as WireTopTokens
 from penstock_router.fronts import messages
+from penstock_router.grammars import grammar_of
 from penstock_router.metrics import Metrics
 from penstock_router.request import EngineError, Finish, TopTokens
 
@@ -30,10 +40,15 @@ class Port:
         self._loop = asyncio.get_running_loop()
         self._numbers: dict[int, int] = {}  # the front's number of a live sequence -> the engine's
         self._due = False
+        self._preparing: set[asyncio.Task[None]] = set()
         self._clear()
 
     def receive(self, frame: FromFront) -> None:
         """Take in a frame."""
+        for preparation in frame.prepare:
+            task = asyncio.create_task(self._prepare(preparation))
+            self._preparing.add(task)
+            task.add_done_callback(self._preparing.discard)
         for submission in frame.submit:
             self._submit(submission)
         for stop in frame.stop:
@@ -71,6 +86,15 @@ class Port:
         for number in self._numbers.values():
             self._engine.cancel(number)
         self._numbers.clear()
+
+    async def _prepare(self, preparation: Preparation) -> None:
+        answer = Prepared(number=preparation.number)
+        try:
+            await self._engine.prepare(grammar_of(preparation.grammar))
+        except EngineError as error:
+            answer.failure.CopyFrom(messages.failure(0, error))
+        self._last.prepared.append(answer)
+        self._flush_soon()
 
     def _submit(self, submission: Submission) -> None:
         sequence = submission.sequence

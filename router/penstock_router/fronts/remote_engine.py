@@ -8,8 +8,10 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 
-from penstock_proto.front_pb2 import End, FromFront, Served, ToFront
+from penstock_proto.front_pb2 import End, FromFront, Prepared, Served, ToFront
 from penstock_router.fronts import messages
+from penstock_router.grammar import Grammar
+from penstock_router.grammars import wire_grammar
 from penstock_router.limits import Limits
 from penstock_router.metrics import Failure
 from penstock_router.request import Draining, Finish, FinishReason, GenerationRequest, Listener
@@ -62,11 +64,23 @@ class RemoteEngine:
         self._outbox = outbox
         self._numbers = itertools.count(1)
         self._live: dict[int, _Live] = {}
+        self._preparing: dict[int, asyncio.Future[None]] = {}
 
     @property
     def trouble(self) -> str:
         """Why nothing would be generated now; without shards all processes leave at once."""
         return "the server ends" if self.leave.is_set() else self._trouble
+
+    async def prepare(self, grammar: Grammar) -> None:
+        """Have a grammar compiled; see `Engine.prepare`."""
+        number = next(self._numbers)
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._preparing[number] = answer
+        self._outbox.frame.prepare.add(number=number, grammar=wire_grammar(grammar))
+        try:
+            await answer
+        finally:
+            del self._preparing[number]
 
     def submit(self, request: GenerationRequest, listener: Listener) -> int:
         """Queue a request; its number is for `cancel`. Raises Draining."""
@@ -97,6 +111,8 @@ class RemoteEngine:
         for failure in frame.failure:
             if live := self._live.pop(failure.sequence, None):
                 live.listener.fail(messages.error_of(failure))
+        for prepared in frame.prepared:
+            self._take_prepared(prepared)
         if frame.HasField("metrics"):
             self.on_metrics(frame.metrics.scrape, frame.metrics.text)
         if frame.HasField("trouble"):
@@ -104,6 +120,15 @@ class RemoteEngine:
         self.draining |= frame.draining
         if frame.leave:
             self.leave.set()
+
+    def _take_prepared(self, prepared: Prepared) -> None:
+        answer = self._preparing.get(prepared.number)
+        if answer is None or answer.done():
+            return
+        if prepared.HasField("failure"):
+            answer.set_exception(messages.error_of(prepared.failure))
+        else:
+            answer.set_result(None)
 
     def _tokens(self, frame: ToFront) -> None:
         logprobs = frame.logprob

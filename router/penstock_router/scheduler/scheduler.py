@@ -336,7 +336,8 @@ class Scheduler:
             return
         sequence.append(token)
         finish = None
-        if token in self.config.eos_token_ids and not sequence.request.ignore_eos:
+        ignored = sequence.request.ignore_eos and not sequence.grammar  # whose end is the text's
+        if token in self.config.eos_token_ids and not ignored:
             finish = FinishReason.EOS
         elif sequence.generated == sequence.request.max_new_tokens:
             finish = FinishReason.LENGTH

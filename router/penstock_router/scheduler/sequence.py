@@ -31,6 +31,7 @@ class Sequence:
         "cached_tokens",
         "first_token_at",
         "generated",
+        "grammar",
         "id",
         "in_flight",
         "last_token_at",
@@ -57,6 +58,7 @@ class Sequence:
         self.order = order  # smaller runs first and is preempted last
         self.tokens = bytearray(array("I", request.prompt))  # "i" takes 16 us for 1,024, "I" 6
         self.generated = 0  # tokens known to be generated
+        self.grammar = 0  # as the shards call the request's; 0: it has none
         self.in_flight = 0  # tokens planned, but not known yet
         self.state = State.WAITING
         self.to_compute = 0  # tokens, as expected when it last joined the queue

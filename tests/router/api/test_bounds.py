@@ -122,7 +122,6 @@ def test_any_number(name: str, value: Any) -> None:
         ({"best_of": 3, "do_sample": True}, "`best_of` must be > 0 and <= 2. Given: 3"),
         ({"best_of": 0}, "`best_of` must be > 0 and <= 2. Given: 0"),
         ({"logit_bias": {"700": 1}}, "`logit_bias` must hold token ids >= 0 and < 700. Given: 700"),
-        ({"grammar": {"type": "regex", "value": "a"}}, "`grammar` is not supported by this server"),
         ({"adapter_id": "a"}, "`adapter_id` is not supported by this server"),
         ({"num_beams": 2}, "`parameters.num_beams` is not supported by this server"),
         ({"max_time": 0}, "`max_time` must be strictly positive"),
@@ -210,7 +209,6 @@ async def test_harmless_extras(serve: Any, extra: dict[str, Any]) -> None:
     [
         ({"tools": [{"type": "function"}]}, "missing field `tools.0.function`"),
         ({"tool_choice": "required"}, "`tool_choice` requires a call, so `tools` cannot be empty"),
-        ({"response_format": {"type": "json_object"}}, "`response_format` is not supported"),
         ({"stream_options": {"include_usage": True}}, "only allowed when `stream` is true"),
         ({"top_logprobs": 1}, "`logprobs` must be true"),
         ({"n": 129}, "`n`: input should be less than or equal to 128. Given: 129"),
@@ -266,6 +264,27 @@ async def test_completion_refusals(serve: Any) -> None:
         assert status == 422 and sentence in body["error"]["message"], (extra, body)
     for extra in ({"suffix": ""}, {"echo": False}, {"best_of": 1}):
         assert (await client.post("/v1/completions", {"prompt": "hi", **extra}))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "reason"),
+    [
+        ("POST", "/v1/embeddings", "turns no text into vectors"),
+        ("POST", "/v1/audio/transcriptions", "no sound"),
+        ("POST", "/v1/rerank", "ranks and classifies no texts"),
+        ("GET", "/v1/responses/resp_1", "keeps nothing of what it answered"),
+        ("POST", "/v1/messages/batches", "runs no jobs"),
+        ("GET", "/nothing", "There is no such path"),
+        ("GET", "/v1/models/unknown", "`unknown` does not exist"),
+    ],
+)
+@beside_only
+async def test_what_is_not_served(serve: Any, method: str, path: str, reason: str) -> None:
+    client = await serve()
+    async with client.session.request(method, client.url + path, json={}) as response:
+        assert response.status == 404 and reason in await response.text()
+    document = json.loads((await client.get("/openapi.json"))[1])
+    assert path not in document["paths"]
 
 
 async def test_images_are_not_fetched(serve: Any) -> None:
