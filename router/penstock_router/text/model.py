@@ -108,7 +108,14 @@ class TextModel:
         source = template_source(folder, config, override)
         tokenizer = Tokenizer.load(folder, override, source)
         added = {token.content: i for i, token in tokenizer.added_tokens().items()}
-        replies = Replies.load(source, tool_parser, reasoning_parser, added, tokenizer.special_ids)
+        replies = Replies.load(
+            source,
+            config.get("response_template"),
+            tool_parser,
+            reasoning_parser,
+            added,
+            tokenizer.special_ids,
+        )
         eos_ids = eos_token_ids(folder, config_path)
         if source is None:
             return cls(tokenizer, None, workers, replies, eos_ids)

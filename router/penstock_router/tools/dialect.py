@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from penstock_router.logs import log
 from penstock_router.reasoning import NAMED as REASONING
 from penstock_router.reasoning import ReasoningFormat, find_reasoning
 from penstock_router.tools import formats
 from penstock_router.tools.alphabet import Alphabet
 from penstock_router.tools.formats import Format
 from penstock_router.tools.reader import Literals
+from penstock_router.tools.response_template import Unreadable, read_template
 from penstock_router.tools.styles import Channels
 
 T = TypeVar("T")
@@ -76,21 +78,40 @@ class Dialect:
 
 
 def choose(
-    template: str | None, tool_parser: str | None, reasoning_parser: str | None
+    template: str | None,
+    described: Any,
+    tool_parser: str | None,
+    reasoning_parser: str | None,
 ) -> tuple[Format, ReasoningFormat | None]:
-    """The rows for a model. The names are those that the operator gave; `none` switches off.
+    """The rows for a model: what the operator named, else what the checkpoint's response template
+    describes, else what its chat template shows. `none` switches off.
 
-    Raises ValueError for a name that there is not.
+    described: the response template. Raises ValueError for a name that there is not.
     """
-    reasoning = find_reasoning(template or "")
+    own_format, own_reasoning = _described(described)
+    reasoning = own_reasoning or find_reasoning(template or "")
     if reasoning_parser not in (None, "auto"):
         reasoning = _named(REASONING, reasoning_parser, "--reasoning-parser")
-    found = formats.find_format(template or "")
+    found = own_format or formats.find_format(template or "")
     if reasoning is not None and reasoning.channel is not None:
         found = formats.NAMED[reasoning.channel]
     if tool_parser not in (None, "auto"):
         found = _named(formats.NAMED, tool_parser, "--tool-call-parser")
     return found or formats.FALLBACK, reasoning
+
+
+def _described(template: Any) -> tuple[Format | None, ReasoningFormat | None]:
+    if template is None:
+        return None, None
+    try:
+        return read_template(template)
+    except Unreadable as error:
+        log(
+            "WARNING",
+            f"the response template of the model cannot be used, so its chat template says how "
+            f"answers are read: {error}",
+        )
+        return None, None
 
 
 def _named(rows: Mapping[str, T], name: str | None, option: str) -> T | None:

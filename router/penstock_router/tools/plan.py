@@ -51,14 +51,16 @@ class Replies:
     def load(
         cls,
         template: str | None,
+        described: Any,
         tool_parser: str | None,
         reasoning_parser: str | None,
         tokens: Mapping[str, int],
         special_ids: frozenset[int],
     ) -> Replies:
-        """template: the chat template. The names are those of the operator, `auto` or None: as the
-        template shows. Raises ValueError for a name that there is not."""
-        tool_format, reasoning = choose(template, tool_parser, reasoning_parser)
+        """template: the chat template. described: the response template. The names are those of
+        the operator, `auto` or None: as these show. Raises ValueError for a name that there is
+        not."""
+        tool_format, reasoning = choose(template, described, tool_parser, reasoning_parser)
         dialect = Dialect(tool_format, reasoning, tokens, special_ids)
         return cls(dialect, shows_tools=template is not None and "tools" in template)
 

@@ -174,7 +174,7 @@ class Header(Style):
         head, found = yield from reader.collect(ends, MOST_NAME)
         if self.ident and found == self.ident:
             yield from reader.collect(Literals((self.separator,)), MOST_NAME)
-        head = head.strip()
+        head = head.strip().partition(" ")[0]
         name = head.removeprefix(self.prefix)
         if self.counter:
             name = name.rpartition(self.counter)[0] or name
