@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -16,6 +17,9 @@ from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.interface import Engine, Metrics
 from penstock_router.config import RouterConfig
 from penstock_router.text import TextModel
+
+if TYPE_CHECKING:  # its libraries are an extra
+    from penstock_router.traces import Traces
 
 VERSION = version("penstock")
 # Names that clients send when they were given none: Hugging Face's, SGLang's, and others.
@@ -73,6 +77,7 @@ class Service:
     clients: Clients
     bodies: Bodies
     sampling_defaults: Mapping[str, float]  # of /v1
+    traces: Traces | None
     logged_fields: set[str] = field(default_factory=set)  # names of ignored ones
 
     @property
