@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from penstock_router.grammar import Grammar
 from penstock_router.limits import Limits
 from penstock_router.request import (
+    BadGrammar,
     Draining,
     EngineError,
     Finish,
@@ -74,6 +75,8 @@ class FakeEngine:
     on_trouble: Callable[[str], None] = lambda reason: None
     draining: bool = False
     cached_tokens: int = 0
+    prepared: list[Grammar] = field(default_factory=list)
+    bad_grammar: str = ""
     jobs: list[Job] = field(default_factory=list)
 
     @property
@@ -85,6 +88,12 @@ class FakeEngine:
         """Sequences that have neither ended nor been cancelled."""
         return sum(not job.ended and not job.cancelled for job in self.jobs)
 
+    async def prepare(self, grammar: Grammar) -> None:
+        """Takes every grammar, unless `bad_grammar` says what is wrong with all of them."""
+        self.prepared.append(grammar)
+        if self.bad_grammar:
+            raise BadGrammar(self.bad_grammar)
+
     def submit(self, request: GenerationRequest, listener: Listener) -> int:
         if self.draining:
             raise Draining("draining")
@@ -95,9 +104,6 @@ class FakeEngine:
         self.jobs.append(job)
         asyncio.get_running_loop().call_soon(self._turn, job)
         return job.id
-
-    async def prepare(self, grammar: Grammar) -> None:
-        """Every grammar compiles."""
 
     def cancel(self, request_id: int) -> None:
         job = self.jobs[request_id - 1]

@@ -15,11 +15,12 @@ from penstock_router.api.options import Options, check_token
 from penstock_router.api.output import Output
 from penstock_router.api.reply import ReplyOutput
 from penstock_router.api.ruled_output import RuledOutput, RuledReply
-from penstock_router.api.service import Service
+from penstock_router.api.service import REMEMBERED, Service
 from penstock_router.api.token_rules import token_rules
 from penstock_router.grammar import Grammar
 from penstock_router.limits import Limits
-from penstock_router.request import EngineError, GenerationRequest
+from penstock_router.logs import log
+from penstock_router.request import BadGrammar, EngineError, GenerationRequest
 from penstock_router.templates.errors import TemplateError
 from penstock_router.text import Conversation
 from penstock_router.text.library import TokenizerError, TooManyTokens
@@ -48,33 +49,43 @@ async def admit(
             ids = await _tokens(service, prompt, options.names.prompt, add_special_tokens, most)
         except TooManyTokens as error:
             raise options.too_many(str(error), limits) from error
-        admitted = (await _held(call.service, options, ids)).requests(ids, limits)
+        admitted = options.requests(ids, limits)
         _check_ids(admitted[0].prompt, limits, prompt is not ids)
+        grammar = await _prepared(call.service, options, ids)
+        if grammar is not options.grammar:
+            admitted = [dataclasses.replace(one, grammar=grammar) for one in admitted]
         requests.append(admitted)
-    for grammar in {admitted[0].grammar: None for admitted in requests}:
-        await _prepare(service, grammar)
     call.validated()
     return requests
 
 
-async def _prepare(service: Service, grammar: Grammar | None) -> None:
-    """Have it compiled before the request waits for a seat. Raises ApiError."""
+async def _prepared(service: Service, options: Options, ids: Sequence[int]) -> Grammar | None:
+    """What the answer to a prompt is held to, compiled. With tools it hangs on where the prompt
+    ends. Raises ApiError."""
+    plan, text, grammar = options.reply, service.text, options.grammar
+    if plan is not None:
+        with text_errors():
+            grammar = await text.run(lambda: plan.grammar(ids, text.token_text, options.grammar))
     if grammar is None:
-        return
+        return None
     try:
         await service.engine.prepare(grammar)
+    except BadGrammar as error:
+        if plan is None or not plan.may_be_free or options.grammar is not None:
+            raise from_engine(error) from error
+        _log_free(service, error)
+        return None
     except EngineError as error:
         raise from_engine(error) from error
+    return grammar
 
 
-async def _held(service: Service, options: Options, ids: Sequence[int]) -> Options:
-    """The same with what the answer is held to, which hangs on where the prompt ends."""
-    plan, text = options.reply, service.text
-    if plan is None or (not plan.tools and options.grammar is None):
-        return options
-    with text_errors():
-        grammar = await text.run(lambda: plan.grammar(ids, text.token_text, options.grammar))
-    return dataclasses.replace(options, grammar=grammar)
+def _log_free(service: Service, error: BadGrammar) -> None:
+    """Say each reason once, as long as there are not too many to remember."""
+    sentence = f"calls of tools are not held to their schemas: {error}"
+    if sentence not in service.logged and len(service.logged) < REMEMBERED:
+        service.logged.add(sentence)
+        log("WARNING", sentence, target="penstock_router.api")
 
 
 async def _tokens(

@@ -6,11 +6,10 @@ from aiohttp import web
 
 from penstock_router.api.request_id import request_id
 from penstock_router.api.schema import M, Reading, parse
-from penstock_router.api.service import SERVICE
+from penstock_router.api.service import REMEMBERED, SERVICE
 from penstock_router.logs import log
 
 HEADER = "x-ignored-fields"
-REMEMBERED = 1024  # names that were logged
 
 _KEY = web.RequestKey("reading", Reading)
 
@@ -40,7 +39,7 @@ def sent_fields(request: web.Request) -> frozenset[str]:
 
 def _log_new(request: web.Request, reading: Reading) -> None:
     """Say each name once, as long as there are not too many to remember."""
-    seen = request.app[SERVICE].logged_fields
+    seen = request.app[SERVICE].logged
     for name in reading.ignored:
         if name not in seen and len(seen) < REMEMBERED:
             seen.add(name)

@@ -6,7 +6,14 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PlainValidator, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from penstock_router.api.errors import invalid
 from penstock_router.api.openai_tools import (
@@ -30,6 +37,7 @@ from penstock_router.api.schema import (
     Penalty,
     PositiveInt,
     Priority,
+    Reading,
     RepetitionPenalty,
     Seconds,
     Share,
@@ -45,6 +53,7 @@ from penstock_router.request import Sampling
 from penstock_router.templates.variables import RESERVED
 from penstock_router.text import Conversation
 from penstock_router.tools.definition import Toolbox
+from penstock_router.tools.schema import unenforced
 
 # What clients and gateways send about themselves, or about where the answer is kept.
 HARMLESS = frozenset(
@@ -306,8 +315,11 @@ class ChatRequest(OpenAIRequest):
         return self
 
     @model_validator(mode="after")
-    def _tools_are_right(self) -> Self:
-        self.toolbox()
+    def _tools_are_right(self, info: ValidationInfo) -> Self:
+        reading = info.context or Reading()
+        for tool in self.toolbox().tools:
+            for keyword in () if tool.strict else unenforced(tool.parameters):
+                reading.ignore(f"tools[].function.parameters.{keyword}")
         for message in self.messages:
             message.variables()
         return self

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # its libraries are an extra
     from penstock_router.traces import Traces
 
 VERSION = version("penstock")
+REMEMBERED = 1024  # that were logged once
 # Names that clients send when they were given none: Hugging Face's, SGLang's, and others.
 NO_NAMES = ("tgi", "dummy", "default")
 FINGERPRINT = f"penstock-{VERSION}"
@@ -78,7 +79,7 @@ class Service:
     bodies: Bodies
     sampling_defaults: Mapping[str, float]  # of /v1
     traces: Traces | None
-    logged_fields: set[str] = field(default_factory=set)  # names of ignored ones
+    logged: set[str] = field(default_factory=set)  # what is said once: names of ignored fields, …
 
     @property
     def model_name(self) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock_router.grammar import Grammar
-from penstock_router.tools.definition import NO_TOOLS, Toolbox
+from penstock_router.tools.definition import NO_TOOLS, Mode, Toolbox
 from penstock_router.tools.dialect import Dialect, Start, choose
 from penstock_router.tools.grammar import reply_grammar
 from penstock_router.tools.parser import ReplyParser
@@ -24,6 +24,13 @@ class ReplyPlan:
     def thinks(self, prompt: Sequence[int], text: Callable[[int], str]) -> bool:
         """Whether the answer to this prompt begins within reasoning."""
         return self.dialect.start(prompt, text) is Start.THINKS
+
+    @property
+    def may_be_free(self) -> bool:
+        """Whether nobody counts on calls being held to anything."""
+        box = self.toolbox
+        strict = any(tool.strict for tool in box.callable)
+        return box.mode is not Mode.REQUIRED and box.parallel and not strict
 
     def grammar(
         self, prompt: Sequence[int], text: Callable[[int], str], answer: Grammar | None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 MAX_DEPTH = 24
-MAX_NODES = 8192  # schemas, lists and values of one tool
+MAX_NODES = 4096  # schemas, lists and values of one tool
 MAX_PATTERN = 4096  # characters
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 

@@ -343,8 +343,46 @@ async def test_hostile_definitions_are_cheap_to_refuse(serve: Any) -> None:
     for _ in range(100):
         deep = {"type": "object", "properties": {"a": deep}}
     wide = {"type": "object", "properties": {f"a{i}": {"type": "string"} for i in range(20_000)}}
-    for schema, sentence in ((deep, "schemas deep"), (wide, "at most 8192 keywords")):
+    for schema, sentence in ((deep, "schemas deep"), (wide, "at most 4096 keywords")):
         status, body = await client.post(
             "/v1/chat/completions", {"messages": ASK, **a_tool(parameters=schema)}
         )
         assert status == 422 and sentence in body["error"]["message"]
+
+
+@beside_only
+async def test_calls_are_held_to_a_grammar(serve: Any, text: TextModel) -> None:
+    client = await serve(saying(text, CALL))
+    await ask(client, tools=[WEATHER])
+    grammar = client.engine.requests[0].grammar
+    assert grammar == client.engine.prepared[0]
+    assert "get_weather" in grammar.text
+    await ask(client)
+    assert client.engine.requests[1].grammar is None
+
+
+@beside_only
+async def test_a_grammar_that_cannot_be_made(serve: Any, text: TextModel) -> None:
+    """It refuses those who count on it, and no others."""
+    engine = saying(text, CALL)
+    engine.bad_grammar = "no such thing"
+    client = await serve(engine)
+    choice = (await ask(client, tools=[WEATHER]))["choices"][0]
+    assert choice["finish_reason"] == "tool_calls"
+    assert client.engine.requests[0].grammar is None
+    strict = {"type": "function", "function": {**WEATHER["function"], "strict": True}}
+    for extra in ({"tools": [WEATHER], "tool_choice": "required"}, {"tools": [strict]}):
+        body = {"messages": ASK, **extra}
+        status, answer = await client.post("/v1/chat/completions", body)
+        assert status == 422 and "no such thing" in answer["error"]["message"]
+
+
+@beside_only
+async def test_what_is_not_enforced_is_named(serve: Any, text: TextModel) -> None:
+    client = await serve(saying(text, CALL))
+    schema = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
+    async with client.session.post(
+        client.url + "/v1/chat/completions", json={"messages": ASK, **a_tool(parameters=schema)}
+    ) as response:
+        assert response.status == 200
+        assert "uniqueItems" in response.headers["x-ignored-fields"]
