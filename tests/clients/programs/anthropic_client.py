@@ -7,7 +7,7 @@ from verdict import MESSAGES, QUESTION, URL, raised, says, verdict
 
 client = anthropic.Anthropic(base_url=URL, api_key="none", max_retries=0)
 MODEL = "claude-sonnet-4-5"
-COMMON = {"model": MODEL, "max_tokens": 20, "temperature": 0}
+COMMON = {"model": MODEL, "max_tokens": 20, "extra_body": {"temperature": 0}}
 WEATHER = {
     "name": "get_weather",
     "description": "The weather of a city",
