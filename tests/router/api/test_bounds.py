@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock_router.api.anthropic_schema import ContentBlock, CountRequest, MessagesRequest
 from penstock_router.api.openai_schema import ChatRequest, CompletionRequest, Message
+from penstock_router.api.responses_schema import InputItem, ResponsesRequest
 from penstock_router.api.tgi_schema import GenerateParameters, GenerateRequest
 from router.api.conftest import beside_only
 from support.fake_engine import FakeEngine
@@ -41,6 +43,21 @@ def targets() -> list[tuple[str, str, str]]:
         add("/v1/chat/completions", name, f'"messages":[{{{user}}}],', "")
     for name in CompletionRequest.model_fields:
         add("/v1/completions", name, '"prompt":"hi",', "")
+    for name in ResponsesRequest.model_fields:
+        add("/v1/responses", name, '"input":"hi",', "")
+    for name in MessagesRequest.model_fields:
+        add("/v1/messages", name, f'"max_tokens":5,"messages":[{{{user}}}],', "")
+    for name in CountRequest.model_fields:
+        add("/v1/messages/count_tokens", name, f'"messages":[{{{user}}}],', "")
+    for name in InputItem.model_fields:
+        add("/v1/responses", name, '"input":[{"role":"user","content":"hi",', "}]")
+    for name in ContentBlock.model_fields:
+        add(
+            "/v1/messages",
+            name,
+            '"max_tokens":5,"messages":[{"role":"user","content":[{"type":"text","text":"hi",',
+            "}]}]",
+        )
     for name in Message.model_fields:
         add("/v1/chat/completions", name, f'"messages":[{{{user},', "}]")
     for name in GenerateRequest.model_fields:
