@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from pathlib import Path
 
 from penstock_launcher.errors import LauncherError
@@ -30,9 +32,23 @@ def check(options: Options) -> None:
         )
     if options.tokenizer_config_path is not None:
         check_file(Path(options.tokenizer_config_path), "tokenizer-config-path")
+    if options.otlp_endpoint is not None:
+        _check_traces(options.otlp_endpoint)
     weights = options.weights_cache_override
     if weights is not None and not Path(weights).is_dir():
         raise LauncherError(f"--weights-cache-override must be a folder: {weights!r} is none")
+
+
+def _check_traces(endpoint: str) -> None:
+    if not re.fullmatch(r"https?://[^/\s]+:\d{1,5}/?", endpoint):
+        raise LauncherError(
+            f"--otlp-endpoint must be http://HOST:PORT or https://HOST:PORT, not {endpoint!r}"
+        )
+    if importlib.util.find_spec("opentelemetry") is None:
+        raise LauncherError(
+            "--otlp-endpoint needs OpenTelemetry's libraries, which are not installed: "
+            "pip install 'penstock[otlp]'"
+        )
 
 
 def check_lengths(options: Options, positions: int) -> None:

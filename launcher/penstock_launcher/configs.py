@@ -46,6 +46,8 @@ ROUTER_OPTIONS = (
     "strict_requests",
     "generation_config",
     "watermark_gamma",
+    "otlp_endpoint",
+    "otlp_service_name",
     "watermark_delta",
     "max_client_batch_size",
     "graceful_termination_timeout",

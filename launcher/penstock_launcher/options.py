@@ -374,6 +374,16 @@ class Options:
     )
 
     # The launcher
+    otlp_endpoint: str | None = _option(
+        None,
+        text(),
+        "Collector that gets a trace of each request by OTLP over gRPC, for instance "
+        "http://127.0.0.1:4317. Needs the extra `otlp`",
+        default_text="no traces",
+    )
+    otlp_service_name: str = _option(
+        "text-generation-inference.router", text(), "What traces call this server"
+    )
     json_output: bool = _option(False, switch(), "Write log lines as JSON")
     env: bool = _option(
         False,

@@ -61,8 +61,6 @@ UNSUPPORTED = (
         harmless=_SWITCH_ON + _SWITCH_OFF,
         takes_value=False,
     ),
-    Unsupported("otlp-endpoint", f"{_LATER}: there are no traces"),
-    Unsupported("otlp-service-name", f"{_LATER}: there are no traces"),
     Unsupported(
         "ngrok",
         "is not built (it never worked in TGI 3)",

@@ -24,6 +24,7 @@ OURS = "ours"  # what the project itself has installed
 SECONDS = 240
 CLIENTS = (
     (OURS, "openai_client.py"),
+    (OURS, "responses_client.py"),
     (OURS, "hub_client.py"),
     ("hub-0.23", "hub_client.py"),
     ("hub-0.25", "hub_client.py"),
@@ -36,10 +37,14 @@ CLIENTS = (
     ("litellm", "litellm_client.py"),
     ("guidellm", "guidellm_client.py"),
     ("lm-eval", "lm_eval_client.py"),
+    ("anthropic", "anthropic_client.py"),
+    ("instructor", "instructor_client.py"),
+    ("langchain-openai", "langchain_client.py"),
     ("sglang-0.4", "sglang_client.py"),
     ("sglang-0.5", "sglang_client.py"),
     (NODE, "npm_openai.mjs"),
     (NODE, "npm_huggingface.mjs"),
+    (NODE, "npm_ai.mjs"),
 )
 
 

@@ -150,7 +150,7 @@ class Thinking(ClientObject):
     PATH: ClassVar = "thinking."
     IGNORED: ClassVar = frozenset({"budget_tokens", "display"})
 
-    type: Literal["enabled", "disabled", "adaptive"]
+    type: Literal["enabled", "disabled", "adaptive", "between_tools"]
 
 
 class OutputConfig(ClientObject):
@@ -168,7 +168,7 @@ class CountRequest(ClientObject):
 
     IGNORED: ClassVar = frozenset(
         {"metadata", "service_tier", "cache_control", "context_management", "inference_geo",
-         "speed", "betas", "max_tokens", "user_profile_id"}
+         "speed", "betas", "max_tokens", "user_profile_id", "workspace_id", "diagnostics"}
     )  # fmt: skip
     UNSUPPORTED: ClassVar = {"mcp_servers": NEUTRAL, "container": ()}
 

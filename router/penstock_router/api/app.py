@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import TYPE_CHECKING
+
 from aiohttp import web
 
 from penstock_router.api.bodies import Bodies
@@ -19,6 +22,9 @@ from penstock_router.api.turns import Turns
 from penstock_router.config import RouterConfig
 from penstock_router.exposition import CONTENT_TYPE
 from penstock_router.text import TextModel
+
+if TYPE_CHECKING:
+    from penstock_router.traces import Traces
 
 FLUSH_SECONDS = 2.0  # for the last bytes of answers that have ended, when the server ends
 LINGER_SECONDS = 2.0  # for a refused client to read the answer while it still sends its body
@@ -48,8 +54,12 @@ def make_app(
     permits = permits or Permits(config.max_concurrent_requests)
     clients = Clients(config.trusted_proxies, _share(config, config.max_requests_per_client))
     bodies, defaults = Bodies(config.payload_limit), sampling_defaults(config)
-    turns = Turns(permits)
-    app[SERVICE] = Service(config, engine, text, metrics, permits, turns, clients, bodies, defaults)
+    turns, traces = Turns(permits), _traces(config)
+    app[SERVICE] = Service(
+        config, engine, text, metrics, permits, turns, clients, bodies, defaults, traces
+    )
+    if traces is not None:
+        app.on_cleanup.append(lambda app: asyncio.to_thread(traces.close))
     app.on_response_prepare.append(finish_headers(origins))
     app.on_response_prepare.append(note_answer)
     for route in routes:
@@ -57,6 +67,14 @@ def make_app(
         if route.method == "GET":
             app.router.add_route("HEAD", route.path, route.handler)
     return app
+
+
+def _traces(config: RouterConfig) -> Traces | None:
+    if config.otlp_endpoint is None:
+        return None
+    from penstock_router.traces import Traces  # its libraries are an extra
+
+    return Traces(config.otlp_endpoint, config.otlp_service_name)
 
 
 class Runner(web.AppRunner):

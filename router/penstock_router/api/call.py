@@ -117,6 +117,7 @@ class Call:
             generated_tokens=sum(end.generated_tokens for end in ends),
         )
         self.service.metrics.on_success(total, validation, per_token)
+        self._trace(None, ends, figures)
         log(
             "INFO",
             "Success",
@@ -141,6 +142,7 @@ class Call:
         """Count and log the request that ended with an error."""
         self.service.metrics.on_failure(error.row.failure)
         log_failure(self.request, error)
+        self._trace(str(error))
 
     def broke(self) -> None:
         """Count and log a fault of ours, with its trace."""
@@ -150,6 +152,7 @@ class Call:
     def drop(self, reason: str) -> None:
         """Count and log the request whose client is not there any more."""
         self.service.metrics.on_failure("dropped")
+        self._trace(f"dropped: {reason}")
         log(
             "INFO",
             "Dropped",
@@ -158,6 +161,35 @@ class Call:
             method=self.request.method,
             route=self.request.path,
             reason=reason,
+        )
+
+    def _trace(
+        self, error: str | None, ends: Sequence[Finish] = (), figures: Figures | None = None
+    ) -> None:
+        """Tell the collector of traces, if there is one."""
+        if self.service.traces is None:
+            return
+        from penstock_router.traces import Served  # its libraries are an extra
+
+        attributes: dict[str, str | int] = {
+            "http.request.method": self.request.method,
+            "http.route": self.request.path,
+            "gen_ai.request.model": self.service.model_name,
+            "penstock.request_id": self.id,
+        }
+        if figures is not None:
+            attributes["gen_ai.usage.input_tokens"] = figures.prompt_tokens
+            attributes["gen_ai.usage.output_tokens"] = figures.generated_tokens
+        self.service.traces.record(
+            Served(
+                name=f"{self.request.method} {self.request.path}",
+                headers=self.request.headers,
+                total=time.monotonic() - self._start,
+                validation=self._validated - self._start,
+                ends=ends,
+                attributes=attributes,
+                error=error,
+            )
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import hdrs, web
 
+from penstock_router.api.absent_routes import why_absent
 from penstock_router.api.errors import ApiError, Kind
 from penstock_router.api.request_id import request_id
 from penstock_router.logs import log
@@ -23,7 +24,7 @@ def errors_as_of(request: web.Request, path: str) -> None:
 def refuse(request: web.BaseRequest, error: ApiError | web.HTTPException) -> web.Response:
     """The answer to a request that ends with an error; logged unless that was done."""
     assert isinstance(request, web.Request)
-    error = _translate(error)
+    error = _translate(error, request.path)
     if not request.get(_LOGGED):
         log_failure(request, error)
     path = request.get(_PROTOCOL, request.path)
@@ -47,7 +48,7 @@ def log_failure(request: web.Request, error: ApiError) -> None:
     )
 
 
-def _translate(error: ApiError | web.HTTPException) -> ApiError:
+def _translate(error: ApiError | web.HTTPException, path: str) -> ApiError:
     """aiohttp's own refusals in our words."""
     match error:
         case ApiError():
@@ -58,7 +59,7 @@ def _translate(error: ApiError | web.HTTPException) -> ApiError:
                 Kind.METHOD, f"This path answers to {allowed} only", {hdrs.ALLOW: allowed}
             )
         case web.HTTPNotFound():
-            return ApiError(Kind.NOT_FOUND, "There is no such path")
+            return ApiError(Kind.NOT_FOUND, why_absent(path))
         case web.HTTPExpectationFailed():
             return ApiError(Kind.BAD_REQUEST, "The Expect header may only be `100-continue`")
     return ApiError(Kind.BAD_REQUEST, error.reason)

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -17,6 +18,9 @@ from penstock_router.api.interface import Engine, Metrics
 from penstock_router.api.turns import Turns
 from penstock_router.config import RouterConfig
 from penstock_router.text import TextModel
+
+if TYPE_CHECKING:  # its libraries are an extra
+    from penstock_router.traces import Traces
 
 VERSION = version("penstock")
 REMEMBERED = 1024  # that were logged once
@@ -76,6 +80,7 @@ class Service:
     clients: Clients
     bodies: Bodies
     sampling_defaults: Mapping[str, float]  # of /v1
+    traces: Traces | None
     logged: set[str] = field(default_factory=set)  # what is said once: names of ignored fields, …
 
     @property

@@ -204,3 +204,21 @@ async def test_a_call_that_is_cut(serve: Any, text: TextModel) -> None:
     messages = {"messages": [{"role": "user", "content": ASK}], "tools": [TOOL_OF_MESSAGES]}
     _, answer = await client.post("/v1/messages", messages | {"max_tokens": tokens})
     assert answer["stop_reason"] == "max_tokens" and answer["content"][-1]["input"] == {}
+
+
+async def test_answers_in_a_schema(serve: Any, text: TextModel) -> None:
+    client = await serve(saying(text, "{}"))
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    shape = {"type": "json_schema", "schema": schema}
+    user = {"messages": [{"role": "user", "content": ASK}]}
+    chat = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    for path, body in (
+        ("/v1/chat/completions", {**user, "response_format": chat}),
+        ("/v1/responses", {"input": ASK, "text": {"format": {**shape, "name": "answer"}}}),
+        ("/v1/messages", {**user, "max_tokens": 9, "output_config": {"format": shape}}),
+        ("/v1/messages", {**user, "max_tokens": 9, "output_format": shape}),
+    ):
+        status, answer = await client.post(path, body)
+        assert status == 200, answer
+    first, *others = [request.grammar for request in client.engine.requests]
+    assert first is not None and others == [first] * 3

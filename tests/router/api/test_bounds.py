@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock_router.api.anthropic_schema import ContentBlock, CountRequest, MessagesRequest
 from penstock_router.api.openai_schema import ChatRequest, CompletionRequest, Message
+from penstock_router.api.responses_schema import InputItem, ResponsesRequest
 from penstock_router.api.tgi_schema import GenerateParameters, GenerateRequest
 from router.api.conftest import beside_only
 from support.fake_engine import FakeEngine
@@ -41,6 +43,21 @@ def targets() -> list[tuple[str, str, str]]:
         add("/v1/chat/completions", name, f'"messages":[{{{user}}}],', "")
     for name in CompletionRequest.model_fields:
         add("/v1/completions", name, '"prompt":"hi",', "")
+    for name in ResponsesRequest.model_fields:
+        add("/v1/responses", name, '"input":"hi",', "")
+    for name in MessagesRequest.model_fields:
+        add("/v1/messages", name, f'"max_tokens":5,"messages":[{{{user}}}],', "")
+    for name in CountRequest.model_fields:
+        add("/v1/messages/count_tokens", name, f'"messages":[{{{user}}}],', "")
+    for name in InputItem.model_fields:
+        add("/v1/responses", name, '"input":[{"role":"user","content":"hi",', "}]")
+    for name in ContentBlock.model_fields:
+        add(
+            "/v1/messages",
+            name,
+            '"max_tokens":5,"messages":[{"role":"user","content":[{"type":"text","text":"hi",',
+            "}]}]",
+        )
     for name in Message.model_fields:
         add("/v1/chat/completions", name, f'"messages":[{{{user},', "}]")
     for name in GenerateRequest.model_fields:
@@ -267,6 +284,27 @@ async def test_completion_refusals(serve: Any) -> None:
         assert status == 422 and sentence in body["error"]["message"], (extra, body)
     for extra in ({"suffix": ""}, {"echo": False}, {"best_of": 1}):
         assert (await client.post("/v1/completions", {"prompt": "hi", **extra}))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "reason"),
+    [
+        ("POST", "/v1/embeddings", "turns no text into vectors"),
+        ("POST", "/v1/audio/transcriptions", "no sound"),
+        ("POST", "/v1/rerank", "ranks and classifies no texts"),
+        ("GET", "/v1/responses/resp_1", "keeps nothing of what it answered"),
+        ("POST", "/v1/messages/batches", "runs no jobs"),
+        ("GET", "/nothing", "There is no such path"),
+        ("GET", "/v1/models/unknown", "`unknown` does not exist"),
+    ],
+)
+@beside_only
+async def test_what_is_not_served(serve: Any, method: str, path: str, reason: str) -> None:
+    client = await serve()
+    async with client.session.request(method, client.url + path, json={}) as response:
+        assert response.status == 404 and reason in await response.text()
+    document = json.loads((await client.get("/openapi.json"))[1])
+    assert path not in document["paths"]
 
 
 async def test_images_are_not_fetched(serve: Any) -> None:
