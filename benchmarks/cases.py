@@ -61,6 +61,7 @@ class Case:
     prefix_groups: int = 1
     temperature: float = 0.0  # 0: greedy
     top_p: float = 1.0
+    schema: str = ""  # JSON schema that the answers are held to
 
 
 def fixed(

@@ -56,11 +56,13 @@ class Plan:
 
 
 def completions_body(
-    model: str, prompt: Prompt, temperature: float = 0.0, top_p: float = 1.0
+    model: str, prompt: Prompt, temperature: float = 0.0, top_p: float = 1.0, schema: str = ""
 ) -> bytes:
     """A streaming /v1/completions request with token ids, of exactly `output` tokens."""
+    held = {"guided_json": schema} if schema else {}
     return orjson.dumps(
-        {
+        held
+        | {
             "model": model,
             "prompt": prompt.tokens,
             "max_tokens": prompt.output,
@@ -102,7 +104,7 @@ class Worker:
         headers = {"Authorization": f"Bearer {plan.api_key}"} if plan.api_key else {}
         if plan.endpoint == "completions":
             path = "/v1/completions"
-            body = completions_body(plan.model, prompt, case.temperature, case.top_p)
+            body = completions_body(plan.model, prompt, case.temperature, case.top_p, case.schema)
         else:
             body, path = generate_body(prompt, case.temperature, case.top_p), "/generate_stream"
         return http_request(plan.host, path, body, headers)

@@ -11,9 +11,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from penstock_router.grammar import Grammar
 from penstock_router.limits import Limits
 from penstock_router.request import (
     Aborted,
+    BadGrammar,
     Draining,
     EngineError,
     Finish,
@@ -77,6 +79,7 @@ class FakeEngine:
     cached_tokens: int = 0
     jobs: list[Job] = field(default_factory=list)
     emptied: int = 0  # times
+    grammars: list[Grammar] = field(default_factory=list)  # that were prepared
 
     @property
     def requests(self) -> list[GenerationRequest]:
@@ -86,6 +89,13 @@ class FakeEngine:
     def live(self) -> int:
         """Sequences that have neither ended nor been cancelled."""
         return sum(not job.ended and not job.cancelled for job in self.jobs)
+
+    async def prepare(self, grammar: Grammar) -> None:
+        """Remember what was asked for; a text that holds `bad` cannot be compiled."""
+        await asyncio.sleep(0)
+        if "bad" in grammar.text:
+            raise BadGrammar("it is bad")
+        self.grammars.append(grammar)
 
     def submit(self, request: GenerationRequest, listener: Listener) -> int:
         if self.draining:

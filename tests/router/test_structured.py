@@ -1,0 +1,96 @@
+"""What clients write, as grammars that are compiled."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock_router.grammar import GrammarKind
+from penstock_router.structured import grammar_from
+from penstock_router.structured.json_schema import MAX_BYTES, WHITE_SPACE, bounded, json_schema
+from support.assets import assets
+
+SEED = "003_7c92406212fa7cf2.txt"
+
+
+def schema_of(value: object, **style: Any) -> dict[str, Any]:
+    grammar = json_schema(value, **style)
+    assert grammar.kind is GrammarKind.JSON_SCHEMA
+    loaded: dict[str, Any] = json.loads(grammar.text)
+    return loaded
+
+
+def test_white_space_ends_whatever_a_client_says() -> None:
+    assert schema_of({})["x-guidance"] == {"whitespace_pattern": WHITE_SPACE}
+    assert bounded(r"[\n *+]*") == r"[\n *+]{0,64}"
+    assert bounded(r" +|\*{2,}") == r" {1,64}|\*{2,64}"
+    assert bounded("[ ]?") == "[ ]?"
+    compact = schema_of({}, compact=True)["x-guidance"]
+    assert compact["whitespace_flexible"] is False and compact["key_separator"] == ": "
+
+
+def test_objects_are_closed_where_they_do_not_say() -> None:
+    nested = {"type": "object", "properties": {"a": {"type": "object", "properties": {"b": {}}}}}
+    closed = schema_of(nested, closed=True)
+    assert closed["additionalProperties"] is closed["properties"]["a"]["additionalProperties"]
+    assert closed["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "said"),
+    [
+        ("json", "{", "must be a JSON schema"),
+        ("json", 5, "must be a JSON schema: an object"),
+        ("json", {"a": {"nullable": True}}, "`nullable`"),
+        ("json", {"description": "x" * MAX_BYTES}, f"at most {MAX_BYTES} bytes"),
+        ("json", {"properties": {f"p{i}": {} for i in range(1025)}}, "1024 properties"),
+        ("json", {"enum": list(range(4097))}, "4096 values"),
+        ("json", json.loads("[" * 70 + "]" * 70) and {"a": json.loads("[" * 70 + "]" * 70)}, "64"),
+        ("regex", "", "must be a regular expression"),
+        ("regex", "a" * 20_000, "at most 16384 characters"),
+        ("choice", [], "list of strings"),
+        ("choice", ["a", ""], "no empty string"),
+        ("grammar", "a: b", "rule `start`"),
+        ("grammar", "start: a B\nx: c", "does not define: `B`, `a`, `c`"),
+        ("grammar", "root ::= [a", "not a grammar in GBNF"),
+        ("structural_tag", {"structures": []}, "`structures`"),
+        ("structural_tag", {"format": {"type": "dance"}}, "`dance`"),
+    ],
+)
+def test_what_is_wrong_is_said(kind: str, value: object, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        grammar_from(kind, value)
+
+
+def test_lark_as_users_write_it() -> None:
+    text = grammar_from(
+        "lark",
+        '%import common.*\n?start: NAME "=" (NUMBER | STRING) WS? INT -> alias // NOT this\n'
+        '!other: "x" | /[a-z"\\/]+/ | %json {"a": {"b": 1}}\n',
+    ).text
+    assert "common.*" not in text and "%import common.INT" in text
+    assert "NAME: /" in text and "STRING: /" in text and "alias" in text
+    assert grammar_from("choice", ["a", 'b"', "a"]).text == 'start: "a" | "b\\""\n'
+
+
+def test_the_grammar_that_a_user_sent() -> None:
+    """It needs a post-lexer; completed, with white space of its own, it is taken."""
+    text = (assets().parent / "seeds" / SEED).read_text()
+    grammar = text.split('python_grammar = """')[1].split('"""')[0]
+    with pytest.raises(ValueError) as refused:
+        grammar_from("grammar", grammar)
+    for name in ("`simple_stmt`", "`stmt`", "`INDENT`", "`DEDENT`"):
+        assert name in str(refused.value)
+    whole = grammar.replace("INDENT stmt+ DEDENT", "BLANKS stmt+").replace("suite:", "suite: ")
+    whole += '\nBLANKS: "    "\nsimple_stmt: "pass" NEWLINE\nstmt: simple_stmt\n'
+    assert "NAME: /" in grammar_from("grammar", whole).text
+
+
+def test_schemas_stand_as_they_are(tmp_path: Path) -> None:
+    wanted = {"type": "object", "properties": {"ä": {"const": 1}}}
+    assert schema_of(wanted) == schema_of(json.dumps(wanted))
+    assert schema_of(wanted)["properties"] == wanted["properties"]

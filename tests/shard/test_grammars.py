@@ -1,0 +1,197 @@
+"""A shard holds sequences to grammars, whatever else it does with them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import validate
+
+from penstock_proto import shard_pb2
+from penstock_shard.loaded import LoadedModel
+from support.held import (
+    SCHEMA,
+    compiled,
+    end_of,
+    held_text,
+    load_tokenizer,
+    prompt,
+    tokenizer_of,
+)
+from support.local_shard import LocalShard, interpret, load_model
+from support.shard_driver import neutral
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::RuntimeWarning:triton", "ignore::DeprecationWarning"
+)
+
+WAYS: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "sampled": {"temperature": 1.5},
+    "top_k": {"temperature": 1.5, "top_k": 3},
+    "top_p": {"temperature": 1.5, "top_p": 0.3},
+    "min_p": {"temperature": 1.5, "min_p": 0.5},
+    "typical": {"temperature": 1.5, "typical_p": 0.3},
+    "penalties": {"repetition_penalty": 1.7, "frequency_penalty": 1.0},
+    "bias": {"temperature": 1.0, "bias_token": [40, 41], "bias": [50.0, -50.0]},
+    "logprobs": {"logprobs": True, "top_n": 3},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(checkpoint: Callable[[str], Path]) -> Path:
+    return checkpoint("llama2")
+
+
+@pytest.fixture(scope="module")
+def loaded(folder: Path) -> LoadedModel:
+    loaded = load_model(folder)
+    load_tokenizer(loaded, folder)
+    assert compiled(loaded, 1, "json", SCHEMA).outcome == shard_pb2.CompileResponse.READY
+    assert compiled(loaded, 2, "regex", "[ab]{3,6}c").outcome == shard_pb2.CompileResponse.READY
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def shard(loaded: LoadedModel) -> LocalShard:
+    return LocalShard(loaded)
+
+
+def test_graphs_draw_as_eager_steps_do(
+    shard: LocalShard, loaded: LoadedModel, folder: Path
+) -> None:
+    graphs = interpret(LocalShard(loaded), loaded, (1,))
+    for way in ("greedy", "top_p"):
+        sampling = neutral(seed=1, **WAYS[way])
+        texts = [
+            held_text(one, folder, 0, prompt(1), 2, most=7, sampling=sampling)[0]
+            for one in (shard, graphs)
+        ]
+        assert texts[0] == texts[1]
+        assert re.fullmatch("[ab]{3,6}c", texts[0])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_text_is_what_the_schema_allows(shard: LocalShard, folder: Path, way: str) -> None:
+    for seed in range(2):
+        sampling = neutral(seed=seed, **WAYS[way])
+        text, _ = held_text(shard, folder, 0, prompt(seed), 1, sampling=sampling, most=40)
+        validate(json.loads(text), SCHEMA)
+
+
+def test_several_steps_of_a_command_are_as_one_by_one(shard: LocalShard, folder: Path) -> None:
+    one = held_text(shard, folder, 0, prompt(1), 1, most=30)
+    assert held_text(shard, folder, 3, prompt(1), 1, most=30, repeat=3) == one
+
+
+def test_another_row_is_as_it_would_be_without(shard: LocalShard) -> None:
+    """Also one that is drawn, in a step with prompts, and whose slot had a grammar before."""
+    sampling = neutral(temperature=1.0, top_p=0.9, seed=5)
+    alone = [shard.start(2, prompt(3), sampling), *shard.decode([2], 12)[0]]
+    shard.release(2)
+    together = [shard.start(2, prompt(3), sampling)]
+    rows = shard.run(
+        admit=[shard.admission(0, prompt(4), grammar=1)],
+        chunk_slot=[0], chunk_length=[7], decode_changed=True, decode=[2],
+    )  # fmt: skip
+    together.append(rows[0].token[0])
+    together += shard.decode([2, 0], 11)[0]
+    shard.release(0, 2)
+    assert together == alone
+    assert [shard.start(0, prompt(3), sampling), *shard.decode([0], 12)[0]] == alone
+    shard.release(0)
+
+
+def test_resumed_in_the_middle_it_goes_on_as_before(shard: LocalShard, folder: Path) -> None:
+    _, whole = held_text(shard, folder, 0, prompt(6), 1, most=40)
+    begun = [shard.start(1, prompt(6), grammar=1), *shard.decode([1], 4)[0]]
+    shard.release(1)
+    known = prompt(6) + begun
+    rest = [shard.start(4, known, grammar=1, generated=len(begun))]
+    rest += shard.decode([4], len(whole) - 6)[0]
+    shard.release(4)
+    assert begun + rest == whole
+
+
+def test_a_prompt_in_chunks_has_its_first_token_held(shard: LocalShard, folder: Path) -> None:
+    tokens = prompt(8, 20)
+    one = shard.start(0, tokens, grammar=2)
+    shard.release(0)
+    shard.run(admit=[shard.admission(5, tokens, grammar=2)], chunk_slot=[5], chunk_length=[9],
+              decode_changed=True)  # fmt: skip
+    [result] = shard.run(chunk_slot=[5], chunk_length=[11])
+    shard.release(5)
+    assert result.token[0] == one
+    assert tokenizer_of(folder).decode([one])[0] in "ab"
+
+
+def test_a_matcher_that_fails_ends_its_sequence_alone(
+    shard: LocalShard, loaded: LoadedModel
+) -> None:
+    """It compiles, and is too complex to be matched far."""
+    failing = compiled(loaded, 9, "regex", "((a{1,50}){1,50}){1,50}")
+    assert failing.outcome == shard_pb2.CompileResponse.READY
+    plain = [shard.start(0, prompt(2)), *shard.decode([0], 40)[0]]
+    shard.release(0)
+    shard.run(
+        admit=[shard.admission(0, prompt(2)), shard.admission(1, prompt(3), grammar=9)],
+        chunk_slot=[0, 1], chunk_length=[7, 7], decode_changed=True,
+    )  # fmt: skip
+    refused, tokens = [], []
+    for step in range(41):
+        changed = {"decode_changed": True, "decode": [0, 1]} if step == 0 else {}
+        [result] = shard.run(**changed)
+        refused += result.refused
+        tokens.append(result.token[0])
+    shard.release(0, 1)
+    assert {refusal.slot for refusal in refused} <= {1}
+    assert tokens[:40] == plain[1:]
+    for refusal in refused:
+        assert refusal.kind == shard_pb2.Refusal.GRAMMAR_FAILED
+        assert "grammar" in refusal.message
+
+
+def test_a_grammar_that_is_not_known_refuses(shard: LocalShard) -> None:
+    [result] = shard.run(
+        admit=[shard.admission(0, prompt(1), grammar=77)],
+        chunk_slot=[0], chunk_length=[7], decode_changed=True,
+    )  # fmt: skip
+    assert [(r.slot, r.kind) for r in result.refused] == [(0, shard_pb2.Refusal.GRAMMAR_FAILED)]
+    shard.release(0)
+
+
+def test_what_is_forgotten_lives_on_in_those_that_run(
+    shard: LocalShard, loaded: LoadedModel, folder: Path
+) -> None:
+    compiled(loaded, 5, "regex", "abc")
+    first = shard.start(0, prompt(1), grammar=5)
+    shard.run(decode_changed=True, decode=[0], forget_grammar=[5])
+    rest = shard.decode([0], 6)[0]
+    shard.release(0)
+    assert loaded.grammars.matcher(5) is None
+    assert tokenizer_of(folder).decode([first])[0] == "a" and rest[-1] == end_of(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "said"),
+    [
+        ("json", {"type": "array", "uniqueItems": True}, "uniqueItems"),
+        ("json", {"not": {"type": "string"}}, "not"),
+        ("json", {"type": "string", "format": "nonsense"}, "nonsense"),
+        ("regex", "(?=a)b", "look-around"),
+        ("lark", "start: x", "x"),
+        ("lark", 'start: <|nothing|> "a"', "<|nothing|>"),
+        ("json", "{", ""),
+    ],
+)
+def test_what_cannot_be_held_to_is_refused(
+    loaded: LoadedModel, kind: str, text: Any, said: str
+) -> None:
+    response = compiled(loaded, 50, kind, text)
+    assert response.outcome == shard_pb2.CompileResponse.REFUSED
+    assert said in response.error and "\n" not in response.error
+    assert loaded.grammars.matcher(50) is None
