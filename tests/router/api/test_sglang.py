@@ -200,6 +200,11 @@ REFUSED = {
     "top_k": (body(sampling_params={"top_k": 0}), "`top_k` must be -1 or strictly positive"),
     "temperature": (body(sampling_params={"temperature": -1}), "temperature"),
     "long": (body("a" * 500), "`text`"),
+    "two": (
+        body(sampling_params={"regex": "a", "json_schema": "{}"}),
+        "`sampling_params.json_schema`, `sampling_params.regex`",
+    ),
+    "regex": (body(sampling_params={"regex": ""}), "`sampling_params.regex` must be a regular"),
     "n": (body(sampling_params={"n": 129}), "`sampling_params.n`"),
 }  # fmt: skip
 
@@ -280,6 +285,23 @@ async def test_health_by_a_token(serve: Serve) -> None:
     client.drain()
     while (await client.get("/health_generate"))[0] != 503:
         await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("regex", "[ab]+"),
+        ("json_schema", '{"type": "integer"}'),
+        ("json_schema", {"type": "integer"}),
+        ("json_schema", "$$ANY$$"),
+        ("ebnf", 'root ::= "a" | "b"'),
+    ],
+)
+async def test_an_answer_is_held_to_a_grammar(serve: Serve, name: str, value: Any) -> None:
+    client = await serve()
+    await answered(client, body(sampling_params={"max_new_tokens": 3, name: value}))
+    [request] = client.engine.requests
+    assert request.grammar is not None and client.engine.grammars == [request.grammar]
 
 
 @beside_only
