@@ -235,6 +235,8 @@ class Engine:
         self._deliver(outcomes, result, now)
         self._metrics.on_tokens(bool(plan.chunks), taking, time.monotonic() - begin)
         self._fail_refused(refused)
+        if self._deadlines.passed:
+            self._deadlines.expire_waiting()
         if self._scheduler.idle:
             self._show_load()
         self._settle()
