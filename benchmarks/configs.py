@@ -12,7 +12,7 @@ import argparse
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Sizes of a Llama."""
+    """Sizes of a Llama, or of a family with the same blocks."""
 
     hidden: int
     intermediate: int
@@ -42,8 +42,22 @@ class Shape:
     positions: int = 131_072
     rope_factor: float | None = 8.0  # Llama 3.1's rope scaling over 8192 positions
     tied: bool = False
+    family: str = "llama"  # or "qwen2": the same blocks, with a bias on queries, keys and values
 
 
+ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+QWEN2_5_7B = Shape(
+    hidden=3584,
+    intermediate=18_944,
+    layers=28,
+    heads=28,
+    kv_heads=4,
+    head_dim=128,
+    vocab=152_064,
+    positions=32_768,
+    rope_factor=None,
+    family="qwen2",
+)
 SHAPES = {
     "llama-3.1-8b": Shape(
         hidden=4096, intermediate=14_336, layers=32, heads=32, kv_heads=8, head_dim=128
@@ -62,6 +76,9 @@ SHAPES = {
     "llama-3.1-70b-20-layers": Shape(
         hidden=8192, intermediate=28_672, layers=20, heads=64, kv_heads=8, head_dim=128
     ),
+    "qwen2.5-7b": QWEN2_5_7B,
+    # What its biases cost is the difference from this one.
+    "qwen2.5-7b-without-bias": replace(QWEN2_5_7B, family="llama"),
     # About the demo model's size: for comparisons on a CPU.
     "tiny": Shape(
         hidden=256,
@@ -88,8 +105,8 @@ def config_of(shape: Shape) -> dict[str, Any]:
         "original_max_position_embeddings": 8192,
     }
     return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": [ARCHITECTURES[shape.family]],
+        "model_type": shape.family,
         "attention_bias": False,
         "attention_dropout": 0.0,
         "bos_token_id": shape.vocab - SPECIAL,

@@ -38,20 +38,22 @@ async def until(condition: Any) -> None:
 
 
 @pytest.mark.parametrize(("route", "body"), ROUTES)
-async def test_overload(serve: Any, route: str, body: dict[str, Any]) -> None:
+async def test_overload(
+    serve: Any, route: str, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No permit: 429 at once and without a look at the prompt; afterwards all is as before."""
     client = await serve(FakeEngine(hold=True))
     running = [asyncio.create_task(client.post("/generate", {"inputs": "hi"})) for _ in range(16)]
     await until(lambda: len(client.engine.jobs) == 16)
     text = client.app[SERVICE].text
     encodings = []
-    original, text._run = text._run, lambda work: encodings.append(work)
+    monkeypatch.setattr(text, "run", lambda work: encodings.append(work))
     async with client.session.post(client.url + route, json=body) as response:
         assert response.status == 429
         assert response.headers["Retry-After"]
         assert (await response.json())["error_type"] == "overloaded"
     assert not encodings
-    text._run = original
+    monkeypatch.undo()
     invalid = await client.post("/generate", {"inputs": ""})
     assert invalid[0] == 422  # a request that can never run is told so even now
     client.engine.script = [10, 2]
