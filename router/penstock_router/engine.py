@@ -22,7 +22,6 @@ from penstock_router.metrics import Metrics
 from penstock_router.pace import Pace
 from penstock_router.prompt_logprobs import PromptLogprobs
 from penstock_router.pulse import Pulse
-from penstock_router.refusals import Refusals
 from penstock_router.request import (
     Draining,
     EngineError,
@@ -36,6 +35,7 @@ from penstock_router.request import (
 )
 from penstock_router.scheduler import Outcome, Scheduler, Sequence, StepPlan
 from penstock_router.shard_client import ShardFailure, ShardGroup
+from penstock_router.shard_refusals import Refusals
 
 # Commands under way: one runs, one waits on the device, or is made later where the first is long.
 PLANS_AHEAD = 2
