@@ -1,6 +1,7 @@
 # Needs Python >= 3.11, make and a shell; everything else goes into .venv.
 #   make serve [ARGS="--model-id /path --num-shard 2"]
 #   make test
+#   make test-quick             # the inner loop: units only
 #   make test-full             # and the cases that take longest
 #   make test-clients          # other people's clients, each in an environment of its own
 
@@ -11,13 +12,21 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 INPUTS := pyproject.toml constraints.txt
 STUBS := proto/penstock_proto
 
-.PHONY: serve test test-full test-clients lint proto readme clean
+.PHONY: serve test test-quick test-full test-clients lint proto readme clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/launcher $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q --durations=25 $(ARGS)
+
+# what needs no server, no other process that loads torch and no kernel: for the inner loop
+QUICK := $(wildcard tests/test_*.py tests/router/test_*.py tests/launcher/test_*.py) \
+  tests/router/scheduler tests/router/engine tests/router/text tests/router/templates
+SLOW := tests/launcher/test_supervisor.py tests/launcher/test_download.py
+
+test-quick: lint
+	$(BIN)/python -m pytest -q $(filter-out $(SLOW),$(QUICK)) $(ARGS)
 
 # every case of what `test` samples
 test-full: lint

@@ -13,11 +13,12 @@ class Deadlines:
     """Rings when the time of a sequence is up, counted from its submission.
 
     One that runs ends with its next token, which carries the end of its stream: `passed` holds it.
-    One that waits has none to come soon: `expire` is called for it.
+    One that waits has none to come soon: `expire` is called for it, at once or when it has lost
+    its seat before that token came.
     """
 
     def __init__(self, expire: Callable[[Sequence], None]) -> None:
-        self.passed: set[int] = set()  # sequence ids
+        self.passed: dict[int, Sequence] = {}  # by its id
         self._expire = expire
         self._loop = asyncio.get_running_loop()
         self._alarms: dict[int, asyncio.TimerHandle] = {}  # by sequence id
@@ -29,12 +30,17 @@ class Deadlines:
 
     def forget(self, sequence: Sequence) -> None:
         """It has ended."""
-        self.passed.discard(sequence.id)
+        self.passed.pop(sequence.id, None)
         if (alarm := self._alarms.pop(sequence.id, None)) is not None:
             alarm.cancel()
 
-    def _ring(self, sequence: Sequence) -> None:
-        if sequence.state is State.RUNNING:
-            self.passed.add(sequence.id)
-        else:
+    def expire_waiting(self) -> None:
+        """To be called now and then, when the tokens of a step are delivered."""
+        for sequence in [s for s in self.passed.values() if s.state is State.WAITING]:
             self._expire(sequence)
+
+    def _ring(self, sequence: Sequence) -> None:
+        if sequence.state is State.WAITING:
+            self._expire(sequence)
+        else:
+            self.passed[sequence.id] = sequence

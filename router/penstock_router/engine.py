@@ -24,7 +24,6 @@ from penstock_router.metrics import Metrics
 from penstock_router.pace import Pace
 from penstock_router.prompt_logprobs import PromptLogprobs
 from penstock_router.pulse import Pulse
-from penstock_router.refusals import Refusals
 from penstock_router.request import (
     Aborted,
     Draining,
@@ -39,6 +38,7 @@ from penstock_router.request import (
 )
 from penstock_router.scheduler import Outcome, Scheduler, Sequence, StepPlan
 from penstock_router.shard_client import ShardFailure, ShardGroup
+from penstock_router.shard_refusals import Refusals
 
 # Commands under way: one runs, one waits on the device, or is made later where the first is long.
 PLANS_AHEAD = 2
@@ -272,6 +272,8 @@ class Engine:
         self._deliver(outcomes, result, now)
         self._metrics.on_tokens(bool(plan.chunks), taking, time.monotonic() - begin)
         self._fail_refused(refused)
+        if self._deadlines.passed:
+            self._deadlines.expire_waiting()
         if self._scheduler.idle:
             self._show_load()
         self._settle()

@@ -436,7 +436,7 @@ def test_waiting_is_said(monkeypatch):
         loop = asyncio.get_running_loop()
         children = [SimpleNamespace(name=f"shard {i}", ready=loop.create_future()) for i in (0, 1)]
         children[0].ready.set_result({"a": 1})
-        loop.call_later(0.12, children[1].ready.set_result, {"b": 2})
+        loop.call_later(1.0, children[1].ready.set_result, {"b": 2})
         assert await group.ready(children) == [{"a": 1}, {"b": 2}]
         return said
 

@@ -34,6 +34,8 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    StableLmConfig,
+    StableLmForCausalLM,
 )
 
 VOCABULARY = 301  # odd: no number of ranks divides it
@@ -47,6 +49,7 @@ _QWEN3 = (Qwen3Config, Qwen3ForCausalLM)
 _GEMMA2 = (Gemma2Config, Gemma2ForCausalLM)
 _GEMMA3 = (Gemma3TextConfig, Gemma3ForCausalLM)
 _PHI3 = (Phi3Config, Phi3ForCausalLM)
+_STABLELM = (StableLmConfig, StableLmForCausalLM)
 _FALCON = (FalconConfig, FalconForCausalLM)
 _GPT2 = (GPT2Config, GPT2LMHeadModel)
 _GPT_NEOX = (GPTNeoXConfig, GPTNeoXForCausalLM)
@@ -145,6 +148,8 @@ _FAMILIES: dict[str, tuple[tuple[Any, Any], dict[str, Any]]] = {
             },
         },
     ),
+    "stablelm": (_STABLELM, {"partial_rotary_factor": 0.5}),
+    "stablelm_bias": (_STABLELM, {"num_key_value_heads": 4, "use_qkv_bias": True}),
     "gpt_neox": (_GPT_NEOX, {"num_key_value_heads": None}),
     "gpt_neox_sequential": (
         _GPT_NEOX,

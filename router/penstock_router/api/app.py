@@ -48,8 +48,7 @@ def make_app(
     origins = Origins(config.cors_allow_origin)
     keys = Keys(config.api_key, {(r.method, r.path) for r in routes if r.public})
     app = web.Application(
-        middlewares=[middleware(origins, keys, config.payload_limit)],  # type: ignore[list-item]
-        client_max_size=config.payload_limit,
+        middlewares=[middleware(origins, keys, config.payload_limit)]  # type: ignore[list-item]
     )
     permits = permits or Permits(config.max_concurrent_requests)
     clients = Clients(config.trusted_proxies, _share(config, config.max_requests_per_client))

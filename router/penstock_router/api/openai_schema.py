@@ -444,10 +444,7 @@ def _prompts(value: Any) -> list[str | Sequence[int]]:
     if not isinstance(value, list) or not value or isinstance(value[0], int):
         return [_prompt(value)]
     if len(value) > MOST_PROMPTS:
-        raise ValueError(
-            f"Number of prompts exceeds the maximum allowed batch size of {MAX_PROMPTS}. "
-            f"Given: {len(value)}"
-        )
+        raise ValueError(f"`prompt` must hold at most {MOST_PROMPTS} prompts. Given: {len(value)}")
     if len(set(map(type, value))) > 1:
         raise ValueError(_PROMPT_RULE)
     return [_prompt(item) for item in value]

@@ -19,9 +19,7 @@ from penstock_router.api.run import Run
 
 KEEP_ALIVE_SECONDS = 15.0  # TGI's: proxies cut what is silent for 30 or 60 seconds
 KEEP_ALIVE = b":\n\n"
-SLOW_BYTES = 64 * 1024  # more than this unread for SLOW_SECONDS, and the reader is too slow
-SLOW_SECONDS = 30.0
-FULL_BYTES = 1024 * 1024  # more than this unread, and it is too slow at once
+FULL_BYTES = 1024 * 1024  # more than this unread, and the reader is too slow; see `connection` too
 
 
 class SlowReader(Exception):
@@ -51,7 +49,6 @@ class EventStream:
         self._buffer: list[bytes] = []
         self._due = False
         self._begun: asyncio.Future[None] = self._loop.create_future()
-        self._slow_since: float | None = None
         self._last_write = self._loop.time()
         self._run: Run | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -100,13 +97,9 @@ class EventStream:
                 self._alarm.cancel()
 
     async def close(self) -> None:
-        """Send what is left and end the response. Raises SlowReader when the client hangs."""
+        """Send what is left and end the response, as soon as the client reads it."""
         await self._start()
-        try:
-            async with asyncio.timeout(SLOW_SECONDS):
-                await self._response.write_eof(self._take())
-        except TimeoutError:
-            raise SlowReader from None
+        await self._response.write_eof(self._take())
 
     def abort(self) -> web.StreamResponse:
         """Drop the connection."""
@@ -159,15 +152,5 @@ class EventStream:
         if transport.is_closing():
             return
         transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
-        unread = transport.get_write_buffer_size()
-        if unread > SLOW_BYTES:
-            self._check_reader(unread, self._last_write)
-        else:
-            self._slow_since = None
-
-    def _check_reader(self, unread: int, now: float) -> None:
-        if self._slow_since is None:
-            self._slow_since = now
-        too_slow = unread > FULL_BYTES or now - self._slow_since > SLOW_SECONDS
-        if too_slow and self._run is not None and not self._run.ended.done():
-            self._run.ended.set_exception(SlowReader())
+        if transport.get_write_buffer_size() > FULL_BYTES and run is not None:
+            run.ended.set_exception(SlowReader())

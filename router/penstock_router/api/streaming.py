@@ -53,7 +53,7 @@ async def stream_out(
             raise
         call.fail(error)
         stream.push(error_event(error))
-        await _close_failed(stream)
+        await stream.close()
     except SlowReader:
         call.service.metrics.on_slow_reader()
         call.drop("slow reader")
@@ -66,13 +66,6 @@ async def stream_out(
         call.broke()
         return stream.abort()
     return stream.response
-
-
-async def _close_failed(stream: EventStream) -> None:
-    try:
-        await stream.close()
-    except SlowReader:
-        stream.abort()
 
 
 async def collect(call: Call, tracks: Sequence[T], submitting: Submitting[T] = at_once) -> None:

@@ -62,7 +62,10 @@ def time_limit(seconds: float) -> Iterator[None]:
     try:
         signal.setitimer(signal.ITIMER_PROF, 1.5 * seconds + 0.1)  # counts the kernel's time too
         signal.setitimer(signal.ITIMER_VIRTUAL, seconds, REPEAT)
-        yield
+        try:
+            yield
+        finally:
+            armed = False  # a ring may come before this line, and the next one is REPEAT away
     finally:
         armed = False
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)

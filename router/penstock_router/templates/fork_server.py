@@ -52,9 +52,10 @@ class ForkServer:
                 return self._fork(None)
 
     def close(self) -> None:
-        """End it and all that it made, at once."""
+        """End it and all that it made, at once, also while it starts or is asked for something."""
+        self._closed = True
+        self._process.kill()  # whoever waits for it gives up, and the lock
         with self._lock:
-            self._closed = True
             self._end()
 
     def _fork(self, last: int | None) -> tuple[socket.socket, int, int]:
@@ -64,6 +65,8 @@ class ForkServer:
             self._wire, wire.BORN.size, 1, socket.MSG_CMSG_CLOEXEC
         )
         if len(data) < wire.BORN.size or not descriptors:
+            for descriptor in descriptors:
+                os.close(descriptor)
             raise EOFError
         return socket.socket(fileno=descriptors[0]), *wire.BORN.unpack(data)
 
@@ -74,6 +77,8 @@ class ForkServer:
             self._process = subprocess.Popen(
                 COMMAND, stdin=its.fileno(), stdout=subprocess.DEVNULL, env=environment
             )
+        if self._closed:  # meanwhile: `close` knew the one before only
+            self._process.kill()
         try:
             self._compile()
         except BaseException:

@@ -42,8 +42,13 @@ class TemplatePool:
 
     def __init__(self, script: Script, workers: int) -> None:
         self._fork_server = ForkServer(script)
-        self.quick = Lane([Renderer(self._fork_server) for _ in range(max(workers, 1))], QUICK)
-        self.long = Lane([Renderer(self._fork_server)], LONG)
+        try:
+            quick = [Renderer(self._fork_server) for _ in range(max(workers, 1))]
+            long = [Renderer(self._fork_server)]
+        except BaseException:
+            self._fork_server.close()
+            raise
+        self.quick, self.long = Lane(quick, QUICK), Lane(long, LONG)
 
     async def render(self, job: Job) -> Page:
         """What the template makes of a conversation. Raises TemplateError."""

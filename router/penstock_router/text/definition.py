@@ -99,7 +99,8 @@ def unreadable(path: Path, reason: object) -> ValueError:
 def _read(path: Path, config: Mapping[str, Any]) -> Definition:
     tree = _SOURCES[path.name](path, config)
     decoder, named = _configured(path.parent, config)
-    named = tree.pop("names", {}) | named
+    if path.name != _JSON:  # of what a converter made
+        named = tree.pop("names") | named
     # A converted tokenizer puts nothing around a text; the models that come so want BOS.
     frame = _frame(path.parent, config) or (_FRAMES["Llama"] if path.name != _JSON else None)
     vocabulary = _vocabulary(tree)

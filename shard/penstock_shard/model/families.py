@@ -245,6 +245,18 @@ FAMILIES: dict[str, Family] = {
         ropes=_partial_rope,
         defaults=(("max_position_embeddings", 4096), ("rms_norm_eps", 1e-5)),
     ),
+    "StableLmForCausalLM": Family(
+        norm="layer",
+        qkv_bias="use_qkv_bias",
+        ropes=_partial_rope,
+        keys=(("rms_norm_eps", "layer_norm_eps"),),
+        defaults=(
+            ("rms_norm_eps", 1e-5),
+            ("partial_rotary_factor", 0.25),
+            ("max_position_embeddings", 4096),
+        ),
+        only=(("qk_layernorm", False), ("use_parallel_residual", False)),
+    ),
     "GPTNeoXForCausalLM": Family(
         names=Names(
             embedding="gpt_neox.embed_in",
@@ -364,6 +376,7 @@ MODEL_TYPES = {
     "gemma2": "Gemma2ForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM",
     "phi3": "Phi3ForCausalLM",
+    "stablelm": "StableLmForCausalLM",
     "gpt_neox": "GPTNeoXForCausalLM",
     "falcon": "FalconForCausalLM",
     "refinedwebmodel": "FalconForCausalLM",

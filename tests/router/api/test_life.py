@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from penstock_router.api import sse
+from penstock_router.api import connection, connections, sse
 from penstock_router.api.service import SERVICE
 from penstock_router.request import GenerationFailed, ShuttingDown
 from router.api.conftest import beside_only
@@ -35,6 +35,12 @@ async def until(condition: Any) -> None:
     async with asyncio.timeout(5):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that leaves is asked at once whether it has."""
+    monkeypatch.setattr(connection, "PROBE_AFTER", 0.02)
 
 
 @pytest.mark.parametrize(("route", "body"), ROUTES)
@@ -154,14 +160,15 @@ def reading_nothing(port: int, body: bytes, path: bytes) -> socket.socket:
     return sock
 
 
-@pytest.mark.parametrize("bound", ["FULL_BYTES", "SLOW_SECONDS"])
+@pytest.mark.parametrize("bound", ["FULL_BYTES", "STUCK_SECONDS"])
 async def test_slow_reader(serve: Any, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
     """It is cut at a bound of bytes or of time; others do not notice."""
     from support.fake_engine import limits
 
-    if bound == "SLOW_SECONDS":
+    if bound == "STUCK_SECONDS":
         monkeypatch.setattr(sse, "FULL_BYTES", 10**9)
-        monkeypatch.setattr(sse, "SLOW_SECONDS", 0.3)
+        monkeypatch.setattr(connection, "STUCK_SECONDS", 0.3)
+        monkeypatch.setattr(connections, "LOOK_SECONDS", 0.05)
     room = limits(max_total_tokens=2_000_000)
     client = await serve(FakeEngine(limits=room, tokens_per_turn=50))
     body = b'{"inputs":"hi","parameters":{"max_new_tokens":1000000}}'
@@ -182,7 +189,8 @@ async def test_reader_that_stops_at_the_end(serve: Any, monkeypatch: pytest.Monk
     from support.fake_engine import limits
 
     monkeypatch.setattr(sse, "FULL_BYTES", 10**9)
-    monkeypatch.setattr(sse, "SLOW_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "STUCK_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "LOOK_SECONDS", 0.05)
     client = await serve(FakeEngine(limits=limits(max_total_tokens=100_000), tokens_per_turn=10**6))
     body = b'{"inputs":"hi","parameters":{"max_new_tokens":90000}}'
     slow = reading_nothing(client.port, body, b"/generate_stream")

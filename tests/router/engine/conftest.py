@@ -129,7 +129,7 @@ async def running_engine(
         try:
             yield Rig(engine, scheduler, servicers, model, metrics)
         finally:
-            await group.close()
+            await group.close(timeout=0.5)  # one that hangs answers nothing more
             if engine.failed.done():
                 engine.failed.exception()
 

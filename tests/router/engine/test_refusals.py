@@ -11,8 +11,8 @@ import pytest
 
 from penstock_proto.shard_pb2 import Refusal
 from penstock_router.metrics import Metrics
-from penstock_router.refusals import Refusals
 from penstock_router.request import Finish, GenerationFailed, GenerationRequest, Refused
+from penstock_router.shard_refusals import Refusals
 from support.fake_shard import FakeModelConfig, expected_tokens
 
 MODEL = FakeModelConfig(num_blocks=64, block_size=4, vocab_size=500, nan_every=60)

@@ -7,8 +7,10 @@ import contextlib
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -246,3 +248,85 @@ def test_nothing_is_left_when_the_router_is_killed() -> None:
     router.wait()
     router.stdout.close()
     assert len(pids) == 3 and all(gone(pid) for pid in pids)
+
+
+def test_close_does_not_wait_for_what_hangs() -> None:
+    """A process that is asked for another and never answers, as one that is stopped."""
+    fork_server = ForkServer(Script("x", {}))
+    renderer = Renderer(fork_server)
+    os.kill(fork_server._process.pid, signal.SIGSTOP)
+
+    def replace() -> None:
+        with contextlib.suppress(TemplateError):
+            renderer._replace()
+
+    asked = threading.Thread(target=replace)
+    asked.start()
+    time.sleep(0.1)
+    closing = threading.Thread(target=fork_server.close)
+    closing.start()
+    closing.join(5)
+    assert not closing.is_alive(), "it waits for the lock"
+    asked.join(5)
+    assert not asked.is_alive()
+    with pytest.raises(TemplateError, match="shutting down"):
+        fork_server.fork(None)
+
+
+def test_a_pool_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[ForkServer] = []
+
+    class OnlyOne(Renderer):
+        def __init__(self, fork_server: ForkServer) -> None:
+            if made:
+                raise TemplateError("no more")
+            made.append(fork_server)
+            super().__init__(fork_server)
+
+    monkeypatch.setattr(pools, "Renderer", OnlyOne)
+    with pytest.raises(TemplateError, match="no more"):
+        TemplatePool(Script("x", {}), 2)
+    assert made[0]._process.poll() is not None
+
+
+def test_a_short_answer_leaves_no_descriptor() -> None:
+    fork_server = ForkServer(Script("x", {}))
+    real = fork_server._wire
+    ours, theirs = socket.socketpair()
+    fork_server._wire = ours
+    try:
+        before = len(os.listdir("/proc/self/fd"))
+        socket.send_fds(theirs, [b"\0"], [theirs.fileno()])
+        with pytest.raises(EOFError):
+            fork_server._fork(None)
+        assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        fork_server._wire = real
+        fork_server.close()
+        ours.close()
+        theirs.close()
+
+
+def test_time_that_is_up_at_the_very_end_is_over() -> None:
+    """The signal comes when the block has ended and nothing is switched off yet."""
+    code = """
+import signal, sys
+from penstock_router.templates import confinement
+lines = []
+def trace(frame, event, argument):
+    if event == "line" and frame.f_code.co_name == "time_limit" and ended and not rung:
+        rung.append(frame.f_lineno)
+        signal.raise_signal(signal.SIGVTALRM)
+    return trace
+ended, rung = [], []
+sys.settrace(trace)
+try:
+    with confinement.time_limit(60.0):
+        ended.append(True)
+except confinement.OutOfTime:
+    sys.settrace(None)
+    timers = signal.getitimer(signal.ITIMER_VIRTUAL), signal.getitimer(signal.ITIMER_PROF)
+    print(rung != [], timers)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "True ((0.0, 0.0), (0.0, 0.0))\n", said

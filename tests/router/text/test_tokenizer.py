@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from penstock_router.text import TextModel, eos_token_ids
+from penstock_router.text.definition import read_definition
 from support.small_text import byte_level, write_folder
 
 
@@ -53,3 +54,13 @@ def test_eos(
         if value is not None:
             (folder / name).write_text(json.dumps(value))
     assert eos_token_ids(folder) == expected
+
+
+@pytest.mark.parametrize("names", [{"eos_token": "a"}, 5])
+def test_names_are_the_configurations_to_give(tmp_path: Path, names: object) -> None:
+    """tokenizer.json has no such field; only our converters make one."""
+    folder = write_folder(tmp_path, byte_level())
+    path = folder / "tokenizer.json"
+    (folder / "tokenizer_config.json").write_text('{"bos_token": "<s>"}')
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"names": names}))
+    assert read_definition(folder).names == {"bos_token": "<s>"}
