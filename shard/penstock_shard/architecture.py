@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock_quantization.scheme import Scheme, parse_scheme
 from penstock_shard.config_numbers import real, whole
 from penstock_shard.json_file import read_object
 from penstock_shard.model.families import FAMILIES, MODEL_TYPES, Config, Family, Windows
@@ -39,6 +40,7 @@ class Architecture:
     mlp_bias: bool
     qk_norm: bool  # normalise each head of queries and keys before the rotation
     windows: Windows  # of each layer: tokens a row sees, itself included; None is all
+    scheme: Scheme | None  # how the checkpoint is quantised
     dtype: str | None  # of the checkpoint, where config.json says it
 
     @property
@@ -141,6 +143,7 @@ def _architecture(name: str, family: Family, config: Config) -> Architecture:
         mlp_bias=_switch(config, family.mlp_bias),
         qk_norm=family.qk_norm,
         windows=windows,
+        scheme=parse_scheme(config),
         dtype=_dtype(config),
     )
 
@@ -195,12 +198,6 @@ def _refuse_unsupported(family: Family, config: Config) -> None:
     for key, supported in family.only:
         if (value := config.get(key, supported)) != supported:
             raise ValueError(f"{key} {value!r} is not supported; supported: {supported!r}")
-    if quantization := config.get("quantization_config"):
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        raise ValueError(
-            f"quantization_config with quant_method {method!r} is not supported; "
-            "supported: unquantised float32, float16 and bfloat16 weights"
-        )
 
 
 def _head_dim(config: Config, hidden: int, heads: int) -> int:
