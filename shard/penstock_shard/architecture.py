@@ -8,7 +8,14 @@ from pathlib import Path
 from penstock_quantization.scheme import Scheme, parse_scheme
 from penstock_shard.config_numbers import real, whole
 from penstock_shard.json_file import read_object
-from penstock_shard.model.families import FAMILIES, MODEL_TYPES, Config, Family, Windows
+from penstock_shard.model.families import (
+    FAMILIES,
+    MODEL_TYPES,
+    TEXT_PARTS,
+    Config,
+    Family,
+    Windows,
+)
 from penstock_shard.rope_config import Rope
 
 
@@ -86,6 +93,7 @@ def read_architecture(folder: Path) -> Architecture:
 
 def parse_architecture(config: Config) -> Architecture:
     """The switches of a parsed config.json. Raises ValueError for what is not supported."""
+    config = _text_part(config)
     name = _family_name(config)
     family = FAMILIES[name]
     renamed = {usual: config[own] for usual, own in family.keys if own in config}
@@ -161,6 +169,17 @@ def check_split(model: Architecture, shards: int) -> None:
         )
 
 
+def _text_part(config: Config) -> Config:
+    """Of a model that also sees, what describes its language model. The rest is not served."""
+    part = config.get("text_config")
+    named = config.get("architectures")
+    name = named[0] if isinstance(named, list) and named else None
+    if name not in tuple(TEXT_PARTS) or not isinstance(part, dict):
+        return config
+    around = {key: value for key, value in config.items() if key != "text_config"}
+    return {**around, **part, "architectures": [TEXT_PARTS[name]]}
+
+
 def _family_name(config: Config) -> str:
     """By the first of `architectures`; by `model_type` where that says nothing known.
 
@@ -168,8 +187,9 @@ def _family_name(config: Config) -> str:
     """
     named = config.get("architectures")
     name = named[0] if isinstance(named, list) and named else "(none given)"
-    if name in FAMILIES:
-        return str(name)
+    for known in FAMILIES:
+        if str(name).lower() == known.lower():
+            return known
     family = MODEL_TYPES.get(str(config.get("model_type")).lower())
     if family is not None and (not named or str(name).endswith("ForCausalLM")):
         return family

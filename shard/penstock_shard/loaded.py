@@ -58,7 +58,7 @@ def load(config: ShardConfig) -> LoadedModel:
     model = read_architecture(folder)
     check_quantize(config.quantize, model.scheme)
     dummy = config.load_format == "dummy"
-    checkpoint = None if dummy else Checkpoint(folder)
+    checkpoint = None if dummy else Checkpoint(folder, model.family.names)
     weights: Weights = checkpoint or DummyWeights()
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     device = choose_device(config.device, rank, world_size, "MASTER_ADDR" not in os.environ)

@@ -18,6 +18,7 @@ from torch import Tensor
 from penstock_quantization.source import Source
 from penstock_shard.checkpoint_files import checkpoint_files
 from penstock_shard.log import Progress
+from penstock_shard.model.families import Names
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _FP8 = "F8_E4M3"
@@ -116,20 +117,27 @@ class DummyWeights:
 class Checkpoint:
     """The safetensors files of a model folder."""
 
-    def __init__(self, folder: Path) -> None:
-        """Opens the files and reads their headers. Raises ValueError for a folder without any."""
+    def __init__(self, folder: Path, names: Names | None = None) -> None:
+        """Opens the files and reads their headers. Raises ValueError for a folder without any.
+
+        names: of a family, to which those in the files are changed.
+        """
+        names = names or Names()
         self.folder = folder
         self._slices: dict[str, Any] = {}
         self._read: set[str] = set()
         files = checkpoint_files(folder).chosen
         self._open = [_open(path) for path in files]
         for path, file in zip(files, self._open, strict=True):
-            for name in file.keys():  # noqa: SIM118 (the file is no mapping)
+            for stored in file.keys():  # noqa: SIM118 (the file is no mapping)
+                if stored.startswith(names.unserved):
+                    continue
+                name = _renamed(stored, names)
                 if name in self._slices:
                     raise ValueError(
                         f"tensor {name} stands twice in {folder}, again in {path.name}"
                     )
-                self._slices[name] = file.get_slice(name)
+                self._slices[name] = file.get_slice(stored)
         self._progress = Progress("weights", len(self._slices), "tensors")
 
     @property
@@ -181,6 +189,13 @@ class Checkpoint:
         self._progress.advance(len(self._slices) - len(self._read))
         self._slices.clear()
         self._open.clear()
+
+
+def _renamed(name: str, names: Names) -> str:
+    for other, ours in names.others:
+        if name.startswith(other):
+            return ours + name.removeprefix(other)
+    return name
 
 
 def _some(items: list[str]) -> str:

@@ -96,7 +96,12 @@ def joined_ranks(
         try:
             group = ThreadGroup(index, world_size, meeting=meeting)
             decoder = load_decoder(
-                whole.model, group, Checkpoint(folder), whole.dtype, whole.device, quantize
+                whole.model,
+                group,
+                Checkpoint(folder, whole.model.family.names),
+                whole.dtype,
+                whole.device,
+                quantize,
             )
             with torch.inference_mode():
                 return work(JoinedShard(replace(whole, decoder=decoder, group=group), meeting))
