@@ -22,6 +22,8 @@ class Layout(enum.Enum):
     DENSE = "dense"  # [n, k] float32, float16 or bfloat16
     # [n, k] float8_e4m3fn, columns as `fp8.interleave` has them; scale [n, 1] float32
     FP8 = "fp8"
+    # the same, but scale [ceil(n / scale_rows), ceil(k / scale_columns)]
+    FP8_BLOCKS = "fp8_blocks"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +34,8 @@ class Weight:
     bias: Tensor | None = None  # [n], of the model's type
     layout: Layout = Layout.DENSE
     scale: Tensor | None = None  # as the layout says
+    scale_rows: int = 1  # of a block
+    scale_columns: int = 1
 
     @property
     def n(self) -> int:
@@ -51,7 +55,11 @@ class Weight:
         """The matrix [n, k] itself: as stored where it is dense, else in float32."""
         if self.scale is None:
             return self.data
-        return in_order(self.data.float()).mul_(self.scale)
+        scale = self.scale
+        if self.layout is Layout.FP8_BLOCKS:
+            scale = scale.repeat_interleave(self.scale_columns, 1)[:, : self.k]
+            scale = scale.repeat_interleave(self.scale_rows, 0)[: self.n]
+        return in_order(self.data.float()).mul_(scale)
 
     def tensors(self) -> Iterator[Tensor]:
         """Everything that takes memory."""

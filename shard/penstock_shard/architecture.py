@@ -5,9 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock_quantization.scheme import Scheme, parse_scheme
 from penstock_shard.config_numbers import real, whole
 from penstock_shard.json_file import read_object
-from penstock_shard.model.families import FAMILIES, MODEL_TYPES, Config, Family, Windows
+from penstock_shard.model.families import (
+    FAMILIES,
+    MODEL_TYPES,
+    TEXT_PARTS,
+    Config,
+    Family,
+    Windows,
+)
 from penstock_shard.rope_config import Rope
 
 
@@ -39,6 +47,7 @@ class Architecture:
     mlp_bias: bool
     qk_norm: bool  # normalise each head of queries and keys before the rotation
     windows: Windows  # of each layer: tokens a row sees, itself included; None is all
+    scheme: Scheme | None  # how the checkpoint is quantised
     dtype: str | None  # of the checkpoint, where config.json says it
 
     @property
@@ -84,6 +93,7 @@ def read_architecture(folder: Path) -> Architecture:
 
 def parse_architecture(config: Config) -> Architecture:
     """The switches of a parsed config.json. Raises ValueError for what is not supported."""
+    config = _text_part(config)
     name = _family_name(config)
     family = FAMILIES[name]
     renamed = {usual: config[own] for usual, own in family.keys if own in config}
@@ -141,6 +151,7 @@ def _architecture(name: str, family: Family, config: Config) -> Architecture:
         mlp_bias=_switch(config, family.mlp_bias),
         qk_norm=family.qk_norm,
         windows=windows,
+        scheme=parse_scheme(config),
         dtype=_dtype(config),
     )
 
@@ -158,6 +169,17 @@ def check_split(model: Architecture, shards: int) -> None:
         )
 
 
+def _text_part(config: Config) -> Config:
+    """Of a model that also sees, what describes its language model. The rest is not served."""
+    part = config.get("text_config")
+    named = config.get("architectures")
+    name = named[0] if isinstance(named, list) and named else None
+    if name not in tuple(TEXT_PARTS) or not isinstance(part, dict):
+        return config
+    around = {key: value for key, value in config.items() if key != "text_config"}
+    return {**around, **part, "architectures": [TEXT_PARTS[name]]}
+
+
 def _family_name(config: Config) -> str:
     """By the first of `architectures`; by `model_type` where that says nothing known.
 
@@ -165,8 +187,9 @@ def _family_name(config: Config) -> str:
     """
     named = config.get("architectures")
     name = named[0] if isinstance(named, list) and named else "(none given)"
-    if name in FAMILIES:
-        return str(name)
+    for known in FAMILIES:
+        if str(name).lower() == known.lower():
+            return known
     family = MODEL_TYPES.get(str(config.get("model_type")).lower())
     if family is not None and (not named or str(name).endswith("ForCausalLM")):
         return family
@@ -195,12 +218,6 @@ def _refuse_unsupported(family: Family, config: Config) -> None:
     for key, supported in family.only:
         if (value := config.get(key, supported)) != supported:
             raise ValueError(f"{key} {value!r} is not supported; supported: {supported!r}")
-    if quantization := config.get("quantization_config"):
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        raise ValueError(
-            f"quantization_config with quant_method {method!r} is not supported; "
-            "supported: unquantised float32, float16 and bfloat16 weights"
-        )
 
 
 def _head_dim(config: Config, hidden: int, heads: int) -> int:

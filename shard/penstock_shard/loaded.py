@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from penstock_proto import shard_pb2
+from penstock_quantization.scheme import check_quantize
 from penstock_shard import log
 from penstock_shard.architecture import Architecture, read_architecture
 from penstock_shard.config import ShardConfig
@@ -57,8 +58,9 @@ def load(config: ShardConfig) -> LoadedModel:
     """Load this rank's share. Raises ValueError with a sentence for what cannot be served."""
     folder = Path(config.model_path)
     model = read_architecture(folder)
+    check_quantize(config.quantize, model.scheme)
     dummy = config.load_format == "dummy"
-    checkpoint = None if dummy else Checkpoint(folder)
+    checkpoint = None if dummy else Checkpoint(folder, model.family.names)
     weights: Weights = checkpoint or DummyWeights()
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     device = choose_device(config.device, rank, world_size, "MASTER_ADDR" not in os.environ)

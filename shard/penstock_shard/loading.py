@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from penstock_kernels.ops import Act, AttentionSpec, Norm, NormKind, QKNorm
-from penstock_kernels.weight import Weight
+from penstock_kernels.weight import Layout, Weight
+from penstock_quantization.matrix import MatrixSpec
 from penstock_quantization.online import ONLINE
+from penstock_quantization.reader import reader_for
 from penstock_shard.architecture import Architecture
 from penstock_shard.kv_cache import total_bytes
 from penstock_shard.model.blocks import Block, Parallel, Sandwich, Sequential
@@ -22,7 +24,7 @@ from penstock_shard.model.layers import (
     VocabularyEmbedding,
     VocabularyHead,
 )
-from penstock_shard.model.matrices import BlockMatrices, MatrixSpec
+from penstock_shard.model.matrices import BlockMatrices
 from penstock_shard.parallel import Group, Partition
 from penstock_shard.weights import Rehearsal, Weights
 
@@ -53,7 +55,7 @@ class _Loader:
         if not model.tied_embeddings:
             head = self._slice(f"{names.head}.weight", shape, 0, vocabulary)
         embedding = self._embedding(table)
-        self.weights.finish(frozenset({f"{names.head}.weight"} if model.tied_embeddings else ()))
+        self.weights.finish(self._ignored())
         return Decoder(
             embedding=embedding,
             blocks=blocks,
@@ -61,6 +63,12 @@ class _Loader:
             head=VocabularyHead(Weight(head), model.vocab_size, self.group, model.logit_cap),
             ropes=tuple((rope, model.rotary or model.head_dim) for rope in model.ropes),
         )
+
+    def _ignored(self) -> Callable[[str], bool]:
+        """Tensors that may be there although nobody needs them."""
+        tied, scheme = f"{self.model.family.names.head}.weight", self.model.scheme
+        unread = () if scheme is None else scheme.unread
+        return lambda name: (self.model.tied_embeddings and name == tied) or name.endswith(unread)
 
     def _embedding(self, table: Tensor) -> VocabularyEmbedding:
         model, start = self.model, self.partition.vocabulary.start
@@ -133,25 +141,15 @@ class _Loader:
         return RowParallel(self._quantised(weight, self.group.maximum), self.group)
 
     def _read(self, spec: MatrixSpec) -> Weight:
-        weight = self._empty(spec.outputs, len(spec.columns))
-        bias = self._empty(spec.outputs) if spec.bias else None
-        dim, row = int(spec.is_row_parallel), 0
-        for part in spec.slices:
-            count, start = len(part.rows), part.rows.start
-            into, shape = weight.narrow(0, row, count), (part.total, spec.inputs)
-            first = spec.columns.start if spec.is_row_parallel else start
-            if spec.transposed:
-                into, shape = into.t(), (shape[1], shape[0])
-            self.weights.read(into, f"{part.name}.weight", shape, dim ^ spec.transposed, first)
-            if bias is not None:
-                into = bias.narrow(0, row, count)
-                self.weights.read(into, f"{part.name}.bias", (part.total,), 0, start)
-            row += count
-        return Weight(weight, bias)
+        weight = reader_for(self.model.scheme, self.weights, self.dtype, self.device).read(spec)
+        if self.device.type == "cpu" and weight.layout is not Layout.DENSE:
+            return Weight(weight.dequantised().to(self.dtype), weight.bias)
+        return weight
 
     def _quantised(self, weight: Weight, over_ranks: Callable[[Tensor], Tensor]) -> Weight:
-        """As `--quantize` says; over_ranks: see `penstock_quantization.online`."""
-        if self.quantize is None:
+        """As `--quantize` says, where the checkpoint is not quantised; over_ranks: see
+        `penstock_quantization.online`."""
+        if self.quantize is None or self.model.scheme is not None:
             return weight
         if self.device.type == "meta":  # sizes are the same whatever the numbers are
             over_ranks = _own

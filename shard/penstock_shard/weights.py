@@ -7,7 +7,7 @@ so that loading needs no more memory than the rank's share of the model.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Set
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,32 +15,28 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from penstock_quantization.source import Source
 from penstock_shard.checkpoint_files import checkpoint_files
 from penstock_shard.log import Progress
+from penstock_shard.model.families import Names
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_FP8 = "F8_E4M3"
+FP8_DEVIATION = 64.0  # of random numbers: the largest is 448
 # Tensors that old checkpoints hold although they follow from config.json.
 _DERIVED = (".rotary_emb.inv_freq", ".masked_bias", ".attn.bias", ".attention.bias")
 
 
-class Weights(Protocol):
+class Weights(Source, Protocol):
     """A source of parameters."""
 
-    def problem(self, name: str, shape: tuple[int, ...]) -> str | None:
-        """Why there is no such tensor to read, as half a sentence; None if there is."""
+    def problem(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> str | None:
+        """Why no such tensor can be read as this type, as half a sentence; None if one can."""
 
     def unexpected(self, asked: Set[str]) -> list[str]:
         """Names of tensors that are there, but not asked for and not derived."""
 
-    def read(
-        self, into: Tensor, name: str, shape: tuple[int, ...], dim: int = 0, start: int = 0
-    ) -> None:
-        """Fill `into` with `name`, from `start` on along `dim`; rows beyond its end become zero.
-
-        shape is that of the whole tensor. Raises ValueError that names the tensor.
-        """
-
-    def finish(self, ignored: frozenset[str]) -> None:
+    def finish(self, ignored: Callable[[str], bool]) -> None:
         """Everything was read, but for tensors that may be there although nobody needs them."""
 
 
@@ -52,8 +48,14 @@ class Rehearsal:
         self._asked: set[str] = set()
         self._problems: list[str] = []
 
-    def problem(self, name: str, shape: tuple[int, ...]) -> str | None:
-        return self._weights.problem(name, shape)
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        return self._weights.shape(name)
+
+    def is_fp8(self, name: str) -> bool | None:
+        return self._weights.is_fp8(name)
+
+    def problem(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> str | None:
+        return self._weights.problem(name, shape, dtype)
 
     def unexpected(self, asked: Set[str]) -> list[str]:
         return self._weights.unexpected(asked)
@@ -62,14 +64,14 @@ class Rehearsal:
         self, into: Tensor, name: str, shape: tuple[int, ...], dim: int = 0, start: int = 0
     ) -> None:
         self._asked.add(name)
-        if problem := self.problem(name, shape):
+        if problem := self.problem(name, shape, into.dtype):
             self._problems.append(problem)
 
-    def finish(self, ignored: frozenset[str]) -> None:
+    def finish(self, ignored: Callable[[str], bool]) -> None:
         """Raises ValueError that names what is missing, of another shape, or unexpected."""
         if self._problems:
             raise ValueError("the checkpoint does not fit config.json: " + _some(self._problems))
-        if names := self.unexpected(self._asked | ignored):
+        if names := [name for name in self.unexpected(self._asked) if not ignored(name)]:
             raise ValueError(
                 f"the checkpoint has {len(names)} tensors that config.json does not account for: "
                 + _some(names)
@@ -79,7 +81,13 @@ class Rehearsal:
 class DummyWeights:
     """Random parameters, made on the device. A replicated parameter is the same on every rank."""
 
-    def problem(self, name: str, shape: tuple[int, ...]) -> str | None:
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        return None
+
+    def is_fp8(self, name: str) -> bool | None:
+        return None
+
+    def problem(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> str | None:
         return None
 
     def unexpected(self, asked: Set[str]) -> list[str]:
@@ -91,47 +99,71 @@ class DummyWeights:
         if len(shape) == 1 and name.endswith("weight"):  # a norm's
             into.fill_(1.0)
             return
+        if into.dtype == torch.float32 and name.rpartition(".")[2].startswith("weight_scale"):
+            into.fill_(0.02 / FP8_DEVIATION)
+            return
         generator = torch.Generator(into.device)
         generator.manual_seed(zlib.crc32(f"{name}:{start}".encode()))
-        into.normal_(0.0, 0.02, generator=generator)
+        if into.dtype == torch.float8_e4m3fn:
+            wide = torch.empty(into.shape, dtype=torch.float16, device=into.device)
+            into.copy_(wide.normal_(0.0, FP8_DEVIATION, generator=generator))
+        else:
+            into.normal_(0.0, 0.02, generator=generator)
 
-    def finish(self, ignored: frozenset[str]) -> None:
+    def finish(self, ignored: Callable[[str], bool]) -> None:
         return
 
 
 class Checkpoint:
     """The safetensors files of a model folder."""
 
-    def __init__(self, folder: Path) -> None:
-        """Opens the files and reads their headers. Raises ValueError for a folder without any."""
+    def __init__(self, folder: Path, names: Names | None = None) -> None:
+        """Opens the files and reads their headers. Raises ValueError for a folder without any.
+
+        names: of a family, to which those in the files are changed.
+        """
+        names = names or Names()
         self.folder = folder
         self._slices: dict[str, Any] = {}
         self._read: set[str] = set()
         files = checkpoint_files(folder).chosen
         self._open = [_open(path) for path in files]
         for path, file in zip(files, self._open, strict=True):
-            for name in file.keys():  # noqa: SIM118 (the file is no mapping)
+            for stored in file.keys():  # noqa: SIM118 (the file is no mapping)
+                if stored.startswith(names.unserved):
+                    continue
+                name = _renamed(stored, names)
                 if name in self._slices:
                     raise ValueError(
                         f"tensor {name} stands twice in {folder}, again in {path.name}"
                     )
-                self._slices[name] = file.get_slice(name)
+                self._slices[name] = file.get_slice(stored)
         self._progress = Progress("weights", len(self._slices), "tensors")
 
     @property
     def dtype(self) -> str | None:
         """The type most of the tensors have, or None if it is none that we compute in."""
-        types = [_DTYPES.get(part.get_dtype()) for part in self._slices.values()]
-        return max(set(types), key=types.count) if types else None
+        types = [part.get_dtype() for part in self._slices.values()]
+        known = [_DTYPES[name] for name in types if name in _DTYPES]
+        return max(set(known), key=known.count) if known else None
 
-    def problem(self, name: str, shape: tuple[int, ...]) -> str | None:
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        part = self._slices.get(name)
+        return None if part is None else tuple(part.get_shape())
+
+    def is_fp8(self, name: str) -> bool | None:
+        part = self._slices.get(name)
+        return None if part is None else part.get_dtype() == _FP8
+
+    def problem(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> str | None:
         part = self._slices.get(name)
         if part is None:
             return f"tensor {name} is missing"
         if (found := tuple(part.get_shape())) != shape:
             return f"tensor {name} has shape {list(found)}, but config.json makes it {list(shape)}"
-        if part.get_dtype() not in _DTYPES:
-            return f"tensor {name} has type {part.get_dtype()}; supported: {', '.join(_DTYPES)}"
+        supported = (_FP8,) if dtype == torch.float8_e4m3fn else tuple(_DTYPES)
+        if part.get_dtype() not in supported:
+            return f"tensor {name} has type {part.get_dtype()}; supported: {', '.join(supported)}"
         return None
 
     def unexpected(self, asked: Set[str]) -> list[str]:
@@ -140,23 +172,30 @@ class Checkpoint:
     def read(
         self, into: Tensor, name: str, shape: tuple[int, ...], dim: int = 0, start: int = 0
     ) -> None:
-        if problem := self.problem(name, shape):
+        if problem := self.problem(name, shape, into.dtype):
             raise ValueError(problem)
-        part = self._slices[name]
+        part, shape = self._slices[name], shape or (1,)
         stop = min(start + into.shape[dim], shape[dim])
         count = max(stop - start, 0)
         if count > 0:
             index = (slice(None),) * dim + (slice(start, stop),)
-            into.narrow(dim, 0, count).copy_(part[index])
+            into.narrow(dim, 0, count).copy_(part[index] if part.get_shape() else part[...])
         into.narrow(dim, count, into.shape[dim] - count).zero_()
         if name not in self._read:
             self._read.add(name)
             self._progress.advance(1)
 
-    def finish(self, ignored: frozenset[str]) -> None:
+    def finish(self, ignored: Callable[[str], bool]) -> None:
         self._progress.advance(len(self._slices) - len(self._read))
         self._slices.clear()
         self._open.clear()
+
+
+def _renamed(name: str, names: Names) -> str:
+    for other, ours in names.others:
+        if name.startswith(other):
+            return ours + name.removeprefix(other)
+    return name
 
 
 def _some(items: list[str]) -> str:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from support.checkpoints import BLOCKS_OF_LLAMA, FAMILIES, make_checkpoint
+from support.fp8_checkpoints import quantise_checkpoint
 from support.parity import TINY_POOL, mixed_run
 from support.reference import ReferenceModel
 from support.server import running_server
@@ -32,6 +33,15 @@ async def test_several_shards(tmp_path: Path, family: str, shards: int) -> None:
     arguments = ("--model-id", str(checkpoint), "--dtype", "float32", "--device", "cpu")
     with running_server(tmp_path, *arguments, *TINY_POOL, "--num-shard", str(shards)) as server:
         await mixed_run(server, ReferenceModel(checkpoint), seed=shards)
+
+
+async def test_an_fp8_checkpoint(tmp_path: Path) -> None:
+    """In blocks, as DeepSeek writes them; its numbers are those of a dense one."""
+    checkpoint, twin = make_checkpoint(tmp_path / "model", "qwen3"), tmp_path / "twin"
+    quantise_checkpoint(checkpoint, "block", twin)
+    arguments = ("--model-id", str(checkpoint), "--dtype", "float32", "--device", "cpu")
+    with running_server(tmp_path, *arguments, *TINY_POOL, "--num-shard", "2") as server:
+        await mixed_run(server, ReferenceModel(twin), seed=8)
 
 
 @pytest.mark.gpu

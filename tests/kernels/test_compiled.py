@@ -32,7 +32,7 @@ HOPPER = {
     "hopper_prefill",
     "hopper_qkv",
 }
-SINCE = {89: {"quantise"}, 90: {"rank_sum", "rank_choice"}}  # by the first capability
+SINCE = {89: {"quantise", "widen"}, 90: {"rank_sum", "rank_choice"}}  # by the first capability
 
 
 Lines = dict[int, list[dict[str, Any]]]  # by capability

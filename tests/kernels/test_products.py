@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -77,7 +78,7 @@ def test_a_row_is_found_by_its_numbers() -> None:
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize(("n", "k"), SHAPES)
 @pytest.mark.parametrize("biased", [False, True])
-@pytest.mark.parametrize("layout", [Layout.DENSE, Layout.FP8])
+@pytest.mark.parametrize("layout", list(Layout))
 def test_every_row_computes_its_epilogue(
     layout: Layout, n: int, k: int, biased: bool, dtype: torch.dtype
 ) -> None:
@@ -121,4 +122,10 @@ def weight_of(
 ) -> Weight:
     """A random weight on the GPU."""
     weight = Weight(torch.randn(n, k, device="cuda", dtype=dtype) * k**-0.5, bias)
-    return fp8(weight, lambda largest: largest) if layout is Layout.FP8 else weight
+    if layout is Layout.DENSE:
+        return weight
+    quantised = fp8(weight, lambda largest: largest)
+    if layout is Layout.FP8:
+        return quantised
+    scale = torch.rand(-(-n // 128), -(-k // 128), device="cuda") * k**-0.5 / 100
+    return replace(quantised, layout=layout, scale=scale, scale_rows=128, scale_columns=128)

@@ -7,6 +7,7 @@ matrices. The tests marked `gpu` run the same functions compiled.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +30,7 @@ from penstock_kernels.gpu.norm import add_norm, normalise
 from penstock_kernels.gpu.quantise import quantise_rows
 from penstock_kernels.gpu.rope import Seats, rope_and_write
 from penstock_kernels.gpu.slots import leave, take
+from penstock_kernels.gpu.widen import widened
 from penstock_kernels.ops import (
     Act,
     Activation,
@@ -43,7 +45,7 @@ from penstock_kernels.ops import (
 from penstock_kernels.reference import activation, norm, rope
 from penstock_kernels.reference.device import TorchDevice
 from penstock_kernels.sampler import NO_TOKEN
-from penstock_kernels.weight import Weight
+from penstock_kernels.weight import Layout, Weight
 from penstock_quantization.online import fp8
 from support.paged import PagedCase, assert_near, naive_attention, paged_case
 
@@ -479,7 +481,7 @@ def test_gated_linear(place: Place, rows: int) -> None:
     assert_near(out, activation.gate(x.float() @ weight.float().T, Act.SILU))
 
 
-@pytest.mark.parametrize("kind", ["dense", "biased", "fp8"])
+@pytest.mark.parametrize("kind", ["dense", "biased", "fp8", "blocks"])
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("depth", [128, 384])
 def test_linear_of_one_row(place: Place, gated: bool, depth: int, kind: str) -> None:
@@ -490,7 +492,7 @@ def test_linear_of_one_row(place: Place, gated: bool, depth: int, kind: str) -> 
     assert_near(out, expected)
 
 
-@pytest.mark.parametrize("kind", ["biased", "fp8"])
+@pytest.mark.parametrize("kind", ["biased", "fp8", "blocks"])
 @pytest.mark.parametrize("gated", [False, True])
 def test_linear_of_other_weights(place: Place, gated: bool, kind: str) -> None:
     needs_half_or_interpreter(place)
@@ -504,7 +506,24 @@ def test_linear_of_other_weights(place: Place, gated: bool, kind: str) -> None:
 def weight_of(place: Place, n: int, k: int, kind: str) -> Weight:
     bias = None if kind == "dense" else place.randn(n)
     weight = Weight(place.randn(n, k) / 16, bias)
-    return fp8(weight, lambda largest: largest) if kind == "fp8" else weight
+    if kind in ("dense", "biased"):
+        return weight
+    quantised = fp8(weight, lambda largest: largest)
+    if kind == "fp8":
+        return quantised
+    scale = torch.rand(-(-n // 48), -(-k // 64), device=place.device) / 100
+    return replace(
+        quantised, layout=Layout.FP8_BLOCKS, scale=scale, scale_rows=48, scale_columns=64
+    )
+
+
+@pytest.mark.parametrize("kind", ["fp8", "blocks"])
+@pytest.mark.parametrize("depth", [40, 128, 1344])
+def test_weights_are_widened(place: Place, kind: str, depth: int) -> None:
+    """Every number where it belongs, and rounded once."""
+    weight = weight_of(place, 100, depth, kind)
+    found = widened(weight, place.dtype)
+    assert torch.equal(found, weight.dequantised().to(place.dtype))
 
 
 def exact(x: Tensor, weight: Weight, gated: bool) -> Tensor:

@@ -15,7 +15,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ from penstock_kernels.draw import Draws
 from penstock_kernels.gpu import card, hopper
 from penstock_kernels.ops import Act, Activation, AttentionSpec, Norm, NormKind, QKNorm
 from penstock_kernels.penalties import Penalties
-from penstock_kernels.weight import Weight
+from penstock_kernels.weight import Layout, Weight
 from penstock_quantization.online import fp8
 from support.cards import SHARED_KIB
 from support.paged import PagedCase, paged_case
@@ -154,6 +154,11 @@ def products(
         weight = Weight(torch.zeros(n, k, dtype=dtype), bias)
         if "fp8" in kind:
             weight = fp8(weight, lambda largest: largest)
+        if "blocks" in kind:
+            weight = replace(
+                weight, layout=Layout.FP8_BLOCKS, scale=torch.ones(n // 128, k // 128),
+                scale_rows=128, scale_columns=128,
+            )  # fmt: skip
         x = Activation(torch.zeros(rows, k, dtype=dtype))
         for epilogue in (Epilogue.NONE, Epilogue.PARTIAL, Epilogue.GATED):
             launch = find(epilogue, x, weight)
@@ -165,7 +170,7 @@ def products(
 
 def by_library(launch: Any) -> bool:
     """Whether no kernel of ours computes the product."""
-    return launch.func.__name__ in ("_launch_cublas", "_launch_widened", "_launch_scaled")
+    return launch.func.__name__ in ("_launch_cublas", "launch_widened", "_launch_scaled")
 
 
 def rotating_product(kind: str, width: int) -> Callable[[torch.dtype, bool], None]:
@@ -187,6 +192,13 @@ def rotating_product(kind: str, width: int) -> Callable[[torch.dtype, bool], Non
         launch(x, weight, dependent, case.cache, seats)
 
     return run
+
+
+def widened_weights(dtype: torch.dtype, dependent: bool) -> None:
+    from penstock_kernels.gpu.widen import widened
+
+    weight = fp8(Weight(torch.zeros(64, 256, dtype=dtype)), lambda largest: largest)
+    widened(weight, dtype, dependent)
 
 
 def quantised_rows(dtype: torch.dtype, dependent: bool) -> None:
@@ -282,6 +294,9 @@ CASES: dict[str, Case] = {
     "few rows of a head": Case(products(16, "dense", 32768), HALF),
     "few rows in FP8": Case(products(16, "fp8"), HALF),
     "few rows in FP8, biased": Case(products(64, "fp8, biased"), HALF, few=False),
+    "one row in blocks of FP8": Case(products(1, "fp8, blocks"), HALF),
+    "few rows in blocks of FP8": Case(products(16, "fp8, blocks"), HALF),
+    "FP8 in memory": Case(widened_weights, cards=range(89, 1000)),
     "products that rotate": Case(rotating_product("dense", 128), HALF, HOPPER),
     "products that rotate in FP8": Case(rotating_product("fp8", 128), HALF, HOPPER),
     "biased products that rotate": Case(rotating_product("biased", 64), HALF, HOPPER, few=False),

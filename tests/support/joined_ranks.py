@@ -82,7 +82,12 @@ class JoinedShard(LocalShard):
         return self._meeting.results
 
 
-def joined_ranks(folder: Path, world_size: int, work: Callable[[LocalShard], Result]) -> Result:
+def joined_ranks(
+    folder: Path,
+    world_size: int,
+    work: Callable[[LocalShard], Result],
+    quantize: str | None = None,
+) -> Result:
     """What `work` gives on rank 0; every rank does it at the same time."""
     meeting = _Meeting(threading.Barrier(world_size), [torch.empty(0)] * world_size)
     whole = load_model(folder)
@@ -91,7 +96,12 @@ def joined_ranks(folder: Path, world_size: int, work: Callable[[LocalShard], Res
         try:
             group = ThreadGroup(index, world_size, meeting=meeting)
             decoder = load_decoder(
-                whole.model, group, Checkpoint(folder), whole.dtype, whole.device
+                whole.model,
+                group,
+                Checkpoint(folder, whole.model.family.names),
+                whole.dtype,
+                whole.device,
+                quantize,
             )
             with torch.inference_mode():
                 return work(JoinedShard(replace(whole, decoder=decoder, group=group), meeting))

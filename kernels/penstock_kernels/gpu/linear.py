@@ -18,8 +18,8 @@ import triton.language as tl
 from torch import Tensor
 
 from penstock_kernels.gpu.dependent import launch, release, wait
+from penstock_kernels.gpu.operands import block_sizes, kinds, mixed, operands
 from penstock_kernels.gpu.operands import column as column_of
-from penstock_kernels.gpu.operands import kinds, mixed, operands
 from penstock_kernels.weight import Weight
 
 
@@ -34,10 +34,16 @@ class Tile:
 
 
 @triton.jit
+def _of_block(scale, row, column, K, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """The scale of the block that a row and a column are in."""
+    return tl.load(scale + row // ROWS * tl.cdiv(K, COLUMNS) + column // COLUMNS)
+
+
+@triton.jit
 def _linear_kernel(
     x,  # [rows, x_stride]
     weight,  # [N, K], with WIDENED in FP8
-    scale,  # [N] float32, with WIDENED
+    scale,  # [N] float32, with WIDENED; with ROWS > 0 [cdiv(N, ROWS), cdiv(K, COLUMNS)]
     bias,  # [N], with BIASED
     out,  # [rows, N] (or N / 2 when GATED)
     rows,
@@ -50,6 +56,8 @@ def _linear_kernel(
     GATED: tl.constexpr,
     BIASED: tl.constexpr,
     WIDENED: tl.constexpr,
+    ROWS: tl.constexpr,  # of a block of scales; 0: there are none
+    COLUMNS: tl.constexpr,  # a multiple of BK
     MIXED: tl.constexpr,
     PDL: tl.constexpr,
 ):
@@ -67,14 +75,27 @@ def _linear_kernel(
     inputs = x + row[None, :] * x_stride + column_of(k, MIXED)[:, None]
     value = tl.load(inputs, mask=inside[None, :], other=0.0)
     acc = tl.dot(first.to(value.dtype), value)
+    if ROWS > 0:
+        acc *= _of_block(scale, column, 0, K, ROWS, COLUMNS)[:, None]
     if GATED:
         acc_up = tl.dot(first_up.to(value.dtype), value)
+        if ROWS > 0:
+            acc_up *= _of_block(scale, N // 2 + column, 0, K, ROWS, COLUMNS)[:, None]
     for start in tl.range(BK, K, BK):
         value = tl.load(inputs + start, mask=inside[None, :], other=0.0)
-        acc = tl.dot(tl.load(weights + start).to(value.dtype), value, acc)
+        part = tl.load(weights + start).to(value.dtype)
+        if ROWS > 0:
+            by = _of_block(scale, column, start, K, ROWS, COLUMNS)[:, None]
+            acc += tl.dot(part, value) * by
+        else:
+            acc = tl.dot(part, value, acc)
         if GATED:
             up = tl.load(weights + start + N // 2 * K).to(value.dtype)
-            acc_up = tl.dot(up, value, acc_up)
+            if ROWS > 0:
+                by = _of_block(scale, N // 2 + column, start, K, ROWS, COLUMNS)[:, None]
+                acc_up += tl.dot(up, value) * by
+            else:
+                acc_up = tl.dot(up, value, acc_up)
     if WIDENED:
         acc *= tl.load(scale + column)[:, None]
     if BIASED:
@@ -103,9 +124,9 @@ def linear(
 ) -> None:
     """out = x W^T + b, or silu(gate) * up of it when gated.
 
-    x: [rows, k], rows may be strided; weight: [n, k], gate rows before up rows when gated, dense or
-    FP8; out: [rows, n] ([rows, n / 2] when gated). n (n / 2) must be a multiple of tile.n, k of
-    tile.k.
+    x: [rows, k], rows may be strided; weight: [n, k], gate rows before up rows when gated, of any
+    layout (in blocks: of a multiple of tile.k columns, or of 64 for one row); out: [rows, n]
+    ([rows, n / 2] when gated). n (n / 2) must be a multiple of tile.n, k of tile.k.
     """
     rows, depth = x.shape
     count = weight.n
@@ -113,8 +134,8 @@ def linear(
     bm = row_tile(rows)
     _linear_kernel[(wide // tile.n, triton.cdiv(rows, bm))](
         x, weight.data, *operands(weight, x), out, rows, x.stride(0), N=count, K=depth, BM=bm,
-        BN=tile.n, BK=tile.k, GATED=gated, **kinds(weight), MIXED=mixed(weight),
-        num_warps=tile.warps, num_stages=tile.stages, **launch(dependent),
+        BN=tile.n, BK=tile.k, GATED=gated, **kinds(weight), **block_sizes(weight),
+        MIXED=mixed(weight), num_warps=tile.warps, num_stages=tile.stages, **launch(dependent),
     )  # fmt: skip
 
 
@@ -122,7 +143,8 @@ def linear(
 def _vector_kernel(
     x, weight, scale, bias, out,
     K: tl.constexpr, N: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GATED: tl.constexpr,
-    BIASED: tl.constexpr, WIDENED: tl.constexpr, MIXED: tl.constexpr, PDL: tl.constexpr,
+    BIASED: tl.constexpr, WIDENED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    MIXED: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     release(PDL)
     column = tl.program_id(0) * BN + tl.arange(0, BN)
@@ -135,13 +157,24 @@ def _vector_kernel(
     inputs = x + column_of(k, MIXED)
     value = tl.load(inputs)[None, :].to(tl.float32)
     acc = first.to(tl.float32) * value
+    if ROWS > 0:  # a block is whole groups of columns that are reordered among themselves
+        acc *= _of_block(scale, column[:, None], k[None, :], K, ROWS, COLUMNS)
     if GATED:
         acc_up = first_up.to(tl.float32) * value
+        if ROWS > 0:
+            acc_up *= _of_block(scale, N // 2 + column[:, None], k[None, :], K, ROWS, COLUMNS)
     for start in tl.range(BK, K, BK):
         value = tl.load(inputs + start)[None, :].to(tl.float32)
-        acc += tl.load(weights + start).to(tl.float32) * value
+        part = tl.load(weights + start).to(tl.float32) * value
+        if ROWS > 0:
+            part *= _of_block(scale, column[:, None], start + k[None, :], K, ROWS, COLUMNS)
+        acc += part
         if GATED:
-            acc_up += tl.load(weights + start + N // 2 * K).to(tl.float32) * value
+            up_part = tl.load(weights + start + N // 2 * K).to(tl.float32) * value
+            if ROWS > 0:
+                place = start + k[None, :]
+                up_part *= _of_block(scale, N // 2 + column[:, None], place, K, ROWS, COLUMNS)
+            acc_up += up_part
     result = tl.sum(acc, 1)
     if WIDENED:
         result *= tl.load(scale + column)
@@ -168,6 +201,6 @@ def linear_one_row(
     wide = count // 2 if gated else count
     _vector_kernel[(wide // tile.n,)](
         x, weight.data, *operands(weight, x), out, K=depth, N=count, BN=tile.n, BK=tile.k,
-        GATED=gated, **kinds(weight), MIXED=mixed(weight), num_warps=tile.warps,
-        num_stages=tile.stages, **launch(dependent),
+        GATED=gated, **kinds(weight), **block_sizes(weight), MIXED=mixed(weight),
+        num_warps=tile.warps, num_stages=tile.stages, **launch(dependent),
     )  # fmt: skip

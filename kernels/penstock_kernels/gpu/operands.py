@@ -22,9 +22,16 @@ def kinds(weight: Weight) -> dict[str, bool]:
     return {"BIASED": weight.bias is not None, "WIDENED": weight.layout is Layout.FP8}
 
 
+def block_sizes(weight: Weight) -> dict[str, int]:
+    """Rows and columns of a block of numbers that share a scale; 0 where a row does."""
+    if weight.layout is not Layout.FP8_BLOCKS:
+        return {"ROWS": 0, "COLUMNS": 0}
+    return {"ROWS": weight.scale_rows, "COLUMNS": weight.scale_columns}
+
+
 def mixed(weight: Weight) -> bool:
     """Whether the columns of a weight stand in another order (`penstock_kernels.fp8`)."""
-    return weight.layout is Layout.FP8 and weight.k % GROUP == 0
+    return weight.layout is not Layout.DENSE and weight.k % GROUP == 0
 
 
 @triton.jit

@@ -38,6 +38,9 @@ class Names:
     output: str = "self_attn.o_proj"
     up: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")  # two: the MLP is gated
     down: str = "mlp.down_proj"
+    # What some files call tensors: (how names begin there, how they begin above).
+    others: tuple[tuple[str, str], ...] = ()
+    unserved: tuple[str, ...] = ()  # how tensors begin that are another model's in the same files
 
     @property
     def norms(self) -> tuple[str | None, ...]:
@@ -202,6 +205,20 @@ _GEMMA_DEFAULTS: tuple[tuple[str, Any], ...] = (
     ("tie_word_embeddings", True),
 )
 
+# Checkpoints of models that see images too hold the language model under other names.
+_BESIDE_IMAGES = replace(
+    _POST_NORMS,
+    others=(
+        ("language_model.model.", "model."),
+        ("language_model.lm_head.", "lm_head."),
+        ("model.language_model.", "model."),
+    ),
+    unserved=(
+        *("vision_tower.", "multi_modal_projector."),
+        *("model.vision_tower.", "model.multi_modal_projector."),
+    ),
+)
+
 FAMILIES: dict[str, Family] = {
     "LlamaForCausalLM": Family(
         qkv_bias="attention_bias",
@@ -233,11 +250,18 @@ FAMILIES: dict[str, Family] = {
     ),
     "Gemma3ForCausalLM": replace(
         _GEMMA,
+        names=_BESIDE_IMAGES,
         qk_norm=True,
         windows=_alternating(6),
         ropes=global_and_local_ropes,
         soft_caps=(None, None),
-        defaults=(*_GEMMA_DEFAULTS, ("max_position_embeddings", 131072)),
+        defaults=(
+            *_GEMMA_DEFAULTS,
+            ("max_position_embeddings", 131072),
+            ("num_attention_heads", 8),
+            ("num_key_value_heads", 4),
+            ("vocab_size", 262208),
+        ),
     ),
     "Phi3ForCausalLM": Family(
         names=Names(qkv=("self_attn.qkv_proj",) * 3, up=("mlp.gate_up_proj",) * 2),
@@ -335,6 +359,7 @@ FAMILIES: dict[str, Family] = {
             output="attn.c_proj",
             up=("mlp.c_fc",),
             down="mlp.c_proj",
+            others=tuple((part, f"transformer.{part}") for part in ("wte.", "wpe.", "h.", "ln_f.")),
         ),
         norm="layer",
         qkv_bias=True,
@@ -365,6 +390,9 @@ FAMILIES: dict[str, Family] = {
         ),
     ),
 }
+
+# Models that see images too: their text_config is that of a family.
+TEXT_PARTS = {"Gemma3ForConditionalGeneration": "Gemma3ForCausalLM"}
 
 # What old or hand-made files call a family: `model_type`, in lower case.
 MODEL_TYPES = {

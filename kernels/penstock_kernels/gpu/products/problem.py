@@ -37,6 +37,7 @@ class Problem:
     biased: bool
     dense: bool  # the rows stand one behind the other
     device: torch.device
+    scale_columns: int = 1  # of a block of the weight's scales
     width: int = 0  # of a head, where queries, keys and values are computed
 
     @staticmethod
@@ -50,6 +51,7 @@ class Problem:
             biased=weight.bias is not None,
             dense=x.is_contiguous(),
             device=x.device,
+            scale_columns=weight.scale_columns,
             width=width,
         )
 
