@@ -4,6 +4,8 @@ import io
 import json
 import re
 
+import pytest
+
 from penstock_launcher.logs import MAX_LINE, LineSplitter, Log, Tail
 from penstock_launcher.progress import Progress, ProgressView
 
@@ -157,3 +159,17 @@ def test_tail_keeps_the_last_lines():
         tail.add(f"line {number}\nsecond {number}")
     lines = tail.text().splitlines()
     assert len(lines) == 10 and lines[-1] == "second 99" and lines[0] == "line 95"
+
+
+@pytest.mark.parametrize(
+    "level, written", [("debug", 5), ("info", 4), ("warn", 2), ("error", 1), ("off", 0)]
+)
+def test_log_level(level, written):
+    stream = io.StringIO()
+    log = Log(as_json=True, level=level, stream=stream)
+    log.info("one")
+    log.warning("two")
+    log.error("three")
+    assert log.child_line("router", '{"level": "DEBUG", "message": "four"}')  # for the tail
+    log.child_line("router", "a library's own line")
+    assert len(stream.getvalue().splitlines()) == written

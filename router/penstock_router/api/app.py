@@ -11,6 +11,7 @@ from penstock_router.api.connections import Connections
 from penstock_router.api.guard import Key, Origins, finish_headers, middleware
 from penstock_router.api.interface import Engine, Metrics
 from penstock_router.api.openapi import docs_routes
+from penstock_router.api.platform_routes import with_platform_routes
 from penstock_router.api.routes import ROUTES
 from penstock_router.api.sampling_defaults import sampling_defaults
 from penstock_router.api.service import SERVICE, Permits, Service
@@ -36,7 +37,8 @@ def make_app(
 
     permits: those of all processes, where several serve HTTP.
     """
-    routes = (*ROUTES, *docs_routes(ROUTES, keyed=config.api_key is not None))
+    listed = with_platform_routes(ROUTES, config.predict_route, config.health_route)
+    routes = (*listed, *docs_routes(listed, keyed=config.api_key is not None))
     origins = Origins(config.cors_allow_origin)
     key = Key(config.api_key, {(r.method, r.path) for r in routes if r.public})
     app = web.Application(

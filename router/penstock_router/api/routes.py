@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from penstock_router.api import gateway_routes, info_routes, openai_routes, tgi_routes
+from penstock_router.api import gateway_routes, info_routes, openai_routes, probes, tgi_routes
 from penstock_router.api.call import generating, logged
 from penstock_router.api.openai_answer import ChatCompletion, Completion
 from penstock_router.api.openai_schema import ChatRequest, CompletionRequest
@@ -119,5 +119,8 @@ ROUTES = (
     Route("GET", "/", info_routes.health, "Health", public=True),
     Route("GET", "/health", info_routes.health, "Health", public=True),
     Route("GET", "/ping", info_routes.health, "Health", public=True),
+    Route("GET", "/startup", probes.startup, "Whether the start is over", public=True),
+    Route("GET", "/live", probes.live, "Whether the process runs", public=True),
+    Route("GET", "/ready", probes.ready, "Whether requests should be sent here", public=True),
     Route("GET", "/metrics", info_routes.metrics, "Prometheus metrics", answer=str, public=True),
 )
