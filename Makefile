@@ -1,6 +1,7 @@
 # Needs Python >= 3.11, make and a shell; everything else goes into .venv.
 #   make serve [ARGS="--model-id /path --num-shard 2"]
 #   make test
+#   make test-chart            # images, chart, alerts
 #   make test-clients          # other people's clients, each in an environment of its own
 
 PYTHON ?= python3
@@ -10,13 +11,16 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 INPUTS := pyproject.toml constraints.txt
 STUBS := proto/penstock_proto
 
-.PHONY: serve test test-clients lint proto readme clean
+.PHONY: serve test test-chart test-clients lint proto readme clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/launcher $(ARGS)
 
 test: lint
 	$(BIN)/python -m pytest -q $(ARGS)
+
+test-chart: $(VENV)/.test
+	$(BIN)/python -m pytest -q tests/deployment $(ARGS)
 
 # kept in ~/.cache/penstock/clients; the first time they are installed, which takes minutes
 test-clients: $(VENV)/.test

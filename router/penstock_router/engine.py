@@ -334,11 +334,11 @@ class Engine:
         assert self._watch is not None
         self._silence += self._watch.period
         if self._silence > self._stall_seconds:
-            late = f"no result of step {self._under_way[0].step} for {self._silence:.0f} s"
+            overdue = f"no result of step {self._under_way[0].step} for {self._silence:.0f} s"
             if self._silence > self._step_timeout:
-                self._on_failure(ShardFailure(late))
+                self._on_failure(ShardFailure(overdue))
             elif not self._stall:
-                self._on_stall(late)
+                self._on_stall(overdue)
 
     def _on_stall(self, reason: str) -> None:
         """A step is late, or has come after all (empty)."""

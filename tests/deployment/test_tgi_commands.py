@@ -1,4 +1,4 @@
-"""TGI's docker run lines and compose file, as its users have them, with the image's name changed."""
+"""TGI's docker run lines and compose file, as users have them, but for the name of the image."""
 
 from __future__ import annotations
 
