@@ -12,11 +12,11 @@ import pytest
 import yaml
 from scripts.chart_readme import readme
 
+from deployment.others_schemas import SPECS
 from deployment.rendered import BASE, CHART, MATRIX, helm, merged, objects, only, refusal, texts
 from penstock_launcher.command_line import parse
 from penstock_router.api.routes import ROUTES
 
-KINDS_OF_OTHERS = {"ScaledObject", "ServiceMonitor", "PrometheusRule", "InferencePool"}
 CASES = pytest.mark.parametrize("case", MATRIX)
 
 
@@ -48,7 +48,11 @@ def test_kubernetes_takes_it(case: str, version: str) -> None:
         "kubernetes_validate", reason="not installed: pip install kubernetes-validate"
     )
     for (kind, _), one in objects(case).items():
-        if kind not in KINDS_OF_OTHERS:
+        if (schema := SPECS.get((one["apiVersion"], kind))) is not None:
+            pytest.importorskip(
+                "jsonschema", reason="not installed: pip install jsonschema"
+            ).validate(one["spec"], schema)
+        else:
             validate.validate(one, version, strict=True)
 
 
