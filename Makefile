@@ -3,6 +3,7 @@
 #   make test
 #   make test-quick             # the inner loop: units only
 #   make test-full             # and the cases that take longest
+#   make test-chart            # images, chart, alerts
 #   make test-clients          # other people's clients, each in an environment of its own
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 INPUTS := pyproject.toml constraints.txt
 STUBS := proto/penstock_proto
 
-.PHONY: serve test test-quick test-full test-clients lint proto readme clean
+.PHONY: serve test test-quick test-full test-chart test-clients lint proto readme clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/launcher $(ARGS)
@@ -31,6 +32,9 @@ test-quick: lint
 # every case of what `test` samples
 test-full: lint
 	$(BIN)/python -m pytest -q -m 'not gpu and not clients' $(ARGS)
+
+test-chart: $(VENV)/.test
+	$(BIN)/python -m pytest -q tests/deployment $(ARGS)
 
 # kept in ~/.cache/penstock/clients; the first time they are installed, which takes minutes
 test-clients: $(VENV)/.test

@@ -14,12 +14,13 @@ from penstock_launcher.errors import LauncherError
 from penstock_launcher.hub_token import hub_token
 from penstock_launcher.launch import given, serve
 from penstock_launcher.logs import Log
+from penstock_launcher.sagemaker import adapt
 
 
 def main() -> int:
     """The exit code: 0 after a signal and a clean end, 1 after a failure, 2 for a bad option."""
-    environ = dict(os.environ)
-    options, notices = parse(sys.argv[1:], environ)
+    argv, environ = adapt(sys.argv[1:], dict(os.environ))
+    options, notices = parse(argv, environ)
     try:
         keys = api_keys(options)
     except LauncherError as error:
@@ -28,7 +29,7 @@ def main() -> int:
     options = dataclasses.replace(options, api_key=keys)
     secrets = [*keys, hub_token(environ) or ""]
     secrets += [environ.get(name, "") for name in SECRETS]
-    log = Log(as_json=options.json_output, secrets=tuple(secrets))
+    log = Log(as_json=options.json_output, level=options.log_level, secrets=tuple(secrets))
     for notice in notices:
         log.warning(notice)
     if options.env:

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from penstock_launcher.options import OPTIONS, Option, Options
 from penstock_launcher.unsupported import TGI_VARIABLES, UNSUPPORTED, Unsupported
+from penstock_launcher.variables import Reader, broken_rule
 
 EPILOGUE = (
-    "Each option can also be given in the environment, under the name in brackets; the command "
-    "line wins, and an empty variable counts as not given."
+    "Each option can also be given in the environment, under the name in brackets or that name "
+    "behind TGI_; the command line wins, and an empty variable counts as not given."
 )
-
-
-# What a pod finds in the environment for every service: a service named `prometheus` makes
-# PROMETHEUS_PORT.
-KUBERNETES_LINK = re.compile(r"(tcp|udp|sctp)://\S+:\d+")
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, list[str]]:
@@ -30,25 +25,22 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, lis
     """
     parser = _parser()
     given = vars(parser.parse_args(argv))
-    notices: list[str] = []
+    reader = Reader(environ)
     values: dict[str, Any] = {}
     for option in OPTIONS:
-        if option.name in given:
-            values[option.name] = _collect(option, given[option.name])
-        elif (text := _variable(environ, option)) is not None:
-            if option.kind.counts and KUBERNETES_LINK.fullmatch(text):
-                notices.append(
-                    f"environment variable {option.variable}={text} is ignored: Kubernetes makes "
-                    f"it for a service of that name; {option.flag} sets the option"
-                )
-            else:
-                values[option.name] = _from_environment(parser, option, text, notices)
+        try:
+            if option.name in given:
+                values[option.name] = _collect(option, given[option.name])
+            elif (found := reader.read(option)) is not None:
+                values[option.name] = found.value
+        except ValueError as error:
+            parser.error(str(error))
     for refused in UNSUPPORTED:
-        if refused.name not in given and (text := _variable(environ, refused)) is not None:
-            _refuse(parser, refused, f"environment variable {refused.variable}", text)
+        for name in filter(environ.get, refused.variables if refused.name not in given else ()):
+            _refuse(parser, refused, f"environment variable {name}", environ[name])
     for name in filter(environ.get, TGI_VARIABLES):
-        notices.append(f"environment variable {name} is TGI's and has no effect here")
-    return Options(**values), notices
+        reader.notices.append(f"environment variable {name} is TGI's and has no effect here")
+    return Options(**values), reader.notices
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -115,38 +107,13 @@ def _converter(option: Option) -> Any:
         try:
             return option.kind.parse(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(_broken_rule(option, text)) from None
+            raise argparse.ArgumentTypeError(broken_rule(option, text)) from None
 
     return convert
 
 
-def _broken_rule(option: Option, text: str) -> str:
-    return f"must be {option.kind.rule}" + ("" if option.secret else f", not {text!r}")
-
-
 def _collect(option: Option, value: Any) -> Any:
     return tuple(value) if option.kind.repeated else value
-
-
-def _variable(environ: Mapping[str, str], option: Option | Unsupported) -> str | None:
-    return (environ.get(option.variable) or None) if option.variable else None
-
-
-def _from_environment(
-    parser: argparse.ArgumentParser, option: Option, text: str, notices: list[str]
-) -> Any:
-    try:
-        if not option.kind.repeated:
-            return option.kind.parse(text)
-        separator = option.kind.separator
-        parts = [text] if separator is None else text.split(separator)
-        return tuple(option.kind.parse(part.strip()) for part in parts)
-    except ValueError:
-        sentence = f"environment variable {option.variable} {_broken_rule(option, text)}"
-        if option.env_fallback is None:
-            parser.error(sentence)
-        notices.append(f"{sentence}; using {option.env_fallback}")
-        return option.kind.parse(option.env_fallback)
 
 
 def _plain(text: str) -> str:

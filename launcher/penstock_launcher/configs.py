@@ -16,7 +16,7 @@ from penstock_launcher.listening import Ports
 from penstock_launcher.model import HubModel, Model
 from penstock_launcher.options import Options
 
-SECRETS = (*hub_token.VARIABLES, "API_KEY", "NGROK_AUTHTOKEN")
+SECRETS = (*hub_token.VARIABLES, "API_KEY", "TGI_API_KEY", "NGROK_AUTHTOKEN")
 CORES_PER_HTTP_PROCESS = 5
 MOST_HTTP_PROCESSES = 4  # by default
 DEFAULT_MASTER = ("127.0.0.1", 29500)  # TGI's, when only one of the two was given
@@ -54,6 +54,8 @@ ROUTER_OPTIONS = (
     "disable_prefix_cache",
     "disable_shared_reads",
     "step_timeout",
+    "predict_route",
+    "health_route",
 )
 SHARD_OPTIONS = (
     "dtype",

@@ -122,6 +122,11 @@ def _explain(error: Exception, wanted: HubModel) -> str:
         return f"the hub knows no model {name}, or it is private and HF_TOKEN is not set"
     if isinstance(error, errors.LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE:
         return f"{name} is not complete in the cache, and HF_HUB_OFFLINE forbids to fetch it"
+    if isinstance(error, PermissionError):
+        return (
+            f"{name} could not be stored: user {os.getuid()} may not write {error.filename}; give "
+            "the folder to that user (chown), or run the server as the one that it belongs to"
+        )
     if isinstance(error, OSError) and error.strerror:
         return f"{name} could not be stored: {error.strerror} ({error.filename})"
     reason = str(error).strip().splitlines()

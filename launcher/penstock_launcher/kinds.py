@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 Number = TypeVar("Number", int, float)
+ROUTE = re.compile(r"(/[A-Za-z0-9._~:@-]+)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,20 @@ def path() -> Kind:
     return Kind("PATH", "a path", text().parse)
 
 
-def one_of(*choices: str) -> Kind:
+def route() -> Kind:
+    """The path of a URL, without a query and without anything that would have to be escaped."""
+
     def parse(value: str) -> str:
+        if not ROUTE.fullmatch(value):
+            raise ValueError
+        return value
+
+    return Kind("PATH", "a path such as /predict, of letters, digits and -._~:@/", parse)
+
+
+def one_of(*choices: str, any_case: bool = False) -> Kind:
+    def parse(value: str) -> str:
+        value = value.lower() if any_case else value
         if value not in choices:
             raise ValueError
         return value

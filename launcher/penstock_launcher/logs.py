@@ -22,6 +22,7 @@ from penstock_launcher.progress import Progress, ProgressView
 
 MAX_LINE = 64 * 1024  # bytes of a child's line; the rest is dropped, and the record says so
 TAIL_LINES = 10  # of a child's last lines, kept for the message about its death
+LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "OFF")
 _HEAD = ("timestamp", "level", "target", "message", "process", "rank")  # the process says the rank
 
 
@@ -70,9 +71,16 @@ class Log:
     """Writes records. Never raises: a log that cannot be written must not end the server."""
 
     def __init__(
-        self, *, as_json: bool, secrets: tuple[str, ...] = (), stream: TextIO | None = None
+        self,
+        *,
+        as_json: bool,
+        level: str = "info",
+        secrets: tuple[str, ...] = (),
+        stream: TextIO | None = None,
     ) -> None:
+        """level: the least that is written, one of LEVELS in small letters."""
         self._as_json = as_json
+        self._least = LEVELS.index(level.upper())
         self._secret = _pattern(secrets)
         self._stream: TextIO | Outlet | None = stream or standard_output()
         self._progress = ProgressView(bars=not as_json and sys.stderr.isatty(), say=self.info)
@@ -118,6 +126,8 @@ class Log:
             self._progress.show(progress)
 
     def _write(self, text: str | None, record: Mapping[str, object]) -> None:
+        if self._least > _rank(record):
+            return
         line = json.dumps(record, default=str) if self._as_json or text is None else text
         if self._secret is not None:
             line = self._secret.sub("***", line)
@@ -128,6 +138,12 @@ class Log:
                 self._stream.write(line + "\n")
         except (OSError, ValueError):
             self._stream = None  # whoever read the log is gone
+
+
+def _rank(record: Mapping[str, object]) -> int:
+    """Place of a record's level; what libraries print without one counts as INFO."""
+    level = str(record.get("level", "INFO")).upper()[:5]
+    return LEVELS.index(level) if level in LEVELS else LEVELS.index("INFO")
 
 
 class Tail:

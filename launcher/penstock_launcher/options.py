@@ -1,7 +1,7 @@
 """Every option, defined once: parsing, environment, help, defaults and the README table read this.
 
-Names, environment variables (the same name in UPPER_SNAKE, without a prefix), defaults and meanings
-are those of Text Generation Inference (TGI), so that its users keep their manifests.
+Names, environment variables (the same name in UPPER_SNAKE, plain or behind `TGI_`), defaults and
+meanings are those of Text Generation Inference (TGI), so that its users keep their manifests.
 
 `python -m penstock_launcher.options --markdown` prints the README table.
 """
@@ -24,12 +24,14 @@ from penstock_launcher.kinds import (
     number,
     one_of,
     path,
+    route,
     sizes,
     switch,
     text,
 )
 from penstock_launcher.unsupported import UNSUPPORTED
 
+PREFIX = "TGI_"
 TOKENS = integer(1, 100_000_000)
 COUNT = integer(1, 1_000_000)
 
@@ -47,6 +49,8 @@ class Option:
     secret: bool  # never printed
     in_environment: bool
     env_fallback: str | None  # used when the environment's value is invalid, instead of an error
+    also: tuple[str, ...]  # further variables that say the same
+    overrides: tuple[str, ...]  # variables of hosting platforms, which beat all others
 
     @property
     def flag(self) -> str:
@@ -55,6 +59,13 @@ class Option:
     @property
     def variable(self) -> str | None:
         return self.name.upper() if self.in_environment else None
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Where the environment may give it; the first that does is the one that is named."""
+        if self.variable is None:
+            return ()
+        return (self.variable, f"{PREFIX}{self.variable}", *self.also)
 
 
 def _option(
@@ -67,6 +78,8 @@ def _option(
     secret: bool = False,
     in_environment: bool = True,
     env_fallback: str | None = None,
+    also: tuple[str, ...] = (),
+    overrides: tuple[str, ...] = (),
 ) -> Any:
     metadata = {
         "kind": kind,
@@ -76,6 +89,8 @@ def _option(
         "secret": secret,
         "in_environment": in_environment,
         "env_fallback": env_fallback,
+        "also": also,
+        "overrides": overrides,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -91,9 +106,14 @@ class Options:
         "Hub id such as `mistralai/Mistral-7B-v0.1`, or a folder with config.json, safetensors "
         "and tokenizer files",
         default_text="the built-in demo model",
+        also=("HF_MODEL_ID",),
     )
     revision: str | None = _option(
-        None, text(), "Commit, branch or tag of the model on the hub", default_text="main"
+        None,
+        text(),
+        "Commit, branch or tag of the model on the hub",
+        default_text="main",
+        also=("HF_MODEL_REVISION",),
     )
     served_model_name: tuple[str, ...] = _option(
         (),
@@ -147,6 +167,7 @@ class Options:
         "Tensor-parallel shards, one process and on a GPU machine one GPU each",
         default_text="the GPUs in CUDA_VISIBLE_DEVICES, else NVIDIA_VISIBLE_DEVICES, else all; "
         "1 on a CPU",
+        also=("SM_NUM_GPUS",),
     )
     device: str | None = _option(
         None, one_of("cpu", "cuda"), "Where the shards run", default_text="cuda if there is one"
@@ -163,6 +184,7 @@ class Options:
         "Quantise half-precision weights while they are loaded. fp8: e4m3, a scale for each output "
         "of a matrix. Other formats of TGI's are not built yet",
         default_text="the checkpoint's own format",
+        also=("HF_MODEL_QUANTIZE",),
     )
     cuda_memory_fraction: float = _option(
         1.0, number(0, 1, above=True), "Share of each GPU's memory that a shard may take"
@@ -313,7 +335,22 @@ class Options:
         "container's id: a value in the environment that is not an IP address means 0.0.0.0",
         env_fallback="0.0.0.0",
     )
-    port: int = _option(3000, integer(0, 65_535), "Port to listen on; 0: a free one", short="-p")
+    port: int = _option(
+        3000,
+        integer(0, 65_535),
+        "Port to listen on; 0: a free one",
+        short="-p",
+        overrides=("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT"),
+    )
+    predict_route: str | None = _option(
+        None,
+        route(),
+        "A further path for what /vertex does; a path that exists keeps its meaning",
+        also=("AIP_PREDICT_ROUTE",),
+    )
+    health_route: str | None = _option(
+        None, route(), "A further path for what /health says", also=("AIP_HEALTH_ROUTE",)
+    )
     prometheus_port: int | None = _option(
         None,
         integer(1, 65_535),
@@ -385,6 +422,12 @@ class Options:
         "text-generation-inference.router", text(), "What traces call this server"
     )
     json_output: bool = _option(False, switch(), "Write log lines as JSON")
+    log_level: str = _option(
+        "info",
+        one_of("trace", "debug", "info", "warn", "error", "off", any_case=True),
+        "Least level of the log lines that are written",
+        env_fallback="info",  # TGI also takes filters such as text_generation_router=debug
+    )
     env: bool = _option(
         False,
         switch(),
@@ -416,7 +459,8 @@ def markdown() -> str:
     for option in OPTIONS:
         value = f" {option.kind.metavar}" if option.kind.takes_value else ""
         flag = f"`{option.flag}{value}`" + (f", `{option.short}`" if option.short else "")
-        variable = f"`{option.variable}`" if option.variable else "-"
+        names = filter(None, (*option.overrides, option.variable, *option.also))
+        variable = ", ".join(f"`{name}`" for name in names) or "-"
         row = (flag, variable, option.default_text or "-", option.help)
         lines.append("| " + " | ".join(row) + " |")
     lines += [

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 TGI_VARIABLES = (
     "ATTENTION",
     "LOG_COLORIZE",
-    "LOG_LEVEL",
     "MAX_IMAGE_FETCH_SIZE",
     "PREFILL_CHUNKING",
     "PREFIX_CACHING",
@@ -30,6 +29,7 @@ class Unsupported:
     harmless: tuple[str, ...] = ()
     takes_value: bool = True
     in_environment: bool = True
+    also: tuple[str, ...] = ()  # further variables that say the same
 
     @property
     def flag(self) -> str:
@@ -38,6 +38,11 @@ class Unsupported:
     @property
     def variable(self) -> str | None:
         return self.name.replace("-", "_").upper() if self.in_environment else None
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Where the environment may give it."""
+        return (self.variable, f"TGI_{self.variable}", *self.also) if self.variable else ()
 
 
 _LATER = "is not built yet"
@@ -52,6 +57,7 @@ UNSUPPORTED = (
         "cannot be granted: nothing in a model folder is ever executed",
         harmless=_SWITCH_OFF,
         takes_value=False,
+        also=("HF_MODEL_TRUST_REMOTE_CODE",),
     ),
     Unsupported("rope-scaling", f"{_LATER}: rope scaling comes from config.json alone"),
     Unsupported("rope-factor", f"{_LATER}: rope scaling comes from config.json alone"),

@@ -60,6 +60,8 @@ class RouterConfig:
     disable_prefix_cache: bool
     disable_shared_reads: bool
     step_timeout: float  # seconds until a step without a result means that the shards are dead
+    predict_route: str | None = None  # a further path of /vertex
+    health_route: str | None = None  # a further path of /health
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -45,6 +45,7 @@ PLANS_AHEAD = 2
 TIMER_SECONDS = 0.001  # an alarm may ring so early: uvloop rounds to milliseconds
 WATCH_SECONDS = 0.5
 WATCHES = 8  # at least, in the time that a step may take
+STALLED = 4  # a step is called late after this part of the time after which it is called dead
 
 
 class Engine:
@@ -64,6 +65,7 @@ class Engine:
         self._metrics = metrics
         # A step that takes ten times the longest one at start has not merely been slow.
         self._step_timeout = max(step_timeout, 10 * limits.prefill_seconds)
+        self._stall_seconds = self._step_timeout / STALLED
         self._loop = asyncio.get_running_loop()
         self._under_way: deque[StepPlan] = deque()
         self._pace = Pace()
@@ -77,7 +79,8 @@ class Engine:
         self._deadlines = Deadlines(self._expire)
         self._draining = False
         self._failure: GenerationFailed | None = None
-        self._trouble = ""
+        self._trouble = ""  # of the shards' answers
+        self._stall = ""  # of the step under way
         self._silence = 0.0  # seconds in which a result of a step under way was listened for
         self._watch: Pulse | None = None
         self.on_trouble: Callable[[str], None] = lambda reason: None
@@ -95,8 +98,8 @@ class Engine:
 
     @property
     def trouble(self) -> str:
-        """Why nothing would be generated now; empty while the shards live and answer."""
-        return self._trouble if self._failure is None else str(self._failure)
+        """Why nothing would be generated now; empty while the shards live, answer and get on."""
+        return str(self._failure) if self._failure else self._trouble or self._stall
 
     @property
     def draining(self) -> bool:
@@ -252,6 +255,8 @@ class Engine:
             return
         now = self._progress_at = time.monotonic()
         self._silence = 0.0
+        if self._stall:
+            self._on_stall("")
         seconds = result.device_ns * 1e-9
         try:
             refused = self._refuse(result)
@@ -370,18 +375,29 @@ class Engine:
             return
         assert self._watch is not None
         self._silence += self._watch.period
-        if self._silence > self._step_timeout:
-            step = self._under_way[0].step
-            self._on_failure(ShardFailure(f"no result of step {step} for {self._silence:.0f} s"))
+        if self._silence > self._stall_seconds:
+            overdue = f"no result of step {self._under_way[0].step} for {self._silence:.0f} s"
+            if self._silence > self._step_timeout:
+                self._on_failure(ShardFailure(overdue))
+            elif not self._stall:
+                self._on_stall(overdue)
+
+    def _on_stall(self, reason: str) -> None:
+        """A step is late, or has come after all (empty)."""
+        self._stall = reason
+        self._tell(reason, "ready again: the step has ended")
 
     def _on_trouble(self, reason: str) -> None:
         """A shard does not answer, or all do again (empty)."""
+        self._trouble = reason
+        self._tell(reason, "ready again: all shards answer")
+
+    def _tell(self, reason: str, again: str) -> None:
         if reason:
             log("WARNING", f"not ready: {reason}")
-        else:
-            log("INFO", "ready again: all shards answer")
-        self._trouble = reason
-        self.on_trouble(reason)
+        elif not self.trouble:
+            log("INFO", again)
+        self.on_trouble(self.trouble)
 
     def give_up(self, reason: str) -> None:
         """Fail all requests, and those that are still to come."""

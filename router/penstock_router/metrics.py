@@ -165,6 +165,9 @@ class Metrics:
             "penstock_kv_blocks_cached", "KV blocks that only the prefix cache holds", Gauge()
         )
         self.blocks_total = add("penstock_kv_blocks", "KV blocks there are", Gauge())
+        self.kv_use = add(
+            "penstock_kv_use_ratio", "Share of the KV blocks that live sequences hold", Gauge()
+        )
         self.prefix_queried = add(
             "penstock_prefix_cache_queried_tokens_total",
             "Prompt tokens looked up in the prefix cache",
@@ -271,6 +274,7 @@ class Metrics:
         self.blocks_used.set(used)
         self.blocks_cached.set(cached)
         self.blocks_total.set(total)
+        self.kv_use.set(used / total if total else 0.0)
 
     def on_capacity(self, tokens: int) -> None:
         """How many tokens the KV cache holds; said once at start."""

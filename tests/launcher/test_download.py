@@ -1,5 +1,6 @@
 """Downloads by the real huggingface_hub, from a small hub on 127.0.0.1 that speaks its protocol."""
 
+import errno
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock_launcher.download import choose_files
+from penstock_launcher.download import _explain, choose_files
 from penstock_launcher.errors import LauncherError
 from penstock_launcher.model import HubModel
 from support.small_hub import GOOD, SHA, TOKEN, WEIGHTS, Hub, running_hub
@@ -181,3 +182,10 @@ def test_second_copy_of_the_weights_is_left():
 def test_safetensors_in_a_subfolder_do_not_count():
     with pytest.raises(LauncherError, match="no .safetensors"):
         choose_files(["config.json", "onnx/model.safetensors"], wanted(with_weights=True))
+
+
+def test_a_folder_of_another_user_is_named_with_what_to_do():
+    """A volume that was filled by a server that ran as root."""
+    error = PermissionError(errno.EACCES, "Permission denied", "/data/hub")
+    sentence = _explain(error, HubModel("org/name", None, None, None, True))
+    assert f"user {os.getuid()} may not write /data/hub" in sentence and "chown" in sentence

@@ -205,3 +205,17 @@ def test_tail_knows_an_error_that_came_last():
         tail.add(log.child_line("router", record(message="first", level="ERROR")))
         tail.add(log.child_line("router", last))
         assert not tail.error
+
+
+@pytest.mark.parametrize(
+    "level, written", [("debug", 5), ("info", 4), ("warn", 2), ("error", 1), ("off", 0)]
+)
+def test_log_level(level, written):
+    stream = io.StringIO()
+    log = Log(as_json=True, level=level, stream=stream)
+    log.info("one")
+    log.warning("two")
+    log.error("three")
+    assert log.child_line("router", '{"level": "DEBUG", "message": "four"}')  # for the tail
+    log.child_line("router", "a library's own line")
+    assert len(stream.getvalue().splitlines()) == written

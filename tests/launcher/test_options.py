@@ -63,6 +63,8 @@ SAMPLES = {
     "waiting_served_ratio": ("1.2", 1.2, ["-1", "nan", "inf"]),
     "max_waiting_tokens": ("0", 0, ["-1"]),
     "hostname": ("127.0.0.1", "127.0.0.1", ["localhost", "1.2.3", "0.0.0.0:80"]),
+    "predict_route": ("/predict", "/predict", ["predict", "/", "/a/{b}", "/a?b", "/a b"]),
+    "health_route": ("/a/b:c", "/a/b:c", ["a", "//", "/a/"]),
     "port": ("0", 0, ["-1", "65536", "http"]),
     "prometheus_port": ("9000", 9000, ["0", "65536"]),
     "api_key": ("hunter,22", ("hunter,22",), ["line\nbreak"]),
@@ -75,6 +77,7 @@ SAMPLES = {
     "validation_workers": ("4", 4, ["0", "257"]),
     "graceful_termination_timeout": ("0", 0.0, ["-1", "nan"]),
     "json_output": ("true", True, ["2"]),
+    "log_level": ("WARN", "warn", ["loud", "a=debug"]),
     "env": ("true", True, []),
 }
 # TGI's defaults (text-generation-launcher --help), where they are values and not derived

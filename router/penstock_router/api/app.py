@@ -15,6 +15,7 @@ from penstock_router.api.guard import Origins, finish_headers, middleware
 from penstock_router.api.interface import Engine, Metrics
 from penstock_router.api.keys import Keys
 from penstock_router.api.openapi import docs_routes
+from penstock_router.api.platform_routes import with_platform_routes
 from penstock_router.api.routes import ROUTES
 from penstock_router.api.sampling_defaults import sampling_defaults
 from penstock_router.api.service import SERVICE, Permits, Service
@@ -44,7 +45,8 @@ def make_app(
 
     permits: those of all processes, where several serve HTTP.
     """
-    routes = (*ROUTES, *docs_routes(ROUTES, keyed=bool(config.api_key)))
+    listed = with_platform_routes(ROUTES, config.predict_route, config.health_route)
+    routes = (*listed, *docs_routes(listed, keyed=bool(config.api_key)))
     origins = Origins(config.cors_allow_origin)
     keys = Keys(config.api_key, {(r.method, r.path) for r in routes if r.public})
     app = web.Application(

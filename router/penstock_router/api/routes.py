@@ -13,6 +13,7 @@ from penstock_router.api import (
     gateway_routes,
     info_routes,
     openai_routes,
+    probes,
     responses_routes,
     sglang_control_routes,
     sglang_routes,
@@ -207,5 +208,8 @@ ROUTES = (
     Route("GET", "/", info_routes.health, "Health", public=True),
     Route("GET", "/health", info_routes.health, "Health", public=True),
     Route("GET", "/ping", info_routes.health, "Health", public=True),
+    Route("GET", "/startup", probes.startup, "Whether the start is over", public=True),
+    Route("GET", "/live", probes.live, "Whether the process runs", public=True),
+    Route("GET", "/ready", probes.ready, "Whether requests should be sent here", public=True),
     Route("GET", "/metrics", info_routes.metrics, "Prometheus metrics", answer=str, public=True),
 )

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 KEY = "correct-Horse.battery"
-PUBLIC = {("GET", "/"), ("GET", "/health"), ("GET", "/ping"), ("GET", "/metrics")}
+PUBLIC = {
+    ("GET", path) for path in ("/", "/health", "/ping", "/metrics", "/startup", "/live", "/ready")
+}
 HOSTS = ["x", "a/health?", "a/metrics", "a#", "a?", "a@b", "", "a b", "x\r\nHost: y"]
 
 

@@ -357,3 +357,28 @@ async def test_drain_gives_up_after_its_time(engine_rig, recorder):
         rig.engine.submit(GenerationRequest((1, 2), 200), listener)
         assert not await rig.engine.drain(0.1)
         assert isinstance(listener.end, ShuttingDown)
+
+
+async def test_a_step_that_takes_far_too_long_is_not_ready(engine_rig, recorder):
+    """Readiness goes long before the step is called dead."""
+    async with engine_rig(fault=Fault("hang", 3), step_timeout=2.0) as rig:
+        heard = []
+        rig.engine.on_trouble = heard.append
+        listener = recorder()
+        rig.engine.submit(GenerationRequest((1, 2), 30), listener)
+        async with asyncio.timeout(5):
+            while not rig.engine.trouble:
+                await asyncio.sleep(0.01)
+        assert listener.end is None and "no result of step 3" in heard[0]
+        await listener.wait()
+        assert rig.engine.failed.done()
+
+
+async def test_a_late_step_that_comes_makes_the_server_ready_again(engine_rig, recorder):
+    async with engine_rig(step_seconds=0.5, step_timeout=1.2) as rig:
+        heard = []
+        rig.engine.on_trouble = heard.append
+        listener = recorder()
+        rig.engine.submit(GenerationRequest((1, 2), 1), listener)
+        assert isinstance(await listener.wait(), Finish)
+        assert len(heard) == 2 and "no result of step" in heard[0] and heard[1] == ""

@@ -1,0 +1,295 @@
+"""The chart: rendered by the real Helm over a matrix of values, held to Kubernetes and policy."""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from scripts.chart_readme import readme
+
+from deployment.others_schemas import SPECS
+from deployment.rendered import BASE, CHART, MATRIX, helm, merged, objects, only, refusal, texts
+from penstock_launcher.command_line import parse
+from penstock_router.api.routes import ROUTES
+
+CASES = pytest.mark.parametrize("case", MATRIX)
+
+
+def server(case: str) -> dict[str, Any]:
+    """The container that serves."""
+    [container] = only(case, "Deployment")["spec"]["template"]["spec"]["containers"]
+    return container
+
+
+def pod_specs(case: str) -> list[dict[str, Any]]:
+    found = objects(case).values()
+    return [o["spec"]["template"]["spec"] for o in found if o["kind"] in ("Deployment", "Job")]
+
+
+@CASES
+def test_lint(case: str) -> None:
+    for version in ("v1.29.0", "v1.37.0"):
+        report = helm().lint(
+            str(CHART), merged(BASE, MATRIX[case]), strict=True, kube_version=version
+        )
+        assert [one for one in report["messages"] if one["severity"] > 1] == []
+        assert report["errors"] == []
+
+
+@CASES
+@pytest.mark.parametrize("version", ["1.29", "1.37"])
+def test_kubernetes_takes_it(case: str, version: str) -> None:
+    validate = pytest.importorskip(
+        "kubernetes_validate", reason="not installed: pip install kubernetes-validate"
+    )
+    for (kind, _), one in objects(case).items():
+        if (schema := SPECS.get((one["apiVersion"], kind))) is not None:
+            pytest.importorskip(
+                "jsonschema", reason="not installed: pip install jsonschema"
+            ).validate(one["spec"], schema)
+        else:
+            validate.validate(one, version, strict=True)
+
+
+@CASES
+def test_every_flag_is_one_of_the_launcher(case: str) -> None:
+    container, values = server(case), merged(BASE, MATRIX[case])
+    plain = {one["name"]: one["value"] for one in container["env"] if "value" in one}
+    options, notices = parse(container["args"], plain | {"PORT": "80"})
+    assert notices == [] and options.port == container["ports"][0]["containerPort"]
+    assert options.num_shard == values.get("numShard", 1)
+    gpus = container["resources"]["limits"].get("nvidia.com/gpu", 0)
+    assert gpus == (0 if options.device == "cpu" else options.num_shard)
+    assert options.model_id == (values.get("model", {}).get("id") or None)
+    assert options.api_key is None
+
+
+@CASES
+def test_pods_may_do_little(case: str) -> None:
+    for spec in pod_specs(case):
+        assert spec["automountServiceAccountToken"] is spec["enableServiceLinks"] is False
+        security = spec["securityContext"]
+        assert security["runAsNonRoot"] is True and security["runAsUser"] == 1000
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in (*spec["containers"], *spec.get("initContainers", ())):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert "memory" in container["resources"]["limits"]
+            assert {"/tmp", "/data"} <= {m["mountPath"] for m in container["volumeMounts"]}
+            assert re.search(r"(@sha256:[0-9a-f]{64}|:[\w.-]+)$", container["image"])
+            for variable in container["env"]:
+                assert ("valueFrom" in variable) == (variable["name"] in ("API_KEY", "HF_TOKEN"))
+
+
+@CASES
+def test_no_secret_is_made(case: str) -> None:
+    assert not [kind for kind, _ in objects(case) if kind == "Secret"]
+
+
+@CASES
+def test_probes_and_drain(case: str) -> None:
+    container = server(case)
+    probes = {k: container[k]["httpGet"] for k in container if k.endswith("Probe")}
+    assert {k: v["path"] for k, v in probes.items()} == {
+        "startupProbe": "/startup",
+        "livenessProbe": "/live",
+        "readinessProbe": "/ready",
+    }
+    public = {route.path for route in ROUTES if route.public and route.method == "GET"}
+    assert {v["path"] for v in probes.values()} <= public
+    startup = container["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 1800
+    pod = only(case, "Deployment")["spec"]["template"]["spec"]
+    pre_stop = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    options, _ = parse(container["args"], {})
+    left = pod["terminationGracePeriodSeconds"] - pre_stop - options.graceful_termination_timeout
+    assert left >= 15 and pre_stop >= 10
+    ready = container["readinessProbe"]
+    assert ready["periodSeconds"] * ready["failureThreshold"] <= pre_stop
+
+
+@CASES
+def test_selectors_meet_the_pods(case: str) -> None:
+    found = objects(case)
+    labels = only(case, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    selector = only(case, "Deployment")["spec"]["selector"]["matchLabels"]
+    service = only(case, "Service")
+    assert service["spec"]["selector"] == selector and selector.items() <= labels.items()
+    ports = {port["name"] for port in server(case)["ports"]}
+    assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
+    claims = {name for kind, name in found if kind == "PersistentVolumeClaim"} | {"models"}
+    for spec in pod_specs(case):
+        volumes = {volume["name"]: volume for volume in spec["volumes"]}
+        for container in (*spec["containers"], *spec.get("initContainers", ())):
+            assert {m["name"] for m in container["volumeMounts"]} <= volumes.keys()
+        for volume in volumes.values():
+            claim = volume.get("persistentVolumeClaim")
+            assert claim is None or claim["claimName"] in claims
+
+
+def test_the_network_is_closed_but_for_what_is_named() -> None:
+    policy = only("default", "NetworkPolicy")["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["ingress"] == [
+        {"from": [{"podSelector": {}}], "ports": [{"protocol": "TCP", "port": "http"}]}
+    ]
+    ports = [[port["port"] for port in rule["ports"]] for rule in policy["egress"]]
+    assert ports == [[53, 53], [443]]
+    assert only("kept", "NetworkPolicy")["spec"]["ingress"] == []
+    # servers beside a download job need nothing but names
+    policies = {n: o["spec"] for (k, n), o in objects("download").items() if k == "NetworkPolicy"}
+    assert {name: len(spec["egress"]) for name, spec in policies.items()} == {
+        "chat-penstock": 1,
+        "chat-penstock-download": 2,
+    }
+
+
+def test_download_job() -> None:
+    [job] = only("download", "Job")["spec"]["template"]["spec"]["containers"]
+    assert (
+        job["command"][-1] == "exec text-generation-server download-weights 'a/b' --revision 'v1'"
+    )
+    pod = only("download", "Deployment")["spec"]["template"]["spec"]
+    [waiting] = pod["initContainers"]
+    offline = {"name": "HF_HUB_OFFLINE", "value": "1"}
+    for container in (waiting, server("download")):
+        assert offline in container["env"]
+        mount = next(m for m in container["volumeMounts"] if m["mountPath"] == "/data")
+        assert mount["readOnly"] is True
+        assert not [one for one in container["env"] if one["name"] == "HF_TOKEN"]
+
+
+def test_disruption_budget_where_there_are_several() -> None:
+    with_budget = {case for case in MATRIX if "PodDisruptionBudget" in dict(objects(case).keys())}
+    assert with_budget == {"several", "download", "hpa", "keda"}
+
+
+@pytest.mark.parametrize("case", ["hpa", "keda"])
+def test_autoscaling(case: str) -> None:
+    assert "replicas" not in only(case, "Deployment")["spec"]
+    if case == "hpa":
+        spec = only(case, "HorizontalPodAutoscaler")["spec"]
+        window = spec["behavior"]["scaleDown"]["stabilizationWindowSeconds"]
+        values = [one["pods"]["target"]["averageValue"] for one in spec["metrics"]]
+        assert values == ["2000m", "800m"]
+    else:
+        spec = only(case, "ScaledObject")["spec"]
+        advanced = spec["advanced"]["horizontalPodAutoscalerConfig"]
+        window = advanced["behavior"]["scaleDown"]["stabilizationWindowSeconds"]
+        assert [one["metadata"]["threshold"] for one in spec["triggers"]] == ["2", "0.8"]
+        assert all('namespace="models"' in one["metadata"]["query"] for one in spec["triggers"])
+    pod = only(case, "Deployment")["spec"]["template"]["spec"]
+    assert window >= pod["terminationGracePeriodSeconds"]
+
+
+def test_gateway() -> None:
+    pool = only("gateway", "InferencePool")["spec"]
+    assert pool["targetPorts"] == [{"number": server("gateway")["ports"][0]["containerPort"]}]
+    assert pool["endpointPickerRef"]["failureMode"] == "FailOpen"
+    [rule] = only("gateway", "Ingress")["spec"]["rules"]
+    backend = rule["http"]["paths"][0]["backend"]["service"]
+    assert backend == {"name": "chat-penstock", "port": {"name": "http"}}
+
+
+def test_notes() -> None:
+    notes = texts("default")["penstock/templates/NOTES.txt"]
+    assert "docker build -t registry.example/penstock:0.1.0" in notes and "WARNING" in notes
+    assert "WARNING" not in texts("kept")["penstock/templates/NOTES.txt"]
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"image": {"repository": ""}}, "repository"),
+    ({"image": {"repository": "UPPER CASE"}}, "repository"),
+    ({"image": {"tag": "a b"}}, "tag"),
+    ({"image": {"digest": "latest"}}, "digest"),
+    ({"replicas": -1}, "replicas"),
+    ({"replicas": "2"}, "replicas"),
+    ({"numShard": 0}, "numShard"),
+    ({"device": "tpu"}, "device"),
+    ({"replica": 2}, "replica"),
+    ({"drain": {"grace": 2}}, "grace"),
+    ({"args": ["--num-shard=2"]}, "args"),
+    ({"args": ["--api-key", "secret"]}, "args"),
+    ({"args": ["--port=1"]}, "args"),
+    ({"env": [{"name": "API_KEY", "value": "secret"}]}, "env"),
+    ({"env": [{"name": "HF_TOKEN", "value": "secret"}]}, "env"),
+    ({"port": 80}, "port"),
+    ({"sharedMemory": "much"}, "sharedMemory"),
+    ({"existingSecrets": {"apiKey": {"name": "keys", "key": ""}}}, "key"),
+    ({"ingress": {"enabled": True}}, "host"),
+    ({"inferencePool": {"enabled": True}}, "endpointPicker"),
+    ({"autoscaling": {"mode": "keda"}}, "prometheusUrl"),
+    ({"autoscaling": {"kvUse": 1.5}}, "kvUse"),
+    ({"download": {"enabled": True}}, "id"),
+    ({"download": {"enabled": True}, "model": {"id": "a/b"}, "cache": {"enabled": False}}, "cache"),
+    ({"drain": {"terminationGracePeriodSeconds": 119}}, "= 120, not 119"),
+    ({"drain": {"preStopSeconds": 16}}, "= 121, not 120"),
+    ({"drain": {"timeoutSeconds": 600}}, "= 630, not 120"),
+    (
+        {"autoscaling": {"mode": "hpa", "minReplicas": 9}, "cache": {"enabled": False}},
+        "minReplicas",
+    ),
+    (
+        {
+            "autoscaling": {"mode": "hpa", "scaleDownStabilizationSeconds": 60},
+            "cache": {"enabled": False},
+        },
+        "scaleDownStabilizationSeconds",
+    ),
+    ({"replicas": 2}, "cache.accessMode"),
+    ({"rollingUpdate": {"maxSurge": 1}}, "cache.accessMode"),
+    ({"rollingUpdate": {"maxUnavailable": 0}}, "maxSurge and maxUnavailable"),
+]
+
+
+@pytest.mark.parametrize("changes, words", BAD, ids=lambda one: json.dumps(one)[:60])
+def test_what_does_not_add_up_is_refused(changes: dict[str, Any], words: str) -> None:
+    assert words in refusal(changes)
+
+
+def test_the_image_has_no_default() -> None:
+    module = helm()
+    chart = module.Chart.load(str(CHART))
+    for values in ({}, {"image": {"tag": "1"}}):
+        with pytest.raises(module.HelmError, match="repository"):
+            chart.validate_schema(values)
+
+
+def test_package_holds_the_schema(tmp_path: Path) -> None:
+    module = helm()
+    archive = module.package(str(CHART), destination=str(tmp_path))
+    with tarfile.open(archive) as files:
+        names = set(files.getnames())
+    wanted = ("values.schema.json", "README.md", "files/rules.yaml", "files/dashboard.json")
+    assert {f"penstock/{name}" for name in wanted} <= names
+    packed = module.Chart.load(archive)
+    with pytest.raises(module.HelmError, match="replicas"):
+        packed.validate_schema(merged(BASE, {"replicas": "many"}))
+
+
+def test_defaults_are_all_described() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+
+    def compare(rule: dict[str, Any], value: dict[str, Any], path: str) -> None:
+        left_out = {"global"} if not path else {"repository"} if path == ".image" else set()
+        assert rule["properties"].keys() - left_out == value.keys(), path
+        assert rule["additionalProperties"] is False
+        for name, inner in rule["properties"].items():
+            if "properties" in inner:
+                compare(inner, value[name], f"{path}.{name}")
+
+    compare(schema, values, "")
+
+
+def test_readme_is_the_one_that_the_schema_makes() -> None:
+    text = (CHART / "README.md").read_text()
+    assert readme(text) == text, "run `python scripts/chart_readme.py`"

@@ -1,0 +1,54 @@
+"""`text-generation-server download-weights`, as an init container runs it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.small_hub import SHA, running_hub
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with running_hub() as url:
+        yield url
+
+
+def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {n: v for n, v in os.environ.items() if not n.startswith("HF_")}
+    return subprocess.run(
+        [sys.executable, "-m", "penstock_launcher.server_command", *argv],
+        env=clean | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_what_it_fetched_is_there_without_the_hub(hub: str, tmp_path: Path) -> None:
+    environment = {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path)}
+    flags = ["--revision", "main", "--extension", ".safetensors", "--auto-convert"]
+    result = run("download-weights", "org/good", *flags, **environment)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "the model is complete" in result.stdout and SHA in result.stdout
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    again = run("download-weights", "org/good", **offline)
+    assert again.returncode == 0 and SHA in again.stdout
+    assert run("download-weights", "org/other", **offline).returncode == 1
+
+
+def test_a_folder_is_looked_at(tmp_path: Path) -> None:
+    assert run("download-weights", str(tmp_path)).returncode == 1
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert run("download-weights", str(tmp_path)).returncode == 0
+
+
+@pytest.mark.parametrize("argv", [["serve", "org/name"], ["quantize"], [], ["download-weights"]])
+def test_other_commands_are_refused(argv: list[str]) -> None:
+    result = run(*argv)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    if argv and argv[0] == "serve":
+        assert "launcher --model-id" in result.stderr
