@@ -13,6 +13,7 @@ from penstock_router.grammar import Grammar
 from penstock_router.structured import grammar_from
 from penstock_router.structured.json_schema import json_schema
 from penstock_router.structured.kinds import MAX_CHOICES
+from penstock_router.structured.tags import MAX_TAGS
 
 AnyObject = dict[str, Any]
 Schema = AnyObject | str | bool
@@ -92,8 +93,8 @@ class ResponseFormat(ClientObject):
     json_schema: NamedSchema | None = None
     value: Any = None
     # of structural tags
-    structures: list[AnyObject] | None = None
-    triggers: list[str] | None = None
+    structures: Annotated[list[AnyObject], AtMost(MAX_TAGS)] | None = None
+    triggers: Annotated[list[str], AtMost(MAX_TAGS)] | None = None
     format: AnyObject | None = None
 
     def wanted(self) -> list[Wanted]:
