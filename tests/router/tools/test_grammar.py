@@ -112,7 +112,7 @@ TREE = Tool.checked(
     {
         "type": "object",
         "properties": {
-            "leaf": {"type": "string", "pattern": "^[a-c]{1,3}$"},
+            "leaf": {"type": "string", "pattern": "^[a-c]{1,3}$", "maxLength": 6},
             "children": {"type": "array", "items": {"$ref": "#"}, "maxItems": 1},
         },
         "required": ["leaf"],

@@ -1,0 +1,157 @@
+"""Grammars over the tokenizers that real models have, as the router reads them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+from llguidance import LLMatcher
+from tokenizers import Tokenizer
+
+from penstock_proto import shard_pb2
+from penstock_router.grammar import Grammar, GrammarKind, behind, behind_text
+from penstock_router.grammars import wire_grammar
+from penstock_router.structured import grammar_from
+from penstock_router.structured.json_schema import json_schema
+from penstock_router.text.definition import read_definition
+from penstock_shard.grammars.templates import Templates
+from support.assets import assets
+from support.real_tokenizers import tokenizer_folder
+
+NAMES = (
+    "deepseek-v3",
+    "llama-3.1",
+    "mistral-7b-v0.3",
+    "mistral-tekken-240911",
+    "openllama-zh",
+    "pythia-410m",
+    "qwen3",
+)
+EOS = 2
+SCHEMA = Grammar(GrammarKind.JSON_SCHEMA, '{"type": "integer", "minimum": 3, "maximum": 7}')
+
+
+class Real:
+    """A tokenizer, and grammars over it."""
+
+    def __init__(self, folder: Path) -> None:
+        tree = orjson.dumps(read_definition(folder).tree).decode()
+        self.tokenizer = Tokenizer.from_str(tree)
+        self.templates = Templates(self.tokenizer.get_vocab_size())
+        self.problem = self.templates.load(tree, [EOS])
+        self._ids = 0
+
+    def matcher(self, grammar: Grammar) -> LLMatcher:
+        self._ids += 1
+        request = shard_pb2.CompileRequest(id=self._ids, grammar=wire_grammar(grammar))
+        response = self.templates.compile(request)
+        assert response.outcome == shard_pb2.CompileResponse.READY, response.error
+        matcher = self.templates.matcher(self._ids)
+        assert matcher is not None
+        return matcher
+
+    def takes(self, matcher: LLMatcher, *texts: str | int) -> bool:
+        """Whether it takes these texts, or tokens, and could end there."""
+        for text in texts:
+            ids = [text]
+            if isinstance(text, str):
+                ids = self.tokenizer.encode(text, add_special_tokens=False).ids
+            if not matcher.consume_tokens(ids):
+                return False
+        return bool(matcher.is_accepting())
+
+
+def unpacked(folder: Path, name: str) -> Path:
+    if (assets() / "tokenizers" / name / "tokenizer.json.gz").exists():
+        return tokenizer_folder(name, folder)
+    return assets() / "tokenizers" / name
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Real:
+    return Real(tokenizer_folder("llama-3.1", tmp_path_factory.mktemp("real")))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_real_tokenizer_has_grammars(name: str, tmp_path: Path) -> None:
+    real = Real(unpacked(tmp_path, name))
+    assert not real.problem
+    schema = {
+        "type": "object",
+        "properties": {"größe": {"type": "integer", "minimum": 0, "maximum": 999}},
+        "required": ["größe"],
+        "additionalProperties": False,
+    }
+    matcher = real.matcher(json_schema(schema, compact=True))
+    found: list[int] = []
+    while not matcher.is_stopped() and len(found) < 60:
+        bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+        allowed = np.unpackbits(bits, bitorder="little").nonzero()[0]
+        token = int(EOS if EOS in allowed else allowed[len(found) % len(allowed)])
+        assert matcher.consume_token(token), matcher.get_error()
+        if token != EOS:
+            found.append(token)
+    value = json.loads(real.tokenizer.decode(found))
+    assert isinstance(value["größe"], int)
+
+
+def test_a_grammar_begins_behind_a_special_token(llama: Real) -> None:
+    marker = 128_008
+    grammar = behind(marker, SCHEMA)
+    assert llama.takes(llama.matcher(grammar), "I think\n12 or 5.", marker, "5")
+    assert llama.takes(llama.matcher(grammar), "", marker, "\n\n7")
+    assert not llama.takes(llama.matcher(grammar), "I think", marker, "9")
+    assert not llama.takes(llama.matcher(grammar), "I think 5")
+    assert llama.takes(llama.matcher(behind(marker, grammar_from("regex", "a/b"))), marker, "a/b")
+    lark = behind(marker, grammar_from("lark", "start: NAME WS"))
+    assert llama.takes(llama.matcher(lark), "x", marker, "abc ")
+
+
+def test_a_grammar_begins_behind_a_text(llama: Real) -> None:
+    grammar = behind_text("</think>", SCHEMA)
+    assert llama.takes(llama.matcher(grammar), "1 < 2 </thin </think>\n5")
+    assert not llama.takes(llama.matcher(grammar), "hm </think>\n9")
+    assert not llama.takes(llama.matcher(grammar), "5")
+
+
+def test_structural_tags_hold_behind_their_triggers(llama: Real) -> None:
+    structure = {"begin": "<f=a>", "schema": json.loads(SCHEMA.text), "end": "</f>"}
+    grammar = grammar_from("structural_tag", {"structures": [structure], "triggers": ["<f="]})
+    assert llama.takes(llama.matcher(grammar), "no call at all < 3")
+    assert llama.takes(llama.matcher(grammar), "first <f=a>5</f> then <f=a>3</f> end")
+    assert not llama.takes(llama.matcher(grammar), "first <f=a>9</f>")
+    assert not llama.takes(llama.matcher(grammar), "first <f=b>5</f>")
+
+
+def test_gbnf_and_lark_are_told_apart(llama: Real) -> None:
+    gbnf = grammar_from("grammar", 'root ::= "a" [0-9]+ x\nx ::= ("b" | "c")* "\\n"')
+    assert llama.takes(llama.matcher(gbnf), "a12bc\n")
+    lark = grammar_from("grammar", '?start: NAME "=" NUMBER -> set\n%ignore WS')
+    assert llama.takes(llama.matcher(lark), "abc = 1.5")
+    assert not llama.takes(llama.matcher(lark), "1 = abc")
+
+
+def test_white_space_cannot_go_on(llama: Real) -> None:
+    grammar = grammar_from("json", {"type": "array", "items": {"type": "integer"}})
+    assert llama.takes(llama.matcher(grammar), "[ 1,\n    2]")
+    assert not llama.takes(llama.matcher(grammar), "[\n\n\n1]")
+    assert not llama.takes(llama.matcher(grammar), "[     1]")
+
+
+def test_what_takes_too_long_is_given_up(llama: Real, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And counted, until it ends by itself."""
+    monkeypatch.setattr("penstock_shard.grammars.templates.COMPILE_SECONDS", 0.0001)
+    grammar = wire_grammar(grammar_from("json", {"enum": [f"value {i}" for i in range(4000)]}))
+    response = llama.templates.compile(shard_pb2.CompileRequest(id=999, grammar=grammar))
+    assert response.outcome == shard_pb2.CompileResponse.TOO_SLOW
+    assert llama.templates.matcher(999) is None
+
+
+def test_without_a_token_that_ends_a_text_there_are_none(tmp_path: Path) -> None:
+    templates = Templates(100)
+    assert "ends a text" in templates.load("{}", [])
+    request = shard_pb2.CompileRequest(id=1, grammar=wire_grammar(SCHEMA))
+    assert "ends a text" in templates.compile(request).error
