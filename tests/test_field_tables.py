@@ -1,4 +1,4 @@
-"""docs/api.md: its tables of fields are the schemas', and its detector of watermarks works."""
+"""docs/api.md: its tables of fields are those of the schemas, its detector of watermarks works."""
 
 from __future__ import annotations
 
