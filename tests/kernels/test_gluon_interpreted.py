@@ -296,7 +296,13 @@ def written(case: PagedCase, rows: Iterable[int], last_only: bool = False) -> Te
     return flags
 
 
-def decoded(case: PagedCase, size: Decode, interpret: Interpret, live: int | None) -> Tensor:
+def decoded(
+    case: PagedCase,
+    size: Decode,
+    interpret: Interpret,
+    live: int | None = None,
+    window: int | None = None,
+) -> Tensor:
     """By the plan of Triton's kernel, in Triton's interpreter."""
     rows, heads, width = case.query.shape
     last = written(case, range(rows), last_only=True)[None, None, :, :, None]
@@ -313,7 +319,7 @@ def decoded(case: PagedCase, size: Decode, interpret: Interpret, live: int | Non
         tensors.load(counts, blocks, size.page)
         sharing = tensors.view(rows)
     alive = None if live is None else torch.tensor([live], dtype=torch.int32)
-    plan = plain.plan(case.position, case.slot, alive, sharing)
+    plan = plain.plan(case.position, case.slot, alive, sharing, window)
     attend = HopperDecode(rows, heads, size.kv_heads, width, device, True)
     attend.partial.fill_(torch.nan)
     attend.lse.fill_(torch.nan)
@@ -328,8 +334,18 @@ def decoded(case: PagedCase, size: Decode, interpret: Interpret, live: int | Non
 @pytest.mark.parametrize("size", DECODES, ids=str)
 def test_decode(size: Decode, dtype: torch.dtype, interpret: Interpret) -> None:
     case = by_slot(size, dtype)
-    out = decoded(case, size, interpret, None)
+    out = decoded(case, size, interpret)
     assert_rounded(out, naive_attention(case, size.scale, None))
+
+
+@by_the_interpreter
+@pytest.mark.parametrize("window", [1, 63, 64, 65, 200])
+@pytest.mark.parametrize("size", [DECODES[2], DECODES[5], DECODES[9]], ids=str)
+def test_decode_in_a_window(size: Decode, window: int, interpret: Interpret) -> None:
+    """Windows that begin in and between tiles and pages; with one, nothing is shared."""
+    case = by_slot(size, torch.bfloat16)
+    out = decoded(case, size, interpret, window=window)
+    assert_rounded(out, naive_attention(case, size.scale, window))
 
 
 @by_the_interpreter
@@ -351,6 +367,25 @@ def test_decode_rows_that_do_not_count(live: int, interpret: Interpret) -> None:
 def test_prefill(
     heads: int, kv_heads: int, width: int, page: int, dtype: torch.dtype, interpret: Interpret
 ) -> None:
+    check_prefill(heads, kv_heads, width, page, dtype, None, interpret)
+
+
+@pytest.mark.parametrize("window", [1, 64, 100])
+@pytest.mark.parametrize(("heads", "width"), [(1, 64), (7, 128)])
+def test_prefill_in_a_window(heads: int, width: int, window: int, interpret: Interpret) -> None:
+    """Rows of a tile that see nothing of its first keys, and windows that begin between tiles."""
+    check_prefill(heads, 1, width, 64, torch.bfloat16, window, interpret)
+
+
+def check_prefill(
+    heads: int,
+    kv_heads: int,
+    width: int,
+    page: int,
+    dtype: torch.dtype,
+    window: int | None,
+    interpret: Interpret,
+) -> None:
     """Contexts that end in and between tiles of keys, rows that fill half a tile, unused tiles."""
     spans = [(5, 1), (70, 17), (0, 130), (64, 64), (255, 2), (0, 1), (600, 41)]
     case = paged_case(spans, heads, kv_heads, width, page).to("cpu", dtype)
@@ -364,6 +399,6 @@ def test_prefill(
     out = torch.full((count, heads * width), torch.nan, dtype=dtype)
     hopper_prefill.hopper_prefill(
         qkv[:, :heads], case.cache, case.table, case.slot.int(), case.position,
-        torch.from_numpy(pieces), out, 0.21,
+        torch.from_numpy(pieces), out, 0.21, window,
     )  # fmt: skip
-    assert_rounded(out, naive_attention(case, 0.21, None))
+    assert_rounded(out, naive_attention(case, 0.21, window))

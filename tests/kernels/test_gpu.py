@@ -311,13 +311,14 @@ def decode_case(case: Decode, dtype: torch.dtype) -> tuple[list[Tensor], Any, in
     return tensors, groups, rows
 
 
-def decode_reference(tensors: list[Tensor], scale: float) -> Tensor:
+def decode_reference(tensors: list[Tensor], scale: float, window: int | None = None) -> Tensor:
     """[rows, heads * width] float32, row by row."""
     query, cache, table, slots, positions = tensors
     kv_heads, page = cache.shape[1], cache.shape[3]
     rows = []
     for q, slot, last in zip(query.float(), slots.tolist(), positions.tolist(), strict=True):
-        token = torch.arange(last + 1, device="cuda")
+        first = 0 if window is None else max(0, last + 1 - window)
+        token = torch.arange(first, last + 1, device="cuda")
         key, value = cache[:, :, table[slot].long()[token // page], token % page].float()
         scores = torch.einsum("hgd,htd->hgt", q.view(kv_heads, -1, q.shape[1]), key) * scale
         rows.append(torch.einsum("hgt,htd->hgd", scores.softmax(2), value).flatten())
@@ -361,6 +362,20 @@ def test_decode_attention_on_hopper(case: Decode, dtype: torch.dtype) -> None:
         graph.replay()
         differing += (out != first).sum()
     assert int(differing) == 0
+
+
+@pytest.mark.usefixtures("hopper")
+@pytest.mark.parametrize("window", [1, 63, 130, 4096])
+@pytest.mark.parametrize("case", DECODES[::3], ids=str)
+def test_decode_in_a_window_on_hopper(case: Decode, window: int) -> None:
+    from penstock_kernels.gpu.hopper_decode import HopperDecode
+
+    tensors, _, rows = decode_case(case, torch.bfloat16)
+    query, cache, table, slots, positions = tensors
+    attend = HopperDecode(rows, case.heads, case.kv_heads, case.width, query.device, True)
+    out = query.new_full((rows, case.heads * case.width), torch.nan)
+    attend(query, cache, table, out, attend.plan(positions, slots, None, None, window), case.scale)
+    assert difference(out, decode_reference(tensors, case.scale, window)) < 2e-5
 
 
 @pytest.mark.parametrize("rows", [1, 3, 20, 70])

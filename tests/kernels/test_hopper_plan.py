@@ -32,7 +32,11 @@ pytestmark = [
 
 
 def planned(
-    lengths: list[int], programs: int, sharing: Sharing | None = None, live: int | None = None
+    lengths: list[int],
+    programs: int,
+    sharing: Sharing | None = None,
+    live: int | None = None,
+    window: int | None = None,
 ) -> hopper_plan.HopperPlan:
     """The plan of rows whose slots go backwards; stale numbers stand where it is written."""
     rows = len(lengths)
@@ -41,7 +45,7 @@ def planned(
         tensor.fill_(-7)
     alive = None if live is None else torch.tensor([live], dtype=torch.int32)
     slots = torch.arange(rows).flip(0)
-    hopper_plan.plan_hopper(plan, torch.tensor(lengths) - 1, slots, KEYS, alive, sharing)
+    hopper_plan.plan_hopper(plan, torch.tensor(lengths) - 1, slots, KEYS, alive, sharing, window)
     return plan
 
 
@@ -101,8 +105,9 @@ def test_a_plan_covers_every_token_once_in_equal_shares(
     seen = [np.zeros(length, np.int64) for length in lengths]
     partials = set()
     steps = np.zeros(count, np.int64)
-    for index, (leader, members, start, end, piece, slot) in enumerate(plan.items[:count].tolist()):
-        assert slot == rows - 1 - leader and start < end
+    for index, item in enumerate(plan.items[:count].tolist()):
+        leader, members, start, end, piece, slot, skip = item
+        assert slot == rows - 1 - leader and start < end and skip == 0
         steps[index] = -(-(end - start) // KEYS)
         for row in range(leader, leader + members):
             seen[row][start:end] += 1
@@ -119,6 +124,26 @@ def test_a_plan_covers_every_token_once_in_equal_shares(
     spans = alive + len({items[0] for items in plan.items[:count].tolist() if items[4] % 2})
     assert sum(work) == steps.sum()
     assert max(work) <= max(1, -(-(steps.sum() + spans) // programs))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 3000), min_size=2, max_size=40),
+    programs=st.sampled_from([1, 5, 33, 264]),
+    window=st.integers(1, 2000),
+)
+def test_a_plan_in_a_window_covers_what_each_row_sees(
+    lengths: list[int], programs: int, window: int
+) -> None:
+    """Spans begin where tiles do; rows that could share tokens read their own."""
+    sharing = sharing_of([(2, 1)], len(lengths), 16)
+    plan = planned(lengths, programs, sharing, None, window)
+    seen = [np.zeros(length, np.int64) for length in lengths]
+    for row, members, start, end, piece, _, skip in plan.items[: int(plan.bounds[-1])].tolist():
+        assert members == 1 and piece % 2 == 0 and start % KEYS == 0 and 0 <= skip < KEYS
+        seen[row][start + skip : end] += 1
+    for length, tokens in zip(lengths, seen, strict=True):
+        assert (tokens == (np.arange(length) >= length - window)).all()
 
 
 def test_a_lone_row_is_cut_into_tiles() -> None:

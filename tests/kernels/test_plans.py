@@ -144,7 +144,7 @@ def test_plan_on_hopper(device: torch.device, case: Case, programs: int) -> None
             begin = span.begin + max(0, program * share - at) * keys
             end = min(span.end, span.begin + ((program + 1) * share - at) * keys)
             piece = 2 * (program - first) + span.shared
-            items.append([span.row, span.members, begin, end, piece, int(slots[span.row])])
+            items.append([span.row, span.members, begin, end, piece, int(slots[span.row]), 0])
             taken.append(program)
         pieces.append(last + 1 - first)
         at += count
@@ -154,7 +154,7 @@ def test_plan_on_hopper(device: torch.device, case: Case, programs: int) -> None
         tensor.fill_(-7)  # what stood there before does not count
     hopper_plan.plan_hopper(
         plan, torch.tensor(lengths, device=device) - 1, slots.to(device), keys,
-        live_of(case, device), on_device(case, spans, device), supported(device),
+        live_of(case, device), on_device(case, spans, device), dependent=supported(device),
     )  # fmt: skip
     assert plan.bounds.tolist() == bounds
     assert plan.items[: len(items)].tolist() == items

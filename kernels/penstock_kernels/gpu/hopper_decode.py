@@ -36,16 +36,17 @@ LOG2_E = 1.4426950408889634
 
 @gluon.jit
 def _item(work, index):
-    """First row, rows (0: there is no such item), first token, end and piece of an item."""
+    """First row, rows (0: there is no such item), first token, end, piece and unseen tokens."""
     items, _, last, _ = work
-    entry = items + index * 6
+    entry = items + index * 7
     there = index < last
     first = gl.load(entry, mask=there, other=0, cache_modifier=".cg")
     members = gl.load(entry + 1, mask=there, other=0, cache_modifier=".cg")
     start = gl.load(entry + 2, mask=there, other=0, cache_modifier=".cg")
     stop = gl.load(entry + 3, mask=there, other=0, cache_modifier=".cg")
     piece = gl.load(entry + 4, mask=there, other=0, cache_modifier=".cg")
-    return first, members, start, stop, piece
+    skip = gl.load(entry + 6, mask=there, other=0, cache_modifier=".cg")
+    return first, members, start, stop, piece, skip
 
 
 @gluon.jit
@@ -62,7 +63,7 @@ def _load(
     desc, table, width, plane, values = source
     done = 0  # tiles of keys that went through the ring
     for index in range(item, last):
-        entry = items + index * 6
+        entry = items + index * 7
         start = gl.load(entry + 2, cache_modifier=".cg")
         stop = gl.load(entry + 3, cache_modifier=".cg")
         shared = gl.load(entry + 4, cache_modifier=".cg") % 2
@@ -108,27 +109,25 @@ def _attend(
     """The four warps that multiply."""
     _, index, last, head = work
     W: gl.constexpr = tiles[0].shape[0]
-    first, members, start, stop, piece = _item(work, index)
+    first, members, start, stop, piece, skip = _item(work, index)
     if PDL:
         gdc_wait()  # for the queries
         gdc_launch_dependents()
     few = load_few(source, head, first, members, GROUP, W, D)
     done = 0
     for following in range(index + 1, last + 1):
-        item = (first, members, start, stop, piece)
-        next_first, next_members, next_start, next_stop, next_piece = _item(work, following)
+        item = (first, members, start, stop, piece, skip)
+        following_item = _item(work, following)
         tiles[0].store(few)
         fence_async_shared()
         # The next item's queries travel while this one is computed.
-        few = load_few(source, head, next_first, next_members, GROUP, W, D)
+        few = load_few(source, head, following_item[0], following_item[1], GROUP, W, D)
         if members * GROUP <= W:
             attend_few(ring, tiles, source, target, head, item, done, GROUP, STAGES)
         else:
             attend_many(ring, source, target, head, item, done, GROUP, N, D, STAGES)
         done += gl.cdiv(stop - start, N)
-        first, members, start, stop, piece = (
-            next_first, next_members, next_start, next_stop, next_piece,
-        )  # fmt: skip
+        first, members, start, stop, piece, skip = following_item
 
 
 @gluon.jit(do_not_specialize=["blocks", "width"])
@@ -194,7 +193,7 @@ def on_hopper(device: torch.device, cache: Tensor, heads: int) -> bool:
 
 
 class HopperDecode:
-    """`gpu.decode_attention.DecodeAttention` without a window, where `on_hopper`; the same
+    """`gpu.decode_attention.DecodeAttention` without a soft cap, where `on_hopper`; the same
     parameters."""
 
     def __init__(
@@ -214,21 +213,31 @@ class HopperDecode:
         cells = most_partials(rows, self._programs, self.tile_rows) * heads
         self.partial = torch.empty(cells * head_dim, dtype=torch.float32, device=device)
         self.lse = torch.empty(cells, dtype=torch.float32, device=device)
-        # Tiles have two rows at least, and their number is a power of two.
-        self._plan = empty_plan(rows, max(1, rows), self._programs, device)
+        self._plans: dict[int | None, HopperPlan] = {}
 
     def plan(
-        self, positions: Tensor, slots: Tensor, live: Tensor | None, sharing: Sharing | None
+        self,
+        positions: Tensor,
+        slots: Tensor,
+        live: Tensor | None,
+        sharing: Sharing | None,
+        window: int | None = None,
     ) -> HopperPlan:
-        """What the layers do in a step; see `plan_hopper`. Valid until the next call.
+        """What the layers with this window do in a step; see `plan_hopper`.
+
+        Valid until the next call with the same window.
 
         Raises ValueError for more rows than the memory was made for.
         """
         if len(positions) > self._rows:
             raise ValueError(f"{len(positions)} rows are more than the {self._rows} made room for")
-        keys = key_tile(self._width)
-        plan_hopper(self._plan, positions, slots, keys, live, sharing, self._dependent)
-        return self._plan
+        if window not in self._plans:
+            # Tiles have two rows at least, and their number is a power of two.
+            most_tiles = max(1, self._rows)
+            self._plans[window] = empty_plan(self._rows, most_tiles, self._programs, self._device)
+        plan, keys = self._plans[window], key_tile(self._width)
+        plan_hopper(plan, positions, slots, keys, live, sharing, window, self._dependent)
+        return plan
 
     def __call__(
         self,

@@ -61,16 +61,20 @@ def attend_few(
     GROUP: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
     """An item of W queries at most, which stand in shared memory. done: tiles of keys before."""
-    first, members, start, stop, piece = item
+    first, members, start, stop, piece, skip = item
     W: gl.constexpr = tiles[0].shape[0]
     layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, W, 16])
     spans = spans_of(target, first, members, GROUP, W, gl.SliceLayout(0, layout))
-    acc, best, total = _attend_span(ring, tiles, stop - start, source[2], done, layout, STAGES)
+    acc, best, total = _attend_span(
+        ring, tiles, skip, stop - start, source[2], done, layout, STAGES
+    )
     store(target, spans, head, first, piece, acc, best, total, GROUP, 0)
 
 
 @gluon.jit
-def _attend_span(ring, tiles, length, scale, done, layout: gl.constexpr, STAGES: gl.constexpr):
+def _attend_span(
+    ring, tiles, skip, length, scale, done, layout: gl.constexpr, STAGES: gl.constexpr
+):
     """Sums of values [D, W], largest scores, in units of log2, and sums of weights [W]."""
     k_tiles, v_tiles, k_full, v_full, k_empty, v_empty = ring
     q_tile, p_tile = tiles
@@ -88,7 +92,7 @@ def _attend_span(ring, tiles, length, scale, done, layout: gl.constexpr, STAGES:
         mbarrier.wait(k_full.index(stage), phase)
         scores = warpgroup_mma(k_tiles.index(stage), queries, zeros, use_acc=False)
         mbarrier.arrive(k_empty.index(stage))
-        scores = hide(scores, known, 0)
+        scores = hide(scores, skip - (j - done) * N, known, 0)
         new = gl.maximum(best, gl.max(scores, 0) * scale)
         p = gl.exp2(scores * scale - gl.expand_dims(new, 0))
         shrink = gl.expand_dims(gl.exp2(best - new), 0)

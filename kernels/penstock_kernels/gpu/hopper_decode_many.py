@@ -38,13 +38,13 @@ def attend_many(
     GROUP: gl.constexpr, N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
     """An item of 64 queries at most. done: tiles of keys before."""
-    first, members, start, stop, piece = item
+    first, members, start, stop, piece, skip = item
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     q = _queries(source, head, first, members, GROUP, N, D)
     spans = spans_of(target, first, members, GROUP, 64, gl.SliceLayout(1, o_layout))
     tiles = gl.cdiv(stop - start, N)
     weight, acc, best, total = _attend_span(
-        ring, q, stop - start, tiles, source[2], done, N, D, STAGES
+        ring, q, skip, stop - start, tiles, source[2], done, N, D, STAGES
     )
     known = stop - start - (tiles - 1) * N
     acc = _last_values(ring, weight, acc, known, done + tiles - 1, STAGES)
@@ -53,7 +53,16 @@ def attend_many(
 
 @gluon.jit
 def _attend_span(
-    ring, q, length, tiles, scale, done, N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr
+    ring,
+    q,
+    skip,
+    length,
+    tiles,
+    scale,
+    done,
+    N: gl.constexpr,
+    D: gl.constexpr,
+    STAGES: gl.constexpr,
 ):
     """q k^T over a span of some tiles and p v but for the last tile's values: its weights [64, N],
     sum of values [64, D], largest score and sum of weights [64].
@@ -76,7 +85,7 @@ def _attend_span(
     mbarrier.wait(k_full.index(stage), done // STAGES & 1)
     scores = warpgroup_mma(q, k_tiles.index(stage).permute((1, 0)), zeros, use_acc=False)
     mbarrier.arrive(k_empty.index(stage))
-    scores = hide(scores, length, 1)
+    scores = hide(scores, skip, length, 1)
     p, shrink, best, total = softmax(scores, best, total, scale)
     weight = gl.convert_layout(p.to(q.dtype), p_layout)
     following = (done + 1) % STAGES
@@ -89,7 +98,7 @@ def _attend_span(
         acc = warpgroup_mma(weight, v_tiles.index(old), acc, is_async=True)
         scores = warpgroup_mma_wait(1, deps=[scores])
         mbarrier.arrive(k_empty.index(stage))
-        scores = hide(scores, length - (j - done) * N, 1)
+        scores = hide(scores, 0, length - (j - done) * N, 1)
         p, shrink, best, total = softmax(scores, best, total, scale)
         # Here and not before the next product: as in `gpu.hopper_prefill`.
         mbarrier.wait(k_full.index(following), (j + 1) // STAGES & 1, pred=j + 1 < end)

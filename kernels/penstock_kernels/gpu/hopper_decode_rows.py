@@ -11,12 +11,13 @@ from triton.experimental.gluon import language as gl
 
 
 @gluon.jit
-def hide(scores, known, AXIS: gl.constexpr):
-    """-inf where fewer keys are known than the tile has."""
+def hide(scores, skip, known, AXIS: gl.constexpr):
+    """-inf for a tile's first `skip` keys, and where fewer are known than it has."""
     KEYS: gl.constexpr = scores.shape[AXIS]
-    if known < KEYS:
+    if (known < KEYS) | (skip > 0):
         key = gl.arange(0, KEYS, gl.SliceLayout(1 - AXIS, scores.type.layout))
-        scores = gl.where(gl.expand_dims(key < known, 1 - AXIS), scores, float("-inf"))
+        visible = (key >= skip) & (key < known)
+        scores = gl.where(gl.expand_dims(visible, 1 - AXIS), scores, float("-inf"))
     return scores
 
 

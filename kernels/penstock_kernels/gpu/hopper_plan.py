@@ -18,8 +18,9 @@ from torch import Tensor
 from penstock_kernels.gpu.dependent import launch, wait
 from penstock_kernels.ops import Sharing
 
-# Numbers of an item: first row, rows, first token, end, piece * 2 + shared, slot of the first row.
-ITEM = 6
+# Numbers of an item: first row, rows, first token, end, piece * 2 + shared, slot of the first row,
+# and how many tokens from the first one on no row sees, less than a tile of keys.
+ITEM = 7
 LEAST_ROWS = 32  # of a compiled kernel: each takes a quarter of a second at start
 SPAN = 3  # numbers of a row: its first partial result, those of its own span, all of them
 
@@ -63,16 +64,19 @@ def _cut(place, steps, share):
 
 @triton.jit
 def _store_items(
-    items, bounds, row, members, slot, begin, end, place, gap, share, first_item, shared,
+    items, bounds, row, members, slot, begin, skip, end, place, gap, share, first_item, shared,
     KEYS: tl.constexpr,
 ):  # fmt: skip
-    """The items of spans of tokens begin .. end - 1, and where programs begin."""
+    """The items of spans of tokens begin .. end - 1, and where programs begin.
+
+    The first `skip` tokens of a span are there because tiles begin where pages do.
+    """
     first, pieces = _cut(place, tl.cdiv(end - begin, KEYS), share)
     item = first_item + tl.cumsum(pieces, 0) - pieces
     # A span that begins a program has no other before it there.
     heads = (place - gap - 1 + share) // share != first + 1
     for number in range(tl.max(pieces, 0)):
-        entry, mask = items + (item + number) * 6, number < pieces
+        entry, mask = items + (item + number) * 7, number < pieces
         cut = ((first + number) * share - place) * KEYS
         tl.store(entry, row, mask=mask)
         tl.store(entry + 1, members, mask=mask)
@@ -80,12 +84,13 @@ def _store_items(
         tl.store(entry + 3, tl.minimum(begin + cut + share * KEYS, end), mask=mask)
         tl.store(entry + 4, 2 * number + shared + 0 * row, mask=mask)
         tl.store(entry + 5, slot, mask=mask)
+        tl.store(entry + 6, tl.where(number > 0, 0, skip), mask=mask)
         tl.store(bounds + first + number, item + number, mask=mask & (heads | (number > 0)))
     return tl.sum(pieces, 0)
 
 
 @triton.jit(
-    do_not_specialize=["rows", "most_tiles", "programs"],
+    do_not_specialize=["rows", "most_tiles", "programs", "window"],
     do_not_specialize_on_alignment=["positions", "slots", "live", "tile_of_row", "tiles"],
 )
 def _plan_kernel(
@@ -100,9 +105,11 @@ def _plan_kernel(
     rows,
     most_tiles,
     programs,
+    window,
     ROWS: tl.constexpr,
     PROGRAMS: tl.constexpr,
     LIVE: tl.constexpr,
+    WINDOW: tl.constexpr,
     KEYS: tl.constexpr,
     PDL: tl.constexpr,
 ):
@@ -115,6 +122,11 @@ def _plan_kernel(
     slot = tl.load(slots + row, mask=present, other=0).to(tl.int32)
     tile = tl.load(tile_of_row + row, mask=present & (most_tiles > 0), other=-1)
     begin = tl.load(tiles + tile * 3 + 2, mask=tile >= 0, other=0)
+    skip = 0 * length
+    if WINDOW:
+        seen = tl.maximum(length - window, 0)
+        begin = seen // KEYS * KEYS
+        skip = seen - begin
     index = tl.arange(0, ROWS // 2)  # a tile has two rows at least
     there = index < most_tiles
     leader = tl.load(tiles + index * 3, mask=there, other=0)
@@ -134,15 +146,28 @@ def _plan_kernel(
     taken = tile_steps + gap * (tile_steps > 0).to(tl.int32)
     place = tl.cumsum(taken, 0) - tile_steps
     count = _store_items(
-        items, bounds, leader, members, tile_slot, 0 * shared, shared, place, gap, share, 0, 1,
-        KEYS,
+        items, bounds, leader, members, tile_slot, 0 * shared, 0 * shared, shared, place, gap,
+        share, 0, 1, KEYS,
     )  # fmt: skip
     _, pieces = _cut(place, tile_steps, share)
     of_row = tl.where(tile >= 0, tl.gather(pieces, tl.maximum(tile, 0), 0), 0)
     before = tl.sum(taken, 0)
     place = before + tl.cumsum(steps + gap * (steps > 0).to(tl.int32), 0) - steps
     count += _store_items(
-        items, bounds, row, 0 * row + 1, slot, begin, length, place, gap, share, count, 0, KEYS
+        items,
+        bounds,
+        row,
+        0 * row + 1,
+        slot,
+        begin,
+        skip,
+        length,
+        place,
+        gap,
+        share,
+        count,
+        0,
+        KEYS,
     )
     _, pieces = _cut(place, steps, share)
     of_row += pieces
@@ -162,21 +187,25 @@ def plan_hopper(
     keys: int,
     live: Tensor | None = None,
     sharing: Sharing | None = None,
+    window: int | None = None,
     dependent: bool = False,
 ) -> None:
     """Write the items of a step.
 
     positions: [rows] int64 of the token that each row computes; slots: [rows] integers; keys:
-    tokens of a tile; live: [1] int32, how many rows count (None: all).
+    tokens of a tile; live: [1] int32, how many rows count (None: all). With a window nothing is
+    shared.
     """
     rows, programs = len(positions), len(plan.bounds) - 1
+    if window is not None:
+        sharing = None
     _plan_kernel[(1,)](
         positions, slots,
         plan.bounds if live is None else live,
         plan.bounds if sharing is None else sharing.tile_of_row,
         plan.bounds if sharing is None else sharing.tiles,
         plan.items, plan.bounds, plan.spans, rows, 0 if sharing is None else len(sharing.tiles),
-        programs, ROWS=max(LEAST_ROWS, triton.next_power_of_2(rows)),
-        PROGRAMS=triton.next_power_of_2(programs + 1), LIVE=live is not None, KEYS=keys,
-        num_warps=4, **launch(dependent),
+        programs, window or 0, ROWS=max(LEAST_ROWS, triton.next_power_of_2(rows)),
+        PROGRAMS=triton.next_power_of_2(programs + 1), LIVE=live is not None,
+        WINDOW=window is not None, KEYS=keys, num_warps=4, **launch(dependent),
     )  # fmt: skip

@@ -47,14 +47,25 @@ def _task(plan, turn):
 
 
 @gluon.jit
+def _span(start, rows, window, N: gl.constexpr, WINDOW: gl.constexpr):
+    """First token of a tile's keys, at a multiple of N, and their end."""
+    stop = gl.where(rows > 0, start + rows, 0)
+    begin = 0 * stop
+    if WINDOW:
+        begin = gl.minimum(gl.maximum(start + 1 - window, 0) // N * N, stop)
+    return begin, stop
+
+
+@gluon.jit
 def _turns(plan):
     return gl.cdiv(plan[2], gl.num_programs(0))
 
 
 @gluon.jit
 def _load(
-    plan, ring, source,
+    plan, ring, source, window,
     N: gl.constexpr, D: gl.constexpr, PAGE: gl.constexpr, STAGES: gl.constexpr,
+    WINDOW: gl.constexpr,
 ):  # fmt: skip
     """The warp that fills the ring."""
     k_tiles, v_tiles, k_full, v_full, k_empty, v_empty = ring
@@ -63,8 +74,8 @@ def _load(
     for turn in range(_turns(plan)):
         head, first_row, rows, start = _task(plan, turn)
         pages = table + gl.load(slots + first_row).to(gl.int64) * width
-        length = gl.where(rows > 0, start + rows, 0)
-        for token in range(0, length, N):
+        begin, length = _span(start, rows, window, N, WINDOW)
+        for token in range(begin, length, N):
             stage, phase = done % STAGES, (done // STAGES + 1) & 1
             mbarrier.wait(k_empty.index(stage), phase)
             mbarrier.expect(k_full.index(stage), N * D * 2)
@@ -89,9 +100,9 @@ def _copy(desc, pages, plane, token, length, full, tile, PAGE: gl.constexpr):
 
 @gluon.jit
 def _attend(
-    plan, ring, rows_of,
+    plan, ring, rows_of, window,
     HALF: gl.constexpr, GROUP: gl.constexpr, N: gl.constexpr, D: gl.constexpr,
-    STAGES: gl.constexpr,
+    STAGES: gl.constexpr, WINDOW: gl.constexpr,
 ):  # fmt: skip
     """Rows 64 * HALF .. 64 * HALF + 63 of each tile, by four warps."""
     query, out, scale, row_stride, out_stride = rows_of
@@ -110,19 +121,23 @@ def _attend(
         place = gl.expand_dims(next_row + token, 1) * row_stride + next_head * GROUP * D + column
         next_q = gl.load(query + place, mask=gl.expand_dims(token < next_rows, 1), other=0.0)
         if rows > 0:
-            result = _attend_tile(ring, q, start, rows, scale, done, HALF, GROUP, N, D, STAGES)
+            begin, length = _span(start, rows, window, N, WINDOW)
+            result = _attend_tile(
+                ring, q, start, begin, length, window, scale, done,
+                HALF, GROUP, N, D, STAGES, WINDOW,
+            )  # fmt: skip
             place = gl.expand_dims(first_row + token, 1) * out_stride + head * GROUP * D + column
             result = gl.convert_layout(result, layout)
             gl.store(out + place, result, mask=gl.expand_dims(token < rows, 1))
-            done += gl.cdiv(start + rows, N)
+            done += gl.cdiv(length - begin, N)
         head, first_row, rows, start, q = next_head, next_row, next_rows, next_start, next_q
 
 
 @gluon.jit
 def _attend_tile(
-    ring, q, start, rows, scale, done,
+    ring, q, start, begin, length, window, scale, done,
     HALF: gl.constexpr, GROUP: gl.constexpr, N: gl.constexpr, D: gl.constexpr,
-    STAGES: gl.constexpr,
+    STAGES: gl.constexpr, WINDOW: gl.constexpr,
 ):  # fmt: skip
     """softmax(q k^T * scale) v of 64 rows, [64, D]; `done`: tiles of keys before this one's."""
     k_tiles, v_tiles, k_full, v_full, k_empty, v_empty = ring
@@ -135,15 +150,16 @@ def _attend_tile(
     best = gl.full([64], float("-inf"), gl.float32, row_layout)
     total = gl.zeros([64], gl.float32, row_layout)
     position = start + (HALF * 64 + gl.arange(0, 64, row_layout)) // GROUP
-    first, end = done, done + gl.cdiv(start + rows, N)
-    masked = done + (start + 1) // N  # before it every row sees all keys
+    first, end = done, done + gl.cdiv(length - begin, N)
+    masked = done + (start + 1 - begin) // N  # before it every row sees all keys up to its own
+    windowed = done + gl.cdiv(length - window - begin, N)  # from it on all of them, if WINDOW
     q = gl.convert_layout(q, gl.DotOperandLayout(0, s_layout, 2))
 
     mbarrier.wait(k_full.index(first % STAGES), first // STAGES & 1)
     scores = warpgroup_mma(q, k_tiles.index(first % STAGES).permute((1, 0)), zeros, use_acc=False)
     mbarrier.arrive(k_empty.index(first % STAGES))
-    scores = _hide(scores, 0, position)
-    p, shrink, best, total = softmax(scores, best, total, scale)
+    scores = _hide(scores, begin, position, window, WINDOW)
+    p, shrink, best, total = softmax(scores, best, total, scale, WINDOW)
     weight = gl.convert_layout(p.to(q.dtype), p_layout)
     following = (first + 1) % STAGES
     mbarrier.wait(k_full.index(following), (first + 1) // STAGES & 1, pred=first + 1 < end)
@@ -155,9 +171,12 @@ def _attend_tile(
         acc = warpgroup_mma(weight, v_tiles.index(old), acc, is_async=True)
         scores = warpgroup_mma_wait(1, deps=[scores])
         mbarrier.arrive(k_empty.index(stage))
-        if j >= masked:
-            scores = _hide(scores, (j - first) * N, position)
-        p, shrink, best, total = softmax(scores, best, total, scale)
+        partly = j >= masked
+        if WINDOW:
+            partly |= j < windowed
+        if partly:
+            scores = _hide(scores, begin + (j - first) * N, position, window, WINDOW)
+        p, shrink, best, total = softmax(scores, best, total, scale, WINDOW)
         # Stands here and not before the next product: its loop keeps the assembler from moving the
         # softmax behind the wait below, where it would no longer run under the product.
         mbarrier.wait(k_full.index(following), (j + 1) // STAGES & 1, pred=j + 1 < end)
@@ -168,7 +187,7 @@ def _attend_tile(
         weight = gl.convert_layout(p.to(q.dtype), p_layout)
     stage = (end - 1) % STAGES
     mbarrier.wait(v_full.index(stage), (end - 1) // STAGES & 1)
-    clear(v_tiles.index(stage), start + rows - (end - 1 - first) * N)
+    clear(v_tiles.index(stage), length - begin - (end - 1 - first) * N)
     acc = warpgroup_mma(weight, v_tiles.index(stage), acc)
     mbarrier.arrive(v_empty.index(stage))
     total = gl.convert_layout(total, gl.SliceLayout(1, o_layout))
@@ -176,14 +195,16 @@ def _attend_tile(
 
 
 @gluon.jit
-def _hide(scores, token, position):
-    """-inf where the keys from `token` on stand after a row's own position."""
+def _hide(scores, token, position, window, WINDOW: gl.constexpr):
+    """-inf where the keys from `token` on stand after a row's own position or before its window."""
     key = token + gl.arange(0, scores.shape[1], gl.SliceLayout(0, scores.type.layout))
     visible = gl.expand_dims(key, 0) <= gl.expand_dims(position, 1)
+    if WINDOW:
+        visible = visible & (gl.expand_dims(key, 0) > gl.expand_dims(position - window, 1))
     return gl.where(visible, scores, float("-inf"))
 
 
-@gluon.jit(do_not_specialize=["total"])
+@gluon.jit(do_not_specialize=["total", "window"])
 def _kernel(
     query,  # [n, row_stride], heads * D of them used
     desc,  # of the cache as [2 * kv_heads * blocks * PAGE, D], in parts of [PART, D]
@@ -198,23 +219,26 @@ def _kernel(
     blocks,
     width,
     total,  # count * kv_heads
+    window,  # a row sees itself and the window - 1 tokens before it, with WINDOW
     kv_heads: gl.constexpr,
     GROUP: gl.constexpr,
     D: gl.constexpr,
     PAGE: gl.constexpr,
     N: gl.constexpr,
     STAGES: gl.constexpr,
+    WINDOW: gl.constexpr,
 ):
     ring = kv_ring(desc, 2, N, D, STAGES)
     plan = (tiles, positions, gl.to_tensor(total), gl.to_tensor(kv_heads))
     rows_of = (query, out, scale, gl.to_tensor(row_stride), gl.to_tensor(out_stride))
     plane = gl.to_tensor(blocks) * PAGE
     source = (desc, table, slots, gl.to_tensor(width), plane, kv_heads * plane)
+    window = gl.to_tensor(window)
     gl.warp_specialize(
         [
-            (_attend, (plan, ring, rows_of, gl.constexpr(0), GROUP, N, D, STAGES)),
-            (_attend, (plan, ring, rows_of, gl.constexpr(1), GROUP, N, D, STAGES)),
-            (_load, (plan, ring, source, N, D, PAGE, STAGES)),
+            (_attend, (plan, ring, rows_of, window, gl.constexpr(0), GROUP, N, D, STAGES, WINDOW)),
+            (_attend, (plan, ring, rows_of, window, gl.constexpr(1), GROUP, N, D, STAGES, WINDOW)),
+            (_load, (plan, ring, source, window, N, D, PAGE, STAGES, WINDOW)),
         ],
         [4, 1],
         [240, 24],
@@ -246,14 +270,15 @@ def hopper_prefill(
     tiles: Tensor,
     out: Tensor,
     scale: float,
+    window: int | None = None,
 ) -> None:
-    """`prefill_attention` without a window; the same tensors."""
+    """`prefill_attention` without a soft cap; the same tensors."""
     _, heads, d = query.shape
     _, kv_heads, blocks, page, _ = cache.shape
     total = tiles.shape[0] * kv_heads
     _kernel[(min(total, multiprocessors(query.device)),)](
         query, described(cache.view(-1, d), PART, d), table, slots, positions, tiles, out,
         scale * 1.4426950408889634, query.stride(0), heads * d, blocks, table.stride(0), total,
-        kv_heads=kv_heads, GROUP=heads // kv_heads, D=d, PAGE=page, N=key_tile(d), STAGES=STAGES,
-        num_warps=4, maxnreg=168,
+        window or 0, kv_heads=kv_heads, GROUP=heads // kv_heads, D=d, PAGE=page, N=key_tile(d),
+        STAGES=STAGES, WINDOW=window is not None, num_warps=4, maxnreg=168,
     )  # fmt: skip

@@ -173,8 +173,8 @@ def prefill_attention(
     see `prefill_tiles`. Pieces of no rows are skipped, so that a captured launch serves any step
     of fewer pieces; out: [n, heads * d]; soft_cap: scores become cap * tanh(score / cap).
     """
-    if window is None and soft_cap is None and on_hopper(query, cache):
-        hopper_prefill(query, cache, table, slots, positions, tiles, out, scale)
+    if soft_cap is None and on_hopper(query, cache):
+        hopper_prefill(query, cache, table, slots, positions, tiles, out, scale, window)
     else:
         triton_prefill(query, cache, table, slots, positions, tiles, out, scale, window, soft_cap)
 

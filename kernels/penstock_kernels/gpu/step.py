@@ -28,8 +28,9 @@ class TritonStep(TritonRows):
         super().__init__(device.dependent)
         self._device, self._batch = device, batch
         self._pieces = batch.pieces if batch.plan is None else _eager_pieces(device, batch)
-        self._plans: dict[int | None, DecodePlan] = {}  # by window
-        self._hopper_plan: HopperPlan | None = None
+        # By window. Of one kind: a device has one kernel for all of its layers.
+        self._plans: dict[int | None, DecodePlan] = {}
+        self._hopper_plans: dict[int | None, HopperPlan] = {}
 
     def qkv(
         self,
@@ -59,9 +60,9 @@ class TritonStep(TritonRows):
         batch, device, window = self._batch, self._device, spec.window
         table, decoding = batch.block_table, batch.decode_rows
         out = query.new_empty(len(query), spec.heads * spec.width)
-        if decoding and device.hopper is not None and window is None:
-            assert self._hopper_plan is not None, "`qkv` comes before"
-            device.hopper(query[:decoding], cache, table, out, self._hopper_plan, spec.scale)
+        if decoding and device.hopper is not None:
+            plan = self._hopper_plans[window]
+            device.hopper(query[:decoding], cache, table, out, plan, spec.scale)
         elif decoding:
             device.decode(
                 query[:decoding], cache, table, batch.slot[:decoding], batch.position[:decoding],
@@ -82,10 +83,11 @@ class TritonStep(TritonRows):
         if not decoding:
             return
         positions = batch.position[:decoding]
-        if hopper is not None and window is None:
-            self._hopper_plan = self._hopper_plan or hopper.plan(
-                positions, batch.slot[:decoding], batch.live, batch.sharing
-            )
+        if hopper is not None:
+            if window not in self._hopper_plans:
+                self._hopper_plans[window] = hopper.plan(
+                    positions, batch.slot[:decoding], batch.live, batch.sharing, window
+                )
         elif window not in self._plans:
             self._plans[window] = self._device.decode.plan(
                 positions, batch.live, batch.sharing, window
