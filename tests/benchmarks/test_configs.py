@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from benchmarks.configs import BEGIN, SHAPES, SPECIAL, build_tokenizer, write_model_folder
+from benchmarks.configs import (
+    ARCHITECTURES,
+    BEGIN,
+    SHAPES,
+    SPECIAL,
+    build_tokenizer,
+    write_model_folder,
+)
 from tokenizers import Tokenizer
 from transformers import AutoConfig
 
@@ -14,7 +21,7 @@ from transformers import AutoConfig
 def test_config_is_the_shape(name: str, tmp_path: Path) -> None:
     folder, shape = write_model_folder(name, tmp_path), SHAPES[name]
     config = AutoConfig.from_pretrained(folder)
-    assert config.architectures == ["LlamaForCausalLM"]
+    assert config.architectures == [ARCHITECTURES[shape.family]]
     assert (config.hidden_size, config.num_hidden_layers) == (shape.hidden, shape.layers)
     assert config.num_attention_heads * config.head_dim == shape.heads * shape.head_dim
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -1,6 +1,7 @@
 """Greedy output through the whole stack equals `transformers`, token for token, in float32.
 
-`tests/shard/test_families.py` has every family with another block than Llama's, without the server.
+`tests/shard/test_families.py` has every family, without the server. Here are those that differ in
+what scheduler, cache and loading have to do.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from support.checkpoints import BLOCKS_OF_LLAMA, FAMILIES, make_checkpoint
+from support.checkpoints import FAMILIES, make_checkpoint
 from support.fp8_checkpoints import quantise_checkpoint
 from support.parity import TINY_POOL, mixed_run
 from support.reference import ReferenceModel
 from support.server import running_server
 
 
-@pytest.mark.parametrize("family", [*BLOCKS_OF_LLAMA, "gemma2", "gpt2"])
+@pytest.mark.parametrize("family", ["llama3", "mistral", "qwen3", "gemma2", "gpt2"])
 async def test_one_shard(tmp_path: Path, family: str) -> None:
     checkpoint = make_checkpoint(tmp_path / "model", family)
     arguments = ("--model-id", str(checkpoint), "--dtype", "float32", "--device", "cpu")

@@ -1,7 +1,7 @@
-"""Families with blocks, norms or tensors other than Llama's: greedy tokens equal transformers'.
+"""Greedy tokens of every family equal transformers'.
 
-Through the runner in this process, as one rank and as two; `tests/end_to_end/test_parity.py` does
-the same through the server.
+Through the runner in this process: as one rank, and those with blocks, norms or tensors other than
+Llama's as two. `tests/end_to_end/test_parity.py` does the same through the server for a few.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ def greedy(shard: LocalShard, prompts: list[list[int]]) -> list[list[int]]:
     return [one + more for one, more in zip(tokens, rest, strict=True)]
 
 
-@pytest.mark.parametrize("shards", [1, 2])
-@pytest.mark.parametrize("family", OTHERS)
+@pytest.mark.parametrize(
+    ("family", "shards"), [(name, 1) for name in FAMILIES] + [(name, 2) for name in OTHERS]
+)
 def test_parity(tmp_path: Path, family: str, shards: int) -> None:
     folder = make_checkpoint(tmp_path / "model", family)
     reference = ReferenceModel(folder)
