@@ -39,6 +39,7 @@ COLUMNS = 64  # rows of the weight (of each half, when gated) in a tile
 DEPTH = 128
 SHARED = 208 << 10  # bytes of a multiprocessor's shared memory for rings
 MOST_ROWS = 64
+WIDENED_STAGES = 5  # of a ring of FP8 numbers: ten are up to 7 % slower
 MOST_GATED_ROWS = 128  # above MOST_ROWS cuBLAS is faster but where it needs a second kernel
 
 
@@ -82,14 +83,26 @@ def stream_for(
 def widened_stream_for(
     rows: int, n: int, k: int, gated: bool, split: bool, multiprocessors: int
 ) -> Stream | None:
-    """The same of a weight in FP8: two programs each, of which one widens numbers while the other
-    multiplies, and as many splits as make so many programs."""
+    """The same of a weight in FP8, by what each is fastest with on an H200 (8B's products).
+
+    Two programs a multiprocessor, of which one widens numbers while the other multiplies. Where
+    there is no tile for each of two, one with twice the memory: queries, keys and values of 64 rows
+    take 18.8 us instead of 22.2. Splits of fewer than 1,280 numbers of a row cost more in sums than
+    they save, but three are needed for enough programs (o of 8 rows: 10.9 us, 13.3 with four).
+    """
     wide = n // 2 if gated else n
     if rows > MOST_ROWS or wide % COLUMNS or k % DEPTH:
         return None
-    splits = min(4, 2 * multiprocessors // (wide // COLUMNS), k // DEPTH) if split else 1
+    tiles = wide // COLUMNS
+    splits = 1
+    if split:
+        splits = max(1, min(4, max(3, k // 1280), 2 * multiprocessors // tiles, k // DEPTH))
+    residents = 1 if splits == 1 and tiles <= multiprocessors else 2
     held = (2 if gated else 1) * COLUMNS + 2 * row_tile(rows)  # bytes of a column of k
-    return Stream(max(splits, 1), min(SHARED // 2 // (held * DEPTH), k // DEPTH), 2)
+    stages = SHARED // residents // (held * DEPTH)
+    if residents > 1:
+        stages = min(stages, WIDENED_STAGES)
+    return Stream(splits, min(stages, k // DEPTH), residents)
 
 
 @gluon.jit
