@@ -15,6 +15,7 @@ from penstock_kernels.gpu.hopper_linear import hopper_linear, widened_stream_for
 from penstock_kernels.gpu.linear import linear_one_row
 from penstock_kernels.gpu.products.fp8 import VECTORS
 from penstock_kernels.gpu.quantise import quantise_rows
+from penstock_kernels.gpu.widen import widened
 from penstock_kernels.weight import Weight
 from penstock_quantization.online import fp8
 
@@ -40,6 +41,11 @@ def lines(shape: Shape) -> Iterator[Line]:
                 moved=n * k + 2 * rows * k + parts * rows * wide,
                 prepare=partial(_stream, rows, n, k, gated),
             )  # fmt: skip
+    n, k = sizes(shape)["o"]
+    yield Line(
+        name="o, FP8, widened in memory", what=f"{k} to {n}", kernels=("widen._widen_kernel",),
+        moved=3 * n * k, prepare=partial(_widened, n, k),
+    )  # fmt: skip
     for rows in (256, 4096):
         d = shape.hidden
         yield Line(
@@ -57,6 +63,11 @@ def _one_row(n: int, k: int, gated: bool, device: torch.device, copies: int) -> 
     weights, x, how = _weights(n, k, device, copies), randn(device, 1, k), dependent(device)
     out = x.new_empty(1, n // 2 if gated else n)
     return lambda i: linear_one_row(x, weights[i % copies], out, VECTORS[0], gated, **how)
+
+
+def _widened(n: int, k: int, device: torch.device, copies: int) -> Launch:
+    weights, how = _weights(n, k, device, copies), dependent(device)
+    return lambda i: widened(weights[i % copies], torch.bfloat16, **how)
 
 
 def _stream(rows: int, n: int, k: int, gated: bool, device: torch.device, copies: int) -> Launch:

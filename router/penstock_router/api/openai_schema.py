@@ -235,14 +235,14 @@ class Message(ClientObject):
     reasoning_content: str | None = None
     reasoning: str | None = None
 
-    @model_validator(mode="after")
-    def _says_something(self) -> Self:
+    def check(self, place: int) -> None:
+        """Raises ValueError unless it says or calls something. place: among the messages."""
         calls = self.tool_calls or self.function_call is not None
         if calls and self.role != "assistant":
-            raise ValueError("`messages[].tool_calls` is only for messages of the assistant")
+            raise ValueError(f"`messages.{place}.tool_calls` is only for messages of the assistant")
         if not calls and "content" not in self.model_fields_set:
-            raise ValueError("missing field `messages[].content`")
-        return self
+            raise ValueError(f"missing field `messages.{place}.content`")
+        self.variables()
 
     def variables(self) -> dict[str, Any]:
         """What the template sees: absent fields absent. Raises ValueError for arguments that are
@@ -323,8 +323,8 @@ class ChatRequest(OpenAIRequest):
         for tool in self.toolbox().tools:
             for keyword in () if tool.strict else unenforced(tool.parameters):
                 reading.ignore(f"tools[].function.parameters.{keyword}")
-        for message in self.messages:
-            message.variables()
+        for place, message in enumerate(self.messages):
+            message.check(place)
         return self
 
     @model_validator(mode="after")

@@ -317,14 +317,14 @@ FIRST = "`tools[0].function"
         (
             {"messages": [{"role": "user", "content": "x", "tool_calls": [
                 {"id": "1", "function": {"name": "f", "arguments": "{}"}}]}]},
-            "`messages[].tool_calls` is only for messages of the assistant",
+            "`messages.0.tool_calls` is only for messages of the assistant",
         ),
         (
             {"messages": [*ASK, {"role": "assistant", "tool_calls": [
                 {"id": "1", "function": {"name": "f", "arguments": "[1]"}}]}]},
             "arguments` must be a JSON object as a string",
         ),
-        ({"messages": [{"role": "assistant"}]}, "missing field `messages[].content`"),
+        ({"messages": [{"role": "assistant"}]}, "missing field `messages.0.content`"),
     ],
 )  # fmt: skip
 @beside_only
