@@ -153,7 +153,7 @@ async def test_refusals(serve: Any, fields: dict[str, Any], sentence: str) -> No
 
 
 async def test_errors_have_its_shape(serve: Any) -> None:
-    client = await serve(FakeEngine(fail_after=2), api_key="secret", max_concurrent_requests=1)
+    client = await serve(FakeEngine(fail_after=2), api_key=("secret",), max_concurrent_requests=1)
     status, answer = await client.post(PATH, HI)
     assert status == 401 and answer["error"]["type"] == "authentication_error"
     key = {"x-api-key": "secret"}

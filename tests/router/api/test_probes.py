@@ -19,7 +19,7 @@ async def statuses(client: Any) -> list[int]:
 
 
 async def test_a_server_that_serves(serve: Any) -> None:
-    client = await serve(FakeEngine(), api_key="hunter22")
+    client = await serve(FakeEngine(), api_key=("hunter22",))
     assert await statuses(client) == [200, 200, 200], "and nobody needs a key to ask"
 
 
@@ -50,7 +50,7 @@ async def test_drain(serve: Any) -> None:
 
 async def test_vertex_paths(serve: Any) -> None:
     paths = {"predict_route": "/v1/endpoints/1:predict", "health_route": "/v1/endpoints/1"}
-    client = await serve(FakeEngine(script=[10, 2]), api_key="hunter22", **paths)
+    client = await serve(FakeEngine(script=[10, 2]), api_key=("hunter22",), **paths)
     assert (await client.get("/v1/endpoints/1"))[0] == 200
     url = client.url + "/v1/endpoints/1:predict"
     body = {"instances": [{"inputs": "hi"}]}

@@ -316,7 +316,7 @@ async def test_what_the_server_is(serve: Serve) -> None:
 
 @beside_only
 async def test_keys_are_asked_for(serve: Serve) -> None:
-    client = await serve(api_key="k")
+    client = await serve(api_key=("k",))
     for path in ("/model_info", "/health_generate", "/flush_cache", "/server_info"):
         assert (await client.get(path))[0] == 401
     for path in ("/generate", "/abort_request", "/detokenize", "/flush_cache"):
