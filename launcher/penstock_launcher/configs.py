@@ -53,6 +53,7 @@ ROUTER_OPTIONS = (
     "graceful_termination_timeout",
     "disable_prefix_cache",
     "disable_shared_reads",
+    "disable_grammar_support",
     "step_timeout",
     "predict_route",
     "health_route",

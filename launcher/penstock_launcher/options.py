@@ -217,6 +217,12 @@ class Options:
         "Let attention read the KV of a shared prefix once for each sequence of a batch, not once "
         "for a few of them",
     )
+    disable_grammar_support: bool = _option(
+        False,
+        switch(),
+        "Refuse requests that hold the answer to a grammar; calls of tools are as the model writes "
+        "them",
+    )
     step_timeout: float = _option(
         60.0,
         number(0.1, 86_400),

@@ -76,12 +76,6 @@ UNSUPPORTED = (
     # ngrok's own tools set these variables; TGI read them only together with --ngrok
     Unsupported("ngrok-authtoken", "is not built, as --ngrok is not", in_environment=False),
     Unsupported("ngrok-edge", "is not built, as --ngrok is not", in_environment=False),
-    Unsupported(
-        "disable-grammar-support",
-        "is accepted: grammars are refused anyway, until they are built",
-        harmless=_SWITCH_ON + _SWITCH_OFF,
-        takes_value=False,
-    ),
     Unsupported("lora-adapters", f"{_LATER}: adapters cannot be loaded"),
     Unsupported(
         "usage-stats", "has no other value than off: Penstock reports to nobody", harmless=("off",)

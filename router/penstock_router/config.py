@@ -59,6 +59,7 @@ class RouterConfig:
     graceful_termination_timeout: float  # seconds
     disable_prefix_cache: bool
     disable_shared_reads: bool
+    disable_grammar_support: bool
     step_timeout: float  # seconds until a step without a result means that the shards are dead
     predict_route: str | None = None  # a further path of /vertex
     health_route: str | None = None  # a further path of /health

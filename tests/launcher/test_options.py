@@ -37,6 +37,7 @@ SAMPLES = {
     "kv_block_size": ("32", 32, ["0", "1025"]),
     "disable_prefix_cache": ("true", True, ["perhaps"]),
     "disable_shared_reads": ("true", True, ["perhaps"]),
+    "disable_grammar_support": ("true", True, ["perhaps"]),
     "disable_dependent_launch": ("true", True, ["perhaps"]),
     "step_timeout": ("2.5", 2.5, ["0", "nan", "1e9"]),
     "shard_uds_path": ("/run/shard", "/run/shard", ["a\nb"]),

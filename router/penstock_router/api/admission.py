@@ -71,6 +71,8 @@ async def _prepared(service: Service, options: Options, ids: Sequence[int]) -> G
     if grammar is None:
         return None
     try:
+        if service.config.disable_grammar_support:
+            raise BadGrammar("the server was started with --disable-grammar-support")
         await service.engine.prepare(grammar)
     except BadGrammar as error:
         if plan is None or not plan.may_be_free or options.grammar is not None:

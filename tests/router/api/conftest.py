@@ -70,6 +70,7 @@ CONFIG = RouterConfig(
     graceful_termination_timeout=1.0,
     disable_prefix_cache=False,
     disable_shared_reads=False,
+    disable_grammar_support=False,
     step_timeout=60.0,
 )
 

@@ -81,3 +81,18 @@ async def test_what_is_wrong_reaches_no_engine(
     status, answer = await client.post(CHAT, {"messages": HI, **extra})
     assert status == 422 and said in answer["error"]["message"], answer
     assert not client.engine.jobs
+
+
+async def test_grammars_can_be_switched_off(serve: Any) -> None:
+    """Who asks for one is refused; tools that the model may call or not are called as it likes."""
+    client = await serve(disable_grammar_support=True)
+    for body in ({"response_format": {"type": "json_object"}}, {"guided_regex": "a"}):
+        status, answer = await client.post(CHAT, {"messages": HI, **body})
+        assert status == 422 and "--disable-grammar-support" in answer["error"]["message"]
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    status, answer = await client.post(CHAT, {"messages": HI, "tools": tools})
+    assert status == 200 and client.engine.requests[-1].grammar is None
+    body = {"messages": HI, "tools": tools, "tool_choice": "required"}
+    status, answer = await client.post(CHAT, body)
+    assert status == 422 and "--disable-grammar-support" in answer["error"]["message"]
+    assert len(client.engine.requests) == 1 and not client.engine.grammars
