@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from penstock_router.grammar import Grammar, GrammarKind
+from support.fake_engine import FakeEngine, limits
 
 HI = [{"role": "user", "content": "hi"}]
 CHAT = "/v1/chat/completions"
@@ -85,7 +86,8 @@ async def test_what_is_wrong_reaches_no_engine(
 
 async def test_grammars_can_be_switched_off(serve: Any) -> None:
     """Who asks for one is refused; tools that the model may call or not are called as it likes."""
-    client = await serve(disable_grammar_support=True)
+    engine = FakeEngine(limits(max_input_tokens=900, max_total_tokens=1000))
+    client = await serve(engine, disable_grammar_support=True)
     for body in ({"response_format": {"type": "json_object"}}, {"guided_regex": "a"}):
         status, answer = await client.post(CHAT, {"messages": HI, **body})
         assert status == 422 and "--disable-grammar-support" in answer["error"]["message"]
