@@ -238,7 +238,7 @@ class SamplingState:
             parts=tuple(self._part(slots, np.flatnonzero(kind)) for kind in kinds if kind.any()),
             top_n=self._top_n[slots],
             given=self.given(slots),
-            held=tuple(held),
+            held=self.matching.in_order(held),
             held_slots=np.array([constraint.slot for _, constraint in held], np.int64),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from penstock_router.grammars import wire_grammar
 from penstock_router.structured import grammar_from
 from penstock_router.structured.json_schema import json_schema
 from penstock_router.text.definition import read_definition
+from penstock_shard.grammars.template import MANY, Template
 from penstock_shard.grammars.templates import Templates
 from support.assets import assets
 from support.real_tokenizers import tokenizer_folder
@@ -49,7 +51,7 @@ class Real:
         request = shard_pb2.CompileRequest(id=self._ids, grammar=wire_grammar(grammar))
         response = self.templates.compile(request)
         assert response.outcome == shard_pb2.CompileResponse.READY, response.error
-        matcher = self.templates.matcher(self._ids)
+        matcher = self.templates.matcher(self._ids, 0)
         assert matcher is not None
         return matcher
 
@@ -147,7 +149,53 @@ def test_what_takes_too_long_is_given_up(llama: Real, monkeypatch: pytest.Monkey
     grammar = wire_grammar(grammar_from("json", {"enum": [f"value {i}" for i in range(4000)]}))
     response = llama.templates.compile(shard_pb2.CompileRequest(id=999, grammar=grammar))
     assert response.outcome == shard_pb2.CompileResponse.TOO_SLOW
-    assert llama.templates.matcher(999) is None
+    assert llama.templates.matcher(999, 0) is None
+
+
+def test_a_grammar_that_many_ask_for_has_several_automata(llama: Real) -> None:
+    made: list[LLMatcher] = []
+
+    def another() -> LLMatcher:
+        made.append(llama.matcher(SCHEMA))
+        return made[-1]
+
+    with ThreadPoolExecutor(1) as pool:
+        template = Template(llama.matcher(SCHEMA), another, 3, pool)
+
+        def settled() -> int:
+            for _ in range(3):  # each compile submits the next
+                pool.submit(int).result()
+            return len(made)
+
+        for slot in range(MANY - 1):
+            template.matcher(slot)
+        assert settled() == 0
+        template.matcher(0)
+        assert settled() == 2
+        for slot in range(3):
+            matcher = template.matcher(slot)
+            assert matcher.compute_bitmask() == llama.matcher(SCHEMA).compute_bitmask()
+            assert llama.takes(matcher, "5")
+        for _ in range(2 * MANY):
+            template.matcher(0)
+        assert settled() == 2
+
+
+def test_masks_do_not_depend_on_slices(llama: Real, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words of every length, and what ends them."""
+    word = {"type": "string", "pattern": "^[a-z]{3,12}$"}
+    grammar = json_schema({"type": "array", "items": word}, compact=True)
+    sliced = llama.matcher(grammar)
+    tokenizer = llama.templates._tokenizer
+    assert tokenizer is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(llama.templates, "_tokenizer", tokenizer.with_slices([]))
+        plain = llama.matcher(grammar)
+    for text in ("[", '"', *"abcdefghijkl", '"', "]"):
+        assert sliced.compute_bitmask() == plain.compute_bitmask()
+        tokens = llama.tokenizer.encode(text, add_special_tokens=False).ids
+        assert sliced.consume_tokens(tokens) and plain.consume_tokens(tokens)
+    assert sliced.is_accepting()
 
 
 def test_without_a_token_that_ends_a_text_there_are_none(tmp_path: Path) -> None:

@@ -25,8 +25,6 @@ from penstock_proto import shard_pb2
 from penstock_shard.grammars.bits import Bits
 from penstock_shard.grammars.templates import Templates, first_sentence
 
-FILL_THREADS = 1  # a row takes some 10 us: two threads brought nothing
-
 
 @dataclass(slots=True, eq=False)
 class Constraint:
@@ -68,7 +66,7 @@ class Matching:
 
     def __init__(self, templates: Templates, bits: Bits) -> None:
         self._templates, self._bits = templates, bits
-        self._pool = LLExecutor(FILL_THREADS)
+        self._pool = LLExecutor(templates.automata)
         self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._problem: BaseException | None = None
@@ -96,6 +94,10 @@ class Matching:
         self._waited += time.perf_counter() - begun
         if self._problem is not None:
             raise RuntimeError(f"matching grammars failed: {self._problem}") from self._problem
+
+    def in_order(self, rows: Sequence[Row]) -> tuple[Row, ...]:
+        """With those of one automaton side by side, where a single thread takes them."""
+        return tuple(sorted(rows, key=lambda row: row[1].slot % self._templates.automata))
 
     def turn(self, tokens: Tensor, rows: Sequence[Row]) -> Turn:
         """Take in the tokens of a step, which are on their way to the host.
@@ -129,7 +131,7 @@ class Matching:
 
     def _begin(self, constraint: Constraint, grammar: int, generated: Sequence[int]) -> None:
         begun = time.perf_counter()
-        matcher = self._templates.matcher(grammar)
+        matcher = self._templates.matcher(grammar, constraint.slot)
         if matcher is None:
             constraint.failure = f"there is no grammar {grammar}"
         elif generated and not matcher.consume_tokens(list(generated)):

@@ -1,7 +1,7 @@
 """Compiled grammars, by the router's ids.
 
-llguidance matches them. A template's automaton is built lazily, and its copies share it: so each is
-warmed by a short walk before a request gets a copy, and masks cost a fifth of what they would.
+llguidance matches them. An automaton is built lazily, and copies share it: so each is warmed by a
+short walk before a request gets a copy, and masks cost a fifth of what they would.
 """
 
 from __future__ import annotations
@@ -12,16 +12,21 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotInTime
+from functools import partial
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from penstock_proto import shard_pb2
+from penstock_shard.grammars.template import AUTOMATA, Template
 
 THREADS = 2
 COMPILE_SECONDS = 2.0  # until the client hears; a compile cannot be stopped
 WARM_SECONDS, WARM_STEPS = 0.02, 256
 LONGEST_ERROR = 300  # characters
+# Where all tokens of a slice may come next, their bits are set without a walk through them. Most
+# patterns allow short lower-case words, a seventh of a vocabulary.
+SLICES = [r"[a-z]{1,4}", r"[a-z]{1,7}", r"[a-z]{1,10}", *LLTokenizer.general_slices()]
 
 _Grammar = shard_pb2.Grammar
 _FORMS: dict[int, Callable[[str], str]] = {
@@ -34,13 +39,15 @@ _FORMS: dict[int, Callable[[str], str]] = {
 class Templates:
     """Those of one model. Any thread may call."""
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, vocab_size: int, automata: int = AUTOMATA) -> None:
         self._vocab_size = vocab_size
+        self.automata = automata  # of a grammar that many ask for
         self._tokenizer: LLTokenizer | None = None
         self._problem = "the tokenizer is still being read"
-        self._templates: dict[int, LLMatcher] = {}
+        self._templates: dict[int, Template] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(THREADS, "grammars")
+        self._growing = ThreadPoolExecutor(1, "automata")
         self._late = 0
         self.eos: frozenset[int] = frozenset()
 
@@ -70,7 +77,10 @@ class Templates:
         problem: object = ""
         for rows in (self._vocab_size, None):  # of a tokenizer with more ids than the model has
             try:
-                return LLTokenizer(definition, n_vocab=rows, eos_token=list(eos)), ""
+                tokenizer = LLTokenizer(
+                    definition, n_vocab=rows, eos_token=list(eos), slices=SLICES
+                )
+                return tokenizer, ""
             except ValueError as error:
                 problem = error
         return None, f"the model's tokenizer has a form that grammars cannot use: {problem}"
@@ -88,9 +98,10 @@ class Templates:
         outcomes = shard_pb2.CompileResponse
         if self._tokenizer is None:
             return outcomes.REFUSED, self._problem
-        future = self._pool.submit(_compiled, self._tokenizer, request.grammar)
+        compiled = partial(_compiled, self._tokenizer, request.grammar)
+        future = self._pool.submit(compiled)
         try:
-            template = future.result(COMPILE_SECONDS)
+            first = future.result(COMPILE_SECONDS)
         except NotInTime:
             if future.cancel():
                 return outcomes.BUSY, ""
@@ -99,7 +110,7 @@ class Templates:
         except ValueError as error:
             return outcomes.REFUSED, str(error)
         with self._lock:
-            self._templates[request.id] = template
+            self._templates[request.id] = Template(first, compiled, self.automata, self._growing)
         return outcomes.READY, ""
 
     def _count_late(self, future: Future[LLMatcher]) -> None:
@@ -111,11 +122,12 @@ class Templates:
             self._late += 1
         future.add_done_callback(ended)
 
-    def matcher(self, grammar: int) -> LLMatcher | None:
-        """A matcher at the beginning of a text; None where the grammar is not known."""
+    def matcher(self, grammar: int, slot: int) -> LLMatcher | None:
+        """A matcher at the beginning of a text, for a sequence in this slot; None where the grammar
+        is not known."""
         with self._lock:
             template = self._templates.get(grammar)
-        return None if template is None else template.deep_copy()
+            return None if template is None else template.matcher(slot)
 
     def forget(self, grammars: Iterable[int]) -> None:
         """No sequence begins with these any more."""
