@@ -72,6 +72,8 @@ async def serve(config: RouterConfig) -> int:
 async def _serve(config: RouterConfig, front: Front) -> int:
     shards = ShardGroup(config.shard_sockets)
     grammars = asyncio.create_task(_load_tokenizer(config, shards))  # beside the warm-up
+    # Where something else fails first, nobody waits for it, and its error is the fronts' too.
+    grammars.add_done_callback(lambda task: task.cancelled() or task.exception())
     limits = await _unless(_warm_up(config, shards), front.failed)
     metrics = Metrics(limits.max_input_tokens, limits.max_total_tokens)
     metrics.on_capacity(limits.max_batch_total_tokens)

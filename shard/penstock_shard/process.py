@@ -20,6 +20,10 @@ from penstock_shard.server import Servicer, message_limit, serve  # noqa: E402
 
 # Time for the last result, or the error, to reach the router.
 GRACE_SECONDS = 2.0
+# How long a thread may keep the interpreter while another waits for it. The one that makes masks
+# for grammars waits for the executor: with Python's 5 ms a single stream of 1B on an H200 had 0.79
+# of its speed without a grammar, with this 0.88. Steps without grammars do not feel it.
+SWITCH_SECONDS = 0.0005
 
 
 class _End:
@@ -54,6 +58,7 @@ def main() -> None:
 
 
 def _run() -> None:
+    sys.setswitchinterval(SWITCH_SECONDS)
     config = ShardConfig.from_json(sys.stdin.read())
     loaded = load(config)
     end = _End()

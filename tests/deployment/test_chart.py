@@ -66,7 +66,7 @@ def test_every_flag_is_one_of_the_launcher(case: str) -> None:
     gpus = container["resources"]["limits"].get("nvidia.com/gpu", 0)
     assert gpus == (0 if options.device == "cpu" else options.num_shard)
     assert options.model_id == (values.get("model", {}).get("id") or None)
-    assert options.api_key is None
+    assert not options.api_key
 
 
 @CASES
