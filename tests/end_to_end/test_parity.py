@@ -27,7 +27,13 @@ async def test_one_shard(tmp_path: Path, family: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "shards"), [("llama3", 2), ("qwen3", 2), ("llama3", 4), ("falcon_new", 2)]
+    ("family", "shards"),
+    [
+        ("llama3", 2),
+        ("qwen3", 2),
+        pytest.param("llama3", 4, marks=pytest.mark.full),
+        ("falcon_new", 2),
+    ],
 )
 async def test_several_shards(tmp_path: Path, family: str, shards: int) -> None:
     checkpoint = make_checkpoint(tmp_path / "model", family)

@@ -132,7 +132,9 @@ def test_random_schedules_give_each_its_own_tokens(tmp_path: Path, family: str) 
     assert groups > 0 and preemptions > 0
 
 
-@pytest.mark.parametrize(("family", "seed"), [("llama3", 39), ("qwen2_window", 2)])
+@pytest.mark.parametrize(
+    ("family", "seed"), [pytest.param("llama3", 39, marks=pytest.mark.full), ("qwen2_window", 2)]
+)
 def test_random_schedules_of_graphs(tmp_path: Path, family: str, seed: int) -> None:
     folder = make_checkpoint(tmp_path / "model", family, num_hidden_layers=2)
     loaded = load_model(folder, kv_block_size=BLOCK)

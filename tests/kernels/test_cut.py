@@ -105,7 +105,7 @@ def least_left(row: Floats, wanted: tuple[float, int, float, float], slack: floa
     return float(ranked[-1])
 
 
-@pytest.mark.parametrize("width", [1, 130])
+@pytest.mark.parametrize("width", [1, pytest.param(130, marks=pytest.mark.full)])
 def test_cuts_are_those_of_sorted_rows(place: tuple[str, torch.dtype], width: int) -> None:
     """Float32 sums are right to some 1e-5, so the cut lies between two that are as near."""
     torch.manual_seed(width)

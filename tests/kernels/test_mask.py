@@ -37,7 +37,7 @@ def mask_of(allowed: Tensor, on: list[int]) -> Mask:
     return Mask(signed, torch.tensor(on, dtype=torch.int32, device=allowed.device))
 
 
-@pytest.mark.parametrize("width", [1, 31, 4097, 10_001])
+@pytest.mark.parametrize("width", [1, 31, 4097, pytest.param(10_001, marks=pytest.mark.full)])
 def test_each_token_is_the_references_and_allowed(
     place: tuple[str, torch.dtype], width: int
 ) -> None:

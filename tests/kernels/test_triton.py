@@ -214,7 +214,9 @@ def shared_case(
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("groups", [[(2, 3)], [(5, 8), (2, 1), (9, 20)]], ids=str)
+@pytest.mark.parametrize(
+    "groups", [[(2, 3)], pytest.param([(5, 8), (2, 1), (9, 20)], marks=pytest.mark.full)], ids=str
+)
 def test_shared_tokens_are_read_once_for_a_tile(
     place: Place, shape: Shape, groups: list[tuple[int, int]]
 ) -> None:

@@ -68,7 +68,7 @@ def schedule(shard: LocalShard, sampling: shard_pb2.Sampling | None) -> list[lis
     return found
 
 
-@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize("sampled", [pytest.param(False, marks=pytest.mark.full), True])
 def test_steps_of_graphs_equal_steps_of_torch(
     checkpoint: Callable[[str], Path], sampled: bool
 ) -> None:

@@ -170,7 +170,9 @@ def mix(x: int, key: int = 0) -> int:
     ("sampler", "captured", "seed"),
     [
         *((TorchSampler(), seed % 2 == 1, seed) for seed in range(24)),
-        (TritonSampler(), False, 0),  # by Triton's interpreter: 16 s each
+        pytest.param(
+            TritonSampler(), False, 0, marks=pytest.mark.full
+        ),  # by Triton's interpreter: 16 s each
         (TritonSampler(), True, 1),
     ],
 )
