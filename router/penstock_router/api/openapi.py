@@ -1,8 +1,7 @@
-"""/openapi.json and /docs, made from the schemas and the table of routes."""
+"""/openapi.json, made from the schemas and the table of routes; /docs shows it."""
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -12,6 +11,7 @@ import orjson
 from aiohttp import web
 from pydantic import TypeAdapter
 
+from penstock_router.api import page_routes
 from penstock_router.api.errors import Kind
 from penstock_router.api.routes import Route
 from penstock_router.api.service import VERSION
@@ -159,60 +159,18 @@ def _schema(kind: Any, schemas: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def docs_page(openapi: dict[str, Any]) -> str:
-    """The same for people. It loads nothing: servers often have no network."""
-    rows = []
-    for path, operations in openapi["paths"].items():
-        for method, operation in operations.items():
-            body = operation.get("requestBody", {}).get("content", {})
-            reference = body.get("application/json", {}).get("schema", {}).get("$ref", "")
-            name = reference.rsplit("/", 1)[-1]
-            link = f'<a href="#{name}">{name}</a>' if name else ""
-            rows.append(
-                f"<tr><td>{method.upper()}</td><td><code>{html.escape(path)}</code></td>"
-                f"<td>{html.escape(operation['summary'])}</td><td>{link}</td></tr>"
-            )
-    schemas = "".join(
-        f'<h3 id="{html.escape(name)}">{html.escape(name)}</h3><pre>{_pretty(schema)}</pre>'
-        for name, schema in sorted(openapi["components"]["schemas"].items())
-    )
-    return _PAGE.format(version=html.escape(VERSION), rows="".join(rows), schemas=schemas)
-
-
-def _pretty(schema: dict[str, Any]) -> str:
-    return html.escape(orjson.dumps(schema, option=orjson.OPT_INDENT_2).decode())
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Penstock API</title><style>
-body {{ font: 15px/1.5 system-ui, sans-serif }}
-body {{ max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
-td {{ padding: .2rem .8rem .2rem 0; vertical-align: top }}
-pre {{ background: #f4f4f4; padding: .8rem; overflow-x: auto }}
-</style></head><body>
-<h1>Penstock {version}</h1>
-<p>The same for programs: <a href="openapi.json">openapi.json</a></p>
-<table>{rows}</table>
-<h2>Schemas</h2>{schemas}
-</body></html>
-"""
-
-
 @cache  # tests make hundreds of applications, and a document takes 60 ms
 def docs_routes(routes: tuple[Route, ...], *, keyed: bool) -> tuple[Route, ...]:
     """The routes that show the documents of `routes`. keyed: the server has an API key."""
     openapi = document(routes, keyed=keyed)
     as_json = orjson.dumps(openapi)
-    as_html = docs_page(openapi)
 
     async def show_json(request: web.Request) -> web.Response:
         return web.Response(body=as_json, content_type="application/json")
 
-    async def show_html(request: web.Request) -> web.Response:
-        return web.Response(text=as_html, content_type="text/html")
-
     return (
         Route("GET", "/openapi.json", show_json, "This document"),
         Route("GET", "/api-doc/openapi.json", show_json, "This document"),
-        Route("GET", "/docs", show_html, "This document for people"),
+        Route("GET", "/page/{name}", page_routes.file, "Files of the pages", public=True),
+        Route("GET", "/docs", page_routes.docs, "This document for people", public=True),
     )
