@@ -27,6 +27,7 @@ from penstock_launcher.listening import Ports
 from penstock_launcher.logs import Log
 from penstock_launcher.model import DEMO, HubModel, Model, check_folder, link_weights, local_model
 from penstock_launcher.options import Options
+from penstock_launcher.parent import parent_process
 from penstock_launcher.run_folder import RunFolder
 from penstock_launcher.supervisor import Supervisor
 
@@ -48,7 +49,8 @@ def serve(options: Options, environ: Mapping[str, str], log: Log) -> int:
 
         async def supervise() -> int:
             timeout = options.graceful_termination_timeout
-            return await Supervisor(log, folder, timeout).run(bring_up)
+            parent = parent_process(environ)
+            return await Supervisor(log, folder, timeout, parent).run(bring_up)
 
         return asyncio.run(supervise())
 
@@ -115,7 +117,8 @@ async def _start(
     device = answer.get("limits", {}).get("device")
     count = f"{plan.shards} shard{'s' if plan.shards > 1 else ''}"
     what = ", ".join(filter(None, (f"model {model.id}", count, device)))
-    log.info(f"Penstock ready: {reachable(answer['url'])} ({what})")
+    url = reachable(answer["url"])
+    log.info(f"Penstock ready: {url} ({what})", url=url, model=model.id, **answer["limits"])
 
 
 def reachable(url: str) -> str:
