@@ -21,6 +21,17 @@ from penstock.prompts import PromptType, read_prompts
 from penstock.sampling_params import BeamSearchParams, SamplingParams
 from penstock_proto.offline_pb2 import Prompt
 
+ABSENT = {  # of vLLM's LLM -> why
+    "apply_model": "no foreign code runs in the shards",
+    "collective_rpc": "no foreign code runs in the shards",
+    "enqueue": "generate takes any number of prompts",
+    "enqueue_chat": "chat takes any number of conversations",
+    "wait_for_completion": "generate returns when all prompts are done",
+    "sleep": "the weights stay in the GPUs' memory; close() gives it back",
+    "wake_up": "nothing sleeps",
+    "start_profile": "the server's /metrics say where time goes",
+    "stop_profile": "the server's /metrics say where time goes",
+}
 Messages = Sequence[Mapping[str, Any]]
 Progress = bool | Callable[..., Any]  # a bar; or what makes one, with tqdm's arguments
 
@@ -183,6 +194,10 @@ class LLM(Engine):
     def encode(self, *_: Any, **__: Any) -> NoReturn:
         """Raises NotImplementedError: only models that generate text are served."""
         _no_pooling("encode", "get_tokenizer().encode(text) makes tokens of a text")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        reason = f": {ABSENT[name]}" if name in ABSENT else ""
+        raise AttributeError(f"LLM has no {name}{reason}")
 
     def _params_for(
         self, params: SamplingParams | Sequence[SamplingParams] | None, count: int
