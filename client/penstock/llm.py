@@ -176,8 +176,7 @@ class LLM(Engine):
             )
         pairs = enumerate(zip(prompts, continuations, strict=True))
         asks = (scored(self, place, *pair) for place, pair in pairs)
-        ended = self._all(asks, len(prompts), use_tqdm)
-        return self._in_order(ended, likelihood)
+        return self._run(asks, len(prompts), use_tqdm, likelihood)
 
     def score(self, *_: Any, **__: Any) -> NoReturn:
         """Raises: see `encode`."""
@@ -214,22 +213,24 @@ class LLM(Engine):
             )
         return params
 
-    def _run(self, asks: Iterable[Ask], count: int, use_tqdm: Progress) -> list[RequestOutput]:
-        ended = self._all(asks, count, use_tqdm)
-        return self._in_order(ended, lambda ask: ask.assembly.output())
-
-    def _all(self, asks: Iterable[Ask], count: int, use_tqdm: Progress) -> list[Ask]:
-        """Each prompt, ended, in order."""
-        ended: list[Any] = [None] * count
+    def _run(
+        self,
+        asks: Iterable[Ask],
+        count: int,
+        use_tqdm: Progress,
+        output: Callable[[Ask], Any] = lambda ask: ask.assembly.output(),
+    ) -> list[Any]:
+        """What `output` makes of each prompt, in their order. Raises RequestError where some have
+        none."""
+        outputs: list[Any] = [None] * count
+        errors: dict[int, Exception] = {}
         with _bar(use_tqdm, count, "Processed prompts") as bar:
             for ask in _shown(Batch(self.connection, asks), bar):
-                ended[ask.place] = ask
-        return ended
-
-    def _in_order(self, ended: Sequence[Ask], output: Callable[[Ask], Any]) -> list[Any]:
-        """Raises RequestError where some have none."""
-        outputs = [None if ask.error else output(ask) for ask in ended]
-        if errors := {ask.place: ask.error for ask in ended if ask.error}:
+                if ask.error is None:
+                    outputs[ask.place] = output(ask)
+                else:
+                    errors[ask.place] = ask.error
+        if errors:
             raise RequestError(errors, outputs)
         return outputs
 
