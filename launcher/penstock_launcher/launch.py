@@ -16,6 +16,7 @@ from penstock_launcher.configs import (
     Plan,
     check_program,
     download_program,
+    offline_socket,
     router_program,
     shard_program,
 )
@@ -27,6 +28,7 @@ from penstock_launcher.listening import Ports
 from penstock_launcher.logs import Log
 from penstock_launcher.model import DEMO, HubModel, Model, check_folder, link_weights, local_model
 from penstock_launcher.options import Options
+from penstock_launcher.parent import parent_process
 from penstock_launcher.run_folder import RunFolder
 from penstock_launcher.supervisor import Supervisor
 
@@ -48,7 +50,8 @@ def serve(options: Options, environ: Mapping[str, str], log: Log) -> int:
 
         async def supervise() -> int:
             timeout = options.graceful_termination_timeout
-            return await Supervisor(log, folder, timeout).run(bring_up)
+            parent = parent_process(environ)
+            return await Supervisor(log, folder, timeout, parent).run(bring_up)
 
         return asyncio.run(supervise())
 
@@ -112,10 +115,23 @@ async def _start(
     router = supervisor.start(router_program(plan, model, folder, ports))
     ports.close()  # else they would take connections when the router does no longer
     *_, answer = await supervisor.ready([*shards, router])
-    device = answer.get("limits", {}).get("device")
-    count = f"{plan.shards} shard{'s' if plan.shards > 1 else ''}"
-    what = ", ".join(filter(None, (f"model {model.id}", count, device)))
-    log.info(f"Penstock ready: {reachable(answer['url'])} ({what})")
+    url, limits = reachable(answer["url"]), answer.get("limits", {})
+    facts = {"url": url, "model": model.id, "offline_socket": offline_socket(plan.options, folder)}
+    log.facts(f"Penstock ready: {url} ({described(model, limits)})", **facts, **limits)
+
+
+def described(model: Model, limits: Mapping[str, Any]) -> str:
+    """What serves: the model, on which devices, how full they are, its weights, its batch."""
+    parts = [f"model {model.id}"]
+    if limits:
+        used, total = (limits[f"memory_{name}"] / 2**30 for name in ("used", "total"))
+        parts += [
+            f"{limits['world_size']} x {limits['device_name']}",
+            f"{used:.1f} of {total:.1f} GiB used",
+            f"{limits['weights']} weights",
+            f"largest batch {limits['max_batch_size']}",
+        ]
+    return ", ".join(parts)
 
 
 def reachable(url: str) -> str:
