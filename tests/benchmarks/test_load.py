@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from benchmarks.cases import Case, Lengths
+from benchmarks.cases import Case
 from benchmarks.load import Target, run_case
+
+from penstock.bench.lengths import Lengths
 
 OUTPUT = 5
 
