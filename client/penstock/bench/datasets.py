@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from penstock.bench.lengths import Lengths
-from penstock.bench.prompts import Prompt, RandomPrompts, as_words
+from penstock.bench.prompts import Prompt
 
 LARGEST_FILE = 4 << 30  # bytes
 CHARACTERS_A_TOKEN = 4.0  # of English, where there is no tokenizer to count with
@@ -108,9 +108,6 @@ def _turns(entry: object) -> tuple[str, str] | None:
     return question, answer
 
 
-def json_schema(
-    count: int, seed: int, prompt: Lengths, output: Lengths, schema: Any
-) -> list[Prompt]:
-    """Random words, and behind them the wish for an object that the schema admits."""
-    ids = RandomPrompts(count=count, prompt=prompt, output=output, name="json-schema").draw(seed)
-    return [Prompt(f"{as_words(one.ids)}\nA person, as JSON:", one.output, schema) for one in ids]
+def json_schema(words: str, output: int, schema: dict[str, Any]) -> Prompt:
+    """Some words, and behind them the wish for an object that the schema admits."""
+    return Prompt(f"{words}\nA person, as JSON:", output, schema)
