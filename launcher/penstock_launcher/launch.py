@@ -16,6 +16,7 @@ from penstock_launcher.configs import (
     Plan,
     check_program,
     download_program,
+    offline_socket,
     router_program,
     shard_program,
 )
@@ -118,7 +119,8 @@ async def _start(
     count = f"{plan.shards} shard{'s' if plan.shards > 1 else ''}"
     what = ", ".join(filter(None, (f"model {model.id}", count, device)))
     url = reachable(answer["url"])
-    log.info(f"Penstock ready: {url} ({what})", url=url, model=model.id, **answer["limits"])
+    facts = {"url": url, "model": model.id, "offline_socket": offline_socket(plan.options, folder)}
+    log.facts(f"Penstock ready: {url} ({what})", **facts, **answer["limits"])
 
 
 def reachable(url: str) -> str:
