@@ -7,6 +7,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from penstock.embedded import ServerError
+
 COMMANDS = {
     "serve": "load a server that is up: throughput, latency, goodput",
     "throughput": "tokens a second of the offline engine (penstock.LLM)",
@@ -28,7 +30,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "penstock bench") -> int
     argv = sys.argv[1:] if argv is None else argv
     command = parser.parse_args(argv[:1]).command
     run = importlib.import_module(f"penstock.bench.{command}").main
-    return int(run(argv[1:], f"{prog} {command}"))
+    try:
+        return int(run(argv[1:], f"{prog} {command}"))
+    except ServerError as error:
+        print(f"{prog} {command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":
