@@ -55,6 +55,7 @@ ROUTER_OPTIONS = (
     "disable_shared_reads",
     "disable_grammar_support",
     "step_timeout",
+    "batch_storage_limit",
     "predict_route",
     "health_route",
 )
@@ -113,7 +114,7 @@ def shard_program(plan: Plan, model: Model, folder: Path, rank: int) -> Program:
 def router_program(plan: Plan, model: Model, folder: Path, ports: Ports) -> Program:
     options = plan.options
     argv = (sys.executable, "-m", "penstock_router")
-    template = options.tokenizer_config_path
+    template, batches = options.tokenizer_config_path, options.batch_folder
     config = _chosen(options, ROUTER_OPTIONS) | {
         "model_path": str(model.path),
         "model_id": model.id,
@@ -121,6 +122,7 @@ def router_program(plan: Plan, model: Model, folder: Path, ports: Ports) -> Prog
         "tokenizer_config_path": str(Path(template).absolute()) if template else None,
         "shard_sockets": [str(folder / f"shard-{rank}.sock") for rank in range(plan.shards)],
         "max_input_tokens": options.max_input_tokens or options.max_input_length,
+        "batch_folder": str(Path(batches).absolute()) if batches else None,
         "http_processes": http_processes(plan),
         "listener": ports.main.fileno(),
         "prometheus_listener": ports.prometheus.fileno() if ports.prometheus else None,

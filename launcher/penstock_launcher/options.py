@@ -434,6 +434,17 @@ class Options:
     otlp_service_name: str = _option(
         "text-generation-inference.router", text(), "What traces call this server"
     )
+    batch_folder: str | None = _option(
+        None,
+        path(),
+        "Folder for /v1/files and /v1/batches, made if need be and for this user alone; without it "
+        "those routes are 404",
+    )
+    batch_storage_limit: int = _option(
+        10_000_000_000,
+        integer(1_000_000, 10**15),
+        "Bytes that the files of all clients may take in batch-folder",
+    )
     json_output: bool = _option(False, switch(), "Write log lines as JSON")
     log_level: str = _option(
         "info",
