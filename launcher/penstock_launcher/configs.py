@@ -13,10 +13,11 @@ from penstock_launcher import hub_token
 from penstock_launcher.child import Program, Role
 from penstock_launcher.devices import cpu_cores
 from penstock_launcher.listening import Ports
-from penstock_launcher.model import HubModel, Model
+from penstock_launcher.model import HubModel, Model, S3Model
 from penstock_launcher.options import Options
 
-SECRETS = (*hub_token.VARIABLES, "API_KEY", "TGI_API_KEY", "NGROK_AUTHTOKEN")
+AWS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+SECRETS = (*hub_token.VARIABLES, "API_KEY", "TGI_API_KEY", "NGROK_AUTHTOKEN", *AWS)
 CORES_PER_HTTP_PROCESS = 5
 MOST_HTTP_PROCESSES = 4  # by default
 DEFAULT_MASTER = ("127.0.0.1", 29500)  # TGI's, when only one of the two was given
@@ -89,6 +90,13 @@ def download_program(wanted: HubModel, environ: Mapping[str, str]) -> Program:
     argv = (sys.executable, "-m", "penstock_launcher.download")
     config = dataclasses.asdict(wanted)
     return Program("download", Role.TASK, argv, config, without_secrets(environ))
+
+
+def s3_program(wanted: S3Model, environ: Mapping[str, str]) -> Program:
+    argv = (sys.executable, "-m", "penstock_launcher.s3_download")
+    keys = {name: environ[name] for name in AWS if name in environ}
+    environment = without_secrets(environ) | keys
+    return Program("download", Role.TASK, argv, dataclasses.asdict(wanted), environment)
 
 
 def check_program(plan: Plan, model: Model) -> Program:

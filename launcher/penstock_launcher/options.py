@@ -103,8 +103,8 @@ class Options:
     model_id: str | None = _option(
         None,
         text(),
-        "Hub id such as `mistralai/Mistral-7B-v0.1`, or a folder with config.json, safetensors "
-        "and tokenizer files",
+        "Hub id such as `mistralai/Mistral-7B-v0.1`, `s3://BUCKET/PREFIX`, or a folder with "
+        "config.json, safetensors and tokenizer files",
         default_text="the built-in demo model",
         also=("HF_MODEL_ID",),
     )
