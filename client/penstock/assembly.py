@@ -70,7 +70,7 @@ class Assembly:
         self.prompt_ids: Sequence[int] = ()
         self.prompt_logprobs: Sequence[Logprobs | None] | None = None
         self.generated = 0  # tokens
-        self._sequences = [_Sequence() for _ in range(params.candidates)]
+        self._sequences: dict[int, _Sequence] = {}
         self._left = params.candidates
         self._end: End | None = None
 
@@ -90,7 +90,7 @@ class Assembly:
         """A sequence has come further."""
         if piece.HasField("prompt_scores"):
             self._take_prompt(piece.prompt_scores)
-        self._sequences[piece.index].add(piece, self.params)
+        self._sequences.setdefault(piece.index, _Sequence()).add(piece, self.params)
         self.generated += len(piece.ids) // 4
         if piece.HasField("end"):
             self._left -= 1
@@ -98,7 +98,7 @@ class Assembly:
 
     def output(self) -> RequestOutput:
         """All that there is; of more candidates than n the best."""
-        outputs = [one.output(i, self.params) for i, one in enumerate(self._sequences)]
+        outputs = [one.output(i, self.params) for i, one in sorted(self._sequences.items())]
         if self.finished and self.params.candidates > self.params.n:
             outputs.sort(key=lambda output: output.cumulative_logprob or 0.0, reverse=True)
             outputs = outputs[: self.params.n]

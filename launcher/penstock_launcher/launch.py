@@ -127,12 +127,23 @@ async def _start(
     router = supervisor.start(router_program(plan, model, folder, ports))
     ports.close()  # else they would take connections when the router does no longer
     *_, answer = await supervisor.ready([*shards, router])
-    device = answer.get("limits", {}).get("device")
-    count = f"{plan.shards} shard{'s' if plan.shards > 1 else ''}"
-    what = ", ".join(filter(None, (f"model {model.id}", count, device)))
-    url = reachable(answer["url"])
+    url, limits = reachable(answer["url"]), answer.get("limits", {})
     facts = {"url": url, "model": model.id, "offline_socket": offline_socket(plan.options, folder)}
-    log.facts(f"Penstock ready: {url} ({what})", **facts, **answer["limits"])
+    log.facts(f"Penstock ready: {url} ({described(model, limits)})", **facts, **limits)
+
+
+def described(model: Model, limits: Mapping[str, Any]) -> str:
+    """What serves: the model, on which devices, how full they are, its weights, its batch."""
+    parts = [f"model {model.id}"]
+    if limits:
+        used, total = (limits[f"memory_{name}"] / 2**30 for name in ("used", "total"))
+        parts += [
+            f"{limits['world_size']} x {limits['device_name']}",
+            f"{used:.1f} of {total:.1f} GiB used",
+            f"{limits['weights']} weights",
+            f"largest batch {limits['max_batch_size']}",
+        ]
+    return ", ".join(parts)
 
 
 def reachable(url: str) -> str:
