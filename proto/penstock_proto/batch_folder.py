@@ -81,14 +81,17 @@ class BatchFolder:
         except FileNotFoundError:
             return []
 
+    def paths(self, kind: str, owner: str) -> list[Path]:
+        """The folders of an owner, those that are being made left out."""
+        try:
+            return [path for path in self.of(kind, owner).iterdir() if ID.fullmatch(path.name)]
+        except FileNotFoundError:
+            return []
+
     def entries(self, kind: str, owner: str) -> Iterator[tuple[Path, dict[str, Any]]]:
         """The folders of an owner, with their objects."""
-        try:
-            paths = list(self.of(kind, owner).iterdir())
-        except FileNotFoundError:
-            return
-        for path in paths:
-            if ID.fullmatch(path.name) and (found := read_object(path)) is not None:
+        for path in self.paths(kind, owner):
+            if (found := read_object(path)) is not None:
                 yield path, found
 
     def find(self, kind: str, owner: str, name: str) -> Path | None:

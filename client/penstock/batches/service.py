@@ -18,7 +18,7 @@ from pathlib import Path
 from penstock.batches.job import Job
 from penstock.batches.purge import purge
 from penstock.batches.sending import Server
-from penstock_proto.batch_folder import ENDED, BatchFolder, owner_of
+from penstock_proto.batch_folder import ENDED, BatchFolder, owner_of, read_object
 
 LOOK_SECONDS = 1.0
 PURGE_SECONDS = 60.0
@@ -77,8 +77,8 @@ class Service:
         """Batches that have not ended, the oldest first."""
         found: list[tuple[float, str, Path]] = []
         for owner in self._folder.owners("batch"):
-            for path, shown in self._folder.entries("batch", owner):
-                if path.name in self._ended:
+            for path in self._folder.paths("batch", owner):
+                if path.name in self._ended or (shown := read_object(path)) is None:
                     continue
                 if shown["status"] in ENDED:
                     self._ended.add(path.name)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from penstock_router.api.batch_schema import BatchRequest
+from penstock_router.api.batch_schema import BatchRequest, FileForm
 from penstock_router.api.call import logged, read_json
 from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.fields import checked
@@ -179,7 +179,14 @@ async def cancel_batch(request: web.Request) -> web.Response:
 
 _OBJECT = dict[str, Any]
 BATCH_ROUTES = (
-    Route("POST", "/v1/files", logged(upload_file), "Keep a file (a form)", answer=_OBJECT),
+    Route(
+        "POST",
+        "/v1/files",
+        logged(upload_file),
+        "Keep a file of requests",
+        answer=_OBJECT,
+        form=FileForm,
+    ),
     Route("GET", "/v1/files", logged(list_files), "The files", answer=_OBJECT),
     Route("GET", "/v1/files/{id}", logged(get_file), "A file", answer=_OBJECT),
     Route("GET", "/v1/files/{id}/content", logged(file_content), "What is in a file", answer=str),

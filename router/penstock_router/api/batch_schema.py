@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from penstock_router.api.errors import invalid
 from penstock_router.api.schema import ClientObject
+from penstock_router.batches.store import LIFE
 
 MOST_HOURS = 168
+
+
+class FileForm(BaseModel):
+    """The parts of a form with a file, for the document; `file_upload` reads them as they come."""
+
+    file: Annotated[bytes, Field(json_schema_extra={"format": "binary"})]
+    purpose: Literal["batch"]
+    anchor: Annotated[Literal["created_at"] | None, Field(alias="expires_after[anchor]")] = None
+    seconds: Annotated[int | None, Field(alias="expires_after[seconds]", ge=3600, le=LIFE)] = None
 
 
 class BatchRequest(ClientObject):

@@ -16,6 +16,7 @@ from penstock_proto.batch_folder import BatchFolder
 LARGEST_FILE = 200_000_000  # bytes; OpenAI's bound for batches
 MOST_FILES = 1000  # of one key
 MOST_BATCHES = 100  # of one key that have not ended
+MOST_SHOWN = 1000  # of one key; beyond, the oldest that has ended is forgotten
 DAY = 86_400
 LIFE = 30 * DAY  # seconds that a file is kept, at most
 
@@ -134,9 +135,13 @@ class Store:
         source = self._folder.find("file", owner, file_id)
         if source is None or self.get("file", owner, file_id) is None:
             return None
-        batches = [each for _, each in self._folder.entries("batch", owner)]
-        if sum(each["status"] not in batch_folder.ENDED for each in batches) >= MOST_BATCHES:
+        batches = list(self._folder.entries("batch", owner))
+        ended = [each for each in batches if each[1]["status"] in batch_folder.ENDED]
+        if len(batches) - len(ended) >= MOST_BATCHES:
             raise NoRoom(f"{MOST_BATCHES:,} batches wait or run already")
+        if len(batches) >= MOST_SHOWN:
+            oldest, _ = min(ended, key=lambda each: each[1]["created_at"])
+            shutil.rmtree(oldest, ignore_errors=True)
         name = batch_folder.new_id("batch")
         folder = self._folder.of("batch", owner) / f".{name}"
         folder.mkdir(mode=0o700, parents=True)

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from penstock_proto.batch_folder import owner_of, read_object
+from penstock_proto.batch_folder import owner_of, read_object, write_object
 from penstock_router.api import batch_routes, file_upload
 from penstock_router.batches import store
 from router.api.conftest import Client, Serve, beside_only
@@ -119,6 +119,11 @@ async def test_bounds(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     body = {"input_file_id": file["id"], "endpoint": "/v1/completions"}
     assert (await client.post("/v1/batches", body))[0] == 200
     assert (await client.post("/v1/batches", body))[0] == 429
+    monkeypatch.setattr(store, "MOST_SHOWN", 1)  # the oldest that has ended makes room
+    (folder,) = (tmp_path / "kept" / "batches" / owner_of(None)).iterdir()
+    write_object(folder, (read_object(folder) or {}) | {"status": "failed"})
+    assert (await client.post("/v1/batches", body))[0] == 200
+    assert not folder.exists()
 
 
 async def test_lists(serve: Serve, tmp_path: Path) -> None:
@@ -213,3 +218,12 @@ async def test_too_many_uploads_at_a_time(
     blocked.set()
     assert (await first)[0] == 422  # no purpose
     assert (await upload(client))[0] == 200
+
+
+async def test_the_document_has_them(serve: Serve, tmp_path: Path) -> None:
+    client = await start(serve, tmp_path)
+    paths = json.loads((await client.get("/openapi.json"))[1])["paths"]
+    form = paths["/v1/files"]["post"]["requestBody"]["content"]["multipart/form-data"]
+    assert form["schema"]["$ref"].endswith("/FileForm")
+    assert {"get", "delete"} <= paths["/v1/files/{id}"].keys()
+    assert "post" in paths["/v1/batches/{id}/cancel"]
