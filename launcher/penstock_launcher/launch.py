@@ -18,6 +18,7 @@ from penstock_launcher.configs import (
     download_program,
     offline_socket,
     router_program,
+    s3_program,
     shard_program,
 )
 from penstock_launcher.devices import num_shards, visible_gpus
@@ -26,7 +27,16 @@ from penstock_launcher.folder import check_entries
 from penstock_launcher.hub_token import hub_token
 from penstock_launcher.listening import Ports
 from penstock_launcher.logs import Log
-from penstock_launcher.model import DEMO, HubModel, Model, check_folder, link_weights, local_model
+from penstock_launcher.model import (
+    DEMO,
+    HubModel,
+    Model,
+    S3Model,
+    check_folder,
+    is_s3,
+    link_weights,
+    local_model,
+)
 from penstock_launcher.options import Options
 from penstock_launcher.parent import parent_process
 from penstock_launcher.run_folder import RunFolder
@@ -59,15 +69,17 @@ def serve(options: Options, environ: Mapping[str, str], log: Log) -> int:
 async def _download(supervisor: Supervisor, plan: Plan, log: Log) -> Model:
     options, environ = plan.options, plan.environ
     assert options.model_id is not None
-    wanted = HubModel(
-        model_id=options.model_id,
-        revision=options.revision,
-        cache=options.huggingface_hub_cache,
-        token=hub_token(environ),
-        with_weights=options.load_format == "auto" and options.weights_cache_override is None,
-    )
-    log.info("fetching the model from the hub", model_id=options.model_id)
-    answer = await _ask(supervisor, download_program(wanted, environ))
+    with_weights = options.load_format == "auto" and options.weights_cache_override is None
+    cache = options.huggingface_hub_cache
+    if is_s3(options.model_id):
+        log.info("fetching the model from its bucket", model_id=options.model_id)
+        program = s3_program(S3Model.parse(options.model_id, cache, with_weights), environ)
+    else:
+        log.info("fetching the model from the hub", model_id=options.model_id)
+        token = hub_token(environ)
+        wanted = HubModel(options.model_id, options.revision, cache, token, with_weights)
+        program = download_program(wanted, environ)
+    answer = await _ask(supervisor, program)
     return Model(Path(answer["path"]), options.model_id, answer["sha"])
 
 

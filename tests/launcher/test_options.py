@@ -78,6 +78,8 @@ SAMPLES = {
     "http_processes": ("3", 3, ["-1", "65", "1.5"]),
     "validation_workers": ("4", 4, ["0", "257"]),
     "graceful_termination_timeout": ("0", 0.0, ["-1", "nan"]),
+    "batch_folder": ("/data/batches", "/data/batches", ["a\nb"]),
+    "batch_storage_limit": ("1000000", 1_000_000, ["0", "x"]),
     "json_output": ("true", True, ["2"]),
     "log_level": ("WARN", "warn", ["loud", "a=debug"]),
     "env": ("true", True, []),

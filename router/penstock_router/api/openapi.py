@@ -99,6 +99,9 @@ def _operation(route: Route, path: str, schemas: dict[str, Any], *, keyed: bool)
     if route.body is not None:
         body = {"application/json": {"schema": _schema(route.body, schemas)}}
         operation["requestBody"] = {"required": True, "content": body}
+    if route.form is not None:
+        form = {"multipart/form-data": {"schema": _schema(route.form, schemas)}}
+        operation["requestBody"] = {"required": True, "content": form}
     if names := re.findall(r"{(\w+)}", path):
         operation["parameters"] = [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}

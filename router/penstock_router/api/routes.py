@@ -46,6 +46,7 @@ class Route:
     """A method and path. Without `public` the API key is needed.
 
     body, answer, event: types of what comes and goes as JSON; an answer of str is plain text.
+    form: the type of a body that is a form.
     """
 
     method: str
@@ -56,6 +57,7 @@ class Route:
     answer: Any = None
     event: Any = None  # of a stream
     public: bool = False
+    form: Any = None
 
 
 ROUTES = (
