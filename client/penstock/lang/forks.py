@@ -73,9 +73,6 @@ class ForkedStates:
         names = dict.fromkeys(name for own in found for name in own if name not in self._known)
         for name in names:
             if name is not None:
-                present = [own.get(name) for own in found]
-                self.parent.execution.set(
-                    name,
-                    [None if one is None else one.value for one in present],
-                    [None if one is None else one.meta for one in present],
-                )
+                present = [own[name] for own in found if name in own]
+                values, metas = [one.value for one in present], [one.meta for one in present]
+                self.parent.execution.set(name, values, metas)
