@@ -63,7 +63,8 @@ class Lane:
                 left = self._busy = bool(self._tasks)  # others may have added some meanwhile
         if left:
             threading.Thread(target=self._drain, name="penstock-lang", daemon=True).start()
-        self.raise_error()
+        if here:
+            self.raise_error()
 
     def wait(self) -> None:
         """Until all tasks have ended. Raises the error of one."""

@@ -27,7 +27,8 @@ def fields(sampling: Sampling, *, chat: bool) -> dict[str, Any]:
     if sampling.return_logprob:
         body |= _logprobs(sampling.top_logprobs_num or 0, chat)
     if sampling.json_schema is not None:
-        body["response_format"] = _schema(sampling.json_schema)
+        # The package knows the field of conversations only.
+        (body if chat else extra)["response_format"] = _schema(sampling.json_schema)
     held = {"regex": sampling.regex, "grammar": sampling.grammar}
     if held := {name: value for name, value in held.items() if value is not None}:
         extra["structured_outputs"] = held
