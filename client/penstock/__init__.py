@@ -13,15 +13,59 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from penstock.async_llm import AsyncLLM
     from penstock.embedded import EmbeddedServer, ServerError
+    from penstock.llm import LLM
+    from penstock.outputs import (
+        BeamSearchOutput,
+        CompletionOutput,
+        LogLikelihood,
+        Logprob,
+        RequestError,
+        RequestOutput,
+    )
+    from penstock.sampling_params import (
+        BeamSearchParams,
+        RequestOutputKind,
+        SamplingParams,
+        StructuredOutputsParams,
+    )
 
 __version__ = importlib.metadata.version("penstock")
 
 _PLACES = {  # name -> the module that has it
+    "AsyncLLM": "penstock.async_llm",
+    "BeamSearchOutput": "penstock.outputs",
+    "BeamSearchParams": "penstock.sampling_params",
+    "CompletionOutput": "penstock.outputs",
     "EmbeddedServer": "penstock.embedded",
+    "LLM": "penstock.llm",
+    "LogLikelihood": "penstock.outputs",
+    "Logprob": "penstock.outputs",
+    "RequestError": "penstock.outputs",
+    "RequestOutput": "penstock.outputs",
+    "RequestOutputKind": "penstock.sampling_params",
+    "SamplingParams": "penstock.sampling_params",
     "ServerError": "penstock.embedded",
+    "StructuredOutputsParams": "penstock.sampling_params",
 }
-__all__ = ["EmbeddedServer", "ServerError", "__version__"]
+__all__ = [
+    "LLM",
+    "AsyncLLM",
+    "BeamSearchOutput",
+    "BeamSearchParams",
+    "CompletionOutput",
+    "EmbeddedServer",
+    "LogLikelihood",
+    "Logprob",
+    "RequestError",
+    "RequestOutput",
+    "RequestOutputKind",
+    "SamplingParams",
+    "ServerError",
+    "StructuredOutputsParams",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

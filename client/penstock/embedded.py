@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 CLOSE_SECONDS = 10.0  # to end in order, then it is killed
+LAST_WORDS_SECONDS = 5.0  # for the launcher to say why it ends, once a part of it is gone
 DRAIN_SECONDS = 2.0  # that requests get which run when it is closed, by default
 KEPT_LINES = 20  # of the log, for the error that says why it ended
 USAGE_ERROR = "launcher: error: "  # how the launcher begins what it says of a wrong option
@@ -94,6 +95,14 @@ class EmbeddedServer:
         """Raises ServerError where it has ended."""
         if not self.alive:
             raise ServerError(self._why())
+
+    def why_gone(self) -> str:
+        """Why it has ended, or is about to."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(LAST_WORDS_SECONDS)
+        if self.alive:
+            return "the server does not answer"
+        return self._why()
 
     def close(self) -> None:
         """End it and all that it started. Harmless when it has ended."""

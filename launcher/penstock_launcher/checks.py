@@ -30,6 +30,11 @@ def check(options: Options) -> None:
         raise LauncherError(
             f"--prometheus-port must differ from --port, which serves /metrics too: {options.port}"
         )
+    if options.offline_socket and options.http_processes:
+        raise LauncherError(
+            "--offline-socket needs --http-processes 0, because the process that schedules reads "
+            f"and writes those batches itself: {options.http_processes} were given"
+        )
     if options.tokenizer_config_path is not None:
         check_file(Path(options.tokenizer_config_path), "tokenizer-config-path")
     if options.otlp_endpoint is not None:

@@ -124,9 +124,15 @@ def router_program(plan: Plan, model: Model, folder: Path, ports: Ports) -> Prog
         "http_processes": http_processes(plan),
         "listener": ports.main.fileno(),
         "prometheus_listener": ports.prometheus.fileno() if ports.prometheus else None,
+        "offline_socket": offline_socket(options, folder),
     }
     environment = without_secrets(plan.environ) | {"TOKENIZERS_PARALLELISM": "false"}
     return Program("router", Role.ROUTER, argv, config, environment, ports.descriptors)
+
+
+def offline_socket(options: Options, folder: Path) -> str | None:
+    """Where programs bring their batches."""
+    return str(folder / "offline.sock") if options.offline_socket else None
 
 
 def http_processes(plan: Plan) -> int:
@@ -139,7 +145,7 @@ def http_processes(plan: Plan) -> int:
     """
     if plan.options.http_processes is not None:
         return plan.options.http_processes
-    if plan.on_cpu:
+    if plan.on_cpu or plan.options.offline_socket:
         return 0
     count = min((cpu_cores() - plan.shards) // CORES_PER_HTTP_PROCESS, MOST_HTTP_PROCESSES)
     return count if count > 1 else 0  # one is a hop more, and as busy as the router was

@@ -16,6 +16,7 @@ from penstock_launcher.configs import (
     Plan,
     check_program,
     download_program,
+    offline_socket,
     router_program,
     shard_program,
 )
@@ -114,11 +115,23 @@ async def _start(
     router = supervisor.start(router_program(plan, model, folder, ports))
     ports.close()  # else they would take connections when the router does no longer
     *_, answer = await supervisor.ready([*shards, router])
-    device = answer.get("limits", {}).get("device")
-    count = f"{plan.shards} shard{'s' if plan.shards > 1 else ''}"
-    what = ", ".join(filter(None, (f"model {model.id}", count, device)))
-    url = reachable(answer["url"])
-    log.info(f"Penstock ready: {url} ({what})", url=url, model=model.id, **answer["limits"])
+    url, limits = reachable(answer["url"]), answer.get("limits", {})
+    facts = {"url": url, "model": model.id, "offline_socket": offline_socket(plan.options, folder)}
+    log.facts(f"Penstock ready: {url} ({described(model, limits)})", **facts, **limits)
+
+
+def described(model: Model, limits: Mapping[str, Any]) -> str:
+    """What serves: the model, on which devices, how full they are, its weights, its batch."""
+    parts = [f"model {model.id}"]
+    if limits:
+        used, total = (limits[f"memory_{name}"] / 2**30 for name in ("used", "total"))
+        parts += [
+            f"{limits['world_size']} x {limits['device_name']}",
+            f"{used:.1f} of {total:.1f} GiB used",
+            f"{limits['weights']} weights",
+            f"largest batch {limits['max_batch_size']}",
+        ]
+    return ", ".join(parts)
 
 
 def reachable(url: str) -> str:

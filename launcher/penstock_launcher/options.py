@@ -416,6 +416,13 @@ class Options:
         short="-g",
     )
 
+    offline_socket: bool = _option(
+        False,
+        switch(),
+        "Also take batches of `penstock.LLM` at a Unix socket in the folder of shard-uds-path. "
+        "Needs http-processes 0, which is its default then",
+    )
+
     # The launcher
     otlp_endpoint: str | None = _option(
         None,

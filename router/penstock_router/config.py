@@ -61,6 +61,7 @@ class RouterConfig:
     disable_shared_reads: bool
     disable_grammar_support: bool
     step_timeout: float  # seconds until a step without a result means that the shards are dead
+    offline_socket: str | None = None  # path of one to make, for programs that bring batches
     predict_route: str | None = None  # a further path of /vertex
     health_route: str | None = None  # a further path of /health
 

@@ -74,6 +74,7 @@ SAMPLES = {
     "max_connections_per_client": ("9", 9, ["0", "x"]),
     "max_requests_per_client": ("0", 0, ["-1"]),
     "trusted_proxies": ("10.0.0.0/8", ("10.0.0.0/8",), ["10.0.0.1/8", "proxy", "10.0.0.0/33"]),
+    "offline_socket": ("true", True, ["maybe"]),
     "http_processes": ("3", 3, ["-1", "65", "1.5"]),
     "validation_workers": ("4", 4, ["0", "257"]),
     "graceful_termination_timeout": ("0", 0.0, ["-1", "nan"]),
