@@ -206,7 +206,8 @@ def stream_logprobs(sgl: Any) -> Any:
         async for piece, meta in state.text_async_iter("answer", return_meta_data=True):
             text, last = text + piece, meta
             assert meta["output_token_logprobs_length"] == len(meta["output_token_logprobs"])
-        return text, [entry[1] for entry in last["output_token_logprobs"]]
+        # The event with the end of the text may come with the one before it, or alone.
+        return text, [entry[1] for entry in last["output_token_logprobs"]][:5]
 
     return asyncio.run(read())
 

@@ -51,14 +51,14 @@ class Anthropic(Backend):
             "model": self.model,
             "messages": [_shown(m) for m in messages if m["role"] != "system"],
             "max_tokens": sampling.max_new_tokens,
-            **sampling.given("temperature", "top_p"),
         }
         if system:
             body["system"] = system
         if sampling.stop:
             body["stop_sequences"] = list(sampling.stop)
-        if sampling.top_k > 0:
-            body["top_k"] = sampling.top_k
+        # Newer versions of the package have no arguments for these.
+        if drawn := sampling.given("temperature", "top_p", "top_k"):
+            body["extra_body"] = drawn
         if sampling.tools:
             body["tools"] = [_tool(tool["function"]) for tool in sampling.tools]
             if sampling.tool_choice is not None:
