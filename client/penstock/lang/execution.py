@@ -154,9 +154,9 @@ class Execution:
         value: Any = answer.text
         if sampling.separate_reasoning:
             value = _each(answer.meta, "content", several)
-            self._store(
-                f"{gen.name}_reasoning_content", _each(answer.meta, "reasoning_content", several)
-            )
+            if gen.name is not None:
+                thought = _each(answer.meta, "reasoning_content", several)
+                self._store(f"{gen.name}_reasoning_content", thought)
         self._store(gen.name, value, answer.meta)
 
     def _whole(self, sampling: Sampling) -> Generation:

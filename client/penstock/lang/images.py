@@ -1,4 +1,4 @@
-"""Images, which no model of this server sees yet."""
+"""Images, which no backend sends yet."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from penstock.lang.backend import Backend, Unsupported
 def refuse(source: Any, backend: Backend) -> None:
     """Raises Unsupported, always."""
     raise Unsupported(
-        f"image(…): the models that {type(backend).__name__} reaches read text only, so an image "
-        f"({type(source).__name__}) would not be seen. Describe it in words, or leave it out"
+        f"image(…): the backend {type(backend).__name__} sends text only, so the model would not "
+        f"see what is given ({type(source).__name__}). Describe it in words, or leave it out"
     )

@@ -39,7 +39,10 @@ class Program:
         """The same with these arguments given, for `run` and for `run_batch([…])`."""
         return Program(self.func, self.bound | arguments)
 
-    def __call__(self, *args: Any, **arguments: Any) -> ProgramState:
+    def __call__(self, *args: Any, **arguments: Any) -> Any:
+        """As `run`; with a state first, as a part of the program that the state is of."""
+        if args and isinstance(args[0], ProgramState):
+            return self.func(*args, **(self.bound | arguments))
         return self.run(*args, **arguments)
 
     def __repr__(self) -> str:

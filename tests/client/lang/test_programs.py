@@ -151,7 +151,7 @@ def test_images_are_refused(endpoint: sgl.RuntimeEndpoint) -> None:
         s += sgl.image(image_path)
         s += "Describe this image in detail: " + sgl.gen("description", max_tokens=20)
 
-    with pytest.raises(sgl.Unsupported, match="read text only"):
+    with pytest.raises(sgl.Unsupported, match="sends text only"):
         describe_image.run(image_path="photo.jpg")
 
 

@@ -165,6 +165,31 @@ def test_a_trace_ends_where_an_argument_is_looked_at(told: Told) -> None:
     assert [message.content for message in trace.prefix.messages] == ["Be brief."]
 
 
+def test_a_program_within_a_program(told: Told) -> None:
+    @sgl.function
+    def part(s: Any, word: str) -> str:
+        s += word + sgl.gen("x")
+        return "returned"
+
+    @sgl.function
+    def whole(s: Any) -> str:
+        s += "a "
+        found: str = part.bind(word="b ")(s)
+        return found
+
+    state = whole()
+    assert state.text() == "a b …" and state["x"] == "…" and state.ret_value == "returned"
+
+
+def test_a_stream_that_is_read_by_its_own_program(told: Told) -> None:
+    @sgl.function
+    def program(s: Any) -> list[str]:
+        s += "a" + sgl.gen("x")
+        return [*s.text_iter(), *s.text_iter("x")]
+
+    assert "".join(program.run().ret_value) == "a……"
+
+
 def test_no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penstock.lang.backend._Default.backend", None)
     with pytest.raises(RuntimeError, match="no backend"):
