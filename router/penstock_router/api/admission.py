@@ -25,12 +25,15 @@ from penstock_router.request import BadGrammar, EngineError, GenerationRequest
 from penstock_router.templates.errors import TemplateError
 from penstock_router.text import Conversation
 from penstock_router.text.library import TokenizerError, TooManyTokens
+from penstock_router.text.marked import MarkedText
 
-Prompt = str | Sequence[int] | Conversation  # ids as the schema packs them
+# ids as the schema packs them
+Prompt = str | Sequence[int] | Conversation
+Admitted = Prompt | MarkedText  # the latter: of a conversation that is rendered already
 
 
 async def admit(
-    call: Call, prompts: Sequence[Prompt], options: Options, add_special_tokens: bool = True
+    call: Call, prompts: Sequence[Admitted], options: Options, add_special_tokens: bool = True
 ) -> list[list[GenerationRequest]]:
     """Tokenise and check. For each prompt: one request a sequence.
 
@@ -105,7 +108,7 @@ def _log_free(service: Service, error: BadGrammar) -> None:
 
 
 async def _tokens(
-    service: Service, prompt: Prompt, name: str, add_special_tokens: bool, limit: int | None
+    service: Service, prompt: Admitted, name: str, add_special_tokens: bool, limit: int | None
 ) -> Sequence[int]:
     """Raises ApiError, and TooManyTokens when there are more than `limit`."""
     with text_errors():
@@ -116,6 +119,8 @@ async def _tokens(
             return ids
         if isinstance(prompt, Conversation):
             return (await service.text.render(prompt, limit=limit)).ids
+        if isinstance(prompt, MarkedText):
+            return await service.text.encode_marked(prompt, limit)
     return prompt
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NotRequired
 
@@ -51,6 +51,8 @@ class Wanted:
     start: int | None  # place of the first entry of the prompt; None: there are none
     texts: bool  # entries hold the texts of their tokens
     interval: int  # tokens from one event to the next
+    # What `meta_info` says of a whole answer, from its prompt, its tokens and its text.
+    read: Callable[[Sequence[int], Sequence[int], str], dict[str, Any]] | None = None
 
     def hides(self, place: int) -> bool:
         """Whether a place of the prompt has no entry."""
@@ -138,6 +140,7 @@ class Generated(Turn):
         self.wanted = wanted
         self._begun = time.monotonic()
         self._reason: dict[str, object] | None = None
+        self._read: dict[str, Any] = {}
         shown = text if wanted.texts else None
         self._input = Scored(shown, request, "input") if wanted.logprobs else None
         self._output = Scored(shown, request, "output") if wanted.logprobs else None
@@ -166,6 +169,8 @@ class Generated(Turn):
         if self._reason is None:
             self._reason = self._why(finish)
         self.end = finish
+        if self.wanted.read is not None:
+            self._read = self.wanted.read(self.request.prompt, self.ids, self.text)
         self._closed()
         self.give_back()
         super().finish(finish)
@@ -214,6 +219,7 @@ class Generated(Turn):
         for scored in (self._input, self._output):
             if scored is not None:
                 meta |= scored.fields
+        meta |= self._read
         answer: dict[str, object] = {
             "text": self.text,
             "output_ids": self.ids,

@@ -15,6 +15,7 @@ from penstock_router.api.call import read_json
 from penstock_router.api.errors import ApiError, Kind, from_engine
 from penstock_router.api.fields import checked
 from penstock_router.api.service import SERVICE, VERSION, Service
+from penstock_router.api.sglang_chat import EXTENSIONS
 from penstock_router.api.sglang_schema import AbortRequest, AppendRequest
 from penstock_router.api.tgi_routes import json_response
 from penstock_router.request import EngineError, Finish, GenerationRequest, TopTokens
@@ -40,6 +41,7 @@ async def model_info(request: web.Request) -> web.Response:
             "has_audio_understanding": False,
             "model_type": config.get("model_type"),
             "architectures": config.get("architectures"),
+            "extensions": EXTENSIONS,  # of SGLang's /generate
         }
     )
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 from aiohttp import hdrs, web
 
 from penstock_router.api import sglang_frontend, tgi_routes
-from penstock_router.api.admission import admit, output
+from penstock_router.api.admission import Admitted, admit, output, text_errors
 from penstock_router.api.call import Call
 from penstock_router.api.errors import invalid
 from penstock_router.api.fields import checked
@@ -23,6 +24,7 @@ from penstock_router.api.sglang_answer import (
     Wanted,
     error_event,
 )
+from penstock_router.api.sglang_chat import chat_of, plan_of, prompts_of, read_reply
 from penstock_router.api.sglang_schema import DEFAULT_NEW_TOKENS, SGLangRequest, of_prompt
 from penstock_router.api.sse import EventStream
 from penstock_router.api.streaming import collect, stream_out
@@ -104,9 +106,18 @@ async def _stream(
 async def _plan(call: Call, body: SGLangRequest, *, skips: bool) -> list[Planned]:
     """Everything that will run, checked. skips: the entry that has no value is left out."""
     planned: list[Planned] = []
-    for index, prompt in enumerate(body.prompts):
+    text, chat = call.service.text, chat_of(call.request, body)
+    prompts: Sequence[Admitted] = body.prompts
+    if chat is not None and chat.messages:
+        with text_errors():
+            prompts = await prompts_of(chat, cast(Sequence[str], prompts), text)
+    reading = chat is not None and bool(body.tools or body.separate_reasoning)
+    plan = plan_of(chat, body, text)
+    for index, prompt in enumerate(prompts):
         options = _options(call, body, index)
-        [requests] = await admit(call, [prompt], options)
+        if reading:  # markers are part of the text, which the program may send again
+            options = dataclasses.replace(options, show_special=True)
+        [requests] = await admit(call, [prompt], dataclasses.replace(options, reply=plan))
         start = _start(body, index, len(requests[0].prompt))
         for sample, request in enumerate(requests):
             request = _completed(request, options, body, start, _name(call, body, index))
@@ -119,6 +130,7 @@ async def _plan(call: Call, body: SGLangRequest, *, skips: bool) -> list[Planned
                 start=None if start is None else start + skips,
                 texts=body.return_text_in_logprobs,
                 interval=of_prompt(body.sampling_params, index).stream_interval,
+                read=partial(read_reply, plan, options, text) if reading else None,
             )
             planned.append((request, options, wanted))
     return planned

@@ -25,6 +25,7 @@ from penstock_router.api.schema import (
     StopSequences,
     packed,
 )
+from penstock_router.api.sglang_chat import ChatFields
 from penstock_router.api.structured import AnyObject, Schema, Wanted, only
 from penstock_router.api.token_rules import MAX_STOP_TOKENS, RuleWishes
 from penstock_router.config import RouterConfig
@@ -195,7 +196,7 @@ class SamplingParams(ClientObject):
 Flags = bool | Annotated[list[bool], AtMost(MAX_PROMPTS)]
 
 
-class SGLangRequest(ClientObject):
+class SGLangRequest(ChatFields):
     """Body of SGLang's /generate: one prompt, or a list, whose fields may be lists too."""
 
     IGNORED: ClassVar = frozenset(
@@ -251,7 +252,9 @@ class SGLangRequest(ClientObject):
 
     @model_validator(mode="after")
     def _fields_fit(self) -> Self:
-        if (self.text is None) == (self.input_ids is None):
+        if self.messages and self.input_ids is not None:
+            raise ValueError("`input_ids` must not be given with `messages`")
+        if not self.messages and (self.text is None) == (self.input_ids is None):
             raise ValueError("exactly one of `text` and `input_ids` must be given")
         count = len(self.prompts)
         for name in (
@@ -280,13 +283,15 @@ class SGLangRequest(ClientObject):
     @property
     def field(self) -> str:
         """The field that holds the prompts."""
+        if self.messages:
+            return "messages"
         return "text" if self.text is not None else "input_ids"
 
     @property
     def prompts(self) -> list[str | Sequence[int]]:
         """Each as text or as token ids."""
         given: Any = self.text if self.text is not None else self.input_ids
-        return list(given) if self.batched else [given]
+        return list(given) if self.batched else [given or ""]
 
     def given(self, index: int) -> tuple[int, ...]:
         """The tokens that a prompt wants to know the log-probabilities of."""

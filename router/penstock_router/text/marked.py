@@ -16,3 +16,13 @@ class MarkedText:
 
     text: str
     client: tuple[tuple[int, int], ...] = ()
+
+    def followed_by(self, text: str) -> MarkedText:
+        """The same with a client's text behind it."""
+        if not text:
+            return self
+        end = len(self.text)
+        *before, last = self.client or ((end, end),)
+        run = (last[0] if last[1] == end else end, end + len(text))
+        runs = (*before, run) if last[1] == end else (*before, last, run)
+        return MarkedText(self.text + text, runs)

@@ -199,18 +199,27 @@ class TextModel:
     ) -> Rendered:
         """Text and tokens of a conversation. Raises TemplateError, and what `encode` raises; with
         spans what `spans_json` raises."""
-        if self._chat_template is None:
-            raise TemplateError("template not found")
-        page = await self._chat_template.render(conversation.job)
-        marked = MarkedText(page.text, tuple((start, stop) for start, stop in page.client))
+        marked = await self.written(conversation)
+        if not with_spans:
+            return Rendered(marked.text, await self.encode_marked(marked, limit))
 
         def work() -> Rendered:
-            if not with_spans:
-                ids = self.tokenizer.encode_marked(marked, limit)
-                return Rendered(marked.text, array("I", ids))
             self.tokenizer.bound.check(marked.text, limit)
             spans = self.tokenizer.spans_marked(marked)
             ids = [span.id for span in spans]
             return Rendered(marked.text, array("I", ids), spans, spans_json(marked.text, spans))
 
         return await self._encode(marked.text, work)
+
+    async def written(self, conversation: Conversation) -> MarkedText:
+        """What the chat template makes of a conversation. Raises TemplateError."""
+        if self._chat_template is None:
+            raise TemplateError("template not found")
+        page = await self._chat_template.render(conversation.job)
+        return MarkedText(page.text, tuple((start, stop) for start, stop in page.client))
+
+    async def encode_marked(self, marked: MarkedText, limit: int | None = None) -> Sequence[int]:
+        """Its token ids. Raises what `encode` raises."""
+        return await self._encode(
+            marked.text, lambda: array("I", self.tokenizer.encode_marked(marked, limit))
+        )

@@ -1,45 +1,16 @@
-"""SGLang's frontend. From 0.5 on its package imports the server's parts, torch among them, so only
-the language is imported there; the package itself stands in with its place alone."""
+"""SGLang's frontend on SGLang's protocol."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import json
 import math
 import re
-import sys
-import types
 import urllib.request
 from typing import Any
 
+from sglang_frontend import METHODS, sgl
 from verdict import MESSAGES, QUESTION, URL, raised, says, verdict
 
-VERSION = importlib.metadata.version("sglang")
-if VERSION.startswith("0.4"):
-    import sglang as sgl
-    from sglang.lang.choices import (
-        greedy_token_selection,
-        token_length_normalized,
-        unconditional_likelihood_normalized,
-    )
-else:
-    spec = importlib.util.find_spec("sglang")
-    assert spec is not None
-    package = types.ModuleType("sglang")
-    package.__path__ = list(spec.submodule_search_locations or ())
-    sys.modules["sglang"] = package
-    import sglang.lang.api as sgl
-    from sglang.lang.backend.runtime_endpoint import RuntimeEndpoint
-    from sglang.lang.choices import (
-        greedy_token_selection,
-        token_length_normalized,
-        unconditional_likelihood_normalized,
-    )
-
-    sgl.RuntimeEndpoint = RuntimeEndpoint
-
-METHODS = (token_length_normalized, greedy_token_selection, unconditional_likelihood_normalized)
 CITIES = ["Berlin", "Paris", "London, the city"]
 COUNTRIES = {"France": "Paris", "Japan": "Tokyo", "Italy": "Rome", "Spain": "Madrid"}
 
@@ -126,15 +97,15 @@ def selects(method: Any) -> None:
 
 
 def selects_by_token_length() -> None:
-    selects(token_length_normalized)
+    selects(METHODS[0])
 
 
 def selects_greedily() -> None:
-    selects(greedy_token_selection)
+    selects(METHODS[1])
 
 
 def selects_by_unconditional_likelihood() -> None:
-    selects(unconditional_likelihood_normalized)
+    selects(METHODS[2])
 
 
 def selects_behind_one_token() -> None:
