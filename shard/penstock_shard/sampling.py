@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,6 +50,9 @@ CUTS = SORTED | Feature.MIN_P
 PENALTIES = Feature.REPETITION | Feature.FREQUENCY
 SHAPED = PENALTIES | Feature.BIAS | Feature.RULES
 TYPICAL = Feature.RANDOM | Feature.TYPICAL_P  # both: a greedy row keeps its most likely token
+# What a token is asked about, or decided by, beside its logits and a grammar: such a row's tokens are
+# chosen one by one, also where a grammar leaves one.
+ONE_BY_ONE = Feature.LOGPROBS | Feature.RULES
 # Columns of SamplingState.parameters.
 COLUMNS = (
     "temperature",
@@ -168,6 +172,19 @@ class SamplingState:
             self.rules.admit(slot, tokens, generated, wanted.rules)
         # Also without a bias: that of the slot's last sequence must not stay.
         self._set_bias(slot, wanted)
+
+    def append(self, appended: Sequence[tuple[int, Indices]]) -> None:
+        """Count tokens that grammars forced as generated: all but the first of each slot's, which a
+        step chose."""
+        for slot, tokens in appended:
+            if (constraint := self._constraints[slot]) is not None:
+                self.matching.append(constraint, tokens[1:].tolist())
+            if self._features[slot] & int(PENALTIES):
+                self._count_generated(slot, tokens[1:])
+        if appended:
+            counts = np.array([(slot, len(tokens) - 1) for slot, tokens in appended], np.int64)
+            index, more = upload(counts.T.copy(), self.device)
+            self.generated.index_add_(0, index, more)
 
     def load(self, slots: Indices) -> None:
         """Fill the rows of admitted slots, all at once."""
@@ -379,8 +396,12 @@ class SamplingState:
     def _count(self, slot: int, tokens: Indices, prompt: int) -> None:
         row = self.counts[slot].zero_()
         row.index_fill_(0, upload(tokens[:prompt], self.device), sampler.IN_PROMPT)
-        again = upload(tokens[prompt:], self.device)
-        row.index_add_(0, again, torch.full_like(again, sampler.GENERATED_ONCE, dtype=torch.int32))
+        self._count_generated(slot, tokens[prompt:])
+
+    def _count_generated(self, slot: int, tokens: Indices) -> None:
+        again = upload(tokens, self.device)
+        once = torch.full_like(again, sampler.GENERATED_ONCE, dtype=torch.int32)
+        self.counts[slot].index_add_(0, again, once)
 
     def _set_bias(self, slot: int, wanted: shard_pb2.Sampling) -> None:
         """Rows are as wide as the widest needs; the rest adds 0 to token 0."""

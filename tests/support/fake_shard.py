@@ -197,6 +197,7 @@ def parse_arguments() -> tuple[str, FakeShardConfig]:
     parser.add_argument("--max-position-embeddings", type=int, default=8192)
     parser.add_argument("--eos-token", type=int, default=None)
     parser.add_argument("--eos-every", type=int, default=0)
+    parser.add_argument("--forced-every", type=int, default=0)
     parser.add_argument("--nan-every", type=int, default=0)
     parser.add_argument("--rank", type=int, default=shard.rank)
     parser.add_argument("--world-size", type=int, default=shard.world_size)

@@ -34,6 +34,8 @@ class Constraint:
     matcher: LLMatcher | None = None
     failure: str | None = None  # why it holds nothing any more
     ended: bool = False  # behind EOS, or without a token: its bits stay as they are
+    runs: bool = True  # runs of forced tokens are told
+    run: list[int] = field(default_factory=list)  # the only tokens that may come next, in order
 
 
 @dataclass(slots=True)
@@ -41,6 +43,7 @@ class Turn:
     """What the thread found in the tokens of a step."""
 
     refused: list[shard_pb2.Refusal] = field(default_factory=list)
+    forced: list[tuple[int, list[int]]] = field(default_factory=list)  # rows, tokens behind them
     seconds: float = 0.0  # of the thread's work since the turn before
     waited: float = 0.0  # by which masks held the step's draw up
     _problem: BaseException | None = None
@@ -72,12 +75,18 @@ class Matching:
         self._problem: BaseException | None = None
         self._seconds = self._waited = 0.0
 
-    def admit(self, slot: int, grammar: int, generated: Sequence[int]) -> Constraint:
+    def admit(
+        self, slot: int, grammar: int, generated: Sequence[int], runs: bool = True
+    ) -> Constraint:
         """A sequence that is held to a grammar and has generated some tokens begins or goes on.
-        Its bits are made at once."""
-        constraint = Constraint(slot)
+        Its bits are made at once. runs: turns tell of runs of forced tokens."""
+        constraint = Constraint(slot, runs=runs)
         self._put(lambda: self._begin(constraint, grammar, generated))
         return constraint
+
+    def append(self, constraint: Constraint, tokens: Sequence[int]) -> None:
+        """A sequence goes on with forced tokens, behind those of the turns before."""
+        self._put(lambda: self._follow(constraint, tokens))
 
     def forget(self, grammars: Sequence[int]) -> None:
         """No admission from here on names these grammars."""
@@ -140,6 +149,15 @@ class Matching:
         self._fill([constraint])
         self._seconds += time.perf_counter() - begun
 
+    def _follow(self, constraint: Constraint, tokens: Sequence[int]) -> None:
+        begun = time.perf_counter()
+        constraint.run = []
+        if not constraint.ended and constraint.failure is None and constraint.matcher is not None:
+            if not constraint.matcher.consume_tokens(list(tokens)):
+                constraint.failure = first_sentence(constraint.matcher.get_error())
+            self._fill([constraint])
+        self._seconds += time.perf_counter() - begun
+
     def _take(
         self, turn: Turn, arrived: torch.cuda.Event | None, tokens: Tensor, rows: Sequence[Row]
     ) -> None:
@@ -151,6 +169,7 @@ class Matching:
                 arrived.synchronize()
             begun = time.perf_counter()
             going_on = self._consume(tokens.numpy(), rows)
+            turn.forced = self._look_for_runs(rows)
             turn.refused = [_refusal(one) for _, one in rows if one.failure is not None]
         except BaseException as error:
             self._problem = problem = error
@@ -175,6 +194,7 @@ class Matching:
                 one.ended = True
                 continue
             one.ended = token in eos
+            del one.run[:1]
             taking.append((one.matcher, token))
             taken.append(one)
         if not taking:
@@ -185,10 +205,27 @@ class Matching:
                 one.failure = first_sentence(one.matcher.get_error())
         return [one for one in taken if not one.ended]
 
+    def _look_for_runs(self, rows: Sequence[Row]) -> list[tuple[int, list[int]]]:
+        """What grammars force behind the tokens just taken. Returns what the router may append."""
+        forced = []
+        for row, one in rows:
+            if one.run or one.ended or one.failure is not None or one.matcher is None:
+                continue
+            one.run = self._templates.only_known(one.matcher.compute_ff_tokens())
+            if one.runs and len(one.run) > 1:
+                forced.append((row, list(one.run)))
+        return forced
+
     def _fill(self, constraints: Sequence[Constraint]) -> None:
         """The bits of the tokens that may come next."""
-        filling = [(one.matcher, one.slot) for one in constraints if one.failure is None]
-        matchers = [(matcher, slot) for matcher, slot in filling if matcher is not None]
+        matchers: list[tuple[LLMatcher, int]] = []
+        for one in constraints:
+            if one.failure is not None or one.matcher is None:
+                continue
+            if one.run:
+                self._bits.allow_one(one.slot, one.run[0])
+            else:
+                matchers.append((one.matcher, one.slot))
         rows = self._bits.rows
         words = words_of(self._templates.width)
         if matchers and words == rows.shape[1]:
