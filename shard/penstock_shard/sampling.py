@@ -50,8 +50,8 @@ CUTS = SORTED | Feature.MIN_P
 PENALTIES = Feature.REPETITION | Feature.FREQUENCY
 SHAPED = PENALTIES | Feature.BIAS | Feature.RULES
 TYPICAL = Feature.RANDOM | Feature.TYPICAL_P  # both: a greedy row keeps its most likely token
-# What a token is asked about, or decided by, beside its logits and a grammar: such a row's tokens are
-# chosen one by one, also where a grammar leaves one.
+# What is told of a token, or decides it, beside a grammar. Such a row has its tokens chosen one by
+# one, also where a grammar leaves only one.
 ONE_BY_ONE = Feature.LOGPROBS | Feature.RULES
 # Columns of SamplingState.parameters.
 COLUMNS = (

@@ -154,17 +154,17 @@ def test_what_is_forced_behind_a_row_that_is_not_there_is_an_error() -> None:
 
 
 def test_preempted_in_a_run_it_resumes_behind_it() -> None:
-    """The youngest loses its seat while its run is in flight."""
+    """The youngest loses its seat while its run is in flight: more tokens than results."""
     preempted = 0
-    for size in range(18, 34):
-        loop = Loop(forced_every=2, num_blocks=size, block_size=2, prefix_cache=False)
-        for first in range(6):
-            loop.submit([first], min(16, loop.capacity - 1), held=True)
+    for size in range(10, 60):
+        loop = Loop(forced_every=2, num_blocks=size, block_size=1, prefix_cache=False)
+        for first in range(4):
+            loop.submit([first], min(24, loop.capacity - 1), held=True)
         while loop.live:
-            loop.turn(3)
-            preempted += any(
-                sequence.state is State.SETTLING and sequence.in_flight > len(loop.results)
-                for sequence in loop.sequences.values()
-            )
-        loop.drain(ahead=3)
+            while len(loop.results) < 3 and loop.plan():
+                pass
+            for sequence in loop.sequences.values():
+                settling = sequence.state is State.SETTLING
+                preempted += settling and sequence.in_flight > len(loop.results)
+            loop.commit()
     assert preempted, "none was in flight"
