@@ -62,6 +62,7 @@ class Case:
     temperature: float = 0.0  # 0: greedy
     top_p: float = 1.0
     schema: str = ""  # JSON schema that the answers are held to
+    compact: bool = False  # without free white space in them
 
 
 def fixed(

@@ -56,10 +56,17 @@ class Plan:
 
 
 def completions_body(
-    model: str, prompt: Prompt, temperature: float = 0.0, top_p: float = 1.0, schema: str = ""
+    model: str,
+    prompt: Prompt,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    schema: str = "",
+    compact: bool = False,
 ) -> bytes:
     """A streaming /v1/completions request with token ids, of exactly `output` tokens."""
-    held = {"guided_json": schema} if schema else {}
+    held: dict[str, Any] = {}
+    if schema:
+        held["structured_outputs"] = {"json": schema, "disable_any_whitespace": compact}
     return orjson.dumps(
         held
         | {
@@ -104,7 +111,9 @@ class Worker:
         headers = {"Authorization": f"Bearer {plan.api_key}"} if plan.api_key else {}
         if plan.endpoint == "completions":
             path = "/v1/completions"
-            body = completions_body(plan.model, prompt, case.temperature, case.top_p, case.schema)
+            body = completions_body(
+                plan.model, prompt, case.temperature, case.top_p, case.schema, case.compact
+            )
         else:
             body, path = generate_body(prompt, case.temperature, case.top_p), "/generate_stream"
         return http_request(plan.host, path, body, headers)

@@ -106,7 +106,8 @@ class Drawn(Protocol):
     """Draws from logits that stand where it knows."""
 
     def draw(self, part: Part) -> Tensor:
-        """The tokens of a part that has neither penalties nor a bias: [n] int64."""
+        """The tokens of a part that has neither penalties nor a bias, counted as generated: [n]
+        int64."""
 
 
 class SamplingState:
@@ -274,12 +275,11 @@ class SamplingState:
             self.matching.wait()
             self._bits.upload(plan.held_slots)
         if len(plan.parts) == 1:
-            token = self.tokens(logits, plan.parts[0], drawn)
+            token = self._chosen(logits, plan.parts[0], drawn)
         else:
             token = torch.empty_like(slots)
             for part in plan.parts:
-                token[part.seats[1]] = self.tokens(logits, part, drawn)
-        self.generated.index_add_(0, slots, torch.ones_like(slots))
+                token[part.seats[1]] = self._chosen(logits, part, drawn)
         if not plan.features & (PENALTIES | Feature.LOGPROBS | Feature.RULES):
             return Sampled(token, None, None, None)
         known = token.clamp(min=0)  # nothing is read any more of a row with NO_TOKEN
@@ -357,10 +357,16 @@ class SamplingState:
     def _column(self, name: str) -> Tensor:
         return self.parameters[:, COLUMNS.index(name)]
 
-    def tokens(self, logits: Tensor, part: Part, drawn: Drawn | None = None) -> Tensor:
-        """Of the rows of a part, which nothing counts yet: [n] int64; arguments as of `sample`."""
+    def _chosen(self, logits: Tensor, part: Part, drawn: Drawn | None) -> Tensor:
+        """Of the rows of a part, and counted: [n] int64; arguments as of `sample`."""
         if part.penalties is None and drawn is not None:
             return drawn.draw(part)
+        token = self.tokens(logits, part)
+        self.generated.index_add_(0, part.seats[0], torch.ones_like(token))
+        return token
+
+    def tokens(self, logits: Tensor, part: Part) -> Tensor:
+        """Of the rows of a part, which nothing counts yet: [n] int64. logits: as of `sample`."""
         if part.penalties is not None:
             logits = self._sampler.penalise(logits, part.penalties)
         if part.biased:

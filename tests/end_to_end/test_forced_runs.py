@@ -99,11 +99,12 @@ def run(
     ahead: int = 2,
 ) -> Found:
     """Requests with their grammars and what these force at the start."""
+    limits = shard.runner.limits
     config = SchedulerConfig(
-        num_blocks=shard.runner.limits.num_blocks,
-        block_size=BLOCK,
-        max_batch_size=SLOTS,
-        max_batch_prefill_tokens=BUDGET,
+        num_blocks=limits.num_blocks,
+        block_size=limits.block_size,
+        max_batch_size=limits.max_slots,
+        max_batch_prefill_tokens=limits.max_prefill_tokens,
         max_waiting_tokens=3,
         waiting_served_ratio=0.3,
         eos_token_ids=frozenset({eos}),
@@ -209,3 +210,17 @@ def test_graphs_compute_runs_as_eager_steps_do(loaded: LoadedModel, folder: Path
     found = run(graphs, requests, end, runs=True)
     assert found.runs
     assert found.texts == run(shard_of(loaded, 400), requests, end, runs=False).texts
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_runs_give_the_same_tokens(folder: Path) -> None:
+    """In float32, where results do not depend on the number of rows."""
+    loaded = load_model(folder, device="cuda")
+    load_tokenizer(loaded, folder)
+    requests = asked(loaded, 1, [schema(random.Random(n)) for n in range(40)] + [RECORD] * 10)
+    sizes = {"max_slots": 16, "max_sequence_length": LONGEST, "max_batch_total_tokens": 4096}
+    end = end_of(folder)
+    one_by_one = run(LocalShard(loaded, **sizes), requests, end, runs=False)
+    with_runs = run(LocalShard(loaded, **sizes), requests, end, runs=True)
+    assert with_runs.runs > 20
+    assert with_runs.texts == one_by_one.texts

@@ -172,7 +172,7 @@ def test_what_is_forgotten_lives_on_in_those_that_run(
     shard.run(decode_changed=True, decode=[0], forget_grammar=[5])
     rest = shard.decode([0], 6)[0]
     shard.release(0)
-    assert loaded.grammars.matcher(5, 0) is None
+    assert loaded.grammars.template(5) is None
     assert tokenizer_of(folder).decode([first])[0] == "a" and rest[-1] == end_of(folder)
 
 
@@ -194,4 +194,4 @@ def test_what_cannot_be_held_to_is_refused(
     response = compiled(loaded, 50, kind, text)
     assert response.outcome == shard_pb2.CompileResponse.REFUSED
     assert said in response.error and "\n" not in response.error
-    assert loaded.grammars.matcher(50, 0) is None
+    assert loaded.grammars.template(50) is None

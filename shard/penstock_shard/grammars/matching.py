@@ -23,7 +23,10 @@ from torch import Tensor
 from penstock_kernels.mask import words_of
 from penstock_proto import shard_pb2
 from penstock_shard.grammars.bits import Bits
+from penstock_shard.grammars.template import Template
 from penstock_shard.grammars.templates import Templates, first_sentence
+
+MOST_MOVED = 512  # tokens of a sequence that is moved to another automaton
 
 
 @dataclass(slots=True, eq=False)
@@ -31,7 +34,10 @@ class Constraint:
     """What a sequence is held to, and how far it has come. The thread's, once made."""
 
     slot: int
+    template: Template | None = None
     matcher: LLMatcher | None = None
+    home: int = 0  # the automaton of the matcher
+    taken: list[int] = field(default_factory=list)  # by the matcher
     failure: str | None = None  # why it holds nothing any more
     ended: bool = False  # behind EOS, or without a token: its bits stay as they are
     runs: bool = True  # runs of forced tokens are told
@@ -140,12 +146,11 @@ class Matching:
 
     def _begin(self, constraint: Constraint, grammar: int, generated: Sequence[int]) -> None:
         begun = time.perf_counter()
-        matcher = self._templates.matcher(grammar, constraint.slot)
-        if matcher is None:
+        constraint.template = self._templates.template(grammar)
+        if constraint.template is None:
             constraint.failure = f"there is no grammar {grammar}"
-        elif generated and not matcher.consume_tokens(list(generated)):
-            constraint.failure = first_sentence(matcher.get_error())
-        constraint.matcher = matcher
+        else:
+            _settle(constraint, constraint.template, generated)
         self._fill([constraint])
         self._seconds += time.perf_counter() - begun
 
@@ -153,6 +158,7 @@ class Matching:
         begun = time.perf_counter()
         constraint.run = []
         if not constraint.ended and constraint.failure is None and constraint.matcher is not None:
+            constraint.taken += tokens
             if not constraint.matcher.consume_tokens(list(tokens)):
                 constraint.failure = first_sentence(constraint.matcher.get_error())
             self._fill([constraint])
@@ -179,7 +185,17 @@ class Matching:
             turn.end(problem)
         begun = time.perf_counter()
         self._fill(going_on)
+        self._move_one(going_on)
         self._seconds += time.perf_counter() - begun
+
+    def _move_one(self, constraints: Sequence[Constraint]) -> None:
+        """Give a sequence that began before its grammar had all automata a matcher of its own one:
+        one a turn, as that takes 2 us for each of its tokens."""
+        for one in constraints:
+            if one.template is None or one.failure is not None or len(one.taken) > MOST_MOVED:
+                continue
+            if one.home != one.template.home(one.slot):
+                return _settle(one, one.template, one.taken)
 
     def _consume(self, tokens: np.ndarray, rows: Sequence[Row]) -> list[Constraint]:
         """Move matchers on. Returns those that take another token."""
@@ -195,6 +211,7 @@ class Matching:
                 continue
             one.ended = token in eos
             del one.run[:1]
+            one.taken.append(token)
             taking.append((one.matcher, token))
             taken.append(one)
         if not taking:
@@ -211,7 +228,11 @@ class Matching:
         for row, one in rows:
             if one.run or one.ended or one.failure is not None or one.matcher is None:
                 continue
+            assert one.template is not None
+            if not one.template.may_begin_run(token := one.taken[-1]):
+                continue
             one.run = self._templates.only_known(one.matcher.compute_ff_tokens())
+            one.template.learn(token, found=len(one.run) > 1)
             if one.runs and len(one.run) > 1:
                 forced.append((row, list(one.run)))
         return forced
@@ -240,6 +261,14 @@ class Matching:
                 one.failure = first_sentence(one.matcher.get_error())
             if one.failure is not None:
                 self._bits.allow_all(one.slot)
+
+
+def _settle(constraint: Constraint, template: Template, taken: Sequence[int]) -> None:
+    """Give a sequence a matcher of the automaton that its slot should have."""
+    constraint.home = template.home(constraint.slot)
+    constraint.matcher, constraint.taken = template.matcher(constraint.slot), list(taken)
+    if taken and not constraint.matcher.consume_tokens(constraint.taken):
+        constraint.failure = first_sentence(constraint.matcher.get_error())
 
 
 def _refusal(constraint: Constraint) -> shard_pb2.Refusal:

@@ -131,12 +131,10 @@ class Templates:
             self._late += 1
         future.add_done_callback(ended)
 
-    def matcher(self, grammar: int, slot: int) -> LLMatcher | None:
-        """A matcher at the beginning of a text, for a sequence in this slot; None where the grammar
-        is not known."""
+    def template(self, grammar: int) -> Template | None:
+        """What matchers of a grammar are copied from; None where it is not known."""
         with self._lock:
-            template = self._templates.get(grammar)
-            return None if template is None else template.matcher(slot)
+            return self._templates.get(grammar)
 
     def forget(self, grammars: Iterable[int]) -> None:
         """No sequence begins with these any more."""
