@@ -126,6 +126,7 @@ class Engine:
             raise Draining("The server is shutting down")
         held = (0, ()) if request.grammar is None else self._grammars.hold(request.grammar)
         sequence = self._scheduler.submit(request, time.monotonic(), listener, *held)
+        self._metrics.grammars.on_forced(len(sequence.opening))
         self._deadlines.start(sequence)
         self._metrics.on_submit(len(request.prompt), request.max_new_tokens)
         self._pump_soon()
@@ -270,6 +271,7 @@ class Engine:
         if result.step == plan.last_step:
             self._under_way.popleft()
         self._metrics.grammars.on_step(result)
+        self._metrics.grammars.on_forced(plan.run_tokens - len(plan.runs))
         self._metrics.on_step(plan.chunked, plan.rows - len(plan.decode), len(plan.decode), seconds)
         self._prompts.take(result)
         self._pump()

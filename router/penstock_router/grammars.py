@@ -13,6 +13,7 @@ from penstock_proto.shard_pb2 import Grammar as WireGrammar
 from penstock_router.grammar import Grammar, GrammarKind
 from penstock_router.grammar_metrics import GrammarMetrics
 from penstock_router.request import BadGrammar, GenerationFailed, GrammarsBusy
+from penstock_router.structured.places import with_places
 
 MOST_IDLE = 256  # that no sequence needs: one takes 1 to 2 MiB of the shard's memory
 MOST_IDLE_CHARACTERS = 4 << 20  # of them together
@@ -101,7 +102,7 @@ class Grammars:
         if response.outcome != outcomes.READY:
             late = response.outcome == outcomes.TOO_SLOW
             self._metrics.on_prepared("too_slow" if late else "refused")
-            raise BadGrammar(response.error)
+            raise BadGrammar(with_places(response.error, grammar))
         self._metrics.on_prepared("compiled")
         self._entries[grammar] = _Entry(number, list(response.forced))
         self._forget_some()

@@ -18,6 +18,8 @@ import grpc
 
 from penstock_proto import shard_pb2_grpc
 from penstock_proto.shard_pb2 import (
+    CompileRequest,
+    CompileResponse,
     HealthRequest,
     HealthResponse,
     InfoRequest,
@@ -117,6 +119,11 @@ class FakeShard(shard_pb2_grpc.ShardServicer):
         while self.deaf:
             await asyncio.sleep(0.01)
         return HealthResponse()
+
+    async def CompileGrammar(
+        self, request: CompileRequest, context: grpc.ServicerContext
+    ) -> CompileResponse:
+        return CompileResponse(outcome=CompileResponse.READY, seconds=0.001)
 
     async def Run(
         self, requests: AsyncIterator[StepCommand], context: grpc.aio.ServicerContext
