@@ -177,9 +177,14 @@ class SamplingState:
     def append(self, appended: Sequence[tuple[int, Indices]]) -> None:
         """Count tokens that grammars forced as generated: all but the first of each slot's, which a
         step chose."""
+        self.matching.append(
+            [
+                (constraint, tokens[1:].tolist())
+                for slot, tokens in appended
+                if (constraint := self._constraints[slot]) is not None
+            ]
+        )
         for slot, tokens in appended:
-            if (constraint := self._constraints[slot]) is not None:
-                self.matching.append(constraint, tokens[1:].tolist())
             if self._features[slot] & int(PENALTIES):
                 self._count_generated(slot, tokens[1:])
         if appended:

@@ -256,7 +256,7 @@ class Scheduler:
 
     def _plan_runs(self, plan: StepPlan) -> None:
         """Those who compute a run do not decode in the step."""
-        self._runs.plan(plan)
+        self._runs.plan(plan, len(self._seats))
         if plan.runs:
             self._decode_stale = True
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from llguidance import LLExecutor, LLMatcher
-from llguidance.numpy import fill_next_token_bitmask_par
+from llguidance.numpy import fill_next_token_bitmask, fill_next_token_bitmask_par
 from torch import Tensor
 
 from penstock_kernels.mask import words_of
@@ -26,6 +26,8 @@ from penstock_shard.grammars.bits import Bits
 from penstock_shard.grammars.template import Template
 from penstock_shard.grammars.templates import Templates, first_sentence
 
+FEW = 3  # rows that one thread is done with before others wake up
+LEAST_BYTES = 3  # a shorter text is hardly two tokens, and finding that out takes 12 us
 MOST_MOVED = 512  # tokens of a sequence that is moved to another automaton
 
 
@@ -90,9 +92,9 @@ class Matching:
         self._put(lambda: self._begin(constraint, grammar, generated))
         return constraint
 
-    def append(self, constraint: Constraint, tokens: Sequence[int]) -> None:
-        """A sequence goes on with forced tokens, behind those of the turns before."""
-        self._put(lambda: self._follow(constraint, tokens))
+    def append(self, appended: Sequence[tuple[Constraint, Sequence[int]]]) -> None:
+        """Sequences go on with forced tokens, behind those of the turns before."""
+        self._put(lambda: self._follow(appended))
 
     def forget(self, grammars: Sequence[int]) -> None:
         """No admission from here on names these grammars."""
@@ -154,28 +156,32 @@ class Matching:
         self._fill([constraint])
         self._seconds += time.perf_counter() - begun
 
-    def _follow(self, constraint: Constraint, tokens: Sequence[int]) -> None:
+    def _follow(self, appended: Sequence[tuple[Constraint, Sequence[int]]]) -> None:
         begun = time.perf_counter()
-        constraint.run = []
-        if not constraint.ended and constraint.failure is None and constraint.matcher is not None:
-            constraint.taken += tokens
-            if not constraint.matcher.consume_tokens(list(tokens)):
-                constraint.failure = first_sentence(constraint.matcher.get_error())
-            self._fill([constraint])
+        going_on = []
+        for one, tokens in appended:
+            one.run = []
+            if one.ended or one.failure is not None or one.matcher is None:
+                continue
+            one.taken += tokens
+            if not one.matcher.consume_tokens(list(tokens)):
+                one.failure = first_sentence(one.matcher.get_error())
+            going_on.append(one)
+        self._fill(going_on)
         self._seconds += time.perf_counter() - begun
 
     def _take(
         self, turn: Turn, arrived: torch.cuda.Event | None, tokens: Tensor, rows: Sequence[Row]
     ) -> None:
         problem = self._problem
-        going_on: list[Constraint] = []
+        going_on: list[Row] = []
         begun = time.perf_counter()
         try:
             if arrived is not None:
                 arrived.synchronize()
             begun = time.perf_counter()
             going_on = self._consume(tokens.numpy(), rows)
-            turn.forced = self._look_for_runs(rows)
+            turn.forced = self._look_for_runs(going_on)
             turn.refused = [_refusal(one) for _, one in rows if one.failure is not None]
         except BaseException as error:
             self._problem = problem = error
@@ -184,8 +190,9 @@ class Matching:
             turn.seconds, self._seconds = self._seconds, 0.0
             turn.end(problem)
         begun = time.perf_counter()
-        self._fill(going_on)
-        self._move_one(going_on)
+        constraints = [one for _, one in going_on]
+        self._fill(constraints)
+        self._move_one(constraints)
         self._seconds += time.perf_counter() - begun
 
     def _move_one(self, constraints: Sequence[Constraint]) -> None:
@@ -197,41 +204,44 @@ class Matching:
             if one.home != one.template.home(one.slot):
                 return _settle(one, one.template, one.taken)
 
-    def _consume(self, tokens: np.ndarray, rows: Sequence[Row]) -> list[Constraint]:
+    def _consume(self, tokens: np.ndarray, rows: Sequence[Row]) -> list[Row]:
         """Move matchers on. Returns those that take another token."""
         taking: list[tuple[LLMatcher, int]] = []
-        taken: list[Constraint] = []
-        eos = self._templates.eos
+        taken: list[Row] = []
+        eos, chosen = self._templates.eos, tokens.tolist()
         for row, one in rows:
             if one.ended or one.failure is not None or one.matcher is None:
                 continue
-            token = int(tokens[row])
+            token = chosen[row]
             if token < 0:  # NO_TOKEN: the sequence is refused for that
                 one.ended = True
                 continue
             one.ended = token in eos
-            del one.run[:1]
+            if one.run:
+                del one.run[:1]
             one.taken.append(token)
             taking.append((one.matcher, token))
-            taken.append(one)
-        if not taking:
-            return []
-        for one, fine in zip(taken, self._pool.consume_token_par(taking), strict=True):
-            if not fine:
-                assert one.matcher is not None
-                one.failure = first_sentence(one.matcher.get_error())
-        return [one for one in taken if not one.ended]
+            taken.append((row, one))
+        if len(taking) < FEW:
+            fine = [matcher.consume_token(token) for matcher, token in taking]
+        else:
+            fine = self._pool.consume_token_par(taking)
+        for (matcher, _), (_, one), done in zip(taking, taken, fine, strict=True):
+            if not done:
+                one.failure = first_sentence(matcher.get_error())
+        return [row for row in taken if not row[1].ended]
 
     def _look_for_runs(self, rows: Sequence[Row]) -> list[tuple[int, list[int]]]:
         """What grammars force behind the tokens just taken. Returns what the router may append."""
         forced = []
         for row, one in rows:
-            if one.run or one.ended or one.failure is not None or one.matcher is None:
+            if one.run or one.failure is not None or one.matcher is None:
                 continue
             assert one.template is not None
             if not one.template.may_begin_run(token := one.taken[-1]):
                 continue
-            one.run = self._templates.only_known(one.matcher.compute_ff_tokens())
+            if len(one.matcher.compute_ff_bytes()) >= LEAST_BYTES:
+                one.run = self._templates.only_known(one.matcher.compute_ff_tokens())
             one.template.learn(token, found=len(one.run) > 1)
             if one.runs and len(one.run) > 1:
                 forced.append((row, list(one.run)))
@@ -249,7 +259,10 @@ class Matching:
                 matchers.append((one.matcher, one.slot))
         rows = self._bits.rows
         words = words_of(self._templates.width)
-        if matchers and words == rows.shape[1]:
+        if words == rows.shape[1] and len(matchers) < FEW:
+            for matcher, slot in matchers:
+                fill_next_token_bitmask(matcher, rows, slot)
+        elif matchers and words == rows.shape[1]:
             fill_next_token_bitmask_par(self._pool, matchers, rows)
         elif matchers:  # ids that only the tokenizer has
             wide = np.empty((len(rows), words), np.int32)
