@@ -23,6 +23,7 @@ class Case:
     temperature: float = 0.0  # 0: greedy
     top_p: float = 1.0
     schema: str = ""  # JSON schema that the answers are held to
+    compact: bool = False  # without free white space in them
 
     def draw(self, seed: int, token_range: tuple[int, int]) -> list[Prompt]:
         """The case's requests. Its name goes into the seed, so that one case never finds another's
@@ -36,7 +37,7 @@ class Case:
             name=self.name,
         ).draw(seed, token_range)
         schema = json.loads(self.schema) if self.schema else None
-        return [replace(prompt, schema=schema) for prompt in prompts]
+        return [replace(prompt, schema=schema, compact=self.compact) for prompt in prompts]
 
 
 def fixed(

@@ -106,7 +106,7 @@ class CompileRequest(_message.Message):
     def __init__(self, id: _Optional[int] = ..., grammar: _Optional[_Union[Grammar, _Mapping]] = ...) -> None: ...
 
 class CompileResponse(_message.Message):
-    __slots__ = ("outcome", "error", "seconds")
+    __slots__ = ("outcome", "error", "seconds", "forced")
     class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         READY: _ClassVar[CompileResponse.Outcome]
@@ -120,10 +120,12 @@ class CompileResponse(_message.Message):
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FORCED_FIELD_NUMBER: _ClassVar[int]
     outcome: CompileResponse.Outcome
     error: str
     seconds: float
-    def __init__(self, outcome: _Optional[_Union[CompileResponse.Outcome, str]] = ..., error: _Optional[str] = ..., seconds: _Optional[float] = ...) -> None: ...
+    forced: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, outcome: _Optional[_Union[CompileResponse.Outcome, str]] = ..., error: _Optional[str] = ..., seconds: _Optional[float] = ..., forced: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class HealthRequest(_message.Message):
     __slots__ = ()
@@ -134,7 +136,7 @@ class HealthResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class StepCommand(_message.Message):
-    __slots__ = ("step", "release", "admit", "grant_slot", "grant_block", "chunk_slot", "chunk_length", "decode_changed", "decode", "repeat", "group_rows", "group_blocks", "forget_grammar")
+    __slots__ = ("step", "release", "admit", "grant_slot", "grant_block", "chunk_slot", "chunk_length", "decode_changed", "decode", "repeat", "group_rows", "group_blocks", "forget_grammar", "append")
     STEP_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     ADMIT_FIELD_NUMBER: _ClassVar[int]
@@ -148,6 +150,7 @@ class StepCommand(_message.Message):
     GROUP_ROWS_FIELD_NUMBER: _ClassVar[int]
     GROUP_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     FORGET_GRAMMAR_FIELD_NUMBER: _ClassVar[int]
+    APPEND_FIELD_NUMBER: _ClassVar[int]
     step: int
     release: _containers.RepeatedScalarFieldContainer[int]
     admit: _containers.RepeatedCompositeFieldContainer[Admission]
@@ -161,7 +164,16 @@ class StepCommand(_message.Message):
     group_rows: _containers.RepeatedScalarFieldContainer[int]
     group_blocks: _containers.RepeatedScalarFieldContainer[int]
     forget_grammar: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, step: _Optional[int] = ..., release: _Optional[_Iterable[int]] = ..., admit: _Optional[_Iterable[_Union[Admission, _Mapping]]] = ..., grant_slot: _Optional[_Iterable[int]] = ..., grant_block: _Optional[_Iterable[int]] = ..., chunk_slot: _Optional[_Iterable[int]] = ..., chunk_length: _Optional[_Iterable[int]] = ..., decode_changed: _Optional[bool] = ..., decode: _Optional[_Iterable[int]] = ..., repeat: _Optional[int] = ..., group_rows: _Optional[_Iterable[int]] = ..., group_blocks: _Optional[_Iterable[int]] = ..., forget_grammar: _Optional[_Iterable[int]] = ...) -> None: ...
+    append: _containers.RepeatedCompositeFieldContainer[Append]
+    def __init__(self, step: _Optional[int] = ..., release: _Optional[_Iterable[int]] = ..., admit: _Optional[_Iterable[_Union[Admission, _Mapping]]] = ..., grant_slot: _Optional[_Iterable[int]] = ..., grant_block: _Optional[_Iterable[int]] = ..., chunk_slot: _Optional[_Iterable[int]] = ..., chunk_length: _Optional[_Iterable[int]] = ..., decode_changed: _Optional[bool] = ..., decode: _Optional[_Iterable[int]] = ..., repeat: _Optional[int] = ..., group_rows: _Optional[_Iterable[int]] = ..., group_blocks: _Optional[_Iterable[int]] = ..., forget_grammar: _Optional[_Iterable[int]] = ..., append: _Optional[_Iterable[_Union[Append, _Mapping]]] = ...) -> None: ...
+
+class Append(_message.Message):
+    __slots__ = ("slot", "tokens")
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    slot: int
+    tokens: bytes
+    def __init__(self, slot: _Optional[int] = ..., tokens: _Optional[bytes] = ...) -> None: ...
 
 class Admission(_message.Message):
     __slots__ = ("slot", "tokens", "generated", "cached", "blocks", "sampling", "prompt_logprobs", "begun", "prompt_top_n", "prompt_logprobs_start", "grammar")
@@ -246,7 +258,7 @@ class TokenRun(_message.Message):
     def __init__(self, token: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class StepResult(_message.Message):
-    __slots__ = ("step", "token", "logprob", "top", "prompt", "device_ns", "error", "refused", "mask_ns", "mask_wait_ns")
+    __slots__ = ("step", "token", "logprob", "top", "prompt", "device_ns", "error", "refused", "mask_ns", "mask_wait_ns", "forced")
     STEP_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     LOGPROB_FIELD_NUMBER: _ClassVar[int]
@@ -257,6 +269,7 @@ class StepResult(_message.Message):
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     MASK_NS_FIELD_NUMBER: _ClassVar[int]
     MASK_WAIT_NS_FIELD_NUMBER: _ClassVar[int]
+    FORCED_FIELD_NUMBER: _ClassVar[int]
     step: int
     token: _containers.RepeatedScalarFieldContainer[int]
     logprob: _containers.RepeatedScalarFieldContainer[float]
@@ -267,7 +280,16 @@ class StepResult(_message.Message):
     refused: _containers.RepeatedCompositeFieldContainer[Refusal]
     mask_ns: int
     mask_wait_ns: int
-    def __init__(self, step: _Optional[int] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[TopTokens, _Mapping]]] = ..., prompt: _Optional[_Iterable[_Union[PromptLogprobs, _Mapping]]] = ..., device_ns: _Optional[int] = ..., error: _Optional[_Union[StepError, _Mapping]] = ..., refused: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ..., mask_ns: _Optional[int] = ..., mask_wait_ns: _Optional[int] = ...) -> None: ...
+    forced: _containers.RepeatedCompositeFieldContainer[Forced]
+    def __init__(self, step: _Optional[int] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[TopTokens, _Mapping]]] = ..., prompt: _Optional[_Iterable[_Union[PromptLogprobs, _Mapping]]] = ..., device_ns: _Optional[int] = ..., error: _Optional[_Union[StepError, _Mapping]] = ..., refused: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ..., mask_ns: _Optional[int] = ..., mask_wait_ns: _Optional[int] = ..., forced: _Optional[_Iterable[_Union[Forced, _Mapping]]] = ...) -> None: ...
+
+class Forced(_message.Message):
+    __slots__ = ("row", "token")
+    ROW_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    row: int
+    token: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, row: _Optional[int] = ..., token: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("slot", "kind", "message")

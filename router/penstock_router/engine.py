@@ -124,9 +124,9 @@ class Engine:
             raise self._failure
         if self._draining:
             raise Draining("The server is shutting down")
-        grammar = 0 if request.grammar is None else self._grammars.hold(request.grammar)
-        sequence = self._scheduler.submit(request, time.monotonic(), listener)
-        sequence.grammar = grammar
+        held = (0, ()) if request.grammar is None else self._grammars.hold(request.grammar)
+        sequence = self._scheduler.submit(request, time.monotonic(), listener, *held)
+        self._metrics.grammars.on_forced(len(sequence.opening))
         self._deadlines.start(sequence)
         self._metrics.on_submit(len(request.prompt), request.max_new_tokens)
         self._pump_soon()
@@ -261,7 +261,8 @@ class Engine:
         try:
             refused = self._refuse(result)
             # A list: protobuf's own takes 0.2 us for each look at a token.
-            outcomes = self._scheduler.commit(result.step, list(result.token), seconds)
+            forced = {one.row: one.token for one in result.forced}
+            outcomes = self._scheduler.commit(result.step, list(result.token), seconds, forced)
         except ValueError as error:
             return self._on_failure(ShardFailure(f"shard 0: {error}"))
         taking = time.monotonic() - now
@@ -270,12 +271,13 @@ class Engine:
         if result.step == plan.last_step:
             self._under_way.popleft()
         self._metrics.grammars.on_step(result)
-        self._metrics.on_step(len(plan.chunks), plan.prefill_tokens, len(plan.decode), seconds)
+        self._metrics.grammars.on_forced(plan.run_tokens - len(plan.runs))
+        self._metrics.on_step(plan.chunked, plan.rows - len(plan.decode), len(plan.decode), seconds)
         self._prompts.take(result)
         self._pump()
         begin = time.monotonic()
         self._deliver(outcomes, result, now)
-        self._metrics.on_tokens(bool(plan.chunks), taking, time.monotonic() - begin)
+        self._metrics.on_tokens(bool(plan.chunked), taking, time.monotonic() - begin)
         self._fail_refused(refused)
         if self._deadlines.passed:
             self._deadlines.expire_waiting()
@@ -295,16 +297,20 @@ class Engine:
             if sequence.first_token_at is None:
                 self._on_first_token(sequence, listener, now)
             row, reason = outcome.row, outcome.finish
-            stop = outcome.token is not None and listener.token(
-                outcome.token, logprobs[row] if logprobs else math.nan, tops.get(row, ())
-            )
+            logprob, top = logprobs[row] if logprobs else math.nan, tops.get(row, ())
+            left = len(outcome.tokens)  # to be delivered
+            stop = False
+            for token in outcome.tokens:
+                left -= 1
+                if stop := listener.token(token, logprob, top):
+                    break
             if reason is None and (stop or sequence.id in late):
                 self._scheduler.finish(sequence)
                 reason = FinishReason.LENGTH
-            if stop and reason is not FinishReason.EOS:
+            if stop and (left or reason is not FinishReason.EOS):
                 reason = FinishReason.STOP
             if reason is not None:
-                self._finish(sequence, reason, now, sequence.generated)
+                self._finish(sequence, reason, now, sequence.generated - left)
 
     def _refuse(self, result: StepResult) -> list[tuple[Sequence, Refusal]]:
         """End the sequences that a result refuses. Raises ValueError as `Scheduler.refuse` does."""
@@ -325,7 +331,7 @@ class Engine:
     def _expire(self, sequence: Sequence) -> None:
         """Its time was up before it ran again."""
         self._scheduler.finish(sequence)
-        self._finish(sequence, FinishReason.LENGTH, time.monotonic(), sequence.generated)
+        self._finish(sequence, FinishReason.LENGTH, time.monotonic(), sequence.delivered)
         self._pump_soon()
 
     def _on_first_token(self, sequence: Sequence, listener: Listener, now: float) -> None:

@@ -14,6 +14,7 @@ class GrammarKind(enum.StrEnum):
 
     JSON_SCHEMA = "json_schema"  # `x-guidance` in it says how white space is written
     REGEX = "regex"  # of the whole text
+    GBNF = "gbnf"  # llama.cpp's; converted to Lark's before it is compiled
     LARK = "lark"  # as llguidance reads it: `start` is the first rule, `<name>` a special token
 
 

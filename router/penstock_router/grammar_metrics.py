@@ -30,6 +30,11 @@ class GrammarMetrics:
         self.cached = registry.add(
             "penstock_grammars_cached", "Grammars that are compiled", Gauge()
         )
+        self.forced_tokens = registry.add(
+            "penstock_forced_tokens_total",
+            "Tokens that grammars forced and that took no step of their own",
+            Counter(),
+        )
         self.mask_seconds = registry.add(
             "penstock_mask_seconds",
             "Seconds of the shard's host for a step's masks",
@@ -48,6 +53,11 @@ class GrammarMetrics:
     def on_compile(self, seconds: float) -> None:
         """A shard has answered."""
         self.compile_seconds.observe(seconds)
+
+    def on_forced(self, tokens: int) -> None:
+        """So many take no step of their own."""
+        if tokens:
+            self.forced_tokens.inc(tokens)
 
     def on_step(self, result: StepResult) -> None:
         """A step had masks, if it says so."""

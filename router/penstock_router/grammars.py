@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from penstock_proto.shard_pb2 import CompileRequest, CompileResponse
@@ -13,6 +13,7 @@ from penstock_proto.shard_pb2 import Grammar as WireGrammar
 from penstock_router.grammar import Grammar, GrammarKind
 from penstock_router.grammar_metrics import GrammarMetrics
 from penstock_router.request import BadGrammar, GenerationFailed, GrammarsBusy
+from penstock_router.structured.places import with_places
 
 MOST_IDLE = 256  # that no sequence needs: one takes 1 to 2 MiB of the shard's memory
 MOST_IDLE_CHARACTERS = 4 << 20  # of them together
@@ -45,6 +46,7 @@ class _Entry:
     """A grammar that the shards have."""
 
     id: int
+    opening: list[int]  # tokens that all of its texts begin with
     holders: int = 0  # sequences that wait or run
 
 
@@ -100,19 +102,21 @@ class Grammars:
         if response.outcome != outcomes.READY:
             late = response.outcome == outcomes.TOO_SLOW
             self._metrics.on_prepared("too_slow" if late else "refused")
-            raise BadGrammar(response.error)
+            raise BadGrammar(with_places(response.error, grammar))
         self._metrics.on_prepared("compiled")
-        self._entries[grammar] = _Entry(number)
+        self._entries[grammar] = _Entry(number, list(response.forced))
         self._forget_some()
 
-    def hold(self, grammar: Grammar) -> int:
-        """A sequence needs it from now on; its id. Raises GenerationFailed for one that was
-        prepared so long ago that it is forgotten."""
+    def hold(self, grammar: Grammar) -> tuple[int, Sequence[int]]:
+        """A sequence needs it from now on; its id, and the tokens that its texts begin with.
+
+        Raises GenerationFailed for one that was prepared so long ago that it is forgotten.
+        """
         entry = self._entries.get(grammar)
         if entry is None:
             raise GenerationFailed("the grammar was forgotten before its turn came: try again")
         entry.holders += 1
-        return entry.id
+        return entry.id, entry.opening
 
     def drop(self, grammar: Grammar) -> None:
         """One sequence less needs it."""

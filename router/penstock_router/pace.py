@@ -41,6 +41,6 @@ class Pace:
 
 def _kind(plan: StepPlan) -> tuple[bool, int]:
     """Steps of about one length: with prompts or without, rows within a quarter of a power of 2."""
-    rows = len(plan.decode) + plan.prefill_tokens
+    rows = plan.rows
     shift = max(0, rows.bit_length() - 3)
-    return bool(plan.chunks), rows >> shift << shift
+    return bool(plan.chunked), rows >> shift << shift

@@ -28,6 +28,10 @@ def command(plan: StepPlan) -> StepCommand:
         slots, blocks = zip(*plan.grants, strict=True)
         message.grant_slot.extend(slots)
         message.grant_block.extend(blocks)
+    for seat, tokens in plan.runs:
+        message.append.add(slot=seat.seated, tokens=array("i", tokens).tobytes())
+        message.chunk_slot.append(seat.seated)
+        message.chunk_length.append(len(tokens))
     for seat, length in plan.chunks:
         message.chunk_slot.append(seat.seated)
         message.chunk_length.append(length)

@@ -46,6 +46,7 @@ class DrawGraphs:
         self._sizes = sizes_up_to(rows)
         self._seats = torch.zeros(2, rows, dtype=torch.int64, device=device)
         self._token = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._ones = torch.ones_like(self._token)
         self._graphs: dict[tuple[int, bool, bool, bool, bool], Replayable] = {}
         self._loaded: Part | None = None
 
@@ -74,3 +75,4 @@ class DrawGraphs:
             slots, rows, by_count=by_count, by_mass=by_mass, cuts=cuts, held=held
         )
         self._token[:size].copy_(self._sampler.draw(self._logits, draws))
+        self._state.generated.index_add_(0, slots, self._ones[:size])

@@ -73,7 +73,7 @@ class PendingResult:
             return result
         result.refused.extend(self.refused)
         if self.turn is not None:
-            _add_turn(result, self.turn)
+            _add_turn(result, self.turn, self.rows.places)
         self._add_tokens(result, self.rows)
         if self.sampled is not None and self.sampled.logprob is not None:
             result.logprob.extend(self.rows.spread(self.sampled.logprob.numpy()).tolist())
@@ -108,9 +108,7 @@ class PendingResult:
         width, given_width, given = sampled.top_token.shape[1], 0, np.zeros_like(top_n)
         if self.given is not None:
             given_width, given = self.given.width, self.given.counts
-        place = np.arange(len(rows.slots))
-        if rows.computed is not None:
-            place = place[rows.computed]
+        place = rows.places
         for row in (top_n + given).nonzero()[0].tolist():
             own = columns(int(top_n[row]), int(given[row]), width, given_width)
             result.top.add(
@@ -120,11 +118,15 @@ class PendingResult:
             )
 
 
-def _add_turn(result: shard_pb2.StepResult, turn: Turn) -> None:
-    """What grammars say of the tokens; waits until they have. Raises RuntimeError where they
-    cannot."""
+def _add_turn(result: shard_pb2.StepResult, turn: Turn, places: Indices) -> None:
+    """What grammars say of the tokens; waits until they have. places: of the computed rows.
+
+    Raises RuntimeError where they cannot.
+    """
     turn.wait()
     result.refused.extend(turn.refused)
+    for row, tokens in turn.forced:
+        result.forced.add(row=int(places[row]), token=tokens)
     result.mask_ns, result.mask_wait_ns = int(turn.seconds * 1e9), int(turn.waited * 1e9)
 
 

@@ -39,7 +39,13 @@ from penstock_shard.mixed_graphs import MixedGraphs
 from penstock_shard.model.model import Model
 from penstock_shard.parallel import Group
 from penstock_shard.results import PendingResult, PromptPart, StepTimer, to_host
-from penstock_shard.sampling import Sampled, SamplingPlan, SamplingState, features_of
+from penstock_shard.sampling import (
+    ONE_BY_ONE,
+    Sampled,
+    SamplingPlan,
+    SamplingState,
+    features_of,
+)
 from penstock_shard.scores import Scores, columns, joined_on_host, scores_of
 from penstock_shard.sharing import SharingTensors
 from penstock_shard.slots import Chunks, Indices, Limits, SlotBook
@@ -137,6 +143,10 @@ class Runner:
         if command.forget_grammar and self.sampling is not None:
             self.sampling.matching.forget(list(command.forget_grammar))
         self._grant(command)
+        if command.append:
+            appended = self.book.append(command.append)
+            if self.sampling is not None:
+                self.sampling.append(appended)
         chunks, rows = self.book.run(command)
         if command.decode_changed:
             self._row_slot[: len(self.book.decode)].copy_(upload(self.book.decode, self.device))
@@ -202,7 +212,8 @@ class Runner:
         constraint = None
         if admission.grammar:
             again = tokens[len(tokens) - generated :].tolist()
-            constraint = sampling.matching.admit(slot, admission.grammar, again)
+            runs = not features_of(admission.sampling) & ONE_BY_ONE
+            constraint = sampling.matching.admit(slot, admission.grammar, again, runs)
         sampling.admit(slot, tokens, generated, admission.sampling, constraint)
 
     @torch.inference_mode()
@@ -278,7 +289,7 @@ class Runner:
     def _tokens_of(self, chunks: Chunks) -> list[NDArray[np.int32]]:
         """The tokens that each chunk computes."""
         spans = zip(chunks.slots, chunks.starts, chunks.lengths, strict=True)
-        return [self.book.tokens[slot][first : first + count] for slot, first, count in spans]
+        return [self.book.chunk_tokens(*span) for span in spans]
 
     def _replayed(
         self, step: int, timer: StepTimer, chunks: Chunks, slots: Tensor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,6 +50,9 @@ CUTS = SORTED | Feature.MIN_P
 PENALTIES = Feature.REPETITION | Feature.FREQUENCY
 SHAPED = PENALTIES | Feature.BIAS | Feature.RULES
 TYPICAL = Feature.RANDOM | Feature.TYPICAL_P  # both: a greedy row keeps its most likely token
+# What is told of a token, or decides it, beside a grammar. Such a row has its tokens chosen one by
+# one, also where a grammar leaves only one.
+ONE_BY_ONE = Feature.LOGPROBS | Feature.RULES
 # Columns of SamplingState.parameters.
 COLUMNS = (
     "temperature",
@@ -102,7 +106,8 @@ class Drawn(Protocol):
     """Draws from logits that stand where it knows."""
 
     def draw(self, part: Part) -> Tensor:
-        """The tokens of a part that has neither penalties nor a bias: [n] int64."""
+        """The tokens of a part that has neither penalties nor a bias, counted as generated: [n]
+        int64."""
 
 
 class SamplingState:
@@ -168,6 +173,24 @@ class SamplingState:
             self.rules.admit(slot, tokens, generated, wanted.rules)
         # Also without a bias: that of the slot's last sequence must not stay.
         self._set_bias(slot, wanted)
+
+    def append(self, appended: Sequence[tuple[int, Indices]]) -> None:
+        """Count tokens that grammars forced as generated: all but the first of each slot's, which a
+        step chose."""
+        self.matching.append(
+            [
+                (constraint, tokens[1:].tolist())
+                for slot, tokens in appended
+                if (constraint := self._constraints[slot]) is not None
+            ]
+        )
+        for slot, tokens in appended:
+            if self._features[slot] & int(PENALTIES):
+                self._count_generated(slot, tokens[1:])
+        if appended:
+            counts = np.array([(slot, len(tokens) - 1) for slot, tokens in appended], np.int64)
+            index, more = upload(counts.T.copy(), self.device)
+            self.generated.index_add_(0, index, more)
 
     def load(self, slots: Indices) -> None:
         """Fill the rows of admitted slots, all at once."""
@@ -257,12 +280,11 @@ class SamplingState:
             self.matching.wait()
             self._bits.upload(plan.held_slots)
         if len(plan.parts) == 1:
-            token = self.tokens(logits, plan.parts[0], drawn)
+            token = self._chosen(logits, plan.parts[0], drawn)
         else:
             token = torch.empty_like(slots)
             for part in plan.parts:
-                token[part.seats[1]] = self.tokens(logits, part, drawn)
-        self.generated.index_add_(0, slots, torch.ones_like(slots))
+                token[part.seats[1]] = self._chosen(logits, part, drawn)
         if not plan.features & (PENALTIES | Feature.LOGPROBS | Feature.RULES):
             return Sampled(token, None, None, None)
         known = token.clamp(min=0)  # nothing is read any more of a row with NO_TOKEN
@@ -340,10 +362,16 @@ class SamplingState:
     def _column(self, name: str) -> Tensor:
         return self.parameters[:, COLUMNS.index(name)]
 
-    def tokens(self, logits: Tensor, part: Part, drawn: Drawn | None = None) -> Tensor:
-        """Of the rows of a part, which nothing counts yet: [n] int64; arguments as of `sample`."""
+    def _chosen(self, logits: Tensor, part: Part, drawn: Drawn | None) -> Tensor:
+        """Of the rows of a part, and counted: [n] int64; arguments as of `sample`."""
         if part.penalties is None and drawn is not None:
             return drawn.draw(part)
+        token = self.tokens(logits, part)
+        self.generated.index_add_(0, part.seats[0], torch.ones_like(token))
+        return token
+
+    def tokens(self, logits: Tensor, part: Part) -> Tensor:
+        """Of the rows of a part, which nothing counts yet: [n] int64. logits: as of `sample`."""
         if part.penalties is not None:
             logits = self._sampler.penalise(logits, part.penalties)
         if part.biased:
@@ -379,8 +407,12 @@ class SamplingState:
     def _count(self, slot: int, tokens: Indices, prompt: int) -> None:
         row = self.counts[slot].zero_()
         row.index_fill_(0, upload(tokens[:prompt], self.device), sampler.IN_PROMPT)
-        again = upload(tokens[prompt:], self.device)
-        row.index_add_(0, again, torch.full_like(again, sampler.GENERATED_ONCE, dtype=torch.int32))
+        self._count_generated(slot, tokens[prompt:])
+
+    def _count_generated(self, slot: int, tokens: Indices) -> None:
+        again = upload(tokens, self.device)
+        once = torch.full_like(again, sampler.GENERATED_ONCE, dtype=torch.int32)
+        self.counts[slot].index_add_(0, again, once)
 
     def _set_bias(self, slot: int, wanted: shard_pb2.Sampling) -> None:
         """Rows are as wide as the widest needs; the rest adds 0 to token 0."""

@@ -7,6 +7,7 @@ before anything reaches a tensor: an index out of range on a GPU would poison al
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,12 @@ class ResultRows:
     slots: Indices
     computed: NDArray[np.bool_] | None  # all but those of refused slots; None: all
 
+    @property
+    def places(self) -> Indices:
+        """Rows of the result that the computed ones are."""
+        every = np.arange(len(self.slots))
+        return every if self.computed is None else every[self.computed]
+
     def spread(self, values: NDArray[Any]) -> NDArray[Any]:
         """What was computed, one a row; zero for the other rows."""
         if self.computed is None:
@@ -81,7 +88,8 @@ class SlotBook:
         self.limits = limits
         slots = limits.max_slots
         self.active = np.zeros(slots, np.bool_)
-        self.known = np.zeros(slots, np.int64)  # tokens given at admission
+        self.known = np.zeros(slots, np.int64)  # tokens given at admission, or appended
+        self.offset = np.zeros(slots, np.int64)  # place of the first of `tokens`
         self.computed = np.zeros(slots, np.int64)  # tokens whose KV stands in the cache
         self.blocks = np.zeros(slots, np.int64)  # length of the block table
         self.prompt_logprobs = np.zeros(slots, np.bool_)
@@ -127,6 +135,7 @@ class SlotBook:
             raise BadCommand(f"admit.slot {slot} is taken")
         self.active[slot] = True
         self.known[slot] = len(admission.tokens) // 4
+        self.offset[slot] = 0
         self.computed[slot] = admission.cached
 
     def admit(self, admission: shard_pb2.Admission) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -194,6 +203,34 @@ class SlotBook:
         np.add.at(self.blocks, slots, 1)
         self._tables[slots, column] = blocks
         return slots, column, blocks
+
+    def append(self, appended: Sequence[shard_pb2.Append]) -> list[tuple[int, Indices]]:
+        """Give slots that decoded more tokens to compute. Returns slots and tokens, without those
+        of refused slots."""
+        slots = np.array([one.slot for one in appended], np.int64)
+        self._check_active(slots, "append")
+        _check_unique("append", slots)
+        found = []
+        for one in appended:
+            slot, tokens = one.slot, np.frombuffer(one.tokens, np.int32)
+            if len(tokens) < 2 or self.computed[slot] < self.known[slot]:
+                raise BadCommand(
+                    f"append of {len(tokens)} tokens to slot {slot}, which has computed "
+                    f"{self.computed[slot]} of {self.known[slot]}"
+                )
+            _check_range("append.tokens", tokens, 0, self.limits.vocab_size)
+            self.offset[slot] = self.computed[slot]
+            self.known[slot] = self.computed[slot] + len(tokens)
+            self.tokens[slot] = tokens
+            self.prompt_logprobs[slot] = False  # the prompt's are known
+            if slot not in self.refused:
+                found.append((slot, tokens.astype(np.int64)))
+        return found
+
+    def chunk_tokens(self, slot: int, start: int, count: int) -> NDArray[np.int32]:
+        """Tokens of a slot from a place on."""
+        start -= int(self.offset[slot])
+        return self.tokens[slot][start : start + count]
 
     def run(self, command: shard_pb2.StepCommand) -> tuple[Chunks, ResultRows]:
         """Check the rows of the command's steps and count their tokens as computed. Returns the

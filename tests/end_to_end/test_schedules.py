@@ -90,7 +90,7 @@ def run(
             under_way -= last
             for outcome in scheduler.commit(step, tokens, 0.001):
                 found, expected = live[outcome.sequence.id]
-                found.append(outcome.token)
+                found.extend(outcome.tokens)
                 assert found == expected[: len(found)]
                 if outcome.finish is not None:
                     assert live.pop(outcome.sequence.id)[0] == expected

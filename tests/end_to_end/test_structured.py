@@ -61,6 +61,9 @@ async def test_what_is_generated_validates(demo_server: Server) -> None:
 
     cut = sum(await asyncio.gather(*(one(number) for number in range(COUNT))))
     assert cut <= COUNT // 4
+    async with aiohttp.ClientSession() as session, session.get(f"{demo_server.url}/metrics") as all:
+        forced = re.search(r"^penstock_forced_tokens_total (\d+)", await all.text(), re.M)
+    assert forced and int(forced[1]) > COUNT, "chunks brought none"
 
 
 async def test_every_field_of_every_api(demo_server: Server) -> None:
@@ -98,6 +101,8 @@ async def test_a_bad_grammar_costs_nothing(demo_server: Server) -> None:
             ({"guided_regex": "(?=a)b"}, "look-around"),
             ({"guided_json": {"type": "array", "uniqueItems": True}}, "uniqueItems"),
             ({"guided_grammar": "start: <|nothing|>"}, "nothing"),
+            ({"guided_grammar": "root ::= [a"}, "not a grammar in GBNF"),
+            ({"guided_json": {"properties": {"a": {"not": {}}}}}, "properties.a.not"),
         ):
             body = {"messages": HI, "max_tokens": 5, **extra}
             async with session.post(f"{demo_server.url}/v1/chat/completions", json=body) as answer:

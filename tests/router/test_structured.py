@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from penstock_router.grammar import GrammarKind
+from penstock_router.request import BadGrammar
 from penstock_router.structured import grammar_from
 from penstock_router.structured.json_schema import MAX_BYTES, WHITE_SPACE, bounded, json_schema
+from penstock_router.structured.lark import converted
 from support.assets import assets
 
 SEED = "003_7c92406212fa7cf2.txt"
@@ -56,7 +58,6 @@ def test_objects_are_closed_where_they_do_not_say() -> None:
         ("choice", ["a", ""], "no empty string"),
         ("grammar", "a: b", "rule `start`"),
         ("grammar", "start: a B\nx: c", "does not define: `B`, `a`, `c`"),
-        ("grammar", "root ::= [a", "not a grammar in GBNF"),
         ("structural_tag", {"structures": []}, "`structures`"),
         ("structural_tag", {"format": {"type": "dance"}}, "`dance`"),
     ],
@@ -64,6 +65,17 @@ def test_objects_are_closed_where_they_do_not_say() -> None:
 def test_what_is_wrong_is_said(kind: str, value: object, said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         grammar_from(kind, value)
+
+
+def test_gbnf_is_converted_later() -> None:
+    """It takes seconds at worst, and a request is read on the event loop."""
+    grammar = grammar_from("grammar", 'root ::= "a" [b-d]+')
+    assert grammar.kind is GrammarKind.GBNF
+    assert converted(grammar).kind is GrammarKind.LARK
+    with pytest.raises(BadGrammar, match="not a grammar in GBNF"):
+        converted(grammar_from("grammar", "root ::= [a"))
+    with pytest.raises(ValueError, match="at most 32768 characters"):
+        grammar_from("grammar", "root ::= " + "a" * 40_000)
 
 
 def test_lark_as_users_write_it() -> None:

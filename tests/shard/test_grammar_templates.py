@@ -51,9 +51,9 @@ class Real:
         request = shard_pb2.CompileRequest(id=self._ids, grammar=wire_grammar(grammar))
         response = self.templates.compile(request)
         assert response.outcome == shard_pb2.CompileResponse.READY, response.error
-        matcher = self.templates.matcher(self._ids, 0)
-        assert matcher is not None
-        return matcher
+        template = self.templates.template(self._ids)
+        assert template is not None
+        return template.matcher(0)
 
     def takes(self, matcher: LLMatcher, *texts: str | int) -> bool:
         """Whether it takes these texts, or tokens, and could end there."""
@@ -149,7 +149,7 @@ def test_what_takes_too_long_is_given_up(llama: Real, monkeypatch: pytest.Monkey
     grammar = wire_grammar(grammar_from("json", {"enum": [f"value {i}" for i in range(4000)]}))
     response = llama.templates.compile(shard_pb2.CompileRequest(id=999, grammar=grammar))
     assert response.outcome == shard_pb2.CompileResponse.TOO_SLOW
-    assert llama.templates.matcher(999, 0) is None
+    assert llama.templates.template(999) is None
 
 
 def test_a_grammar_that_many_ask_for_has_several_automata(llama: Real) -> None:

@@ -47,6 +47,7 @@ class FakeModelConfig:
     max_position_embeddings: int = 8192  # tokens
     eos_token: int | None = None  # never sampled but by `eos_every`
     eos_every: int = 0  # one prefix in so many is followed by eos_token; 0: none is
+    forced_every: int = 0  # one prefix in so many of what has a grammar begins a run; 0: none does
     nan_every: int = 0  # the last token of one prefix in so many has NaN for its KV; 0: none has
 
     def __post_init__(self) -> None:
@@ -68,6 +69,22 @@ def has_nan(prefix_hash: int, config: FakeModelConfig) -> bool:
     """Whether the KV of a prefix's last token holds NaN: then so do the logits of all that read
     it."""
     return bool(config.nan_every) and mix(prefix_hash, 0xDEAD) % config.nan_every == 0
+
+
+def forced_run(prefix_hash: int, sampling: Sampling, config: FakeModelConfig) -> list[int]:
+    """The run of tokens that a grammar forces behind a prefix: what follows it in any case, as far
+    as none of it has NaN; else nothing."""
+    value = mix(prefix_hash, 0xF0)
+    if not config.forced_every or value % config.forced_every:
+        return []
+    run: list[int] = []
+    for _ in range(2 + (value >> 20) % 9):
+        token = next_token(prefix_hash, sampling, config)
+        prefix_hash = mix(prefix_hash, token)
+        if has_nan(prefix_hash, config):
+            break
+        run.append(token)
+    return run if len(run) > 1 else []
 
 
 def logprob_of(prefix_hash: int, token: int) -> float:
@@ -133,6 +150,8 @@ class Slot:
         self.tokens = from_bytes(admission.tokens, "tokens")
         self.prompt_length = len(self.tokens)  # what chunks must compute, regenerated part included
         self.generated = admission.generated
+        self.grammar = admission.grammar
+        self.run: list[int] = []  # forced, and not generated yet
         self.computed = admission.cached
         self.blocks: list[int] = []
         self.sampling = admission.sampling
@@ -157,6 +176,17 @@ class Slot:
         self.broken |= any(has_nan(prefix, config) for prefix in fresh)
         self.read = self.computed
         return self.broken and not self.refused
+
+    def go_on(self, tokens: list[int]) -> None:
+        """Take tokens in place of decoding: the last one, and some of what is forced."""
+        self.hashes = self.hashes[: self.computed]
+        self.tokens = self.tokens[: self.computed]
+        for token in tokens:
+            self.append(token)
+        self.prompt_length = len(self.tokens)
+        self.prompt_logprobs = False
+        self.generated += len(tokens) - 1
+        self.run = []
 
     def append(self, token: int) -> None:
         self.tokens.append(token)
@@ -225,9 +255,30 @@ class FakeShardModel:
             self._admit(admission)
         for number, block in zip(command.grant_slot, command.grant_block, strict=True):
             self._grant(self._slot(number, "grant"), block)
+        require(
+            len({one.slot for one in command.append}) == len(command.append),
+            "append names a slot twice",
+        )
+        for one in command.append:
+            self._append(self._slot(one.slot, "append"), from_bytes(one.tokens, "append"))
         if command.decode_changed:
             self.decode = list(command.decode)
             self._check_groups(command)
+
+    def _append(self, slot: Slot, tokens: list[int]) -> None:
+        what = f"append of {tokens} to slot {slot.number}"
+        require(len(tokens) > 1, f"{what}: a run has more")
+        require(
+            slot.prefilled and slot.computed == len(slot.tokens) - 1,
+            f"{what}, which has computed {slot.computed} of {len(slot.tokens)}",
+        )
+        if not slot.refused:
+            require(tokens[0] == slot.tokens[-1], f"{what}, whose last token is {slot.tokens[-1]}")
+            require(
+                tokens[1:] == slot.run[: len(tokens) - 1],
+                f"{what}, where {slot.run} was forced",
+            )
+        slot.go_on(tokens)
 
     def _check_groups(self, command: StepCommand) -> None:
         """Slots of a group hold the same computed blocks; each has a token of its own."""
@@ -443,6 +494,11 @@ class FakeShardModel:
                 place = len(slot.hashes) - 1
                 result.top.append(self._top(row, slot, place, token, slot.sampling.top_n))
             slot.append(token)
+            slot.run = slot.run[1:]
+            if slot.grammar and not slot.run and not slot.refused:
+                slot.run = forced_run(slot.hashes[-1], slot.sampling, self.config)
+                if slot.run:
+                    result.forced.add(row=row, token=slot.run)
 
     def _top(self, row: int, slot: Slot, place: int, token: int, count: int) -> TopTokens:
         prefix = slot.hashes[place]

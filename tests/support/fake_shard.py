@@ -18,6 +18,8 @@ import grpc
 
 from penstock_proto import shard_pb2_grpc
 from penstock_proto.shard_pb2 import (
+    CompileRequest,
+    CompileResponse,
     HealthRequest,
     HealthResponse,
     InfoRequest,
@@ -118,6 +120,11 @@ class FakeShard(shard_pb2_grpc.ShardServicer):
             await asyncio.sleep(0.01)
         return HealthResponse()
 
+    async def CompileGrammar(
+        self, request: CompileRequest, context: grpc.ServicerContext
+    ) -> CompileResponse:
+        return CompileResponse(outcome=CompileResponse.READY, seconds=0.001)
+
     async def Run(
         self, requests: AsyncIterator[StepCommand], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[StepResult]:
@@ -197,6 +204,7 @@ def parse_arguments() -> tuple[str, FakeShardConfig]:
     parser.add_argument("--max-position-embeddings", type=int, default=8192)
     parser.add_argument("--eos-token", type=int, default=None)
     parser.add_argument("--eos-every", type=int, default=0)
+    parser.add_argument("--forced-every", type=int, default=0)
     parser.add_argument("--nan-every", type=int, default=0)
     parser.add_argument("--rank", type=int, default=shard.rank)
     parser.add_argument("--world-size", type=int, default=shard.world_size)

@@ -30,7 +30,9 @@ class Generated:
 class Loop:
     """Plans, runs and commits by hand."""
 
-    def __init__(self, eos_every: int = 0, nan_every: int = 0, **settings: object) -> None:
+    def __init__(
+        self, eos_every: int = 0, nan_every: int = 0, forced_every: int = 0, **settings: object
+    ) -> None:
         defaults: dict[str, object] = {
             "num_blocks": 64,
             "block_size": 4,
@@ -49,6 +51,7 @@ class Loop:
             eos_token=EOS,
             eos_every=eos_every,
             nan_every=nan_every,
+            forced_every=forced_every,
         )
         self.scheduler = Scheduler(self.config)
         self.sequences: dict[int, Sequence] = {}  # every one submitted
@@ -57,6 +60,7 @@ class Loop:
         self.ended: list[Generated] = []
         self.results: deque[StepResult] = deque()
         self.plans: list[StepPlan] = []
+        self.runs = 0  # planned
         self.now = 0.0
 
     @property
@@ -64,10 +68,17 @@ class Loop:
         """Tokens that the blocks hold."""
         return (self.config.num_blocks - 1) * self.config.block_size
 
-    def submit(self, prompt: list[int], max_new_tokens: int = 8, **fields: object) -> Sequence:
+    def submit(
+        self, prompt: list[int], max_new_tokens: int = 8, held: bool = False, **fields: object
+    ) -> Sequence:
+        """held: to a grammar, which forces the first of its tokens, and now and then some more."""
         request = GenerationRequest(tuple(prompt), max_new_tokens, **fields)  # type: ignore[arg-type]
-        sequence = self.scheduler.submit(request, self.now)
-        self.live[sequence.id] = Generated(request, self._expected(request))
+        expected = self._expected(request, held)
+        whole = len(expected) == max_new_tokens or expected[-1:] == [EOS]  # not refused
+        forces = held and whole and self.model_config.forced_every
+        opening = expected[: prompt[-1] % 4] if forces else []
+        sequence = self.scheduler.submit(request, self.now, None, int(held), opening)
+        self.live[sequence.id] = Generated(request, expected)
         self.sequences[sequence.id] = sequence
         return sequence
 
@@ -84,8 +95,10 @@ class Loop:
             return None
         config = self.config
         assert plan.prefill_tokens <= config.max_batch_prefill_tokens
-        assert len(plan.decode) + len(plan.chunks) <= config.max_batch_size
-        assert plan.repeat == 1 or not (self.scheduler.waiting or plan.chunks)
+        assert plan.prefill_tokens + plan.run_tokens <= config.max_batch_prefill_tokens
+        assert len(plan.decode) + plan.chunked <= config.max_batch_size
+        assert plan.repeat == 1 or not (self.scheduler.waiting or plan.chunked)
+        self.runs += len(plan.runs)
         results = self.shard.run(wire.command(plan))
         assert not results[-1].HasField("error"), results[-1].error.message
         assert len(results) == plan.repeat
@@ -98,12 +111,12 @@ class Loop:
         result = self.results.popleft()
         for refusal in result.refused:
             self._refuse(result.step, refusal)
-        outcomes = self.scheduler.commit(result.step, result.token, 0.001)
+        forced = {one.row: one.token for one in result.forced}
+        outcomes = self.scheduler.commit(result.step, result.token, 0.001, forced)
         for outcome in outcomes:
             generated = self.live[outcome.sequence.id]
-            assert (outcome.token is None) == (generated.request.max_new_tokens == 0)
-            if outcome.token is not None:
-                generated.tokens.append(outcome.token)
+            assert (not outcome.tokens) == (generated.request.max_new_tokens == 0)
+            generated.tokens += outcome.tokens
             if outcome.finish is not None:
                 self._end(outcome.sequence.id, outcome.finish)
         return outcomes
@@ -171,10 +184,10 @@ class Loop:
             assert node.depth <= sequence.cached_tokens // size, "what it computed is in the tree"
             assert not any(self.shard.holds_nan(block) for block in node.path_blocks())
 
-    def _expected(self, request: GenerationRequest) -> list[int]:
+    def _expected(self, request: GenerationRequest, held: bool) -> list[int]:
         config = self.model_config
         sampling = Sampling(temperature=request.sampling.temperature, seed=request.sampling.seed)
-        if request.ignore_eos and config.eos_every:
+        if request.ignore_eos and config.eos_every and not held:
             return _past_eos(request, config, sampling)
         return expected_tokens(request.prompt, request.max_new_tokens, config, sampling)
 

@@ -18,11 +18,13 @@ class Prompt:
     """One request of a load: token ids or text, and how many tokens to generate at most.
 
     schema: a JSON schema that the answer is held to; None: it is free.
+    compact: the answer has no free white space, where the protocol can say so.
     """
 
     content: list[int] | str
     output: int
     schema: dict[str, Any] | None = None
+    compact: bool = False
 
     @property
     def ids(self) -> list[int]:

@@ -81,7 +81,9 @@ def _openai(prompt: Prompt, asking: Asking) -> Json:
         "stream": True,
         "stream_options": options,
     }
-    if prompt.schema is not None:
+    if prompt.schema is not None and prompt.compact:  # vLLM's
+        body["structured_outputs"] = {"json": prompt.schema, "disable_any_whitespace": True}
+    elif prompt.schema is not None:
         held = {"name": "answer", "schema": prompt.schema, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": held}
     elif asking.ignore_eos:

@@ -18,10 +18,11 @@ from penstock_router.api.reply import ReplyOutput
 from penstock_router.api.ruled_output import RuledOutput, RuledReply
 from penstock_router.api.service import REMEMBERED, Service
 from penstock_router.api.token_rules import token_rules
-from penstock_router.grammar import Grammar
+from penstock_router.grammar import Grammar, GrammarKind
 from penstock_router.limits import Limits
 from penstock_router.logs import log
 from penstock_router.request import BadGrammar, EngineError, GenerationRequest
+from penstock_router.structured.lark import converted
 from penstock_router.templates.errors import TemplateError
 from penstock_router.text import Conversation
 from penstock_router.text.library import TokenizerError, TooManyTokens
@@ -79,10 +80,13 @@ async def requests_of(
 async def _prepared(service: Service, options: Options, ids: Sequence[int]) -> Grammar | None:
     """What the answer to a prompt is held to, compiled. With tools it hangs on where the prompt
     ends. Raises ApiError."""
-    plan, text, grammar = options.reply, service.text, options.grammar
+    plan, text, answer = options.reply, service.text, options.grammar
+    if answer is not None and answer.kind is GrammarKind.GBNF:
+        answer = await _from_gbnf(service, answer)
+    grammar = answer
     if plan is not None:
         with text_errors():
-            grammar = await text.run(lambda: plan.grammar(ids, text.token_text, options.grammar))
+            grammar = await text.run(lambda: plan.grammar(ids, text.token_text, answer))
     if grammar is None:
         return None
     try:
@@ -97,6 +101,15 @@ async def _prepared(service: Service, options: Options, ids: Sequence[int]) -> G
     except EngineError as error:
         raise from_engine(error) from error
     return grammar
+
+
+async def _from_gbnf(service: Service, grammar: Grammar) -> Grammar:
+    """In Lark's notation. Raises ApiError."""
+    try:
+        with text_errors():
+            return await service.text.run(lambda: converted(grammar))
+    except BadGrammar as error:
+        raise from_engine(error) from error
 
 
 def _log_free(service: Service, error: BadGrammar) -> None:

@@ -40,7 +40,7 @@ class Admission:
             return
         turn = self._is_turn_of_queue()
         if not turn:
-            budget = min(budget, self._config.cheap_rows - len(plan.decode))
+            budget = min(budget, self._config.cheap_rows - len(plan.decode) - plan.run_tokens)
         passed: list[tuple[Sequence, int]] = []
         unserved = self._seat_in_order(plan, now, budget, passed)
         for sequence, to_compute in passed:
@@ -69,7 +69,7 @@ class Admission:
             sequence = self._queue.first
             if sequence is None:
                 return False
-            if room <= 0 or len(plan.chunks) >= self._config.max_chunks:
+            if room <= 0 or plan.chunked >= self._config.max_chunks:
                 return True
             if plan.admit and admitted + sequence.length > self._config.max_admitted_tokens:
                 return True
@@ -111,7 +111,7 @@ class Admission:
         sequence.state = State.RUNNING
         if sequence.admitted_at is None:
             sequence.admitted_at = now
-            sequence.cached_tokens = seat.cached
+            sequence.cached_tokens = min(seat.cached, len(sequence.request.prompt))
         self._seats.take(seat)
         self._steps_since = 0
         return seat

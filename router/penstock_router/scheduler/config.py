@@ -32,6 +32,12 @@ class SchedulerConfig:
     # more where rows are many (`MOST_CHUNKS` there). 128 times a prompt that is cached but for its
     # last token took a graph of 2,048 rows, 192 times one of 4,096.
     max_chunks: int = 64
+    # Runs of tokens that grammars force are computed as chunks, and leave a quarter of a step's
+    # chunks to prompts. A chunk's attention reads all of its sequence's context in as many programs
+    # as there are KV heads, so behind a long one a run costs more than the steps that it saves.
+    forced_runs: bool = True
+    most_runs: int = 48
+    longest_run_context: int = 4096  # tokens
     max_repeat: int = 8  # decode steps that one command may grant
     # What a command that grants several steps may take. Two are under way: with 4 ms an arrival
     # among 8 streams of 1.3 ms a step had its first token 2.2 ms later, for 10 us less a token.

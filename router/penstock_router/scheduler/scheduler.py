@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import deque
+from collections.abc import Mapping
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from penstock_router.scheduler.budget import makes_longer_steps, prompt_budget
 from penstock_router.scheduler.config import SchedulerConfig
 from penstock_router.scheduler.plan import StepPlan
 from penstock_router.scheduler.queue import Queue
+from penstock_router.scheduler.runs import Runs
 from penstock_router.scheduler.seats import Seats
 from penstock_router.scheduler.sequence import Seat, Sequence, State
 from penstock_router.scheduler.sharing import group_by_prefix
@@ -29,15 +31,44 @@ SECONDS_PER_PRIORITY = 1.0  # waiting that long outweighs one level of priority
 
 @dataclass(slots=True)
 class Outcome:
-    """What a step's result means for one sequence: a token, and the end if it is the last.
+    """What a step's result means for one sequence: tokens, and the end if no more follow.
 
     A sequence of which only the prompt was to be computed ends without a token.
     """
 
     sequence: Sequence
     row: int  # of the result
-    token: int | None
+    tokens: list[int]  # the last is the row's; those before it were forced
     finish: FinishReason | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A chunk in flight, as it was planned."""
+
+    seat: Seat
+    end: int  # tokens of the sequence up to where it computes
+    samples: bool  # it reaches the end of what is known, so its last row brings a token
+    run: Rows[int] = ()  # the sequence's last token, and those that the chunk brings in front
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A step in flight. Its result has a row for each decoding seat and each chunk that samples."""
+
+    step: int
+    decode: list[Seat]
+    chunks: list[Chunk]
+
+    @property
+    def seats(self) -> list[Seat]:
+        """Of all that take part."""
+        return [*self.decode, *(chunk.seat for chunk in self.chunks)]
+
+    @property
+    def rows(self) -> list[Seat]:
+        """Of the result's rows."""
+        return [*self.decode, *(chunk.seat for chunk in self.chunks if chunk.samples)]
 
 
 class Scheduler:
@@ -51,11 +82,12 @@ class Scheduler:
         self._queue = Queue()
         self._seats = Seats(config.max_batch_size)
         self._admission = Admission(config, self.blocks, self._queue, self._seats)
+        self._runs = Runs(config, self.blocks)
         self._decode: list[Seat] = []  # rows of the last planned decode step
         self._groups: list[tuple[int, int]] = []  # of them that share blocks
         self._decode_stale = False
         self._planned_out: list[Seat] = []
-        self._flight: deque[tuple[int, list[Seat], list[tuple[Seat, int]]]] = deque()
+        self._flight: deque[Flight] = deque()
         self._ids = itertools.count(1)
         self._step = 1
         self._step_seconds = 0.0
@@ -83,15 +115,22 @@ class Scheduler:
         return not self._sequences and not self._flight
 
     def submit(
-        self, request: GenerationRequest, now: float, listener: Listener | None = None
+        self,
+        request: GenerationRequest,
+        now: float,
+        listener: Listener | None = None,
+        grammar: int = 0,
+        opening: Rows[int] = (),
     ) -> Sequence:
-        """Queue a request.
+        """Queue a request. grammar: the shards' number for what it is held to; opening: the tokens
+        that this forces at the start.
 
         Priority is a head start: a level counts as much as SECONDS_PER_PRIORITY of waiting. So the
         order of two sequences never changes while they wait, and nobody starves.
         """
         order = now - request.priority * SECONDS_PER_PRIORITY
-        sequence = Sequence(next(self._ids), request, listener, now, order)
+        known = self._runs.cut(opening, request.max_new_tokens) if _may_open(request) else []
+        sequence = Sequence(next(self._ids), request, listener, now, order, grammar, known)
         self._sequences[sequence.id] = sequence
         self._wait(sequence)
         return sequence
@@ -129,13 +168,14 @@ class Scheduler:
         """The next command, or None when there is nothing to compute before more is known."""
         plan = StepPlan(self._step)
         self._give_back_planned_out()
+        self._plan_runs(plan)
         preempted = self._grow_decoders(plan)
         plan.decode_changed = self._decode_stale
         plan.decode, plan.groups = self._decode, self._groups
         budget = self._go_on_with_prompts(plan)
         if not preempted or not self._seats:  # who lost its seat does not get it back at once
             self._admission.admit(plan, now, budget)
-        if not plan.decode and not plan.chunks:
+        if not plan.decode and not plan.chunked:
             return None
         self._grant_steps(plan)
         plan.release = self._seats.pop_released()
@@ -143,34 +183,49 @@ class Scheduler:
         self._advance(plan)
         return plan
 
-    def commit(self, step: int, tokens: Rows[int], seconds: float) -> list[Outcome]:
-        """Take in a step's result: the tokens of its rows, in the order the wire defines.
+    def commit(
+        self,
+        step: int,
+        tokens: Rows[int],
+        seconds: float,
+        forced: Mapping[int, Rows[int]] | None = None,
+    ) -> list[Outcome]:
+        """Take in a step's result: the tokens of its rows, in the order the wire defines, and what
+        grammars force behind some of them.
 
-        Raises ValueError when the result is not the next one that is due.
+        Raises ValueError when the result is not the next one that is due, or contradicts what was
+        forced.
         """
         if not self._flight:
             raise ValueError(f"result of step {step}, though none is due")
-        due, decode, chunks = self._flight.popleft()
-        sampling = [seat for seat, end in chunks if end >= seat.target]
-        if step != due or len(tokens) != len(decode) + len(sampling):
+        flight = self._flight.popleft()
+        rows = flight.rows
+        if step != flight.step or len(tokens) != len(rows):
             raise ValueError(
                 f"result of step {step} with {len(tokens)} tokens does not fit "
-                f"step {due} with {len(decode)} decode and {len(sampling)} prompt rows"
+                f"step {flight.step} with {len(rows)} rows, {len(flight.decode)} of them decoding"
             )
         self._step_seconds = seconds
-        for seat, end in chunks:
+        for chunk in flight.chunks:
+            self._take_run(chunk)
+            seat = chunk.seat
             if seat.open:
-                seat.computed = end
-                self.blocks.publish(seat, confirmed=end >= seat.target)
-        outcomes: list[Outcome] = []
-        for row, seat in enumerate(decode):
+                seat.computed = chunk.end
+                self.blocks.publish(seat, confirmed=chunk.samples)
+        for seat in flight.decode:
             if seat.open:
                 seat.computed += 1
                 if seat.computed % self.config.block_size == 0:
                     self.blocks.publish(seat, confirmed=True)
-            self._take_token(outcomes, row, seat.sequence, tokens[row])
-        for row, seat in enumerate(sampling, start=len(decode)):
-            self._take_token(outcomes, row, seat.sequence, tokens[row])
+        outcomes: list[Outcome] = []
+        runs: list[Rows[int]] = [()] * len(flight.decode)
+        runs += [chunk.run[1:] for chunk in flight.chunks if chunk.samples]
+        for row, (seat, run) in enumerate(zip(rows, runs, strict=True)):
+            self._take_token(outcomes, row, seat.sequence, run, tokens[row])
+        for row, behind in (forced or {}).items():
+            if row >= len(rows):
+                raise ValueError(f"result of step {step} forces tokens behind row {row}")
+            self._runs.note(rows[row], behind)
         return outcomes
 
     def refuse(self, step: int, slot: int, broken: bool) -> Sequence | None:
@@ -181,11 +236,8 @@ class Scheduler:
         that is due has no such slot.
         """
         seats: list[Seat] = []
-        if self._flight and self._flight[0][0] == step:
-            _, decode, chunks = self._flight[0]
-            seats = [
-                seat for seat in (*decode, *(seat for seat, _ in chunks)) if seat.place == slot
-            ]
+        if self._flight and self._flight[0].step == step:
+            seats = [seat for seat in self._flight[0].seats if seat.place == slot]
         if not seats:
             raise ValueError(f"result of step {step} refuses slot {slot}, which it does not have")
         sequence = seats[0].sequence
@@ -202,6 +254,12 @@ class Scheduler:
 
     # -- planning -------------------------------------------------------------------------------
 
+    def _plan_runs(self, plan: StepPlan) -> None:
+        """Those who compute a run do not decode in the step."""
+        self._runs.plan(plan, len(self._seats))
+        if plan.runs:
+            self._decode_stale = True
+
     def _grow_decoders(self, plan: StepPlan) -> bool:
         """Give every decoding seat the block it is about to write; True if some lost their seat."""
         before = self.preemptions
@@ -215,8 +273,7 @@ class Scheduler:
                 self._decode, self._groups = group_by_prefix(self._decode, size, worth)
         if self.preemptions == before:
             return False
-        seated = {seat.slot for seat in self._decode}
-        plan.grants = [(slot, block) for slot, block in plan.grants if slot in seated]
+        plan.leave_out({seat.slot for seat in self._seats})
         return True
 
     def _decoders(self) -> list[Seat]:
@@ -244,7 +301,9 @@ class Scheduler:
             self._queue.recount(self.blocks.to_compute)
         unplanned = self._queue.to_compute + sum(seat.target - seat.planned for seat in prefilling)
         longest = max((seat.target - seat.cached for seat in prefilling), default=0)
-        budget = room = prompt_budget(self.config, len(plan.decode), unplanned, longest)
+        decoding = len(plan.decode) + len(plan.runs)
+        budget = prompt_budget(self.config, decoding, unplanned, longest)
+        room = budget = min(budget, self.config.max_batch_prefill_tokens - plan.run_tokens)
         for seat in prefilling:
             room -= plan.add_chunk(seat, room)
         return budget
@@ -255,8 +314,10 @@ class Scheduler:
         At 1 ms a step the wire must not be paid for every step. What arrives meanwhile waits for
         two such commands at most; a sequence that ends unforeseen costs its row of the steps left.
         """
-        if plan.chunks or len(self._sequences) != len(self._seats) or not self._step_seconds:
+        if plan.chunked or len(self._sequences) != len(self._seats) or not self._step_seconds:
             return
+        if any(seat.sequence.has_runs for seat in plan.decode):
+            return  # a run can be planned behind its first token, not behind some more
         config = self.config
         steps = min(
             config.max_repeat,
@@ -282,10 +343,15 @@ class Scheduler:
 
     def _advance(self, plan: StepPlan) -> None:
         """Count the plan as under way."""
-        chunks: list[tuple[Seat, int]] = []
+        chunks: list[Chunk] = []
+        for seat, run in plan.runs:
+            seat.planned += len(run)
+            chunks.append(Chunk(seat, seat.planned, True, run))
+            self._decode_stale = True
+            self._expect_tokens(seat, len(run))
         for seat, length in plan.chunks:
             seat.planned += length
-            chunks.append((seat, seat.planned))
+            chunks.append(Chunk(seat, seat.planned, not seat.prefilling))
             if not seat.prefilling:
                 self._seats.prefilled(seat)
                 self._decode_stale = True
@@ -294,7 +360,7 @@ class Scheduler:
             seat.planned += plan.repeat
             self._expect_tokens(seat, plan.repeat)
         for offset in range(plan.repeat):
-            self._flight.append((plan.step + offset, plan.decode, chunks))
+            self._flight.append(Flight(plan.step + offset, plan.decode, chunks))
         self._step += plan.repeat
         self._admission.pass_steps(plan.repeat)
 
@@ -339,17 +405,30 @@ class Scheduler:
         del self._sequences[sequence.id]
         self._queue.sweep()
 
+    def _take_run(self, chunk: Chunk) -> None:
+        """The tokens in front of a chunk's own are known from here on. Raises ValueError where they
+        do not go on from the sequence's last."""
+        sequence = chunk.seat.sequence
+        if not chunk.run or sequence.state is State.ENDED:
+            return
+        if chunk.run[0] != sequence.last_token:
+            raise ValueError(
+                f"token {chunk.run[0]} was forced, but {sequence.last_token} was generated"
+            )
+        sequence.extend(list(chunk.run[1:]))
+
     def _take_token(
-        self, outcomes: list[Outcome], row: int, sequence: Sequence, token: int
+        self, outcomes: list[Outcome], row: int, sequence: Sequence, run: Rows[int], token: int
     ) -> None:
-        """One more token is known. A sequence that has ended meanwhile drops it."""
+        """One more token is known, behind those of a run. A sequence that has ended meanwhile drops
+        it."""
         if sequence.state is State.ENDED:
             return
         if not sequence.request.max_new_tokens:
             self._end(sequence)
-            outcomes.append(Outcome(sequence, row, None, FinishReason.LENGTH))
+            outcomes.append(Outcome(sequence, row, [], FinishReason.LENGTH))
             return
-        sequence.append(token)
+        sequence.extend([token])
         finish = None
         ignored = sequence.request.ignore_eos and not sequence.grammar  # whose end is the text's
         if token in self.config.eos_token_ids and not ignored:
@@ -360,7 +439,8 @@ class Scheduler:
             self._end(sequence)
         elif sequence.state is State.SETTLING and not sequence.in_flight:
             self._wait(sequence)
-        outcomes.append(Outcome(sequence, row, token, finish))
+        tokens = [*sequence.pop_opening(), *run, token]
+        outcomes.append(Outcome(sequence, row, tokens, finish))
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless slots, blocks and counts add up. For tests and idle times."""
@@ -380,3 +460,11 @@ class Scheduler:
                 <= len(seat.blocks) * (self.config.block_size)
             )
             assert not seat.private & set(seat.node.path_blocks())
+
+
+def _may_open(request: GenerationRequest) -> bool:
+    """Whether tokens may be appended that no step chooses: nothing is wanted to be known of the
+    choice, and nothing but the grammar decides it."""
+    sampling = request.sampling
+    asked = sampling.logprobs or sampling.top_n or sampling.given or request.prompt_logprobs
+    return not asked and sampling.rules is None

@@ -32,10 +32,12 @@ class Sequence:
         "first_token_at",
         "generated",
         "grammar",
+        "has_runs",
         "id",
         "in_flight",
         "last_token_at",
         "listener",
+        "opening",
         "order",
         "request",
         "state",
@@ -50,6 +52,8 @@ class Sequence:
         listener: Listener | None,
         arrival: float,
         order: float,
+        grammar: int = 0,
+        opening: list[int] | None = None,
     ) -> None:
         self.id = id
         self.request = request
@@ -57,8 +61,13 @@ class Sequence:
         self.arrival = arrival
         self.order = order  # smaller runs first and is preempted last
         self.tokens = bytearray(array("I", request.prompt))  # "i" takes 16 us for 1,024, "I" 6
-        self.generated = 0  # tokens known to be generated
-        self.grammar = 0  # as the shards call the request's; 0: it has none
+        # Tokens that its grammar forces in front of all others: computed with the prompt, and
+        # delivered with the first token that is chosen.
+        self.opening = opening or []
+        self.tokens += array("I", self.opening)
+        self.generated = len(self.opening)  # tokens known to be generated
+        self.grammar = grammar  # as the shards call the request's; 0: it has none
+        self.has_runs = False  # its grammar has forced some
         self.in_flight = 0  # tokens planned, but not known yet
         self.state = State.WAITING
         self.to_compute = 0  # tokens, as expected when it last joined the queue
@@ -71,6 +80,16 @@ class Sequence:
     def length(self) -> int:
         """Tokens known: prompt and generated."""
         return len(self.tokens) >> 2
+
+    @property
+    def last_token(self) -> int:
+        """The last one known."""
+        return int.from_bytes(self.tokens[-4:], "little")
+
+    @property
+    def delivered(self) -> int:
+        """Tokens that results have brought."""
+        return self.generated - len(self.opening)
 
     @property
     def unplanned(self) -> int:
@@ -89,11 +108,16 @@ class Sequence:
             return min(self.length - 1, self.request.prompt_logprobs_start)
         return self.length - 1
 
-    def append(self, token: int) -> None:
-        """Take in the token of a step that was in flight."""
-        self.tokens += token.to_bytes(4, "little")
-        self.generated += 1
-        self.in_flight -= 1
+    def extend(self, tokens: list[int]) -> None:
+        """Take in tokens that were in flight."""
+        self.tokens += array("I", tokens)
+        self.generated += len(tokens)
+        self.in_flight -= len(tokens)
+
+    def pop_opening(self) -> list[int]:
+        """What no result has brought, to be delivered now."""
+        opening, self.opening = self.opening, []
+        return opening
 
 
 class Seat:
@@ -107,6 +131,8 @@ class Seat:
         "begun",
         "blocks",
         "cached",
+        "certain",
+        "certain_from",
         "computed",
         "node",
         "open",
@@ -141,6 +167,10 @@ class Seat:
         self.planned = cached  # tokens whose KV some planned step computes
         self.target = sequence.length  # tokens to prefill before decoding starts
         self.open = True
+        # Tokens that are known before they are computed, until the next plan, and the place of the
+        # first of them.
+        self.certain: list[int] = []
+        self.certain_from = 0
         # The block table as it was at admission, as one integer of 32 bits a block.
         self.table = 0
         self.table_depth = 0

@@ -9,7 +9,7 @@ import orjson
 
 from penstock_router.grammar import Grammar, GrammarKind
 from penstock_router.structured.json_schema import ANY_OBJECT, json_schema
-from penstock_router.structured.lark import lark_text
+from penstock_router.structured.lark import check_length, is_gbnf, lark_text
 from penstock_router.structured.tags import structural_tag
 
 MAX_PATTERN_CHARACTERS = 16_384
@@ -46,6 +46,9 @@ def lark_or_gbnf(value: object) -> Grammar:
     """A context-free grammar, in Lark's or in llama.cpp's notation."""
     if not isinstance(value, str) or not value.strip():
         raise ValueError("must be a grammar, a string that is not empty")
+    check_length(value)
+    if is_gbnf(value):
+        return Grammar(GrammarKind.GBNF, value)
     return Grammar(GrammarKind.LARK, lark_text(value))
 
 

@@ -6,6 +6,9 @@ import re
 
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
+from penstock_router.grammar import Grammar, GrammarKind
+from penstock_router.request import BadGrammar
+
 MAX_CHARACTERS = 32_768
 MAX_RULES = 2048
 
@@ -46,26 +49,24 @@ def is_gbnf(text: str) -> bool:
     return "::=" in _OPAQUE.sub(" ", text)
 
 
-def lark_text(text: str) -> str:
-    """The Lark text of a grammar. Raises ValueError with the end of a sentence that begins with the
-    field's name."""
+def check_length(text: str) -> None:
+    """Raises ValueError with the end of a sentence that begins with the field's name."""
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"must have at most {MAX_CHARACTERS} characters. Given: {len(text)}")
-    return _from_gbnf(text) if is_gbnf(text) else _completed(text)
 
 
-def _from_gbnf(text: str) -> str:
+def converted(grammar: Grammar) -> Grammar:
+    """A grammar in GBNF in Lark's notation. Takes up to two seconds. Raises BadGrammar."""
     try:
-        return gbnf_to_lark(text)
-    except RecursionError:
-        raise
+        return Grammar(GrammarKind.LARK, gbnf_to_lark(grammar.text))
     except Exception as error:  # the converter raises its own kinds, and what slips
         lines = str(error).splitlines() or [type(error).__name__]
-        raise ValueError(f"is not a grammar in GBNF: {lines[0][:200]}") from None
+        raise BadGrammar(f"it is not a grammar in GBNF: {lines[0][:200]}") from None
 
 
-def _completed(text: str) -> str:
-    """With the names that Lark has ready defined, or imported."""
+def lark_text(text: str) -> str:
+    """The text of a Lark grammar with the names that Lark has ready defined, or imported. Raises
+    ValueError with the end of a sentence that begins with the field's name."""
     bare = _OPAQUE.sub(" ", text)
     defined = set(_DEFINITION.findall(bare))
     if len(defined) > MAX_RULES:

@@ -86,7 +86,7 @@ class Rules:
             case GrammarKind.REGEX:
                 pattern = re.sub(r"(?<!\\)((?:\\\\)*)/", r"\1\\/", grammar.text)
                 return self.terminal(f"/{pattern}/".replace("\n", "\\n"))
-            case GrammarKind.LARK:
+            case _:  # Lark's, as others are converted to
                 return self.rule(f"%lark {{\n{grammar.text}\n}}")
 
     def choice(self, options: Sequence[str]) -> str:

@@ -111,7 +111,7 @@ _LOOK_AROUND = re.compile(r"\(\?(?:[=!]|<[=!])|\\[1-9]|\(\?P=")
 def check_parameters(schema: Schema, path: str, *, strict: bool = False) -> None:
     """Raises ValueError that names the keyword that is wrong, or with `strict` not enforced."""
     nodes = 0
-    for depth, place, node in _walk(schema, path):
+    for depth, place, node in walk(schema, path):
         nodes += 1 + len(node)
         if depth > MAX_DEPTH:
             raise ValueError(f"`{path}` must be at most {MAX_DEPTH} schemas deep")
@@ -125,8 +125,9 @@ def check_parameters(schema: Schema, path: str, *, strict: bool = False) -> None
                 raise ValueError(f"`{place}.$ref` must point into the same schema")
     if schema.get("type", "object") != "object":
         raise ValueError(f"`{path}.type` must be `object`. Given: a schema of another type")
-    if strict and (left_out := unenforced(schema)):
-        raise ValueError(f"`{path}`: `{left_out[0]}` cannot be enforced, and `strict` asks for it")
+    for _, place, node in walk(schema, path) if strict else ():
+        for keyword in _unenforced(node):
+            raise ValueError(f"`{place}.{keyword}` cannot be enforced, and `strict` asks for it")
 
 
 def resolve(root: Schema, reference: str) -> Any:
@@ -148,7 +149,7 @@ def resolve(root: Schema, reference: str) -> Any:
 def unenforced(schema: Schema) -> list[str]:
     """Keywords of a schema that no grammar enforces, in the order of their places."""
     found: dict[str, None] = {}
-    for _, _, node in _walk(schema, ""):
+    for _, _, node in walk(schema, ""):
         found |= dict.fromkeys(_unenforced(node))
     return list(found)
 
@@ -190,7 +191,7 @@ def _unenforced(node: Schema) -> Iterator[str]:
             yield f"format: {str(value)[:32]}"
 
 
-def _walk(schema: Schema, path: str) -> Iterator[tuple[int, str, Schema]]:
+def walk(schema: Schema, path: str) -> Iterator[tuple[int, str, Schema]]:
     """Every schema in a schema, with its depth and place. Not recursive: a client wrote it."""
     waiting: list[tuple[int, str, Any]] = [(0, path, schema)]
     while waiting:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from penstock_router.tools.formats_of_text import FORMATS
 from penstock_router.tools.lark import Rules, escape
 from penstock_router.tools.schema import resolve
 from penstock_router.tools.values import types
@@ -124,11 +125,15 @@ def _text_pattern(node: Schema) -> tuple[str, list[str]]:
         inner = pattern.removeprefix("^")
         inner = inner.removesuffix("$") if not after else inner
         conditions.append(f"/{before}(?:{inner}){after}/")
+    if (shape := FORMATS.get(str(node.get("format")))) is not None:
+        conditions.append(f"/(?:{shape})/")
     return f"(?s:.{repeats})", conditions
 
 
 def _perhaps(node: Schema) -> str:
     """What follows a lexeme that may be left out, as none is empty."""
+    if str(node.get("format")) in FORMATS:
+        return ""
     empty = not node.get("minLength") and re.search(node.get("pattern", ""), "") is not None
     return "?" if empty else ""
 

@@ -31,6 +31,12 @@ class Bits:
         """Nothing is known of a slot: its row must still have a token."""
         self.rows[slot] = -1
 
+    def allow_one(self, slot: int, token: int) -> None:
+        """Only this token."""
+        row = self.rows[slot].view(np.uint32)
+        row.fill(0)
+        row[token >> 5] = 1 << (token & 31)
+
     def upload(self, slots: Indices) -> None:
         """Bring the rows of these slots to the device, beside what is computed there; what is
         launched from now on in the current stream sees them."""

@@ -17,13 +17,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from llguidance import LLExecutor, LLMatcher
-from llguidance.numpy import fill_next_token_bitmask_par
+from llguidance.numpy import fill_next_token_bitmask, fill_next_token_bitmask_par
 from torch import Tensor
 
 from penstock_kernels.mask import words_of
 from penstock_proto import shard_pb2
 from penstock_shard.grammars.bits import Bits
+from penstock_shard.grammars.template import Template
 from penstock_shard.grammars.templates import Templates, first_sentence
+
+FEW = 3  # rows that one thread is done with before others wake up
+LEAST_BYTES = 3  # a shorter text is hardly two tokens, and finding that out takes 12 us
+MOST_MOVED = 512  # tokens of a sequence that is moved to another automaton
 
 
 @dataclass(slots=True, eq=False)
@@ -31,9 +36,14 @@ class Constraint:
     """What a sequence is held to, and how far it has come. The thread's, once made."""
 
     slot: int
+    template: Template | None = None
     matcher: LLMatcher | None = None
+    home: int = 0  # the automaton of the matcher
+    taken: list[int] = field(default_factory=list)  # by the matcher
     failure: str | None = None  # why it holds nothing any more
     ended: bool = False  # behind EOS, or without a token: its bits stay as they are
+    runs: bool = True  # runs of forced tokens are told
+    run: list[int] = field(default_factory=list)  # the only tokens that may come next, in order
 
 
 @dataclass(slots=True)
@@ -41,6 +51,7 @@ class Turn:
     """What the thread found in the tokens of a step."""
 
     refused: list[shard_pb2.Refusal] = field(default_factory=list)
+    forced: list[tuple[int, list[int]]] = field(default_factory=list)  # rows, tokens behind them
     seconds: float = 0.0  # of the thread's work since the turn before
     waited: float = 0.0  # by which masks held the step's draw up
     _problem: BaseException | None = None
@@ -72,12 +83,18 @@ class Matching:
         self._problem: BaseException | None = None
         self._seconds = self._waited = 0.0
 
-    def admit(self, slot: int, grammar: int, generated: Sequence[int]) -> Constraint:
+    def admit(
+        self, slot: int, grammar: int, generated: Sequence[int], runs: bool = True
+    ) -> Constraint:
         """A sequence that is held to a grammar and has generated some tokens begins or goes on.
-        Its bits are made at once."""
-        constraint = Constraint(slot)
+        Its bits are made at once. runs: turns tell of runs of forced tokens."""
+        constraint = Constraint(slot, runs=runs)
         self._put(lambda: self._begin(constraint, grammar, generated))
         return constraint
+
+    def append(self, appended: Sequence[tuple[Constraint, Sequence[int]]]) -> None:
+        """Sequences go on with forced tokens, behind those of the turns before."""
+        self._put(lambda: self._follow(appended))
 
     def forget(self, grammars: Sequence[int]) -> None:
         """No admission from here on names these grammars."""
@@ -131,26 +148,40 @@ class Matching:
 
     def _begin(self, constraint: Constraint, grammar: int, generated: Sequence[int]) -> None:
         begun = time.perf_counter()
-        matcher = self._templates.matcher(grammar, constraint.slot)
-        if matcher is None:
+        constraint.template = self._templates.template(grammar)
+        if constraint.template is None:
             constraint.failure = f"there is no grammar {grammar}"
-        elif generated and not matcher.consume_tokens(list(generated)):
-            constraint.failure = first_sentence(matcher.get_error())
-        constraint.matcher = matcher
+        else:
+            _settle(constraint, constraint.template, generated)
         self._fill([constraint])
+        self._seconds += time.perf_counter() - begun
+
+    def _follow(self, appended: Sequence[tuple[Constraint, Sequence[int]]]) -> None:
+        begun = time.perf_counter()
+        going_on = []
+        for one, tokens in appended:
+            one.run = []
+            if one.ended or one.failure is not None or one.matcher is None:
+                continue
+            one.taken += tokens
+            if not one.matcher.consume_tokens(list(tokens)):
+                one.failure = first_sentence(one.matcher.get_error())
+            going_on.append(one)
+        self._fill(going_on)
         self._seconds += time.perf_counter() - begun
 
     def _take(
         self, turn: Turn, arrived: torch.cuda.Event | None, tokens: Tensor, rows: Sequence[Row]
     ) -> None:
         problem = self._problem
-        going_on: list[Constraint] = []
+        going_on: list[Row] = []
         begun = time.perf_counter()
         try:
             if arrived is not None:
                 arrived.synchronize()
             begun = time.perf_counter()
             going_on = self._consume(tokens.numpy(), rows)
+            turn.forced = self._look_for_runs(going_on)
             turn.refused = [_refusal(one) for _, one in rows if one.failure is not None]
         except BaseException as error:
             self._problem = problem = error
@@ -159,39 +190,79 @@ class Matching:
             turn.seconds, self._seconds = self._seconds, 0.0
             turn.end(problem)
         begun = time.perf_counter()
-        self._fill(going_on)
+        constraints = [one for _, one in going_on]
+        self._fill(constraints)
+        self._move_one(constraints)
         self._seconds += time.perf_counter() - begun
 
-    def _consume(self, tokens: np.ndarray, rows: Sequence[Row]) -> list[Constraint]:
+    def _move_one(self, constraints: Sequence[Constraint]) -> None:
+        """Give a sequence that began before its grammar had all automata a matcher of its own one:
+        one a turn, as that takes 2 us for each of its tokens."""
+        for one in constraints:
+            if one.template is None or one.failure is not None or len(one.taken) > MOST_MOVED:
+                continue
+            if one.home != one.template.home(one.slot):
+                return _settle(one, one.template, one.taken)
+
+    def _consume(self, tokens: np.ndarray, rows: Sequence[Row]) -> list[Row]:
         """Move matchers on. Returns those that take another token."""
         taking: list[tuple[LLMatcher, int]] = []
-        taken: list[Constraint] = []
-        eos = self._templates.eos
+        taken: list[Row] = []
+        eos, chosen = self._templates.eos, tokens.tolist()
         for row, one in rows:
             if one.ended or one.failure is not None or one.matcher is None:
                 continue
-            token = int(tokens[row])
+            token = chosen[row]
             if token < 0:  # NO_TOKEN: the sequence is refused for that
                 one.ended = True
                 continue
             one.ended = token in eos
+            if one.run:
+                del one.run[:1]
+            one.taken.append(token)
             taking.append((one.matcher, token))
-            taken.append(one)
-        if not taking:
-            return []
-        for one, fine in zip(taken, self._pool.consume_token_par(taking), strict=True):
-            if not fine:
-                assert one.matcher is not None
-                one.failure = first_sentence(one.matcher.get_error())
-        return [one for one in taken if not one.ended]
+            taken.append((row, one))
+        if len(taking) < FEW:
+            fine = [matcher.consume_token(token) for matcher, token in taking]
+        else:
+            fine = self._pool.consume_token_par(taking)
+        for (matcher, _), (_, one), done in zip(taking, taken, fine, strict=True):
+            if not done:
+                one.failure = first_sentence(matcher.get_error())
+        return [row for row in taken if not row[1].ended]
+
+    def _look_for_runs(self, rows: Sequence[Row]) -> list[tuple[int, list[int]]]:
+        """What grammars force behind the tokens just taken. Returns what the router may append."""
+        forced = []
+        for row, one in rows:
+            if one.run or one.failure is not None or one.matcher is None:
+                continue
+            assert one.template is not None
+            if not one.template.may_begin_run(token := one.taken[-1]):
+                continue
+            if len(one.matcher.compute_ff_bytes()) >= LEAST_BYTES:
+                one.run = self._templates.only_known(one.matcher.compute_ff_tokens())
+            one.template.learn(token, found=len(one.run) > 1)
+            if one.runs and len(one.run) > 1:
+                forced.append((row, list(one.run)))
+        return forced
 
     def _fill(self, constraints: Sequence[Constraint]) -> None:
         """The bits of the tokens that may come next."""
-        filling = [(one.matcher, one.slot) for one in constraints if one.failure is None]
-        matchers = [(matcher, slot) for matcher, slot in filling if matcher is not None]
+        matchers: list[tuple[LLMatcher, int]] = []
+        for one in constraints:
+            if one.failure is not None or one.matcher is None:
+                continue
+            if one.run:
+                self._bits.allow_one(one.slot, one.run[0])
+            else:
+                matchers.append((one.matcher, one.slot))
         rows = self._bits.rows
         words = words_of(self._templates.width)
-        if matchers and words == rows.shape[1]:
+        if words == rows.shape[1] and len(matchers) < FEW:
+            for matcher, slot in matchers:
+                fill_next_token_bitmask(matcher, rows, slot)
+        elif matchers and words == rows.shape[1]:
             fill_next_token_bitmask_par(self._pool, matchers, rows)
         elif matchers:  # ids that only the tokenizer has
             wide = np.empty((len(rows), words), np.int32)
@@ -203,6 +274,14 @@ class Matching:
                 one.failure = first_sentence(one.matcher.get_error())
             if one.failure is not None:
                 self._bits.allow_all(one.slot)
+
+
+def _settle(constraint: Constraint, template: Template, taken: Sequence[int]) -> None:
+    """Give a sequence a matcher of the automaton that its slot should have."""
+    constraint.home = template.home(constraint.slot)
+    constraint.matcher, constraint.taken = template.matcher(constraint.slot), list(taken)
+    if taken and not constraint.matcher.consume_tokens(constraint.taken):
+        constraint.failure = first_sentence(constraint.matcher.get_error())
 
 
 def _refusal(constraint: Constraint) -> shard_pb2.Refusal:

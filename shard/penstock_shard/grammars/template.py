@@ -16,6 +16,11 @@ from llguidance import LLMatcher
 # Half of the cores are left to what runs beside the masks.
 AUTOMATA = max(1, min(8, len(os.sched_getaffinity(0)) // 2))
 MANY = 4  # copies; a grammar that hardly anybody asks for stays with one automaton
+# A search for a run takes 2 to 20 us a row, while others wait for the result. So a token that has
+# begun none in so many searches is not searched behind any more.
+SEARCHES = 4
+ALWAYS = 1 << 30
+MOST_SEARCHED = 8192  # tokens of which that is remembered; none is searched behind beyond
 
 
 class Template:
@@ -27,13 +32,28 @@ class Template:
         self._automata = [first]
         self._another, self._most, self._pool = another, most, pool
         self._copies = 0
+        self._searches: dict[int, int] = {}  # left behind a token
 
     def matcher(self, slot: int) -> LLMatcher:
         """For a sequence in this slot."""
         self._copies += 1
         if self._copies == MANY and self._most > 1:
             self._pool.submit(self._grow)
-        return self._automata[slot % len(self._automata)].deep_copy()
+        return self._automata[self.home(slot)].deep_copy()
+
+    def home(self, slot: int) -> int:
+        """The automaton that a sequence in this slot should have."""
+        return slot % len(self._automata)
+
+    def may_begin_run(self, token: int) -> bool:
+        """Whether it is worth a search what is forced behind this token."""
+        left = self._searches.get(token, SEARCHES if len(self._searches) < MOST_SEARCHED else 0)
+        return left > 0
+
+    def learn(self, token: int, found: bool) -> None:
+        """A search behind this token has found a run, or has not."""
+        left = self._searches.get(token, SEARCHES)
+        self._searches[token] = ALWAYS if found else left - 1
 
     def _grow(self) -> None:
         """One more at a time: others' turns come between. Should one fail, those before do."""

@@ -88,30 +88,39 @@ class Templates:
     def compile(self, request: shard_pb2.CompileRequest) -> shard_pb2.CompileResponse:
         """Make a template, or say why there is none, in COMPILE_SECONDS."""
         begun = time.perf_counter()
-        outcome, error = self._outcome(request)
+        outcome, error, opening = self._outcome(request)
         seconds = time.perf_counter() - begun
-        return shard_pb2.CompileResponse(outcome=outcome, error=error, seconds=seconds)
+        return shard_pb2.CompileResponse(
+            outcome=outcome, error=error, seconds=seconds, forced=opening
+        )
+
+    def only_known(self, tokens: list[int]) -> list[int]:
+        """Tokens up to the first one that the model has no logit for."""
+        unknown = (place for place, token in enumerate(tokens) if token >= self._vocab_size)
+        return tokens[: next(unknown, len(tokens))]
 
     def _outcome(
         self, request: shard_pb2.CompileRequest
-    ) -> tuple[shard_pb2.CompileResponse.Outcome, str]:
+    ) -> tuple[shard_pb2.CompileResponse.Outcome, str, list[int]]:
+        """With the reason, and the tokens that all texts begin with."""
         outcomes = shard_pb2.CompileResponse
         if self._tokenizer is None:
-            return outcomes.REFUSED, self._problem
+            return outcomes.REFUSED, self._problem, []
         compiled = partial(_compiled, self._tokenizer, request.grammar)
         future = self._pool.submit(compiled)
         try:
             first = future.result(COMPILE_SECONDS)
         except NotInTime:
             if future.cancel():
-                return outcomes.BUSY, ""
+                return outcomes.BUSY, "", []
             self._count_late(future)
-            return outcomes.TOO_SLOW, f"compiling it takes more than {COMPILE_SECONDS:g} s"
+            return outcomes.TOO_SLOW, f"compiling it takes more than {COMPILE_SECONDS:g} s", []
         except ValueError as error:
-            return outcomes.REFUSED, str(error)
+            return outcomes.REFUSED, str(error), []
+        opening = self.only_known(first.deep_copy().compute_ff_tokens())
         with self._lock:
             self._templates[request.id] = Template(first, compiled, self.automata, self._growing)
-        return outcomes.READY, ""
+        return outcomes.READY, "", opening
 
     def _count_late(self, future: Future[LLMatcher]) -> None:
         def ended(_: Future[LLMatcher]) -> None:
@@ -122,12 +131,10 @@ class Templates:
             self._late += 1
         future.add_done_callback(ended)
 
-    def matcher(self, grammar: int, slot: int) -> LLMatcher | None:
-        """A matcher at the beginning of a text, for a sequence in this slot; None where the grammar
-        is not known."""
+    def template(self, grammar: int) -> Template | None:
+        """What matchers of a grammar are copied from; None where it is not known."""
         with self._lock:
-            template = self._templates.get(grammar)
-            return None if template is None else template.matcher(slot)
+            return self._templates.get(grammar)
 
     def forget(self, grammars: Iterable[int]) -> None:
         """No sequence begins with these any more."""

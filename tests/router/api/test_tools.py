@@ -304,7 +304,7 @@ FIRST = "`tools[0].function"
                 strict=True,
                 parameters={"type": "object", "properties": {"a": {"not": {"type": "null"}}}},
             ),
-            f"{FIRST}.parameters`: `not` cannot be enforced, and `strict` asks for it",
+            f"{FIRST}.parameters.properties.a.not` cannot be enforced, and `strict` asks for it",
         ),
         ({"tools": [WEATHER, WEATHER]}, "`tools[1]`: there is another tool named `get_weather`"),
         ({"tools": [WEATHER], "tool_choice": "any"}, "`tool_choice` must be `none`, `auto`"),

@@ -50,7 +50,7 @@ async def test_equal_grammars_are_compiled_once() -> None:
 async def test_what_is_held_is_not_forgotten() -> None:
     grammars, _, _ = make()
     await grammars.prepare(grammar(0))
-    held = grammars.hold(grammar(0))
+    held, _ = grammars.hold(grammar(0))
     for number in range(1, MOST_IDLE + 10):
         await grammars.prepare(grammar(number))
     forgotten = grammars.pop_forgotten()
@@ -94,4 +94,4 @@ async def test_one_who_leaves_ends_nobody_elses_wait() -> None:
     await asyncio.sleep(0)
     first.cancel()
     await second
-    assert grammars.hold(grammar(1)) == 1
+    assert grammars.hold(grammar(1)) == (1, [])

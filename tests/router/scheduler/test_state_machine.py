@@ -23,6 +23,7 @@ SIZES = {
     "prefix_cache": st.booleans(),
     "shared_reads": st.sampled_from([None, 1, 20]),
     "eos_every": st.sampled_from([0, 5, 30]),
+    "forced_every": st.sampled_from([0, 2, 6]),
     "nan_every": st.sampled_from([0, 0, 30, 300]),
 }
 # Fields of a request that schedules treat differently.
@@ -33,6 +34,7 @@ KINDS = st.fixed_dictionaries(
         "prompt_logprobs": st.booleans(),
         "prompt_logprobs_start": st.sampled_from([0, 0, 5, 20, 1000]),
         "ignore_eos": st.booleans(),
+        "held": st.booleans(),
         "sampling": st.sampled_from([Sampling(), Sampling(temperature=1.0, seed=3)]),
     }
 )

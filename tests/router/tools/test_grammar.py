@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+from collections.abc import Callable
+from datetime import date, datetime, time
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
 
 import jsonschema
 import pytest
@@ -18,8 +24,10 @@ from penstock_router.tools.definition import NO_TOOLS, Mode, Tool, Toolbox
 from penstock_router.tools.dialect import Dialect, Start
 from penstock_router.tools.events import Event, Reply, joined
 from penstock_router.tools.formats import FORMATS, NAMED, Format
+from penstock_router.tools.formats_of_text import FORMATS as TEXT_FORMATS
 from penstock_router.tools.grammar import reply_grammar
 from penstock_router.tools.parser import ReplyParser
+from penstock_router.tools.schema import FORMATS as ENFORCED
 from penstock_router.tools.styles import Pythonic
 from support.assets import assets, needs_assets
 from support.grammar_walk import Vocabulary, compiled, walk
@@ -268,6 +276,57 @@ def objects(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[
             }
         )
     )
+
+
+def _is_uri(value: str) -> bool:
+    parts = urlsplit(value)
+    return bool(parts.scheme and parts.hostname)
+
+
+def _is_host(value: str) -> bool:
+    return bool(re.fullmatch(r"[A-Za-z0-9.-]{1,253}", value)) and ".." not in value
+
+
+READ_AS: dict[str, Callable[[str], Any]] = {
+    "date": date.fromisoformat,
+    "time": time.fromisoformat,
+    "date-time": datetime.fromisoformat,
+    "duration": lambda value: re.fullmatch(r"P(?=.)(\d+[YMWD])?(T\d+[HMS])?", value) or 1 / 0,
+    "email": lambda value: all(map(_is_host, value.split("@")[1:])) and value.count("@") == 1,
+    "hostname": _is_host,
+    "ipv4": IPv4Address,
+    "ipv6": IPv6Address,
+    "uuid": UUID,
+    "uri": _is_uri,
+}
+
+
+@pytest.mark.parametrize("format_name", sorted(ENFORCED))
+@pytest.mark.parametrize("row", ["qwen3_coder", "gemma4"])
+def test_formats_of_strings_without_quotes(row: str, format_name: str) -> None:
+    """Each is a string of that format, also where it need not be `strict`."""
+    assert set(READ_AS) == ENFORCED == TEXT_FORMATS.keys()
+    style = NAMED[row]
+    words = vocabulary(style, as_tokens=True)
+    chosen = Dialect(style, None, words.added, words.special)
+    schema = {
+        "type": "object",
+        "properties": {"x": {"type": "string", "format": format_name}},
+        "required": ["x"],
+    }
+    toolbox = Toolbox.naming([Tool.checked("f", None, schema, strict=True)], "f")
+    grammar = reply_grammar(chosen, toolbox, Start.ANSWER)
+    assert grammar is not None
+    found = 0
+    for seed in range(6):
+        tokens = walk(words, compiled(words, grammar), seed)
+        if tokens is None:
+            continue
+        [call] = read(words, chosen, toolbox, tokens).calls
+        value = json.loads(call.arguments)["x"]
+        assert READ_AS[format_name](value), value
+        found += 1
+    assert found
 
 
 VOCABULARIES: dict[str, Vocabulary] = {}

@@ -1,0 +1,82 @@
+"""Runs of tokens that grammars force: known before any step computes them, so they cost no step.
+
+A result names the run behind one of its tokens. What is in flight by then brings the first tokens
+of the run anyway; the next plan computes the others as one chunk, which brings them and one more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Tokens
+
+from penstock_router.scheduler.block_manager import BlockManager
+from penstock_router.scheduler.config import SchedulerConfig
+from penstock_router.scheduler.plan import StepPlan
+from penstock_router.scheduler.sequence import Seat
+
+LEAST = 2  # tokens of a chunk; one is what a decode row computes
+# A step with chunks takes 5 to 8 % longer than one without, for all who decode in it, and some time
+# of the host. So its runs must save two steps, and for many who decode one of so many.
+LEAST_SAVED = 2
+DECODING_PER_SAVED = 12
+
+
+class Runs:
+    """Those that the last results named. Each is in the next plan, or in none."""
+
+    def __init__(self, config: SchedulerConfig, blocks: BlockManager) -> None:
+        self._config, self._blocks = config, blocks
+        self._found: list[Seat] = []
+
+    def note(self, seat: Seat, tokens: Tokens[int]) -> None:
+        """A grammar forces these tokens behind the last known one of a seat's sequence."""
+        sequence = seat.sequence
+        run = self.cut(tokens, sequence.request.max_new_tokens - sequence.generated)
+        if run and seat.open:
+            seat.certain = [sequence.last_token, *run]
+            seat.certain_from = sequence.length - 1
+            self._found.append(seat)
+
+    def cut(self, tokens: Tokens[int], left: int) -> list[int]:
+        """As many as a chunk may bring, of a sequence that may have `left` more tokens: none that
+        ends it, and not the last, because the chunk chooses one behind them."""
+        run: list[int] = []
+        if not self._config.forced_runs:
+            return run
+        for token in tokens[: max(0, left - 1)]:
+            if token in self._config.eos_token_ids:
+                break
+            run.append(token)
+        return run
+
+    def plan(self, plan: StepPlan, decoding: int) -> None:
+        """Plan chunks for what was found, where that saves enough and there is room without taking
+        anybody's blocks; the other sequences decode on. decoding: sequences that would."""
+        found = [(seat, tokens) for seat in self._found if (tokens := self._left(seat))]
+        self._found.clear()
+        saved = sum(len(tokens) - 1 for _, tokens in found)
+        if saved < max(LEAST_SAVED, decoding // DECODING_PER_SAVED):
+            return
+        room = self._config.max_batch_prefill_tokens
+        for seat, tokens in found[: self._config.most_runs]:
+            tokens = tokens[:room]
+            if len(tokens) >= LEAST and self._grant(plan, seat, len(tokens)):
+                seat.target = seat.planned + len(tokens)
+                seat.sequence.has_runs = True
+                plan.runs.append((seat, tokens))
+                room -= len(tokens)
+
+    def _left(self, seat: Seat) -> list[int]:
+        """What no step in flight computes of a seat's run, with the token in front of it; empty
+        where that is not worth a chunk."""
+        tokens, seat.certain = seat.certain[seat.planned - seat.certain_from :], []
+        worth = len(tokens) >= LEAST and seat.planned <= self._config.longest_run_context
+        return tokens if worth and seat.open else []
+
+    def _grant(self, plan: StepPlan, seat: Seat, tokens: int) -> bool:
+        """Blocks for so many tokens more. False: there are not enough."""
+        blocks = self._blocks
+        missing = blocks.blocks_for(seat.planned + tokens) - len(seat.blocks)
+        if missing > blocks.available:
+            return False
+        plan.grants += [(seat.seated, blocks.grow(seat)) for _ in range(missing)]
+        return True
