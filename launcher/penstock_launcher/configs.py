@@ -57,6 +57,8 @@ ROUTER_OPTIONS = (
     "step_timeout",
     "predict_route",
     "health_route",
+    "stream_keepalive",
+    "max_request_time",
 )
 SHARD_OPTIONS = (
     "dtype",

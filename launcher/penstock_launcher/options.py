@@ -404,6 +404,19 @@ class Options:
         "Processes that serve HTTP and text in front of the one that schedules; 0: that one does",
         default_text="0 on a CPU; beside GPUs one for each 5 CPU cores, 2 to 4, else 0",
     )
+    stream_keepalive: float = _option(
+        15.0,
+        number(0, 3600),
+        "Seconds of silence after which a stream sends its head, or a comment that clients pass "
+        "over: proxies cut connections that are silent for 30 or 60 s. 0: never",
+    )
+    max_request_time: float | None = _option(
+        None,
+        number(0, 1_000_000, above=True),
+        "Seconds that a request may take, the queue included; then it ends with an error (504). A "
+        "client may ask for less, by the field `timeout` or the header x-request-timeout",
+        default_text="any",
+    )
     validation_workers: int = _option(
         2,
         integer(1, 256),

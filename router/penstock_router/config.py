@@ -63,6 +63,8 @@ class RouterConfig:
     step_timeout: float  # seconds until a step without a result means that the shards are dead
     predict_route: str | None = None  # a further path of /vertex
     health_route: str | None = None  # a further path of /health
+    stream_keepalive: float = 15.0  # seconds of silence until a stream says something; 0: never
+    max_request_time: float | None = None  # seconds that a request may take; None: any
 
     @classmethod
     def from_json(cls, text: str) -> Self:

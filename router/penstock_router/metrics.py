@@ -11,7 +11,9 @@ from penstock_router.exposition import Counter, Gauge, Histogram, Registry, Summ
 from penstock_router.grammar_metrics import GrammarMetrics
 from penstock_router.processes import Processes
 
-Failure = Literal["overloaded", "validation", "template", "incomplete", "generation", "dropped"]
+Failure = Literal[
+    "overloaded", "validation", "template", "incomplete", "generation", "dropped", "timeout"
+]
 Method = Literal["prefill", "decode"]
 RefusalKind = Literal["bad_admission", "not_a_number", "grammar_failed"]
 

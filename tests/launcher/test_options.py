@@ -77,6 +77,8 @@ SAMPLES = {
     "http_processes": ("3", 3, ["-1", "65", "1.5"]),
     "validation_workers": ("4", 4, ["0", "257"]),
     "graceful_termination_timeout": ("0", 0.0, ["-1", "nan"]),
+    "stream_keepalive": ("0", 0.0, ["-1", "nan", "3601"]),
+    "max_request_time": ("2.5", 2.5, ["0", "nan", "1e7"]),
     "json_output": ("true", True, ["2"]),
     "log_level": ("WARN", "warn", ["loud", "a=debug"]),
     "env": ("true", True, []),

@@ -26,6 +26,7 @@ from penstock_router.api.schema import (
     packed,
 )
 from penstock_router.api.structured import AnyObject, Schema, Wanted, only
+from penstock_router.api.time_limit import TimeLimited
 from penstock_router.api.token_rules import MAX_STOP_TOKENS, RuleWishes
 from penstock_router.config import RouterConfig
 from penstock_router.grammar import Grammar
@@ -195,7 +196,7 @@ class SamplingParams(ClientObject):
 Flags = bool | Annotated[list[bool], AtMost(MAX_PROMPTS)]
 
 
-class SGLangRequest(ClientObject):
+class SGLangRequest(TimeLimited):
     """Body of SGLang's /generate: one prompt, or a list, whose fields may be lists too."""
 
     IGNORED: ClassVar = frozenset(
