@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import ssl
 from pathlib import Path
 
 from penstock_launcher.errors import LauncherError
@@ -34,6 +35,7 @@ def check(options: Options) -> None:
         check_file(Path(options.tokenizer_config_path), "tokenizer-config-path")
     if options.otlp_endpoint is not None:
         _check_traces(options.otlp_endpoint)
+    _check_tls(options)
     weights = options.weights_cache_override
     if weights is not None and not Path(weights).is_dir():
         raise LauncherError(f"--weights-cache-override must be a folder: {weights!r} is none")
@@ -49,6 +51,35 @@ def _check_traces(endpoint: str) -> None:
             "--otlp-endpoint needs OpenTelemetry's libraries, which are not installed: "
             "pip install 'penstock[otlp]'"
         )
+
+
+def _check_tls(options: Options) -> None:
+    """The files must be there and fit before a model is fetched, as the router reads them later."""
+    certificate, key = options.ssl_certfile, options.ssl_keyfile
+    authorities = options.ssl_ca_certs
+    if certificate is None:
+        for name, value in (("ssl-keyfile", key), ("ssl-ca-certs", authorities)):
+            if value is not None:
+                raise LauncherError(f"--{name} was given without --ssl-certfile")
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    names = f"--ssl-certfile {certificate}" + (f" and --ssl-keyfile {key}" if key else "")
+    try:
+        context.load_cert_chain(certificate, key, password="")
+    except OSError as error:
+        raise LauncherError(f"{names} cannot be used: {_reason(error)}") from None
+    if authorities is not None:
+        try:
+            context.load_verify_locations(authorities)
+        except OSError as error:
+            reason = _reason(error)
+            raise LauncherError(f"--ssl-ca-certs {authorities} cannot be used: {reason}") from None
+
+
+def _reason(error: OSError) -> str:
+    return (getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else None) or (
+        error.strerror or str(error)
+    )
 
 
 def check_lengths(options: Options, positions: int) -> None:

@@ -59,6 +59,7 @@ ROUTER_OPTIONS = (
     "health_route",
     "stream_keepalive",
     "max_request_time",
+    "root_path",
 )
 SHARD_OPTIONS = (
     "dtype",
@@ -124,6 +125,7 @@ def router_program(plan: Plan, model: Model, folder: Path, ports: Ports) -> Prog
         "shard_sockets": [str(folder / f"shard-{rank}.sock") for rank in range(plan.shards)],
         "max_input_tokens": options.max_input_tokens or options.max_input_length,
         "http_processes": http_processes(plan),
+        **absolute(options, ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs")),
         "listener": ports.main.fileno(),
         "prometheus_listener": ports.prometheus.fileno() if ports.prometheus else None,
     }
@@ -167,6 +169,12 @@ def shard_environment(plan: Plan, rank: int) -> dict[str, str]:
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name not in SECRETS}
+
+
+def absolute(options: Options, names: tuple[str, ...]) -> dict[str, str | None]:
+    """Options that are paths; None: not given."""
+    found = {name: getattr(options, name) for name in names}
+    return {name: str(Path(path).absolute()) if path else None for name, path in found.items()}
 
 
 def _chosen(options: Options, names: tuple[str, ...]) -> dict[str, Any]:

@@ -348,6 +348,35 @@ class Options:
         short="-p",
         overrides=("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT"),
     )
+    uds: str | None = _option(
+        None,
+        path(),
+        "Unix socket to listen at instead of hostname and port; its user and group may connect",
+        default_text="hostname and port",
+    )
+    root_path: str = _option(
+        "",
+        route(),
+        "Prefix behind which a proxy shows the server, such as /llm; requests may come with it or "
+        "without",
+        default_text="none",
+    )
+    ssl_certfile: str | None = _option(
+        None,
+        path(),
+        "Certificate (PEM, with those that lead to its authority) for HTTPS. It, the key and the "
+        "authorities are read again when their files change",
+        default_text="HTTP",
+    )
+    ssl_keyfile: str | None = _option(
+        None, path(), "Its key (PEM, not encrypted)", default_text="in ssl-certfile"
+    )
+    ssl_ca_certs: str | None = _option(
+        None,
+        path(),
+        "Authorities (PEM) by one of which clients' certificates must be signed",
+        default_text="clients need no certificate",
+    )
     predict_route: str | None = _option(
         None,
         route(),

@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Self
 
+from penstock_router.tls import TlsFiles
+
 _LISTS = (
     "served_model_name",
     "shard_sockets",
@@ -65,6 +67,22 @@ class RouterConfig:
     health_route: str | None = None  # a further path of /health
     stream_keepalive: float = 15.0  # seconds of silence until a stream says something; 0: never
     max_request_time: float | None = None  # seconds that a request may take; None: any
+    ssl_certfile: str | None = None  # None: HTTP without TLS
+    ssl_keyfile: str | None = None  # None: in the certificate's file
+    ssl_ca_certs: str | None = None  # of clients' certificates; None: clients need none
+    root_path: str = ""  # behind which a proxy shows the server; requests may come with or without
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """How connections are encrypted; None: they are not."""
+        if self.ssl_certfile is None:
+            return None
+        return TlsFiles(self.ssl_certfile, self.ssl_keyfile, self.ssl_ca_certs)
+
+    @property
+    def scheme(self) -> str:
+        """Of the server's URLs."""
+        return "http" if self.ssl_certfile is None else "https"
 
     @classmethod
     def from_json(cls, text: str) -> Self:

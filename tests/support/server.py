@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 START_SECONDS = 120.0
-READY = re.compile(r"Penstock ready: (http://\S+)")
+READY = re.compile(r"Penstock ready: (https?://\S+|unix:\S+)")
 ROLES = {"penstock_shard": "shard", "penstock_router": "router", "penstock_router.fronts": "front"}
 
 

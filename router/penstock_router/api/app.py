@@ -46,7 +46,7 @@ def make_app(
     permits: those of all processes, where several serve HTTP.
     """
     listed = with_platform_routes(ROUTES, config.predict_route, config.health_route)
-    routes = (*listed, *docs_routes(listed, keyed=bool(config.api_key)))
+    routes = (*listed, *docs_routes(listed, config.root_path, keyed=bool(config.api_key)))
     origins = Origins(config.cors_allow_origin)
     keys = Keys(config.api_key, {(r.method, r.path) for r in routes if r.public})
     app = web.Application(
@@ -82,7 +82,12 @@ class Runner(web.AppRunner):
     """Runs an application on connections of ours."""
 
     def __init__(
-        self, app: web.Application, clients: Clients, metrics: Metrics, most_of_client: int
+        self,
+        app: web.Application,
+        clients: Clients,
+        metrics: Metrics,
+        most_of_client: int,
+        root_path: str = "",
     ) -> None:
         """Handlers end with their client, and compressed bodies stay packed."""
         super().__init__(
@@ -95,7 +100,7 @@ class Runner(web.AppRunner):
             read_bufsize=READ_BYTES,
             shutdown_timeout=FLUSH_SECONDS,
         )
-        self._connections = clients, metrics, most_of_client
+        self._connections = clients, metrics, most_of_client, root_path
 
     async def _make_server(self) -> web.Server:
         return Connections(await super()._make_server(), *self._connections)
@@ -106,7 +111,7 @@ def make_runner(app: web.Application) -> web.AppRunner:
     service = app[SERVICE]
     config = service.config
     most = _share(config, config.max_connections_per_client)
-    return Runner(app, service.clients, service.metrics, most)
+    return Runner(app, service.clients, service.metrics, most, config.root_path)
 
 
 def make_scrape_runner(metrics: Metrics) -> web.AppRunner:

@@ -56,7 +56,7 @@ class FrontGroup:
         engine.on_trouble = self._trouble
         self._trouble(engine.trouble)  # that there has been since the engine began
         listener = inherited(self._config.listener)
-        self._acceptor = Acceptor(listener, self._fronts, self._fail)
+        self._acceptor = Acceptor(listener, self._fronts, self._fail, self._config.scheme)
         return self._acceptor.url
 
     def drain(self) -> None:

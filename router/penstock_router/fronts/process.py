@@ -26,6 +26,7 @@ from penstock_router.limits import Limits
 from penstock_router.logs import configure_logs
 from penstock_router.pulse import Pulse
 from penstock_router.text import TextModel
+from penstock_router.tls import Tls
 
 
 def main() -> int:
@@ -77,7 +78,8 @@ async def serve(config: FrontConfig, text: TextModel, limits: Limits) -> int:
     runner = make_runner(make_app(config.router, engine, text, metrics, permits))
     await runner.setup()
     server = cast(Callable[[], asyncio.Protocol], runner.server)
-    take_connections(socket.socket(fileno=config.handover), server)
+    tls = Tls(files) if (files := config.router.tls) is not None else None
+    take_connections(socket.socket(fileno=config.handover), server, tls)
     quiet_collector()
     outbox.frame.ready = True
     Pulse(BEAT_SECONDS, lambda late: frames.send(FromFront(lag=[late])))
