@@ -28,7 +28,7 @@ class TimeLimit:
     """Of one request, counted from its head. When it is up, what is being done is cancelled."""
 
     def __init__(self, request: web.Request) -> None:
-        self._request = request
+        self._header = request.headers.get(HEADER)  # the request itself would make a cycle
         self._begun = asyncio.get_running_loop().time()
         self._seconds = math.inf
         self._timer = asyncio.timeout(None)
@@ -42,7 +42,7 @@ class TimeLimit:
         most: seconds; None: any.
         """
         async with self._timer:
-            for seconds in (most, _of_header(self._request)):
+            for seconds in (most, _of_header(self._header)):
                 if seconds is not None:
                     self.narrow(seconds)
             with self.converting():
@@ -81,8 +81,7 @@ def narrow(request: web.Request, body: object) -> None:
         limit.narrow(body.timeout)
 
 
-def _of_header(request: web.Request) -> float | None:
-    text = request.headers.get(HEADER)
+def _of_header(text: str | None) -> float | None:
     if text is None:
         return None
     try:
