@@ -113,7 +113,10 @@ def shard_program(plan: Plan, model: Model, folder: Path, rank: int) -> Program:
     return Program(f"shard {rank}", Role.SHARD, argv, config, environment)
 
 
-def router_program(plan: Plan, model: Model, folder: Path, ports: Ports) -> Program:
+def router_program(
+    plan: Plan, model: Model, folder: Path, ports: Ports, updates: int | None = None
+) -> Program:
+    """updates: descriptor on which the router is told what changes while it runs."""
     options = plan.options
     argv = (sys.executable, "-m", "penstock_router")
     template = options.tokenizer_config_path
@@ -127,10 +130,12 @@ def router_program(plan: Plan, model: Model, folder: Path, ports: Ports) -> Prog
         "http_processes": http_processes(plan),
         **absolute(options, ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs")),
         "listener": ports.main.fileno(),
+        "updates": updates,
         "prometheus_listener": ports.prometheus.fileno() if ports.prometheus else None,
     }
     environment = without_secrets(plan.environ) | {"TOKENIZERS_PARALLELISM": "false"}
-    return Program("router", Role.ROUTER, argv, config, environment, ports.descriptors)
+    descriptors = ports.descriptors if updates is None else (*ports.descriptors, updates)
+    return Program("router", Role.ROUTER, argv, config, environment, descriptors)
 
 
 def http_processes(plan: Plan) -> int:

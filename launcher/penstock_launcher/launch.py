@@ -29,26 +29,36 @@ from penstock_launcher.model import DEMO, HubModel, Model, check_folder, link_we
 from penstock_launcher.options import Options
 from penstock_launcher.run_folder import RunFolder
 from penstock_launcher.supervisor import Supervisor
+from penstock_launcher.updates import ReadKeys, Updates
 
 
-def serve(options: Options, environ: Mapping[str, str], log: Log) -> int:
-    """Serve until a signal or a failure. Returns the exit code, or raises LauncherError."""
+def serve(
+    options: Options, environ: Mapping[str, str], log: Log, read_keys: ReadKeys | None = None
+) -> int:
+    """Serve until a signal or a failure. Returns the exit code, or raises LauncherError.
+
+    read_keys: the API keys, as they are when SIGHUP comes; None: SIGHUP ends the server.
+    """
     check(options)
     gpus = visible_gpus(environ) if options.device != "cpu" else 0
     plan = Plan(options, num_shards(options, gpus), gpus, environ)
     local = local_model(options)
-    with Ports.take(options) as ports, RunFolder(options.shard_uds_path) as folder:
+    with (
+        Ports.take(options) as ports,
+        RunFolder(options.shard_uds_path) as folder,
+        Updates(read_keys, log) as updates,
+    ):
 
         async def bring_up(supervisor: Supervisor) -> None:
             model = local or await _download(supervisor, plan, log)
             model = _prepare(model, options, folder.path)
             _announce(model, plan, log)
             await _check(supervisor, plan, model, log)
-            await _start(supervisor, plan, model, folder.path, ports, log)
+            await _start(supervisor, plan, model, folder.path, ports, updates, log)
 
         async def supervise() -> int:
             timeout = options.graceful_termination_timeout
-            return await Supervisor(log, folder, timeout).run(bring_up)
+            return await Supervisor(log, folder, timeout, updates).run(bring_up)
 
         return asyncio.run(supervise())
 
@@ -103,13 +113,19 @@ def _announce(model: Model, plan: Plan, log: Log) -> None:
 
 
 async def _start(
-    supervisor: Supervisor, plan: Plan, model: Model, folder: Path, ports: Ports, log: Log
+    supervisor: Supervisor,
+    plan: Plan,
+    model: Model,
+    folder: Path,
+    ports: Ports,
+    updates: Updates,
+    log: Log,
 ) -> None:
     """All at once: the router reads tokenizer and templates while the shards load, so that what is
     wrong with those is known before minutes have gone."""
     programs = [shard_program(plan, model, folder, rank) for rank in range(plan.shards)]
     shards = [supervisor.start(program) for program in programs]
-    router = supervisor.start(router_program(plan, model, folder, ports))
+    router = supervisor.start(router_program(plan, model, folder, ports, updates.descriptor))
     ports.close()  # else they would take connections when the router does no longer
     *_, answer = await supervisor.ready([*shards, router])
     device = answer.get("limits", {}).get("device")

@@ -403,7 +403,10 @@ class Options:
         secret=True,
     )
     api_key_file: str | None = _option(
-        None, path(), "File with further such keys, one a line; read once, at the start"
+        None,
+        path(),
+        "File with further such keys, one a line; read at the start, and again on SIGHUP, which "
+        "else ends the server",
     )
     cors_allow_origin: tuple[str, ...] = _option(
         (), many(text()), "Origin that browsers may call from; repeatable", default_text="any"

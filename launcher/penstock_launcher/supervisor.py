@@ -19,6 +19,7 @@ from penstock_launcher.errors import LauncherError
 from penstock_launcher.logs import Log
 from penstock_launcher.run_folder import RunFolder
 from penstock_launcher.stopped import watch_stopped
+from penstock_launcher.updates import Updates
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 COLLECT = 0.2  # seconds in which the first death's consequences show, so that the cause is named
@@ -73,7 +74,15 @@ def first_cause(deaths: Iterable[Death]) -> Death:
 class Supervisor:
     """One group of children. `run` once, on the main thread (PDEATHSIG follows a thread)."""
 
-    def __init__(self, log: Log, folder: RunFolder, graceful_timeout: float) -> None:
+    def __init__(
+        self,
+        log: Log,
+        folder: RunFolder,
+        graceful_timeout: float,
+        updates: Updates | None = None,
+    ) -> None:
+        """updates: asked what SIGHUP means; None: the end."""
+        self._updates = updates
         self._log = log
         self._folder = folder
         self._graceful_timeout = graceful_timeout  # seconds
@@ -241,6 +250,8 @@ class Supervisor:
         return self._stop.is_set() and code == 0
 
     def _on_signal(self, number: signal.Signals) -> None:
+        if number == signal.SIGHUP and self._updates is not None and self._updates.hangup():
+            return
         self._signals.append(number)
         (self._stop_now if self._stop.is_set() else self._stop).set()
 
@@ -250,6 +261,8 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         # a signal that was ignored from the start (SIGHUP under nohup) stays ignored
         handled = [s for s in STOP_SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
+        if self._updates is not None and self._updates.wanted:
+            handled = list({*handled, signal.SIGHUP})
         for number in handled:
             loop.add_signal_handler(number, self._on_signal, number)
         try:

@@ -65,6 +65,7 @@ class RouterConfig:
     step_timeout: float  # seconds until a step without a result means that the shards are dead
     predict_route: str | None = None  # a further path of /vertex
     health_route: str | None = None  # a further path of /health
+    updates: int | None = None  # descriptor of a pipe: what changes while the router runs
     stream_keepalive: float = 15.0  # seconds of silence until a stream says something; 0: never
     max_request_time: float | None = None  # seconds that a request may take; None: any
     ssl_certfile: str | None = None  # None: HTTP without TLS

@@ -33,6 +33,7 @@ from penstock_router.scheduler.sharing import WORTH_TOKENS
 from penstock_router.shard_client import ShardFailure, ShardGroup
 from penstock_router.text.definition import read_definition
 from penstock_router.text.eos import eos_token_ids
+from penstock_router.updates import listen_for_updates
 
 T = TypeVar("T")
 
@@ -45,7 +46,9 @@ def main() -> int:
     allow_descriptors()
     try:
         config = RouterConfig.from_json(sys.stdin.read())
-        _keep_from_children(os.environ.get(READY), config.listener, config.prometheus_listener)
+        _keep_from_children(
+            os.environ.get(READY), config.listener, config.prometheus_listener, config.updates
+        )
         return uvloop.run(serve(config))
     except (FrontFailure, LimitError, ShardFailure, ValueError, OSError) as error:
         log("ERROR", f"{error}")
@@ -84,6 +87,8 @@ async def _serve(config: RouterConfig, front: Front) -> int:
     url = await _unless(front.open(engine, metrics), front.failed, engine.failed)
     await _unless(asyncio.wait_for(grammars, None), front.failed, engine.failed)
     terminated = _on_terminate()
+    if config.updates is not None:
+        listen_for_updates(config.updates, front.replace_keys)
     for part in (engine.failed, front.failed):
         part.add_done_callback(_announce)
     quiet_collector()

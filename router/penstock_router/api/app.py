@@ -13,7 +13,7 @@ from penstock_router.api.connection import note_answer
 from penstock_router.api.connections import Connections
 from penstock_router.api.guard import Origins, finish_headers, middleware
 from penstock_router.api.interface import Engine, Metrics
-from penstock_router.api.keys import Keys
+from penstock_router.api.keys import KEYS, Keys
 from penstock_router.api.openapi import docs_routes
 from penstock_router.api.platform_routes import with_platform_routes
 from penstock_router.api.routes import ROUTES
@@ -52,6 +52,7 @@ def make_app(
     app = web.Application(
         middlewares=[middleware(origins, keys, config.payload_limit)]  # type: ignore[list-item]
     )
+    app[KEYS] = keys
     permits = permits or Permits(config.max_concurrent_requests)
     clients = Clients(config.trusted_proxies, _share(config, config.max_requests_per_client))
     bodies, defaults = Bodies(config.payload_limit), sampling_defaults(config)

@@ -64,6 +64,11 @@ class FrontGroup:
         for front in self._fronts:
             front.drain()
 
+    def replace_keys(self, keys: tuple[str, ...]) -> None:
+        """These API keys count from now on, and no others."""
+        for front in self._fronts:
+            front.replace_keys(keys)
+
     async def close(self) -> None:
         """Let the processes send what is left of answers, and end them."""
         if self._leaving:

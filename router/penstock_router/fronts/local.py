@@ -10,6 +10,7 @@ from typing import cast
 from aiohttp import web
 
 from penstock_router.api.app import make_app, make_runner
+from penstock_router.api.keys import KEYS
 from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
 from penstock_router.fronts.acceptor import Acceptor, take_connections
@@ -50,6 +51,10 @@ class LocalFront:
 
     def drain(self) -> None:
         """The API sees that the engine does."""
+
+    def replace_keys(self, keys: tuple[str, ...]) -> None:
+        if self._runner is not None:
+            self._runner.app[KEYS].replace(keys)
 
     async def close(self) -> None:
         if self._door is not None:

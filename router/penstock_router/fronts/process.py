@@ -15,6 +15,7 @@ import uvloop
 
 from penstock_proto.front_pb2 import FromFront
 from penstock_router.api.app import make_app, make_runner
+from penstock_router.api.keys import KEYS
 from penstock_router.api.service import Permits
 from penstock_router.collector import quiet_collector
 from penstock_router.fronts.acceptor import take_connections
@@ -75,7 +76,9 @@ async def serve(config: FrontConfig, text: TextModel, limits: Limits) -> int:
         config.router.max_concurrent_requests, shared_counts(config.permits), config.place
     )
     metrics = RemoteMetrics(engine, outbox)
-    runner = make_runner(make_app(config.router, engine, text, metrics, permits))
+    app = make_app(config.router, engine, text, metrics, permits)
+    engine.on_keys = app[KEYS].replace
+    runner = make_runner(app)
     await runner.setup()
     server = cast(Callable[[], asyncio.Protocol], runner.server)
     tls = Tls(files) if (files := config.router.tls) is not None else None

@@ -46,8 +46,8 @@ def signer(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @contextlib.asynccontextmanager
 async def opened(
     folder: Path, engine: FakeEngine, processes: int, path: Path | None = None, **changes: Any
-) -> AsyncIterator[str]:
-    """A front that serves; its URL."""
+) -> AsyncIterator[tuple[str, FrontGroup | LocalFront]]:
+    """The URL of a front that serves, and the front."""
     listener = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
     listener.bind(str(path) if path else ("127.0.0.1", 0))
     config = dataclasses.replace(
@@ -60,7 +60,8 @@ async def opened(
     front = FrontGroup(config) if processes else LocalFront(config)
     await front.load()
     try:
-        yield await asyncio.wait_for(front.open(engine, Metrics(64, 96)), 30)  # type: ignore[arg-type]
+        opening = front.open(engine, Metrics(64, 96))  # type: ignore[arg-type]
+        yield await asyncio.wait_for(opening, 30), front
     finally:
         await front.close()
 
@@ -78,7 +79,7 @@ async def test_https(folder: Path, signer: Authority, processes: int) -> None:
             ssl_certfile=str(own.certificate),
             ssl_keyfile=str(own.key),
             root_path="/llm",
-        ) as url,
+        ) as (url, _),
         aiohttp.ClientSession() as session,
     ):
         assert url.startswith("https://127.0.0.1:")
@@ -133,7 +134,7 @@ async def test_certificate_and_authorities_are_read_again(
         "ssl_keyfile": str(own.key),
         "ssl_ca_certs": str(trusted),
     }
-    async with opened(folder, FakeEngine(), 0, **changes) as url:
+    async with opened(folder, FakeEngine(), 0, **changes) as (url, _):
         port = int(url.rsplit(":", 1)[1])
         clients = [signer.client(one.sign("client")) for one in (first, second)]
 
@@ -186,7 +187,7 @@ async def test_a_unix_socket(folder: Path, tmp_path: Path, processes: int) -> No
     """Answers, streams, and a client that leaves."""
     path = tmp_path / "llm.sock"
     engine = FakeEngine(script=[10, 11, 2])
-    async with opened(folder, engine, processes, path) as url:
+    async with opened(folder, engine, processes, path) as (url, _):
         assert url == f"unix:{path}"
         connector = aiohttp.UnixConnector(str(path))
         async with aiohttp.ClientSession("http://localhost", connector=connector) as session:
@@ -202,6 +203,28 @@ async def test_a_unix_socket(folder: Path, tmp_path: Path, processes: int) -> No
                 writer.close()
                 while engine.live:
                     await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+async def test_keys_that_change(folder: Path, processes: int) -> None:
+    async with (
+        opened(folder, FakeEngine(), processes, api_key=("old", "kept")) as (url, front),
+        aiohttp.ClientSession() as session,
+    ):
+
+        async def statuses() -> list[int]:
+            found = []
+            for key in ("old", "kept", "new"):
+                headers = {"Authorization": f"Bearer {key}"}
+                async with session.get(url + "/v1/models", headers=headers) as answer:
+                    found.append(answer.status)
+            return found
+
+        assert await statuses() == [200, 200, 401]
+        front.replace_keys(("kept", "new"))
+        async with asyncio.timeout(5):
+            while await statuses() != [401, 200, 200]:
+                await asyncio.sleep(0.01)
 
 
 def test_an_encrypted_key_is_refused(tmp_path: Path) -> None:
