@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from penstock_launcher import hub_token
@@ -60,6 +61,7 @@ ROUTER_OPTIONS = (
     "stream_keepalive",
     "max_request_time",
     "root_path",
+    "metric_names",
 )
 SHARD_OPTIONS = (
     "dtype",
@@ -114,9 +116,15 @@ def shard_program(plan: Plan, model: Model, folder: Path, rank: int) -> Program:
 
 
 def router_program(
-    plan: Plan, model: Model, folder: Path, ports: Ports, updates: int | None = None
+    plan: Plan,
+    model: Model,
+    folder: Path,
+    ports: Ports,
+    updates: int | None = None,
+    phases: Mapping[str, float] = MappingProxyType({}),
 ) -> Program:
-    """updates: descriptor on which the router is told what changes while it runs."""
+    """updates: descriptor on which the router is told what changes while it runs. phases: seconds
+    of the start until now."""
     options = plan.options
     argv = (sys.executable, "-m", "penstock_router")
     template = options.tokenizer_config_path
@@ -131,6 +139,7 @@ def router_program(
         **absolute(options, ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs")),
         "listener": ports.main.fileno(),
         "updates": updates,
+        "start_seconds": dict(phases),
         "prometheus_listener": ports.prometheus.fileno() if ports.prometheus else None,
     }
     environment = without_secrets(plan.environ) | {"TOKENIZERS_PARALLELISM": "false"}

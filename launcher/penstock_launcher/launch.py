@@ -28,6 +28,7 @@ from penstock_launcher.logs import Log
 from penstock_launcher.model import DEMO, HubModel, Model, check_folder, link_weights, local_model
 from penstock_launcher.options import Options
 from penstock_launcher.run_folder import RunFolder
+from penstock_launcher.start_clock import StartClock
 from penstock_launcher.supervisor import Supervisor
 from penstock_launcher.updates import ReadKeys, Updates
 
@@ -50,11 +51,14 @@ def serve(
     ):
 
         async def bring_up(supervisor: Supervisor) -> None:
+            clock = StartClock()
             model = local or await _download(supervisor, plan, log)
+            clock.note("download", local is None)
             model = _prepare(model, options, folder.path)
             _announce(model, plan, log)
             await _check(supervisor, plan, model, log)
-            await _start(supervisor, plan, model, folder.path, ports, updates, log)
+            clock.note("check")
+            await _start(supervisor, plan, model, folder.path, ports, updates, clock, log)
 
         async def supervise() -> int:
             timeout = options.graceful_termination_timeout
@@ -119,19 +123,22 @@ async def _start(
     folder: Path,
     ports: Ports,
     updates: Updates,
+    clock: StartClock,
     log: Log,
 ) -> None:
     """All at once: the router reads tokenizer and templates while the shards load, so that what is
     wrong with those is known before minutes have gone."""
     programs = [shard_program(plan, model, folder, rank) for rank in range(plan.shards)]
     shards = [supervisor.start(program) for program in programs]
-    router = supervisor.start(router_program(plan, model, folder, ports, updates.descriptor))
+    program = router_program(plan, model, folder, ports, updates.descriptor, clock.phases)
+    router = supervisor.start(program)
     ports.close()  # else they would take connections when the router does no longer
     *_, answer = await supervisor.ready([*shards, router])
     device = answer.get("limits", {}).get("device")
     count = f"{plan.shards} shard{'s' if plan.shards > 1 else ''}"
     what = ", ".join(filter(None, (f"model {model.id}", count, device)))
-    log.info(f"Penstock ready: {reachable(answer['url'])} ({what})")
+    start = clock.table(answer.get("start", {}))
+    log.info(f"Penstock ready: {reachable(answer['url'])} ({what}; {start})")
 
 
 def reachable(url: str) -> str:

@@ -393,6 +393,13 @@ class Options:
         "but never listened there)",
         default_text="no second port",
     )
+    metric_names: tuple[str, ...] = _option(
+        (),
+        many(one_of("tgi", "vllm", "sglang")),
+        "Whose names /metrics shows beside Penstock's own and TGI's, which it shows in any case; "
+        "repeatable",
+        default_text="tgi",
+    )
     api_key: tuple[str, ...] = _option(
         (),
         many(text(), separator=None),

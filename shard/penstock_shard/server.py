@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc
 
 from penstock_proto import shard_pb2, shard_pb2_grpc
+from penstock_shard import phases
 from penstock_shard.executor import Executor
 from penstock_shard.loaded import LoadedModel
 from penstock_shard.warmup import DoesNotFit
@@ -33,6 +34,7 @@ class Servicer(shard_pb2_grpc.ShardServicer):
 
     def __init__(self, loaded: LoadedModel, done: Callable[[BaseException | None], None]) -> None:
         self._info = loaded.info()
+        self._info.phases.update(phases.SPENT)
         self._grammars = loaded.grammars
         self._done = done
         self._results: queue.SimpleQueue[shard_pb2.StepResult | None] = queue.SimpleQueue()

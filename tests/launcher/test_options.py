@@ -77,6 +77,7 @@ SAMPLES = {
     "http_processes": ("3", 3, ["-1", "65", "1.5"]),
     "validation_workers": ("4", 4, ["0", "257"]),
     "graceful_termination_timeout": ("0", 0.0, ["-1", "nan"]),
+    "metric_names": ("vllm", ("vllm",), ["triton", "VLLM"]),
     "uds": ("/run/llm.sock", "/run/llm.sock", ["a\nb"]),
     "root_path": ("/llm/a", "/llm/a", ["llm", "/", "/a/"]),
     "ssl_certfile": ("/c.pem", "/c.pem", ["a\nb"]),
