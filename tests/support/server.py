@@ -28,8 +28,10 @@ class Server:
         folder: Path,
         env: dict[str, str] | None,
         descriptors: int | None = None,
+        tree: Path | None = None,
     ) -> None:
-        """descriptors: that each of its processes may have, as of `ulimit -n`."""
+        """descriptors: that each of its processes may have, as of `ulimit -n`. tree: another
+        version of the repository than this one, whose code runs."""
         folder.mkdir(parents=True, exist_ok=True)
         self.sockets = folder / "run"
         self.output = folder / "output.log"
@@ -37,6 +39,10 @@ class Server:
         command += ["--port", "0", "--shard-uds-path", str(self.sockets), *arguments]
         if descriptors is not None:
             command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
+        if tree is not None:
+            packages = ("proto", "launcher", "router", "shard", "kernels", "quantization")
+            path = os.pathsep.join(str(tree / package) for package in packages)
+            env = {**(env or {}), "PYTHONPATH": path}
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 command,

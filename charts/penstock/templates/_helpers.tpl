@@ -9,6 +9,11 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- define "penstock.balancerSelector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}-balancer
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
 {{- define "penstock.labels" -}}
 {{ include "penstock.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
