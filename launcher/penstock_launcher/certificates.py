@@ -12,6 +12,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 DAYS = 365  # that a certificate is valid
@@ -38,13 +39,29 @@ def authority(name: str) -> Pair:
     return _pair(name, None, ())
 
 
+def derived_authority(secret: bytes) -> Pair:
+    """The authority of a secret: whoever has it makes the same key, and so trusts what the others
+    sign. Its certificate differs from time to time, its name and key do not."""
+    seed = HKDF(hashes.SHA512(), 64, None, b"penstock: authority of a group of hosts").derive(
+        secret
+    )
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256
+    key = ec.derive_private_key(int.from_bytes(seed) % (order - 1) + 1, ec.SECP256R1())
+    return _pair("penstock hosts", None, (), key)
+
+
 def issue(signer: Pair, name: str, hosts: Sequence[str]) -> Pair:
     """A certificate for a server or client that is reached at these addresses or names."""
     return _pair(name, signer, hosts)
 
 
-def _pair(name: str, signer: Pair | None, hosts: Sequence[str]) -> Pair:
-    key = ec.generate_private_key(ec.SECP256R1())
+def _pair(
+    name: str,
+    signer: Pair | None,
+    hosts: Sequence[str],
+    key: ec.EllipticCurvePrivateKey | None = None,
+) -> Pair:
+    key = key or ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     issuer, signing_key = subject, key
     if signer is not None:

@@ -36,6 +36,7 @@ def check(options: Options) -> None:
     if options.otlp_endpoint is not None:
         _check_traces(options.otlp_endpoint)
     _check_tls(options)
+    _check_hosts(options)
     weights = options.weights_cache_override
     if weights is not None and not Path(weights).is_dir():
         raise LauncherError(f"--weights-cache-override must be a folder: {weights!r} is none")
@@ -74,6 +75,28 @@ def _check_tls(options: Options) -> None:
         except OSError as error:
             reason = _reason(error)
             raise LauncherError(f"--ssl-ca-certs {authorities} cannot be used: {reason}") from None
+
+
+def _check_hosts(options: Options) -> None:
+    given = [options.hosts_secret_file, options.hosts_certs]
+    if options.nnodes == 1:
+        if options.node_rank or any(given):
+            raise LauncherError("--node-rank and --hosts-* were given without --nnodes")
+        return
+    if options.node_rank >= options.nnodes:
+        raise LauncherError(
+            f"--node-rank must be below --nnodes: {options.node_rank} and {options.nnodes} were "
+            "given"
+        )
+    if options.master_addr is None:
+        raise LauncherError("--nnodes needs --master-addr, the address of host 0")
+    if sum(one is not None for one in given) != 1:
+        raise LauncherError("--nnodes needs one of --hosts-secret-file and --hosts-certs")
+    if options.num_shard is not None and options.num_shard % options.nnodes:
+        raise LauncherError(
+            f"--num-shard must be a multiple of --nnodes: {options.num_shard} and {options.nnodes} "
+            "were given"
+        )
 
 
 def _reason(error: OSError) -> str:

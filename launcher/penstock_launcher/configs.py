@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +13,7 @@ from typing import Any
 from penstock_launcher import hub_token
 from penstock_launcher.child import Program, Role
 from penstock_launcher.devices import cpu_cores
+from penstock_launcher.hosts import Place
 from penstock_launcher.listening import Ports
 from penstock_launcher.model import HubModel, Model
 from penstock_launcher.options import Options
@@ -83,6 +84,12 @@ class Plan:
     shards: int
     gpus: int
     environ: Mapping[str, str]  # the launcher's own
+    place: Place | None = None  # among several hosts
+
+    @property
+    def local_ranks(self) -> range:
+        """Ranks of the shards of this host."""
+        return range(self.shards) if self.place is None else self.place.local_ranks
 
     @property
     def on_cpu(self) -> bool:
@@ -105,11 +112,15 @@ def check_program(plan: Plan, model: Model) -> Program:
     return Program("check", Role.TASK, argv, config, without_secrets(plan.environ))
 
 
-def shard_program(plan: Plan, model: Model, folder: Path, rank: int) -> Program:
+def shard_program(
+    plan: Plan, model: Model, folder: Path, rank: int, listen: Mapping[str, str] | None = None
+) -> Program:
+    """listen: address and files of a shard whose router is on another host."""
     argv = (sys.executable, "-m", "penstock_shard")
     config = _chosen(plan.options, SHARD_OPTIONS) | {
         "model_path": str(model.path),
         "socket_folder": str(folder),
+        "listen": listen,
     }
     environment = shard_environment(plan, rank)
     return Program(f"shard {rank}", Role.SHARD, argv, config, environment)
@@ -122,9 +133,12 @@ def router_program(
     ports: Ports,
     updates: int | None = None,
     phases: Mapping[str, float] = MappingProxyType({}),
+    remote: Sequence[str] = (),
+    keys: Mapping[str, str] | None = None,
 ) -> Program:
     """updates: descriptor on which the router is told what changes while it runs. phases: seconds
-    of the start until now."""
+    of the start until now. remote: `name@address:port` of shards on other hosts, and `keys` the
+    files for them."""
     options = plan.options
     argv = (sys.executable, "-m", "penstock_router")
     template = options.tokenizer_config_path
@@ -133,7 +147,9 @@ def router_program(
         "model_id": model.id,
         "model_sha": model.sha,
         "tokenizer_config_path": str(Path(template).absolute()) if template else None,
-        "shard_sockets": [str(folder / f"shard-{rank}.sock") for rank in range(plan.shards)],
+        "shard_sockets": [str(folder / f"shard-{rank}.sock") for rank in plan.local_ranks],
+        "remote_shards": list(remote),
+        "host_keys": keys,
         "max_input_tokens": options.max_input_tokens or options.max_input_length,
         "http_processes": http_processes(plan),
         **absolute(options, ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs")),
@@ -176,7 +192,7 @@ def shard_environment(plan: Plan, rank: int) -> dict[str, str]:
         environment["MASTER_ADDR"] = options.master_addr or DEFAULT_MASTER[0]
         environment["MASTER_PORT"] = str(options.master_port or DEFAULT_MASTER[1])
     if plan.on_cpu:
-        threads = max(cpu_cores() // plan.shards, 1)
+        threads = max(cpu_cores() // len(plan.local_ranks), 1)
         environment.setdefault("OMP_NUM_THREADS", str(threads))
     return environment
 

@@ -17,17 +17,18 @@ from penstock_launcher.configs import (
     check_program,
     download_program,
     router_program,
-    shard_program,
 )
 from penstock_launcher.devices import num_shards, visible_gpus
 from penstock_launcher.errors import LauncherError
 from penstock_launcher.folder import check_entries
+from penstock_launcher.hosts import Follower, Leader
 from penstock_launcher.hub_token import hub_token
 from penstock_launcher.listening import Ports
 from penstock_launcher.logs import Log
 from penstock_launcher.model import DEMO, HubModel, Model, check_folder, link_weights, local_model
 from penstock_launcher.options import Options
 from penstock_launcher.run_folder import RunFolder
+from penstock_launcher.several_hosts import Run, follow, lead, meet, place_of
 from penstock_launcher.start_clock import StartClock
 from penstock_launcher.supervisor import Supervisor
 from penstock_launcher.updates import ReadKeys, Updates
@@ -42,7 +43,7 @@ def serve(
     """
     check(options)
     gpus = visible_gpus(environ) if options.device != "cpu" else 0
-    plan = Plan(options, num_shards(options, gpus), gpus, environ)
+    plan = _plan(options, gpus, environ)
     local = local_model(options)
     with (
         Ports.take(options) as ports,
@@ -52,19 +53,28 @@ def serve(
 
         async def bring_up(supervisor: Supervisor) -> None:
             clock = StartClock()
+            hosts = await meet(plan, folder.path, supervisor, log)
             model = local or await _download(supervisor, plan, log)
             clock.note("download", local is None)
             model = _prepare(model, options, folder.path)
             _announce(model, plan, log)
             await _check(supervisor, plan, model, log)
             clock.note("check")
-            await _start(supervisor, plan, model, folder.path, ports, updates, clock, log)
+            run = Run(supervisor, plan, model, folder.path, log)
+            if isinstance(hosts, Follower):
+                return await follow(run, hosts)
+            await _start(run, ports, updates, clock, hosts)
 
         async def supervise() -> int:
             timeout = options.graceful_termination_timeout
             return await Supervisor(log, folder, timeout, updates).run(bring_up)
 
         return asyncio.run(supervise())
+
+
+def _plan(options: Options, gpus: int, environ: Mapping[str, str]) -> Plan:
+    shards = num_shards(options, gpus)
+    return Plan(options, shards, gpus, environ, place_of(options, shards))
 
 
 async def _download(supervisor: Supervisor, plan: Plan, log: Log) -> Model:
@@ -117,28 +127,32 @@ def _announce(model: Model, plan: Plan, log: Log) -> None:
 
 
 async def _start(
-    supervisor: Supervisor,
-    plan: Plan,
-    model: Model,
-    folder: Path,
-    ports: Ports,
-    updates: Updates,
-    clock: StartClock,
-    log: Log,
+    run: Run, ports: Ports, updates: Updates, clock: StartClock, hosts: Leader | None
 ) -> None:
     """All at once: the router reads tokenizer and templates while the shards load, so that what is
     wrong with those is known before minutes have gone."""
-    programs = [shard_program(plan, model, folder, rank) for rank in range(plan.shards)]
-    shards = [supervisor.start(program) for program in programs]
-    program = router_program(plan, model, folder, ports, updates.descriptor, clock.phases)
+    plan, supervisor = run.plan, run.supervisor
+    remote = await lead(run, hosts) if hosts is not None else ()
+    shards = [supervisor.start(program) for program in run.shard_programs()]
+    program = router_program(
+        plan,
+        run.model,
+        run.folder,
+        ports,
+        updates.descriptor,
+        clock.phases,
+        remote,
+        hosts.keys.config() if hosts is not None else None,
+    )
     router = supervisor.start(program)
     ports.close()  # else they would take connections when the router does no longer
     *_, answer = await supervisor.ready([*shards, router])
     device = answer.get("limits", {}).get("device")
     count = f"{plan.shards} shard{'s' if plan.shards > 1 else ''}"
-    what = ", ".join(filter(None, (f"model {model.id}", count, device)))
+    on = f"{plan.options.nnodes} hosts" if hosts is not None else None
+    what = ", ".join(filter(None, (f"model {run.model.id}", count, on, device)))
     start = clock.table(answer.get("start", {}))
-    log.info(f"Penstock ready: {reachable(answer['url'])} ({what}; {start})")
+    run.log.info(f"Penstock ready: {reachable(answer['url'])} ({what}; {start})")
 
 
 def reachable(url: str) -> str:

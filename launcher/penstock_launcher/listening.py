@@ -33,6 +33,8 @@ class Ports:
     def take(cls, options: Options) -> Self:
         """Raises LauncherError that names option, address, port and reason."""
         with contextlib.ExitStack() as stack:
+            if options.node_rank:  # another host serves HTTP
+                return cls(socket.socket(), None)
             path = None if options.uds is None else Path(options.uds).absolute()
             if path is not None:
                 main = stack.enter_context(bind_path(path))

@@ -247,6 +247,28 @@ class Options:
         default_text="none: they meet through a file",
     )
 
+    nnodes: int = _option(
+        1,
+        integer(1, 64),
+        "Hosts that serve one model together; each runs a launcher with the same options but for "
+        "node-rank. num-shard is then the number of all their shards",
+    )
+    node_rank: int = _option(
+        0, integer(0, 63), "Which of these hosts this is; 0 has the router and serves HTTP"
+    )
+    hosts_secret_file: str | None = _option(
+        None,
+        path(),
+        "File with a secret of all these hosts (16 characters and more), from which each makes a "
+        "certificate; what they say to each other goes by TLS, but for NCCL's and gloo's",
+    )
+    hosts_certs: str | None = _option(
+        None,
+        path(),
+        "Folder with ca.pem, host.pem and host.key to use instead; host.pem is for the name "
+        "penstock-host-<node-rank>",
+    )
+
     # Limits of one request
     max_input_tokens: int | None = _option(
         None,

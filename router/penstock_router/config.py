@@ -16,6 +16,7 @@ _LISTS = (
     "cors_allow_origin",
     "trusted_proxies",
     "metric_names",
+    "remote_shards",
 )
 
 
@@ -66,6 +67,8 @@ class RouterConfig:
     step_timeout: float  # seconds until a step without a result means that the shards are dead
     predict_route: str | None = None  # a further path of /vertex
     health_route: str | None = None  # a further path of /health
+    remote_shards: tuple[str, ...] = ()  # `name@address:port`, behind those of shard_sockets
+    host_keys: dict[str, str] | None = None  # files for these: certificate, key, authorities
     updates: int | None = None  # descriptor of a pipe: what changes while the router runs
     metric_names: tuple[str, ...] = ()  # whose names /metrics shows beside ours and TGI's
     start_seconds: dict[str, float] = field(default_factory=dict)  # of the launcher, by phase

@@ -75,7 +75,7 @@ async def serve(config: RouterConfig) -> int:
 
 
 async def _serve(config: RouterConfig, front: Front) -> int:
-    shards = ShardGroup(config.shard_sockets)
+    shards = ShardGroup(config.shard_sockets, config.remote_shards, config.host_keys)
     grammars = asyncio.create_task(_load_tokenizer(config, shards))  # beside the warm-up
     # Where something else fails first, nobody waits for it, and its error is the fronts' too.
     grammars.add_done_callback(lambda task: task.cancelled() or task.exception())

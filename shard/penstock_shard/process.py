@@ -68,7 +68,7 @@ def _run() -> None:
     end = _End()
     folder = Path(config.socket_folder)
     servicer = Servicer(loaded, end.set)
-    server = serve(servicer, folder, loaded.group.rank, message_limit(loaded))
+    server = serve(servicer, folder, loaded.group.rank, message_limit(loaded), config.listen)
     signal.signal(signal.SIGTERM, lambda number, frame: end.set(None))
     try:
         if os.getppid() != PARENT:
