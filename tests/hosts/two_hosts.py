@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 import psutil
 
 START_SECONDS = 240.0
+_NUMBERS = itertools.count()
 SECRET = "a secret of some length"
 
 
@@ -40,12 +42,14 @@ class Namespaces(Network):
     can_break = True
 
     def __init__(self) -> None:
-        self.names = [f"penstock-{os.getpid()}-{place}" for place in (0, 1)]
+        own = next(_NUMBERS)
+        self.names = [f"penstock-{os.getpid()}-{own}-{place}" for place in (0, 1)]
+        self._ends = [f"p{os.getpid() % 1_000_000}{own}{side}" for side in "ab"]
         self.prefixes = tuple(("ip", "netns", "exec", name) for name in self.names)  # type: ignore[assignment]
 
     def make(self) -> bool:
         """False where this user may not, or there is no such thing here."""
-        ends = [f"pst{os.getpid() % 100_000}{side}" for side in "ab"]
+        ends = self._ends
         if not all(run("ip", "netns", "add", name) for name in self.names):
             return False
         if not run("ip", "link", "add", ends[0], "type", "veth", "peer", "name", ends[1]):
@@ -57,12 +61,11 @@ class Namespaces(Network):
             ok = ok and run(*inside, "link", "set", end, "up")
             if not (ok and run(*inside, "link", "set", "lo", "up")):
                 return False
-        self._end = ends[1]
         return True
 
     def cut(self) -> None:
         """Nothing passes any more, and nobody is told."""
-        run("ip", "netns", "exec", self.names[1], "ip", "link", "set", self._end, "down")
+        run("ip", "netns", "exec", self.names[1], "ip", "link", "set", self._ends[1], "down")
 
     def remove(self) -> None:
         for name in self.names:
