@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import ssl
 from collections.abc import Callable
@@ -147,7 +148,7 @@ class Leader(Hosts):
         try:
             self._server = await asyncio.start_server(
                 self._take,
-                place.address,
+                _own(place.address),
                 place.control_port,
                 ssl=self.keys.server(),
                 ssl_handshake_timeout=15,
@@ -269,6 +270,14 @@ class Follower(Hosts):
         if "begin" in message and not self._begin.done():
             self._begin.set_result(None)
         super()._hear(rank, message)
+
+
+def _own(address: str) -> str:
+    """Where to listen. The name of this host may not be known yet, when a cluster starts it."""
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return "0.0.0.0"
 
 
 def difference(mine: dict[str, Any], theirs: dict[str, Any]) -> str:

@@ -239,6 +239,7 @@ class Options:
         text(),
         "Address where the shards meet; with master-port alone 127.0.0.1",
         default_text="none: they meet through a file",
+        also=("LWS_LEADER_ADDRESS",),
     )
     master_port: int | None = _option(
         None,
@@ -252,9 +253,13 @@ class Options:
         integer(1, 64),
         "Hosts that serve one model together; each runs a launcher with the same options but for "
         "node-rank. num-shard is then the number of all their shards",
+        also=("LWS_GROUP_SIZE",),
     )
     node_rank: int = _option(
-        0, integer(0, 63), "Which of these hosts this is; 0 has the router and serves HTTP"
+        0,
+        integer(0, 63),
+        "Which of these hosts this is; 0 has the router and serves HTTP",
+        also=("LWS_WORKER_INDEX",),
     )
     hosts_secret_file: str | None = _option(
         None,
