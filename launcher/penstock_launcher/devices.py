@@ -29,13 +29,16 @@ def visible_gpus(environ: Mapping[str, str]) -> int:
 
 
 def num_shards(options: Options, gpus: int) -> int:
-    """TGI's rule: num-shard, else sharded, else every GPU there is. Raises LauncherError."""
-    gpus = 0 if options.device == "cpu" else gpus
+    """TGI's rule: num-shard, else sharded, else every GPU there is, of all hosts.
+
+    Raises LauncherError.
+    """
+    gpus = 0 if options.device == "cpu" else gpus * options.nnodes  # hosts are alike
     if options.device == "cuda" and not gpus:
         raise LauncherError("--device cuda was given, but no GPU is visible")
     count = options.num_shard
     if count is None:
-        count = 1 if options.sharded is False else max(gpus, 1)
+        count = options.nnodes if options.sharded is False else max(gpus, options.nnodes)
     if options.sharded and count <= 1:
         raise LauncherError(
             f"--sharded true needs at least 2 shards, but --num-shard is {options.num_shard} "

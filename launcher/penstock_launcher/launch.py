@@ -19,11 +19,11 @@ from penstock_launcher.configs import (
     offline_socket,
     router_program,
     s3_program,
-    shard_program,
 )
 from penstock_launcher.devices import num_shards, visible_gpus
 from penstock_launcher.errors import LauncherError
 from penstock_launcher.folder import check_entries
+from penstock_launcher.hosts import Follower, Leader
 from penstock_launcher.hub_token import hub_token
 from penstock_launcher.listening import Ports
 from penstock_launcher.logs import Log
@@ -40,30 +40,54 @@ from penstock_launcher.model import (
 from penstock_launcher.options import Options
 from penstock_launcher.parent import parent_process
 from penstock_launcher.run_folder import RunFolder
+from penstock_launcher.several_hosts import Run, follow, lead, meet, place_of
+from penstock_launcher.start_clock import StartClock
 from penstock_launcher.supervisor import Supervisor
+from penstock_launcher.updates import ReadKeys, Updates
 
 
-def serve(options: Options, environ: Mapping[str, str], log: Log) -> int:
-    """Serve until a signal or a failure. Returns the exit code, or raises LauncherError."""
+def serve(
+    options: Options, environ: Mapping[str, str], log: Log, read_keys: ReadKeys | None = None
+) -> int:
+    """Serve until a signal or a failure. Returns the exit code, or raises LauncherError.
+
+    read_keys: the API keys, as they are when SIGHUP comes; None: SIGHUP ends the server.
+    """
     check(options)
     gpus = visible_gpus(environ) if options.device != "cpu" else 0
-    plan = Plan(options, num_shards(options, gpus), gpus, environ)
+    plan = _plan(options, gpus, environ)
     local = local_model(options)
-    with Ports.take(options) as ports, RunFolder(options.shard_uds_path) as folder:
+    with (
+        Ports.take(options) as ports,
+        RunFolder(options.shard_uds_path) as folder,
+        Updates(read_keys, log) as updates,
+    ):
 
         async def bring_up(supervisor: Supervisor) -> None:
+            clock = StartClock()
+            hosts = await meet(plan, folder.path, supervisor, log)
             model = local or await _download(supervisor, plan, log)
+            clock.note("download", local is None)
             model = _prepare(model, options, folder.path)
             _announce(model, plan, log)
             await _check(supervisor, plan, model, log)
-            await _start(supervisor, plan, model, folder.path, ports, log)
+            clock.note("check")
+            run = Run(supervisor, plan, model, folder.path, log)
+            if isinstance(hosts, Follower):
+                return await follow(run, hosts)
+            await _start(run, ports, updates, clock, hosts)
 
         async def supervise() -> int:
             timeout = options.graceful_termination_timeout
             parent = parent_process(environ)
-            return await Supervisor(log, folder, timeout, parent).run(bring_up)
+            return await Supervisor(log, folder, timeout, updates, parent).run(bring_up)
 
         return asyncio.run(supervise())
+
+
+def _plan(options: Options, gpus: int, environ: Mapping[str, str]) -> Plan:
+    shards = num_shards(options, gpus)
+    return Plan(options, shards, gpus, environ, place_of(options, shards))
 
 
 async def _download(supervisor: Supervisor, plan: Plan, log: Log) -> Model:
@@ -118,23 +142,43 @@ def _announce(model: Model, plan: Plan, log: Log) -> None:
 
 
 async def _start(
-    supervisor: Supervisor, plan: Plan, model: Model, folder: Path, ports: Ports, log: Log
+    run: Run, ports: Ports, updates: Updates, clock: StartClock, hosts: Leader | None
 ) -> None:
     """All at once: the router reads tokenizer and templates while the shards load, so that what is
     wrong with those is known before minutes have gone."""
-    programs = [shard_program(plan, model, folder, rank) for rank in range(plan.shards)]
-    shards = [supervisor.start(program) for program in programs]
-    router = supervisor.start(router_program(plan, model, folder, ports))
+    plan, supervisor = run.plan, run.supervisor
+    remote = await lead(run, hosts) if hosts is not None else ()
+    shards = [supervisor.start(program) for program in run.shard_programs()]
+    program = router_program(
+        plan,
+        run.model,
+        run.folder,
+        ports,
+        updates.descriptor,
+        clock.phases,
+        remote,
+        hosts.keys.config() if hosts is not None else None,
+    )
+    router = supervisor.start(program)
     ports.close()  # else they would take connections when the router does no longer
     *_, answer = await supervisor.ready([*shards, router])
     url, limits = reachable(answer["url"]), answer.get("limits", {})
-    facts = {"url": url, "model": model.id, "offline_socket": offline_socket(plan.options, folder)}
-    log.facts(f"Penstock ready: {url} ({described(model, limits)})", **facts, **limits)
+    facts = {
+        "url": url,
+        "model": run.model.id,
+        "offline_socket": offline_socket(plan.options, run.folder),
+    }
+    on = plan.options.nnodes if hosts is not None else 1
+    start = clock.table(answer.get("start", {}))
+    what = described(run.model, limits, on)
+    run.log.facts(f"Penstock ready: {url} ({what}; {start})", **facts, **limits)
 
 
-def described(model: Model, limits: Mapping[str, Any]) -> str:
+def described(model: Model, limits: Mapping[str, Any], hosts: int = 1) -> str:
     """What serves: the model, on which devices, how full they are, its weights, its batch."""
     parts = [f"model {model.id}"]
+    if hosts > 1:
+        parts.append(f"{hosts} hosts")
     if limits:
         used, total = (limits[f"memory_{name}"] / 2**30 for name in ("used", "total"))
         parts += [

@@ -10,8 +10,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import os
 import socket
+import stat
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from penstock_launcher.errors import LauncherError
@@ -24,17 +27,24 @@ class Ports:
 
     main: socket.socket
     prometheus: socket.socket | None
+    path: Path | None = None  # of the main one, where it is a Unix socket
 
     @classmethod
     def take(cls, options: Options) -> Self:
         """Raises LauncherError that names option, address, port and reason."""
         with contextlib.ExitStack() as stack:
-            main = stack.enter_context(bind(options.hostname, options.port, "port"))
+            if options.node_rank:  # another host serves HTTP
+                return cls(socket.socket(), None)
+            path = None if options.uds is None else Path(options.uds).absolute()
+            if path is not None:
+                main = stack.enter_context(bind_path(path))
+            else:
+                main = stack.enter_context(bind(options.hostname, options.port, "port"))
             prometheus = None
             if options.prometheus_port is not None:
                 prometheus = bind(options.hostname, options.prometheus_port, "prometheus-port")
             stack.pop_all()
-            return cls(main, prometheus)
+            return cls(main, prometheus, path)
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -52,6 +62,8 @@ class Ports:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
 
 
 def bind(hostname: str, port: int, option: str) -> socket.socket:
@@ -66,6 +78,50 @@ def bind(hostname: str, port: int, option: str) -> socket.socket:
         with contextlib.suppress(OSError):
             return _bound(hostname, port, share=True)
     raise LauncherError(f"cannot listen at {hostname} port {port} (--{option}): {reason.strerror}")
+
+
+def bind_path(path: Path) -> socket.socket:
+    """A Unix socket, for this user and group. One that a dead server has left makes way.
+
+    Raises LauncherError.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _clear(path)
+        umask = os.umask(0o117)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(umask)
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise LauncherError(f"cannot listen at {path} (--uds): {reason}") from None
+    return listener
+
+
+def _clear(path: Path) -> None:
+    """Raises OSError where something stands there that is in use, or no socket."""
+    if not path.exists():
+        return
+    if not stat.S_ISSOCK(path.stat().st_mode):
+        raise OSError(errno.EEXIST, "there is a file of that name")
+    if _in_use(path):
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    path.unlink()
+
+
+def _in_use(path: Path) -> bool:
+    """Whether somebody listens there, or has bound it and still loads."""
+    bound = Path("/proc/net/unix").read_text().splitlines()
+    if any(line.endswith(f" {path}") for line in bound):
+        return True
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+    return True
 
 
 def _bound(hostname: str, port: int, *, share: bool) -> socket.socket:

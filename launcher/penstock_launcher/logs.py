@@ -12,7 +12,7 @@ import json
 import re
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TextIO
@@ -81,9 +81,15 @@ class Log:
         """level: the least that is written, one of LEVELS in small letters."""
         self._as_json = as_json
         self._least = LEVELS.index(level.upper())
-        self._secret = _pattern(secrets)
+        self._secrets: set[str] = set()
+        self.mask(secrets)
         self._stream: TextIO | Outlet | None = stream or standard_output()
         self._progress = ProgressView(bars=not as_json and sys.stderr.isatty(), say=self.info)
+
+    def mask(self, secrets: Iterable[str]) -> None:
+        """These are not to be written from now on either."""
+        self._secrets.update(secrets)
+        self._secret = _pattern(self._secrets)
 
     def info(self, message: str, **fields: object) -> None:
         self._own("INFO", message, fields)
@@ -165,7 +171,7 @@ class Tail:
         return "\n".join(self._lines)
 
 
-def _pattern(secrets: tuple[str, ...]) -> re.Pattern[str] | None:
+def _pattern(secrets: Iterable[str]) -> re.Pattern[str] | None:
     """What finds any of them, as it is or as JSON writes it. A long one may hold a short one."""
     # a key of one or two characters would blot out the whole log
     told = {secret for secret in secrets if len(secret) >= 4}

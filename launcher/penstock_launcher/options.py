@@ -239,12 +239,39 @@ class Options:
         text(),
         "Address where the shards meet; with master-port alone 127.0.0.1",
         default_text="none: they meet through a file",
+        also=("LWS_LEADER_ADDRESS",),
     )
     master_port: int | None = _option(
         None,
         integer(1, 65_535),
         "Port where the shards meet; with master-addr alone 29500",
         default_text="none: they meet through a file",
+    )
+
+    nnodes: int = _option(
+        1,
+        integer(1, 64),
+        "Hosts that serve one model together; each runs a launcher with the same options but for "
+        "node-rank. num-shard is then the number of all their shards",
+        also=("LWS_GROUP_SIZE",),
+    )
+    node_rank: int = _option(
+        0,
+        integer(0, 63),
+        "Which of these hosts this is; 0 has the router and serves HTTP",
+        also=("LWS_WORKER_INDEX",),
+    )
+    hosts_secret_file: str | None = _option(
+        None,
+        path(),
+        "File with a secret of all these hosts (16 characters and more), from which each makes a "
+        "certificate; what they say to each other goes by TLS, but for NCCL's and gloo's",
+    )
+    hosts_certs: str | None = _option(
+        None,
+        path(),
+        "Folder with ca.pem, host.pem and host.key to use instead; host.pem is for the name "
+        "penstock-host-<node-rank>",
     )
 
     # Limits of one request
@@ -348,6 +375,35 @@ class Options:
         short="-p",
         overrides=("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT"),
     )
+    uds: str | None = _option(
+        None,
+        path(),
+        "Unix socket to listen at instead of hostname and port; its user and group may connect",
+        default_text="hostname and port",
+    )
+    root_path: str = _option(
+        "",
+        route(),
+        "Prefix behind which a proxy shows the server, such as /llm; requests may come with it or "
+        "without",
+        default_text="none",
+    )
+    ssl_certfile: str | None = _option(
+        None,
+        path(),
+        "Certificate (PEM, with those that lead to its authority) for HTTPS. It, the key and the "
+        "authorities are read again when their files change",
+        default_text="HTTP",
+    )
+    ssl_keyfile: str | None = _option(
+        None, path(), "Its key (PEM, not encrypted)", default_text="in ssl-certfile"
+    )
+    ssl_ca_certs: str | None = _option(
+        None,
+        path(),
+        "Authorities (PEM) by one of which clients' certificates must be signed",
+        default_text="clients need no certificate",
+    )
     predict_route: str | None = _option(
         None,
         route(),
@@ -364,6 +420,13 @@ class Options:
         "but never listened there)",
         default_text="no second port",
     )
+    metric_names: tuple[str, ...] = _option(
+        (),
+        many(one_of("tgi", "vllm", "sglang")),
+        "Whose names /metrics shows beside Penstock's own and TGI's, which it shows in any case; "
+        "repeatable",
+        default_text="tgi",
+    )
     api_key: tuple[str, ...] = _option(
         (),
         many(text(), separator=None),
@@ -374,7 +437,10 @@ class Options:
         secret=True,
     )
     api_key_file: str | None = _option(
-        None, path(), "File with further such keys, one a line; read once, at the start"
+        None,
+        path(),
+        "File with further such keys, one a line; read at the start, and again on SIGHUP, which "
+        "else ends the server",
     )
     cors_allow_origin: tuple[str, ...] = _option(
         (), many(text()), "Origin that browsers may call from; repeatable", default_text="any"
@@ -403,6 +469,19 @@ class Options:
         integer(0, 64),
         "Processes that serve HTTP and text in front of the one that schedules; 0: that one does",
         default_text="0 on a CPU; beside GPUs one for each 5 CPU cores, 2 to 4, else 0",
+    )
+    stream_keepalive: float = _option(
+        15.0,
+        number(0, 3600),
+        "Seconds of silence after which a stream sends its head, or a comment that clients pass "
+        "over: proxies cut connections that are silent for 30 or 60 s. 0: never",
+    )
+    max_request_time: float | None = _option(
+        None,
+        number(0, 1_000_000, above=True),
+        "Seconds that a request may take, the queue included; then it ends with an error (504). A "
+        "client may ask for less, by the field `timeout` or the header x-request-timeout",
+        default_text="any",
     )
     validation_workers: int = _option(
         2,

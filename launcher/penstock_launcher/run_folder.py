@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from penstock_launcher import janitor
+from penstock_launcher.configs import without_secrets
 from penstock_launcher.errors import LauncherError
 
 # sun_path holds 108 bytes with the final zero; the longest name in the folder is /shard-63.sock
@@ -45,6 +46,7 @@ class RunFolder:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env=without_secrets(os.environ),
             start_new_session=True,
         )
         return self

@@ -16,10 +16,12 @@ from typing import Any
 
 from penstock_launcher.child import Child, Program, Role
 from penstock_launcher.errors import LauncherError
+from penstock_launcher.hosts import Hosts
 from penstock_launcher.logs import Log
 from penstock_launcher.parent import watch_parent
 from penstock_launcher.run_folder import RunFolder
 from penstock_launcher.stopped import watch_stopped
+from penstock_launcher.updates import Updates
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 COLLECT = 0.2  # seconds in which the first death's consequences show, so that the cause is named
@@ -75,8 +77,16 @@ class Supervisor:
     """One group of children. `run` once, on the main thread (PDEATHSIG follows a thread)."""
 
     def __init__(
-        self, log: Log, folder: RunFolder, graceful_timeout: float, parent: int | None = None
+        self,
+        log: Log,
+        folder: RunFolder,
+        graceful_timeout: float,
+        updates: Updates | None = None,
+        parent: int | None = None,
     ) -> None:
+        """updates: asked what SIGHUP means; None: the end."""
+        self._updates = updates
+        self._hosts: Hosts | None = None
         self._log = log
         self._folder = folder
         self._graceful_timeout = graceful_timeout  # seconds
@@ -85,26 +95,42 @@ class Supervisor:
         self._deaths: list[Death] = []
         self._died = asyncio.Event()
         self._signals: list[signal.Signals] = []
+        self._why = ""  # who wanted it to end
         self._stop = asyncio.Event()  # the first signal
         self._stop_now = asyncio.Event()  # the second one
         self._up = False  # the router serves
         self._stopping = False  # the children were asked to end
 
+    def join(self, hosts: Hosts) -> None:
+        """This group is one of several, each on a host: they end together."""
+        self._hosts = hosts
+        hosts.on_drain = self._on_drain
+        self._met.set_result(hosts)
+
+    async def _watch_hosts(self) -> None:
+        await (await self._met).watch()
+
     async def run(self, bring_up: Callable[[Supervisor], Awaitable[None]]) -> int:
         """Bring the group up and watch it until a signal, a death or a failure. The exit code."""
         with self._signal_handlers():
+            self._met: asyncio.Future[Hosts] = asyncio.get_running_loop().create_future()
             task = asyncio.ensure_future(bring_up(self))
-            watch = asyncio.ensure_future(self._watch())
+            watches = [
+                asyncio.ensure_future(self._watch()),
+                asyncio.ensure_future(self._watch_hosts()),
+            ]
             try:
-                await self._until_event(task, watch)
+                await self._until_event(task, *watches)
                 if task.done() and not task.exception():
                     self._up = True
-                    await self._until_event(watch)
-                return await self._end(watch if watch.done() else task)
+                    await self._until_event(*watches)
+                return await self._end(next((one for one in watches if one.done()), task))
             finally:
-                task.cancel()
-                watch.cancel()
+                for one in (task, *watches):
+                    one.cancel()
                 await self._kill_all()
+                if self._hosts is not None:
+                    await self._hosts.close()
 
     def start(self, program: Program) -> Child:
         """Start a child. Raises LauncherError when it cannot be started."""
@@ -146,7 +172,12 @@ class Supervisor:
         if not isinstance(error, LauncherError):
             raise error if error else AssertionError("the group ended without a reason")
         self._log.error(str(error))
+        await self._tell_hosts(str(error))
         return 1
+
+    async def _tell_hosts(self, sentence: str) -> None:
+        if self._hosts is not None:
+            await self._hosts.failed(sentence)
 
     async def _collect(self) -> None:
         """A death explains more than its consequences do, and its own may be several deaths.
@@ -160,21 +191,33 @@ class Supervisor:
 
     async def _fail(self) -> int:
         death = first_cause(self._deaths)
-        await self._kill_all()
         tail = death.child.tail
+        elsewhere = None if death.killed else self._hosts
+        if elsewhere is not None and (cause := await elsewhere.cause(tail.error)) is not None:
+            await self._kill_all()
+            self._log.error(cause)
+            return 1
+        await self._kill_all()
         if death.code > 0 and tail.error:  # its own last word says why
-            self._log.error(f"{death.describe()}: {tail.error}")
+            sentence = f"{death.describe()}: {tail.error}"
+            self._log.error(sentence)
         else:
-            self._log.error(death.describe(), last_lines=tail.text())
+            sentence = death.describe()
+            self._log.error(sentence, last_lines=tail.text())
+        await self._tell_hosts(sentence)
         return 1
 
     async def _shut_down(self) -> int:
         """The router drains, then the shards end; a second signal or a death cuts it short."""
-        self._log.info(f"{self._signals[0].name}: shutting down")
+        self._log.info(f"{self._why}: shutting down")
         drained = True
+        if self._hosts is not None:
+            self._hosts.drain()
         if self._up:
-            router = self._living(Role.ROUTER)
-            drained = await self._end_gently(router, self._graceful_timeout + ROUTER_MARGIN)
+            router, seconds = self._living(Role.ROUTER), self._graceful_timeout + ROUTER_MARGIN
+            if self._hosts is not None and not router:  # host 0 drains, and their streams end
+                await _all_within(seconds, [child.ended for child in self._living()])
+            drained = await self._end_gently(router, seconds)
             if self._died.is_set():
                 await self._collect()
                 return await self._fail()
@@ -249,8 +292,16 @@ class Supervisor:
         return self._stop.is_set() and code == 0
 
     def _on_signal(self, number: signal.Signals) -> None:
+        if number == signal.SIGHUP and self._updates is not None and self._updates.hangup():
+            return
+        self._why = self._why or number.name
         self._signals.append(number)
         (self._stop_now if self._stop.is_set() else self._stop).set()
+
+    def _on_drain(self, who: str) -> None:
+        """Another host was told to end."""
+        self._why = self._why or who
+        self._stop.set()
 
     @contextlib.contextmanager
     def _signal_handlers(self) -> Iterator[None]:
@@ -258,6 +309,8 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         # a signal that was ignored from the start (SIGHUP under nohup) stays ignored
         handled = [s for s in STOP_SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
+        if self._updates is not None and self._updates.wanted:
+            handled = list({*handled, signal.SIGHUP})
         for number in handled:
             loop.add_signal_handler(number, self._on_signal, number)
         try:

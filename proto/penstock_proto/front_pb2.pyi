@@ -115,7 +115,7 @@ class Served(_message.Message):
     def __init__(self, total: _Optional[float] = ..., validation: _Optional[float] = ..., per_token: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ToFront(_message.Message):
-    __slots__ = ("prompt", "sequence", "token", "logprob", "top", "end", "failure", "metrics", "draining", "leave", "trouble", "prepared", "flushed")
+    __slots__ = ("prompt", "sequence", "token", "logprob", "top", "end", "failure", "metrics", "draining", "leave", "trouble", "prepared", "flushed", "api_key")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +129,7 @@ class ToFront(_message.Message):
     TROUBLE_FIELD_NUMBER: _ClassVar[int]
     PREPARED_FIELD_NUMBER: _ClassVar[int]
     FLUSHED_FIELD_NUMBER: _ClassVar[int]
+    API_KEY_FIELD_NUMBER: _ClassVar[int]
     prompt: _containers.RepeatedCompositeFieldContainer[ScoredPrompt]
     sequence: _containers.RepeatedScalarFieldContainer[int]
     token: _containers.RepeatedScalarFieldContainer[int]
@@ -142,7 +143,8 @@ class ToFront(_message.Message):
     trouble: str
     prepared: _containers.RepeatedCompositeFieldContainer[Prepared]
     flushed: _containers.RepeatedCompositeFieldContainer[Flushed]
-    def __init__(self, prompt: _Optional[_Iterable[_Union[ScoredPrompt, _Mapping]]] = ..., sequence: _Optional[_Iterable[int]] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[_shard_pb2.TopTokens, _Mapping]]] = ..., end: _Optional[_Iterable[_Union[End, _Mapping]]] = ..., failure: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., draining: _Optional[bool] = ..., leave: _Optional[bool] = ..., trouble: _Optional[str] = ..., prepared: _Optional[_Iterable[_Union[Prepared, _Mapping]]] = ..., flushed: _Optional[_Iterable[_Union[Flushed, _Mapping]]] = ...) -> None: ...
+    api_key: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, prompt: _Optional[_Iterable[_Union[ScoredPrompt, _Mapping]]] = ..., sequence: _Optional[_Iterable[int]] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[_shard_pb2.TopTokens, _Mapping]]] = ..., end: _Optional[_Iterable[_Union[End, _Mapping]]] = ..., failure: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., draining: _Optional[bool] = ..., leave: _Optional[bool] = ..., trouble: _Optional[str] = ..., prepared: _Optional[_Iterable[_Union[Prepared, _Mapping]]] = ..., flushed: _Optional[_Iterable[_Union[Flushed, _Mapping]]] = ..., api_key: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Flushed(_message.Message):
     __slots__ = ("number", "done")

@@ -12,7 +12,14 @@ class InfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class InfoResponse(_message.Message):
-    __slots__ = ("rank", "world_size", "device", "device_name", "dtype", "architecture", "vocab_size", "max_position_embeddings", "block_size", "kv_bytes_per_token", "weight_bytes", "weights")
+    __slots__ = ("rank", "world_size", "device", "device_name", "dtype", "architecture", "vocab_size", "max_position_embeddings", "block_size", "kv_bytes_per_token", "weight_bytes", "weights", "phases")
+    class PhasesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     RANK_FIELD_NUMBER: _ClassVar[int]
     WORLD_SIZE_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +32,7 @@ class InfoResponse(_message.Message):
     KV_BYTES_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    PHASES_FIELD_NUMBER: _ClassVar[int]
     rank: int
     world_size: int
     device: str
@@ -37,7 +45,8 @@ class InfoResponse(_message.Message):
     kv_bytes_per_token: int
     weight_bytes: int
     weights: str
-    def __init__(self, rank: _Optional[int] = ..., world_size: _Optional[int] = ..., device: _Optional[str] = ..., device_name: _Optional[str] = ..., dtype: _Optional[str] = ..., architecture: _Optional[str] = ..., vocab_size: _Optional[int] = ..., max_position_embeddings: _Optional[int] = ..., block_size: _Optional[int] = ..., kv_bytes_per_token: _Optional[int] = ..., weight_bytes: _Optional[int] = ..., weights: _Optional[str] = ...) -> None: ...
+    phases: _containers.ScalarMap[str, float]
+    def __init__(self, rank: _Optional[int] = ..., world_size: _Optional[int] = ..., device: _Optional[str] = ..., device_name: _Optional[str] = ..., dtype: _Optional[str] = ..., architecture: _Optional[str] = ..., vocab_size: _Optional[int] = ..., max_position_embeddings: _Optional[int] = ..., block_size: _Optional[int] = ..., kv_bytes_per_token: _Optional[int] = ..., weight_bytes: _Optional[int] = ..., weights: _Optional[str] = ..., phases: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class WarmupRequest(_message.Message):
     __slots__ = ("max_prefill_tokens", "max_slots", "max_sequence_length", "max_batch_total_tokens", "max_top_n")
@@ -54,18 +63,27 @@ class WarmupRequest(_message.Message):
     def __init__(self, max_prefill_tokens: _Optional[int] = ..., max_slots: _Optional[int] = ..., max_sequence_length: _Optional[int] = ..., max_batch_total_tokens: _Optional[int] = ..., max_top_n: _Optional[int] = ...) -> None: ...
 
 class WarmupResponse(_message.Message):
-    __slots__ = ("num_blocks", "prefill_seconds", "decode_seconds", "memory_used", "memory_total")
+    __slots__ = ("num_blocks", "prefill_seconds", "decode_seconds", "memory_used", "memory_total", "phases")
+    class PhasesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     NUM_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     PREFILL_SECONDS_FIELD_NUMBER: _ClassVar[int]
     DECODE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_USED_FIELD_NUMBER: _ClassVar[int]
     MEMORY_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    PHASES_FIELD_NUMBER: _ClassVar[int]
     num_blocks: int
     prefill_seconds: float
     decode_seconds: float
     memory_used: int
     memory_total: int
-    def __init__(self, num_blocks: _Optional[int] = ..., prefill_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., memory_used: _Optional[int] = ..., memory_total: _Optional[int] = ...) -> None: ...
+    phases: _containers.ScalarMap[str, float]
+    def __init__(self, num_blocks: _Optional[int] = ..., prefill_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., memory_used: _Optional[int] = ..., memory_total: _Optional[int] = ..., phases: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class TokenizerPart(_message.Message):
     __slots__ = ("json", "eos")

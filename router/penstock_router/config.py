@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
+
+from penstock_router.tls import TlsFiles
 
 _LISTS = (
     "served_model_name",
@@ -13,6 +15,8 @@ _LISTS = (
     "api_key",
     "cors_allow_origin",
     "trusted_proxies",
+    "metric_names",
+    "remote_shards",
 )
 
 
@@ -66,16 +70,42 @@ class RouterConfig:
     batch_storage_limit: int = 0  # bytes in it
     predict_route: str | None = None  # a further path of /vertex
     health_route: str | None = None  # a further path of /health
+    remote_shards: tuple[str, ...] = ()  # `name@address:port`, behind those of shard_sockets
+    host_keys: dict[str, str] | None = None  # files for these: certificate, key, authorities
+    updates: int | None = None  # descriptor of a pipe: what changes while the router runs
+    metric_names: tuple[str, ...] = ()  # whose names /metrics shows beside ours and TGI's
+    start_seconds: dict[str, float] = field(default_factory=dict)  # of the launcher, by phase
+    stream_keepalive: float = 15.0  # seconds of silence until a stream says something; 0: never
+    max_request_time: float | None = None  # seconds that a request may take; None: any
+    ssl_certfile: str | None = None  # None: HTTP without TLS
+    ssl_keyfile: str | None = None  # None: in the certificate's file
+    ssl_ca_certs: str | None = None  # of clients' certificates; None: clients need none
+    root_path: str = ""  # behind which a proxy shows the server; requests may come with or without
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """How connections are encrypted; None: they are not."""
+        if self.ssl_certfile is None:
+            return None
+        return TlsFiles(self.ssl_certfile, self.ssl_keyfile, self.ssl_ca_certs)
+
+    @property
+    def scheme(self) -> str:
+        """Of the server's URLs."""
+        return "http" if self.ssl_certfile is None else "https"
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Parse what the launcher wrote. Raises ValueError for a missing or unknown key."""
         values = json.loads(text)
-        names = {field.name for field in dataclasses.fields(cls)}
-        if missing := names - values.keys():
+        fields = dataclasses.fields(cls)
+        names = {one.name for one in fields}
+        unset = dataclasses.MISSING
+        needed = {f.name for f in fields if f.default is unset and f.default_factory is unset}
+        if missing := needed - values.keys():
             raise ValueError(f"router configuration lacks {sorted(missing)}")
         if unknown := values.keys() - names:
             raise ValueError(f"router configuration has unknown keys {sorted(unknown)}")
-        for name in _LISTS:
+        for name in values.keys() & set(_LISTS):
             values[name] = tuple(values[name])
         return cls(**values)

@@ -93,6 +93,7 @@ class Engine:
     def start(self) -> None:
         """Open the streams to the shards."""
         self._shards.start()
+        self._show_load()
         period = min(WATCH_SECONDS, self._step_timeout / WATCHES)
         self._watch = Pulse(period, self._look)
 
@@ -136,6 +137,7 @@ class Engine:
         """End a request without a word to its listener. Its blocks are free for the next plan."""
         if sequence := self._scheduler.cancel(request_id):
             self._forget(sequence)
+            self._metrics.on_given_up("abort")
             self._pump_soon()
 
     def abort(self, name: str | None) -> None:
@@ -143,6 +145,7 @@ class Engine:
         are told."""
         for sequence in self._scheduler.named(name):
             self._scheduler.finish(sequence)
+            self._metrics.on_given_up("abort")
             if (listener := self._forget(sequence)) is not None:
                 listener.fail(Aborted("The request was aborted"))
             self._pump_soon()
@@ -325,6 +328,7 @@ class Engine:
     def _fail_refused(self, refused: list[tuple[Sequence, Refusal]]) -> None:
         for sequence, refusal in refused:
             self._refusals.note(refusal)
+            self._metrics.on_given_up("error")
             if (listener := self._forget(sequence)) is not None:
                 listener.fail(Refused(refusal.message))
 
@@ -357,6 +361,7 @@ class Engine:
         admitted = now if sequence.admitted_at is None else sequence.admitted_at
         first_token = now if sequence.first_token_at is None else sequence.first_token_at
         self._metrics.on_finish(generated, now - admitted)
+        self._metrics.on_end(reason.value, first_token - admitted, now - first_token, generated)
         listener.finish(
             Finish(
                 reason=reason,
@@ -424,5 +429,6 @@ class Engine:
         if self._alarm is not None:
             self._alarm.cancel()
         for sequence in self._scheduler.end_all():
+            self._metrics.on_given_up("error")
             if (listener := self._forget(sequence)) is not None:
                 listener.fail(error)

@@ -63,6 +63,11 @@ class Histogram:
         self._counts[bisect.bisect_left(self._bounds, value)] += times
         self._sum += value * times
 
+    @property
+    def count(self) -> int:
+        """How many were observed."""
+        return sum(self._counts)
+
     def samples(self, name: str, labels: str) -> Iterator[str]:
         total = 0
         separator = "," if labels else ""

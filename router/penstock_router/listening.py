@@ -18,7 +18,9 @@ def inherited(descriptor: int) -> socket.socket:
     return listener
 
 
-def url_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket, scheme: str = "http") -> str:
     """Where a server listens."""
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{listener.getsockname()}"
     hostname, port = listener.getsockname()[:2]
-    return f"http://[{hostname}]:{port}" if ":" in hostname else f"http://{hostname}:{port}"
+    return f"{scheme}://[{hostname}]:{port}" if ":" in hostname else f"{scheme}://{hostname}:{port}"

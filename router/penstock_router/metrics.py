@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, get_args
 
 import prometheus_client
@@ -10,9 +10,13 @@ import prometheus_client
 from penstock_router.exposition import Counter, Gauge, Histogram, Registry, Summary
 from penstock_router.grammar_metrics import GrammarMetrics
 from penstock_router.processes import Processes
+from penstock_router.throughput import Throughput
 
-Failure = Literal["overloaded", "validation", "template", "incomplete", "generation", "dropped"]
+Failure = Literal[
+    "overloaded", "validation", "template", "incomplete", "generation", "dropped", "timeout"
+]
 Method = Literal["prefill", "decode"]
+End = Literal["length", "eos_token", "stop_sequence", "abort", "error"]
 RefusalKind = Literal["bad_admission", "not_a_number", "grammar_failed"]
 
 # Seconds, 0.15 ms to 146 s: TGI's buckets of every duration.
@@ -29,6 +33,8 @@ class Metrics:
 
     def __init__(self, max_input_tokens: int, max_total_tokens: int) -> None:
         self._registry = Registry()
+        self.others: Callable[[], Iterable[str]] = tuple  # further lines, of `metric_names`
+        self.throughput = Throughput()
         self.http_processes = Processes("penstock_http")
         self._requests(max_input_tokens, max_total_tokens)
         self._batches()
@@ -187,6 +193,27 @@ class Metrics:
             "kind",
             {kind: Counter() for kind in get_args(RefusalKind)},
         )
+        self.finished = self._registry.family(
+            "penstock_finished_sequences_total",
+            "Sequences that ended, by reason",
+            "reason",
+            {reason: Counter() for reason in get_args(End)},
+        )
+        self.prefill_seconds = add(
+            "penstock_prefill_seconds",
+            "Seconds from leaving the queue to the first token",
+            Histogram(DURATIONS),
+        )
+        self.decode_seconds = add(
+            "penstock_decode_seconds",
+            "Seconds from the first token to the last",
+            Histogram(DURATIONS),
+        )
+        self.time_per_token = add(
+            "penstock_time_per_output_token_seconds",
+            "Mean seconds between the tokens of a sequence, the first one left out",
+            Histogram(DURATIONS),
+        )
         self.slow_readers = add(
             "penstock_slow_readers_total", "Streams cut because nobody read them", Counter()
         )
@@ -293,6 +320,32 @@ class Metrics:
         self.generated_tokens.observe(generated_tokens)
         self.inference_duration.observe(inference_seconds)
 
+    def on_end(self, reason: End, prefill: float, decode: float, generated_tokens: int) -> None:
+        """The same, with its reason and the seconds before and behind its first token."""
+        self.finished[reason].inc()
+        self.prefill_seconds.observe(prefill)
+        self.decode_seconds.observe(decode)
+        if generated_tokens > 1:
+            self.time_per_token.observe(decode / (generated_tokens - 1))
+
+    def on_given_up(self, reason: End, count: int = 1) -> None:
+        """Sequences ended that their requests did not want to end."""
+        self.finished[reason].inc(count)
+
+    def on_start(self, phases: Mapping[str, float]) -> None:
+        """Where the time of the start went; said once."""
+        members = {name: Gauge() for name in phases}
+        for name, gauge in members.items():
+            gauge.set(phases[name])
+        if members:
+            text = "Seconds of the server's start, by phase; shards and router start side by side"
+            self._registry.family("penstock_start_seconds", text, "phase", members)
+
+    @property
+    def tokens_generated(self) -> int:
+        """So far, of sequences that run too."""
+        return self.first_token.count + self.inter_token.count
+
     def on_step_failure(self) -> None:
         """A step failed. What was in it is not known any more; it counts as decode."""
         self.step_count["decode"].inc()
@@ -301,6 +354,7 @@ class Metrics:
     def on_lag(self, seconds: float) -> None:
         """The event loop was late by so much, looked at twice a second."""
         self.loop_lag.observe(seconds)
+        self.throughput.note(self.tokens_generated)
 
     # -- the API reports -------------------------------------------------------------------------
 
@@ -344,5 +398,5 @@ class Metrics:
 
     def render(self) -> bytes:
         """Everything, with memory, CPU time and descriptors of the router's processes."""
-        own = self._registry.render().encode()
+        own = (self._registry.render() + "\n".join((*self.others(), ""))).encode()
         return own + prometheus_client.generate_latest() + self.http_processes.render()

@@ -17,6 +17,7 @@ import orjson
 import uvloop
 from aiohttp import web
 
+from penstock_router import metric_names
 from penstock_router.api.app import make_scrape_runner
 from penstock_router.api.connections import allow_descriptors
 from penstock_router.batches.process import answer_batches
@@ -33,8 +34,10 @@ from penstock_router.metrics import Metrics
 from penstock_router.scheduler import Scheduler, SchedulerConfig
 from penstock_router.scheduler.sharing import WORTH_TOKENS
 from penstock_router.shard_client import ShardFailure, ShardGroup
+from penstock_router.start import longest
 from penstock_router.text.definition import read_definition
 from penstock_router.text.eos import eos_token_ids
+from penstock_router.updates import listen_for_updates
 
 T = TypeVar("T")
 
@@ -47,7 +50,9 @@ def main() -> int:
     allow_descriptors()
     try:
         config = RouterConfig.from_json(sys.stdin.read())
-        _keep_from_children(os.environ.get(READY), config.listener, config.prometheus_listener)
+        _keep_from_children(
+            os.environ.get(READY), config.listener, config.prometheus_listener, config.updates
+        )
         return uvloop.run(serve(config))
     except (FrontFailure, LimitError, ShardFailure, ValueError, OSError) as error:
         log("ERROR", f"{error}")
@@ -72,12 +77,15 @@ async def serve(config: RouterConfig) -> int:
 
 
 async def _serve(config: RouterConfig, front: Front) -> int:
-    shards = ShardGroup(config.shard_sockets)
+    shards = ShardGroup(config.shard_sockets, config.remote_shards, config.host_keys)
     grammars = asyncio.create_task(_load_tokenizer(config, shards))  # beside the warm-up
     # Where something else fails first, nobody waits for it, and its error is the fronts' too.
     grammars.add_done_callback(lambda task: task.cancelled() or task.exception())
-    limits = await _unless(_warm_up(config, shards), front.failed)
+    limits, phases = await _unless(_warm_up(config, shards), front.failed)
     metrics = Metrics(limits.max_input_tokens, limits.max_total_tokens)
+    model = (config.served_model_name or (config.model_id,))[0]
+    metrics.others = lambda: metric_names.render(metrics, config.metric_names, model)
+    metrics.on_start(phases)
     metrics.on_capacity(limits.max_batch_total_tokens)
     scheduler = Scheduler(_scheduling(config, limits))
     engine = Engine(scheduler, shards, limits, metrics, config.step_timeout)
@@ -86,10 +94,12 @@ async def _serve(config: RouterConfig, front: Front) -> int:
     url = await _unless(front.open(engine, metrics), front.failed, engine.failed)
     await _unless(asyncio.wait_for(grammars, None), front.failed, engine.failed)
     terminated = _on_terminate()
+    if config.updates is not None:
+        listen_for_updates(config.updates, front.replace_keys)
     for part in (engine.failed, front.failed):
         part.add_done_callback(_announce)
     quiet_collector()
-    _say_ready(url, limits)
+    _say_ready(url, limits, phases)
     async with _batches(config, url):
         await _first_of(terminated, engine.failed, front.failed)
     if front.failed.done():
@@ -142,13 +152,15 @@ async def _unless(work: Coroutine[Any, Any, T], *failed: asyncio.Future[None]) -
     return await task
 
 
-async def _warm_up(config: RouterConfig, shards: ShardGroup) -> Limits:
+async def _warm_up(config: RouterConfig, shards: ShardGroup) -> tuple[Limits, dict[str, float]]:
+    """The limits, and where the time of the start went."""
     infos = await shards.info()
     request = warmup_request(config, infos)
     log("INFO", f"warming up: a prefill step of {request.max_prefill_tokens} tokens")
-    limits = derive(config, infos, request, await shards.warmup(request))
+    warmups = await shards.warmup(request)
+    limits = derive(config, infos, request, warmups)
     log("INFO", "limits", **asdict(limits))
-    return limits
+    return limits, config.start_seconds | longest([*infos, *warmups])
 
 
 async def _load_tokenizer(config: RouterConfig, shards: ShardGroup) -> None:
@@ -203,8 +215,9 @@ def _on_terminate() -> asyncio.Future[None]:
     return terminated
 
 
-def _say_ready(url: str, limits: Limits) -> None:
+def _say_ready(url: str, limits: Limits, phases: dict[str, float]) -> None:
     log("INFO", f"listening on {url}")
     if fd := os.environ.get(READY):
         with os.fdopen(int(fd), "w") as ready:
-            ready.write(json.dumps({"url": url, "limits": asdict(limits)}) + "\n")
+            answer = {"url": url, "limits": asdict(limits), "start": phases}
+            ready.write(json.dumps(answer) + "\n")

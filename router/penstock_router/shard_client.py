@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import grpc
@@ -54,8 +55,15 @@ class ShardGroup:
     when all do again. They run on the event loop.
     """
 
-    def __init__(self, sockets: Sequence[str]) -> None:
-        options = [
+    def __init__(
+        self,
+        sockets: Sequence[str],
+        remote: Sequence[str] = (),
+        keys: Mapping[str, str] | None = None,
+    ) -> None:
+        """sockets: paths. remote: of shards on other hosts, whose ranks are behind those, the name
+        of the host's certificate and the address, `name@address:port`; keys: files for them."""
+        options: list[tuple[str, int | str]] = [
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.enable_retries", 0),
@@ -65,11 +73,16 @@ class ShardGroup:
             ("grpc.max_reconnect_backoff_ms", RECONNECT_MS),
         ]
         self._channels = [grpc.aio.insecure_channel(f"unix:{s}", options) for s in sockets]
+        if keys is not None:
+            credentials = _credentials(keys)
+            for name, _, address in (one.partition("@") for one in remote):
+                named = [*options, ("grpc.ssl_target_name_override", name)]
+                self._channels.append(grpc.aio.secure_channel(address, credentials, named))
         self._stubs = [ShardStub(channel) for channel in self._channels]  # type: ignore[no-untyped-call]
         self._outboxes: list[asyncio.Queue[bytes | None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
-        self._heard = [False] * len(sockets)  # since the last look
+        self._heard = [False] * len(self._stubs)  # since the last look
         self.on_result: Callable[[StepResult], None] = lambda result: None
         self.on_failure: Callable[[ShardFailure], None] = lambda failure: None
         self.on_trouble: Callable[[str], None] = lambda reason: None
@@ -204,6 +217,14 @@ class ShardGroup:
         finally:
             for task in tasks:
                 task.cancel()
+
+
+def _credentials(keys: Mapping[str, str]) -> grpc.ChannelCredentials:
+    """Both sides show a certificate of the group's authority."""
+    authorities, key, certificate = (
+        Path(keys[name]).read_bytes() for name in ("authorities", "key", "certificate")
+    )
+    return grpc.ssl_channel_credentials(authorities, key, certificate)
 
 
 async def _drain(outbox: asyncio.Queue[bytes | None]) -> AsyncIterator[bytes]:

@@ -28,6 +28,9 @@ class ShardConfig:
     cuda_graphs: tuple[int, ...] | None  # rows captured; (0,): none; None: sizes up to all slots
     disable_dependent_launch: bool  # every kernel starts only when the one before it has ended
     socket_folder: str
+    # Where it listens for a router on another host, and the files of TLS: `address`, `certificate`,
+    # `key`, `authorities`. None: at a Unix socket.
+    listen: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
         _check("dtype", self.dtype, (None, *DTYPES))
@@ -49,8 +52,10 @@ class ShardConfig:
             raise ValueError(
                 f"shard configuration is a JSON {type(values).__name__}, not an object"
             )
-        names = {field.name for field in dataclasses.fields(cls)}
-        if missing := names - values.keys():
+        fields = dataclasses.fields(cls)
+        names = {field.name for field in fields}
+        needed = {field.name for field in fields if field.default is dataclasses.MISSING}
+        if missing := needed - values.keys():
             raise ValueError(f"shard configuration lacks {sorted(missing)}")
         if unknown := values.keys() - names:
             raise ValueError(f"shard configuration has unknown keys {sorted(unknown)}")

@@ -22,6 +22,7 @@ from torch import Tensor
 from penstock_kernels.ops import Activation, Norm, NormKind, Step
 from penstock_kernels.weight import Weight
 from penstock_shard.architecture import Architecture, check_split
+from penstock_shard.network import interface_towards
 from penstock_shard.symmetric import MappedRows, SymmetricSums, mapped_rows, symmetric_sums
 
 # The router ends a group whose step is late long before this; it bounds a wait with no router.
@@ -112,6 +113,8 @@ def join_group(environment: Mapping[str, str], socket_folder: Path, device: torc
         return Group()
     if "MASTER_ADDR" in environment and "MASTER_PORT" in environment:
         method = "env://"
+        if (interface := interface_towards(environment["MASTER_ADDR"])) is not None:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     else:
         method = f"file://{socket_folder.absolute() / 'rendezvous'}"
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):

@@ -6,13 +6,15 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 from types import FrameType
 
-from penstock_shard import log
+from penstock_shard import log, phases
 
 PARENT = os.getppid()  # before the imports below, which take seconds
+BEGUN = time.perf_counter()
 
 from penstock_shard.config import ShardConfig  # noqa: E402
 from penstock_shard.loaded import load  # noqa: E402
@@ -60,11 +62,13 @@ def main() -> None:
 def _run() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     config = ShardConfig.from_json(sys.stdin.read())
-    loaded = load(config)
+    phases.SPENT["import"] = time.perf_counter() - BEGUN
+    with phases.phase("load"):
+        loaded = load(config)
     end = _End()
     folder = Path(config.socket_folder)
     servicer = Servicer(loaded, end.set)
-    server = serve(servicer, folder, loaded.group.rank, message_limit(loaded))
+    server = serve(servicer, folder, loaded.group.rank, message_limit(loaded), config.listen)
     signal.signal(signal.SIGTERM, lambda number, frame: end.set(None))
     try:
         if os.getppid() != PARENT:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from pathlib import Path
 
 import grpc
 
 from penstock_proto import shard_pb2, shard_pb2_grpc
+from penstock_shard import phases
 from penstock_shard.executor import Executor
 from penstock_shard.loaded import LoadedModel
 from penstock_shard.warmup import DoesNotFit
@@ -33,6 +34,7 @@ class Servicer(shard_pb2_grpc.ShardServicer):
 
     def __init__(self, loaded: LoadedModel, done: Callable[[BaseException | None], None]) -> None:
         self._info = loaded.info()
+        self._info.phases.update(phases.SPENT)
         self._grammars = loaded.grammars
         self._done = done
         self._results: queue.SimpleQueue[shard_pb2.StepResult | None] = queue.SimpleQueue()
@@ -115,8 +117,16 @@ class Servicer(shard_pb2_grpc.ShardServicer):
         self._executor.close()
 
 
-def serve(servicer: Servicer, folder: Path, rank: int, message_limit: int) -> grpc.Server:
+def serve(
+    servicer: Servicer,
+    folder: Path,
+    rank: int,
+    message_limit: int,
+    listen: Mapping[str, str] | None = None,
+) -> grpc.Server:
     """Bind the shard's socket, readable by this user alone, and start to serve.
+
+    listen: address and files instead, for a router on another host: see ShardConfig.
 
     Raises ValueError for a path that no Unix socket can have, OSError if it cannot be bound.
     """
@@ -132,6 +142,10 @@ def serve(servicer: Servicer, folder: Path, rank: int, message_limit: int) -> gr
     )
     add: Callable[..., None] = shard_pb2_grpc.add_ShardServicer_to_server
     add(servicer, server)
+    if listen is not None:
+        _listen_on_network(server, listen)
+        server.start()
+        return server
     umask = os.umask(0o177)
     try:
         server.add_insecure_port(f"unix:{path}")
@@ -142,6 +156,18 @@ def serve(servicer: Servicer, folder: Path, rank: int, message_limit: int) -> gr
     path.chmod(0o600)
     server.start()
     return server
+
+
+def _listen_on_network(server: grpc.Server, listen: Mapping[str, str]) -> None:
+    """For those alone whose certificate the group's authority has signed. Raises OSError."""
+    key, certificate, authorities = (
+        Path(listen[name]).read_bytes() for name in ("key", "certificate", "authorities")
+    )
+    credentials = grpc.ssl_server_credentials([(key, certificate)], authorities, True)
+    try:
+        server.add_secure_port(listen["address"], credentials)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen at {listen['address']}: {error}") from None
 
 
 def message_limit(loaded: LoadedModel) -> int:

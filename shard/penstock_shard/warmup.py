@@ -14,9 +14,11 @@ from penstock_shard.broken_weights import first_broken
 from penstock_shard.compile_ahead import compile_ahead
 from penstock_shard.graphs import Capture, buckets_for
 from penstock_shard.loaded import LoadedModel
+from penstock_shard.phases import SPENT, phase
 from penstock_shard.runner import Runner, operations
 from penstock_shard.slots import Limits
 
+PHASES = ("compile", "warm-up", "capture")
 NEUTRAL = shard_pb2.Sampling(top_p=1, typical_p=1, repetition_penalty=1)
 
 
@@ -48,7 +50,8 @@ def warm_up(
     probe = _limits(loaded, request, _probe_blocks(loaded, request))
     try:
         _compile_ahead(loaded, probe)
-        prefill, decode, peak, sampling = _measure(loaded, probe)
+        with phase("warm-up"):
+            prefill, decode, peak, sampling = _measure(loaded, probe)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise DoesNotFit(
             f"a step of {request.max_prefill_tokens} prompt tokens, or sampling for "
@@ -84,6 +87,7 @@ def warm_up(
         decode_seconds=decode.seconds,
         memory_used=kv_cache.used_bytes(loaded.device),
         memory_total=kv_cache.total_bytes(loaded.device, loaded.group.world_size),
+        phases={name: SPENT[name] for name in PHASES if name in SPENT},
     )
 
 
@@ -111,17 +115,17 @@ def _compile_ahead(loaded: LoadedModel, limits: Limits) -> None:
     """Of several ranks each compiles as it goes: their steps are collectives."""
     sizes = _graph_sizes(loaded, limits)
     if sizes and loaded.group.world_size == 1:
-        start = time.perf_counter()
-        compile_ahead(loaded, limits, sizes)
-        log.info(f"compiled kernels in {time.perf_counter() - start:.1f} s")
+        with phase("compile"):
+            compile_ahead(loaded, limits, sizes)
+        log.info(f"compiled kernels in {SPENT['compile']:.1f} s")
 
 
 def _capture_graphs(loaded: LoadedModel, runner: Runner) -> None:
     sizes = _graph_sizes(loaded, runner.limits)
     if sizes:
-        start = time.perf_counter()
-        runner.capture_graphs(sizes, Capture())
-        seconds = time.perf_counter() - start
+        with phase("capture"):
+            runner.capture_graphs(sizes, Capture())
+        seconds = SPENT["capture"]
         log.info(f"captured graphs of steps, up to {sizes[-1]} decode rows, in {seconds:.1f} s")
 
 

@@ -41,6 +41,32 @@ RULE = strict(
 )
 # by apiVersion and kind: the schema of `spec`
 SPECS: dict[tuple[str, str], Schema] = {
+    ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet"): strict(
+        {
+            "replicas": integer(0, 10_000),
+            "startupPolicy": {"enum": ["LeaderCreated", "LeaderReady"]},
+            "rolloutStrategy": strict(
+                {
+                    "type": {"enum": ["RollingUpdate"]},
+                    "rollingUpdateConfiguration": strict(
+                        {
+                            "maxSurge": integer(0, 10_000),
+                            "maxUnavailable": integer(0, 10_000),
+                        }
+                    ),
+                }
+            ),
+            "leaderWorkerTemplate": strict(
+                {
+                    "size": integer(2, 64),
+                    "restartPolicy": {"enum": ["RecreateGroupOnPodRestart", "None"]},
+                    "leaderTemplate": {"type": "object"},
+                    "workerTemplate": {"type": "object"},
+                }
+            ),
+        },
+        "replicas",
+    ),
     ("monitoring.coreos.com/v1", "ServiceMonitor"): strict(
         {
             "selector": SELECTOR,
@@ -52,7 +78,7 @@ SPECS: dict[tuple[str, str], Schema] = {
     ),
     ("keda.sh/v1alpha1", "ScaledObject"): strict(
         {
-            "scaleTargetRef": strict({"name": TEXT}),
+            "scaleTargetRef": strict({"apiVersion": TEXT, "kind": TEXT, "name": TEXT}),
             "minReplicaCount": integer(0, 10_000),
             "maxReplicaCount": integer(1, 10_000),
             "pollingInterval": integer(1, 3600),

@@ -56,6 +56,23 @@ MATRIX: dict[str, Values] = {
         },
         "inferencePool": {"enabled": True, "endpointPicker": "picker"},
     },
+    "hosts": {
+        "numShard": 8,
+        "hosts": {"count": 2, "secret": {"name": "hosts", "key": "secret"}},
+        "cache": {"accessMode": "ReadWriteMany"},
+        "autoscaling": {"mode": "hpa"},
+    },
+    "haproxy": {
+        "balancer": {"mode": "haproxy", "image": {"repository": "haproxy", "tag": "3.0"}},
+        "ingress": {"enabled": True, "host": "chat.example"},
+    },
+    "envoy": {
+        "balancer": {
+            "mode": "envoy",
+            "image": {"repository": "envoyproxy/envoy", "tag": "v1.34.0"},
+            "affinity": "none",
+        },
+    },
     "kept": {
         "existingSecrets": {"apiKey": {"name": "keys", "key": "api-key"}},
         "imagePullSecrets": [{"name": "registry"}],
@@ -108,9 +125,22 @@ def objects(case: str) -> Objects:
 
 
 def only(case: str, kind: str) -> dict[str, Any]:
-    """The one object of a kind."""
-    [found] = [one for (its_kind, _), one in objects(case).items() if its_kind == kind]
-    return found
+    """The one object of a kind; where there are several, that of the server."""
+    found = {name: one for (its_kind, name), one in objects(case).items() if its_kind == kind}
+    return found[f"{NAME}-penstock"] if len(found) > 1 else next(iter(found.values()))
+
+
+def workload(case: str) -> dict[str, Any]:
+    """`spec` of what makes the pods: a Deployment, or for several hosts a LeaderWorkerSet."""
+    kinds = {kind for kind, name in objects(case) if name == f"{NAME}-penstock"}
+    kind = "LeaderWorkerSet" if "LeaderWorkerSet" in kinds else "Deployment"
+    return dict(only(case, kind)["spec"])
+
+
+def template(case: str) -> dict[str, Any]:
+    """Of the pods that serve."""
+    spec = workload(case)
+    return dict(spec.get("template") or spec["leaderWorkerTemplate"]["leaderTemplate"])
 
 
 def refusal(changes: Values) -> str:

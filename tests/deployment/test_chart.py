@@ -13,22 +13,40 @@ import yaml
 from scripts.chart_readme import readme
 
 from deployment.others_schemas import SPECS
-from deployment.rendered import BASE, CHART, MATRIX, helm, merged, objects, only, refusal, texts
+from deployment.rendered import (
+    BASE,
+    CHART,
+    MATRIX,
+    helm,
+    merged,
+    objects,
+    only,
+    refusal,
+    template,
+    texts,
+    workload,
+)
+from penstock_launcher.checks import check
 from penstock_launcher.command_line import parse
 from penstock_router.api.routes import ROUTES
 
+ROLES = ("leader", "worker")
+LEADER = {"leaderworkerset.sigs.k8s.io/worker-index": "0"}
 CASES = pytest.mark.parametrize("case", MATRIX)
 
 
 def server(case: str) -> dict[str, Any]:
     """The container that serves."""
-    [container] = only(case, "Deployment")["spec"]["template"]["spec"]["containers"]
+    [container] = template(case)["spec"]["containers"]
     return container
 
 
 def pod_specs(case: str) -> list[dict[str, Any]]:
     found = objects(case).values()
-    return [o["spec"]["template"]["spec"] for o in found if o["kind"] in ("Deployment", "Job")]
+    specs = [o["spec"]["template"]["spec"] for o in found if o["kind"] in ("Deployment", "Job")]
+    for one in (o["spec"]["leaderWorkerTemplate"] for o in found if "Worker" in o["kind"]):
+        specs += [one["leaderTemplate"]["spec"], one["workerTemplate"]["spec"]]
+    return specs
 
 
 @CASES
@@ -54,6 +72,9 @@ def test_kubernetes_takes_it(case: str, version: str) -> None:
             ).validate(one["spec"], schema)
         else:
             validate.validate(one, version, strict=True)
+    for spec in pod_specs(case):  # also those that stand in objects of others
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": spec}
+        validate.validate(pod, version, strict=True)
 
 
 @CASES
@@ -62,9 +83,11 @@ def test_every_flag_is_one_of_the_launcher(case: str) -> None:
     plain = {one["name"]: one["value"] for one in container["env"] if "value" in one}
     options, notices = parse(container["args"], plain | {"PORT": "80"})
     assert notices == [] and options.port == container["ports"][0]["containerPort"]
-    assert options.num_shard == values.get("numShard", 1)
+    hosts = values.get("hosts", {}).get("count", 1)
+    assert options.nnodes == hosts
+    assert options.num_shard == values.get("numShard", 1) * hosts
     gpus = container["resources"]["limits"].get("nvidia.com/gpu", 0)
-    assert gpus == (0 if options.device == "cpu" else options.num_shard)
+    assert gpus == (0 if options.device == "cpu" else options.num_shard // hosts)
     assert options.model_id == (values.get("model", {}).get("id") or None)
     assert not options.api_key
 
@@ -83,9 +106,10 @@ def test_pods_may_do_little(case: str) -> None:
                 "capabilities": {"drop": ["ALL"]},
             }
             assert "memory" in container["resources"]["limits"]
-            assert {"/tmp", "/data"} <= {m["mountPath"] for m in container["volumeMounts"]}
+            mounts = {m["mountPath"] for m in container["volumeMounts"]}
+            assert "/tmp" in mounts and mounts & {"/data", "/config"}
             assert re.search(r"(@sha256:[0-9a-f]{64}|:[\w.-]+)$", container["image"])
-            for variable in container["env"]:
+            for variable in container.get("env", ()):
                 assert ("valueFrom" in variable) == (variable["name"] in ("API_KEY", "HF_TOKEN"))
 
 
@@ -107,7 +131,7 @@ def test_probes_and_drain(case: str) -> None:
     assert {v["path"] for v in probes.values()} <= public
     startup = container["startupProbe"]
     assert startup["periodSeconds"] * startup["failureThreshold"] >= 1800
-    pod = only(case, "Deployment")["spec"]["template"]["spec"]
+    pod = template(case)["spec"]
     pre_stop = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
     options, _ = parse(container["args"], {})
     left = pod["terminationGracePeriodSeconds"] - pre_stop - options.graceful_termination_timeout
@@ -119,9 +143,14 @@ def test_probes_and_drain(case: str) -> None:
 @CASES
 def test_selectors_meet_the_pods(case: str) -> None:
     found = objects(case)
-    labels = only(case, "Deployment")["spec"]["template"]["metadata"]["labels"]
-    selector = only(case, "Deployment")["spec"]["selector"]["matchLabels"]
+    labels = template(case)["metadata"]["labels"]
     service = only(case, "Service")
+    if case == "hosts":
+        labels = labels | LEADER
+        selector = service["spec"]["selector"]
+        assert LEADER.items() <= selector.items()
+    else:
+        selector = workload(case)["selector"]["matchLabels"]
     assert service["spec"]["selector"] == selector and selector.items() <= labels.items()
     ports = {port["name"] for port in server(case)["ports"]}
     assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
@@ -157,7 +186,7 @@ def test_download_job() -> None:
     assert (
         job["command"][-1] == "exec text-generation-server download-weights 'a/b' --revision 'v1'"
     )
-    pod = only("download", "Deployment")["spec"]["template"]["spec"]
+    pod = template("download")["spec"]
     [waiting] = pod["initContainers"]
     offline = {"name": "HF_HUB_OFFLINE", "value": "1"}
     for container in (waiting, server("download")):
@@ -169,12 +198,12 @@ def test_download_job() -> None:
 
 def test_disruption_budget_where_there_are_several() -> None:
     with_budget = {case for case in MATRIX if "PodDisruptionBudget" in dict(objects(case).keys())}
-    assert with_budget == {"several", "download", "hpa", "keda"}
+    assert with_budget == {"several", "download", "hpa", "keda", "hosts"}
 
 
 @pytest.mark.parametrize("case", ["hpa", "keda"])
 def test_autoscaling(case: str) -> None:
-    assert "replicas" not in only(case, "Deployment")["spec"]
+    assert "replicas" not in workload(case)
     if case == "hpa":
         spec = only(case, "HorizontalPodAutoscaler")["spec"]
         window = spec["behavior"]["scaleDown"]["stabilizationWindowSeconds"]
@@ -186,7 +215,7 @@ def test_autoscaling(case: str) -> None:
         window = advanced["behavior"]["scaleDown"]["stabilizationWindowSeconds"]
         assert [one["metadata"]["threshold"] for one in spec["triggers"]] == ["2", "0.8"]
         assert all('namespace="models"' in one["metadata"]["query"] for one in spec["triggers"])
-    pod = only(case, "Deployment")["spec"]["template"]["spec"]
+    pod = template(case)["spec"]
     assert window >= pod["terminationGracePeriodSeconds"]
 
 
@@ -203,6 +232,59 @@ def test_notes() -> None:
     notes = texts("default")["penstock/templates/NOTES.txt"]
     assert "docker build -t registry.example/penstock:0.1.0" in notes and "WARNING" in notes
     assert "WARNING" not in texts("kept")["penstock/templates/NOTES.txt"]
+
+
+def test_several_hosts() -> None:
+    """A group of pods that is made anew as a whole; its launchers take their places from it, and
+    only the first of them serves HTTP."""
+    group = workload("hosts")["leaderWorkerTemplate"]
+    assert group["size"] == 2 and group["restartPolicy"] == "RecreateGroupOnPodRestart"
+    [leader], [worker] = (group[f"{role}Template"]["spec"]["containers"] for role in ROLES)
+    assert leader["args"] == worker["args"]
+    assert not [name for name in worker if name.endswith("Probe") or name == "ports"]
+    for place, container in enumerate((leader, worker)):
+        given = {
+            "LWS_GROUP_SIZE": "2",
+            "LWS_WORKER_INDEX": str(place),
+            "LWS_LEADER_ADDRESS": "chat-penstock-0.chat-penstock.models",
+        }
+        options, _ = parse(container["args"], given)
+        check(options)
+        assert (options.nnodes, options.node_rank) == (2, place)
+        assert options.master_addr == given["LWS_LEADER_ADDRESS"]
+        secret = Path(options.hosts_secret_file or "")
+        assert {"name": "hosts", "mountPath": str(secret.parent), "readOnly": True} in (
+            container["volumeMounts"]
+        )
+    assert only("hosts", "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["kind"] == (
+        "LeaderWorkerSet"
+    )
+    policy = only("hosts", "NetworkPolicy")["spec"]
+    own = {"podSelector": policy["podSelector"]}
+    assert {"from": [own]} in policy["ingress"] and {"to": [own]} in policy["egress"]
+
+
+@pytest.mark.parametrize("case", ["haproxy", "envoy"])
+def test_balancer(case: str) -> None:
+    """It sees each pod, and nothing else; the pods and the Ingress know it."""
+    found = objects(case)
+    deployment = found["Deployment", "chat-penstock-balancer"]["spec"]
+    labels = deployment["template"]["metadata"]["labels"]
+    assert deployment["selector"]["matchLabels"] == labels
+    assert found["Service", "chat-penstock-balancer"]["spec"]["selector"] == labels
+    pods = found["Service", "chat-penstock-pods"]["spec"]
+    assert pods["clusterIP"] == "None"
+    assert pods["selector"] == only(case, "Service")["spec"]["selector"]
+    policy = found["NetworkPolicy", "chat-penstock-balancer"]["spec"]
+    assert [rule["ports"][0]["port"] for rule in policy["egress"]] == [53, 8080]
+    peers = found["NetworkPolicy", "chat-penstock"]["spec"]["ingress"][0]["from"]
+    assert {"podSelector": {"matchLabels": labels}} in peers
+    [config] = found["ConfigMap", "chat-penstock-balancer"]["data"].values()
+    assert "chat-penstock-pods.models.svc" in config
+    if case == "haproxy":
+        [rule] = only(case, "Ingress")["spec"]["rules"]
+        [path] = rule["http"]["paths"]
+        assert path["backend"]["service"]["name"] == "chat-penstock-balancer"
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -227,6 +309,16 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"ingress": {"enabled": True}}, "host"),
     ({"inferencePool": {"enabled": True}}, "endpointPicker"),
     ({"autoscaling": {"mode": "keda"}}, "prometheusUrl"),
+    ({"balancer": {"mode": "haproxy"}}, "balancer/image"),
+    ({"hosts": {"count": 2}}, "hosts/secret"),
+    (
+        {"hosts": {"count": 2, "secret": {"name": "a", "key": "b"}}},
+        "cache.accessMode must be ReadWriteMany",
+    ),
+    ({"balancer": {"mode": "nginx"}}, "mode"),
+    ({"balancer": {"loadFactor": 100}}, "loadFactor"),
+    ({"balancer": {"servers": ["a"]}}, "servers"),
+    ({"balancer": {"sessionHeader": "a b"}}, "sessionHeader"),
     ({"autoscaling": {"kvUse": 1.5}}, "kvUse"),
     ({"download": {"enabled": True}}, "id"),
     ({"download": {"enabled": True}, "model": {"id": "a/b"}, "cache": {"enabled": False}}, "cache"),

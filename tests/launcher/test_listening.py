@@ -76,3 +76,27 @@ def test_w15_ipv4_may_be_what_is_taken():
         port = taken.getsockname()[1]
         with pytest.raises(LauncherError, match="in use"):
             bind("::", port, "port")
+
+
+def test_a_unix_socket_is_one_servers(tmp_path):
+    """Also of one that still loads; what a dead server left makes way, and a file does not."""
+    path = tmp_path / "llm.sock"
+    options = Options(uds=str(path))
+    with Ports.take(options) as ports:
+        assert path.stat().st_mode & 0o777 == 0o660
+        with pytest.raises(LauncherError, match=r"llm.sock \(--uds\): Address already in use"):
+            Ports.take(options)
+        ports.main.listen()
+        with pytest.raises(LauncherError, match="in use"):
+            Ports.take(options)
+    assert not path.exists()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    Ports.take(options).close()
+    path.unlink()
+    path.write_text("data")
+    with pytest.raises(LauncherError, match="a file of that name"):
+        Ports.take(options)
+    assert path.read_text() == "data"
+    with pytest.raises(LauncherError, match="--uds"):
+        Ports.take(Options(uds=str(tmp_path / ("x" * 120))))

@@ -48,6 +48,9 @@ def test_bad_option_is_usage():
         (["--sharded", "true", "--device", "cpu"], "--sharded"),
         (["--shard-uds-path", "/tmp/" + "x" * 100], "--shard-uds-path"),
         (["--shard-uds-path", "/no/such/folder/run"], "--shard-uds-path"),
+        (["--ssl-keyfile", "/k.pem"], "--ssl-keyfile was given without --ssl-certfile"),
+        (["--ssl-certfile", "/no/c.pem"], "--ssl-certfile /no/c.pem cannot be used: No such file"),
+        (["--uds", "/no/such/folder/s"], "cannot listen at /no/such/folder/s (--uds)"),
     ],
 )
 def test_failure_is_one_sentence_in_the_last_line(argv, words):
@@ -111,3 +114,12 @@ def test_environment_report_then_goes_on():
 def test_name_of_a_container_as_hostname():
     result = launch("--model-id", "/nope", env={"HOSTNAME": "3f2a9c0d1e4b"})
     assert "environment variable HOSTNAME must be an IP address" in result.stdout
+
+
+def test_a_model_in_cloud_storage_is_not_passed_over():
+    """Vertex AI names it; the demo model instead of it would be a surprise."""
+    result = launch(env={"AIP_STORAGE_URI": "gs://bucket/model"})
+    assert result.returncode == 1
+    assert "AIP_STORAGE_URI=gs://bucket/model names the model" in last_line(result)
+    result = launch("--model-id", "/nope", env={"AIP_STORAGE_URI": "gs://bucket/model"})
+    assert "is not read: the model is /nope" in result.stdout

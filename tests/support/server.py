@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 START_SECONDS = 120.0
-READY = re.compile(r"Penstock ready: (http://\S+)")
+READY = re.compile(r"Penstock ready: (https?://\S+|unix:\S+)")
 ROLES = {"penstock_shard": "shard", "penstock_router": "router", "penstock_router.fronts": "front"}
 
 
@@ -29,8 +29,10 @@ class Server:
         folder: Path,
         env: dict[str, str] | None,
         descriptors: int | None = None,
+        tree: Path | None = None,
     ) -> None:
-        """descriptors: that each of its processes may have, as of `ulimit -n`."""
+        """descriptors: that each of its processes may have, as of `ulimit -n`. tree: another
+        version of the repository than this one, whose code runs."""
         folder.mkdir(parents=True, exist_ok=True)
         # a socket's path is short, and a test's folder may not be
         near = folder if len(str(folder)) < 60 else Path(tempfile.mkdtemp(prefix="penstock-test-"))
@@ -40,6 +42,10 @@ class Server:
         command += ["--port", "0", "--shard-uds-path", str(self.sockets), *arguments]
         if descriptors is not None:
             command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
+        if tree is not None:
+            packages = ("proto", "launcher", "router", "shard", "kernels", "quantization")
+            path = os.pathsep.join(str(tree / package) for package in packages)
+            env = {**(env or {}), "PYTHONPATH": path}
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 command,

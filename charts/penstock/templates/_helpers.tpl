@@ -9,6 +9,27 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- /* Of the pods that clients reach: of a group of hosts the first. */ -}}
+{{- define "penstock.serverSelector" -}}
+{{ include "penstock.selector" . }}
+{{- if gt (int .Values.hosts.count) 1 }}
+leaderworkerset.sigs.k8s.io/worker-index: "0"
+{{- end }}
+{{- end }}
+
+{{- define "penstock.target" -}}
+{{- if gt (int .Values.hosts.count) 1 -}}
+{apiVersion: leaderworkerset.x-k8s.io/v1, kind: LeaderWorkerSet, name: {{ include "penstock.name" . }}}
+{{- else -}}
+{apiVersion: apps/v1, kind: Deployment, name: {{ include "penstock.name" . }}}
+{{- end -}}
+{{- end }}
+
+{{- define "penstock.balancerSelector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}-balancer
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
 {{- define "penstock.labels" -}}
 {{ include "penstock.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
@@ -50,7 +71,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if and (eq (int .Values.rollingUpdate.maxSurge) 0) (eq (int .Values.rollingUpdate.maxUnavailable) 0) }}
 {{- fail "rollingUpdate.maxSurge and maxUnavailable must not both be 0: no pod could be replaced" }}
 {{- end }}
-{{- if and .Values.cache.enabled (not .Values.cache.existingClaim) (gt (add (include "penstock.most" . | int) .Values.rollingUpdate.maxSurge) 1) (ne .Values.cache.accessMode "ReadWriteMany") }}
+{{- if and .Values.cache.enabled (not .Values.cache.existingClaim) (gt (mul (add (include "penstock.most" . | int) .Values.rollingUpdate.maxSurge) .Values.hosts.count) 1) (ne .Values.cache.accessMode "ReadWriteMany") }}
 {{- fail (printf "cache.accessMode must be ReadWriteMany where there can be several pods (replicas and rollingUpdate.maxSurge), not %s: they run on several nodes (or set cache.enabled to false, or cache.existingClaim)" .Values.cache.accessMode) }}
 {{- end }}
 {{- end }}

@@ -21,6 +21,7 @@ from penstock_router.api.schema import (
     StopSequence,
     parse,
 )
+from penstock_router.api.time_limit import TimeLimited
 from penstock_router.tools.definition import MAX_TOOLS, Tool
 
 Name = Annotated[str, Field(max_length=1024)]
@@ -230,7 +231,7 @@ class CountRequest(ClientObject):
         return messages
 
 
-class MessagesRequest(CountRequest):
+class MessagesRequest(TimeLimited, CountRequest):
     """Body of /v1/messages."""
 
     IGNORED: ClassVar = CountRequest.IGNORED - {"max_tokens"}

@@ -15,7 +15,7 @@ from penstock_router.api.connection import note_answer
 from penstock_router.api.connections import Connections
 from penstock_router.api.guard import Origins, finish_headers, middleware
 from penstock_router.api.interface import Engine, Metrics
-from penstock_router.api.keys import Keys
+from penstock_router.api.keys import KEYS, Keys
 from penstock_router.api.openapi import docs_routes
 from penstock_router.api.platform_routes import with_platform_routes
 from penstock_router.api.routes import ROUTES
@@ -52,7 +52,7 @@ def make_app(
     store = _store(config)
     if store is not None:
         listed = (*listed, *BATCH_ROUTES)
-    routes = (*listed, *docs_routes(listed, keyed=bool(config.api_key)))
+    routes = (*listed, *docs_routes(listed, config.root_path, keyed=bool(config.api_key)))
     origins = Origins(config.cors_allow_origin)
     keys = Keys(config.api_key, {(r.method, r.path) for r in routes if r.public})
     guard = middleware(origins, keys, config.payload_limit, UPLOADS)
@@ -61,6 +61,7 @@ def make_app(
     )
     if store is not None:
         add_store(app, store)
+    app[KEYS] = keys
     permits = permits or Permits(config.max_concurrent_requests)
     clients = Clients(config.trusted_proxies, _share(config, config.max_requests_per_client))
     bodies, defaults = Bodies(config.payload_limit), sampling_defaults(config)
@@ -98,7 +99,12 @@ class Runner(web.AppRunner):
     """Runs an application on connections of ours."""
 
     def __init__(
-        self, app: web.Application, clients: Clients, metrics: Metrics, most_of_client: int
+        self,
+        app: web.Application,
+        clients: Clients,
+        metrics: Metrics,
+        most_of_client: int,
+        root_path: str = "",
     ) -> None:
         """Handlers end with their client, and compressed bodies stay packed."""
         super().__init__(
@@ -111,7 +117,7 @@ class Runner(web.AppRunner):
             read_bufsize=READ_BYTES,
             shutdown_timeout=FLUSH_SECONDS,
         )
-        self._connections = clients, metrics, most_of_client
+        self._connections = clients, metrics, most_of_client, root_path
 
     async def _make_server(self) -> web.Server:
         return Connections(await super()._make_server(), *self._connections)
@@ -122,7 +128,7 @@ def make_runner(app: web.Application) -> web.AppRunner:
     service = app[SERVICE]
     config = service.config
     most = _share(config, config.max_connections_per_client)
-    return Runner(app, service.clients, service.metrics, most)
+    return Runner(app, service.clients, service.metrics, most, config.root_path)
 
 
 def make_scrape_runner(metrics: Metrics) -> web.AppRunner:

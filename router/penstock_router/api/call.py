@@ -20,6 +20,7 @@ from penstock_router.api.request_id import request_id
 from penstock_router.api.run import Track
 from penstock_router.api.schema import M
 from penstock_router.api.service import SERVICE, Service
+from penstock_router.api.time_limit import TimeLimit
 from penstock_router.logs import log
 from penstock_router.request import Finish
 
@@ -62,6 +63,7 @@ class Call:
         self.request = request
         self.service: Service = request.app[SERVICE]
         self.id = request_id(request)
+        self.limit = TimeLimit(request)
         # Not the event loop's clock: uvloop's ticks in milliseconds.
         self._start = time.monotonic()
         self._validated = self._start
@@ -104,6 +106,7 @@ class Call:
 
     def succeed(self, tracks: Sequence[Track], seed: int | None) -> Figures:
         """Count and log the request."""
+        self.limit.stop()
         total = time.monotonic() - self._start
         validation = self._validated - self._start
         ends = [track.end for track in tracks]
@@ -142,6 +145,7 @@ class Call:
 
     def fail(self, error: ApiError) -> None:
         """Count and log the request that ended with an error."""
+        self.limit.stop()
         self.service.metrics.on_failure(error.row.failure)
         log_failure(self.request, error)
         self._trace(str(error))
@@ -206,7 +210,8 @@ def generating(handler: CallHandler) -> Handler:
             if call.service.engine.draining:
                 raise ApiError(Kind.DRAINING)
             with call.service.clients.serving(request):
-                return await handler(call)
+                async with call.limit.running(call.service.config.max_request_time):
+                    return await handler(call)
         except ApiError as error:
             call.fail(error)
             raise

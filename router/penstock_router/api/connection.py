@@ -84,6 +84,10 @@ class Connection(web.RequestHandler):
         waiter = self._waiter
         return waiter is not None and not waiter.done() and not self._messages
 
+    @property
+    def _encrypted(self) -> bool:
+        return self._wire is not None and self._wire.get_extra_info("sslcontext") is not None
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast(asyncio.Transport, transport)
         super().connection_made(transport)
@@ -190,7 +194,8 @@ class Connection(web.RequestHandler):
         self._deaf = True
         if self._wire is not None:
             self._wire.write(raw_answer(error))
-            self._wire.write_eof()
+            if self._wire.can_write_eof():  # not where it is encrypted
+                self._wire.write_eof()
         self._loop.call_later(LINGER_SECONDS, self.abort)
 
     # -- who sends no more -----------------------------------------------------------------------
@@ -198,6 +203,8 @@ class Connection(web.RequestHandler):
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Whether the connection stays: while something runs whose client may still read."""
         request = self._current_request
+        if self._encrypted:
+            return None  # TLS ends in both directions, whatever is answered here
         if self._probe_timer is not None:  # uvloop may say it twice
             return True
         waiting = len(self._messages) - (self._waiter is not None)  # one of them is about to run
@@ -233,6 +240,10 @@ class Connection(web.RequestHandler):
         if wire is None:
             return
         sock = wire.get_extra_info("socket")
+        if sock.family == socket.AF_UNIX:  # which tells who writes at once
+            look = PROBE_AGAIN
+            self._probe_timer = self._loop.call_later(look, self._probe, look)
+            return
         if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE:
             return self.abort()
         if self._loop.time() >= probe_at:

@@ -12,6 +12,7 @@ from penstock_router.api.connection import Connection
 from penstock_router.api.errors import ApiError, Kind
 from penstock_router.api.interface import Metrics
 from penstock_router.api.refusal import refuse
+from penstock_router.api.root_path import behind
 from penstock_router.logs import RareLog
 from penstock_router.pulse import Pulse
 
@@ -28,7 +29,12 @@ class Connections(web.Server):
     """Makes and counts them. One that would be too many takes the place of the oldest idle one."""
 
     def __init__(
-        self, server: web.Server, clients: Clients, metrics: Metrics, most_of_client: int
+        self,
+        server: web.Server,
+        clients: Clients,
+        metrics: Metrics,
+        most_of_client: int,
+        root_path: str = "",
     ) -> None:
         """server: what aiohttp would use instead. most_of_client: connections of one client."""
         handler = server.request_handler
@@ -41,7 +47,7 @@ class Connections(web.Server):
 
         super().__init__(
             handle,
-            request_factory=server.request_factory,
+            request_factory=behind(root_path, server.request_factory),
             handler_cancellation=server.handler_cancellation,
             **server._kwargs,
         )

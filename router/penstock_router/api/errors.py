@@ -51,6 +51,9 @@ class Kind(enum.Enum):
     GENERATION = Row(424, "generation", "Request failed during generation: {}", "generation")
     OVERLOADED = Row(429, "overloaded", "Model is overloaded", "overloaded", 1)
     TOO_MANY = Row(429, "overloaded", "{}", "overloaded", 1)
+    DEADLINE = Row(
+        504, "deadline_exceeded", "The request was not done within {:g} seconds", "timeout"
+    )
     INTERNAL = Row(500, "internal", "Internal error", "incomplete")
     INCOMPLETE = Row(500, "incomplete_generation", "Incomplete generation", "incomplete")
     UNHEALTHY = Row(503, "healthcheck", "unhealthy{}")
@@ -69,6 +72,7 @@ _ANTHROPIC_TYPES = {
     422: "invalid_request_error",
     429: "rate_limit_error",
     503: "overloaded_error",
+    504: "timeout_error",
 }
 
 

@@ -7,6 +7,7 @@ from aiohttp import web
 from penstock_router.api.request_id import request_id
 from penstock_router.api.schema import M, Reading, parse
 from penstock_router.api.service import REMEMBERED, SERVICE
+from penstock_router.api.time_limit import narrow
 from penstock_router.logs import log
 
 HEADER = "x-ignored-fields"
@@ -20,9 +21,11 @@ def checked(request: web.Request, model: type[M], body: object) -> M:
     if reading is None:
         reading = request[_KEY] = Reading(request.app[SERVICE].config.strict_requests)
     try:
-        return parse(model, body, reading)
+        found = parse(model, body, reading)
     finally:
         _log_new(request, reading)
+    narrow(request, found)
+    return found
 
 
 def ignored_fields(request: web.Request) -> dict[str, str]:

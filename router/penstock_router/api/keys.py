@@ -22,6 +22,11 @@ class Keys:
 
     def __init__(self, keys: Sequence[str], public: Collection[tuple[str, str]]) -> None:
         """public: method and path of the routes that need no key."""
+        self.replace(keys)
+        self._public = frozenset(public)
+
+    def replace(self, keys: Sequence[str]) -> None:
+        """These count from now on, and no others. What runs goes on."""
         self._known = [
             (
                 hashlib.sha256(key.encode()).digest(),
@@ -30,7 +35,6 @@ class Keys:
             )
             for key in keys
         ]
-        self._public = frozenset(public)
 
     def check(self, request: web.Request) -> None:
         """Raises ApiError unless the client may have what it asks for.
@@ -61,6 +65,9 @@ class Keys:
             return False
         method = "GET" if request.method == "HEAD" else request.method
         return (method, resource.canonical) in self._public
+
+
+KEYS: web.AppKey[Keys] = web.AppKey("keys", Keys)
 
 
 def _given_key(request: web.Request) -> str:

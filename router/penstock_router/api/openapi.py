@@ -70,7 +70,7 @@ _HEADERS: dict[str, dict[str, Any]] = {
 _HEADER_REFS = {name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS}
 
 
-def document(routes: Sequence[Route], *, keyed: bool) -> dict[str, Any]:
+def document(routes: Sequence[Route], root_path: str = "", *, keyed: bool) -> dict[str, Any]:
     """OpenAPI 3.1 of the routes. keyed: the server has an API key."""
     schemas: dict[str, Any] = {"ErrorResponse": _ERROR, "AnthropicError": _ANTHROPIC_ERROR}
     paths: dict[str, Any] = {}
@@ -84,6 +84,7 @@ def document(routes: Sequence[Route], *, keyed: bool) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Penstock", "version": VERSION},
+        **({"servers": [{"url": root_path}]} if root_path else {}),
         "paths": paths,
         "components": components,
     }
@@ -163,9 +164,11 @@ def _schema(kind: Any, schemas: dict[str, Any]) -> dict[str, Any]:
 
 
 @cache  # tests make hundreds of applications, and a document takes 60 ms
-def docs_routes(routes: tuple[Route, ...], *, keyed: bool) -> tuple[Route, ...]:
+def docs_routes(
+    routes: tuple[Route, ...], root_path: str = "", *, keyed: bool
+) -> tuple[Route, ...]:
     """The routes that show the documents of `routes`. keyed: the server has an API key."""
-    openapi = document(routes, keyed=keyed)
+    openapi = document(routes, root_path, keyed=keyed)
     as_json = orjson.dumps(openapi)
 
     async def show_json(request: web.Request) -> web.Response:

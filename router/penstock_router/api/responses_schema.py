@@ -18,6 +18,7 @@ from penstock_router.api.schema import (
     Share,
     parse,
 )
+from penstock_router.api.time_limit import TimeLimited
 from penstock_router.limits import MAX_TOP_LOGPROBS
 from penstock_router.tools.definition import MAX_TOOLS, Tool
 
@@ -130,7 +131,7 @@ class ReasoningConfig(ClientObject):
     effort: Annotated[str, Field(pattern=r"^[a-z_]{1,16}$")] | None = None
 
 
-class ResponsesRequest(ClientObject):
+class ResponsesRequest(TimeLimited):
     """Body of /v1/responses."""
 
     IGNORED: ClassVar = HARMLESS - {"metadata", "parallel_tool_calls"} | {

@@ -27,6 +27,7 @@ from penstock_router.api.schema import (
 )
 from penstock_router.api.sglang_chat import ChatFields
 from penstock_router.api.structured import AnyObject, Schema, Wanted, only
+from penstock_router.api.time_limit import TimeLimited
 from penstock_router.api.token_rules import MAX_STOP_TOKENS, RuleWishes
 from penstock_router.config import RouterConfig
 from penstock_router.grammar import Grammar
@@ -196,7 +197,7 @@ class SamplingParams(ClientObject):
 Flags = bool | Annotated[list[bool], AtMost(MAX_PROMPTS)]
 
 
-class SGLangRequest(ChatFields):
+class SGLangRequest(ChatFields, TimeLimited):
     """Body of SGLang's /generate: one prompt, or a list, whose fields may be lists too."""
 
     IGNORED: ClassVar = frozenset(

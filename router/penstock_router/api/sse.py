@@ -16,9 +16,10 @@ from aiohttp.http import StreamWriter
 
 from penstock_router.api.connection import Connection
 from penstock_router.api.run import Run
+from penstock_router.api.service import SERVICE
 
-KEEP_ALIVE_SECONDS = 15.0  # TGI's: proxies cut what is silent for 30 or 60 seconds
 KEEP_ALIVE = b":\n\n"
+CLOCK_SECONDS = 0.002  # an alarm may ring so early: uvloop rounds to milliseconds
 FULL_BYTES = 1024 * 1024  # more than this unread, and the reader is too slow; see `connection` too
 
 
@@ -45,6 +46,7 @@ class EventStream:
             }
         )
         self._chunked = request.version >= HttpVersion11
+        self._keepalive = request.app[SERVICE].config.stream_keepalive  # seconds; 0: none
         self._transport: asyncio.WriteTransport | None = None
         self._buffer: list[bytes] = []
         self._due = False
@@ -128,10 +130,14 @@ class EventStream:
             self._begun.set_result(None)
 
     def _watch(self) -> None:
-        """Say something at times to a client that would hear nothing."""
-        if self._loop.time() - self._last_write >= KEEP_ALIVE_SECONDS:
+        """Say something at times to a client, or a proxy, that would hear nothing."""
+        if not self._keepalive:
+            return
+        silent = self._loop.time() - self._last_write
+        if silent >= self._keepalive - CLOCK_SECONDS:
             self._keep_alive()
-        self._alarm = self._loop.call_later(KEEP_ALIVE_SECONDS, self._watch)
+            silent = 0.0
+        self._alarm = self._loop.call_later(self._keepalive - silent, self._watch)
 
     def _keep_alive(self) -> None:
         self.push(KEEP_ALIVE)

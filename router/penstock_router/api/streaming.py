@@ -41,7 +41,7 @@ async def stream_out(
     An error before the first event is raised; after it, it becomes the last event.
     """
     try:
-        with Run(call.service.engine) as run:
+        with call.limit.converting(), Run(call.service.engine) as run:
             async with submitting(run, tracks):
                 await stream.serve(run)
         call.succeed(tracks, seed)

@@ -29,6 +29,7 @@ from penstock_router.api.schema import (
     StopSequences,
 )
 from penstock_router.api.structured import GrammarField, named
+from penstock_router.api.time_limit import TimeLimited
 from penstock_router.api.token_rules import RuleWishes
 from penstock_router.config import RouterConfig
 from penstock_router.request import Sampling
@@ -152,7 +153,7 @@ class GenerateParameters(ClientObject):
         )
 
 
-class GenerateRequest(ClientObject):
+class GenerateRequest(TimeLimited):
     """Body of /generate, /generate_stream, / and /tokenize."""
 
     IGNORED: ClassVar = frozenset({"model", "user", "options"})
@@ -176,7 +177,7 @@ class _ByItsOwnSchema:
 Instance = Annotated[dict[str, Any], _ByItsOwnSchema()]
 
 
-class VertexRequest(ClientObject):
+class VertexRequest(TimeLimited):
     """Body of /vertex: several requests, each as for /generate or /v1/chat/completions."""
 
     UNSUPPORTED: ClassVar = {"parameters": NEUTRAL}

@@ -8,7 +8,8 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from penstock_router.api.options import LONGEST_PROMPT
-from penstock_router.api.schema import INT32, AtMost, ClientObject, Count, Integer, TokenIds
+from penstock_router.api.schema import INT32, AtMost, Count, Integer, TokenIds
+from penstock_router.api.time_limit import TimeLimited
 from penstock_router.api.token_rules import (
     MAX_ALLOWED_TOKENS,
     MAX_BAD_CHARACTERS,
@@ -21,7 +22,7 @@ from penstock_router.limits import MAX_TOP_LOGPROBS
 BadWord = Annotated[str, Field(min_length=1, max_length=MAX_BAD_CHARACTERS)]
 
 
-class VllmFields(ClientObject):
+class VllmFields(TimeLimited):
     """Of chat and plain completions."""
 
     stream: bool = False

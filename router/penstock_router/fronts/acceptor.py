@@ -14,6 +14,7 @@ from typing import Protocol
 
 from penstock_router.listening import BACKLOG, url_of
 from penstock_router.logs import log
+from penstock_router.tls import HANDSHAKE_SECONDS, Tls
 
 GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -44,6 +45,7 @@ class Acceptor:
         listener: socket.socket,
         takers: Sequence[Taker],
         on_failure: Callable[[str], None] = lambda reason: None,
+        scheme: str = "http",
     ) -> None:
         """listener: bound, does not block. on_failure: told why, when no connection is accepted
         any more."""
@@ -54,7 +56,7 @@ class Acceptor:
         self._on_failure = on_failure
         self._task = asyncio.create_task(self._accept())
         self._task.add_done_callback(self._ended)
-        self.url = url_of(listener)
+        self.url = url_of(listener, scheme)
 
     async def close(self) -> None:
         """Accept no more."""
@@ -99,7 +101,9 @@ class Acceptor:
         return not full
 
 
-def take_connections(source: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
+def take_connections(
+    source: socket.socket, protocol: Callable[[], asyncio.Protocol], tls: Tls | None = None
+) -> None:
     """Serve the connections that an Acceptor passes on, from now on."""
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[object]] = set()
@@ -122,8 +126,16 @@ def take_connections(source: socket.socket, protocol: Callable[[], asyncio.Proto
 
     async def serve(connection: socket.socket) -> None:
         try:
-            await loop.connect_accepted_socket(protocol, connection)
-        except OSError:  # the client is gone already
+            if tls is None:
+                await loop.connect_accepted_socket(protocol, connection)
+            else:
+                await loop.connect_accepted_socket(
+                    protocol,
+                    connection,
+                    ssl=tls.context,
+                    ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                )
+        except OSError:  # the client is gone already, or speaks no TLS, or shows no certificate
             connection.close()
 
     source.setblocking(False)

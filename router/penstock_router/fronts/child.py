@@ -103,6 +103,11 @@ class FrontProcess:
         if self._port is not None:
             self._port.trouble(reason)
 
+    def replace_keys(self, keys: tuple[str, ...]) -> None:
+        """Tell it the API keys that count from now on."""
+        if self._port is not None:
+            self._port.replace_keys(keys)
+
     def leave(self) -> None:
         """Let it send what is left of answers, and end."""
         if self._port is not None:

@@ -23,5 +23,8 @@ class Front(Protocol):
     def drain(self) -> None:
         """Turn new requests away, as the engine does from now on."""
 
+    def replace_keys(self, keys: tuple[str, ...]) -> None:
+        """These API keys count from now on, and no others."""
+
     async def close(self) -> None:
         """Send what is left of answers, and end; nothing happens the second time."""

@@ -56,13 +56,18 @@ class FrontGroup:
         engine.on_trouble = self._trouble
         self._trouble(engine.trouble)  # that there has been since the engine began
         listener = inherited(self._config.listener)
-        self._acceptor = Acceptor(listener, self._fronts, self._fail)
+        self._acceptor = Acceptor(listener, self._fronts, self._fail, self._config.scheme)
         return self._acceptor.url
 
     def drain(self) -> None:
         """Turn new requests away, as the engine does from now on."""
         for front in self._fronts:
             front.drain()
+
+    def replace_keys(self, keys: tuple[str, ...]) -> None:
+        """These API keys count from now on, and no others."""
+        for front in self._fronts:
+            front.replace_keys(keys)
 
     async def close(self) -> None:
         """Let the processes send what is left of answers, and end them."""

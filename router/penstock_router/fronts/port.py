@@ -82,6 +82,12 @@ class Port:
         self._last.trouble = reason
         self._flush_soon()
 
+    def replace_keys(self, keys: Sequence[str]) -> None:
+        """Tell the front the API keys that count from now on."""
+        del self._last.api_key[:]
+        self._last.api_key.extend(keys)
+        self._flush_soon()
+
     def leave(self) -> None:
         """Tell it to end, behind everything that it has been told before."""
         self._last.leave = True

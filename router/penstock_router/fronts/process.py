@@ -15,6 +15,7 @@ import uvloop
 
 from penstock_proto.front_pb2 import FromFront
 from penstock_router.api.app import make_app, make_runner
+from penstock_router.api.keys import KEYS
 from penstock_router.api.service import Permits
 from penstock_router.collector import quiet_collector
 from penstock_router.fronts.acceptor import take_connections
@@ -26,6 +27,7 @@ from penstock_router.limits import Limits
 from penstock_router.logs import configure_logs
 from penstock_router.pulse import Pulse
 from penstock_router.text import TextModel
+from penstock_router.tls import Tls
 
 
 def main() -> int:
@@ -74,10 +76,13 @@ async def serve(config: FrontConfig, text: TextModel, limits: Limits) -> int:
         config.router.max_concurrent_requests, shared_counts(config.permits), config.place
     )
     metrics = RemoteMetrics(engine, outbox)
-    runner = make_runner(make_app(config.router, engine, text, metrics, permits))
+    app = make_app(config.router, engine, text, metrics, permits)
+    engine.on_keys = app[KEYS].replace
+    runner = make_runner(app)
     await runner.setup()
     server = cast(Callable[[], asyncio.Protocol], runner.server)
-    take_connections(socket.socket(fileno=config.handover), server)
+    tls = Tls(files) if (files := config.router.tls) is not None else None
+    take_connections(socket.socket(fileno=config.handover), server, tls)
     quiet_collector()
     outbox.frame.ready = True
     Pulse(BEAT_SECONDS, lambda late: frames.send(FromFront(lag=[late])))

@@ -61,6 +61,7 @@ class RemoteEngine:
         self._trouble = ""
         self.leave = asyncio.Event()  # the scheduling process is about to end
         self.on_metrics: Callable[[int, bytes], None] = lambda scrape, text: None
+        self.on_keys: Callable[[tuple[str, ...]], None] = lambda keys: None
         self._outbox = outbox
         self._numbers = itertools.count(1)
         self._live: dict[int, _Live] = {}
@@ -135,6 +136,8 @@ class RemoteEngine:
             self._flushed(flushed)
         if frame.HasField("trouble"):
             self._trouble = frame.trouble
+        if frame.api_key:
+            self.on_keys(tuple(frame.api_key))
         self.draining |= frame.draining
         if frame.leave:
             self.leave.set()

@@ -200,18 +200,6 @@ async def test_reader_that_stops_at_the_end(serve: Any, monkeypatch: pytest.Monk
     slow.close()
 
 
-async def test_keep_alive_while_it_waits(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "KEEP_ALIVE_SECONDS", 0.05)
-    client = await serve(FakeEngine(hold=True, script=[10, 2]))
-    task = asyncio.create_task(client.stream("/generate_stream", {"inputs": "hi"}))
-    await asyncio.sleep(0.4)
-    client.engine.release()
-    status, text = await task
-    assert status == 200
-    assert text.count(":\n\n") >= 2
-    assert text.replace(":\n\n", "").count("data:") == 2
-
-
 async def test_drain(serve: Any) -> None:
     """New requests are turned away, those that run end as they should."""
     client = await serve(FakeEngine(hold=True, script=[10, 2]))

@@ -1,0 +1,54 @@
+"""What a step takes: a plane through steps that were measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+MEASURED = Path(__file__).parent.parent / "results" / "h100_llama-3.1-8b_steps.json"
+STEP = re.compile(r"(?:decode (\d+) rows|mixed (\d+) \+ (\d+))")
+# The measured rows had so many tokens each. What a token of theirs costs is its bytes over the
+# card's bandwidth: 131,072 at 3.06 TB/s (docs/performance.md).
+MEASURED_CONTEXT = 576
+KV_TOKEN_SECONDS = 131_072 / 3.06e12
+
+
+@dataclass(frozen=True, slots=True)
+class StepCosts:
+    """Seconds: of a step, of each decode row, of each KV token that these read, and of each prompt
+    token."""
+
+    step: float
+    row: float
+    kv_token: float
+    prompt_token: float
+
+    def seconds(self, rows: int, kv_tokens: int, prompt_tokens: int) -> float:
+        """Of a step."""
+        return (
+            self.step
+            + self.row * rows
+            + self.kv_token * kv_tokens
+            + self.prompt_token * prompt_tokens
+        )
+
+
+def measured(path: Path = MEASURED) -> StepCosts:
+    """Fitted by least squares of the relative error. Raises ValueError for a file without steps."""
+    points = []
+    for step in json.loads(path.read_text())["steps"]:
+        if (match := STEP.fullmatch(step["step"])) is not None:
+            alone, rows, prompt = match.groups()
+            points.append((int(alone or rows), int(prompt or 0), step["wall_us"] * 1e-6))
+    if len(points) < 3:
+        raise ValueError(f"{path} holds {len(points)} steps of a kind that is known, not 3")
+    rows, prompts, seconds = (np.array(column, float) for column in zip(*points, strict=True))
+    kv = rows * MEASURED_CONTEXT * KV_TOKEN_SECONDS
+    matrix = np.stack([np.ones_like(rows), rows, prompts], axis=1) / seconds[:, None]
+    fit, *_ = np.linalg.lstsq(matrix, 1 - kv / seconds, rcond=None)
+    step, row, prompt = (max(float(value), 0.0) for value in fit)
+    return StepCosts(step, row, KV_TOKEN_SECONDS, prompt)

@@ -1,0 +1,79 @@
+"""What changes while the server runs: files that are read again on SIGHUP, and told to the router.
+
+One line of JSON each, on a pipe that the router inherits: `{"api_key": [key, …]}`.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import signal
+from collections.abc import Callable, Mapping
+from typing import Self
+
+from penstock_launcher.errors import LauncherError
+from penstock_launcher.logs import Log
+
+PIPE_BYTES = 1024 * 1024  # what an unprivileged user may have
+
+ReadKeys = Callable[[], tuple[str, ...]]  # raises LauncherError
+
+
+class Updates:
+    """A context manager. read_keys: None where no file may change."""
+
+    def __init__(self, read_keys: ReadKeys | None, log: Log) -> None:
+        self._read_keys = read_keys
+        self._log = log
+        self._ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # as under nohup
+        self._had_terminal = _has_terminal()
+
+    def __enter__(self) -> Self:
+        self.descriptor, self._pipe = os.pipe()
+        fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        os.set_blocking(self._pipe, False)  # a router that reads nothing must stop nobody
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.descriptor)
+        os.close(self._pipe)
+
+    @property
+    def wanted(self) -> bool:
+        """SIGHUP means something here, even where it was to be ignored."""
+        return self._read_keys is not None
+
+    def hangup(self) -> bool:
+        """What SIGHUP asks for. False where it means what it always did: the terminal is gone."""
+        if self._read_keys is None:
+            return False
+        if self._had_terminal and not self._ignored and not _has_terminal():
+            return False
+        try:
+            keys = self._read_keys()
+            self._log.mask(keys)
+            self._tell({"api_key": keys})
+        except LauncherError as error:
+            self._log.error(f"SIGHUP: the API keys stay as they were: {error}")
+        except OSError as error:
+            self._log.error(f"SIGHUP: the router does not read its keys: {error.strerror}")
+        else:
+            self._log.info(f"SIGHUP: {len(keys)} API keys count from now on")
+        return True
+
+    def _tell(self, update: Mapping[str, object]) -> None:
+        """Raises OSError where it does not fit into the pipe; a part of it is then a line that the
+        router passes over."""
+        line = b"\n" + json.dumps(update).encode() + b"\n"
+        if os.write(self._pipe, line) < len(line):
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
