@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from penstock_kernels.fp8 import in_order
+from penstock_kernels.lut import looked_up, unpack
 
 
 class Layout(enum.Enum):
@@ -24,6 +25,12 @@ class Layout(enum.Enum):
     FP8 = "fp8"
     # the same, but scale [ceil(n / scale_rows), ceil(k / scale_columns)]
     FP8_BLOCKS = "fp8_blocks"
+    # [n, k / 2] uint8 as `lut.pack` has them; table [1, 16] or [n, 16] float32; scale
+    # [k / scale_columns, n] float32, bfloat16 or float8_e4m3fn, outer [n] float32, or neither
+    LUT = "lut"
+
+
+_PACKED = {Layout.LUT: 2}  # numbers in an element of data
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +43,9 @@ class Weight:
     scale: Tensor | None = None  # as the layout says
     scale_rows: int = 1  # of a block
     scale_columns: int = 1
+    table: Tensor | None = None
+    code: str = ""  # of `lut.TABLES`, which the table is; "": another
+    outer: Tensor | None = None  # scales of rows beside those of blocks
 
     @property
     def n(self) -> int:
@@ -45,7 +55,7 @@ class Weight:
     @property
     def k(self) -> int:
         """Inputs."""
-        return self.data.shape[1]
+        return self.data.shape[1] * _PACKED.get(self.layout, 1)
 
     @property
     def device(self) -> torch.device:
@@ -53,6 +63,8 @@ class Weight:
 
     def dequantised(self) -> Tensor:
         """The matrix [n, k] itself: as stored where it is dense, else in float32."""
+        if self.layout is Layout.LUT:
+            return self._looked_up()
         if self.scale is None:
             return self.data
         scale = self.scale
@@ -61,6 +73,14 @@ class Weight:
             scale = scale.repeat_interleave(self.scale_rows, 0)[: self.n]
         return in_order(self.data.float()).mul_(scale)
 
+    def _looked_up(self) -> Tensor:
+        assert self.table is not None
+        numbers = looked_up(unpack(self.data), self.table)
+        if self.scale is not None:
+            numbers *= self.scale.float().T.repeat_interleave(self.scale_columns, 1)
+        return numbers if self.outer is None else numbers.mul_(self.outer[:, None])
+
     def tensors(self) -> Iterator[Tensor]:
         """Everything that takes memory."""
-        yield from (part for part in (self.data, self.scale, self.bias) if part is not None)
+        parts = (self.data, self.scale, self.bias, self.table, self.outer)
+        yield from (part for part in parts if part is not None)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock_quantization.scheme import Scheme, parse_scheme
+from penstock_quantization.methods import parse_scheme
+from penstock_quantization.scheme import Scheme
 from penstock_shard.config_numbers import real, whole
 from penstock_shard.json_file import read_object
 from penstock_shard.model.families import (

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from penstock_proto import shard_pb2
-from penstock_quantization.scheme import check_quantize
+from penstock_quantization.methods import check_quantize
 from penstock_shard import log
 from penstock_shard.architecture import Architecture, read_architecture
 from penstock_shard.config import ShardConfig

@@ -132,13 +132,13 @@ class _Loader:
 
     def _columns(self, spec: MatrixSpec) -> Weight:
         """A matrix whose rows are this rank's; others read the same input on every rank."""
-        return self._quantised(self._read(spec), _own)
+        return self._quantised(self._read(spec), spec, _own)
 
     def _rows(self, spec: MatrixSpec) -> RowParallel:
         weight = self._read(spec)
         if self.group.rank:  # else the bias would be added once a rank
             weight = replace(weight, bias=None)
-        return RowParallel(self._quantised(weight, self.group.maximum), self.group)
+        return RowParallel(self._quantised(weight, spec, self.group.maximum), self.group)
 
     def _read(self, spec: MatrixSpec) -> Weight:
         weight = reader_for(self.model.scheme, self.weights, self.dtype, self.device).read(spec)
@@ -146,14 +146,16 @@ class _Loader:
             return Weight(weight.dequantised().to(self.dtype), weight.bias)
         return weight
 
-    def _quantised(self, weight: Weight, over_ranks: Callable[[Tensor], Tensor]) -> Weight:
+    def _quantised(
+        self, weight: Weight, spec: MatrixSpec, over_ranks: Callable[[Tensor], Tensor]
+    ) -> Weight:
         """As `--quantize` says, where the checkpoint is not quantised; over_ranks: see
         `penstock_quantization.online`."""
         if self.quantize is None or self.model.scheme is not None:
             return weight
         if self.device.type == "meta":  # sizes are the same whatever the numbers are
             over_ranks = _own
-        quantised = ONLINE[self.quantize](weight, over_ranks)
+        quantised = ONLINE[self.quantize](weight, over_ranks, spec)
         if self.device.type == "cpu":  # where it computes in the model's own type
             return Weight(quantised.dequantised().to(self.dtype), weight.bias)
         return quantised

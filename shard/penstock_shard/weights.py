@@ -22,7 +22,21 @@ from penstock_shard.model.families import Names
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _FP8 = "F8_E4M3"
+# What is read as it is stored, by the type of what it is read into.
+_EXACT = {torch.float8_e4m3fn: _FP8, torch.uint8: "U8", torch.int32: "I32"}
 FP8_DEVIATION = 64.0  # of random numbers: the largest is 448
+# What random weights have instead of random numbers, by the end of a name and the type, so that
+# a quantised matrix comes out with a deviation of some 0.02.
+_SCALES: dict[tuple[str, torch.dtype], float] = {
+    ("weight_scale", torch.float32): 0.02 / FP8_DEVIATION,
+    ("weight_scale_inv", torch.float32): 0.02 / FP8_DEVIATION,
+    ("weight_scale", torch.uint8): 127 - 10,
+    ("_scales", torch.uint8): 127 - 10,
+    ("weight_scale", torch.float8_e4m3fn): 1.0,
+    ("weight_scale_2", torch.float32): 0.01,
+    ("weight_global_scale", torch.float32): 100.0,
+    ("absmax", torch.float32): 0.04,
+}
 # Tensors that old checkpoints hold although they follow from config.json.
 _DERIVED = (".rotary_emb.inv_freq", ".masked_bias", ".attn.bias", ".attention.bias")
 
@@ -50,6 +64,9 @@ class Rehearsal:
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         return self._weights.shape(name)
+
+    def is_there(self, name: str) -> bool | None:
+        return self._weights.is_there(name)
 
     def is_fp8(self, name: str) -> bool | None:
         return self._weights.is_fp8(name)
@@ -84,6 +101,9 @@ class DummyWeights:
     def shape(self, name: str) -> tuple[int, ...] | None:
         return None
 
+    def is_there(self, name: str) -> bool | None:
+        return None
+
     def is_fp8(self, name: str) -> bool | None:
         return None
 
@@ -99,14 +119,17 @@ class DummyWeights:
         if len(shape) == 1 and name.endswith("weight"):  # a norm's
             into.fill_(1.0)
             return
-        if into.dtype == torch.float32 and name.rpartition(".")[2].startswith("weight_scale"):
-            into.fill_(0.02 / FP8_DEVIATION)
-            return
+        for (ending, dtype), value in _SCALES.items():
+            if name.endswith(ending) and into.dtype == dtype:
+                into.fill_(value)
+                return
         generator = torch.Generator(into.device)
         generator.manual_seed(zlib.crc32(f"{name}:{start}".encode()))
         if into.dtype == torch.float8_e4m3fn:
             wide = torch.empty(into.shape, dtype=torch.float16, device=into.device)
             into.copy_(wide.normal_(0.0, FP8_DEVIATION, generator=generator))
+        elif not into.is_floating_point():
+            into.random_(generator=generator)
         else:
             into.normal_(0.0, 0.02, generator=generator)
 
@@ -151,6 +174,9 @@ class Checkpoint:
         part = self._slices.get(name)
         return None if part is None else tuple(part.get_shape())
 
+    def is_there(self, name: str) -> bool | None:
+        return name in self._slices
+
     def is_fp8(self, name: str) -> bool | None:
         part = self._slices.get(name)
         return None if part is None else part.get_dtype() == _FP8
@@ -161,7 +187,7 @@ class Checkpoint:
             return f"tensor {name} is missing"
         if (found := tuple(part.get_shape())) != shape:
             return f"tensor {name} has shape {list(found)}, but config.json makes it {list(shape)}"
-        supported = (_FP8,) if dtype == torch.float8_e4m3fn else tuple(_DTYPES)
+        supported = (_EXACT[dtype],) if dtype in _EXACT else tuple(_DTYPES)
         if part.get_dtype() not in supported:
             return f"tensor {name} has type {part.get_dtype()}; supported: {', '.join(supported)}"
         return None

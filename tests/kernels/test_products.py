@@ -12,7 +12,7 @@ from torch import Tensor
 from penstock_kernels.ops import Act, Activation
 from penstock_kernels.reference.activation import gate
 from penstock_kernels.weight import Layout, Weight
-from penstock_quantization.online import fp8
+from penstock_quantization.online import ONLINE, fp8
 
 pytest.importorskip("triton")
 HALF = [torch.bfloat16, torch.float16]
@@ -124,6 +124,8 @@ def weight_of(
     weight = Weight(torch.randn(n, k, device="cuda", dtype=dtype) * k**-0.5, bias)
     if layout is Layout.DENSE:
         return weight
+    if layout is Layout.LUT:
+        return ONLINE["bitsandbytes-nf4"](weight, lambda largest: largest, None)
     quantised = fp8(weight, lambda largest: largest)
     if layout is Layout.FP8:
         return quantised

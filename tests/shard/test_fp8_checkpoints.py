@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from penstock_quantization.methods import check_quantize, parse_scheme
 from penstock_quantization.reader import reader_for
-from penstock_quantization.scheme import Scheme, check_quantize, parse_scheme
+from penstock_quantization.scheme import Scheme
 from penstock_shard.architecture import read_architecture
 from penstock_shard.check import check
 from penstock_shard.loading import load_decoder
@@ -166,6 +167,8 @@ def test_a_contradiction_names_both() -> None:
     check_quantize(None, scheme)
     check_quantize("awq", scheme)
     check_quantize("fp8", None)
+    with pytest.raises(ValueError, match="--quantize squeezellm .* no quantization_config"):
+        check_quantize("squeezellm", None)
     with pytest.raises(ValueError, match="--quantize fp8 contradicts .* quant_method 'awq'"):
         check_quantize("fp8", scheme)
 

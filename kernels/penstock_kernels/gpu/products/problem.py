@@ -38,6 +38,8 @@ class Problem:
     dense: bool  # the rows stand one behind the other
     device: torch.device
     scale_columns: int = 1  # of a block of the weight's scales
+    code: str = ""  # of a table that kernels know (`kernels.lut.TABLES`)
+    scales_in_fp8: bool = False
     width: int = 0  # of a head, where queries, keys and values are computed
 
     @staticmethod
@@ -52,6 +54,8 @@ class Problem:
             dense=x.is_contiguous(),
             device=x.device,
             scale_columns=weight.scale_columns,
+            code=weight.code,
+            scales_in_fp8=weight.scale is not None and weight.scale.dtype == torch.float8_e4m3fn,
             width=width,
         )
 
