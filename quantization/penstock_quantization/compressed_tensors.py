@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from penstock_quantization import integer_schemes as integers
 from penstock_quantization.scheme import Config, Scheme, block, expect, names
 
 Weights = Mapping[str, Any]  # `weights` of a config group
@@ -75,6 +76,8 @@ FORMATS: dict[str, Callable[[Weights], dict[str, Any]]] = {
     "float-quantized": _fp8,
     "naive-quantized": _fp8,
     "mxfp8-quantized": _mxfp8,
+    "pack-quantized": integers.packed,
+    "int-quantized": integers.plain,
     **{
         stored: partial(_fp4, stored, group)
         for stored, group in (("nvfp4-pack-quantized", 16), ("mxfp4-pack-quantized", 32))

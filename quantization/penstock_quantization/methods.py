@@ -7,13 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from penstock_quantization import integer_schemes as integers
 from penstock_quantization.compressed_tensors import compressed_tensors
 from penstock_quantization.scheme import Config, Scheme, block, expect, names
 
 KEYS = ("quantization_config", "compression_config")  # the second in old files
-LOADED = ("fp8", "bitsandbytes-nf4", "bitsandbytes-fp4")  # made by `--quantize`: `online.ONLINE`
+LOADED = (
+    "fp8",
+    "bitsandbytes-nf4",
+    "bitsandbytes-fp4",
+    "bitsandbytes",
+    "eetq",
+)  # made by `--quantize`: `online.ONLINE`
 # What `--quantize` may say of a checkpoint besides.
-STORED = ("compressed-tensors", "modelopt", "mxfp4", "squeezellm")
+STORED = (
+    "awq", "compressed-tensors", "gptq", "marlin", "modelopt", "mxfp4", "squeezellm", "exl2",
+    "torchao",
+)  # fmt: skip
+# Of random numbers, which have no configuration.
+DUMMY: dict[str, Config] = {
+    "gptq": {"bits": 4, "group_size": 128, "sym": True},
+    "awq": {"bits": 4, "group_size": 128, "version": "gemm"},
+    "torchao": {"quant_type": "Int8WeightOnlyConfig"},
+}
+REPACKED = {"marlin": ("gptq", "awq")}  # what `--quantize` means by a kernel's name
 
 
 def parse_scheme(config: Config) -> Scheme | None:
@@ -39,6 +56,12 @@ def parse_scheme(config: Config) -> Scheme | None:
         raise ValueError(f"{key} with quant_method {method!r}: {error}") from None
 
 
+def dummy_scheme(quantize: str | None) -> Scheme | None:
+    """Of random numbers in a format that a checkpoint would have."""
+    given = DUMMY.get(quantize or "")
+    return None if given is None or quantize is None else METHODS[quantize](given)
+
+
 def check_quantize(quantize: str | None, scheme: Scheme | None) -> None:
     """Raises ValueError where `--quantize` contradicts what the checkpoint is."""
     if scheme is None:
@@ -49,6 +72,8 @@ def check_quantize(quantize: str | None, scheme: Scheme | None) -> None:
             )
         return
     if quantize in (None, scheme.format, scheme.method):
+        return
+    if scheme.method in REPACKED.get(quantize, ()):
         return
     raise ValueError(
         f"--quantize {quantize} contradicts quantization_config with quant_method "
@@ -72,8 +97,10 @@ def _fbgemm(given: Config) -> Scheme:
 
 
 def _bitsandbytes(given: Config) -> Scheme:
+    if given.get("load_in_8bit") is True:
+        return integers.bitsandbytes(given)
     if given.get("load_in_4bit") is not True:
-        raise ValueError("load_in_4bit is not true, and 8 bits are not supported")
+        raise ValueError("neither load_in_4bit nor load_in_8bit is true")
     code = expect(given, "bnb_4bit_quant_type", ("fp4", "nf4"))  # fp4 is its own default
     expect(given, "bnb_4bit_quant_storage", ("uint8",))
     return Scheme(
@@ -112,6 +139,21 @@ def _squeezellm(given: Config) -> Scheme:
     )
 
 
+def _exl2(given: Config) -> Scheme:
+    raise ValueError("files of ExLlamaV2 are not read: serve the model as GPTQ or AWQ instead")
+
+
+def _marlin(given: Config) -> Scheme:
+    return integers.gptq({**given, "is_marlin_format": True})
+
+
+def _eetq(given: Config) -> Scheme:
+    raise ValueError(
+        "checkpoints of EETQ hold numbers in the order of its kernels and are not read: serve the "
+        "model that they were made from with --quantize eetq, which quantises while it loads"
+    )
+
+
 METHODS: dict[str, Callable[[Config], Scheme]] = {
     "fp8": _fp8,
     "compressed-tensors": compressed_tensors,
@@ -120,4 +162,10 @@ METHODS: dict[str, Callable[[Config], Scheme]] = {
     "modelopt": _modelopt,
     "mxfp4": _mxfp4,
     "squeezellm": _squeezellm,
+    "gptq": integers.gptq,
+    "awq": integers.awq,
+    "torchao": integers.torchao,
+    "marlin": _marlin,
+    "exl2": _exl2,
+    "eetq": _eetq,
 }

@@ -15,11 +15,14 @@ from penstock_quantization.bitsandbytes import BitsAndBytes
 from penstock_quantization.dense import DenseReader
 from penstock_quantization.fp4 import NAMES, Fp4
 from penstock_quantization.fp8 import Fp8Reader
+from penstock_quantization.integer_reader import FORMATS as INTEGER_FORMATS
+from penstock_quantization.integer_reader import IntegerReader
 from penstock_quantization.lut import LutFormat, LutReader
 from penstock_quantization.matrix import MatrixSpec
 from penstock_quantization.scheme import Scheme
 from penstock_quantization.source import Source
 from penstock_quantization.squeezellm import SqueezeLlm
+from penstock_quantization.torchao import Fp8Names
 
 
 class Reader(Protocol):
@@ -46,4 +49,8 @@ def reader_for(
         return dense
     if scheme.stored in LUT_FORMATS:
         return LutReader(LUT_FORMATS[scheme.stored](scheme, source, device), dense)
-    return Fp8Reader(scheme, source, dense)
+    if scheme.stored in INTEGER_FORMATS:
+        return IntegerReader(scheme, source, dense)
+    if scheme.stored == "torchao-fp8":
+        dense = DenseReader(Fp8Names(source), dtype, device)
+    return Fp8Reader(scheme, dense.source, dense)

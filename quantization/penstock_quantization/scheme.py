@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from penstock_quantization.whole import Whole
+
 Config = Mapping[str, Any]
 UNREAD = (".input_scale", ".input_scale_ub", ".input_global_scale", ".k_scale", ".v_scale")
 
@@ -25,6 +27,7 @@ class Scheme:
     nested: bool = False  # whether scales are codes themselves
     scale: str = "weight_scale"  # of a matrix, beside its `weight`
     block: tuple[int, int] | None = None  # rows and columns of a scale; None: a row's or a tensor's
+    whole: Whole | None = None  # of whole numbers
     powers: bool = False  # whether scales are powers of two (e8m0)
     skipped: tuple[str, ...] = ()  # matrices that are not quantised
     # Tensors beside a matrix that are not read: rows get scales of their own.

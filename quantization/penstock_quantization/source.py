@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -15,6 +16,9 @@ class Source(Protocol):
 
     def is_there(self, name: str) -> bool | None:
         """Whether there is such a tensor; None where there are all."""
+
+    def stored(self, name: str) -> torch.dtype | None:
+        """Of a tensor of real numbers; None where there is none such, or where any type will do."""
 
     def is_fp8(self, name: str) -> bool | None:
         """Whether a tensor is e4m3; None where any type will do."""

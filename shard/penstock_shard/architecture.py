@@ -17,6 +17,7 @@ from penstock_shard.model.families import (
     Family,
     Windows,
 )
+from penstock_shard.quantization_file import quantization_file
 from penstock_shard.rope_config import Rope
 
 
@@ -86,6 +87,7 @@ def read_architecture(folder: Path) -> Architecture:
     if not path.exists():
         raise ValueError(f"{folder} has no config.json, so it is no model folder")
     config = read_object(path)
+    config |= quantization_file(folder, config)
     try:
         return parse_architecture(config)
     except (ValueError, TypeError) as error:

@@ -23,7 +23,7 @@ from penstock_shard.model.families import Names
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _FP8 = "F8_E4M3"
 # What is read as it is stored, by the type of what it is read into.
-_EXACT = {torch.float8_e4m3fn: _FP8, torch.uint8: "U8", torch.int32: "I32"}
+_EXACT = {torch.float8_e4m3fn: _FP8, torch.uint8: "U8", torch.int32: "I32", torch.int8: "I8"}
 FP8_DEVIATION = 64.0  # of random numbers: the largest is 448
 # What random weights have instead of random numbers, by the end of a name and the type, so that
 # a quantised matrix comes out with a deviation of some 0.02.
@@ -36,6 +36,10 @@ _SCALES: dict[tuple[str, torch.dtype], float] = {
     ("weight_scale_2", torch.float32): 0.01,
     ("weight_global_scale", torch.float32): 100.0,
     ("absmax", torch.float32): 0.04,
+    ("_weight_scale", torch.float16): 0.02 / 74,  # of 8 bits
+    (".scales", torch.float16): 0.02 / 4.6,  # of 4 bits
+    ("weight_scale", torch.float16): 0.02 / 4.6,
+    ("SCB", torch.float16): 0.02 * 127 / 74,
 }
 # Tensors that old checkpoints hold although they follow from config.json.
 _DERIVED = (".rotary_emb.inv_freq", ".masked_bias", ".attn.bias", ".attention.bias")
@@ -67,6 +71,9 @@ class Rehearsal:
 
     def is_there(self, name: str) -> bool | None:
         return self._weights.is_there(name)
+
+    def stored(self, name: str) -> torch.dtype | None:
+        return self._weights.stored(name)
 
     def is_fp8(self, name: str) -> bool | None:
         return self._weights.is_fp8(name)
@@ -104,6 +111,9 @@ class DummyWeights:
     def is_there(self, name: str) -> bool | None:
         return None
 
+    def stored(self, name: str) -> torch.dtype | None:
+        return None
+
     def is_fp8(self, name: str) -> bool | None:
         return None
 
@@ -129,7 +139,8 @@ class DummyWeights:
             wide = torch.empty(into.shape, dtype=torch.float16, device=into.device)
             into.copy_(wide.normal_(0.0, FP8_DEVIATION, generator=generator))
         elif not into.is_floating_point():
-            into.random_(generator=generator)
+            least = torch.iinfo(into.dtype).min
+            into.random_(least, torch.iinfo(into.dtype).max + 1, generator=generator)
         else:
             into.normal_(0.0, 0.02, generator=generator)
 
@@ -176,6 +187,11 @@ class Checkpoint:
 
     def is_there(self, name: str) -> bool | None:
         return name in self._slices
+
+    def stored(self, name: str) -> torch.dtype | None:
+        part = self._slices.get(name)
+        found = None if part is None else _DTYPES.get(part.get_dtype())
+        return None if found is None else getattr(torch, found)
 
     def is_fp8(self, name: str) -> bool | None:
         part = self._slices.get(name)
