@@ -254,6 +254,11 @@ def gdc_launch_dependents() -> None:
     """Launches come one after the other here."""
 
 
+def nothing(dtype: torch.dtype) -> float:
+    """What stands where nothing was stored."""
+    return float("nan") if dtype.is_floating_point else torch.iinfo(dtype).max
+
+
 def allocate_shared_memory(
     dtype: torch.dtype, shape: Sequence[int], layout: object
 ) -> Shared | Barriers:
@@ -262,7 +267,7 @@ def allocate_shared_memory(
         barriers = [Barrier() for _ in range(shape[0])]
         program.barriers += barriers
         return Barriers(barriers)
-    numbers = torch.full(list(shape), float("nan"), dtype=dtype)
+    numbers = torch.full(list(shape), nothing(dtype), dtype=dtype)
     program.shared_bytes += numbers.numel() * numbers.element_size()
     if program.shared_bytes > MOST_SHARED:
         raise GluonError(f"{program.shared_bytes} bytes of shared memory")
@@ -302,7 +307,7 @@ def async_copy_global_to_shared(
         raise GluonError(f"a copy of {source.block_shape} to {target.shape}")
     _fenced(target)
     numbers = source.block(corner, here.waited)
-    target.numbers.fill_(float("nan"))
+    target.numbers.fill_(nothing(target.dtype))
     barrier.copied(Copy(target.numbers, numbers))
     here.turn()
 
