@@ -91,7 +91,9 @@ def _load_stage(
         tma.async_copy_global_to_shared(
             weight, [at * 32, 0], ready, w_tiles.index(HELD * stage + h)
         )
-        tma.async_copy_global_to_shared(scale, [at * G * 64], ready, s_tiles.index(HELD * stage + h))
+        tma.async_copy_global_to_shared(
+            scale, [at * G * 64], ready, s_tiles.index(HELD * stage + h)
+        )
         if ZEROS:
             tma.async_copy_global_to_shared(
                 zero, [at * G * 64], ready, z_tiles.index(HELD * stage + h)
@@ -114,7 +116,7 @@ def _load(
     STAGES: gl.constexpr, BYTES: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
     """The warp that fills the ring. plan counts stages where `place_of` says depths."""
-    full, empty = ring[4], ring[5]
+    empty = ring[5]
     tile, split, first, depths = place_of(plan, 0)
     ahead = gl.minimum(depths, STAGES)
     for j in range(ahead):
@@ -218,10 +220,9 @@ def _multiply(
     w_tiles, s_tiles, z_tiles, x_tiles, full, empty = ring
     out, rows, columns = target
     BM: gl.constexpr = x_tiles.shape[1]
-    if FEW:
-        layout: gl.constexpr = gl.NVMMADistributedLayout([2, 0], [4, 1], [16, 8])
-    else:
-        layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BM, 16])
+    VERSION: gl.constexpr = [2, 0] if FEW else [3, 0]
+    SHAPE: gl.constexpr = [16, 8] if FEW else [16, BM, 16]
+    layout: gl.constexpr = gl.NVMMADistributedLayout(VERSION, [4, 1], SHAPE)
     io_layout: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
     line = gl.arange(0, BM, gl.SliceLayout(1, io_layout))
     member = gl.arange(0, 64, gl.SliceLayout(0, io_layout))
@@ -232,13 +233,11 @@ def _multiply(
         tile, split, first, depths = place_of(plan, turn)
         acc = gl.zeros([64, BM], gl.float32, layout)
         up = acc
-        for j in range(depths):
+        for _ in range(depths):
             stage = done % STAGES
             mbarrier.wait(full.index(stage), done // STAGES & 1)
             for d in gl.static_range(D):
-                acc = _tile_product(
-                    acc, ring, HELD * stage, 0, stage * D + d, d, D, G, ZEROS, FEW
-                )
+                acc = _tile_product(acc, ring, HELD * stage, 0, stage * D + d, d, D, G, ZEROS, FEW)
                 if HELD == 2:
                     up = _tile_product(
                         up, ring, 2 * stage + 1, 0, stage * D + d, d, D, G, ZEROS, FEW
