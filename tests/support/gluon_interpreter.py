@@ -35,9 +35,22 @@ def _layout(*_: object, **__: object) -> Layout:
 def _converted(
     asm: str, constraints: str, arguments: list[Any], dtype: torch.dtype, is_pure: bool, pack: int
 ) -> Any:
-    """Assembly only converts numbers here; that it does is for tests on a GPU."""
+    """Assembly converts numbers here, or takes one from another; what its instructions do is for
+    tests on a GPU."""
+    if asm.startswith("sub."):
+        return arguments[0] - arguments[1]
     [argument] = arguments
-    return argument.to(dtype)
+    return nibbles(argument, dtype) if isinstance(dtype, tuple) else argument.to(dtype)
+
+
+def nibbles(words: values.Value, dtype: tuple[torch.dtype, ...]) -> tuple[values.Value, ...]:
+    """What `gpu.hopper_int4` makes of four bytes: the low and the high four bits of each, the
+    middle two bytes exchanged, as halves whose last bits they are."""
+    shape = words.data.shape
+    swapped = words.data.view(-1, 2, 2).transpose(1, 2).reshape(shape)
+    least = 128 if dtype[0] == torch.bfloat16 else 1024
+    parts = (swapped & 15, swapped >> 4)
+    return tuple(values.of((part.int() + least).to(dtype[0])) for part in parts)
 
 
 LANGUAGE = SimpleNamespace(
@@ -46,7 +59,7 @@ LANGUAGE = SimpleNamespace(
         name: getattr(values, name)
         for name in (
             "arange", "full", "zeros", "expand_dims", "convert_layout", "split", "where", "minimum",
-            "maximum", "cdiv", "exp", "exp2", "log2", "fma",
+            "maximum", "cdiv", "join", "exp", "exp2", "log2", "fma",
         )
     },
     **{
@@ -79,7 +92,7 @@ MODULES = {
 FUNCTIONS = {
     name: getattr(program, name)
     for name in (
-        "warpgroup_mma", "warpgroup_mma_wait", "fence_async_shared", "gdc_wait",
+        "mma_v2", "warpgroup_mma", "warpgroup_mma_wait", "fence_async_shared", "gdc_wait",
         "gdc_launch_dependents",
     )
 }  # fmt: skip

@@ -139,16 +139,18 @@ def _load(
 
 
 @gluon.jit
-def widened4(tile, operand: gl.constexpr, dtype: gl.constexpr):
-    """A tile's numbers plus 136 (1032 in float16), as the left side of a product: [64, 128]."""
+def widened4(lines, operand: gl.constexpr, dtype: gl.constexpr):
+    """The numbers of a tile, or of half of its columns, plus 136 (1032 in float16), as the left side
+    of a product."""
+    VECTORS: gl.constexpr = lines.shape[0] // 16
     source: gl.constexpr = gl.DistributedLinearLayout(
-        reg_bases=[[0, 1], [0, 2], [0, 4], [0, 8], [16, 0]],
+        reg_bases=[[0, 1], [0, 2], [0, 4], [0, 8], [16, 0]][: 3 + VECTORS],
         lane_bases=[[0, 16], [0, 32], [0, 64], [1, 0], [2, 0]],
         warp_bases=[[4, 0], [8, 0]],
         block_bases=[],
-        shape=[32, 128],
+        shape=[16 * VECTORS, 128],
     )
-    words = tile.load(source)
+    words = lines.load(source)
     if dtype == gl.bfloat16:
         low, high = gl.inline_asm_elementwise(
             WIDEN_BF16, "=r,=r,=r,=r,r", [words], dtype=(gl.bfloat16, gl.bfloat16), is_pure=True,
@@ -161,37 +163,39 @@ def widened4(tile, operand: gl.constexpr, dtype: gl.constexpr):
         )  # fmt: skip
     both = gl.join(low, high)
     # Vector, warp, row, thread, product, half of columns, neighbour, half of rows.
-    parts = both.reshape([2, 4, 8, 4, 4, 2, 2, 2]).permute((1, 7, 2, 0, 4, 5, 3, 6))
-    return gl.convert_layout(parts.reshape([64, 128]), operand, assert_trivial=True)
+    parts = both.reshape([VECTORS, 4, 8, 4, 4, 2, 2, 2]).permute((1, 7, 2, 0, 4, 5, 3, 6))
+    return gl.convert_layout(parts.reshape([64, 64 * VECTORS]), operand, assert_trivial=True)
 
 
 @gluon.jit
-def _centred(numbers, zeros, dtype: gl.constexpr):
-    """numbers - zeros, two at a time. zeros: [64] with the middle added."""
-    subtract: gl.constexpr = SUBTRACT_BF16 if dtype == gl.bfloat16 else SUBTRACT_FP16
+def _centred(numbers, zeros):
+    """numbers - zeros, two at a time. zeros: [64, 1], with the middle added."""
+    subtract: gl.constexpr = SUBTRACT_BF16 if numbers.dtype == gl.bfloat16 else SUBTRACT_FP16
     return gl.inline_asm_elementwise(
         subtract, "=r,r,r", [numbers, zeros], dtype=numbers.dtype, is_pure=True, pack=2
     )
 
 
 @gluon.jit
-def _tile_product(
-    acc, ring, slot, group, x_slot, d: gl.constexpr,
-    D: gl.constexpr, G: gl.constexpr, ZEROS: gl.constexpr, FEW: gl.constexpr,
+def _group_product(
+    acc, ring, slot, x_slot, d: gl.constexpr, g: gl.constexpr,
+    G: gl.constexpr, ZEROS: gl.constexpr, FEW: gl.constexpr,
 ):  # fmt: skip
-    """acc plus a tile's products: [64, BM]."""
+    """acc plus the products of group g of the stage's tile d: [64, BM]."""
     w_tiles, s_tiles, z_tiles, x_tiles, full, empty = ring
     dtype: gl.constexpr = x_tiles.dtype
     layout: gl.constexpr = acc.type.layout
     operand: gl.constexpr = gl.DotOperandLayout(0, layout, 2)
-    numbers = widened4(w_tiles.index(slot).slice(32 * d, 32), operand, dtype)
+    LINES: gl.constexpr = 32 // G
+    numbers = widened4(w_tiles.index(slot).slice(32 * d + LINES * g, LINES), operand, dtype)
     along: gl.constexpr = gl.SliceLayout(1, operand)
     middle: gl.constexpr = MIDDLE_BF16 if dtype == gl.bfloat16 else MIDDLE_FP16
+    at: gl.constexpr = 64 * (d * G + g)
     zeros = gl.full([64], middle, numbers.dtype, along)
     if ZEROS:
-        zeros = zeros + z_tiles.index(slot).slice(64 * d, 64).load(along).to(numbers.dtype)
-    numbers = _centred(numbers, gl.expand_dims(zeros, 1), dtype)
-    x = x_tiles.index(x_slot).permute((1, 0))
+        zeros = zeros + z_tiles.index(slot).slice(at, 64).load(along).to(numbers.dtype)
+    numbers = _centred(numbers, gl.expand_dims(zeros, 1))
+    x = x_tiles.index(x_slot).slice(128 // G * g, 128 // G, 1).permute((1, 0))
     nothing = gl.zeros(acc.shape, gl.float32, layout)
     if FEW:
         columns: gl.constexpr = gl.DotOperandLayout(1, layout, 2)
@@ -199,7 +203,7 @@ def _tile_product(
     else:
         part = warpgroup_mma(numbers, x, nothing, use_acc=False, is_async=True)
         part, numbers = warpgroup_mma_wait(0, deps=[part, numbers])
-    scale = s_tiles.index(slot).slice(64 * d, 64).load(gl.SliceLayout(1, layout))
+    scale = s_tiles.index(slot).slice(at, 64).load(gl.SliceLayout(1, layout))
     return acc + part * gl.expand_dims(scale.to(gl.float32), 1)
 
 
@@ -237,11 +241,11 @@ def _multiply(
             stage = done % STAGES
             mbarrier.wait(full.index(stage), done // STAGES & 1)
             for d in gl.static_range(D):
-                acc = _tile_product(acc, ring, HELD * stage, 0, stage * D + d, d, D, G, ZEROS, FEW)
-                if HELD == 2:
-                    up = _tile_product(
-                        up, ring, 2 * stage + 1, 0, stage * D + d, d, D, G, ZEROS, FEW
-                    )
+                for g in gl.static_range(G):
+                    at = stage * D + d
+                    acc = _group_product(acc, ring, HELD * stage, at, d, g, G, ZEROS, FEW)
+                    if HELD == 2:
+                        up = _group_product(up, ring, 2 * stage + 1, at, d, g, G, ZEROS, FEW)
             mbarrier.arrive(empty.index(stage))
             done += 1
         result = _outputs(acc, tile * 64 + place, BIASED, bias)
