@@ -73,6 +73,13 @@ class Weight:
     def device(self) -> torch.device:
         return self.data.device
 
+    @property
+    def has_row_scales(self) -> bool:
+        """Whether numbers of 8 bits have a scale for each row."""
+        if self.layout is Layout.INT8:
+            return self.scale is not None and self.scale.shape[1] == 1
+        return self.layout is Layout.FP8
+
     def dequantised(self) -> Tensor:
         """The matrix [n, k] itself: as stored where it is dense, else in float32."""
         if self.layout is Layout.LUT:

@@ -7,6 +7,7 @@ run one after the other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from types import ModuleType
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from triton import knobs
 from penstock_kernels.gpu import (
     hopper_decode,
     hopper_gated,
+    hopper_int4,
     hopper_linear,
     hopper_lut,
     hopper_merge,
@@ -27,6 +29,7 @@ from penstock_kernels.gpu import (
 )
 from penstock_kernels.gpu.hopper_codes import lookup
 from penstock_kernels.gpu.hopper_decode import HopperDecode
+from penstock_kernels.gpu.hopper_int4 import Stream4
 from penstock_kernels.gpu.hopper_linear import Stream, stream_for, widened_stream_for
 from penstock_kernels.gpu.prefill_attention import prefill_tiles, query_tile
 from penstock_kernels.gpu.rope import Seats
@@ -39,6 +42,7 @@ from penstock_shard.sharing import SharingTensors
 from support import ptx
 from support.gluon_interpreter import Interpreted, Late
 from support.paged import PagedCase, assert_near, naive_attention, paged_case
+from support.whole_numbers import rounded
 
 HALF = [torch.bfloat16, torch.float16]
 MULTIPROCESSORS = 3  # so few that programs take several turns
@@ -215,6 +219,41 @@ def test_the_assembly_looks_codes_up(code: str, dtype: torch.dtype) -> None:
     halves = torch.stack((found & 0xFFFF, found >> 16), dim=2).flatten(1)
     expected = torch.tensor(TABLES[code]).to(dtype)[codes].view(torch.int16).long() & 0xFFFF
     assert torch.equal(halves, expected)
+
+
+@pytest.mark.parametrize("kind", ["plain", "zeros", "biased"])
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "n", "k", "group", "stream"),
+    [
+        (1, 128, 512, 128, Stream4(1, 1, 2, 1, True)),  # a ring that wraps
+        (5, 640, 256, 64, Stream4(1, 2, 3, 1, True)),  # turns; stages of two tiles
+        (16, 256, 768, 128, Stream4(3, 2, 1, 2, True)),
+        (33, 128, 640, 128, Stream4(5, 1, 2, 1, False)),
+        (64, 384, 256, 64, Stream4(1, 1, 2, 2, False)),
+    ],
+)
+def test_linear_of_weights_in_4_bits(
+    rows: int, n: int, k: int, group: int, stream: Stream4, gated: bool, kind: str,
+    interpret: Interpret,
+) -> None:  # fmt: skip
+    """Every number where it belongs, centred by zeros, scaled by groups; in parts or gated."""
+    if gated or kind == "biased":
+        stream = replace(stream, splits=1)
+    x, dense = product(rows, n, k, HALF[rows % 2])
+    bias = torch.randn(n).div(4).to(x.dtype) if kind == "biased" else None
+    weight = rounded(Weight(dense, bias), 4, group, zeros=kind == "zeros")
+    interpret(hopper_int4, Late(x))
+    out = torch.full((rows, n // 2 if gated else n), torch.nan, dtype=x.dtype)
+    if stream.splits > 1:
+        out = torch.full((stream.splits, rows, n), torch.nan)
+    hopper_int4.hopper_int4(x, weight, out, stream, gated, True)
+    out = out.sum(0).to(x.dtype) if stream.splits > 1 else out
+    expected = x.float() @ weight.dequantised().T + (0 if bias is None else bias.float())
+    if gated:
+        gate, up = expected.chunk(2, dim=1)
+        expected = torch.nn.functional.silu(gate) * up
+    assert_rounded(out, expected)
 
 
 @pytest.mark.parametrize(

@@ -142,13 +142,13 @@ def test_random_weights_of_an_fp8_config(tmp_path: Path) -> None:
 
 WEIGHTS = {"num_bits": 4, "type": "int", "strategy": "group"}
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"quant_method": "gptq", "bits": 4}, "quant_method 'gptq' is not supported; supported: fp8"),
+    ({"quant_method": "aqlm"}, "quant_method 'aqlm' is not supported; supported: fp8"),
     ({"bits": 4}, "quant_method None"),
     ({"quant_method": ["fp8"]}, r"quant_method \['fp8'\]"),
     ({"quant_method": "fp8", "fmt": "e5m2"}, "'fp8': fmt 'e5m2' is not supported"),
     ({"quant_method": "fp8", "weight_block_size": [128]}, "weight_block_size"),
     ({"quant_method": "fp8", "weight_block_size": [8, 128]}, "two multiples of 16"),
-    ({"quant_method": "compressed-tensors", "format": "pack-quantized"}, "format 'pack-quantized'"),
+    ({"quant_method": "compressed-tensors", "format": "marlin-24"}, "format 'marlin-24'"),
     ({"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": WEIGHTS}}},
      "type 'int' with 4 bits"),
     ({"quant_method": "compressed-tensors"}, "config_groups is missing"),

@@ -36,9 +36,11 @@ def _layout(*_: object, **__: object) -> Layout:
 def _assembly(
     asm: str, constraints: str, arguments: list[Any], dtype: Any, is_pure: bool, pack: int
 ) -> Any:
-    """Assembly that looks codes up runs (`support.ptx`): of each four bytes it makes four numbers
-    of each result. Other assembly only converts numbers here; that it does is for tests on a GPU.
-    """
+    """Assembly that makes four numbers of each of two results from four bytes runs (`support.ptx`).
+    Other assembly converts numbers here, or takes one from another; what its instructions do is for
+    tests on a GPU."""
+    if asm.startswith("sub."):
+        return arguments[0] - arguments[1]
     [argument] = arguments
     if not isinstance(dtype, tuple):
         return argument.to(dtype)
@@ -92,7 +94,7 @@ MODULES = {
 FUNCTIONS = {
     name: getattr(program, name)
     for name in (
-        "warpgroup_mma", "warpgroup_mma_wait", "fence_async_shared", "gdc_wait",
+        "mma_v2", "warpgroup_mma", "warpgroup_mma_wait", "fence_async_shared", "gdc_wait",
         "gdc_launch_dependents",
     )
 }  # fmt: skip

@@ -16,6 +16,7 @@ import functools
 import torch
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.ampere import mma_v2
 from triton.experimental.gluon.language.nvidia.hopper import (
     mbarrier,
     warpgroup_mma,
@@ -63,13 +64,36 @@ def lookup(code: str, dtype: torch.dtype) -> str:
     return "\n".join(lines)
 
 
+@functools.cache
+def scale_layout(blocks: int) -> gl.DistributedLinearLayout:
+    """Scales [64, blocks] as the threads need them that hold the rows' numbers."""
+    return gl.DistributedLinearLayout(
+        reg_bases=[[8, 0], *([0, 1 << bit] for bit in range(blocks.bit_length() - 1))],
+        lane_bases=[[0, 0], [0, 0], [1, 0], [2, 0], [4, 0]],
+        warp_bases=[[16, 0], [32, 0]],
+        block_bases=[],
+        shape=[64, blocks],
+    )
+
+
 @gluon.jit
-def looked_up(tile, scales, BM: gl.constexpr, dtype: gl.constexpr, LOOKUP: gl.constexpr):
-    """A tile of bytes [64, 64] in shared memory, times the scales of its blocks [blocks, 64], as
-    the left side of a product with BM columns."""
+def load_scales(scales, row, depth, SCALES: gl.constexpr):
+    """Of 64 rows from `row` on and of 128 columns: [64, blocks]. scales: and the rows in all."""
+    scale, total = scales
+    BLOCKS: gl.constexpr = SCALES.shape[1]
+    rows = row + gl.arange(0, 64, gl.SliceLayout(1, SCALES))
+    blocks = depth * BLOCKS + gl.arange(0, BLOCKS, gl.SliceLayout(0, SCALES))
+    place = gl.expand_dims(blocks, 0) * total + gl.expand_dims(rows, 1)
+    return gl.load(scale + place)
+
+
+@gluon.jit
+def looked_up(tile, scales, target: gl.constexpr, dtype: gl.constexpr, LOOKUP: gl.constexpr):
+    """A tile of bytes [64, 64] in shared memory, times the scales of its blocks [64, blocks], as
+    the left side of a product."""
     ROWS: gl.constexpr = tile.shape[0]
     BYTES: gl.constexpr = tile.shape[1]
-    BLOCKS: gl.constexpr = scales.shape[0]
+    BLOCKS: gl.constexpr = scales.shape[1]
     source: gl.constexpr = gl.DistributedLinearLayout(
         reg_bases=[[0, 1], [0, 2], [0, 4], [8, 0], [0, 32]],
         lane_bases=[[0, 8], [0, 16], [1, 0], [2, 0], [4, 0]],
@@ -77,8 +101,6 @@ def looked_up(tile, scales, BM: gl.constexpr, dtype: gl.constexpr, LOOKUP: gl.co
         block_bases=[],
         shape=[ROWS, BYTES],
     )
-    product: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BM, 16])
-    target: gl.constexpr = gl.DotOperandLayout(0, product, 2)
     codes = tile.load(source)
     if dtype == gl.bfloat16:
         even, odd = gl.inline_asm_elementwise(
@@ -93,34 +115,59 @@ def looked_up(tile, scales, BM: gl.constexpr, dtype: gl.constexpr, LOOKUP: gl.co
     parts = gl.join(even, odd).reshape([ROWS, BYTES // 32, 4, 2, 2, 2, 2])
     parts = parts.permute((0, 1, 3, 6, 4, 2, 5)).reshape([ROWS, BLOCKS, 2 * BYTES // BLOCKS])
     across: gl.constexpr = gl.SliceLayout(2, parts.type.layout)
-    by = scales.permute((1, 0)).load(across).to(gl.float32).to(dtype)
+    by = gl.convert_layout(scales.to(gl.float32).to(dtype), across, assert_trivial=True)
     parts = parts * gl.expand_dims(by, 2)
     return gl.convert_layout(parts.reshape([ROWS, 2 * BYTES]), target, assert_trivial=True)
 
 
 @gluon.jit
 def accumulate_codes(
-    ring, scales, acc, acc_up, depths, done,
-    STAGES: gl.constexpr, GATED: gl.constexpr, LOOKUP: gl.constexpr,
+    ring, scales, columns, acc, acc_up, place, done,
+    STAGES: gl.constexpr, GATED: gl.constexpr, FEW: gl.constexpr, LOOKUP: gl.constexpr,
+    SCALES: gl.constexpr,
 ):  # fmt: skip
-    """`hopper_linear.accumulate_widened` of codes. scales: [stages (times two), blocks, 64]."""
+    """`hopper_linear.accumulate_widened` of codes. Scales come from memory, one stage ahead.
+
+    FEW: by the smaller products (mma.sync), beside which a warp looks the next numbers up.
+    """
     w_tiles, x_tiles, full, empty = ring
-    BM: gl.constexpr = x_tiles.shape[1]
+    tile, first, depths = place
     dtype: gl.constexpr = x_tiles.dtype
+    operand: gl.constexpr = gl.DotOperandLayout(0, acc.type.layout, 2)
+    row = tile * 64
+    shift = tile // 2  # as the loader begins
+    next_gate = load_scales(scales, row, first + shift % depths, SCALES)
+    next_up = next_gate
+    if GATED:
+        next_up = load_scales(scales, columns + row, first + shift % depths, SCALES)
     for j in range(depths):
+        by, by_up = next_gate, next_up
+        depth = first + (j + 1 + shift) % depths
+        next_gate = load_scales(scales, row, depth, SCALES)
+        if GATED:
+            next_up = load_scales(scales, columns + row, depth, SCALES)
         stage = done % STAGES
         mbarrier.wait(full.index(stage), done // STAGES & 1)
         x = x_tiles.index(stage).permute((1, 0))
-        if GATED:
-            at = 2 * stage
-            gate = looked_up(w_tiles.index(at), scales.index(at), BM, dtype, LOOKUP)
-            acc = warpgroup_mma(gate, x, acc, use_acc=j > 0, is_async=True)
-            up = looked_up(w_tiles.index(at + 1), scales.index(at + 1), BM, dtype, LOOKUP)
-            acc_up = warpgroup_mma(up, x, acc_up, use_acc=j > 0, is_async=True)
+        if FEW:
+            inputs = x.load(gl.DotOperandLayout(1, acc.type.layout, 2))
+            if GATED:
+                gate = looked_up(w_tiles.index(2 * stage), by, operand, dtype, LOOKUP)
+                acc = mma_v2(gate, inputs, acc)
+                up = looked_up(w_tiles.index(2 * stage + 1), by_up, operand, dtype, LOOKUP)
+                acc_up = mma_v2(up, inputs, acc_up)
+            else:
+                weight = looked_up(w_tiles.index(stage), by, operand, dtype, LOOKUP)
+                acc = mma_v2(weight, inputs, acc)
+        elif GATED:
+            gate = looked_up(w_tiles.index(2 * stage), by, operand, dtype, LOOKUP)
+            acc = warpgroup_mma(gate, x, acc, use_acc=True, is_async=True)
+            up = looked_up(w_tiles.index(2 * stage + 1), by_up, operand, dtype, LOOKUP)
+            acc_up = warpgroup_mma(up, x, acc_up, use_acc=True, is_async=True)
             acc, acc_up, gate, up = warpgroup_mma_wait(0, deps=[acc, acc_up, gate, up])
         else:
-            weight = looked_up(w_tiles.index(stage), scales.index(stage), BM, dtype, LOOKUP)
-            acc = warpgroup_mma(weight, x, acc, use_acc=j > 0, is_async=True)
+            weight = looked_up(w_tiles.index(stage), by, operand, dtype, LOOKUP)
+            acc = warpgroup_mma(weight, x, acc, use_acc=True, is_async=True)
             acc, weight = warpgroup_mma_wait(0, deps=[acc, weight])
         mbarrier.arrive(empty.index(stage))
         done += 1

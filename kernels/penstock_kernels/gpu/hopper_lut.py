@@ -1,24 +1,19 @@
 """Products of few rows with weights of 4-bit codes, for Hopper.
 
 The stream of weights of `gpu.hopper_linear`: one warp fills a ring in shared memory, here with
-codes and the scales of their blocks, four others look the numbers up in registers
-(`gpu.hopper_codes`), scale them and multiply.
+codes, four others look the numbers up in registers (`gpu.hopper_codes`), scale and multiply them.
 """
 
 from __future__ import annotations
 
-import functools
-
-import torch
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from penstock_kernels.gpu.hopper import described, multiprocessors
-from penstock_kernels.gpu.hopper_codes import accumulate_codes, lookup
+from penstock_kernels.gpu.hopper_codes import accumulate_codes, lookup, scale_layout
 from penstock_kernels.gpu.hopper_linear import (
     COLUMNS,
     DEPTH,
@@ -33,6 +28,7 @@ from penstock_kernels.gpu.hopper_linear import (
 from penstock_kernels.weight import Weight
 
 BYTES = DEPTH // 2  # of a row of a tile
+FEW = 16  # rows up to which the tensor cores' smaller products multiply
 
 
 def lut_stream_for(
@@ -47,31 +43,24 @@ def lut_stream_for(
     if split:
         splits = max(1, min(4, max(3, k // 1280), 2 * multiprocessors // tiles, k // DEPTH))
     residents = 1 if splits == 1 and tiles <= multiprocessors else 2
-    stage = halves * COLUMNS * (BYTES + 8) + 2 * row_tile(rows) * DEPTH
+    stage = halves * COLUMNS * BYTES + 2 * row_tile(rows) * DEPTH
     stages = min(SHARED // residents // stage, 8 if residents > 1 else 16)
     return Stream(splits, min(stages, k // DEPTH), residents)
 
 
 @gluon.jit
 def _load_tiles(ring, source, tile, depth, stage, GATED: gl.constexpr, STAGE_BYTES: gl.constexpr):
-    """Codes and scales of a stage."""
-    w_tiles, s_tiles, x_tiles, full, empty = ring
-    x, weight, scale, columns = source
+    """Codes of a stage."""
+    w_tiles, x_tiles, full, empty = ring
+    x, weight, columns = source
     BN: gl.constexpr = w_tiles.shape[1]
-    BLOCKS: gl.constexpr = s_tiles.shape[1]
     HELD: gl.constexpr = 2 if GATED else 1
-    ready, row, at = full.index(stage), tile * BN, HELD * stage
+    ready, row, at = full.index(stage), tile * BN, depth * w_tiles.shape[2]
     mbarrier.expect(ready, STAGE_BYTES)
-    tma.async_copy_global_to_shared(
-        weight, [row, depth * w_tiles.shape[2]], ready, w_tiles.index(at)
-    )
-    tma.async_copy_global_to_shared(scale, [depth * BLOCKS, row], ready, s_tiles.index(at))
+    tma.async_copy_global_to_shared(weight, [row, at], ready, w_tiles.index(HELD * stage))
     if GATED:
-        tma.async_copy_global_to_shared(
-            weight, [columns + row, depth * w_tiles.shape[2]], ready, w_tiles.index(at + 1)
-        )
-        up = s_tiles.index(at + 1)
-        tma.async_copy_global_to_shared(scale, [depth * BLOCKS, columns + row], ready, up)
+        up = w_tiles.index(2 * stage + 1)
+        tma.async_copy_global_to_shared(weight, [columns + row, at], ready, up)
 
 
 @gluon.jit
@@ -81,7 +70,7 @@ def _load(
     PDL: gl.constexpr,
 ):  # fmt: skip
     """The warp that fills the ring, as `hopper_linear.load_stream` does."""
-    w_tiles, s_tiles, x_tiles, full, empty = ring
+    w_tiles, x_tiles, full, empty = ring
     x = source[0]
     BK: gl.constexpr = x_tiles.shape[2]
     tile, split, first, depths = place_of(plan, 0)
@@ -111,24 +100,27 @@ def _load(
 
 @gluon.jit
 def _multiply(
-    plan, ring, target, outer, bias,
-    STAGES: gl.constexpr, GATED: gl.constexpr, BIASED: gl.constexpr, OUTER: gl.constexpr,
-    LOOKUP: gl.constexpr,
+    plan, ring, target, scales, outer, bias,
+    STAGES: gl.constexpr, GATED: gl.constexpr, FEW: gl.constexpr, BIASED: gl.constexpr,
+    OUTER: gl.constexpr, LOOKUP: gl.constexpr, SCALES: gl.constexpr,
 ):  # fmt: skip
     """The warps that multiply and store."""
-    w_tiles, s_tiles, x_tiles, full, empty = ring
+    w_tiles, x_tiles, full, empty = ring
+    columns = target[2]
     BN: gl.constexpr = w_tiles.shape[1]
     BM: gl.constexpr = x_tiles.shape[1]
-    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BM, 16])
-    acc = gl.zeros([BN, BM], gl.float32, layout)
-    acc_up = acc
+    if FEW:
+        layout: gl.constexpr = gl.NVMMADistributedLayout([2, 0], [4, 1], [16, 8])
+    else:
+        layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BM, 16])
     done = 0
-    stream = (w_tiles, x_tiles, full, empty)
     for turn in range(turns(plan)):
         tile, split, first, depths = place_of(plan, turn)
+        acc = gl.zeros([BN, BM], gl.float32, layout)
         acc, acc_up, done = accumulate_codes(
-            stream, s_tiles, acc, acc_up, depths, done, STAGES, GATED, LOOKUP
-        )
+            ring, scales, columns, acc, acc, (tile, first, depths), done, STAGES, GATED, FEW,
+            LOOKUP, SCALES,
+        )  # fmt: skip
         store_outputs(target, acc, acc_up, tile, split, GATED, BIASED, OUTER, outer, bias)
 
 
@@ -136,7 +128,7 @@ def _multiply(
 def _kernel(
     x,  # descriptor of [rows, k] in tiles of [BM, BK]
     weight,  # descriptor of [n, k / 2] bytes ([2 n, k / 2], gate first, when GATED), [BN, BK / 2]
-    scale,  # descriptor of [k / G, n] ([k / G, 2 n] when GATED) in tiles of [BK / G, BN]
+    scale,  # [k / G, n] ([k / G, 2 n] when GATED)
     out,  # [rows, n], or [SPLITS, rows, n] float32
     outer,  # [n] float32 ([2 n] when GATED), with OUTER
     bias,  # [n] ([2 n] when GATED), with BIASED
@@ -148,8 +140,10 @@ def _kernel(
     GATED: gl.constexpr,
     BIASED: gl.constexpr,
     OUTER: gl.constexpr,
+    FEW: gl.constexpr,
     LOOKUP: gl.constexpr,
-    STAGE_BYTES: gl.constexpr,  # of codes and scales, and of x
+    SCALES: gl.constexpr,  # the layout of a stage's
+    STAGE_BYTES: gl.constexpr,  # of codes and x
     PDL: gl.constexpr,
 ):
     if PDL:
@@ -158,7 +152,6 @@ def _kernel(
     BK: gl.constexpr = x.block_shape[1]
     HELD: gl.constexpr = 2 * STAGES if GATED else STAGES
     w_tiles = gl.allocate_shared_memory(weight.dtype, [HELD, BN, BK // 2], weight.layout)
-    s_tiles = gl.allocate_shared_memory(scale.dtype, [HELD, scale.block_shape[0], BN], scale.layout)
     x_tiles = gl.allocate_shared_memory(x.dtype, [STAGES, x.block_shape[0], BK], x.layout)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
@@ -166,11 +159,11 @@ def _kernel(
         mbarrier.init(full.index(i), count=1)
         mbarrier.init(empty.index(i), count=1)
     fence_async_shared()
-    ring = (w_tiles, s_tiles, x_tiles, full, empty)
+    ring = (w_tiles, x_tiles, full, empty)
     rows, columns = gl.to_tensor(rows), gl.to_tensor(columns)
     tiles = columns // BN
     plan = (tiles, tiles * SPLITS, gl.to_tensor(depth) // BK, gl.to_tensor(SPLITS))
-    source = (x, weight, scale, columns)
+    source = (x, weight, columns)
     gl.warp_specialize(
         [
             (
@@ -179,13 +172,16 @@ def _kernel(
                     plan,
                     ring,
                     (out, rows, columns),
+                    (scale, 2 * columns if GATED else columns),
                     outer,
                     bias,
                     STAGES,
                     GATED,
+                    FEW,
                     BIASED,
                     OUTER,
                     LOOKUP,
+                    SCALES,
                 ),
             ),
             (_load, (plan, ring, source, STAGES, GATED, STAGE_BYTES, False, PDL)),
@@ -209,24 +205,14 @@ def hopper_lut(
     units = columns // COLUMNS * stream.splits
     programs = min(units, stream.residents * multiprocessors(x.device))
     assert weight.scale is not None
-    blocks = DEPTH // weight.scale_columns
-    tile = COLUMNS * BYTES + blocks * COLUMNS * weight.scale.itemsize
+    tiles = (2 if gated else 1) * COLUMNS * BYTES
     _kernel[(programs,)](
-        described(x, row_tile(rows), DEPTH), described(weight.data, COLUMNS, BYTES),
-        _scales(weight.scale, blocks), out, x if weight.outer is None else weight.outer,
+        described(x, row_tile(rows), DEPTH), described(weight.data, COLUMNS, BYTES), weight.scale,
+        out, x if weight.outer is None else weight.outer,
         x if weight.bias is None else weight.bias, rows, columns, depth, SPLITS=stream.splits,
         STAGES=stream.stages, GATED=gated, BIASED=weight.bias is not None,
-        OUTER=weight.outer is not None, LOOKUP=lookup(weight.code, x.dtype),
-        STAGE_BYTES=(2 if gated else 1) * tile + row_tile(rows) * DEPTH * 2, PDL=dependent,
+        OUTER=weight.outer is not None, FEW=rows <= FEW, LOOKUP=lookup(weight.code, x.dtype),
+        SCALES=scale_layout(DEPTH // weight.scale_columns),
+        STAGE_BYTES=tiles + row_tile(rows) * DEPTH * 2, PDL=dependent,
         num_warps=4, maxnreg=128, launch_pdl=dependent,
     )  # fmt: skip
-
-
-def _scales(scale: Tensor, blocks: int) -> TensorDescriptor:
-    """To be copied for 64 rows and 128 columns of a weight at once."""
-    return TensorDescriptor.from_tensor(scale, [blocks, COLUMNS], _scale_layout(scale.dtype))
-
-
-@functools.cache
-def _scale_layout(dtype: torch.dtype) -> gl.NVMMASharedLayout:
-    return gl.NVMMASharedLayout(0, dtype.itemsize * 8, rank=2)

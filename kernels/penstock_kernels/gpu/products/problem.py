@@ -40,6 +40,9 @@ class Problem:
     scale_columns: int = 1  # of a block of the weight's scales
     code: str = ""  # of a table that kernels know (`kernels.lut.TABLES`)
     scales_in_fp8: bool = False
+    grouped: bool = False  # whole numbers of 8 bits whose scales are of groups
+    zeros: bool = False  # what stands for 0 differs from group to group
+    ordered: bool = False  # inputs are taken in another order
     width: int = 0  # of a head, where queries, keys and values are computed
 
     @staticmethod
@@ -56,6 +59,9 @@ class Problem:
             scale_columns=weight.scale_columns,
             code=weight.code,
             scales_in_fp8=weight.scale is not None and weight.scale.dtype == torch.float8_e4m3fn,
+            grouped=weight.layout is Layout.INT8 and not weight.has_row_scales,
+            zeros=weight.zero is not None,
+            ordered=weight.order is not None,
             width=width,
         )
 
