@@ -30,6 +30,10 @@ def _download(argv: Sequence[str]) -> int:
     _become("penstock_launcher.server_command", ["download-weights", *argv])
 
 
+def _quantize(argv: Sequence[str]) -> int:
+    _become("penstock_shard.quantize", argv)  # with torch, which nothing here imports
+
+
 def _of(module: str) -> Callable[[Sequence[str]], int]:
     def run(argv: Sequence[str]) -> int:
         return int(importlib.import_module(module).main(argv))
@@ -41,6 +45,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "serve": (_serve, "serve a model over HTTP; `serve --help` lists the options"),
     "bench": (_of("penstock.bench.__main__"), "measure a server, or the offline engine"),
     "run-batch": (_of("penstock.batches.run_batch"), "answer a file of requests"),
+    "quantize": (_quantize, "make a quantised checkpoint of one in half precision"),
     "download": (_download, "fetch a model into the cache"),
 }
 

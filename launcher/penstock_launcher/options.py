@@ -180,9 +180,26 @@ class Options:
     )
     quantize: str | None = _option(
         None,
-        one_of("fp8"),
+        one_of(
+            "fp8",
+            "bitsandbytes",
+            "bitsandbytes-nf4",
+            "bitsandbytes-fp4",
+            "eetq",
+            "awq",
+            "compressed-tensors",
+            "exl2",
+            "gptq",
+            "marlin",
+            "modelopt",
+            "mxfp4",
+            "squeezellm",
+            "torchao",
+        ),  # fmt: skip
         "Quantise half-precision weights while they are loaded. fp8: e4m3, a scale for each output "
-        "of a matrix. Other formats of TGI's are not built yet",
+        "of a matrix; bitsandbytes, eetq: whole numbers of 8 bits, a scale for each output; "
+        "bitsandbytes-nf4, -fp4: 4 bits, a scale for each 64 numbers. The other names "
+        "say what a checkpoint is, and are an error beside one that is something else",
         default_text="the checkpoint's own format",
         also=("HF_MODEL_QUANTIZE",),
     )

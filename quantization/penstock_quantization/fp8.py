@@ -19,6 +19,7 @@ from penstock_quantization.matrix import MatrixSpec, Slice
 from penstock_quantization.scheme import Scheme
 from penstock_quantization.source import Source
 
+E8M0_BIAS = 127
 LEAST = 16  # columns of a block that is cut
 
 
@@ -107,6 +108,10 @@ class Fp8Reader:
         return rows, columns
 
     def _read(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        if self.scheme.powers:
+            power = torch.empty(shape, dtype=torch.uint8, device=self.dense.device)
+            self.source.read(power, name, shape)
+            return (power.float() - E8M0_BIAS).exp2()
         out = torch.empty(shape, dtype=torch.float32, device=self.dense.device)
         flat = out.view(1) if not shape else out
         self.source.read(flat, name, shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -13,6 +14,12 @@ class Source(Protocol):
     def shape(self, name: str) -> tuple[int, ...] | None:
         """None where there is no such tensor, or where any shape will do."""
 
+    def is_there(self, name: str) -> bool | None:
+        """Whether there is such a tensor; None where there are all."""
+
+    def stored(self, name: str) -> torch.dtype | None:
+        """Of a tensor of real numbers; None where there is none such, or where any type will do."""
+
     def is_fp8(self, name: str) -> bool | None:
         """Whether a tensor is e4m3; None where any type will do."""
 
@@ -21,6 +28,6 @@ class Source(Protocol):
     ) -> None:
         """Fill `into` with `name`, from `start` on along `dim`; rows beyond its end become zero.
 
-        shape is that of the whole tensor. FP8 is read as FP8, all else is rounded to the type of
-        `into`. Raises ValueError that names the tensor.
+        shape is that of the whole tensor. FP8 and integers are read as what they are, all else is
+        rounded to the type of `into`. Raises ValueError that names the tensor.
         """

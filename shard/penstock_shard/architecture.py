@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock_quantization.scheme import Scheme, parse_scheme
+from penstock_quantization.methods import parse_scheme
+from penstock_quantization.scheme import Scheme
 from penstock_shard.config_numbers import real, whole
 from penstock_shard.json_file import read_object
 from penstock_shard.model.families import (
@@ -16,6 +17,7 @@ from penstock_shard.model.families import (
     Family,
     Windows,
 )
+from penstock_shard.quantization_file import quantization_file
 from penstock_shard.rope_config import Rope
 
 
@@ -85,6 +87,7 @@ def read_architecture(folder: Path) -> Architecture:
     if not path.exists():
         raise ValueError(f"{folder} has no config.json, so it is no model folder")
     config = read_object(path)
+    config |= quantization_file(folder, config)
     try:
         return parse_architecture(config)
     except (ValueError, TypeError) as error:

@@ -33,7 +33,8 @@ def check(folder: Path, load_format: str, shards: int) -> dict[str, Any]:
 
 def check_size(model: Architecture, size: int) -> None:
     """Raises ValueError where files of so many bytes cannot hold the model."""
-    needed = model.parameters * (SMALLEST if model.scheme is None else 1)
+    bits = 8 * SMALLEST if model.scheme is None else model.scheme.bits
+    needed = model.parameters * bits // 8
     if needed > size:
         raise ValueError(
             f"config.json describes {model.parameters:,} parameters "

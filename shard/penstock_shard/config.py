@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Self
 
-from penstock_quantization.online import ONLINE
+from penstock_quantization.methods import LOADED, STORED
 
 DTYPES = ("float32", "float16", "bfloat16")
 DEVICES = ("cpu", "cuda")
@@ -36,7 +36,7 @@ class ShardConfig:
         _check("dtype", self.dtype, (None, *DTYPES))
         _check("device", self.device, (None, *DEVICES))
         _check("load_format", self.load_format, LOAD_FORMATS)
-        _check("quantize", self.quantize, (None, *ONLINE))
+        _check("quantize", self.quantize, (None, *LOADED, *STORED))
         if self.kv_block_size is not None and not 1 <= self.kv_block_size <= 1024:
             raise ValueError(f"kv_block_size must be from 1 to 1024, not {self.kv_block_size}")
         if not 0 < self.cuda_memory_fraction <= 1:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from penstock_proto import shard_pb2
-from penstock_quantization.scheme import check_quantize
+from penstock_quantization.methods import check_quantize, dummy_scheme
 from penstock_shard import log
 from penstock_shard.architecture import Architecture, read_architecture
 from penstock_shard.config import ShardConfig
@@ -60,8 +60,10 @@ def load(config: ShardConfig) -> LoadedModel:
     """Load this rank's share. Raises ValueError with a sentence for what cannot be served."""
     folder = Path(config.model_path)
     model = read_architecture(folder)
-    check_quantize(config.quantize, model.scheme)
     dummy = config.load_format == "dummy"
+    if dummy and model.scheme is None:
+        model = replace(model, scheme=dummy_scheme(config.quantize))
+    check_quantize(config.quantize, model.scheme)
     checkpoint = None if dummy else Checkpoint(folder, model.family.names)
     weights: Weights = checkpoint or DummyWeights()
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

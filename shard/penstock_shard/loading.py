@@ -132,13 +132,13 @@ class _Loader:
 
     def _columns(self, spec: MatrixSpec) -> Weight:
         """A matrix whose rows are this rank's; others read the same input on every rank."""
-        return self._quantised(self._read(spec), _own)
+        return self._quantised(self._read(spec), spec, _own)
 
     def _rows(self, spec: MatrixSpec) -> RowParallel:
         weight = self._read(spec)
         if self.group.rank:  # else the bias would be added once a rank
             weight = replace(weight, bias=None)
-        return RowParallel(self._quantised(weight, self.group.maximum), self.group)
+        return RowParallel(self._quantised(weight, spec, self.group.maximum), self.group)
 
     def _read(self, spec: MatrixSpec) -> Weight:
         weight = reader_for(self.model.scheme, self.weights, self.dtype, self.device).read(spec)
@@ -146,14 +146,16 @@ class _Loader:
             return Weight(weight.dequantised().to(self.dtype), weight.bias)
         return weight
 
-    def _quantised(self, weight: Weight, over_ranks: Callable[[Tensor], Tensor]) -> Weight:
+    def _quantised(
+        self, weight: Weight, spec: MatrixSpec, over_ranks: Callable[[Tensor], Tensor]
+    ) -> Weight:
         """As `--quantize` says, where the checkpoint is not quantised; over_ranks: see
         `penstock_quantization.online`."""
         if self.quantize is None or self.model.scheme is not None:
             return weight
         if self.device.type == "meta":  # sizes are the same whatever the numbers are
             over_ranks = _own
-        quantised = ONLINE[self.quantize](weight, over_ranks)
+        quantised = ONLINE[self.quantize](weight, over_ranks, spec)
         if self.device.type == "cpu":  # where it computes in the model's own type
             return Weight(quantised.dequantised().to(self.dtype), weight.bias)
         return quantised
@@ -192,16 +194,28 @@ def load_decoder(
     Before anything is allocated all of it is made once without memory. Raises ValueError for
     weights that do not fit config.json, and for a model that no memory of the device holds.
     """
+    needed = device_bytes(model, group, weights, dtype, quantize)
+    check_memory(needed, device, group.world_size)
     partition = Partition.of(model, group)
-    meta = torch.device("meta")
-    rehearsal = _Loader(model, group, partition, Rehearsal(weights), dtype, meta, quantize)
-    check_memory(rehearsal.decoder().nbytes, device, group.world_size)
     try:
         return _Loader(model, group, partition, weights, dtype, device, quantize).decoder()
     except torch.OutOfMemoryError as error:
         raise ValueError(
             f"this shard's weights do not fit beside what else uses {device}: {error}"
         ) from None
+
+
+def device_bytes(
+    model: Architecture,
+    group: Group,
+    weights: Weights,
+    dtype: torch.dtype,
+    quantize: str | None = None,
+) -> int:
+    """What this rank's share takes on a GPU. Raises ValueError as `load_decoder` does."""
+    partition, meta = Partition.of(model, group), torch.device("meta")
+    loader = _Loader(model, group, partition, Rehearsal(weights), dtype, meta, quantize)
+    return loader.decoder().nbytes
 
 
 def check_memory(needed: int, device: torch.device, world_size: int) -> None:

@@ -22,7 +22,25 @@ from penstock_shard.model.families import Names
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _FP8 = "F8_E4M3"
+# What is read as it is stored, by the type of what it is read into.
+_EXACT = {torch.float8_e4m3fn: _FP8, torch.uint8: "U8", torch.int32: "I32", torch.int8: "I8"}
 FP8_DEVIATION = 64.0  # of random numbers: the largest is 448
+# What random weights have instead of random numbers, by the end of a name and the type, so that
+# a quantised matrix comes out with a deviation of some 0.02.
+_SCALES: dict[tuple[str, torch.dtype], float] = {
+    ("weight_scale", torch.float32): 0.02 / FP8_DEVIATION,
+    ("weight_scale_inv", torch.float32): 0.02 / FP8_DEVIATION,
+    ("weight_scale", torch.uint8): 127 - 10,
+    ("_scales", torch.uint8): 127 - 10,
+    ("weight_scale", torch.float8_e4m3fn): 1.0,
+    ("weight_scale_2", torch.float32): 0.01,
+    ("weight_global_scale", torch.float32): 100.0,
+    ("absmax", torch.float32): 0.04,
+    ("_weight_scale", torch.float16): 0.02 / 74,  # of 8 bits
+    (".scales", torch.float16): 0.02 / 4.6,  # of 4 bits
+    ("weight_scale", torch.float16): 0.02 / 4.6,
+    ("SCB", torch.float16): 0.02 * 127 / 74,
+}
 # Tensors that old checkpoints hold although they follow from config.json.
 _DERIVED = (".rotary_emb.inv_freq", ".masked_bias", ".attn.bias", ".attention.bias")
 
@@ -50,6 +68,12 @@ class Rehearsal:
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         return self._weights.shape(name)
+
+    def is_there(self, name: str) -> bool | None:
+        return self._weights.is_there(name)
+
+    def stored(self, name: str) -> torch.dtype | None:
+        return self._weights.stored(name)
 
     def is_fp8(self, name: str) -> bool | None:
         return self._weights.is_fp8(name)
@@ -84,6 +108,12 @@ class DummyWeights:
     def shape(self, name: str) -> tuple[int, ...] | None:
         return None
 
+    def is_there(self, name: str) -> bool | None:
+        return None
+
+    def stored(self, name: str) -> torch.dtype | None:
+        return None
+
     def is_fp8(self, name: str) -> bool | None:
         return None
 
@@ -99,14 +129,18 @@ class DummyWeights:
         if len(shape) == 1 and name.endswith("weight"):  # a norm's
             into.fill_(1.0)
             return
-        if into.dtype == torch.float32 and name.rpartition(".")[2].startswith("weight_scale"):
-            into.fill_(0.02 / FP8_DEVIATION)
-            return
+        for (ending, dtype), value in _SCALES.items():
+            if name.endswith(ending) and into.dtype == dtype:
+                into.fill_(value)
+                return
         generator = torch.Generator(into.device)
         generator.manual_seed(zlib.crc32(f"{name}:{start}".encode()))
         if into.dtype == torch.float8_e4m3fn:
             wide = torch.empty(into.shape, dtype=torch.float16, device=into.device)
             into.copy_(wide.normal_(0.0, FP8_DEVIATION, generator=generator))
+        elif not into.is_floating_point():
+            least = torch.iinfo(into.dtype).min
+            into.random_(least, torch.iinfo(into.dtype).max + 1, generator=generator)
         else:
             into.normal_(0.0, 0.02, generator=generator)
 
@@ -132,7 +166,7 @@ class Checkpoint:
             for stored in file.keys():  # noqa: SIM118 (the file is no mapping)
                 if stored.startswith(names.unserved):
                     continue
-                name = _renamed(stored, names)
+                name = renamed(stored, names)
                 if name in self._slices:
                     raise ValueError(
                         f"tensor {name} stands twice in {folder}, again in {path.name}"
@@ -151,6 +185,14 @@ class Checkpoint:
         part = self._slices.get(name)
         return None if part is None else tuple(part.get_shape())
 
+    def is_there(self, name: str) -> bool | None:
+        return name in self._slices
+
+    def stored(self, name: str) -> torch.dtype | None:
+        part = self._slices.get(name)
+        found = None if part is None else _DTYPES.get(part.get_dtype())
+        return None if found is None else getattr(torch, found)
+
     def is_fp8(self, name: str) -> bool | None:
         part = self._slices.get(name)
         return None if part is None else part.get_dtype() == _FP8
@@ -161,7 +203,7 @@ class Checkpoint:
             return f"tensor {name} is missing"
         if (found := tuple(part.get_shape())) != shape:
             return f"tensor {name} has shape {list(found)}, but config.json makes it {list(shape)}"
-        supported = (_FP8,) if dtype == torch.float8_e4m3fn else tuple(_DTYPES)
+        supported = (_EXACT[dtype],) if dtype in _EXACT else tuple(_DTYPES)
         if part.get_dtype() not in supported:
             return f"tensor {name} has type {part.get_dtype()}; supported: {', '.join(supported)}"
         return None
@@ -191,7 +233,8 @@ class Checkpoint:
         self._open.clear()
 
 
-def _renamed(name: str, names: Names) -> str:
+def renamed(name: str, names: Names) -> str:
+    """What a family calls a tensor that a file calls so."""
     for other, ours in names.others:
         if name.startswith(other):
             return ours + name.removeprefix(other)

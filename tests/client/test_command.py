@@ -14,7 +14,7 @@ def penstock(*argv: str) -> subprocess.CompletedProcess[str]:
 def test_names_its_commands() -> None:
     result = penstock("--help")
     assert result.returncode == 0
-    for name in ("serve", "bench", "run-batch", "download"):
+    for name in ("serve", "bench", "run-batch", "quantize", "download"):
         assert f"  {name} " in result.stdout
     assert penstock("--version").stdout.startswith("penstock ")
     unknown = penstock("swerve")
@@ -35,6 +35,7 @@ def test_commands_have_their_own_help() -> None:
         (["bench", "--help"], "startup"),
         (["bench", "serve", "--help"], "--max-concurrency"),
         (["run-batch", "--help"], "--error-file"),
+        (["quantize", "--help"], "--calibration"),
         (["download", "--help"], "download-weights"),
     ):
         result = penstock(*argv)

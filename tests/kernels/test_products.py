@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch import Tensor
 from penstock_kernels.ops import Act, Activation
 from penstock_kernels.reference.activation import gate
 from penstock_kernels.weight import Layout, Weight
-from penstock_quantization.online import fp8
+from penstock_quantization.online import ONLINE, fp8
+from support.whole_numbers import rounded
 
 pytest.importorskip("triton")
 HALF = [torch.bfloat16, torch.float16]
@@ -124,6 +126,11 @@ def weight_of(
     weight = Weight(torch.randn(n, k, device="cuda", dtype=dtype) * k**-0.5, bias)
     if layout is Layout.DENSE:
         return weight
+    if layout is Layout.LUT:
+        return ONLINE["bitsandbytes-nf4"](weight, lambda largest: largest, None)
+    if layout in (Layout.INT8, Layout.INT4):
+        bits = 8 if layout is Layout.INT8 else 4
+        return rounded(weight, bits, math.gcd(128, k))
     quantised = fp8(weight, lambda largest: largest)
     if layout is Layout.FP8:
         return quantised

@@ -6,6 +6,7 @@ matrices. The tests marked `gpu` run the same functions compiled.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ from penstock_kernels.gpu.argmax import argmax
 from penstock_kernels.gpu.blocks import copy_blocks
 from penstock_kernels.gpu.device import TritonDevice
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
+from penstock_kernels.gpu.lut_linear import lut_linear
+from penstock_kernels.gpu.lut_linear import widened as looked_up
 from penstock_kernels.gpu.norm import add_norm, normalise
 from penstock_kernels.gpu.quantise import quantise_rows
 from penstock_kernels.gpu.rope import Seats, rope_and_write
@@ -46,6 +49,7 @@ from penstock_kernels.reference import activation, norm, rope
 from penstock_kernels.reference.device import TorchDevice
 from penstock_kernels.sampler import NO_TOKEN
 from penstock_kernels.weight import Layout, Weight
+from penstock_quantization.lut import Coded, packed
 from penstock_quantization.online import fp8
 from support.paged import PagedCase, assert_near, naive_attention, paged_case
 
@@ -526,6 +530,45 @@ def test_weights_are_widened(place: Place, kind: str, depth: int) -> None:
     weight = weight_of(place, 100, depth, kind)
     found = widened(weight, place.dtype)
     assert torch.equal(found, weight.dequantised().to(place.dtype))
+
+
+def coded(place: Place, n: int, k: int, kind: str, bias: Tensor | None = None) -> Weight:
+    """Random codes, as a format has them."""
+    codes = torch.randint(0, 16, (n, k), device=place.device).to(torch.uint8)
+    random = torch.rand(n, k // 16, device=place.device).add_(0.1)
+    if kind == "nvfp4":
+        scale = random.to(torch.float8_e4m3fn)
+        part = Coded(codes, "e2m1", scale=scale, group=16, outer=random[:, 0] / k**0.5)
+    elif kind == "tables":
+        part = Coded(codes, table=torch.randn(n, 16, device=place.device) / k**0.5)
+    else:
+        group = math.gcd(k, 64)
+        part = Coded(codes, "nf4", scale=random[:, : k // group] / k**0.5, group=group)
+    return packed([part], bias)
+
+
+CODED = ["nf4", "nvfp4", "tables"]
+
+
+@pytest.mark.parametrize("kind", CODED)
+@pytest.mark.parametrize("k", [48, 128, 1344])
+def test_codes_are_looked_up(place: Place, kind: str, k: int) -> None:
+    """Every number where it belongs, and rounded once."""
+    weight = coded(place, 20, k, kind)
+    found = looked_up(weight, place.dtype)
+    torch.testing.assert_close(found, weight.dequantised().to(place.dtype), rtol=2**-8, atol=0)
+
+
+@pytest.mark.parametrize("kind", CODED)
+@pytest.mark.parametrize(("rows", "gated"), [(1, False), (17, True), (3, True)])
+def test_linear_of_codes(place: Place, kind: str, rows: int, gated: bool) -> None:
+    needs_half_or_interpreter(place)
+    x, bias = place.randn(rows, 300)[:, :256], place.randn(64) if rows > 1 else None
+    weight = coded(place, 64, 256, kind, bias)
+    expected = exact(x, weight, gated)
+    out = torch.full(expected.shape, torch.nan, device=place.device, dtype=place.dtype)
+    lut_linear(x, weight, out, Tile(32, 128, 4, 2), gated=gated)
+    assert_near(out, expected)
 
 
 def exact(x: Tensor, weight: Weight, gated: bool) -> Tensor:

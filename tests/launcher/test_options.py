@@ -30,7 +30,7 @@ SAMPLES = {
     "sharded": ("true", True, ["maybe", "2"]),
     "num_shard": ("2", 2, ["0", "65", "-1", "two", "1.5", "1_0"]),
     "device": ("cpu", "cpu", ["tpu"]),
-    "quantize": ("fp8", "fp8", ["awq", "FP8"]),
+    "quantize": ("gptq", "gptq", ["gguf", "FP8"]),
     "dtype": ("float16", "float16", ["int8", "half"]),
     "cuda_graphs": ("1,2,8", (1, 2, 8), ["x", "-1", "1,,2", "4097", "1;2"]),
     "cuda_memory_fraction": ("0.5", 0.5, ["0", "1.1", "nan", "inf", "-0.5", "x"]),

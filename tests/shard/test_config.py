@@ -63,3 +63,13 @@ def test_graph_sizes() -> None:
             # A small batch reads weights, which padding does not add to.
             assert bucket - count < max(8, count / 3)
     assert len(buckets_for(256)) <= 23
+
+
+def test_formats_of_quantize_are_those_of_the_launcher() -> None:
+    from penstock_launcher.options import OPTIONS
+    from penstock_quantization.methods import LOADED, STORED
+    from penstock_quantization.online import ONLINE
+
+    assert set(LOADED) == set(ONLINE)
+    [option] = [option for option in OPTIONS if option.name == "quantize"]
+    assert option.kind.metavar == "{" + ",".join((*LOADED, *STORED)) + "}"

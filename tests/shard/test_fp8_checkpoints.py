@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from penstock_quantization.methods import check_quantize, parse_scheme
 from penstock_quantization.reader import reader_for
-from penstock_quantization.scheme import Scheme, check_quantize, parse_scheme
+from penstock_quantization.scheme import Scheme
 from penstock_shard.architecture import read_architecture
 from penstock_shard.check import check
 from penstock_shard.loading import load_decoder
@@ -141,13 +142,13 @@ def test_random_weights_of_an_fp8_config(tmp_path: Path) -> None:
 
 WEIGHTS = {"num_bits": 4, "type": "int", "strategy": "group"}
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"quant_method": "gptq", "bits": 4}, "quant_method 'gptq' is not supported; supported: fp8"),
+    ({"quant_method": "aqlm"}, "quant_method 'aqlm' is not supported; supported: fp8"),
     ({"bits": 4}, "quant_method None"),
     ({"quant_method": ["fp8"]}, r"quant_method \['fp8'\]"),
     ({"quant_method": "fp8", "fmt": "e5m2"}, "'fp8': fmt 'e5m2' is not supported"),
     ({"quant_method": "fp8", "weight_block_size": [128]}, "weight_block_size"),
     ({"quant_method": "fp8", "weight_block_size": [8, 128]}, "two multiples of 16"),
-    ({"quant_method": "compressed-tensors", "format": "pack-quantized"}, "format 'pack-quantized'"),
+    ({"quant_method": "compressed-tensors", "format": "marlin-24"}, "format 'marlin-24'"),
     ({"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": WEIGHTS}}},
      "type 'int' with 4 bits"),
     ({"quant_method": "compressed-tensors"}, "config_groups is missing"),
@@ -166,6 +167,8 @@ def test_a_contradiction_names_both() -> None:
     check_quantize(None, scheme)
     check_quantize("awq", scheme)
     check_quantize("fp8", None)
+    with pytest.raises(ValueError, match="--quantize squeezellm .* no quantization_config"):
+        check_quantize("squeezellm", None)
     with pytest.raises(ValueError, match="--quantize fp8 contradicts .* quant_method 'awq'"):
         check_quantize("fp8", scheme)
 

@@ -28,6 +28,7 @@ from penstock_kernels.gpu import card, hopper
 from penstock_kernels.ops import Act, Activation, AttentionSpec, Norm, NormKind, QKNorm
 from penstock_kernels.penalties import Penalties
 from penstock_kernels.weight import Layout, Weight
+from penstock_quantization.lut import Coded, packed
 from penstock_quantization.online import fp8
 from support.cards import SHARED_KIB
 from support.paged import PagedCase, paged_case
@@ -154,6 +155,8 @@ def products(
         weight = Weight(torch.zeros(n, k, dtype=dtype), bias)
         if "fp8" in kind:
             weight = fp8(weight, lambda largest: largest)
+        if "codes" in kind:
+            weight = coded(weight, kind)
         if "blocks" in kind:
             weight = replace(
                 weight, layout=Layout.FP8_BLOCKS, scale=torch.ones(n // 128, k // 128),
@@ -168,9 +171,25 @@ def products(
     return run
 
 
+def coded(weight: Weight, kind: str) -> Weight:
+    """Of 4-bit codes: in bitsandbytes' nf4, in NVFP4, or with a table a row."""
+    n, k = weight.data.shape
+    codes = torch.zeros(n, k, dtype=torch.uint8)
+    if "nvfp4" in kind:
+        scale = torch.ones(n, k // 16).to(torch.float8_e4m3fn)
+        part = Coded(codes, "e2m1", scale=scale, group=16, outer=torch.ones(n))
+    elif "tables" in kind:
+        part = Coded(codes, table=torch.zeros(n, 16))
+    else:
+        part = Coded(codes, "nf4", scale=torch.ones(n, k // 64), group=64)
+    return packed([part], weight.bias)
+
+
 def by_library(launch: Any) -> bool:
     """Whether no kernel of ours computes the product."""
-    return launch.func.__name__ in ("_launch_cublas", "launch_widened", "_launch_scaled")
+    return launch.func.__name__ in (
+        "_launch_cublas", "launch_widened", "_launch_widened", "_launch_scaled",
+    )  # fmt: skip
 
 
 def rotating_product(kind: str, width: int) -> Callable[[torch.dtype, bool], None]:
@@ -199,6 +218,13 @@ def widened_weights(dtype: torch.dtype, dependent: bool) -> None:
 
     weight = fp8(Weight(torch.zeros(64, 256, dtype=dtype)), lambda largest: largest)
     widened(weight, dtype, dependent)
+
+
+def looked_up_weights(dtype: torch.dtype, dependent: bool) -> None:
+    from penstock_kernels.gpu.lut_linear import widened
+
+    for kind in ("codes", "codes, nvfp4", "codes, tables"):
+        widened(coded(Weight(torch.zeros(64, 256)), kind), dtype, dependent)
 
 
 def quantised_rows(dtype: torch.dtype, dependent: bool) -> None:
@@ -296,6 +322,11 @@ CASES: dict[str, Case] = {
     "few rows in FP8, biased": Case(products(64, "fp8, biased"), HALF, few=False),
     "one row in blocks of FP8": Case(products(1, "fp8, blocks"), HALF),
     "few rows in blocks of FP8": Case(products(16, "fp8, blocks"), HALF),
+    "few rows of codes": Case(products(16, "codes"), HALF),
+    "64 rows of codes, biased": Case(products(64, "codes, biased"), HALF, few=False),
+    "few rows of NVFP4": Case(products(16, "codes, nvfp4"), HALF, few=False),
+    "one row of codes in tables": Case(products(1, "codes, tables"), HALF, few=False),
+    "codes in memory": Case(looked_up_weights),
     "FP8 in memory": Case(widened_weights, cards=range(89, 1000)),
     "products that rotate": Case(rotating_product("dense", 128), HALF, HOPPER),
     "products that rotate in FP8": Case(rotating_product("fp8", 128), HALF, HOPPER),

@@ -23,6 +23,7 @@ from triton.runtime.jit import JITFunction
 
 from support import gluon_program as program
 from support import gluon_values as values
+from support import ptx
 from support.gluon_values import GluonError, Layout, Memory, Pointer
 
 OPTIONS = {"num_warps", "maxnreg", "launch_pdl"}  # of a launch, without meaning here
@@ -32,12 +33,26 @@ def _layout(*_: object, **__: object) -> Layout:
     return Layout()
 
 
-def _converted(
-    asm: str, constraints: str, arguments: list[Any], dtype: torch.dtype, is_pure: bool, pack: int
+def _assembly(
+    asm: str, constraints: str, arguments: list[Any], dtype: Any, is_pure: bool, pack: int
 ) -> Any:
-    """Assembly only converts numbers here; that it does is for tests on a GPU."""
+    """Assembly that makes four numbers of each of two results from four bytes runs (`support.ptx`).
+    Other assembly converts numbers here, or takes one from another; what its instructions do is for
+    tests on a GPU."""
+    if asm.startswith("sub."):
+        return arguments[0] - arguments[1]
     [argument] = arguments
-    return argument.to(dtype)
+    if not isinstance(dtype, tuple):
+        return argument.to(dtype)
+    four = argument.data.to(torch.int64).unflatten(-1, (-1, 4))
+    words = (four << torch.arange(0, 32, 8)).sum(-1)
+    made = ptx.run(asm, [words], 2 * len(dtype))
+    halves = [word >> shift & 0xFFFF for word in made for shift in (0, 16)]
+    bits = torch.stack(halves, dim=-1).to(torch.uint16)
+    return tuple(
+        values.of(bits[..., 4 * i : 4 * i + 4].contiguous().view(one).flatten(-2))
+        for i, one in enumerate(dtype)
+    )
 
 
 LANGUAGE = SimpleNamespace(
@@ -46,7 +61,7 @@ LANGUAGE = SimpleNamespace(
         name: getattr(values, name)
         for name in (
             "arange", "full", "zeros", "expand_dims", "convert_layout", "split", "where", "minimum",
-            "maximum", "cdiv", "exp", "exp2", "log2", "fma",
+            "maximum", "cdiv", "exp", "exp2", "log2", "fma", "join",
         )
     },
     **{
@@ -64,7 +79,7 @@ LANGUAGE = SimpleNamespace(
     SliceLayout=_layout,
     DotOperandLayout=_layout,
     DistributedLinearLayout=_layout,
-    inline_asm_elementwise=_converted,
+    inline_asm_elementwise=_assembly,
     NVMMADistributedLayout=_layout,
     NVMMASharedLayout=SimpleNamespace(get_default_for=_layout),
 )  # fmt: skip
@@ -79,7 +94,7 @@ MODULES = {
 FUNCTIONS = {
     name: getattr(program, name)
     for name in (
-        "warpgroup_mma", "warpgroup_mma_wait", "fence_async_shared", "gdc_wait",
+        "mma_v2", "warpgroup_mma", "warpgroup_mma_wait", "fence_async_shared", "gdc_wait",
         "gdc_launch_dependents",
     )
 }  # fmt: skip

@@ -115,11 +115,11 @@ class Shared:
             raise GluonError(f"tile {at} of {len(self.numbers)} in shared memory")
         return self._view(self.numbers[at])
 
-    def slice(self, start: Operand, length: int) -> Shared:
-        first = whole(start)
-        if not 0 <= first <= len(self.numbers) - length:
-            raise GluonError(f"{length} rows from {first} on of {len(self.numbers)}")
-        return self._view(self.numbers[first : first + length])
+    def slice(self, start: Operand, length: int, dim: int = 0) -> Shared:
+        first, most = whole(start), self.shape[dim]
+        if not 0 <= first <= most - length:
+            raise GluonError(f"{length} rows from {first} on of {most}")
+        return self._view(self.numbers.narrow(dim, first, length))
 
     def reshape(self, shape: Sequence[int]) -> Shared:
         return self._view(self.numbers.view(list(shape)))
@@ -262,11 +262,16 @@ def allocate_shared_memory(
         barriers = [Barrier() for _ in range(shape[0])]
         program.barriers += barriers
         return Barriers(barriers)
-    numbers = torch.full(list(shape), float("nan"), dtype=dtype)
+    numbers = torch.full(list(shape), _unknown(dtype), dtype=dtype)
     program.shared_bytes += numbers.numel() * numbers.element_size()
     if program.shared_bytes > MOST_SHARED:
         raise GluonError(f"{program.shared_bytes} bytes of shared memory")
     return Shared(numbers, numbers.data_ptr())
+
+
+def _unknown(dtype: torch.dtype) -> Number:
+    """What stands where nothing was written yet."""
+    return float("nan") if dtype.is_floating_point else torch.iinfo(dtype).max
 
 
 def fence_async_shared() -> None:
@@ -302,7 +307,7 @@ def async_copy_global_to_shared(
         raise GluonError(f"a copy of {source.block_shape} to {target.shape}")
     _fenced(target)
     numbers = source.block(corner, here.waited)
-    target.numbers.fill_(float("nan"))
+    target.numbers.fill_(_unknown(target.dtype))
     barrier.copied(Copy(target.numbers, numbers))
     here.turn()
 
@@ -325,6 +330,14 @@ def warpgroup_mma(
     if not is_async:
         _complete(0)
     return result
+
+
+def mma_v2(a: Value, b: Value, acc: Value) -> Value:
+    """a b + acc in float32; a: [16 or more, k], b: [k, n], in half precision."""
+    (m, k), (depth, n) = a.shape, b.shape
+    if k != depth or acc.shape != (m, n) or m % 16 or n % 8 or k % 16 or a.dtype != b.dtype:
+        raise GluonError(f"a product of {a.shape} with {b.shape} to {acc.shape}")
+    return of(a.data.float() @ b.data.float() + acc.data)
 
 
 def warpgroup_mma_wait(left: int, deps: Sequence[Value]) -> Value | tuple[Value, ...]:

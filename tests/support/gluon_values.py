@@ -275,6 +275,10 @@ def split(x: Value) -> tuple[Value, Value]:
     return x.split()
 
 
+def join(a: Value, b: Value) -> Value:
+    return of(torch.stack((a.data, b.data), dim=-1))
+
+
 def where(condition: Operand, a: Operand, b: Operand) -> Value:
     left, right = _typed(a, b)
     flags = scalar(condition)

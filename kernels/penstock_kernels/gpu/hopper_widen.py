@@ -1,5 +1,5 @@
-"""Weights in FP8 on their way to Hopper's tensor cores: from shared memory to registers, in half
-precision.
+"""Weights of 8 bits, FP8 or whole numbers, on their way to Hopper's tensor cores: from shared
+memory to registers, in half precision.
 
 The columns of a weight stand in the order of `penstock_kernels.fp8.interleave`: so the numbers that
 a thread feeds to the tensor cores are 16 neighbours, one read, and no thread needs another's.
@@ -37,10 +37,27 @@ mul.rn.bf16x2 $1, rest, power;
 }
 """)
 
+# Four whole numbers: seven bits are the last of 128 to 255, and the sign says whether 128 or 256 is
+# too much.
+WIDEN_INT8 = gl.constexpr("""
+{
+.reg .b32 low, high, rest, less;
+prmt.b32 low, $2, 0, 0x4140;
+prmt.b32 high, $2, 0, 0x4342;
+lop3.b32 rest, low, 0x007f007f, 0x43004300, 0xea;
+lop3.b32 less, low, 0x00800080, 0x43004300, 0xea;
+sub.rn.bf16x2 $0, rest, less;
+lop3.b32 rest, high, 0x007f007f, 0x43004300, 0xea;
+lop3.b32 less, high, 0x00800080, 0x43004300, 0xea;
+sub.rn.bf16x2 $1, rest, less;
+}
+""")
+
 
 @gluon.jit
 def widened(tile, BM: gl.constexpr, dtype: gl.constexpr):
-    """A tile [64, 128] of e4m3 in shared memory as the left side of a product with BM columns."""
+    """A tile [64, 128] of e4m3 or int8 in shared memory as the left side of a product with BM
+    columns."""
     ROWS: gl.constexpr = tile.shape[0]
     DEPTH: gl.constexpr = tile.shape[1]
     source: gl.constexpr = gl.DistributedLinearLayout(
@@ -54,8 +71,9 @@ def widened(tile, BM: gl.constexpr, dtype: gl.constexpr):
     target: gl.constexpr = gl.DotOperandLayout(0, product, 2)
     numbers = tile.load(source)
     if dtype == gl.bfloat16:
+        widen: gl.constexpr = WIDEN_INT8 if tile.dtype == gl.int8 else WIDEN
         numbers = gl.inline_asm_elementwise(
-            WIDEN, "=r,=r,r", [numbers], dtype=gl.bfloat16, is_pure=True, pack=4
+            widen, "=r,=r,r", [numbers], dtype=gl.bfloat16, is_pure=True, pack=4
         )
     else:
         numbers = numbers.to(dtype)

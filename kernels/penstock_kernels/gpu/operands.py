@@ -18,13 +18,13 @@ def operands(weight: Weight, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def kinds(weight: Weight) -> dict[str, bool]:
     """What a kernel must know when it is compiled: whether to add a bias, and whether to widen
-    numbers in FP8 and multiply with their scale."""
-    return {"BIASED": weight.bias is not None, "WIDENED": weight.layout is Layout.FP8}
+    numbers of 8 bits and multiply with a scale a row."""
+    return {"BIASED": weight.bias is not None, "WIDENED": weight.has_row_scales}
 
 
 def block_sizes(weight: Weight) -> dict[str, int]:
     """Rows and columns of a block of numbers that share a scale; 0 where a row does."""
-    if weight.layout is not Layout.FP8_BLOCKS:
+    if weight.layout is Layout.DENSE or weight.has_row_scales:
         return {"ROWS": 0, "COLUMNS": 0}
     return {"ROWS": weight.scale_rows, "COLUMNS": weight.scale_columns}
 

@@ -1,4 +1,4 @@
-"""A weight in FP8 as one in half precision, in memory: for products that have no kernel for FP8.
+"""A weight of 8 bits as one in half precision, in memory: for products that have no kernel for it.
 
 Reference: `penstock_kernels.weight.Weight.dequantised`. A number costs 5 bytes of traffic instead
 of 1: one read, two written here, two read by the product.
@@ -21,7 +21,7 @@ BLOCK = 1024
 
 @triton.jit
 def _widen_kernel(
-    data,  # [n, K] e4m3
+    data,  # [n, K] e4m3 or int8
     scale,  # [n] float32, or of blocks
     out,  # [n, K]
     K,
@@ -39,7 +39,7 @@ def _widen_kernel(
     target = column(place, MIXED)
     if ROWS > 0:
         at = row // ROWS * tl.cdiv(K, COLUMNS) + target // COLUMNS
-        value *= tl.load(scale + at, mask=inside, other=0.0)
+        value *= tl.load(scale + at, mask=inside, other=0.0).to(tl.float32)
     else:
         value *= tl.load(scale + row)
     tl.store(out + row * K + target, value.to(out.dtype.element_ty), mask=inside)
@@ -47,7 +47,10 @@ def _widen_kernel(
 
 def widened(weight: Weight, dtype: torch.dtype, dependent: bool = False) -> Tensor:
     """[n, k] of dtype, rounded once."""
-    if not has_fp8(weight.device):  # where kernels cannot read e4m3
+    is_fp8 = weight.data.dtype == torch.float8_e4m3fn
+    if is_fp8 and not has_fp8(weight.device):  # where kernels cannot read e4m3
+        return weight.dequantised().to(dtype)
+    if weight.zero is not None or weight.order is not None:
         return weight.dequantised().to(dtype)
     assert weight.scale is not None
     out = torch.empty(weight.n, weight.k, dtype=dtype, device=weight.device)

@@ -38,6 +38,11 @@ class Problem:
     dense: bool  # the rows stand one behind the other
     device: torch.device
     scale_columns: int = 1  # of a block of the weight's scales
+    code: str = ""  # of a table that kernels know (`kernels.lut.TABLES`)
+    scales_in_fp8: bool = False
+    grouped: bool = False  # whole numbers of 8 bits whose scales are of groups
+    zeros: bool = False  # what stands for 0 differs from group to group
+    ordered: bool = False  # inputs are taken in another order
     width: int = 0  # of a head, where queries, keys and values are computed
 
     @staticmethod
@@ -52,6 +57,11 @@ class Problem:
             dense=x.is_contiguous(),
             device=x.device,
             scale_columns=weight.scale_columns,
+            code=weight.code,
+            scales_in_fp8=weight.scale is not None and weight.scale.dtype == torch.float8_e4m3fn,
+            grouped=weight.layout is Layout.INT8 and not weight.has_row_scales,
+            zeros=weight.zero is not None,
+            ordered=weight.order is not None,
             width=width,
         )
 

@@ -12,12 +12,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from penstock_kernels.gpu.products import dense, fp8, fp8_blocks
+from penstock_kernels.gpu.products import dense, fp8, fp8_blocks, int4, int8, lut
 from penstock_kernels.gpu.products.problem import Epilogue, Problem, Product
 from penstock_kernels.ops import Activation
 from penstock_kernels.weight import Weight
 
-PRODUCTS: tuple[Product, ...] = (*dense.PRODUCTS, *fp8.PRODUCTS, *fp8_blocks.PRODUCTS)
+PRODUCTS: tuple[Product, ...] = (
+    *dense.PRODUCTS,
+    *fp8.PRODUCTS,
+    *fp8_blocks.PRODUCTS,
+    *lut.PRODUCTS,
+    *int8.PRODUCTS,
+    *int4.PRODUCTS,
+)
 
 # Called with the rows, the weight, whether to launch dependently (`gpu.dependent`), and what the
 # epilogue needs besides: RESIDUAL the residual, ROTATE the cache and the seats of the rows.
