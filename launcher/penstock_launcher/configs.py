@@ -136,7 +136,10 @@ def router_program(plan: Plan, model: Model, folder: Path, ports: Ports) -> Prog
         "prometheus_listener": ports.prometheus.fileno() if ports.prometheus else None,
         "offline_socket": offline_socket(options, folder),
     }
-    environment = without_secrets(plan.environ) | {"TOKENIZERS_PARALLELISM": "false"}
+    environment = without_secrets(plan.environ) | {
+        "TOKENIZERS_PARALLELISM": "false",
+        "GRPC_ENABLE_FORK_SUPPORT": "0",  # its children are other programs; else it says so
+    }
     return Program("router", Role.ROUTER, argv, config, environment, ports.descriptors)
 
 
