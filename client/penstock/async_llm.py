@@ -125,7 +125,8 @@ class AsyncLLM(Engine):
         connection, name = self.connection, ask.assembly.request_id
         async with self._places:
             parameters = connection.parameters(ask.fields, ask.conversation)
-            ask.message.number, ask.message.parameters = connection.number(), parameters.number
+            ask.message.number = connection.take_place(wait=True) or 0
+            ask.message.parameters = parameters.number
             self._running.setdefault(name, set()).add(messages)
             try:
                 connection.send([ask.message], sink, [parameters])

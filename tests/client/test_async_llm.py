@@ -128,6 +128,7 @@ async def test_what_is_left_runs_no_more(engine: AsyncLLM, how: str) -> None:
     raise AssertionError("it runs on")
 
 
+@pytest.mark.full
 async def test_a_server_that_is_gone_is_an_error(tmp_path: Path) -> None:
     options = {"shard_uds_path": tmp_path / "run", "device": "cpu"}
     llm = await AsyncLLM.create(DEMO, quiet=True, launcher_options=options)

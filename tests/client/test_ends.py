@@ -65,10 +65,10 @@ def program(code: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], li
 @pytest.mark.parametrize(
     ("code", "exit_code", "says"),
     [
-        ("llm.generate(['a'] * 3, SamplingParams(max_tokens=1))", 0, "100%"),
         ("raise RuntimeError('mine')", 1, "RuntimeError: mine"),
-        ("sys.exit(7)", 7, ""),
-        ("os._exit(3)", 3, ""),
+        pytest.param("llm.generate(['a'] * 3)", 0, "100%", marks=pytest.mark.full),
+        pytest.param("sys.exit(7)", 7, "", marks=pytest.mark.full),
+        pytest.param("os._exit(3)", 3, "", marks=pytest.mark.full),
     ],
 )
 def test_ends_of_a_program(tmp_path: Path, code: str, exit_code: int, says: str) -> None:
@@ -79,7 +79,9 @@ def test_ends_of_a_program(tmp_path: Path, code: str, exit_code: int, says: str)
     assert says in errors
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.full)]
+)
 def test_a_program_is_killed_while_it_generates(tmp_path: Path, number: signal.Signals) -> None:
     with program("llm.generate(['a'] * 500, params)", tmp_path) as (user, _):
         time.sleep(0.5)
@@ -128,7 +130,9 @@ def test_an_interrupted_call_frees_its_blocks(llm: LLM) -> None:
     assert llm.generate("a", SamplingParams(max_tokens=1), use_tqdm=False)[0].finished
 
 
-@pytest.mark.parametrize("role", ["penstock_shard", "penstock_router"])
+@pytest.mark.parametrize(
+    "role", ["penstock_shard", pytest.param("penstock_router", marks=pytest.mark.full)]
+)
 def test_a_part_of_the_engine_is_killed(tmp_path: Path, role: str) -> None:
     options = {"shard_uds_path": tmp_path / "run", "device": "cpu"}
     with LLM(DEMO, quiet=True, launcher_options=options) as llm:
