@@ -322,8 +322,8 @@ class Options:
         None,
         COUNT,
         "Most sequences in a step",
-        default_text="max-concurrent-requests, at most 256 on CUDA, 512 with offline-socket, 64 on a "
-        "CPU",
+        default_text="max-concurrent-requests, at most 256 on CUDA, 512 with offline-socket, 64 "
+        "on a CPU",
     )
     waiting_served_ratio: float = _option(
         0.3,

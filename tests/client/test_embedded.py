@@ -49,7 +49,10 @@ def family(launcher: int) -> list[psutil.Process]:
     return [head, *head.children(recursive=True)]
 
 
-def test_it_serves_until_it_is_closed(tmp_path: Path) -> None:
+def test_it_serves_until_it_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And variables that mean options to a launcher mean nothing here."""
+    for name in ("API_KEY", "DTYPE", "MODEL_ID", "TGI_MAX_TOTAL_TOKENS", "MASTER_PORT"):
+        monkeypatch.setenv(name, "somebody-elses")
     with EmbeddedServer(shard_uds_path=tmp_path / "run", quiet=True) as server:
         with urllib.request.urlopen(f"{server.url}/info") as answer:
             assert json.load(answer)["model_id"] == server.facts["model"] == "penstock-demo"

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from client.conftest import DEMO
@@ -51,6 +52,7 @@ def test_prompts_in_every_shape(llm: LLM) -> None:
     expected = run(llm, TEXTS[0])[0].outputs[0].text
     for prompt in (
         ids,
+        np.array(ids),
         [ids],
         {"prompt": TEXTS[0]},
         {"prompt_token_ids": ids},

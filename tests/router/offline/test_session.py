@@ -211,6 +211,7 @@ async def test_errors_are_a_prompts_own(world: World) -> None:
         ({"logprobs": 21}, "`logprobs` must be at most 20"),
         ({"n": 20_000}, "`n`"),
         ([], "must be a JSON object"),
+        ({"temperature": float("nan")}, "not valid JSON"),
     ],
 )
 async def test_wrong_parameters(world: World, fields: Any, sentence: str) -> None:
@@ -238,6 +239,7 @@ async def test_an_engine_that_fails_says_why(world: World) -> None:
     [
         frame(ToRouter())[:2] + b"\xff\xff" + b"x" * 100,  # a length beyond any
         b"\x03\x00\x00\x00\xff\xff\xff",  # no message
+        frame(ToRouter(parameters=[Parameters(fields=b"{}")], prompt=[Prompt(text="x")] * 2)),
         frame(
             ToRouter(
                 parameters=[Parameters(fields=b"{}")],
