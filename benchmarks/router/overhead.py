@@ -139,7 +139,17 @@ def router_configuration(model: Path, shard: Path, listener: int, http_processes
         "graceful_termination_timeout": 5.0,
         "disable_prefix_cache": False,
         "disable_shared_reads": False,
+        "disable_grammar_support": False,
         "step_timeout": 60.0,
+        "otlp_endpoint": None,
+        "otlp_service_name": "router",
+        "watermark_gamma": 0.5,
+        "watermark_delta": 2.0,
+        "offline_socket": None,
+        "batch_folder": None,
+        "batch_storage_limit": 0,
+        "predict_route": None,
+        "health_route": None,
     }
     return json.dumps(configuration)
 

@@ -169,7 +169,10 @@ def router_program(
         "prometheus_listener": ports.prometheus.fileno() if ports.prometheus else None,
         "offline_socket": offline_socket(options, folder),
     }
-    environment = without_secrets(plan.environ) | {"TOKENIZERS_PARALLELISM": "false"}
+    environment = without_secrets(plan.environ) | {
+        "TOKENIZERS_PARALLELISM": "false",
+        "GRPC_ENABLE_FORK_SUPPORT": "0",  # its children are other programs; else it says so
+    }
     descriptors = ports.descriptors if updates is None else (*ports.descriptors, updates)
     return Program("router", Role.ROUTER, argv, config, environment, descriptors)
 

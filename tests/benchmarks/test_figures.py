@@ -10,9 +10,10 @@ import pytest
 from benchmarks.cases import CASES
 from benchmarks.h100 import peers, table
 from benchmarks.plot import curve, peer_curve, plot
-from benchmarks.router.overhead import split
+from benchmarks.router.overhead import router_configuration, split
 
 from penstock.bench.summary import summarise
+from penstock_router.config import RouterConfig
 
 
 def request(**changes: Any) -> dict[str, Any]:
@@ -110,3 +111,8 @@ def test_table_compares_with_each_engine() -> None:
     text = table(result("single", 1, 309.0), others)
     assert "Penstock / vLLM 2.00" in text and "Penstock / SGLang 2.01" in text
     assert peers("tiny") == {"vLLM": {}, "SGLang": {}}
+
+
+def test_the_router_takes_the_configuration_of_its_benchmarks() -> None:
+    text = router_configuration(Path("model"), Path("shard.sock"), 3)
+    assert RouterConfig.from_json(text).listener == 3

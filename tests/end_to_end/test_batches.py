@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import psutil
 import pytest
 from openai import OpenAI
 
@@ -117,9 +118,8 @@ def test_a_batch_can_be_cancelled(server: Server) -> None:
     assert ended(api, batch.id).status == "cancelled"
 
 
+@pytest.mark.full
 def test_the_process_that_answers_comes_back(server: Server) -> None:
-    import psutil
-
     def service() -> psutil.Process | None:
         for process in server.descendants():
             if "penstock.batches.service" in process.cmdline():

@@ -7,7 +7,9 @@ client sees what its own key made, and nothing else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import errno
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -32,12 +34,23 @@ _UPLOADS = web.AppKey("uploads", asyncio.Semaphore)
 T = TypeVar("T")
 
 
-async def _blocking(call: Callable[[], T]) -> T:
-    """What touches the disk, in a thread. Raises ApiError where there is no room."""
+@contextlib.contextmanager
+def _on_disk() -> Iterator[None]:
+    """Raises ApiError where there is no room, by our bounds or by the disk's."""
     try:
-        return await asyncio.to_thread(call)
+        yield
     except NoRoom as error:
         raise ApiError(Kind.TOO_MANY, f"There is no room: {error}") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ApiError(Kind.TOO_MANY, "There is no room: the disk is full") from None
+
+
+async def _blocking(call: Callable[[], T]) -> T:
+    """What touches the disk, in a thread. Raises ApiError where there is no room."""
+    with _on_disk():
+        return await asyncio.to_thread(call)
 
 
 async def upload_file(request: web.Request) -> web.Response:
@@ -49,7 +62,7 @@ async def upload_file(request: web.Request) -> web.Response:
     if uploads.locked():
         raise ApiError(Kind.TOO_MANY, "Too many files arrive at a time")
     async with uploads:
-        with store.upload(owner) as (name, folder):
+        with _on_disk(), store.upload(owner) as (name, folder):
             upload = await receive(request, folder)
             filename, purpose, seconds = upload.checked()
             await _blocking(lambda: store.check_room(owner, 0))

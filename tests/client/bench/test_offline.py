@@ -16,8 +16,15 @@ SMALL = ["--input-len", "24", "--output-len", "4", "--device", "cpu", "--disable
     ("command", "more", "key"),
     [
         ("throughput", ["--num-prompts", "6"], "output_tokens"),
-        ("latency", ["--batch-size", "2", "--num-iters", "2", "--num-iters-warmup", "1"], "p99"),
-        ("startup", ["--num-iters", "1"], "first_start_seconds"),
+        pytest.param(
+            "latency",
+            ["--batch-size", "2", "--num-iters", "2", "--num-iters-warmup", "1"],
+            "p99",
+            marks=pytest.mark.full,
+        ),
+        pytest.param(
+            "startup", ["--num-iters", "1"], "first_start_seconds", marks=pytest.mark.full
+        ),
     ],
 )
 def test_measures(command: str, more: list[str], key: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,3 +124,15 @@ def test_failures_end_with_one(
     for wrong in (["--header", "a: b\r\nc: d"], ["--num-prompts", "0"], ["--goodput", "x:1"]):
         with pytest.raises(SystemExit):
             bench(url, *wrong)
+
+
+def test_plots_without_matplotlib_say_what_to_install(
+    server: tuple[TokenServer, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    handler, url = server
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert bench(url, "--plot", "x.png") == 1
+    assert "pip install 'penstock[plot]'" in capsys.readouterr().err
+    assert not handler.bodies  # said before anything is measured

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -227,3 +228,28 @@ async def test_the_document_has_them(serve: Serve, tmp_path: Path) -> None:
     assert form["schema"]["$ref"].endswith("/FileForm")
     assert {"get", "delete"} <= paths["/v1/files/{id}"].keys()
     assert "post" in paths["/v1/batches/{id}/cancel"]
+
+
+async def test_what_broke_off_leaves_nothing(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await start(serve, tmp_path)
+    _, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(
+        b"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n"
+        b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx'
+    )
+    while not list((tmp_path / "kept").rglob("content")):
+        await asyncio.sleep(0.01)
+    writer.transport.abort()
+    while list((tmp_path / "kept").rglob("content")):
+        await asyncio.sleep(0.01)
+
+    def full(*arguments: Any, **fields: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store.Store, "keep", full)
+    status, said = await upload(client)
+    assert status == 429 and "the disk is full" in said["error"]["message"]
+    assert not list((tmp_path / "kept").rglob("content"))
