@@ -160,7 +160,7 @@ def _ratio(pair: Sequence[Timed | None], field: str) -> float | None:
     first, second = pair
     if first is None or second is None:
         return None
-    return round(getattr(first, field) / getattr(second, field), 2)
+    return round(float(getattr(first, field)) / float(getattr(second, field)), 2)
 
 
 def users(info: dict[str, Any]) -> list[dict[str, float]]:
