@@ -14,6 +14,7 @@ COPY quantization quantization
 COPY shard shard
 COPY router router
 COPY launcher launcher
+COPY client client
 RUN /opt/penstock/bin/pip install --no-cache-dir --no-deps .
 
 FROM python:3.11-slim-bookworm

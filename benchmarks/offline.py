@@ -1,6 +1,6 @@
 """Offline throughput: tokens a second that `penstock.LLM` generates for the prompts of one call.
 
-    python -m benchmarks.offline --shape llama-3.1-8b --out results --max-num-seqs 256 512
+    python -m benchmarks.offline --shape llama-3.1-8b --out results --variants 256,0 512,2048
 
 Random weights, random prompts without a prefix in common, and nothing ends before its length, as in
 vLLM's `bench throughput`. `first_token_seconds` is from the start of this program (of the first
@@ -69,9 +69,8 @@ def measured(llm: LLM, prompts: list[list[int]], params: SamplingParams) -> dict
 
 
 def rows(options: argparse.Namespace, model: Path) -> Iterator[dict[str, Any]]:
-    """Of each variant: greedy, and sampled at temperature 1."""
-    variants = [(s, t) for t in options.max_num_batched_tokens for s in options.max_num_seqs]
-    for place, (seats, batched) in enumerate(variants):
+    """Of each variant, at each temperature."""
+    for place, (seats, batched) in enumerate(map(_variant, options.variants)):
         if program_age() > options.budget_seconds:
             return
         begin = time.monotonic() - (program_age() if place == 0 else 0.0)
@@ -86,11 +85,11 @@ def rows(options: argparse.Namespace, model: Path) -> Iterator[dict[str, Any]]:
             llm.generate([[1, 2, 3]], SamplingParams(max_tokens=1), use_tqdm=False)
             first = time.monotonic() - begin
             limits = llm.server.facts
-            for temperature in (0.0, 1.0):
+            for run, temperature in enumerate(options.temperatures):
                 params = SamplingParams(
                     temperature=temperature, max_tokens=options.output_len, ignore_eos=True
                 )
-                seed = 2 * place + int(temperature)
+                seed = 100 * place + run
                 vocab = limits["vocab_size"]
                 prompts = prompts_of(options.num_prompts, options.input_len, vocab, seed)
                 yield {
@@ -103,6 +102,11 @@ def rows(options: argparse.Namespace, model: Path) -> Iterator[dict[str, Any]]:
                 }
 
 
+def _variant(text: str) -> tuple[int, int]:
+    seats, batched = text.split(",")
+    return int(seats), int(batched)
+
+
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.offline", description=__doc__)
@@ -110,8 +114,13 @@ def main() -> None:
     parser.add_argument("--num-prompts", type=int, default=1000)
     parser.add_argument("--input-len", type=int, default=512)
     parser.add_argument("--output-len", type=int, default=128)
-    parser.add_argument("--max-num-seqs", type=int, nargs="+", default=[0], help="0: default")
-    parser.add_argument("--max-num-batched-tokens", type=int, nargs="+", default=[0])
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        default=["0,0"],
+        help="max_num_seqs,max_num_batched_tokens of engines, one after the other; 0: default",
+    )
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.0, 1.0])
     parser.add_argument("--budget-seconds", type=float, default=1e9, help="begin none after")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()

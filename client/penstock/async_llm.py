@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import warnings
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Self, TypeAlias
 
 from penstock.batch import Ask, failure
@@ -56,7 +57,7 @@ class AsyncLLM(Engine):
         priority: int = 0,
         lora_request: None = None,
         tokenization_kwargs: Mapping[str, Any] | None = None,
-    ) -> AsyncIterator[RequestOutput]:
+    ) -> AsyncGenerator[RequestOutput]:
         """Outputs of one prompt as they come: what `output_kind` of its parameters says.
 
         Leaving the iteration, or a cancelled task, ends it in the server. Raises ValueError for
@@ -75,8 +76,9 @@ class AsyncLLM(Engine):
             request_id=request_id,
             extra=tokenization(tokenization_kwargs),
         )
-        async for output in self._outputs(ask):
-            yield output
+        async with aclosing(self._outputs(ask)) as outputs:
+            async for output in outputs:
+                yield output
 
     async def chat(
         self,
@@ -89,7 +91,7 @@ class AsyncLLM(Engine):
         continue_final_message: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
-    ) -> AsyncIterator[RequestOutput]:
+    ) -> AsyncGenerator[RequestOutput]:
         """The same for a conversation."""
         params = sampling_params or self.get_default_sampling_params()
         fields = conversation_fields(
@@ -102,8 +104,9 @@ class AsyncLLM(Engine):
         stream = params.output_kind is not RequestOutputKind.FINAL_ONLY
         message = Prompt(messages=json.dumps(list(messages)).encode(), stream=stream)
         ask = self.ask(0, message, params, prompt=None, request_id=request_id, conversation=fields)
-        async for output in self._outputs(ask):
-            yield output
+        async with aclosing(self._outputs(ask)) as outputs:
+            async for output in outputs:
+                yield output
 
     async def abort(self, request_id: str | Sequence[str]) -> None:
         """End requests; their iterations end without a further output."""
@@ -111,7 +114,7 @@ class AsyncLLM(Engine):
             for messages in self._running.get(one, ()):
                 messages.put_nowait(ABORTED)
 
-    async def _outputs(self, ask: Ask) -> AsyncIterator[RequestOutput]:
+    async def _outputs(self, ask: Ask) -> AsyncGenerator[RequestOutput]:
         """Send a prompt and give what comes of it."""
         loop = asyncio.get_running_loop()
         messages: Messages = asyncio.Queue()
@@ -122,7 +125,8 @@ class AsyncLLM(Engine):
         connection, name = self.connection, ask.assembly.request_id
         async with self._places:
             parameters = connection.parameters(ask.fields, ask.conversation)
-            ask.message.number, ask.message.parameters = connection.number(), parameters.number
+            ask.message.number = connection.take_place(wait=True) or 0
+            ask.message.parameters = parameters.number
             self._running.setdefault(name, set()).add(messages)
             try:
                 connection.send([ask.message], sink, [parameters])

@@ -31,6 +31,7 @@ class Ask:
     assembly: Assembly
     fields: bytes  # how it is continued
     conversation: bytes = b""
+    size: int = 0  # bytes
     error: Exception | None = None  # why there is no output, or none to its end
 
 
@@ -105,12 +106,10 @@ class Batch:
             if ask is None:
                 self._all_sent = True
                 break
-            size = ask.message.ByteSize()
-            if self._running and self._bytes + size > WINDOW_BYTES:
+            if not self._has_room(ask, idle=not self._running):
                 self._held = ask
                 break
-            self._bytes += size
-            portion.append(self._numbered(ask, fresh))
+            portion.append(self._completed(ask, fresh))
             self._running[ask.message.number] = ask
         if portion:
             self._connection.send(portion, self._events.put, fresh)
@@ -118,7 +117,20 @@ class Batch:
             self._connection.give_up((), idle)
         return not self._all_sent
 
-    def _numbered(self, ask: Ask, fresh: list[Parameters]) -> Prompt:
+    def _has_room(self, ask: Ask, idle: bool) -> bool:
+        """Number a prompt, where it may be sent now. idle: nothing is sent, so it may wait for
+        other calls; one that is too large for the window has all of it."""
+        size = ask.size = ask.message.ByteSize()
+        if not idle and self._bytes + size > WINDOW_BYTES:
+            return False
+        number = self._connection.take_place(wait=idle)
+        if number is None:
+            return False
+        ask.message.number = number
+        self._bytes += size
+        return True
+
+    def _completed(self, ask: Ask, fresh: list[Parameters]) -> Prompt:
         key = ask.fields, ask.conversation
         number = self._known.numbers.get(key)
         if number is None:
@@ -127,7 +139,6 @@ class Batch:
             number = self._known.numbers[key] = parameters.number
         self._known.uses[number] += 1
         ask.message.parameters = number
-        ask.message.number = self._connection.number()
         return ask.message
 
     def _take(self, message: Message) -> Ask | None:
@@ -149,6 +160,6 @@ class Batch:
                 ask.error = failure(message)
         del self._running[message.prompt]
         self._connection.release(message.prompt)
-        self._bytes -= ask.message.ByteSize()
+        self._bytes -= ask.size
         self._known.uses[ask.message.parameters] -= 1
         return ask

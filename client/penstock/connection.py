@@ -13,6 +13,7 @@ from penstock_proto.offline_pb2 import FromRouter, Hello, Parameters, Prompt, To
 
 PREFIX = 4  # bytes of a frame's length
 HELLO_SECONDS = 30.0
+MANY = 1 << 20
 
 Message = object  # Started, Piece or Failed; None: the server is gone
 Sink = Callable[[Message], None]
@@ -30,6 +31,7 @@ class Connection:
         self._sending = threading.Lock()
         self._lock = threading.Lock()  # of the sinks
         self._sinks: dict[int, Sink] = {}
+        self._places = threading.Semaphore(0)  # for prompts, as many as the router takes
         self._gone = False
         self._greeted = threading.Event()
         self.hello = Hello()
@@ -48,9 +50,10 @@ class Connection:
         number = next(self._numbers)
         return Parameters(number=number, fields=fields, conversation=conversation)
 
-    def number(self) -> int:
-        """For a prompt."""
-        return next(self._numbers)
+    def take_place(self, wait: bool) -> int | None:
+        """A number for a prompt, which ends with `release` or `give_up`; None: all are taken, and
+        nobody wants to wait."""
+        return next(self._numbers) if self._places.acquire(wait) else None
 
     def send(
         self, prompts: Sequence[Prompt], sink: Sink, parameters: Iterable[Parameters] = ()
@@ -64,14 +67,12 @@ class Connection:
 
     def release(self, number: int) -> None:
         """A prompt has ended: its sink gets nothing more."""
-        with self._lock:
-            self._sinks.pop(number, None)
+        self._drop(number)
 
     def give_up(self, numbers: Sequence[int], parameters: Sequence[int] = ()) -> None:
         """Nobody wants these prompts, nor these parameters, any more. Never raises."""
-        with self._lock:
-            for number in numbers:
-                self._sinks.pop(number, None)
+        for number in numbers:
+            self._drop(number)
         with contextlib.suppress(ServerError):
             self._write(ToRouter(cancel=numbers, forget=parameters))
 
@@ -80,6 +81,12 @@ class Connection:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+
+    def _drop(self, number: int) -> None:
+        with self._lock:
+            known = self._sinks.pop(number, None)
+        if known is not None:
+            self._places.release()
 
     def _write(self, message: ToRouter) -> None:
         data = message.SerializeToString()
@@ -99,12 +106,14 @@ class Connection:
             sinks = set(self._sinks.values())
             self._sinks.clear()
         self._greeted.set()
+        self._places.release(MANY)  # who waits for one will hear that it is gone
         for sink in sinks:
             sink(None)
 
     def _take(self, frame: FromRouter) -> None:
         if frame.HasField("hello"):
             self.hello = frame.hello
+            self._places.release(frame.hello.most_prompts)
             self._greeted.set()
         for messages in (frame.started, frame.piece, frame.failed):
             for message in messages:

@@ -52,6 +52,7 @@ class EmbeddedServer:
         **options: Any,
     ) -> None:
         variables = {**os.environ, **(environment or {}), "PENSTOCK_PARENT": str(os.getpid())}
+        variables.pop("API_KEY", None)  # whatever it is for
         if (key := options.pop("api_key", None)) is not None:
             variables["API_KEY"] = key  # others may read a command line
         given = {"hostname": "127.0.0.1", "port": 0, "model_id": model} | options

@@ -21,6 +21,17 @@ from penstock.prompts import PromptType, read_prompts
 from penstock.sampling_params import BeamSearchParams, SamplingParams
 from penstock_proto.offline_pb2 import Prompt
 
+ABSENT = {  # of vLLM's LLM -> why
+    "apply_model": "no foreign code runs in the shards",
+    "collective_rpc": "no foreign code runs in the shards",
+    "enqueue": "generate takes any number of prompts",
+    "enqueue_chat": "chat takes any number of conversations",
+    "wait_for_completion": "generate returns when all prompts are done",
+    "sleep": "the weights stay in the GPUs' memory; close() gives it back",
+    "wake_up": "nothing sleeps",
+    "start_profile": "the server's /metrics say where time goes",
+    "stop_profile": "the server's /metrics say where time goes",
+}
 Messages = Sequence[Mapping[str, Any]]
 Progress = bool | Callable[..., Any]  # a bar; or what makes one, with tqdm's arguments
 
@@ -165,8 +176,7 @@ class LLM(Engine):
             )
         pairs = enumerate(zip(prompts, continuations, strict=True))
         asks = (scored(self, place, *pair) for place, pair in pairs)
-        ended = self._all(asks, len(prompts), use_tqdm)
-        return self._in_order(ended, likelihood)
+        return self._run(asks, len(prompts), use_tqdm, likelihood)
 
     def score(self, *_: Any, **__: Any) -> NoReturn:
         """Raises: see `encode`."""
@@ -184,6 +194,10 @@ class LLM(Engine):
         """Raises NotImplementedError: only models that generate text are served."""
         _no_pooling("encode", "get_tokenizer().encode(text) makes tokens of a text")
 
+    def __getattr__(self, name: str) -> NoReturn:
+        reason = f": {ABSENT[name]}" if name in ABSENT else ""
+        raise AttributeError(f"LLM has no {name}{reason}")
+
     def _params_for(
         self, params: SamplingParams | Sequence[SamplingParams] | None, count: int
     ) -> Sequence[SamplingParams]:
@@ -199,22 +213,24 @@ class LLM(Engine):
             )
         return params
 
-    def _run(self, asks: Iterable[Ask], count: int, use_tqdm: Progress) -> list[RequestOutput]:
-        ended = self._all(asks, count, use_tqdm)
-        return self._in_order(ended, lambda ask: ask.assembly.output())
-
-    def _all(self, asks: Iterable[Ask], count: int, use_tqdm: Progress) -> list[Ask]:
-        """Each prompt, ended, in order."""
-        ended: list[Any] = [None] * count
+    def _run(
+        self,
+        asks: Iterable[Ask],
+        count: int,
+        use_tqdm: Progress,
+        output: Callable[[Ask], Any] = lambda ask: ask.assembly.output(),
+    ) -> list[Any]:
+        """What `output` makes of each prompt, in their order. Raises RequestError where some have
+        none."""
+        outputs: list[Any] = [None] * count
+        errors: dict[int, Exception] = {}
         with _bar(use_tqdm, count, "Processed prompts") as bar:
             for ask in _shown(Batch(self.connection, asks), bar):
-                ended[ask.place] = ask
-        return ended
-
-    def _in_order(self, ended: Sequence[Ask], output: Callable[[Ask], Any]) -> list[Any]:
-        """Raises RequestError where some have none."""
-        outputs = [None if ask.error else output(ask) for ask in ended]
-        if errors := {ask.place: ask.error for ask in ended if ask.error}:
+                if ask.error is None:
+                    outputs[ask.place] = output(ask)
+                else:
+                    errors[ask.place] = ask.error
+        if errors:
             raise RequestError(errors, outputs)
         return outputs
 

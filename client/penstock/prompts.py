@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, TypeAlias
 
 from penstock_proto.offline_pb2 import Prompt
@@ -47,7 +48,7 @@ def read_prompts(prompts: PromptType | Sequence[PromptType]) -> list[Given]:
     if isinstance(prompts, str | Mapping):
         return [_read(prompts, 0)]
     listed = list(prompts)
-    if listed and all(isinstance(one, int) for one in listed):
+    if listed and all(isinstance(one, Integral) for one in listed):
         return [_read(listed, 0)]
     return [_read(one, place) for place, one in enumerate(listed)]
 

@@ -14,13 +14,14 @@ from penstock_launcher.errors import LauncherError
 from penstock_launcher.hub_token import hub_token
 from penstock_launcher.launch import given, serve
 from penstock_launcher.logs import Log
+from penstock_launcher.parent import variables_of_options
 from penstock_launcher.sagemaker import adapt
 
 
 def main() -> int:
     """The exit code: 0 after a signal and a clean end, 1 after a failure, 2 for a bad option."""
     argv, environ = adapt(sys.argv[1:], dict(os.environ))
-    options, notices = parse(argv, environ)
+    options, notices = parse(argv, variables_of_options(environ))
     try:
         keys = api_keys(options)
     except LauncherError as error:

@@ -13,6 +13,10 @@ from penstock_launcher.options import Options
 
 def check(options: Options) -> None:
     """Raises LauncherError that names the options, the rule and the values."""
+    if importlib.util.find_spec("torch") is None:
+        raise LauncherError(
+            "serving a model needs PyTorch, which is not installed: pip install 'penstock[all]'"
+        )
     if options.max_input_tokens is not None and options.max_input_length is not None:
         raise LauncherError(
             "--max-input-length is the older name of --max-input-tokens: give one of them, not both"

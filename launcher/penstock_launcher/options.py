@@ -310,7 +310,7 @@ class Options:
         None,
         TOKENS,
         "Most prompt tokens computed in one step",
-        default_text="4096 on CUDA, 1024 on a CPU",
+        default_text="4096 on CUDA, 2048 with offline-socket, 1024 on a CPU",
     )
     max_batch_total_tokens: int | None = _option(
         None,
@@ -322,7 +322,8 @@ class Options:
         None,
         COUNT,
         "Most sequences in a step",
-        default_text="max-concurrent-requests, at most 256 on CUDA, 64 on a CPU",
+        default_text="max-concurrent-requests, at most 256 on CUDA, 512 with offline-socket, 64 "
+        "on a CPU",
     )
     waiting_served_ratio: float = _option(
         0.3,

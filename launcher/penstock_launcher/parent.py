@@ -13,12 +13,24 @@ from collections.abc import Mapping
 from penstock_launcher.errors import LauncherError
 
 VARIABLE = "PENSTOCK_PARENT"
+KEY = "API_KEY"
 LOOK_SECONDS = 0.25
 
 
 def parent_process(environ: Mapping[str, str]) -> int | None:
     """Its id; None where nobody named one, and the launcher stands for itself."""
     return int(environ[VARIABLE]) if environ.get(VARIABLE) else None
+
+
+def variables_of_options(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment that options are read from.
+
+    A program says all of them on the command line, but for the key: a variable such as DTYPE or
+    PORT is somebody else's there.
+    """
+    if parent_process(environ) is None:
+        return environ
+    return {name: environ[name] for name in (KEY,) if name in environ}
 
 
 async def watch_parent(parent: int | None) -> None:

@@ -49,7 +49,10 @@ def family(launcher: int) -> list[psutil.Process]:
     return [head, *head.children(recursive=True)]
 
 
-def test_it_serves_until_it_is_closed(tmp_path: Path) -> None:
+def test_it_serves_until_it_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And variables that mean options to a launcher mean nothing here."""
+    for name in ("API_KEY", "DTYPE", "MODEL_ID", "TGI_MAX_TOTAL_TOKENS", "MASTER_PORT"):
+        monkeypatch.setenv(name, "somebody-elses")
     with EmbeddedServer(shard_uds_path=tmp_path / "run", quiet=True) as server:
         with urllib.request.urlopen(f"{server.url}/info") as answer:
             assert json.load(answer)["model_id"] == server.facts["model"] == "penstock-demo"
@@ -77,6 +80,7 @@ def test_what_the_launcher_said_is_raised(options: dict[str, object], sentence: 
         EmbeddedServer(quiet=True, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.full
 def test_a_key_stands_on_no_command_line(tmp_path: Path) -> None:
     with EmbeddedServer(
         quiet=True, api_key="secret-key", shard_uds_path=tmp_path / "run"
@@ -87,7 +91,14 @@ def test_a_key_stands_on_no_command_line(tmp_path: Path) -> None:
             urllib.request.urlopen(f"{server.url}/info")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.full),
+        pytest.param(signal.SIGINT, marks=pytest.mark.full),
+    ],
+)
 def test_nothing_outlives_its_program(tmp_path: Path, number: signal.Signals) -> None:
     with program(SLEEPER, str(tmp_path / "run")) as user:
         assert user.stdout is not None
@@ -98,6 +109,7 @@ def test_nothing_outlives_its_program(tmp_path: Path, number: signal.Signals) ->
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.full
 def test_a_fork_of_its_program_keeps_nothing_alive(tmp_path: Path) -> None:
     with program(SLEEPER, str(tmp_path / "run"), "fork") as user:
         assert user.stdout is not None

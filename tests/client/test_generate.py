@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from client.conftest import DEMO
 from penstock import (
     LLM,
     RequestError,
@@ -48,6 +52,7 @@ def test_prompts_in_every_shape(llm: LLM) -> None:
     expected = run(llm, TEXTS[0])[0].outputs[0].text
     for prompt in (
         ids,
+        np.array(ids),
         [ids],
         {"prompt": TEXTS[0]},
         {"prompt_token_ids": ids},
@@ -447,3 +452,37 @@ def test_progress_may_be_somebody_elses(llm: LLM) -> None:
 
     llm.generate(TEXTS, GREEDY, use_tqdm=bar)
     assert made[0]["total"] == len(TEXTS)
+
+
+def test_calls_of_several_threads(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together they want more places than the router has."""
+    places = threading.Semaphore(40)
+    monkeypatch.setattr(llm.connection, "_places", places)
+    texts: dict[int, list[str]] = {}
+
+    def call(number: int) -> None:
+        outputs = run(llm, [f"{number} plus {i} is" for i in range(60)], GREEDY)
+        texts[number] = [output.prompt for output in outputs]
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(3):
+        assert texts[number] == [f"{number} plus {i} is" for i in range(60)]
+    assert places._value == 40
+
+
+def test_a_chat_template_of_ones_own(tmp_path: Path) -> None:
+    template = "{% for message in messages %}[{{ message.content }}]{% endfor %}"
+    options = {"shard_uds_path": tmp_path / "run", "device": "cpu"}
+    with LLM(DEMO, chat_template=template, quiet=True, launcher_options=options) as own:
+        [output] = own.chat([{"role": "user", "content": "Hello"}], GREEDY, use_tqdm=False)
+        assert output.prompt == "[Hello]"
+
+
+def test_what_vllm_has_and_this_has_not(llm: LLM) -> None:
+    with pytest.raises(AttributeError, match="LLM has no sleep: the weights stay"):
+        llm.sleep(1)
+    assert not hasattr(llm, "nonsense")

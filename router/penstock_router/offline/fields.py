@@ -73,15 +73,22 @@ class Wanted:
 
     def conversation_of(self, messages: bytes, shows_tools: bool) -> Conversation:
         """What the template gets. messages: a JSON list. Raises ApiError."""
-        body = parse(ChatRequest, {**self.conversation, "messages": orjson.loads(messages)})
+        body = parse(ChatRequest, {**self.conversation, "messages": _json(messages, "messages")})
         return body.conversation(shows_tools)
 
 
 def _object(data: bytes) -> dict[str, Any]:
-    value = orjson.loads(data)
+    value = _json(data, "parameters")
     if not isinstance(value, dict):
         raise invalid("parameters must be a JSON object")
     return value
+
+
+def _json(data: bytes, name: str) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:  # infinity and NaN are none
+        raise invalid(f"{name} are not valid JSON: {error}") from None
 
 
 def _check_most_likely(body: CompletionFields, service: Service) -> None:

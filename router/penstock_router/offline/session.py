@@ -82,6 +82,8 @@ class Session:
             self._parameters.pop(number, None)
 
     def _take(self, prompt: wire.Prompt) -> None:
+        if prompt.number in self._running:
+            return self._cut("a prompt has the number of another one")
         self._service.metrics.on_request()
         running = Running(prompt.number, time.monotonic(), prompt.stream)
         self._running[prompt.number] = running

@@ -1,0 +1,31 @@
+"""The largest step of a server that takes a program's batches."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from penstock_proto.shard_pb2 import InfoResponse
+from penstock_router.limits import warmup_request
+from router.api.conftest import CONFIG
+
+
+@pytest.mark.parametrize(
+    ("device", "socket", "changes", "step"),
+    [
+        ("cuda", None, {}, (4096, 256)),
+        ("cuda", "/x", {}, (2048, 512)),
+        ("cpu", "/x", {}, (1024, 64)),
+        ("cuda", "/x", {"max_batch_size": 7, "max_batch_prefill_tokens": 100}, (100, 7)),
+        ("cuda", "/x", {"max_concurrent_requests": 100}, (2048, 100)),
+        ("cuda", "/x", {"max_total_tokens": 50}, (50, 512)),
+    ],
+)
+def test_the_largest_step(
+    device: str, socket: str | None, changes: dict[str, int], step: tuple[int, int]
+) -> None:
+    fields = {"max_concurrent_requests": 1000, "offline_socket": socket, **changes}
+    config = dataclasses.replace(CONFIG, **fields)  # type: ignore[arg-type]
+    request = warmup_request(config, [InfoResponse(device=device, max_position_embeddings=8192)])
+    assert (request.max_prefill_tokens, request.max_slots) == step
