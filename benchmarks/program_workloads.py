@@ -57,11 +57,13 @@ def word(chance: random.Random) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A program with rows of arguments. claim: what users quote of it, as a ratio."""
+    """A program with rows of arguments. share: of the programs that run at once, as some do more
+    than others. claim: what users quote of it, as a ratio."""
 
     name: str
     program: sgl.Program
     row: Callable[[], dict[str, Any]]
+    share: float
     claim: float | None = None
 
     def rows(self, count: int) -> list[dict[str, Any]]:
@@ -70,7 +72,7 @@ class Workload:
 
 def workloads(words: Words) -> list[Workload]:
     """All of them."""
-    makers = (few_shot, agent, multi_turn, tree_of_thought, json_records, suffixes)
+    makers = (few_shot, agent, json_records, suffixes, tree_of_thought, multi_turn)
     return [make(words) for make in makers]
 
 
@@ -83,7 +85,7 @@ def few_shot(words: Words) -> Workload:
         s += examples + "\n\nQ: " + question + "\n"
         s += "A:" + sgl.gen("answer", max_tokens=words.size(16), ignore_eos=True)
 
-    return Workload("few-shot", program, lambda: {"question": words.text(30)}, 10.0)
+    return Workload("few-shot", program, lambda: {"question": words.text(30)}, 1.0, 10.0)
 
 
 def agent(words: Words) -> Workload:
@@ -102,6 +104,7 @@ def agent(words: Words) -> Workload:
         "agent",
         program,
         lambda: {"task": words.text(40), "observations": [words.text(60) for _ in range(3)]},
+        0.5,
         5.0,
     )
 
@@ -117,9 +120,10 @@ def multi_turn(words: Words) -> Workload:
             s += sgl.user(question)
             s += sgl.assistant(sgl.gen(max_tokens=words.size(48), ignore_eos=True))
 
-    return Workload(
-        "multi-turn", program, lambda: {"questions": [words.text(300) for _ in range(4)]}
-    )
+    def row() -> dict[str, Any]:
+        return {"questions": [words.text(300) for _ in range(4)]}
+
+    return Workload("multi-turn", program, row, 0.25)
 
 
 def tree_of_thought(words: Words) -> Workload:
@@ -142,7 +146,7 @@ def tree_of_thought(words: Words) -> Workload:
                 )
                 way += "\nIt is " + sgl.select("judgement", ["right", "wrong", "unclear"])
 
-    return Workload("tree of thought", program, lambda: {"question": words.text(80)})
+    return Workload("tree of thought", program, lambda: {"question": words.text(80)}, 0.1)
 
 
 def json_records(words: Words) -> Workload:
@@ -154,7 +158,7 @@ def json_records(words: Words) -> Workload:
         s += instructions + "\n\nArticle: " + article + "\nAs JSON: "
         s += sgl.gen("record", max_tokens=160, json_schema=SCHEMA)
 
-    return Workload("JSON", program, lambda: {"article": words.text(150)}, 3.0)
+    return Workload("JSON", program, lambda: {"article": words.text(150)}, 0.5, 3.0)
 
 
 def suffixes(words: Words) -> Workload:
@@ -172,4 +176,5 @@ def suffixes(words: Words) -> Workload:
             "prefix": words.text(500),
             "choices": [" " + words.text(8, scaled=False) for _ in range(100)],
         },
+        0.05,
     )

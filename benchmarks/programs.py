@@ -1,11 +1,12 @@
 """Programs of `penstock.lang` with the prefix cache and without it, in one run.
 
     python -m benchmarks.programs --scale 0.4 --many 16           # on a CPU, the demo model
-    python -m benchmarks.programs --model llama-3.1-8b --device cuda --dtype bfloat16 \\
-        --option cuda_memory_fraction=0.44 --out programs.json
+    python -m benchmarks.programs --model llama-3.1-8b --device cuda --dtype bfloat16 --apart \\
+        --repeat 1 --out programs.json
 
-Two servers take turns, so both share one device. Each runs every program once at a time and many at
-once, with an empty cache at the beginning. Claims are those that users quote. How many users of one
+Two servers take turns; with `--apart` the one without the cache runs behind the other, which a
+GPU's memory wants. Each runs every program one at a time and many at once, with an empty cache at
+the beginning. Claims are those that users quote. How many users of one
 long system prompt fit the cache follows from its size.
 """
 
@@ -15,6 +16,7 @@ import argparse
 import random
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +34,9 @@ DEMO_MODEL = ROOT / "launcher" / "penstock_launcher" / "demo_model"
 SYSTEM_PROMPT = 500  # tokens, of which users share one copy
 OWN_TOKENS = (100, 250, 500, 1000)  # of a user beside it
 SAMPLE = 200  # words, by which tokens a word are counted
+
+
+Servers = dict[bool, sgl.Runtime]  # by whether they have the prefix cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +73,25 @@ def timed(runtime: sgl.Runtime, workload: Workload, cache: bool, count: int, thr
     )
 
 
-def measured(servers: dict[bool, sgl.Runtime], arguments: argparse.Namespace) -> list[Timed]:
-    """All programs on both servers, which take turns."""
-    words = Words(arguments.seed, arguments.scale, tokens_a_word(servers[True]))
-    deadline = time.monotonic() + arguments.seconds
+def measured(servers: Servers, arguments: argparse.Namespace) -> list[Timed]:
+    """All programs on these servers, which take turns."""
+    words = Words(arguments.seed, arguments.scale, tokens_a_word(next(iter(servers.values()))))
     found: list[Timed] = []
     for workload in workloads(words):
         if arguments.only and workload.name not in arguments.only:
             continue
-        for runtime in servers.values():  # warm up
-            workload.program.run_batch(workload.rows(4), temperature=0.0, backend=runtime)
-        for count, threads in ((arguments.one, 1), (arguments.many, arguments.many)):
-            runs: dict[bool, list[Timed]] = {True: [], False: []}
+        for runtime in servers.values():
+            workload.program.run_batch(
+                workload.rows(arguments.warm_up), temperature=0.0, backend=runtime
+            )
+        many = max(2, round(arguments.many * workload.share))
+        for count, threads in ((arguments.one, 1), (many, many)):
+            if not count:
+                continue
+            runs: dict[bool, list[Timed]] = {cache: [] for cache in servers}
             for _ in range(arguments.repeat):
                 for cache, runtime in servers.items():
-                    if time.monotonic() > deadline:
+                    if time.monotonic() > arguments.deadline:
                         print("no time is left", flush=True)
                         return found
                     runs[cache].append(timed(runtime, workload, cache, count, threads))
@@ -100,8 +109,8 @@ def line(run: Timed) -> str:
     )
 
 
-def start(arguments: argparse.Namespace, model: Path) -> dict[bool, sgl.Runtime]:
-    """A server with the prefix cache, and one without; both start at once."""
+def start(arguments: argparse.Namespace, model: Path, caches: tuple[bool, ...]) -> Servers:
+    """A server with the prefix cache, and one without, which start at once; or one of them."""
     options = dict(option.split("=", 1) for option in arguments.option)
 
     def make(cache: bool) -> sgl.Runtime:
@@ -117,7 +126,7 @@ def start(arguments: argparse.Namespace, model: Path) -> dict[bool, sgl.Runtime]
         )
 
     with ThreadPoolExecutor(2) as threads:
-        return dict(zip((True, False), threads.map(make, (True, False)), strict=True))
+        return dict(zip(caches, threads.map(make, caches), strict=True))
 
 
 def tokens_a_word(runtime: sgl.Runtime) -> float:
@@ -133,19 +142,25 @@ def ratios(runs: list[Timed], claims: dict[str, float | None]) -> dict[str, Any]
     table: dict[str, Any] = {}
     by = {(run.workload, run.cache, run.threads > 1): run for run in runs}
     for name, claim in claims.items():
-        if len([key for key in by if key[0] == name]) < 4:
-            continue
         one, many = (
-            (by[name, False, several], by[name, True, several]) for several in (False, True)
+            [by.get((name, cache, several)) for cache in (False, True)] for several in (False, True)
         )
         table[name] = {
             "claim": claim,
-            "one": round(one[0].seconds / one[1].seconds, 2),
-            "many": round(many[0].seconds / many[1].seconds, 2),
-            "computed": round(many[0].computed / many[1].computed, 2),
-            "batch_by_sequential": round(one[1].seconds / many[1].seconds, 2),
+            "one": _ratio(one, "seconds"),
+            "many": _ratio(many, "seconds"),
+            "computed": _ratio(many, "computed"),
+            "batch_by_sequential": _ratio([one[1], many[1]], "seconds"),
         }
     return table
+
+
+def _ratio(pair: Sequence[Timed | None], field: str) -> float | None:
+    """Of two runs; None where one was not made."""
+    first, second = pair
+    if first is None or second is None:
+        return None
+    return round(float(getattr(first, field)) / float(getattr(second, field)), 2)
 
 
 def users(info: dict[str, Any]) -> list[dict[str, float]]:
@@ -173,9 +188,8 @@ def shown(table: dict[str, Any], pool: list[dict[str, float]]) -> str:
     lines = ["| program | claim | one at a time | many at once | prompt tokens | batch |"]
     lines.append("|---|---|---|---|---|---|")
     for name, row in table.items():
-        claim = "–" if row["claim"] is None else row["claim"]
-        cells = [name, claim, row["one"], row["many"], row["computed"], row["batch_by_sequential"]]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
+        cells = [name, *("–" if cell is None else str(cell) for cell in row.values())]
+        lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "| own tokens of a user | a copy each | one copy | ratio |", "|---|---|---|---|"]
     lines += [
         f"| {r['own_tokens']} | {r['apart']:,} | {r['together']:,} | {r['ratio']} |" for r in pool
@@ -189,15 +203,18 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--scale", type=float, default=1.0, help="of all lengths")
-    parser.add_argument("--one", type=int, default=6, help="programs, one after the other")
+    parser.add_argument("--one", type=int, default=6, help="programs, one after the other; 0: none")
     parser.add_argument("--many", type=int, default=64, help="programs, all at once")
     parser.add_argument("--repeat", type=int, default=3, help="runs, of which the fastest counts")
+    parser.add_argument("--warm-up", type=int, default=4, help="programs before each")
     parser.add_argument("--seconds", type=float, default=1e9, help="then no other run begins")
+    parser.add_argument("--apart", action="store_true", help="one server behind the other")
     parser.add_argument("--only", nargs="*", default=[], help="names of workloads")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--option", nargs="*", default=[], help="name=value, of the launcher")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    arguments.deadline = time.monotonic() + arguments.seconds
     with tempfile.TemporaryDirectory() as temporary:
         model = DEMO_MODEL if arguments.model == "demo" else Path(arguments.model)
         arguments.load_format = "auto"
@@ -205,13 +222,16 @@ def main() -> None:
             model = Path(temporary) / arguments.model
             write_model_folder(arguments.model, model)
             arguments.load_format = "dummy"
-        servers = start(arguments, model)
-        try:
-            info = servers[True]._server.ask("/info", method="GET")
-            runs = measured(servers, arguments)
-        finally:
-            for runtime in servers.values():
-                runtime.shutdown()
+        runs: list[Timed] = []
+        info: dict[str, Any] = {}
+        for caches in ((True,), (False,)) if arguments.apart else ((True, False),):
+            servers = start(arguments, model, caches)
+            try:
+                info = info or servers[True]._server.ask("/info", method="GET")
+                runs += measured(servers, arguments)
+            finally:
+                for runtime in servers.values():
+                    runtime.shutdown()
     claims = {w.name: w.claim for w in workloads(Words(0, 0.1, 1.0))}
     table, pool = ratios(runs, claims), users(info)
     print(shown(table, pool))

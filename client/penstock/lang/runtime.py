@@ -10,13 +10,12 @@ from typing import Any, Self
 from penstock.embedded import EmbeddedServer
 from penstock.lang.backends.runtime_endpoint import RuntimeEndpoint
 
-# SGLang's names of options, and the launcher's.
+# SGLang's names of options, and the launcher's. `max_total_tokens` is the launcher's, of a request.
 OPTIONS = {
     "context_length": "max_total_tokens",
     "disable_radix_cache": "disable_prefix_cache",
     "max_prefill_tokens": "max_batch_prefill_tokens",
     "max_running_requests": "max_batch_size",
-    "max_total_tokens": "max_batch_total_tokens",
     "mem_fraction_static": "cuda_memory_fraction",
     "page_size": "kv_block_size",
     "quantization": "quantize",

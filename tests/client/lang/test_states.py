@@ -124,6 +124,26 @@ def test_an_error_is_raised_at_the_next_addition(told: Told) -> None:
     assert reached == [1]
 
 
+def test_nothing_runs_behind_an_error(told: Told) -> None:
+    added = threading.Event()
+
+    def fail(prompt: Any) -> str:
+        assert added.wait(20)
+        raise sgl.BackendError("gone")
+
+    told.answer = fail
+
+    @sgl.function
+    def program(s: Any) -> None:
+        s += sgl.gen("x")
+        s += sgl.gen("y")
+        added.set()
+
+    with pytest.raises(sgl.BackendError, match="gone"):
+        program.run()
+    assert len(told.prompts) == 1
+
+
 def test_an_error_of_the_functions_own(told: Told) -> None:
     @sgl.function
     def program(s: Any) -> None:
