@@ -256,7 +256,7 @@ class Scheduler:
 
     def _plan_runs(self, plan: StepPlan) -> None:
         """Those who compute a run do not decode in the step."""
-        self._runs.plan(plan, len(self._seats))
+        self._runs.plan(plan, len(self._seats), self._step_seconds)
         if plan.runs:
             self._decode_stale = True
 
@@ -316,8 +316,8 @@ class Scheduler:
         """
         if plan.chunked or len(self._sequences) != len(self._seats) or not self._step_seconds:
             return
-        if any(seat.sequence.has_runs for seat in plan.decode):
-            return  # a run can be planned behind its first token, not behind some more
+        if any(seat.sequence.generated < seat.sequence.expect_run_until for seat in plan.decode):
+            return  # of a run that begins, the steps under way compute the first tokens
         config = self.config
         steps = min(
             config.max_repeat,
