@@ -26,7 +26,7 @@ from penstock_shard.grammars.bits import Bits
 from penstock_shard.grammars.template import Template
 from penstock_shard.grammars.templates import Templates, first_sentence
 
-FEW = 3  # rows that one thread is done with before others wake up
+FEW = 3  # masks that one thread is done with before others wake up
 LEAST_BYTES = 3  # a shorter text is hardly two tokens, and finding that out takes 12 us
 # Of the time between two turns, for searches: until then nobody hears of the tokens. Runs that are
 # not found are decoded one by one.
@@ -209,7 +209,6 @@ class Matching:
 
     def _consume(self, tokens: np.ndarray, rows: Sequence[Row]) -> list[Row]:
         """Move matchers on. Returns those that take another token."""
-        taking: list[tuple[LLMatcher, int]] = []
         taken: list[Row] = []
         eos, chosen = self._templates.eos, tokens.tolist()
         for row, one in rows:
@@ -223,16 +222,12 @@ class Matching:
             if one.run:
                 del one.run[:1]
             one.taken.append(token)
-            taking.append((one.matcher, token))
-            taken.append((row, one))
-        if len(taking) < FEW:
-            fine = [matcher.consume_token(token) for matcher, token in taking]
-        else:
-            fine = self._pool.consume_token_par(taking)
-        for (matcher, _), (_, one), done in zip(taking, taken, fine, strict=True):
-            if not done:
-                one.failure = first_sentence(matcher.get_error())
-        return [row for row in taken if not row[1].ended]
+            # 2 us, less than other threads take to wake up; and nobody else runs Python meanwhile.
+            if not one.matcher.consume_token(token):
+                one.failure = first_sentence(one.matcher.get_error())
+            if not one.ended:
+                taken.append((row, one))
+        return taken
 
     def _time_to_search(self, begun: float) -> float:
         """Until when the turn that has begun may search."""
