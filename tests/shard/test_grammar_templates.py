@@ -17,6 +17,7 @@ from penstock_router.grammar import Grammar, GrammarKind, behind, behind_text
 from penstock_router.grammars import wire_grammar
 from penstock_router.structured import grammar_from
 from penstock_router.structured.json_schema import json_schema
+from penstock_router.structured.lark import converted
 from penstock_router.text.definition import read_definition
 from penstock_shard.grammars.template import MANY, Template
 from penstock_shard.grammars.templates import Templates
@@ -129,7 +130,7 @@ def test_structural_tags_hold_behind_their_triggers(llama: Real) -> None:
 
 
 def test_gbnf_and_lark_are_told_apart(llama: Real) -> None:
-    gbnf = grammar_from("grammar", 'root ::= "a" [0-9]+ x\nx ::= ("b" | "c")* "\\n"')
+    gbnf = converted(grammar_from("grammar", 'root ::= "a" [0-9]+ x\nx ::= ("b" | "c")* "\\n"'))
     assert llama.takes(llama.matcher(gbnf), "a12bc\n")
     lark = grammar_from("grammar", '?start: NAME "=" NUMBER -> set\n%ignore WS')
     assert llama.takes(llama.matcher(lark), "abc = 1.5")

@@ -4,8 +4,9 @@ No I/O, no clock, no asyncio. The engine drives it: `submit`, `cancel`, `plan`, 
 """
 
 from penstock_router.scheduler.config import SchedulerConfig
+from penstock_router.scheduler.flight import Outcome
 from penstock_router.scheduler.plan import StepPlan
-from penstock_router.scheduler.scheduler import Outcome, Scheduler
+from penstock_router.scheduler.scheduler import Scheduler
 from penstock_router.scheduler.sequence import Seat, Sequence
 
 __all__ = ["Outcome", "Scheduler", "SchedulerConfig", "Seat", "Sequence", "StepPlan"]

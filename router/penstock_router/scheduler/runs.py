@@ -14,10 +14,12 @@ from penstock_router.scheduler.plan import StepPlan
 from penstock_router.scheduler.sequence import Seat
 
 LEAST = 2  # tokens of a chunk; one is what a decode row computes
-# A step with chunks takes 5 to 8 % longer than one without, for all who decode in it, and some time
-# of the host. So its runs must save two steps, and for many who decode one of so many.
-LEAST_SAVED = 2
-DECODING_PER_SAVED = 12
+# A step with chunks takes longer for all who decode in it, and some time of the host: its runs must
+# save more than that. Some products have slower kernels beyond so many rows (8B and 1B, H200).
+LEAST_SAVED = 2  # steps
+HOST_SECONDS = 0.0004
+MORE, MUCH_MORE, FEW_ROWS = 0.07, 0.2, 64
+NEAR = 16  # tokens behind a run in which another one is likely
 
 
 class Runs:
@@ -48,20 +50,23 @@ class Runs:
             run.append(token)
         return run
 
-    def plan(self, plan: StepPlan, decoding: int) -> None:
+    def plan(self, plan: StepPlan, decoding: int, seconds: float) -> None:
         """Plan chunks for what was found, where that saves enough and there is room without taking
-        anybody's blocks; the other sequences decode on. decoding: sequences that would."""
+        anybody's blocks; the other sequences decode on. decoding: sequences that would; seconds:
+        that a step takes."""
         found = [(seat, tokens) for seat in self._found if (tokens := self._left(seat))]
         self._found.clear()
         saved = sum(len(tokens) - 1 for _, tokens in found)
-        if saved < max(LEAST_SAVED, decoding // DECODING_PER_SAVED):
+        longer = MORE if decoding + saved <= FEW_ROWS else MUCH_MORE
+        worth = saved * seconds >= decoding * (HOST_SECONDS + longer * seconds)
+        if saved < LEAST_SAVED or (seconds and not worth):
             return
         room = self._config.max_batch_prefill_tokens
         for seat, tokens in found[: self._config.most_runs]:
             tokens = tokens[:room]
             if len(tokens) >= LEAST and self._grant(plan, seat, len(tokens)):
                 seat.target = seat.planned + len(tokens)
-                seat.sequence.has_runs = True
+                seat.sequence.expect_run_until = seat.sequence.generated + len(tokens) + NEAR
                 plan.runs.append((seat, tokens))
                 room -= len(tokens)
 

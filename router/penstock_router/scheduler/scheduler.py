@@ -12,13 +12,13 @@ import re
 from collections import deque
 from collections.abc import Mapping
 from collections.abc import Sequence as Rows
-from dataclasses import dataclass
 
 from penstock_router.request import FinishReason, GenerationRequest, Listener
 from penstock_router.scheduler.admission import Admission
 from penstock_router.scheduler.block_manager import BlockManager
 from penstock_router.scheduler.budget import makes_longer_steps, prompt_budget
 from penstock_router.scheduler.config import SchedulerConfig
+from penstock_router.scheduler.flight import Chunk, Flight, Outcome
 from penstock_router.scheduler.plan import StepPlan
 from penstock_router.scheduler.queue import Queue
 from penstock_router.scheduler.runs import Runs
@@ -27,48 +27,6 @@ from penstock_router.scheduler.sequence import Seat, Sequence, State
 from penstock_router.scheduler.sharing import group_by_prefix
 
 SECONDS_PER_PRIORITY = 1.0  # waiting that long outweighs one level of priority
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What a step's result means for one sequence: tokens, and the end if no more follow.
-
-    A sequence of which only the prompt was to be computed ends without a token.
-    """
-
-    sequence: Sequence
-    row: int  # of the result
-    tokens: list[int]  # the last is the row's; those before it were forced
-    finish: FinishReason | None
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A chunk in flight, as it was planned."""
-
-    seat: Seat
-    end: int  # tokens of the sequence up to where it computes
-    samples: bool  # it reaches the end of what is known, so its last row brings a token
-    run: Rows[int] = ()  # the sequence's last token, and those that the chunk brings in front
-
-
-@dataclass(frozen=True, slots=True)
-class Flight:
-    """A step in flight. Its result has a row for each decoding seat and each chunk that samples."""
-
-    step: int
-    decode: list[Seat]
-    chunks: list[Chunk]
-
-    @property
-    def seats(self) -> list[Seat]:
-        """Of all that take part."""
-        return [*self.decode, *(chunk.seat for chunk in self.chunks)]
-
-    @property
-    def rows(self) -> list[Seat]:
-        """Of the result's rows."""
-        return [*self.decode, *(chunk.seat for chunk in self.chunks if chunk.samples)]
 
 
 class Scheduler:
@@ -256,7 +214,7 @@ class Scheduler:
 
     def _plan_runs(self, plan: StepPlan) -> None:
         """Those who compute a run do not decode in the step."""
-        self._runs.plan(plan, len(self._seats))
+        self._runs.plan(plan, len(self._seats), self._step_seconds)
         if plan.runs:
             self._decode_stale = True
 
@@ -316,8 +274,8 @@ class Scheduler:
         """
         if plan.chunked or len(self._sequences) != len(self._seats) or not self._step_seconds:
             return
-        if any(seat.sequence.has_runs for seat in plan.decode):
-            return  # a run can be planned behind its first token, not behind some more
+        if any(seat.sequence.generated < seat.sequence.expect_run_until for seat in plan.decode):
+            return  # of a run that begins, the steps under way compute the first tokens
         config = self.config
         steps = min(
             config.max_repeat,

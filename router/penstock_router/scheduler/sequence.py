@@ -29,10 +29,10 @@ class Sequence:
         "admitted_at",
         "arrival",
         "cached_tokens",
+        "expect_run_until",
         "first_token_at",
         "generated",
         "grammar",
-        "has_runs",
         "id",
         "in_flight",
         "last_token_at",
@@ -67,7 +67,7 @@ class Sequence:
         self.tokens += array("I", self.opening)
         self.generated = len(self.opening)  # tokens known to be generated
         self.grammar = grammar  # as the shards call the request's; 0: it has none
-        self.has_runs = False  # its grammar has forced some
+        self.expect_run_until = 0  # so many tokens are generated
         self.in_flight = 0  # tokens planned, but not known yet
         self.state = State.WAITING
         self.to_compute = 0  # tokens, as expected when it last joined the queue

@@ -26,8 +26,11 @@ from penstock_shard.grammars.bits import Bits
 from penstock_shard.grammars.template import Template
 from penstock_shard.grammars.templates import Templates, first_sentence
 
-FEW = 3  # rows that one thread is done with before others wake up
+FEW = 3  # masks that one thread is done with before others wake up
 LEAST_BYTES = 3  # a shorter text is hardly two tokens, and finding that out takes 12 us
+# Of the time between two turns, for searches: until then nobody hears of the tokens. Runs that are
+# not found are decoded one by one.
+SEARCH_SHARE = 0.15
 MOST_MOVED = 512  # tokens of a sequence that is moved to another automaton
 
 
@@ -81,7 +84,7 @@ class Matching:
         self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._problem: BaseException | None = None
-        self._seconds = self._waited = 0.0
+        self._seconds = self._waited = self._turned = 0.0
 
     def admit(
         self, slot: int, grammar: int, generated: Sequence[int], runs: bool = True
@@ -181,7 +184,7 @@ class Matching:
                 arrived.synchronize()
             begun = time.perf_counter()
             going_on = self._consume(tokens.numpy(), rows)
-            turn.forced = self._look_for_runs(going_on)
+            turn.forced = self._look_for_runs(going_on, self._time_to_search(begun))
             turn.refused = [_refusal(one) for _, one in rows if one.failure is not None]
         except BaseException as error:
             self._problem = problem = error
@@ -206,7 +209,6 @@ class Matching:
 
     def _consume(self, tokens: np.ndarray, rows: Sequence[Row]) -> list[Row]:
         """Move matchers on. Returns those that take another token."""
-        taking: list[tuple[LLMatcher, int]] = []
         taken: list[Row] = []
         eos, chosen = self._templates.eos, tokens.tolist()
         for row, one in rows:
@@ -220,19 +222,21 @@ class Matching:
             if one.run:
                 del one.run[:1]
             one.taken.append(token)
-            taking.append((one.matcher, token))
-            taken.append((row, one))
-        if len(taking) < FEW:
-            fine = [matcher.consume_token(token) for matcher, token in taking]
-        else:
-            fine = self._pool.consume_token_par(taking)
-        for (matcher, _), (_, one), done in zip(taking, taken, fine, strict=True):
-            if not done:
-                one.failure = first_sentence(matcher.get_error())
-        return [row for row in taken if not row[1].ended]
+            # 2 us, less than other threads take to wake up; and nobody else runs Python meanwhile.
+            if not one.matcher.consume_token(token):
+                one.failure = first_sentence(one.matcher.get_error())
+            if not one.ended:
+                taken.append((row, one))
+        return taken
 
-    def _look_for_runs(self, rows: Sequence[Row]) -> list[tuple[int, list[int]]]:
-        """What grammars force behind the tokens just taken. Returns what the router may append."""
+    def _time_to_search(self, begun: float) -> float:
+        """Until when the turn that has begun may search."""
+        period, self._turned = begun - self._turned, begun
+        return time.perf_counter() + SEARCH_SHARE * period
+
+    def _look_for_runs(self, rows: Sequence[Row], until: float) -> list[tuple[int, list[int]]]:
+        """What grammars force behind the tokens just taken, as far as it is found in time. Returns
+        what the router may append."""
         forced = []
         for row, one in rows:
             if one.run or one.failure is not None or one.matcher is None:
@@ -240,6 +244,8 @@ class Matching:
             assert one.template is not None
             if not one.template.may_begin_run(token := one.taken[-1]):
                 continue
+            if time.perf_counter() > until:
+                break
             if len(one.matcher.compute_ff_bytes()) >= LEAST_BYTES:
                 one.run = self._templates.only_known(one.matcher.compute_ff_tokens())
             one.template.learn(token, found=len(one.run) > 1)
