@@ -34,9 +34,9 @@ def _quantize(argv: Sequence[str]) -> int:
     _become("penstock_shard.quantize", argv)  # with torch, which nothing here imports
 
 
-def _of(module: str) -> Callable[[Sequence[str]], int]:
+def _of(module: str, name: str = "main") -> Callable[[Sequence[str]], int]:
     def run(argv: Sequence[str]) -> int:
-        return int(importlib.import_module(module).main(argv))
+        return int(getattr(importlib.import_module(module), name)(argv))
 
     return run
 
@@ -46,6 +46,9 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "bench": (_of("penstock.bench.__main__"), "measure a server, or the offline engine"),
     "run-batch": (_of("penstock.batches.run_batch"), "answer a file of requests"),
     "quantize": (_quantize, "make a quantised checkpoint of one in half precision"),
+    "chat": (_of("penstock.terminal.chat", "chat"), "talk to a model at this terminal"),
+    "run": (_of("penstock.terminal.chat", "run"), "answer one prompt"),
+    "doctor": (_of("penstock.terminal.doctor"), "what this machine lacks; for bug reports"),
     "download": (_download, "fetch a model into the cache"),
 }
 

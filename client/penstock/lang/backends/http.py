@@ -10,7 +10,7 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -54,7 +54,7 @@ class Connections:
         except ValueError:
             return content.decode(errors="replace")
 
-    def events(self, path: str, body: Any) -> Iterator[Any]:
+    def events(self, path: str, body: Any) -> Generator[Any]:
         """The JSON of each event up to `[DONE]`. Closing it closes the connection, which ends what
         the server does. Raises BackendError, also for an event that is an error."""
         connection, answer = self._answered(path, body, "POST")

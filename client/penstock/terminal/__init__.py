@@ -1,0 +1,1 @@
+"""Commands for people at a terminal: talk to a model, and find out what a machine lacks."""
