@@ -39,6 +39,7 @@ def main() -> int:
             most=arguments.max,
             queue_seconds=arguments.queue_seconds,
             kv_use=arguments.kv_use,
+            batch_use=arguments.batch_use,
             stabilization=arguments.stabilization,
         ),
         first=arguments.first or arguments.min,
@@ -88,14 +89,14 @@ def summary(outcome: Outcome, slo: float) -> dict[str, Any]:
 
 def table(outcome: Outcome, every: float) -> str:
     """The fleet from time to time."""
-    lines = ["    time  replicas  ready  queue p90  KV use  waiting"]
+    lines = ["    time  replicas  ready  queue p90  KV use  batch use  waiting"]
     due = 0.0
     for look in outcome.looks:
         if look.time >= due:
             due = look.time + every
             lines.append(
                 f"{look.time:8.0f}  {look.replicas:8d}  {look.ready:5d}  {look.queue_seconds:9.2f}"
-                f"  {look.kv_use:6.2f}  {look.waiting:7d}"
+                f"  {look.kv_use:6.2f}  {look.batch_use:9.2f}  {look.waiting:7d}"
             )
     return "\n".join(lines)
 
@@ -131,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--first", type=int, default=0, help="replicas at the start; 0: --min")
     parser.add_argument("--queue-seconds", type=float, default=2.0)
     parser.add_argument("--kv-use", type=float, default=0.8)
+    parser.add_argument("--batch-use", type=float, default=0.5)
     parser.add_argument("--stabilization", type=float, default=600.0)
     parser.add_argument("--start-seconds", type=float, default=90.0)
     parser.add_argument("--affinity", choices=("prefix", "none"), default="prefix")

@@ -36,6 +36,7 @@ class Look:
     ready: int
     queue_seconds: float
     kv_use: float
+    batch_use: float
     waiting: int
 
 
@@ -138,6 +139,7 @@ class Fleet:
         queues = [r.queue_p90(now) for r in ready]
         uses = [r.kv_use for r in ready]
         measures: dict[str, list[float | None]] = {"queue_seconds": queues, "kv_use": [*uses]}
+        measures["batch_use"] = [r.batch_use for r in ready]
         current = len(staying)
         wanted = self._autoscaler.replicas(now, current, current - len(ready), measures)
         known = [queue for queue in queues if queue is not None]
@@ -148,6 +150,7 @@ class Fleet:
                 len(ready),
                 sum(known) / len(known) if known else 0.0,
                 sum(uses) / len(uses) if uses else 0.0,
+                sum(r.batch_use for r in ready) / max(len(ready), 1),
                 sum(r.scheduler.waiting for r in ready) + len(self._pending),
             )
         )

@@ -208,12 +208,12 @@ def test_autoscaling(case: str) -> None:
         spec = only(case, "HorizontalPodAutoscaler")["spec"]
         window = spec["behavior"]["scaleDown"]["stabilizationWindowSeconds"]
         values = [one["pods"]["target"]["averageValue"] for one in spec["metrics"]]
-        assert values == ["2000m", "800m"]
+        assert values == ["2000m", "800m", "500m"]
     else:
         spec = only(case, "ScaledObject")["spec"]
         advanced = spec["advanced"]["horizontalPodAutoscalerConfig"]
         window = advanced["behavior"]["scaleDown"]["stabilizationWindowSeconds"]
-        assert [one["metadata"]["threshold"] for one in spec["triggers"]] == ["2", "0.8"]
+        assert [one["metadata"]["threshold"] for one in spec["triggers"]] == ["2", "0.8", "0.5"]
         assert all('namespace="models"' in one["metadata"]["query"] for one in spec["triggers"])
     pod = template(case)["spec"]
     assert window >= pod["terminationGracePeriodSeconds"]
