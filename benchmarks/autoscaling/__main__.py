@@ -45,6 +45,7 @@ def main() -> int:
         first=arguments.first or arguments.min,
         start_seconds=arguments.start_seconds,
         affinity=arguments.affinity,
+        load_factor=arguments.load_factor,
     )
     begun = time.monotonic()
     outcome = Fleet(setting, costs).run(arrivals)
@@ -106,7 +107,15 @@ def _arrivals(arguments: argparse.Namespace) -> list[Arrival]:
         found = read(arguments.trace, arguments.shared)
     else:
         seconds, low, high, period = map(float, arguments.synthetic.split(":"))
-        found = drawn(seconds, low, high, period, burst=arguments.burst, seed=arguments.seed)
+        found = drawn(
+            seconds,
+            low,
+            high,
+            period,
+            burst=arguments.burst,
+            seed=arguments.seed,
+            groups=arguments.groups,
+        )
     if not found:
         raise ValueError("there are no arrivals")
     return [dataclasses.replace(one, time=one.time / arguments.scale) for one in found]
@@ -136,6 +145,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stabilization", type=float, default=600.0)
     parser.add_argument("--start-seconds", type=float, default=90.0)
     parser.add_argument("--affinity", choices=("prefix", "none"), default="prefix")
+    parser.add_argument("--load-factor", type=float, default=1.5)
+    parser.add_argument("--groups", type=int, default=64, help="prefixes of a drawn load")
     parser.add_argument("--slo", type=float, default=2.0, help="seconds until the first token")
     parser.add_argument("--costs", type=Path, default=MEASURED, help="steps that were measured")
     parser.add_argument("--every", type=float, default=60.0, help="seconds between rows")
