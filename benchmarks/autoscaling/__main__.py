@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stabilization", type=float, default=600.0)
     parser.add_argument("--start-seconds", type=float, default=90.0)
     parser.add_argument("--affinity", choices=("prefix", "none"), default="prefix")
-    parser.add_argument("--load-factor", type=float, default=1.5)
+    parser.add_argument("--load-factor", type=float, default=1.25)
     parser.add_argument("--groups", type=int, default=64, help="prefixes of a drawn load")
     parser.add_argument("--slo", type=float, default=2.0, help="seconds until the first token")
     parser.add_argument("--costs", type=Path, default=MEASURED, help="steps that were measured")

@@ -22,7 +22,7 @@ class Setting:
     first: int = 1  # replicas at the start, ready
     start_seconds: float = 90.0  # from a wish to a server that is ready
     affinity: str = "prefix"  # or none: the least loaded
-    load_factor: float = 1.5  # the chart's balancer.loadFactor
+    load_factor: float = 1.25  # the chart's balancer.loadFactor
     size: Size = Size()
 
 
