@@ -39,11 +39,13 @@ def main() -> int:
             most=arguments.max,
             queue_seconds=arguments.queue_seconds,
             kv_use=arguments.kv_use,
+            batch_use=arguments.batch_use,
             stabilization=arguments.stabilization,
         ),
         first=arguments.first or arguments.min,
         start_seconds=arguments.start_seconds,
         affinity=arguments.affinity,
+        load_factor=arguments.load_factor,
     )
     begun = time.monotonic()
     outcome = Fleet(setting, costs).run(arrivals)
@@ -88,14 +90,14 @@ def summary(outcome: Outcome, slo: float) -> dict[str, Any]:
 
 def table(outcome: Outcome, every: float) -> str:
     """The fleet from time to time."""
-    lines = ["    time  replicas  ready  queue p90  KV use  waiting"]
+    lines = ["    time  replicas  ready  queue p90  KV use  batch use  waiting"]
     due = 0.0
     for look in outcome.looks:
         if look.time >= due:
             due = look.time + every
             lines.append(
                 f"{look.time:8.0f}  {look.replicas:8d}  {look.ready:5d}  {look.queue_seconds:9.2f}"
-                f"  {look.kv_use:6.2f}  {look.waiting:7d}"
+                f"  {look.kv_use:6.2f}  {look.batch_use:9.2f}  {look.waiting:7d}"
             )
     return "\n".join(lines)
 
@@ -105,7 +107,15 @@ def _arrivals(arguments: argparse.Namespace) -> list[Arrival]:
         found = read(arguments.trace, arguments.shared)
     else:
         seconds, low, high, period = map(float, arguments.synthetic.split(":"))
-        found = drawn(seconds, low, high, period, burst=arguments.burst, seed=arguments.seed)
+        found = drawn(
+            seconds,
+            low,
+            high,
+            period,
+            burst=arguments.burst,
+            seed=arguments.seed,
+            groups=arguments.groups,
+        )
     if not found:
         raise ValueError("there are no arrivals")
     return [dataclasses.replace(one, time=one.time / arguments.scale) for one in found]
@@ -131,9 +141,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--first", type=int, default=0, help="replicas at the start; 0: --min")
     parser.add_argument("--queue-seconds", type=float, default=2.0)
     parser.add_argument("--kv-use", type=float, default=0.8)
+    parser.add_argument("--batch-use", type=float, default=0.5)
     parser.add_argument("--stabilization", type=float, default=600.0)
     parser.add_argument("--start-seconds", type=float, default=90.0)
     parser.add_argument("--affinity", choices=("prefix", "none"), default="prefix")
+    parser.add_argument("--load-factor", type=float, default=1.25)
+    parser.add_argument("--groups", type=int, default=64, help="prefixes of a drawn load")
     parser.add_argument("--slo", type=float, default=2.0, help="seconds until the first token")
     parser.add_argument("--costs", type=Path, default=MEASURED, help="steps that were measured")
     parser.add_argument("--every", type=float, default=60.0, help="seconds between rows")

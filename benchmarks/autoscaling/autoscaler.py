@@ -25,6 +25,7 @@ class Policy:
     most: int = 8
     queue_seconds: float = 2.0
     kv_use: float = 0.8
+    batch_use: float = 0.5
     stabilization: float = 600.0  # seconds
     down_period: float = 120.0  # seconds in which the HPA of the chart takes one pod away
 
@@ -52,6 +53,7 @@ class Autoscaler:
         wanted = max(
             self._of(current, unready, measures["queue_seconds"], policy.queue_seconds),
             self._of(current, unready, measures["kv_use"], policy.kv_use),
+            self._of(current, unready, measures["batch_use"], policy.batch_use),
         )
         wanted = min(max(wanted, policy.least), policy.most)
         self._wanted.append((now, wanted))

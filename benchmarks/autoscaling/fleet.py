@@ -13,8 +13,6 @@ from benchmarks.autoscaling.costs import StepCosts
 from benchmarks.autoscaling.replica import Replica, Served, Size
 from benchmarks.autoscaling.trace import Arrival
 
-LOAD_FACTOR = 1.5  # the chart's balancer.loadFactor
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
@@ -24,6 +22,7 @@ class Setting:
     first: int = 1  # replicas at the start, ready
     start_seconds: float = 90.0  # from a wish to a server that is ready
     affinity: str = "prefix"  # or none: the least loaded
+    load_factor: float = 1.25  # the chart's balancer.loadFactor
     size: Size = Size()
 
 
@@ -36,6 +35,7 @@ class Look:
     ready: int
     queue_seconds: float
     kv_use: float
+    batch_use: float
     waiting: int
 
 
@@ -116,7 +116,7 @@ class Fleet:
         """By the prefix, unless that one has much more than the mean; then the next by the hash."""
         if self._setting.affinity == "none":
             return min(ready, key=lambda r: (r.load, r.number))
-        bound = LOAD_FACTOR * (sum(r.load for r in ready) + 1) / len(ready)
+        bound = self._setting.load_factor * (sum(r.load for r in ready) + 1) / len(ready)
         order = sorted(ready, key=lambda r: random.Random(f"{arrival.group}:{r.number}").random())
         return next((r for r in order if r.load + 1 <= bound), order[0])
 
@@ -138,6 +138,7 @@ class Fleet:
         queues = [r.queue_p90(now) for r in ready]
         uses = [r.kv_use for r in ready]
         measures: dict[str, list[float | None]] = {"queue_seconds": queues, "kv_use": [*uses]}
+        measures["batch_use"] = [r.batch_use for r in ready]
         current = len(staying)
         wanted = self._autoscaler.replicas(now, current, current - len(ready), measures)
         known = [queue for queue in queues if queue is not None]
@@ -148,6 +149,7 @@ class Fleet:
                 len(ready),
                 sum(known) / len(known) if known else 0.0,
                 sum(uses) / len(uses) if uses else 0.0,
+                sum(r.batch_use for r in ready) / max(len(ready), 1),
                 sum(r.scheduler.waiting for r in ready) + len(self._pending),
             )
         )

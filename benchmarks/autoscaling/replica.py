@@ -78,6 +78,11 @@ class Replica:
         blocks = self.scheduler.blocks
         return blocks.used / blocks.total
 
+    @property
+    def batch_use(self) -> float:
+        """Share of the batch's seats that are taken."""
+        return self.scheduler.running / self._size.batch
+
     def queue_p90(self, now: float) -> float | None:
         """90th percentile of the seconds in the queue, of those admitted lately; None: nobody."""
         while self._waits and self._waits[0][0] < now - WINDOW:

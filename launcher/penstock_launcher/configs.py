@@ -13,7 +13,7 @@ from typing import Any
 from penstock_launcher import hub_token
 from penstock_launcher.child import Program, Role
 from penstock_launcher.devices import cpu_cores
-from penstock_launcher.hosts import Place
+from penstock_launcher.host_place import Place
 from penstock_launcher.listening import Ports
 from penstock_launcher.model import HubModel, Model, S3Model
 from penstock_launcher.options import Options

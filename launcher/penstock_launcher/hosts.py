@@ -13,12 +13,12 @@ import ipaddress
 import json
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from penstock_launcher.errors import LauncherError
 from penstock_launcher.host_keys import HostKeys, host_name
 from penstock_launcher.host_link import LONGEST_LINE, Link, Message
+from penstock_launcher.host_place import Place
 from penstock_launcher.logs import Log
 
 JOIN_SECONDS = 1800.0  # in which all hosts must have met: some fetch the model first
@@ -27,34 +27,6 @@ REMIND_SECONDS = 10.0
 CAUSE_SECONDS = 5.0  # in which a failure elsewhere, of which ours may be a consequence, is heard of
 # What gloo, NCCL and gRPC say when a rank on another host is gone.
 LOST_PEERS = ("closed by peer", "reset by peer", "Broken pipe", "NCCL", "gloo", "stream broke")
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Of this host in its group."""
-
-    nnodes: int
-    node_rank: int
-    address: str  # of host 0
-    port: int  # where the ranks meet; behind it that of host 0's launcher, and those of shards
-    shards: int  # of all hosts
-
-    @property
-    def control_port(self) -> int:
-        return self.port + 1
-
-    @property
-    def local_ranks(self) -> range:
-        """Ranks of the shards of this host."""
-        return self.ranks_of(self.node_rank)
-
-    def ranks_of(self, node_rank: int) -> range:
-        count = self.shards // self.nnodes
-        return range(node_rank * count, (node_rank + 1) * count)
-
-    def shard_port(self, rank: int) -> int:
-        """Where a shard of another host than 0 listens."""
-        return self.port + 2 + rank % (self.shards // self.nnodes)
 
 
 class Hosts:

@@ -12,7 +12,8 @@ from typing import Any
 from penstock_launcher.child import Program
 from penstock_launcher.configs import DEFAULT_MASTER, SHARD_OPTIONS, Plan, shard_program
 from penstock_launcher.host_keys import host_keys, host_name
-from penstock_launcher.hosts import Follower, Leader, Place
+from penstock_launcher.host_place import Place
+from penstock_launcher.hosts import Follower, Leader
 from penstock_launcher.logs import Log
 from penstock_launcher.model import Model
 from penstock_launcher.options import Options

@@ -11,10 +11,10 @@ import contextlib
 import signal
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from penstock_launcher.child import Child, Program, Role
+from penstock_launcher.deaths import Death, first_cause
 from penstock_launcher.errors import LauncherError
 from penstock_launcher.hosts import Hosts
 from penstock_launcher.logs import Log
@@ -31,46 +31,6 @@ ROUTER_MARGIN = 7.0  # seconds beyond its grace period; its HTTP processes get 4
 SHARD_GRACE = 5.0  # seconds that shards get to end after SIGTERM
 KILL_GRACE = 10.0  # seconds that the kernel gets to take down what was killed
 LAST_WORDS = 0.5  # seconds to read what the dead had written
-
-
-@dataclass(frozen=True, slots=True)
-class Death:
-    """A child that ended although nobody asked it to."""
-
-    child: Child
-    code: int  # negative: minus the signal's number
-    order: int  # the how-manieth death
-
-    @property
-    def killed(self) -> bool:
-        """By a signal from outside; abort() is how libraries crash when a peer has died."""
-        return self.code < 0 and self.code != -signal.SIGABRT
-
-    @property
-    def consequence(self) -> bool:
-        """Of a router's end, and of nothing else."""
-        return self.child.program.role is Role.SHARD and self.code == 0
-
-    def describe(self) -> str:
-        if self.code < 0:
-            return f"{self.child.name} was killed by {_signal_name(-self.code)}"
-        unasked = "" if self.code else ", although nobody asked it to end"
-        return f"{self.child.name} ended with code {self.code}{unasked}"
-
-
-def first_cause(deaths: Iterable[Death]) -> Death:
-    """The death that explains the others.
-
-    A process killed from outside explains everything; a failed shard takes its peers and the
-    router along; a router takes the shards along, which then end with code 0.
-    """
-
-    def order(death: Death) -> tuple[int, int]:
-        shard = death.child.program.role is Role.SHARD
-        consequence = 0 if death.killed else 1 if shard and death.code else 2 if not shard else 3
-        return consequence, death.order
-
-    return min(deaths, key=order)
 
 
 class Supervisor:
@@ -332,10 +292,3 @@ async def _first_of(*awaitables: Awaitable[Any], forever: Collection[asyncio.Fut
 async def _all_within(seconds: float, futures: list[Any]) -> None:
     if pending := [future for future in futures if not future.done()]:
         await asyncio.wait(pending, timeout=seconds)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

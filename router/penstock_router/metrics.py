@@ -166,6 +166,10 @@ class Metrics:
             "penstock_step_duration_seconds", "Seconds of a step", Histogram(DURATIONS)
         )
         self.running = add("penstock_running_sequences", "Sequences that run", Gauge())
+        self.batch_use = add(
+            "penstock_batch_use_ratio", "Share of a batch's seats that sequences hold", Gauge()
+        )
+        self._seats = 0
         self.blocks_used = add("penstock_kv_blocks_used", "KV blocks of live sequences", Gauge())
         self.blocks_cached = add(
             "penstock_kv_blocks_cached", "KV blocks that only the prefix cache holds", Gauge()
@@ -293,6 +297,7 @@ class Metrics:
     def on_running(self, sequences: int, tokens: int) -> None:
         """So many sequences run, and hold so many tokens."""
         self.running.set(sequences)
+        self.batch_use.set(sequences / self._seats if self._seats else 0.0)
         self.batch_size.set(sequences)
         self.batch_tokens.set(tokens)
 
@@ -303,9 +308,10 @@ class Metrics:
         self.blocks_total.set(total)
         self.kv_use.set(used / total if total else 0.0)
 
-    def on_capacity(self, tokens: int) -> None:
-        """How many tokens the KV cache holds; said once at start."""
+    def on_capacity(self, tokens: int, seats: int = 0) -> None:
+        """How many tokens the KV cache holds, and sequences a batch; said once at start."""
         self.batch_max_total_tokens.set(tokens)
+        self._seats = seats
 
     def on_preemption(self, count: int) -> None:
         """Sequences were put back for lack of blocks."""

@@ -86,7 +86,7 @@ async def _serve(config: RouterConfig, front: Front) -> int:
     model = (config.served_model_name or (config.model_id,))[0]
     metrics.others = lambda: metric_names.render(metrics, config.metric_names, model)
     metrics.on_start(phases)
-    metrics.on_capacity(limits.max_batch_total_tokens)
+    metrics.on_capacity(limits.max_batch_total_tokens, limits.max_batch_size)
     scheduler = Scheduler(_scheduling(config, limits))
     engine = Engine(scheduler, shards, limits, metrics, config.step_timeout)
     scrapes = await _listen_for_scrapes(config, metrics)

@@ -36,7 +36,7 @@ def test_a_file_without_steps_is_named(tmp_path: Path) -> None:
 
 
 def asked(policy: Policy, current: int, unready: int, queue: list[float], kv: list[float]) -> int:
-    measures = {"queue_seconds": queue, "kv_use": kv}
+    measures = {"queue_seconds": queue, "kv_use": kv, "batch_use": [0.0] * len(kv)}
     return Autoscaler(policy).replicas(0.0, current, unready, measures)
 
 
@@ -64,8 +64,8 @@ def test_keda_multiplies_the_pods_that_are_ready() -> None:
 
 def test_what_was_wanted_lately_holds_it_up() -> None:
     scaler = Autoscaler(Policy(stabilization=60.0, down_period=30.0))
-    busy = {"queue_seconds": [4.0, 4.0], "kv_use": [0.1, 0.1]}
-    idle = {"queue_seconds": [0.0] * 4, "kv_use": [0.0] * 4}
+    busy = {"queue_seconds": [4.0, 4.0], "kv_use": [0.1, 0.1], "batch_use": [0.0] * 2}
+    idle = {"queue_seconds": [0.0] * 4, "kv_use": [0.0] * 4, "batch_use": [0.0] * 4}
     assert scaler.replicas(0.0, 2, 0, busy) == 4
     counts = []
     current = 4

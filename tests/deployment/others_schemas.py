@@ -70,7 +70,18 @@ SPECS: dict[tuple[str, str], Schema] = {
     ("monitoring.coreos.com/v1", "ServiceMonitor"): strict(
         {
             "selector": SELECTOR,
-            "endpoints": several(strict({"port": TEXT, "path": TEXT, "interval": TEXT})),
+            "endpoints": several(
+                strict(
+                    {
+                        "port": TEXT,
+                        "path": TEXT,
+                        "interval": TEXT,
+                        "scheme": {"enum": ["http", "https"]},
+                        "tlsConfig": strict({"insecureSkipVerify": {"type": "boolean"}}),
+                    },
+                    *("scheme", "tlsConfig"),
+                )
+            ),
         }
     ),
     ("monitoring.coreos.com/v1", "PrometheusRule"): strict(

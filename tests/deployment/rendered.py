@@ -62,6 +62,7 @@ MATRIX: dict[str, Values] = {
         "cache": {"accessMode": "ReadWriteMany"},
         "autoscaling": {"mode": "hpa"},
     },
+    "tls": {"tls": {"secret": "certificate"}, "serviceMonitor": {"enabled": True}},
     "haproxy": {
         "balancer": {"mode": "haproxy", "image": {"repository": "haproxy", "tag": "3.0"}},
         "ingress": {"enabled": True, "host": "chat.example"},

@@ -208,12 +208,12 @@ def test_autoscaling(case: str) -> None:
         spec = only(case, "HorizontalPodAutoscaler")["spec"]
         window = spec["behavior"]["scaleDown"]["stabilizationWindowSeconds"]
         values = [one["pods"]["target"]["averageValue"] for one in spec["metrics"]]
-        assert values == ["2000m", "800m"]
+        assert values == ["2000m", "800m", "500m"]
     else:
         spec = only(case, "ScaledObject")["spec"]
         advanced = spec["advanced"]["horizontalPodAutoscalerConfig"]
         window = advanced["behavior"]["scaleDown"]["stabilizationWindowSeconds"]
-        assert [one["metadata"]["threshold"] for one in spec["triggers"]] == ["2", "0.8"]
+        assert [one["metadata"]["threshold"] for one in spec["triggers"]] == ["2", "0.8", "0.5"]
         assert all('namespace="models"' in one["metadata"]["query"] for one in spec["triggers"])
     pod = template(case)["spec"]
     assert window >= pod["terminationGracePeriodSeconds"]
@@ -232,6 +232,18 @@ def test_notes() -> None:
     notes = texts("default")["penstock/templates/NOTES.txt"]
     assert "docker build -t registry.example/penstock:0.1.0" in notes and "WARNING" in notes
     assert "WARNING" not in texts("kept")["penstock/templates/NOTES.txt"]
+
+
+def test_https() -> None:
+    """Certificate, probes and Prometheus agree."""
+    container = server("tls")
+    options, _ = parse(container["args"], {})
+    [mount] = [one for one in container["volumeMounts"] if one["name"] == "tls"]
+    assert options.ssl_certfile == f"{mount['mountPath']}/tls.crt"
+    assert options.ssl_keyfile == f"{mount['mountPath']}/tls.key"
+    schemes = {container[name]["httpGet"]["scheme"] for name in container if "Probe" in name}
+    assert schemes == {"HTTPS"}
+    assert only("tls", "ServiceMonitor")["spec"]["endpoints"][0]["scheme"] == "https"
 
 
 def test_several_hosts() -> None:
@@ -277,6 +289,11 @@ def test_balancer(case: str) -> None:
     assert pods["selector"] == only(case, "Service")["spec"]["selector"]
     policy = found["NetworkPolicy", "chat-penstock-balancer"]["spec"]
     assert [rule["ports"][0]["port"] for rule in policy["egress"]] == [53, 8080]
+    # Else Prometheus would find the pods twice, and the balancer.
+    monitored = only(case, "Service")["metadata"]["labels"]["app.kubernetes.io/name"]
+    others = [found["Service", f"chat-penstock-{name}"] for name in ("pods", "balancer")]
+    for one in others:
+        assert one["metadata"]["labels"]["app.kubernetes.io/name"] != monitored
     peers = found["NetworkPolicy", "chat-penstock"]["spec"]["ingress"][0]["from"]
     assert {"podSelector": {"matchLabels": labels}} in peers
     [config] = found["ConfigMap", "chat-penstock-balancer"]["data"].values()
@@ -311,6 +328,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"autoscaling": {"mode": "keda"}}, "prometheusUrl"),
     ({"balancer": {"mode": "haproxy"}}, "balancer/image"),
     ({"hosts": {"count": 2}}, "hosts/secret"),
+    (
+        {
+            "tls": {"secret": "a"},
+            "balancer": {"mode": "envoy", "image": {"repository": "a", "tag": "b"}},
+        },
+        "balancer",
+    ),
     (
         {"hosts": {"count": 2, "secret": {"name": "a", "key": "b"}}},
         "cache.accessMode must be ReadWriteMany",

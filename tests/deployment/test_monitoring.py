@@ -80,7 +80,7 @@ def test_autoscalers_look_at_what_there_is(case: str) -> None:
     else:
         triggers = only(case, "ScaledObject")["spec"]["triggers"]
         found = {name for one in triggers for name in names(one["metadata"]["query"])}
-    assert len(found) == 2 and found <= exported() | OTHERS
+    assert len(found) == 3 and found <= exported() | OTHERS
 
 
 def test_promtool_reads_everything(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from penstock_launcher.checks import check
 from penstock_launcher.devices import num_shards
 from penstock_launcher.errors import LauncherError
 from penstock_launcher.host_keys import HostKeys, host_keys, host_name
-from penstock_launcher.hosts import Follower, Hosts, Leader, Place, difference
+from penstock_launcher.host_place import Place
+from penstock_launcher.hosts import Follower, Hosts, Leader, difference
 from penstock_launcher.options import Options
 
 SERVED = {"model": "abc", "dtype": None, "num_shard": 4}

@@ -18,7 +18,7 @@ API = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 def busy() -> Metrics:
     """Everything has happened at least once."""
     metrics = Metrics(100, 200)
-    metrics.on_capacity(160)
+    metrics.on_capacity(160, 4)
     metrics.on_blocks(4, 2, 10)
     metrics.on_request()
     metrics.on_success(1.0, 0.1, [0.1])

@@ -65,6 +65,10 @@ spec:
         - --hostname=0.0.0.0
         - --port={{ .Values.port }}
         - --graceful-termination-timeout={{ .Values.drain.timeoutSeconds }}
+        {{- if .Values.tls.secret }}
+        - --ssl-certfile=/tls/tls.crt
+        - --ssl-keyfile=/tls/tls.key
+        {{- end }}
         - --json-output
         {{- range .Values.args }}
         - {{ . | quote }}
@@ -90,16 +94,16 @@ spec:
       ports:
         - {name: http, containerPort: {{ .Values.port }}}
       startupProbe:
-        httpGet: {path: /startup, port: http}
+        httpGet: {path: /startup, port: http{{ if $values.tls.secret }}, scheme: HTTPS{{ end }}}
         periodSeconds: 10
         failureThreshold: {{ ceil (divf .Values.startup.budgetSeconds 10) }}
       livenessProbe:
-        httpGet: {path: /live, port: http}
+        httpGet: {path: /live, port: http{{ if $values.tls.secret }}, scheme: HTTPS{{ end }}}
         periodSeconds: 10
         timeoutSeconds: 5
         failureThreshold: 6
       readinessProbe:
-        httpGet: {path: /ready, port: http}
+        httpGet: {path: /ready, port: http{{ if $values.tls.secret }}, scheme: HTTPS{{ end }}}
         periodSeconds: 5
         timeoutSeconds: 3
         failureThreshold: 2
@@ -117,6 +121,9 @@ spec:
         {{- toYaml $resources | nindent 8 }}
       volumeMounts:
         - {name: shm, mountPath: /dev/shm}
+        {{- if .Values.tls.secret }}
+        - {name: tls, mountPath: /tls, readOnly: true}
+        {{- end }}
         {{- if gt (int .Values.hosts.count) 1 }}
         - {name: hosts, mountPath: /hosts, readOnly: true}
         {{- end }}
@@ -127,6 +134,10 @@ spec:
       emptyDir: {medium: Memory, sizeLimit: {{ .Values.sharedMemory }}}
     - name: tmp
       emptyDir: {sizeLimit: 10Gi}
+    {{- with .Values.tls.secret }}
+    - name: tls
+      secret: {secretName: {{ . }}, defaultMode: 288}
+    {{- end }}
     {{- if gt (int .Values.hosts.count) 1 }}
     - name: hosts
       secret:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 from penstock_router.api import sglang_frontend, tgi_routes
 from penstock_router.api.admission import Admitted, admit, output, text_errors
 from penstock_router.api.call import Call
-from penstock_router.api.errors import invalid
+from penstock_router.api.errors import ApiError, invalid
 from penstock_router.api.fields import checked
 from penstock_router.api.options import Options, check_token
 from penstock_router.api.refusal import errors_as_of
@@ -27,7 +27,7 @@ from penstock_router.api.sglang_answer import (
 from penstock_router.api.sglang_chat import chat_of, plan_of, prompts_of, read_reply
 from penstock_router.api.sglang_schema import DEFAULT_NEW_TOKENS, SGLangRequest, of_prompt
 from penstock_router.api.sse import EventStream
-from penstock_router.api.streaming import collect, stream_out
+from penstock_router.api.streaming import collect, end_with, stream_out
 from penstock_router.api.tgi_routes import json_response
 from penstock_router.api.tgi_schema import GenerateRequest
 from penstock_router.request import GenerationRequest
@@ -50,13 +50,12 @@ async def run_sglang(call: Call, raw: Mapping[str, object]) -> web.StreamRespons
     """One answer or a list of them, or a stream where the body asks for it."""
     body = checked(call.request, SGLangRequest, raw)
     agent = call.request.headers.get(hdrs.USER_AGENT, "")
-    turns = call.service.turns
-    async with turns.waiting():
-        with await turns.take():
-            planned = await _plan(call, body, skips=sglang_frontend.selects(agent, raw))
+    planning = partial(_plan_in_turn, call, body, skips=sglang_frontend.selects(agent, raw))
+    async with call.service.turns.waiting():
         if body.stream:
-            return await _stream(call, body, planned)
-        return await _complete(call, body, planned, sglang_frontend.generates(agent, raw))
+            return await _stream(call, body, planning())
+        for_frontend = sglang_frontend.generates(agent, raw)
+        return await _complete(call, body, await planning(), for_frontend)
 
 
 async def _complete(
@@ -84,10 +83,17 @@ async def _complete(
 
 
 async def _stream(
-    call: Call, body: SGLangRequest, planned: Sequence[Planned]
+    call: Call, body: SGLangRequest, planning: Coroutine[Any, Any, list[Planned]]
 ) -> web.StreamResponse:
     service = call.service
     stream = EventStream(call.request, call.early_headers(_characters(body)))
+    try:
+        with call.limit.converting():
+            planned = await stream.wait(planning)
+    except ApiError as error:
+        if not stream.started:
+            raise
+        return await end_with(call, stream, error, error_event)
     tracks = [
         GeneratedStream(request, output(service, request, options), service.text, wanted, stream)
         for request, options, wanted in planned
@@ -101,6 +107,11 @@ async def _stream(
         error_event=error_event,
         submitting=service.turns.submitting,
     )
+
+
+async def _plan_in_turn(call: Call, body: SGLangRequest, *, skips: bool) -> list[Planned]:
+    with await call.service.turns.take():
+        return await _plan(call, body, skips=skips)
 
 
 async def _plan(call: Call, body: SGLangRequest, *, skips: bool) -> list[Planned]:

@@ -8,8 +8,8 @@ The head travels with the first events and the end of the body with the last one
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar, cast
 
 from aiohttp import HttpVersion11, web
 from aiohttp.http import StreamWriter
@@ -17,6 +17,8 @@ from aiohttp.http import StreamWriter
 from penstock_router.api.connection import Connection
 from penstock_router.api.run import Run
 from penstock_router.api.service import SERVICE
+
+T = TypeVar("T")
 
 KEEP_ALIVE = b":\n\n"
 CLOCK_SECONDS = 0.002  # an alarm may ring so early: uvloop rounds to milliseconds
@@ -77,6 +79,20 @@ class EventStream:
             self._buffer[-1] = new
             return True
         return False
+
+    async def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` returns, which comes before anything can run; the client is kept company."""
+        task = asyncio.create_task(work)
+        self._watch()
+        try:
+            await asyncio.wait((task, self._begun), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                await self._start()
+            return await task
+        finally:
+            task.cancel()
+            if self._alarm is not None:
+                self._alarm.cancel()
 
     async def serve(self, run: Run) -> None:
         """Send events until all sequences of `run` have ended; `close` sends the last of them.

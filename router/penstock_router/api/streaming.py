@@ -51,9 +51,7 @@ async def stream_out(
     except ApiError as error:
         if not stream.started:
             raise
-        call.fail(error)
-        stream.push(error_event(error))
-        await stream.close()
+        await end_with(call, stream, error, error_event)
     except SlowReader:
         call.service.metrics.on_slow_reader()
         call.drop("slow reader")
@@ -65,6 +63,16 @@ async def stream_out(
             raise
         call.broke()
         return stream.abort()
+    return stream.response
+
+
+async def end_with(
+    call: Call, stream: EventStream, error: ApiError, error_event: Callable[[ApiError], bytes]
+) -> web.StreamResponse:
+    """The end of a stream that has begun: its status cannot say what was wrong."""
+    call.fail(error)
+    stream.push(error_event(error))
+    await stream.close()
     return stream.response
 
 

@@ -81,7 +81,8 @@ async def test_every_field_with_every_value(serve: Any) -> None:
     for route, body, name in targets():
         for value in HOSTILE:
             status, answer = await send(client, route, body.replace("HOLE", value))
-            assert status in (200, 400, 404, 422), (route, name, value, answer)
+            late = name == "timeout" and status == 504  # 1e-300 s are a time, and soon over
+            assert late or status in (200, 400, 404, 422), (route, name, value, answer)
             taken[name] = taken.get(name, 0) + (status == 200)
             if status == 422:
                 error = json.loads(answer)["error"]

@@ -45,7 +45,7 @@ async def test_a_silent_stream_sends_its_head_and_comments(serve: Any) -> None:
     engine = FakeEngine(script=[10, 2])
     client = await serve(engine, stream_keepalive=0.03)
     for route, body in STREAMS:
-        _, plain = await client.stream(route, body)
+        plain = (await client.stream(route, body))[1].replace(":\n\n", "")
         engine.hold = True
         async with client.session.post(client.url + route, json=body) as response:
             assert response.status == 200  # while nothing was generated
@@ -67,6 +67,31 @@ async def test_an_error_behind_the_head_is_an_event(serve: Any) -> None:
             engine.release()
             assert "Request failed during generation: gone" in (await response.read()).decode()
         engine.hold = True
+    await client.quiet()
+
+
+@pytest.mark.parametrize("timeout", [None, 0.5])
+async def test_a_stream_that_waits_for_a_permit_is_not_silent(
+    serve: Any, timeout: float | None
+) -> None:
+    """SGLang's clients wait their turn. Then it goes on, or an error is its last event."""
+    engine = FakeEngine(hold=True, script=[10, 2])
+    client = await serve(engine, stream_keepalive=0.02)
+    first = [asyncio.create_task(client.post("/generate", {"text": "hi"})) for _ in range(16)]
+    while len(engine.jobs) < 16:
+        await asyncio.sleep(0.01)
+    body = {"text": "hi", "stream": True, "timeout": timeout}
+    async with client.session.post(client.url + "/generate", json=body) as response:
+        assert response.status == 200
+        got = await read_until(response, b":\n\n:\n\n")
+        assert len(engine.jobs) == 16
+        if timeout is None:
+            engine.release()
+        text = (got + await response.read()).decode()
+    engine.release()
+    assert [status for status, _ in await asyncio.gather(*first)] == [200] * 16
+    assert ("[DONE]" in text) == (timeout is None)
+    assert ("not done within 0.5 seconds" in text) == (timeout is not None)
     await client.quiet()
 
 
@@ -113,11 +138,11 @@ async def test_a_request_that_waits_too_long(serve: Any, way: str) -> None:
 
 
 async def test_a_stream_that_takes_too_long_ends_with_an_error(serve: Any) -> None:
-    client = await serve(FakeEngine(hold=True), stream_keepalive=0.02)
+    client = await serve(FakeEngine(hold=True), stream_keepalive=0.01)
     for route, body in STREAMS:
-        status, text = await client.stream(route, {**body, "timeout": 0.1})
+        status, text = await client.stream(route, {**body, "timeout": 0.5})
         assert status == 200 and text.startswith(":\n\n"), route
-        assert text.count("The request was not done within 0.1 seconds") == 1
+        assert text.count("The request was not done within 0.5 seconds") == 1
     await client.quiet()
 
 
@@ -131,10 +156,10 @@ async def test_the_least_of_them_counts(serve: Any) -> None:
 
 async def test_one_that_is_done_in_time(serve: Any) -> None:
     """Nothing of its limit is left, whatever its connection does later."""
-    client = await serve(FakeEngine(script=[10, 2]), max_request_time=0.2)
+    client = await serve(FakeEngine(script=[10, 2]), max_request_time=2.0)
     for route, body in [*STREAMS, *WHOLE]:
         assert (await client.stream(route, body))[0] == 200
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(2.1)
     assert await client.count('tgi_request_failure{err="timeout"}') == 0
 
 
