@@ -21,6 +21,7 @@ from penstock_kernels.gpu import (
     hopper_decode,
     hopper_gated,
     hopper_int4,
+    hopper_int4_many,
     hopper_linear,
     hopper_merge,
     hopper_prefill,
@@ -189,6 +190,24 @@ def test_linear_of_weights_in_4_bits(
     if gated:
         gate, up = expected.chunk(2, dim=1)
         expected = torch.nn.functional.silu(gate) * up
+    assert_rounded(out, expected)
+
+
+@pytest.mark.parametrize("kind", ["plain", "zeros", "biased"])
+@pytest.mark.parametrize(
+    ("rows", "n", "k", "group"), [(70, 128, 128, 128), (129, 512, 768, 64), (300, 256, 256, 128)]
+)
+def test_linear_of_many_rows_of_weights_in_4_bits(
+    rows: int, n: int, k: int, group: int, kind: str, interpret: Interpret
+) -> None:
+    """A last tile of few rows, turns, a ring that wraps."""
+    x, dense = product(rows, n, k, HALF[rows % 2])
+    bias = torch.randn(n).div(4).to(x.dtype) if kind == "biased" else None
+    weight = rounded(Weight(dense, bias), 4, group, zeros=kind == "zeros")
+    interpret(hopper_int4_many)
+    out = torch.full((rows, n), torch.nan, dtype=x.dtype)
+    hopper_int4_many.hopper_int4_many(x, weight, out)
+    expected = x.float() @ weight.dequantised().T + (0 if bias is None else bias.float())
     assert_rounded(out, expected)
 
 

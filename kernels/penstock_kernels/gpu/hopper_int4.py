@@ -107,7 +107,7 @@ def stream4_for(
     residents = 1 if alone else 2
     stages = min(SHARED // residents // stage, k // DEPTH // depths)
     if few:
-        stages = min(stages, 3)
+        stages = min(stages, 5 if alone and splits == 1 else 3)
     return Stream4(splits, depths, stages, residents, few) if stages >= 2 else None
 
 
@@ -213,7 +213,7 @@ def _centred(numbers, zeros):
 
 
 @gluon.jit
-def _group_product(
+def group_product(
     acc, ring, slot, x_slot, d: gl.constexpr, g: gl.constexpr,
     G: gl.constexpr, ZEROS: gl.constexpr, FEW: gl.constexpr,
 ):  # fmt: skip
@@ -279,9 +279,9 @@ def _multiply(
             for d in gl.static_range(D):
                 for g in gl.static_range(G):
                     at = stage * D + d
-                    acc = _group_product(acc, ring, HELD * stage, at, d, g, G, ZEROS, FEW)
+                    acc = group_product(acc, ring, HELD * stage, at, d, g, G, ZEROS, FEW)
                     if HELD == 2:
-                        up = _group_product(up, ring, 2 * stage + 1, at, d, g, G, ZEROS, FEW)
+                        up = group_product(up, ring, 2 * stage + 1, at, d, g, G, ZEROS, FEW)
             mbarrier.arrive(empty.index(stage))
             done += 1
         result = _outputs(acc, tile * 64 + place, BIASED, bias)
@@ -380,8 +380,8 @@ def hopper_int4(
     groups = DEPTH // weight.scale_columns
     units = columns // ROWS * stream.splits
     programs = min(units, stream.residents * multiprocessors(x.device))
-    scale = _line(weight.scale, stream.depths * groups)
-    zero = scale if weight.zero is None else _line(weight.zero, stream.depths * groups)
+    scale = scale_line(weight.scale, stream.depths * groups)
+    zero = scale if weight.zero is None else scale_line(weight.zero, stream.depths * groups)
     lines = LINES * stream.depths
     _kernel[(programs,)](
         described(x, row_tile(rows), DEPTH), described(weight.data.view(-1, 128), lines, 128),
@@ -393,7 +393,7 @@ def hopper_int4(
     )  # fmt: skip
 
 
-def _line(scale: Tensor, tiles: int) -> TensorDescriptor:
+def scale_line(scale: Tensor, tiles: int) -> TensorDescriptor:
     """Scales as one line, of which so many times 64 are copied at once."""
     layout = gl.NVMMASharedLayout.get_default_for([64 * tiles], gl.float16)
     return TensorDescriptor.from_tensor(scale.view(-1), [64 * tiles], layout)

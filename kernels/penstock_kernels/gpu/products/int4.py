@@ -15,6 +15,7 @@ from torch import Tensor
 
 from penstock_kernels.gpu.hopper import is_hopper, multiprocessors
 from penstock_kernels.gpu.hopper_int4 import Stream4, hopper_int4, stream4_for
+from penstock_kernels.gpu.hopper_int4_many import fills_hopper, hopper_int4_many
 from penstock_kernels.gpu.int4_linear import int4_linear, widened
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
 from penstock_kernels.int4 import ROWS
@@ -40,6 +41,12 @@ def _split_stream(p: Problem) -> Stream4 | None:
 
 def _gated_stream(p: Problem) -> Stream4 | None:
     return _stream(p, gated=True)
+
+
+def _many(p: Problem) -> bool | None:
+    usable = p.half and p.dense and not (p.ordered or p.wide_scales) and is_hopper(p.device)
+    size = (p.rows, p.n, p.k, p.scale_columns)
+    return (usable and fills_hopper(*size, multiprocessors(p.device))) or None
 
 
 def _few(p: Problem) -> bool | None:
@@ -82,6 +89,12 @@ def _launch_gated(config: bool, x: Activation, weight: Weight, dependent: bool) 
     return out
 
 
+def _launch_many(config: bool, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    out = x.x.new_empty(len(x.x), weight.n)
+    hopper_int4_many(x.x, weight, out)
+    return out
+
+
 def _launch_widened(config: bool, x: Activation, weight: Weight, dependent: bool) -> Tensor:
     rows = x.x if weight.order is None else x.x.index_select(1, weight.order)
     return F.linear(rows, widened(weight, rows.dtype, dependent), weight.bias)
@@ -92,6 +105,7 @@ _row = partial(Product, Layout.INT4)
 PRODUCTS = (
     _row(Epilogue.NONE, range(1, FEW + 1), _stream, _launch_stream),
     _row(Epilogue.NONE, range(1, FEW + 1), _few, _launch),
+    _row(Epilogue.NONE, range(FEW + 1, MANY), _many, _launch_many),
     _row(Epilogue.NONE, range(1, MANY), _always, _launch_widened),
     _row(Epilogue.PARTIAL, range(1, FEW + 1), _split_stream, _launch_stream),
     _row(Epilogue.GATED, range(1, FEW + 1), _gated_stream, _launch_gated_stream),
