@@ -195,18 +195,23 @@ def test_linear_of_weights_in_4_bits(
 
 @pytest.mark.parametrize("kind", ["plain", "zeros", "biased"])
 @pytest.mark.parametrize(
-    ("rows", "n", "k", "group"), [(70, 128, 128, 128), (129, 512, 768, 64), (300, 256, 256, 128)]
+    ("rows", "n", "k", "group", "splits"),
+    [(70, 128, 128, 128, 1), (129, 512, 768, 64, 1), (300, 256, 384, 128, 2)],
 )
 def test_linear_of_many_rows_of_weights_in_4_bits(
-    rows: int, n: int, k: int, group: int, kind: str, interpret: Interpret
+    rows: int, n: int, k: int, group: int, splits: int, kind: str, interpret: Interpret
 ) -> None:
     """A last tile of few rows, turns, a ring that wraps."""
     x, dense = product(rows, n, k, HALF[rows % 2])
     bias = torch.randn(n).div(4).to(x.dtype) if kind == "biased" else None
     weight = rounded(Weight(dense, bias), 4, group, zeros=kind == "zeros")
     interpret(hopper_int4_many)
+    splits = 1 if kind == "biased" else splits
     out = torch.full((rows, n), torch.nan, dtype=x.dtype)
-    hopper_int4_many.hopper_int4_many(x, weight, out)
+    if splits > 1:
+        out = torch.full((splits, rows, n), torch.nan)
+    hopper_int4_many.hopper_int4_many(x, weight, out, splits)
+    out = out.sum(0).to(x.dtype) if splits > 1 else out
     expected = x.float() @ weight.dequantised().T + (0 if bias is None else bias.float())
     assert_rounded(out, expected)
 

@@ -107,7 +107,8 @@ def stream4_for(
     residents = 1 if alone else 2
     stages = min(SHARED // residents // stage, k // DEPTH // depths)
     if few:
-        stages = min(stages, 5 if alone and splits == 1 else 3)
+        most = 5 if alone and splits == 1 else 4 if gated else 3
+        stages = min(stages, most)
     return Stream4(splits, depths, stages, residents, few) if stages >= 2 else None
 
 

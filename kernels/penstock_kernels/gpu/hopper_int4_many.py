@@ -21,21 +21,26 @@ from penstock_kernels.weight import Weight
 ROWS = 128  # of x in a tile
 COLUMNS = 128  # of the result: rows of the weight
 STAGES = 4
-MOSTLY = 0.7  # of all turns of all programs must have a tile
+MOST_ROWS = 1024  # beyond, widening in memory is a small part of what cuBLAS takes
+MOST_SPLITS = 4
+LEAST = 0.2  # of the multiprocessors must have a tile
 
 
 @gluon.jit
 def _place(plan, turn):
-    """The program's tile of a turn, in tiles of rows and of columns: all rows of a column after
-    one another, so that its weight is read once."""
-    row_tiles, column_tiles = plan
-    index = turn * gl.num_programs(0) + gl.program_id(0)
-    return index % row_tiles, index // row_tiles
+    """The program's unit of a turn: its tile in tiles of rows and of columns, its split, and that
+    one's depths. All rows of a column stand after one another, so that its weight is read once."""
+    row_tiles, column_tiles, depths, SPLITS = plan
+    unit = turn * gl.num_programs(0) + gl.program_id(0)
+    tile, split = unit // SPLITS, unit % SPLITS
+    first = depths * split // SPLITS
+    count = depths * (split + 1) // SPLITS - first
+    return tile % row_tiles, tile // row_tiles, split, first, count
 
 
 @gluon.jit
 def _turns(plan):
-    return gl.cdiv(plan[0] * plan[1] - gl.program_id(0), gl.num_programs(0))
+    return gl.cdiv(plan[0] * plan[1] * plan[3] - gl.program_id(0), gl.num_programs(0))
 
 
 @gluon.jit
@@ -49,8 +54,9 @@ def _load(
     ROWS: gl.constexpr = x.block_shape[0]
     done = 0
     for turn in range(_turns(plan)):
-        row, column = _place(plan, turn)
-        for depth in range(depths):
+        row, column, split, first, count = _place(plan, turn)
+        for j in range(count):
+            depth = first + j
             stage = done % STAGES
             ready = full.index(stage)
             mbarrier.wait(empty.index(stage), (done // STAGES + 1) & 1)
@@ -74,7 +80,7 @@ def _multiply(
 ):  # fmt: skip
     """Rows 64 * HALF .. 64 * HALF + 63 of the weight's tiles, by four warps."""
     w_tiles, s_tiles, z_tiles, x_tiles, full, empty = ring
-    out, rows, columns, depths = target
+    out, rows, columns = target
     ROWS: gl.constexpr = x_tiles.shape[1]
     layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, ROWS, 16])
     io_layout: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
@@ -83,21 +89,22 @@ def _multiply(
     output = HALF * 64 + gl.arange(0, 64, gl.SliceLayout(1, layout))
     done = 0
     for turn in range(_turns(plan)):
+        row, column, split, first, count = _place(plan, turn)
         acc = gl.zeros([64, ROWS], gl.float32, layout)
-        for _ in range(depths):
+        for _ in range(count):
             stage = done % STAGES
             mbarrier.wait(full.index(stage), done // STAGES & 1)
             for g in gl.static_range(G):
                 acc = group_product(acc, ring, 2 * stage + HALF, stage, 0, g, G, ZEROS, False)
             mbarrier.arrive(empty.index(stage))
             done += 1
-        row, column = _place(plan, turn)
         if BIASED:
             by = gl.load(bias + (column * 128 + output)).to(gl.float32)
             acc = acc + gl.expand_dims(by, 1)
         result = gl.convert_layout(acc.permute((1, 0)).to(out.dtype.element_ty), io_layout)
         place = row * ROWS + line
-        at = gl.expand_dims(place.to(gl.int64) * columns, 1)
+        start = (split * rows + place).to(gl.int64) * columns
+        at = gl.expand_dims(start, 1)
         at = at + gl.expand_dims(column * 128 + member, 0)
         gl.store(out + at, result, mask=gl.expand_dims(place < rows, 1))
 
@@ -108,11 +115,12 @@ def _kernel(
     weight,  # descriptor of lines [n / 64 * k / 128 * 32, 128] in tiles of 32
     scale,  # descriptor of [n * k / 128 * G] in tiles of [64 G]
     zero,  # the same, with ZEROS
-    out,  # [rows, n]
+    out,  # [rows, n], or [SPLITS, rows, n] float32
     bias,  # [n], with BIASED
     rows,
     columns,  # n
     depth,  # k
+    SPLITS: gl.constexpr,
     G: gl.constexpr,  # groups of a tile
     ZEROS: gl.constexpr,
     BIASED: gl.constexpr,
@@ -137,8 +145,8 @@ def _kernel(
     BYTES: gl.constexpr = 2 * (4096 + KINDS * 128 * G) + ROWS * 256
     rows, columns = gl.to_tensor(rows), gl.to_tensor(columns)
     depths = gl.to_tensor(depth) // 128
-    plan = (gl.cdiv(rows, ROWS), columns // 128)
-    target = (out, rows, columns, depths)
+    plan = (gl.cdiv(rows, ROWS), columns // 128, depths, gl.to_tensor(SPLITS))
+    target = (out, rows, columns)
     source = (x, weight, scale, zero, depths)
     gl.warp_specialize(
         [
@@ -151,26 +159,37 @@ def _kernel(
     )
 
 
-def fills_hopper(rows: int, n: int, k: int, group: int, multiprocessors: int) -> bool:
-    """Whether shapes [rows, k] and [n, k] are those of this kernel, and its tiles leave few
-    programs idle."""
-    if n % COLUMNS or k % DEPTH or group not in (DEPTH, DEPTH // 2):
-        return False
-    tiles = -(-rows // ROWS) * (n // COLUMNS)
-    return tiles >= MOSTLY * -(-tiles // multiprocessors) * multiprocessors
+def splits_for(
+    rows: int, n: int, k: int, group: int, split: bool, multiprocessors: int
+) -> int | None:
+    """Of k, to multiply [rows, k] by a weight [n, k]; None: not this way. split: whether it may be.
+
+    As many as there are multiprocessors for.
+    """
+    if rows > MOST_ROWS or n % COLUMNS or k % DEPTH or group not in (DEPTH, DEPTH // 2):
+        return None
+    tiles = _tiles(rows, n)
+    if split:
+        return min(multiprocessors // tiles, MOST_SPLITS, k // DEPTH) or None
+    return 1 if tiles >= LEAST * multiprocessors else None
 
 
-def hopper_int4_many(x: Tensor, weight: Weight, out: Tensor) -> None:
-    """out = x W^T + b. x: [rows, k] dense; weight: INT4 [n, k]; out: [rows, n]."""
+def _tiles(rows: int, n: int) -> int:
+    return -(-rows // ROWS) * (n // COLUMNS)
+
+
+def hopper_int4_many(x: Tensor, weight: Weight, out: Tensor, splits: int = 1) -> None:
+    """out = x W^T + b. x: [rows, k] dense; weight: INT4 [n, k]; out: [rows, n], or without a bias
+    [splits, rows, n] float32 partial sums."""
     rows, depth = x.shape
     assert weight.scale is not None
     groups = DEPTH // weight.scale_columns
-    tiles = -(-rows // ROWS) * (weight.n // COLUMNS)
+    units = _tiles(rows, weight.n) * splits
     scale = scale_line(weight.scale, groups)
     zero = scale if weight.zero is None else scale_line(weight.zero, groups)
-    _kernel[(min(tiles, multiprocessors(x.device)),)](
+    _kernel[(min(units, multiprocessors(x.device)),)](
         described(x, ROWS, DEPTH), described(weight.data.view(-1, 128), LINES, 128), scale, zero,
-        out, x if weight.bias is None else weight.bias, rows, weight.n, depth, G=groups,
-        ZEROS=weight.zero is not None, BIASED=weight.bias is not None, STAGES=STAGES,
+        out, x if weight.bias is None else weight.bias, rows, weight.n, depth, SPLITS=splits,
+        G=groups, ZEROS=weight.zero is not None, BIASED=weight.bias is not None, STAGES=STAGES,
         W_LAYOUT=tile_layout(LINES, 128, torch.uint8), num_warps=4, maxnreg=168,
     )  # fmt: skip

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from penstock_kernels.gpu.hopper import is_hopper, multiprocessors
+from penstock_kernels.gpu.hopper_gated import fills_hopper, hopper_gated_linear
 from penstock_kernels.gpu.hopper_int4 import Stream4, hopper_int4, stream4_for
-from penstock_kernels.gpu.hopper_int4_many import fills_hopper, hopper_int4_many
+from penstock_kernels.gpu.hopper_int4_many import hopper_int4_many, splits_for
 from penstock_kernels.gpu.int4_linear import int4_linear, widened
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
 from penstock_kernels.int4 import ROWS
@@ -43,10 +44,28 @@ def _gated_stream(p: Problem) -> Stream4 | None:
     return _stream(p, gated=True)
 
 
-def _many(p: Problem) -> bool | None:
-    usable = p.half and p.dense and not (p.ordered or p.wide_scales) and is_hopper(p.device)
-    size = (p.rows, p.n, p.k, p.scale_columns)
-    return (usable and fills_hopper(*size, multiprocessors(p.device))) or None
+def _many(p: Problem, split: bool = False) -> int | None:
+    """Splits of k."""
+    if p.ordered or p.wide_scales or not (p.half and p.dense and is_hopper(p.device)):
+        return None
+    return splits_for(p.rows, p.n, p.k, p.scale_columns, split, multiprocessors(p.device))
+
+
+def _split_many(p: Problem) -> int | None:
+    """Where there are too few tiles for the multiprocessors; a bias cannot be added to parts."""
+    splits = None if p.biased else _many(p, split=True)
+    return splits if splits is not None and splits > 1 else None
+
+
+def _adds(p: Problem) -> bool | None:
+    """See `products.dense`."""
+    return (p.half and not (p.biased or p.ordered) and _many(p) is None) or None
+
+
+def _fills(p: Problem) -> bool | None:
+    usable = p.half and p.dense and not (p.biased or p.ordered) and is_hopper(p.device)
+    usable = usable and _many(p) is None
+    return (usable and fills_hopper(p.rows, p.n, p.k, multiprocessors(p.device))) or None
 
 
 def _few(p: Problem) -> bool | None:
@@ -89,9 +108,25 @@ def _launch_gated(config: bool, x: Activation, weight: Weight, dependent: bool) 
     return out
 
 
-def _launch_many(config: bool, x: Activation, weight: Weight, dependent: bool) -> Tensor:
-    out = x.x.new_empty(len(x.x), weight.n)
-    hopper_int4_many(x.x, weight, out)
+def _launch_many(splits: int, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    rows = x.x
+    if splits == 1:
+        out = rows.new_empty(len(rows), weight.n)
+    else:
+        out = rows.new_empty(splits, len(rows), weight.n, dtype=torch.float32)
+    hopper_int4_many(rows, weight, out, splits)
+    return out
+
+
+def _launch_add(
+    config: bool, x: Activation, weight: Weight, dependent: bool, residual: Tensor
+) -> None:
+    residual.addmm_(x.x, widened(weight, x.x.dtype, dependent).T)  # rounded once
+
+
+def _launch_gated_widened(config: bool, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    out = x.x.new_empty(len(x.x), weight.n // 2)
+    hopper_gated_linear(x.x, widened(weight, x.x.dtype, dependent), out)
     return out
 
 
@@ -108,6 +143,9 @@ PRODUCTS = (
     _row(Epilogue.NONE, range(FEW + 1, MANY), _many, _launch_many),
     _row(Epilogue.NONE, range(1, MANY), _always, _launch_widened),
     _row(Epilogue.PARTIAL, range(1, FEW + 1), _split_stream, _launch_stream),
+    _row(Epilogue.PARTIAL, range(FEW + 1, MANY), _split_many, _launch_many),
+    _row(Epilogue.RESIDUAL, range(FEW + 1, MANY), _adds, _launch_add),
     _row(Epilogue.GATED, range(1, FEW + 1), _gated_stream, _launch_gated_stream),
     _row(Epilogue.GATED, range(1, FEW + 1), _gated, _launch_gated),
+    _row(Epilogue.GATED, range(FEW + 1, MANY), _fills, _launch_gated_widened),
 )
