@@ -166,6 +166,7 @@ def test_linear_of_weights_in_fp8(
         (1, 128, 512, 128, Stream4(1, 1, 2, 1, True)),  # a ring that wraps
         (5, 640, 256, 64, Stream4(1, 2, 3, 1, True)),  # turns; stages of two tiles
         (16, 256, 768, 128, Stream4(3, 2, 1, 2, True)),
+        (8, 384, 256, 128, Stream4(2, 1, 2, 1, True, 2)),  # two tiles of rows at a time
         (33, 128, 640, 128, Stream4(5, 1, 2, 1, False)),
         (64, 384, 256, 64, Stream4(1, 1, 2, 2, False)),
     ],
