@@ -65,29 +65,68 @@ MIDDLE_FP16 = gl.constexpr(1024 + 8)
 
 @dataclass(frozen=True, slots=True)
 class Stream4:
-    """Shape of a launch: splits of k, tiles of the weight's rows that a program multiplies with
-    the same x, tiles along k of a stage, stages, programs a multiprocessor."""
+    """Shape of a launch: splits of k, tiles along k of a stage, stages, programs a
+    multiprocessor."""
 
     splits: int
     depths: int
     stages: int
     residents: int
     few: bool  # whether the smaller products multiply
+    held: int = 1  # tiles of neighbouring rows that a program multiplies with the same x
+
+
+SHARED = 216 << 10  # bytes of a multiprocessor's shared memory for rings
+MOST_ROWS = 64
+MOST_FEW = 16  # rows that the smaller products multiply
+LEAST_STAGES = 8  # of a split: fewer cost more in sums than they save
+
+
+def stream4_for(
+    rows: int, n: int, k: int, group: int, zeros: bool, gated: bool, split: bool,
+    multiprocessors: int,
+) -> Stream4 | None:  # fmt: skip
+    """How to multiply [rows, k] by a weight [n, k] in groups of so many columns; None: not this
+    way. split: whether k may be. By what was fastest of some 600 for Llama-3.1-8B on an H200
+    (results in h200_int4_variants.json).
+
+    Few rows: rings of three stages of two tiles, and two programs a multiprocessor, are enough
+    bytes under way; more of them would keep the next kernel from starting.
+    """
+    wide, held = (n // 2, 2) if gated else (n, 1)
+    if rows > MOST_ROWS or wide % ROWS or k % (2 * DEPTH) or group not in (DEPTH, DEPTH // 2):
+        return None
+    tiles, few = wide // ROWS, rows <= MOST_FEW
+    splits = min(2 * multiprocessors // tiles, k // DEPTH // 2 // LEAST_STAGES) if split else 1
+    splits = max(1, splits if few else min(splits, 2))
+    alone = tiles * splits <= multiprocessors  # each program has a multiprocessor
+    depths = 4 if alone and k % (4 * DEPTH) == 0 else 2
+    if gated and not few:
+        depths = 1
+    scales = (2 if zeros else 1) * 2 * ROWS * DEPTH // group  # bytes beside a tile
+    stage = depths * (held * (LINES * 128 + scales) + row_tile(rows) * DEPTH * 2)
+    residents = 1 if alone else 2
+    stages = min(SHARED // residents // stage, k // DEPTH // depths)
+    if few:
+        most = 5 if alone and splits == 1 else 4 if gated else 3
+        stages = min(stages, most)
+    return Stream4(splits, depths, stages, residents, few) if stages >= 2 else None
 
 
 @gluon.jit
 def _load_stage(
     ring, source, tile, depth, stage,
-    HELD: gl.constexpr, D: gl.constexpr, G: gl.constexpr, ZEROS: gl.constexpr,
+    HELD: gl.constexpr, GATED: gl.constexpr, G: gl.constexpr, ZEROS: gl.constexpr,
     BYTES: gl.constexpr,
 ):  # fmt: skip
-    """Numbers, scales and zeros of D tiles along k, from `depth` on."""
+    """Numbers, scales and zeros of a stage's tiles along k, from `depth` on."""
     w_tiles, s_tiles, z_tiles, x_tiles, full, empty = ring
     x, weight, scale, zero, tiles, depths = source
     ready = full.index(stage)
     mbarrier.expect(ready, BYTES)
     for h in gl.static_range(HELD):
-        at = (h * tiles + tile) * depths + depth
+        row = h * tiles + tile if GATED else HELD * tile + h
+        at = row * depths + depth
         tma.async_copy_global_to_shared(
             weight, [at * 32, 0], ready, w_tiles.index(HELD * stage + h)
         )
@@ -112,8 +151,8 @@ def _load_x(ring, x, depth, stage, D: gl.constexpr):
 @gluon.jit
 def _load(
     plan, ring, source,
-    HELD: gl.constexpr, D: gl.constexpr, G: gl.constexpr, ZEROS: gl.constexpr,
-    STAGES: gl.constexpr, BYTES: gl.constexpr, PDL: gl.constexpr,
+    HELD: gl.constexpr, GATED: gl.constexpr, D: gl.constexpr, G: gl.constexpr,
+    ZEROS: gl.constexpr, STAGES: gl.constexpr, BYTES: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
     """The warp that fills the ring. plan counts stages where `place_of` says depths."""
     empty = ring[5]
@@ -121,7 +160,7 @@ def _load(
     ahead = gl.minimum(depths, STAGES)
     for j in range(ahead):
         depth = (first + (j + tile) % depths) * D
-        _load_stage(ring, source, tile, depth, j, HELD, D, G, ZEROS, BYTES)
+        _load_stage(ring, source, tile, depth, j, HELD, GATED, G, ZEROS, BYTES)
     if PDL:
         gdc_wait()
     for j in range(ahead):
@@ -133,15 +172,15 @@ def _load(
             stage = done % STAGES
             mbarrier.wait(empty.index(stage), (done // STAGES + 1) & 1)
             depth = (first + (j + tile) % depths) * D
-            _load_stage(ring, source, tile, depth, stage, HELD, D, G, ZEROS, BYTES)
+            _load_stage(ring, source, tile, depth, stage, HELD, GATED, G, ZEROS, BYTES)
             _load_x(ring, source[0], depth, stage, D)
             done += 1
 
 
 @gluon.jit
 def widened4(lines, operand: gl.constexpr, dtype: gl.constexpr):
-    """The numbers of a tile, or of half of its columns, plus 136 (1032 in float16), as the left side
-    of a product."""
+    """The numbers of a tile, or of half of its columns, plus 136 (1032 in float16), as the left
+    side of a product."""
     VECTORS: gl.constexpr = lines.shape[0] // 16
     source: gl.constexpr = gl.DistributedLinearLayout(
         reg_bases=[[0, 1], [0, 2], [0, 4], [0, 8], [16, 0]][: 3 + VECTORS],
@@ -177,7 +216,7 @@ def _centred(numbers, zeros):
 
 
 @gluon.jit
-def _group_product(
+def group_product(
     acc, ring, slot, x_slot, d: gl.constexpr, g: gl.constexpr,
     G: gl.constexpr, ZEROS: gl.constexpr, FEW: gl.constexpr,
 ):  # fmt: skip
@@ -217,8 +256,8 @@ def _outputs(acc, row, BIASED: gl.constexpr, bias):
 @gluon.jit
 def _multiply(
     plan, ring, target, bias,
-    HELD: gl.constexpr, D: gl.constexpr, G: gl.constexpr, ZEROS: gl.constexpr, FEW: gl.constexpr,
-    STAGES: gl.constexpr, BIASED: gl.constexpr,
+    HELD: gl.constexpr, GATED: gl.constexpr, D: gl.constexpr, G: gl.constexpr,
+    ZEROS: gl.constexpr, FEW: gl.constexpr, STAGES: gl.constexpr, BIASED: gl.constexpr,
 ):  # fmt: skip
     """The warps that multiply and store."""
     w_tiles, s_tiles, z_tiles, x_tiles, full, empty = ring
@@ -243,21 +282,23 @@ def _multiply(
             for d in gl.static_range(D):
                 for g in gl.static_range(G):
                     at = stage * D + d
-                    acc = _group_product(acc, ring, HELD * stage, at, d, g, G, ZEROS, FEW)
+                    acc = group_product(acc, ring, HELD * stage, at, d, g, G, ZEROS, FEW)
                     if HELD == 2:
-                        up = _group_product(up, ring, 2 * stage + 1, at, d, g, G, ZEROS, FEW)
+                        up = group_product(up, ring, 2 * stage + 1, at, d, g, G, ZEROS, FEW)
             mbarrier.arrive(empty.index(stage))
             done += 1
-        result = _outputs(acc, tile * 64 + place, BIASED, bias)
-        if HELD == 2:
-            second = _outputs(up, columns + tile * 64 + place, BIASED, bias)
-            gate = result.to(dtype).to(gl.float32)
-            gate = (gate / (1 + gl.exp(-gate))).to(dtype)
-            result = (gate * second.to(dtype)).to(gl.float32)
-        result = gl.convert_layout(result.permute((1, 0)).to(dtype), io_layout)
         start = (split * rows + line).to(gl.int64) * columns
-        at = gl.expand_dims(start, 1) + gl.expand_dims(tile * 64 + member, 0)
-        gl.store(out + at, result, mask=gl.expand_dims(line < rows, 1))
+        for h in gl.static_range(1 if GATED else HELD):
+            first = tile * 64 if GATED else (HELD * tile + h) * 64
+            result = _outputs(acc if h == 0 else up, first + place, BIASED, bias)
+            if GATED:
+                second = _outputs(up, columns + first + place, BIASED, bias)
+                gate = result.to(dtype).to(gl.float32)
+                gate = (gate / (1 + gl.exp(-gate))).to(dtype)
+                result = (gate * second.to(dtype)).to(gl.float32)
+            result = gl.convert_layout(result.permute((1, 0)).to(dtype), io_layout)
+            at = gl.expand_dims(start, 1) + gl.expand_dims(first + member, 0)
+            gl.store(out + at, result, mask=gl.expand_dims(line < rows, 1))
 
 
 @gluon.jit(do_not_specialize=["rows"])
@@ -272,7 +313,8 @@ def _kernel(
     columns,  # n
     depth,  # k
     SPLITS: gl.constexpr,
-    HELD: gl.constexpr,  # 2: gate and up
+    HELD: gl.constexpr,
+    GATED: gl.constexpr,  # the tiles held are of the gate and of the other matrix
     D: gl.constexpr,
     G: gl.constexpr,  # groups of a tile
     ZEROS: gl.constexpr,
@@ -301,7 +343,8 @@ def _kernel(
     KINDS: gl.constexpr = 2 if ZEROS else 1
     BYTES: gl.constexpr = D * (HELD * (4096 + KINDS * 128 * G) + BM * 256)
     rows, columns = gl.to_tensor(rows), gl.to_tensor(columns)
-    tiles, depths = columns // 64, gl.to_tensor(depth) // 128
+    tiles = columns // (64 if GATED else 64 * HELD)
+    depths = gl.to_tensor(depth) // 128
     plan = (tiles, tiles * SPLITS, depths // D, gl.to_tensor(SPLITS))
     source = (x, weight, scale, zero, tiles, depths)
     gl.warp_specialize(
@@ -314,6 +357,7 @@ def _kernel(
                     (out, rows, columns),
                     bias,
                     HELD,
+                    GATED,
                     D,
                     G,
                     ZEROS,
@@ -322,7 +366,7 @@ def _kernel(
                     BIASED,
                 ),
             ),
-            (_load, (plan, ring, source, HELD, D, G, ZEROS, STAGES, BYTES, PDL)),
+            (_load, (plan, ring, source, HELD, GATED, D, G, ZEROS, STAGES, BYTES, PDL)),
         ],
         [1],
         [24],
@@ -342,22 +386,23 @@ def hopper_int4(
     columns = weight.n // 2 if gated else weight.n
     assert weight.scale is not None
     groups = DEPTH // weight.scale_columns
-    units = columns // ROWS * stream.splits
+    held = 2 if gated else stream.held
+    units = columns // (ROWS if gated else ROWS * held) * stream.splits
     programs = min(units, stream.residents * multiprocessors(x.device))
-    scale = _line(weight.scale, stream.depths * groups)
-    zero = scale if weight.zero is None else _line(weight.zero, stream.depths * groups)
+    scale = scale_line(weight.scale, stream.depths * groups)
+    zero = scale if weight.zero is None else scale_line(weight.zero, stream.depths * groups)
     lines = LINES * stream.depths
     _kernel[(programs,)](
         described(x, row_tile(rows), DEPTH), described(weight.data.view(-1, 128), lines, 128),
         scale, zero, out, x if weight.bias is None else weight.bias, rows, columns, depth,
-        SPLITS=stream.splits, HELD=2 if gated else 1, D=stream.depths, G=groups,
+        SPLITS=stream.splits, HELD=held, GATED=gated, D=stream.depths, G=groups,
         ZEROS=weight.zero is not None, FEW=stream.few, STAGES=stream.stages,
         BIASED=weight.bias is not None, W_LAYOUT=tile_layout(lines, 128, torch.uint8),
         PDL=dependent, num_warps=4, maxnreg=maxnreg, launch_pdl=dependent,
     )  # fmt: skip
 
 
-def _line(scale: Tensor, tiles: int) -> TensorDescriptor:
+def scale_line(scale: Tensor, tiles: int) -> TensorDescriptor:
     """Scales as one line, of which so many times 64 are copied at once."""
     layout = gl.NVMMASharedLayout.get_default_for([64 * tiles], gl.float16)
     return TensorDescriptor.from_tensor(scale.view(-1), [64 * tiles], layout)
