@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks import quality
 from tokenizers import Tokenizer
 
+from benchmarks import quality
 from penstock_shard.quantize import read_sequences
 
 
