@@ -1,51 +1,12 @@
-"""The cases of the load generator as data, and the prompts drawn for them."""
+"""The cases of the load generator as data."""
 
 from __future__ import annotations
 
-import math
+import json
 from dataclasses import dataclass, replace
-from typing import Self
 
-import numpy as np
-
-
-@dataclass(frozen=True, slots=True)
-class Lengths:
-    """Lengths in tokens, written N, uniform:LOW:HIGH or lognormal:MEDIAN:SIGMA:MAX."""
-
-    kind: str
-    values: tuple[float, ...]
-
-    KINDS = {"fixed": 1, "uniform": 2, "lognormal": 3}
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Reads the notation above. Raises ValueError for anything else."""
-        kind, *numbers = text.split(":") if ":" in text else ("fixed", text)
-        try:
-            values = tuple(float(number) for number in numbers)
-        except ValueError:
-            values = ()
-        if cls.KINDS.get(kind) != len(values) or min(values) <= 0:
-            raise ValueError(
-                f"lengths {text!r}: expected N, uniform:LOW:HIGH or lognormal:MEDIAN:SIGMA:MAX"
-            )
-        return cls(kind, values)
-
-    def __str__(self) -> str:
-        numbers = [f"{value:g}" for value in self.values]
-        return numbers[0] if self.kind == "fixed" else ":".join([self.kind, *numbers])
-
-    def draw(self, rng: np.random.Generator, count: int) -> list[int]:
-        """`count` lengths of at least one token."""
-        if self.kind == "fixed":
-            return [int(self.values[0])] * count
-        if self.kind == "uniform":
-            low, high = self.values
-            return [int(n) for n in rng.integers(int(low), int(high) + 1, size=count)]
-        median, sigma, longest = self.values
-        drawn = rng.lognormal(math.log(median), sigma, size=count)
-        return [max(1, int(min(n, longest))) for n in drawn]
+from penstock.bench.lengths import Lengths
+from penstock.bench.prompts import Prompt, RandomPrompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +23,20 @@ class Case:
     temperature: float = 0.0  # 0: greedy
     top_p: float = 1.0
     schema: str = ""  # JSON schema that the answers are held to
+
+    def draw(self, seed: int, token_range: tuple[int, int]) -> list[Prompt]:
+        """The case's requests. Its name goes into the seed, so that one case never finds another's
+        prompts cached."""
+        prompts = RandomPrompts(
+            count=self.requests,
+            prompt=self.prompt,
+            output=self.output,
+            shared_prefix=self.shared_prefix,
+            prefix_groups=self.prefix_groups,
+            name=self.name,
+        ).draw(seed, token_range)
+        schema = json.loads(self.schema) if self.schema else None
+        return [replace(prompt, schema=schema) for prompt in prompts]
 
 
 def fixed(
@@ -93,29 +68,3 @@ CASES = {
         sampled("c64-sampled", fixed("c64", 64, 192, 512, 128)),
     )
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One request: token ids, and how many tokens to generate."""
-
-    tokens: list[int]
-    output: int
-
-
-def draw_prompts(case: Case, seed: int, token_range: tuple[int, int]) -> list[Prompt]:
-    """The case's requests, uniform over token ids low .. high-1; the same for the same seed.
-
-    The case's name goes into the seed, so that one case never finds another's prompts cached.
-    """
-    rng = np.random.default_rng([seed, *case.name.encode()])
-    low, high = token_range
-    prefixes = rng.integers(low, high, size=(case.prefix_groups, case.shared_prefix)).tolist()
-    lengths = case.prompt.draw(rng, case.requests)
-    outputs = case.output.draw(rng, case.requests)
-    prompts = []
-    for index, (length, output) in enumerate(zip(lengths, outputs, strict=True)):
-        own = max(length - case.shared_prefix, 1)
-        tokens = prefixes[index % case.prefix_groups] + rng.integers(low, high, size=own).tolist()
-        prompts.append(Prompt(tokens, output))
-    return prompts

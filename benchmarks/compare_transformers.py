@@ -27,15 +27,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
-from benchmarks.cases import Case, Lengths, Prompt, draw_prompts
+from benchmarks.cases import Case
 from benchmarks.configs import write_model_folder
 from benchmarks.load import write_json
-from benchmarks.load_worker import completions_body
 from benchmarks.machine import ROOT, facts, wait_until_quiet
 from benchmarks.server import penstock
-from benchmarks.stream_client import Exchange, connect, http_request
 from tokenizers import Tokenizer
 
+from penstock.bench.lengths import Lengths
+from penstock.bench.prompts import Prompt
+from penstock.bench.protocols import Asking, request_body
+from penstock.bench.stream_client import Exchange, connect, http_request
+
+ASKING = Asking(model="tgi")
 DEMO_MODEL = ROOT / "launcher" / "penstock_launcher" / "demo_model"
 
 
@@ -54,8 +58,8 @@ class Workload:
         prompt, output = (Lengths("fixed", (float(n),)) for n in (self.prompt, self.output))
         case = Case(self.name, self.streams, self.streams, prompt, output, self.shared)
         high = max(vocab - 300, vocab // 2)  # special tokens are among the first and the last
-        drawn = (draw_prompts(case, seed + i, (vocab // 8, high)) for i in range(count))
-        return [[each.tokens for each in prompts] for prompts in drawn]
+        drawn = (case.draw(seed + i, (vocab // 8, high)) for i in range(count))
+        return [[each.ids for each in prompts] for prompts in drawn]
 
 
 WORKLOADS = (
@@ -104,7 +108,8 @@ async def send_rounds(url: str, rounds: list[list[list[int]]], output: int) -> l
     connections = [await connect(host, port) for _ in rounds[0]]
     results = []
     for prompts in rounds:
-        bodies = [completions_body("tgi", Prompt(prompt, output)) for prompt in prompts]
+        asked = [Prompt(prompt, output) for prompt in prompts]
+        bodies = [orjson.dumps(request_body("completions", each, ASKING)) for each in asked]
         requests = [http_request(host, "/v1/completions", body) for body in bodies]
         started = time.monotonic()
         exchanges = [Exchange(started) for _ in requests]

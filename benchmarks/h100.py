@@ -20,12 +20,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import CASES, Case, Lengths
+from benchmarks.cases import CASES, Case
 from benchmarks.configs import SHAPES, SPECIAL, write_model_folder
 from benchmarks.load import Target, run_case, write_json
 from benchmarks.machine import ROOT, facts
 from benchmarks.server import Server, penstock
 from benchmarks.steps import between, scrape
+
+from penstock.bench.lengths import Lengths
 
 PEERS = ROOT / "benchmarks" / "peers.json"
 LIMITS = ["--max-batch-size", "256", "--max-concurrent-requests", "512"]

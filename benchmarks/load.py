@@ -1,4 +1,4 @@
-"""The load generator: closed loop or Poisson arrivals, token-id prompts, several client processes.
+"""The named cases, on the load generator of `penstock.bench`.
 
 python -m benchmarks.load --url http://127.0.0.1:3000 --case c32 --processes 2 --out c32.json
 python -m benchmarks.load --url … --case all
@@ -11,18 +11,19 @@ import argparse
 import dataclasses
 import json
 import secrets
-import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from benchmarks.cases import CASES, Case, Lengths
-from benchmarks.load_worker import Plan
-from benchmarks.machine import ROOT, facts
-from benchmarks.summary import HEADER, row, summarise
+from benchmarks.cases import CASES, Case
+from benchmarks.machine import facts
+
+from penstock.bench import load
+from penstock.bench.arrivals import Arrivals
+from penstock.bench.lengths import Lengths
+from penstock.bench.prompts import TOKEN_RANGE, as_words
+from penstock.bench.protocols import PROTOCOLS, Asking
+from penstock.bench.summary import HEADER, row
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,62 +35,13 @@ class Target:
     model: str | None = None  # None: what /v1/models names first
     api_key: str | None = None
     processes: int = 1
-    token_range: tuple[int, int] = (10, 1000)
+    token_range: tuple[int, int] = TOKEN_RANGE
     max_seconds: float = 300.0  # a case
 
-
-def model_name(target: Target) -> str:
-    """The model to ask for."""
-    if target.model is not None:
-        return target.model
-    headers = {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
-    request = urllib.request.Request(f"{target.url.rstrip('/')}/v1/models", headers=headers)
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return str(json.load(answer)["data"][0]["id"])
-
-
-def start_worker(plan: Plan) -> subprocess.Popen[bytes]:
-    """A client process that has its plan."""
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.load_worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=ROOT,
-    )
-    assert worker.stdin is not None
-    worker.stdin.write(plan.to_json())
-    worker.stdin.flush()
-    return worker
-
-
-def run_workers(plans: list[Plan]) -> list[dict[str, Any]]:
-    """Runs the plans at once, from one common start; their reports.
-
-    Raises RuntimeError when a client process dies.
-    """
-    workers = [start_worker(plan) for plan in plans]
-    try:
-        for worker in workers:
-            assert worker.stdout is not None
-            if worker.stdout.readline() != b"ready\n":
-                raise RuntimeError("a client process died before the start")
-        start = f"{time.monotonic() + 0.2!r}\n".encode()
-        for worker in workers:
-            assert worker.stdin is not None
-            worker.stdin.write(start)
-            worker.stdin.flush()
-        reports = []
-        for worker in workers:
-            assert worker.stdout is not None
-            line = worker.stdout.readline()
-            if not line:
-                raise RuntimeError("a client process died while it ran")
-            reports.append(json.loads(line))
-        return reports
-    finally:
-        for worker in workers:
-            worker.kill()  # one that has reported is gone already
-            worker.wait()
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request carries."""
+        return {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
 
 
 def run_case(
@@ -101,36 +53,30 @@ def run_case(
     measure the first run's prefix cache.
     """
     seed = secrets.randbits(32) if seed is None else seed
-    address = urlsplit(target.url)
-    processes = min(target.processes, case.streams if rate is None else case.requests)
-    plans = [
-        Plan(
-            host=address.hostname or "127.0.0.1",
-            port=address.port or 80,
-            endpoint=target.endpoint,
-            model=model_name(target),
-            api_key=target.api_key,
-            case=case,
-            seed=seed,
-            token_range=target.token_range,
-            rate=rate,
-            max_seconds=target.max_seconds,
-            index=index,
-            workers=processes,
-        )
-        for index in range(processes)
-    ]
-    reports = run_workers(plans)
-    figures = summarise([request for each in reports for request in each["requests"]])
-    shares = [each["cpu_seconds"] / max(each["wall_seconds"], 1e-9) for each in reports]
+    prompts = case.draw(seed, target.token_range)
+    if not PROTOCOLS[target.endpoint].takes_ids:
+        prompts = [dataclasses.replace(each, content=as_words(each.ids)) for each in prompts]
+    asked = load.Target(
+        url=target.url,
+        protocol=target.endpoint,
+        asking=Asking(
+            model=target.model or load.model_name(target.url, target.headers),
+            temperature=case.temperature,
+            top_p=case.top_p,
+        ),
+        headers=target.headers,
+        processes=target.processes,
+        max_seconds=target.max_seconds,
+    )
+    arrivals = None if rate is None else Arrivals(rate=rate)
+    streams = case.streams if rate is None else 0
+    sent = load.Load(prompts=prompts, streams=streams, arrivals=arrivals)
+    figures, _ = load.run_load(asked, sent, seed=seed)
     return {
         "case": dataclasses.asdict(case) | {"prompt": str(case.prompt), "output": str(case.output)},
         "seed": seed,
         "rate": rate,
-        "processes": processes,
         **figures,
-        "client_cpu": round(max(shares), 3),  # of a core, the busiest process
-        "client_cpu_seconds": round(sum(each["cpu_seconds"] for each in reports), 3),
     }
 
 
@@ -204,7 +150,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--prefix-groups", type=int, help="so many different shared prefixes")
     parser.add_argument("--rate", type=float, help="open loop: Poisson arrivals a second")
     parser.add_argument("--seed", type=int, help="default: a fresh one, written to the result")
-    parser.add_argument("--endpoint", choices=["completions", "generate_stream"])
+    parser.add_argument("--endpoint", choices=PROTOCOLS)
     parser.add_argument("--model")
     parser.add_argument("--api-key")
     parser.add_argument("--processes", type=int, help="client processes")

@@ -13,19 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
-
-# title, key of the figures, percentile within it
-PANELS = (
-    ("output tokens / s", "output_tokens_per_second", None),
-    ("time to first token, p50 (ms)", "ttft_ms", "p50"),
-    ("time per output token, p50 (ms)", "tpot_ms", "p50"),
-    ("inter-token latency, p99 (ms)", "itl_ms", "p99"),
-)
+from penstock.bench.plot import PANELS, pyplot
 
 
 def like_first(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -68,7 +56,7 @@ def peer_curve(
 
 def plot(files: list[Path], out: Path, peers: Path | None = None) -> None:
     """Draws four panels. Raises ValueError when no file has a case to draw."""
-    figure, axes = plt.subplots(2, 2, figsize=(11, 8))
+    figure, axes = pyplot().subplots(2, 2, figsize=(11, 8))
     others = json.loads(peers.read_text()) if peers else {"engines": {}, "shapes": {}}
     drawn = 0
     for path in files:

@@ -20,7 +20,7 @@ from benchmarks.machine import ROOT
 COMPONENTS = os.pathsep.join(
     [
         str(ROOT / each)
-        for each in ("proto", "launcher", "router", "shard", "kernels", "quantization")
+        for each in ("proto", "launcher", "router", "shard", "kernels", "quantization", "client")
     ]
     + [path for path in [os.environ.get("PYTHONPATH")] if path]
 )

@@ -11,6 +11,7 @@ import torch
 
 from penstock_kernels.rules import green_below, green_bits
 from penstock_router.api.anthropic_schema import CountRequest, MessagesRequest
+from penstock_router.api.batch_schema import BatchRequest
 from penstock_router.api.openai_schema import ChatRequest, CompletionRequest
 from penstock_router.api.responses_schema import ResponsesRequest
 from penstock_router.api.schema import ClientObject
@@ -21,6 +22,7 @@ TABLES: list[tuple[str, tuple[type[ClientObject], ...]]] = [
     ("/v1/chat/completions and /v1/completions", (ChatRequest, CompletionRequest)),
     ("/v1/responses", (ResponsesRequest,)),
     ("/v1/messages and /v1/messages/count_tokens", (MessagesRequest, CountRequest)),
+    ("/v1/files and /v1/batches", (BatchRequest,)),
     ("/generate, /generate_stream and /", (GenerateRequest, GenerateParameters)),
 ]
 

@@ -36,8 +36,8 @@ from aiohttp import web
 from benchmarks.configs import write_model_folder
 from benchmarks.router.overhead import SHAPE, VOCAB, router_configuration, start
 from benchmarks.server import end
-from benchmarks.stream_client import http_request
 
+from penstock.bench.stream_client import http_request
 from penstock_proto.shard_pb2 import StepCommand, StepResult
 from penstock_router import server
 from penstock_router.api import make_app, make_runner

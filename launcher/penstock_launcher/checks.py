@@ -13,6 +13,10 @@ from penstock_launcher.options import Options
 
 def check(options: Options) -> None:
     """Raises LauncherError that names the options, the rule and the values."""
+    if importlib.util.find_spec("torch") is None:
+        raise LauncherError(
+            "serving a model needs PyTorch, which is not installed: pip install 'penstock[all]'"
+        )
     if options.max_input_tokens is not None and options.max_input_length is not None:
         raise LauncherError(
             "--max-input-length is the older name of --max-input-tokens: give one of them, not both"
@@ -29,6 +33,11 @@ def check(options: Options) -> None:
     if options.prometheus_port is not None and options.prometheus_port == options.port:
         raise LauncherError(
             f"--prometheus-port must differ from --port, which serves /metrics too: {options.port}"
+        )
+    if options.offline_socket and options.http_processes:
+        raise LauncherError(
+            "--offline-socket needs --http-processes 0, because the process that schedules reads "
+            f"and writes those batches itself: {options.http_processes} were given"
         )
     if options.tokenizer_config_path is not None:
         check_file(Path(options.tokenizer_config_path), "tokenizer-config-path")

@@ -13,10 +13,11 @@ from penstock_launcher import hub_token
 from penstock_launcher.child import Program, Role
 from penstock_launcher.devices import cpu_cores
 from penstock_launcher.listening import Ports
-from penstock_launcher.model import HubModel, Model
+from penstock_launcher.model import HubModel, Model, S3Model
 from penstock_launcher.options import Options
 
-SECRETS = (*hub_token.VARIABLES, "API_KEY", "TGI_API_KEY", "NGROK_AUTHTOKEN")
+AWS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+SECRETS = (*hub_token.VARIABLES, "API_KEY", "TGI_API_KEY", "NGROK_AUTHTOKEN", *AWS)
 CORES_PER_HTTP_PROCESS = 5
 MOST_HTTP_PROCESSES = 4  # by default
 DEFAULT_MASTER = ("127.0.0.1", 29500)  # TGI's, when only one of the two was given
@@ -55,6 +56,7 @@ ROUTER_OPTIONS = (
     "disable_shared_reads",
     "disable_grammar_support",
     "step_timeout",
+    "batch_storage_limit",
     "predict_route",
     "health_route",
 )
@@ -90,6 +92,13 @@ def download_program(wanted: HubModel, environ: Mapping[str, str]) -> Program:
     return Program("download", Role.TASK, argv, config, without_secrets(environ))
 
 
+def s3_program(wanted: S3Model, environ: Mapping[str, str]) -> Program:
+    argv = (sys.executable, "-m", "penstock_launcher.s3_download")
+    keys = {name: environ[name] for name in AWS if name in environ}
+    environment = without_secrets(environ) | keys
+    return Program("download", Role.TASK, argv, dataclasses.asdict(wanted), environment)
+
+
 def check_program(plan: Plan, model: Model) -> Program:
     argv = (sys.executable, "-m", "penstock_shard.check")
     config = {
@@ -113,7 +122,7 @@ def shard_program(plan: Plan, model: Model, folder: Path, rank: int) -> Program:
 def router_program(plan: Plan, model: Model, folder: Path, ports: Ports) -> Program:
     options = plan.options
     argv = (sys.executable, "-m", "penstock_router")
-    template = options.tokenizer_config_path
+    template, batches = options.tokenizer_config_path, options.batch_folder
     config = _chosen(options, ROUTER_OPTIONS) | {
         "model_path": str(model.path),
         "model_id": model.id,
@@ -121,12 +130,19 @@ def router_program(plan: Plan, model: Model, folder: Path, ports: Ports) -> Prog
         "tokenizer_config_path": str(Path(template).absolute()) if template else None,
         "shard_sockets": [str(folder / f"shard-{rank}.sock") for rank in range(plan.shards)],
         "max_input_tokens": options.max_input_tokens or options.max_input_length,
+        "batch_folder": str(Path(batches).absolute()) if batches else None,
         "http_processes": http_processes(plan),
         "listener": ports.main.fileno(),
         "prometheus_listener": ports.prometheus.fileno() if ports.prometheus else None,
+        "offline_socket": offline_socket(options, folder),
     }
     environment = without_secrets(plan.environ) | {"TOKENIZERS_PARALLELISM": "false"}
     return Program("router", Role.ROUTER, argv, config, environment, ports.descriptors)
+
+
+def offline_socket(options: Options, folder: Path) -> str | None:
+    """Where programs bring their batches."""
+    return str(folder / "offline.sock") if options.offline_socket else None
 
 
 def http_processes(plan: Plan) -> int:
@@ -139,7 +155,7 @@ def http_processes(plan: Plan) -> int:
     """
     if plan.options.http_processes is not None:
         return plan.options.http_processes
-    if plan.on_cpu:
+    if plan.on_cpu or plan.options.offline_socket:
         return 0
     count = min((cpu_cores() - plan.shards) // CORES_PER_HTTP_PROCESS, MOST_HTTP_PROCESSES)
     return count if count > 1 else 0  # one is a hop more, and as busy as the router was

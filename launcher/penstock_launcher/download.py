@@ -10,7 +10,6 @@ import io
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,8 @@ from huggingface_hub import constants, errors
 from tqdm import tqdm
 
 from penstock_launcher.errors import LauncherError
-from penstock_launcher.model import HubModel, weights_problem
-
-KEPT = (".json", ".safetensors", ".jinja", "tokenizer.model")  # in the top folder of the repository
-BESIDE = ("consolidated", "adapter")  # safetensors that are no weights where others are
-REPORT_EVERY = 0.5  # seconds between progress records
+from penstock_launcher.meter import Meter, say
+from penstock_launcher.model import BESIDE, KEPT, HubModel, choose_files
 
 
 def fetch(wanted: HubModel) -> tuple[Path, str]:
@@ -67,7 +63,7 @@ def _fetch_online(wanted: HubModel) -> Path:
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     files = choose_files(list(sizes), wanted)
     meter = Meter(sum(sizes[name] for name in files))
-    folder = _snapshot(wanted, allow_patterns=files, tqdm_class=meter.bar_class())
+    folder = _snapshot(wanted, allow_patterns=files, tqdm_class=bar_class(meter))
     meter.finish()
     return folder
 
@@ -96,22 +92,6 @@ def _snapshot(wanted: HubModel, **settings: Any) -> Path:
     )
 
 
-def choose_files(names: list[str], wanted: HubModel) -> list[str]:
-    """What is needed of a repository's files: nothing pickled, no code, no second copy."""
-    top = [name for name in names if "/" not in name]
-    if wanted.with_weights and (problem := weights_problem(top, wanted.model_id)):
-        raise LauncherError(problem)
-    chosen = [name for name in top if name.endswith(KEPT)]
-    weights = [name for name in chosen if name.endswith(".safetensors")]
-    if not wanted.with_weights:
-        return [name for name in chosen if name not in weights]
-    # some repositories hold the weights twice, for Mistral's own loader too, or an adapter
-    beside = [name for name in weights if name.startswith(BESIDE)]
-    if len(beside) < len(weights):
-        chosen = [name for name in chosen if name not in beside]
-    return chosen
-
-
 def _explain(error: Exception, wanted: HubModel) -> str:
     name = wanted.model_id + (f" at {wanted.revision}" if wanted.revision else "")
     if isinstance(error, errors.GatedRepoError):
@@ -135,45 +115,19 @@ def _explain(error: Exception, wanted: HubModel) -> str:
     )
 
 
-class Meter:
-    """Bytes done so far, as progress records. The hub's threads call it through their bars."""
+def bar_class(meter: Meter) -> type[Any]:
+    """A tqdm that tells the meter instead of drawing; the hub makes one for its bytes."""
 
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._done = 0.0
-        self._reported = 0.0
+    class Bar(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            self._counts_bytes = settings.get("unit") == "B"
+            super().__init__(*args, **settings | {"file": io.StringIO(), "disable": False})
 
-    def reached(self, done: float, *, at_once: bool = False) -> None:
-        self._done = max(self._done, min(done, self._total))
-        if at_once or time.monotonic() - self._reported >= REPORT_EVERY:
-            self._reported = time.monotonic()
-            progress = {"what": "download", "done": self._done, "total": self._total, "unit": "B"}
-            say("INFO", "downloading", progress=progress)
+        def display(self, *_args: Any, **_settings: Any) -> None:
+            if self._counts_bytes:
+                meter.reached(self.n)
 
-    def finish(self) -> None:
-        """What was in the cache already counts too."""
-        self.reached(self._total, at_once=True)
-
-    def bar_class(self) -> type[Any]:
-        """A tqdm that tells this meter instead of drawing; the hub makes one for its bytes."""
-        meter = self
-
-        class Bar(tqdm):  # type: ignore[misc]
-            def __init__(self, *args: Any, **settings: Any) -> None:
-                self._counts_bytes = settings.get("unit") == "B"
-                super().__init__(*args, **settings | {"file": io.StringIO(), "disable": False})
-
-            def display(self, *_args: Any, **_settings: Any) -> None:
-                if self._counts_bytes:
-                    meter.reached(self.n)
-
-        return Bar
-
-
-def say(level: str, message: str, **fields: object) -> None:
-    """One log record, as the launcher's children write them."""
-    record = {"level": level, "target": "penstock_launcher.download", "message": message, **fields}
-    print(json.dumps(record), file=sys.stderr, flush=True)
+    return Bar
 
 
 def main() -> None:

@@ -16,7 +16,9 @@ from penstock_launcher.configs import (
     Plan,
     check_program,
     download_program,
+    offline_socket,
     router_program,
+    s3_program,
     shard_program,
 )
 from penstock_launcher.devices import num_shards, visible_gpus
@@ -25,8 +27,18 @@ from penstock_launcher.folder import check_entries
 from penstock_launcher.hub_token import hub_token
 from penstock_launcher.listening import Ports
 from penstock_launcher.logs import Log
-from penstock_launcher.model import DEMO, HubModel, Model, check_folder, link_weights, local_model
+from penstock_launcher.model import (
+    DEMO,
+    HubModel,
+    Model,
+    S3Model,
+    check_folder,
+    is_s3,
+    link_weights,
+    local_model,
+)
 from penstock_launcher.options import Options
+from penstock_launcher.parent import parent_process
 from penstock_launcher.run_folder import RunFolder
 from penstock_launcher.supervisor import Supervisor
 
@@ -48,7 +60,8 @@ def serve(options: Options, environ: Mapping[str, str], log: Log) -> int:
 
         async def supervise() -> int:
             timeout = options.graceful_termination_timeout
-            return await Supervisor(log, folder, timeout).run(bring_up)
+            parent = parent_process(environ)
+            return await Supervisor(log, folder, timeout, parent).run(bring_up)
 
         return asyncio.run(supervise())
 
@@ -56,15 +69,17 @@ def serve(options: Options, environ: Mapping[str, str], log: Log) -> int:
 async def _download(supervisor: Supervisor, plan: Plan, log: Log) -> Model:
     options, environ = plan.options, plan.environ
     assert options.model_id is not None
-    wanted = HubModel(
-        model_id=options.model_id,
-        revision=options.revision,
-        cache=options.huggingface_hub_cache,
-        token=hub_token(environ),
-        with_weights=options.load_format == "auto" and options.weights_cache_override is None,
-    )
-    log.info("fetching the model from the hub", model_id=options.model_id)
-    answer = await _ask(supervisor, download_program(wanted, environ))
+    with_weights = options.load_format == "auto" and options.weights_cache_override is None
+    cache = options.huggingface_hub_cache
+    if is_s3(options.model_id):
+        log.info("fetching the model from its bucket", model_id=options.model_id)
+        program = s3_program(S3Model.parse(options.model_id, cache, with_weights), environ)
+    else:
+        log.info("fetching the model from the hub", model_id=options.model_id)
+        token = hub_token(environ)
+        wanted = HubModel(options.model_id, options.revision, cache, token, with_weights)
+        program = download_program(wanted, environ)
+    answer = await _ask(supervisor, program)
     return Model(Path(answer["path"]), options.model_id, answer["sha"])
 
 
@@ -112,10 +127,23 @@ async def _start(
     router = supervisor.start(router_program(plan, model, folder, ports))
     ports.close()  # else they would take connections when the router does no longer
     *_, answer = await supervisor.ready([*shards, router])
-    device = answer.get("limits", {}).get("device")
-    count = f"{plan.shards} shard{'s' if plan.shards > 1 else ''}"
-    what = ", ".join(filter(None, (f"model {model.id}", count, device)))
-    log.info(f"Penstock ready: {reachable(answer['url'])} ({what})")
+    url, limits = reachable(answer["url"]), answer.get("limits", {})
+    facts = {"url": url, "model": model.id, "offline_socket": offline_socket(plan.options, folder)}
+    log.facts(f"Penstock ready: {url} ({described(model, limits)})", **facts, **limits)
+
+
+def described(model: Model, limits: Mapping[str, Any]) -> str:
+    """What serves: the model, on which devices, how full they are, its weights, its batch."""
+    parts = [f"model {model.id}"]
+    if limits:
+        used, total = (limits[f"memory_{name}"] / 2**30 for name in ("used", "total"))
+        parts += [
+            f"{limits['world_size']} x {limits['device_name']}",
+            f"{used:.1f} of {total:.1f} GiB used",
+            f"{limits['weights']} weights",
+            f"largest batch {limits['max_batch_size']}",
+        ]
+    return ", ".join(parts)
 
 
 def reachable(url: str) -> str:

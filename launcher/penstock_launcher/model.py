@@ -11,6 +11,9 @@ from penstock_launcher.options import Options
 
 DEMO = Path(__file__).parent / "demo_model"
 DEMO_ID = "penstock-demo"
+KEPT = (".json", ".safetensors", ".jinja", "tokenizer.model")  # in the top folder of the repository
+BESIDE = ("consolidated", "adapter")  # safetensors that are no weights where others are
+S3_URL = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[^/\x00-\x1f\x7f]+)*)/?")
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 
 
@@ -34,6 +37,29 @@ class HubModel:
     with_weights: bool
 
 
+@dataclass(frozen=True, slots=True)
+class S3Model:
+    """A model to fetch from a bucket."""
+
+    model_id: str  # s3://bucket/prefix
+    bucket: str
+    prefix: str  # of the keys, without a slash at its end; may be empty
+    cache: str | None  # folder; None: as the hub's
+    with_weights: bool
+
+    @classmethod
+    def parse(cls, url: str, cache: str | None, with_weights: bool) -> S3Model:
+        """Raises LauncherError for what names no bucket."""
+        if (found := S3_URL.fullmatch(url)) is None or len(url) > 1024:
+            raise LauncherError(f"--model-id {url!r}: expected s3://BUCKET/PREFIX")
+        return cls(url, found[1], found[2].strip("/"), cache, with_weights)
+
+
+def is_s3(model_id: str | None) -> bool:
+    """Whether a model lies in a bucket."""
+    return model_id is not None and model_id.startswith("s3://")
+
+
 def local_model(options: Options) -> Model | None:
     """The model that is on this machine without asking the hub; None when it must be fetched.
 
@@ -43,6 +69,10 @@ def local_model(options: Options) -> Model | None:
         if options.revision is not None:
             raise LauncherError("--revision was given without --model-id")
         return Model(DEMO, DEMO_ID, None)
+    if is_s3(options.model_id):
+        if options.revision is not None:
+            raise LauncherError("--revision is of the hub: a bucket has none")
+        return None
     folder = Path(options.model_id).expanduser()
     if folder.is_dir():
         return Model(folder.resolve(), options.model_id, None)
@@ -88,6 +118,25 @@ def weights_problem(file_names: list[str], model: str) -> str | None:
             "transformers library, and serve the new folder"
         )
     return f"{model} holds no .safetensors weights"
+
+
+def choose_files(names: list[str], wanted: HubModel | S3Model) -> list[str]:
+    """What is needed of a repository's files: nothing pickled, no code, no second copy.
+
+    Raises LauncherError where the weights cannot be served.
+    """
+    top = [name for name in names if "/" not in name]
+    if wanted.with_weights and (problem := weights_problem(top, wanted.model_id)):
+        raise LauncherError(problem)
+    chosen = [name for name in top if name.endswith(KEPT)]
+    weights = [name for name in chosen if name.endswith(".safetensors")]
+    if not wanted.with_weights:
+        return [name for name in chosen if name not in weights]
+    # some repositories hold the weights twice, for Mistral's own loader too, or an adapter
+    beside = [name for name in weights if name.startswith(BESIDE)]
+    if len(beside) < len(weights):
+        chosen = [name for name in chosen if name not in beside]
+    return chosen
 
 
 def link_weights(model: Model, weights: Path, folder: Path) -> Model:

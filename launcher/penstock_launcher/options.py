@@ -103,8 +103,8 @@ class Options:
     model_id: str | None = _option(
         None,
         text(),
-        "Hub id such as `mistralai/Mistral-7B-v0.1`, or a folder with config.json, safetensors "
-        "and tokenizer files",
+        "Hub id such as `mistralai/Mistral-7B-v0.1`, `s3://BUCKET/PREFIX`, or a folder with "
+        "config.json, safetensors and tokenizer files",
         default_text="the built-in demo model",
         also=("HF_MODEL_ID",),
     )
@@ -433,6 +433,13 @@ class Options:
         short="-g",
     )
 
+    offline_socket: bool = _option(
+        False,
+        switch(),
+        "Also take batches of `penstock.LLM` at a Unix socket in the folder of shard-uds-path. "
+        "Needs http-processes 0, which is its default then",
+    )
+
     # The launcher
     otlp_endpoint: str | None = _option(
         None,
@@ -443,6 +450,17 @@ class Options:
     )
     otlp_service_name: str = _option(
         "text-generation-inference.router", text(), "What traces call this server"
+    )
+    batch_folder: str | None = _option(
+        None,
+        path(),
+        "Folder for /v1/files and /v1/batches, made if need be and for this user alone; without it "
+        "those routes are 404",
+    )
+    batch_storage_limit: int = _option(
+        10_000_000_000,
+        integer(1_000_000, 10**15),
+        "Bytes that the files of all clients may take in batch-folder",
     )
     json_output: bool = _option(False, switch(), "Write log lines as JSON")
     log_level: str = _option(

@@ -12,12 +12,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from penstock_launcher import s3_download
 from penstock_launcher.download import fetch
 from penstock_launcher.errors import LauncherError
 from penstock_launcher.folder import check_entries
 from penstock_launcher.hub_token import hub_token
 from penstock_launcher.logs import Log
-from penstock_launcher.model import HubModel, check_folder, local_model
+from penstock_launcher.model import HubModel, S3Model, check_folder, is_s3, local_model
 from penstock_launcher.options import Options
 
 NOT_HERE = {
@@ -52,6 +53,8 @@ def _fetch(asked: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Path,
     options = Options(model_id=asked.model_id, revision=asked.revision)
     if (model := local_model(options)) is None:
         cache = environ.get("HUGGINGFACE_HUB_CACHE") or None
+        if is_s3(asked.model_id):
+            return s3_download.fetch(S3Model.parse(asked.model_id, cache, with_weights=True))
         wanted = HubModel(
             asked.model_id, asked.revision, cache, hub_token(environ), with_weights=True
         )
@@ -68,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         help="fetch a model into the hub's cache",
         allow_abbrev=False,
     )
-    command.add_argument("model_id", metavar="MODEL", help="name on the hub, or a folder")
+    command.add_argument(
+        "model_id", metavar="MODEL", help="name on the hub, s3://BUCKET/PREFIX, or a folder"
+    )
     command.add_argument("--revision", help="commit, branch or tag")
     command.add_argument("--json-output", action="store_true", help="write log lines as JSON")
     unused = command.add_argument_group("TGI's, accepted because they change nothing")

@@ -17,6 +17,7 @@ from typing import Any
 from penstock_launcher.child import Child, Program, Role
 from penstock_launcher.errors import LauncherError
 from penstock_launcher.logs import Log
+from penstock_launcher.parent import watch_parent
 from penstock_launcher.run_folder import RunFolder
 from penstock_launcher.stopped import watch_stopped
 
@@ -73,10 +74,13 @@ def first_cause(deaths: Iterable[Death]) -> Death:
 class Supervisor:
     """One group of children. `run` once, on the main thread (PDEATHSIG follows a thread)."""
 
-    def __init__(self, log: Log, folder: RunFolder, graceful_timeout: float) -> None:
+    def __init__(
+        self, log: Log, folder: RunFolder, graceful_timeout: float, parent: int | None = None
+    ) -> None:
         self._log = log
         self._folder = folder
         self._graceful_timeout = graceful_timeout  # seconds
+        self._parent = parent  # the process whose end is that of the group
         self._children: list[Child] = []
         self._deaths: list[Death] = []
         self._died = asyncio.Event()
@@ -90,7 +94,7 @@ class Supervisor:
         """Bring the group up and watch it until a signal, a death or a failure. The exit code."""
         with self._signal_handlers():
             task = asyncio.ensure_future(bring_up(self))
-            watch = asyncio.ensure_future(watch_stopped(self._living, self._log))
+            watch = asyncio.ensure_future(self._watch())
             try:
                 await self._until_event(task, watch)
                 if task.done() and not task.exception():
@@ -124,6 +128,10 @@ class Supervisor:
                 elapsed = time.monotonic() - started
                 self._log.info(f"waiting for {names} to be ready ({elapsed:.0f} s)")
         return [child.ready.result() for child in children]
+
+    async def _watch(self) -> None:
+        """Raises LauncherError for what no signal tells of."""
+        await asyncio.gather(watch_stopped(self._living, self._log), watch_parent(self._parent))
 
     async def _end(self, task: asyncio.Future[None]) -> int:
         """What follows the first event. Returns the exit code, before the rest is killed."""

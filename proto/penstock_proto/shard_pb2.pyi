@@ -12,7 +12,7 @@ class InfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class InfoResponse(_message.Message):
-    __slots__ = ("rank", "world_size", "device", "device_name", "dtype", "architecture", "vocab_size", "max_position_embeddings", "block_size", "kv_bytes_per_token", "weight_bytes")
+    __slots__ = ("rank", "world_size", "device", "device_name", "dtype", "architecture", "vocab_size", "max_position_embeddings", "block_size", "kv_bytes_per_token", "weight_bytes", "weights")
     RANK_FIELD_NUMBER: _ClassVar[int]
     WORLD_SIZE_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,7 @@ class InfoResponse(_message.Message):
     BLOCK_SIZE_FIELD_NUMBER: _ClassVar[int]
     KV_BYTES_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     rank: int
     world_size: int
     device: str
@@ -35,7 +36,8 @@ class InfoResponse(_message.Message):
     block_size: int
     kv_bytes_per_token: int
     weight_bytes: int
-    def __init__(self, rank: _Optional[int] = ..., world_size: _Optional[int] = ..., device: _Optional[str] = ..., device_name: _Optional[str] = ..., dtype: _Optional[str] = ..., architecture: _Optional[str] = ..., vocab_size: _Optional[int] = ..., max_position_embeddings: _Optional[int] = ..., block_size: _Optional[int] = ..., kv_bytes_per_token: _Optional[int] = ..., weight_bytes: _Optional[int] = ...) -> None: ...
+    weights: str
+    def __init__(self, rank: _Optional[int] = ..., world_size: _Optional[int] = ..., device: _Optional[str] = ..., device_name: _Optional[str] = ..., dtype: _Optional[str] = ..., architecture: _Optional[str] = ..., vocab_size: _Optional[int] = ..., max_position_embeddings: _Optional[int] = ..., block_size: _Optional[int] = ..., kv_bytes_per_token: _Optional[int] = ..., weight_bytes: _Optional[int] = ..., weights: _Optional[str] = ...) -> None: ...
 
 class WarmupRequest(_message.Message):
     __slots__ = ("max_prefill_tokens", "max_slots", "max_sequence_length", "max_batch_total_tokens", "max_top_n")
@@ -52,14 +54,18 @@ class WarmupRequest(_message.Message):
     def __init__(self, max_prefill_tokens: _Optional[int] = ..., max_slots: _Optional[int] = ..., max_sequence_length: _Optional[int] = ..., max_batch_total_tokens: _Optional[int] = ..., max_top_n: _Optional[int] = ...) -> None: ...
 
 class WarmupResponse(_message.Message):
-    __slots__ = ("num_blocks", "prefill_seconds", "decode_seconds")
+    __slots__ = ("num_blocks", "prefill_seconds", "decode_seconds", "memory_used", "memory_total")
     NUM_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     PREFILL_SECONDS_FIELD_NUMBER: _ClassVar[int]
     DECODE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_USED_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_TOTAL_FIELD_NUMBER: _ClassVar[int]
     num_blocks: int
     prefill_seconds: float
     decode_seconds: float
-    def __init__(self, num_blocks: _Optional[int] = ..., prefill_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ...) -> None: ...
+    memory_used: int
+    memory_total: int
+    def __init__(self, num_blocks: _Optional[int] = ..., prefill_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., memory_used: _Optional[int] = ..., memory_total: _Optional[int] = ...) -> None: ...
 
 class TokenizerPart(_message.Message):
     __slots__ = ("json", "eos")

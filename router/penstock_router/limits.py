@@ -33,6 +33,9 @@ class Limits:
     dtype: str
     world_size: int
     prefill_seconds: float  # one full prefill step, as measured at start
+    weights: str = ""  # their format
+    memory_used: int = 0  # bytes of all devices, once everything is allocated
+    memory_total: int = 0
 
 
 def warmup_request(config: RouterConfig, infos: Sequence[InfoResponse]) -> WarmupRequest:
@@ -98,4 +101,7 @@ def derive(
         dtype=infos[0].dtype,
         world_size=len(infos),
         prefill_seconds=max(warmup.prefill_seconds for warmup in warmups),
+        weights=infos[0].weights,
+        memory_used=sum(warmup.memory_used for warmup in warmups),
+        memory_total=sum(warmup.memory_total for warmup in warmups),
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from aiohttp import web
 
 from penstock_router.api.app import make_scrape_runner
 from penstock_router.api.connections import allow_descriptors
+from penstock_router.batches.process import answer_batches
 from penstock_router.collector import quiet_collector
 from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
@@ -88,7 +90,8 @@ async def _serve(config: RouterConfig, front: Front) -> int:
         part.add_done_callback(_announce)
     quiet_collector()
     _say_ready(url, limits)
-    await _first_of(terminated, engine.failed, front.failed)
+    async with _batches(config, url):
+        await _first_of(terminated, engine.failed, front.failed)
     if front.failed.done():
         engine.give_up(str(front.failed.exception()))
     elif not engine.failed.done():
@@ -102,6 +105,20 @@ async def _serve(config: RouterConfig, front: Front) -> int:
     for failure in failures:
         log("ERROR", f"{failure}")
     return 1 if failures else 0
+
+
+@contextlib.asynccontextmanager
+async def _batches(config: RouterConfig, url: str) -> AsyncIterator[None]:
+    """Batches are answered meanwhile, where there is a folder for them."""
+    if config.batch_folder is None:
+        yield
+        return
+    task = asyncio.create_task(answer_batches(config, url))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 def _announce(failed: asyncio.Future[None]) -> None:

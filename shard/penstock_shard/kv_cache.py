@@ -60,6 +60,15 @@ def total_bytes(device: torch.device, world_size: int) -> int:
     return int(min(installed, _group_limit())) // world_size
 
 
+def used_bytes(device: torch.device) -> int:
+    """Bytes of a GPU that anybody uses; of a CPU's memory those of this process."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return int(total - free)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def _available_host_bytes() -> int:
     """What Linux and the control group leave us."""
     available = 0

@@ -36,6 +36,7 @@ class LoadedModel:
     dependent_launch: bool  # kernels start while those before them end, where the device can
     cuda_graphs: tuple[int, ...] | None  # rows captured; (0,): none; None: sizes up to all slots
     grammars: Templates
+    weights: str  # their format
 
     def info(self) -> shard_pb2.InfoResponse:
         """What the router asks first."""
@@ -51,6 +52,7 @@ class LoadedModel:
             block_size=self.block_size,
             kv_bytes_per_token=bytes_per_token(self.decoder, self.dtype),
             weight_bytes=self.decoder.nbytes,
+            weights=self.weights,
         )
 
 
@@ -84,6 +86,7 @@ def load(config: ShardConfig) -> LoadedModel:
         dependent_launch=dependent,
         cuda_graphs=config.cuda_graphs,
         grammars=Templates(model.vocab_size),
+        weights=config.quantize or (model.scheme and model.scheme.format) or name,
     )
     log.info(
         f"loaded {model.name} in {name} on {device}: {decoder.nbytes} bytes",

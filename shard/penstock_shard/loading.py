@@ -194,16 +194,28 @@ def load_decoder(
     Before anything is allocated all of it is made once without memory. Raises ValueError for
     weights that do not fit config.json, and for a model that no memory of the device holds.
     """
+    needed = device_bytes(model, group, weights, dtype, quantize)
+    check_memory(needed, device, group.world_size)
     partition = Partition.of(model, group)
-    meta = torch.device("meta")
-    rehearsal = _Loader(model, group, partition, Rehearsal(weights), dtype, meta, quantize)
-    check_memory(rehearsal.decoder().nbytes, device, group.world_size)
     try:
         return _Loader(model, group, partition, weights, dtype, device, quantize).decoder()
     except torch.OutOfMemoryError as error:
         raise ValueError(
             f"this shard's weights do not fit beside what else uses {device}: {error}"
         ) from None
+
+
+def device_bytes(
+    model: Architecture,
+    group: Group,
+    weights: Weights,
+    dtype: torch.dtype,
+    quantize: str | None = None,
+) -> int:
+    """What this rank's share takes on a GPU. Raises ValueError as `load_decoder` does."""
+    partition, meta = Partition.of(model, group), torch.device("meta")
+    loader = _Loader(model, group, partition, Rehearsal(weights), dtype, meta, quantize)
+    return loader.decoder().nbytes
 
 
 def check_memory(needed: int, device: torch.device, world_size: int) -> None:

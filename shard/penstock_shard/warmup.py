@@ -79,7 +79,11 @@ def warm_up(
         ) from None
     log.info(f"KV cache: {blocks} blocks of {loaded.block_size} tokens")
     return runner, shard_pb2.WarmupResponse(
-        num_blocks=blocks, prefill_seconds=prefill.seconds, decode_seconds=decode.seconds
+        num_blocks=blocks,
+        prefill_seconds=prefill.seconds,
+        decode_seconds=decode.seconds,
+        memory_used=kv_cache.used_bytes(loaded.device),
+        memory_total=kv_cache.total_bytes(loaded.device, loaded.group.world_size),
     )
 
 

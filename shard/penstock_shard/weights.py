@@ -166,7 +166,7 @@ class Checkpoint:
             for stored in file.keys():  # noqa: SIM118 (the file is no mapping)
                 if stored.startswith(names.unserved):
                     continue
-                name = _renamed(stored, names)
+                name = renamed(stored, names)
                 if name in self._slices:
                     raise ValueError(
                         f"tensor {name} stands twice in {folder}, again in {path.name}"
@@ -233,7 +233,8 @@ class Checkpoint:
         self._open.clear()
 
 
-def _renamed(name: str, names: Names) -> str:
+def renamed(name: str, names: Names) -> str:
+    """What a family calls a tensor that a file calls so."""
     for other, ours in names.others:
         if name.startswith(other):
             return ours + name.removeprefix(other)

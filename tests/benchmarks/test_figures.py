@@ -11,7 +11,8 @@ from benchmarks.cases import CASES
 from benchmarks.h100 import peers, table
 from benchmarks.plot import curve, peer_curve, plot
 from benchmarks.router.overhead import split
-from benchmarks.summary import summarise
+
+from penstock.bench.summary import summarise
 
 
 def request(**changes: Any) -> dict[str, Any]:

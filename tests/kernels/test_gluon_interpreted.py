@@ -23,19 +23,24 @@ from penstock_kernels.gpu import (
     hopper_int4,
     hopper_int4_many,
     hopper_linear,
+    hopper_lut,
     hopper_merge,
     hopper_prefill,
     hopper_qkv,
 )
+from penstock_kernels.gpu.hopper_codes import lookup
 from penstock_kernels.gpu.hopper_decode import HopperDecode
 from penstock_kernels.gpu.hopper_int4 import Stream4
 from penstock_kernels.gpu.hopper_linear import Stream, stream_for, widened_stream_for
 from penstock_kernels.gpu.prefill_attention import prefill_tiles, query_tile
 from penstock_kernels.gpu.rope import Seats
+from penstock_kernels.lut import TABLES
 from penstock_kernels.reference import rope
 from penstock_kernels.weight import Weight
+from penstock_quantization.lut import Coded, packed
 from penstock_quantization.online import fp8
 from penstock_shard.sharing import SharingTensors
+from support import ptx
 from support.gluon_interpreter import Interpreted, Late
 from support.paged import PagedCase, assert_near, naive_attention, paged_case
 from support.whole_numbers import rounded
@@ -156,6 +161,65 @@ def test_linear_of_weights_in_fp8(
         gate, up = expected.chunk(2, dim=1)
         expected = torch.nn.functional.silu(gate) * up
     assert_rounded(out, expected)
+
+
+def coded(n: int, k: int, kind: str, bias: Tensor | None = None) -> Weight:
+    """Random codes with the scales of a format."""
+    codes = torch.randint(0, 16, (n, k)).to(torch.uint8)
+    code, group, dtype = {
+        "nf4": ("nf4", 64, torch.float32),
+        "mxfp4": ("e2m1", 32, torch.bfloat16),
+        "nvfp4": ("e2m1", 16, torch.float8_e4m3fn),
+    }[kind]
+    scale = torch.rand(n, k // group).add(0.5).div(k**0.5).to(dtype)
+    outer = None
+    if kind == "nvfp4":
+        scale, outer = torch.rand(n, k // group).add(0.5).to(dtype), torch.rand(n).div(k**0.5)
+    return packed([Coded(codes, code, scale=scale, group=group, outer=outer)], bias)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "mxfp4", "nvfp4"])
+@pytest.mark.parametrize(
+    ("rows", "n", "k", "gated", "split", "biased"),
+    [
+        (1, 128, 640, False, True, False),
+        (9, 384, 256, True, False, True),
+        (64, 128, 1280, False, False, True),
+    ],
+)
+def test_linear_of_codes(
+    rows: int, n: int, k: int, gated: bool, split: bool, biased: bool, kind: str,
+    interpret: Interpret,
+) -> None:  # fmt: skip
+    """Looked up and scaled on the way to the product."""
+    x = torch.randn(rows, k).to(HALF[rows // 9 % 2])
+    weight = coded(n, k, kind, torch.randn(n).div(4).to(x.dtype) if biased else None)
+    interpret(hopper_lut, Late(x))
+    stream = hopper_lut.lut_stream_for(rows, n, k, gated, split, MULTIPROCESSORS)
+    assert stream is not None and (stream.splits > 1) == split
+    out = torch.full((rows, n // 2 if gated else n), torch.nan, dtype=x.dtype)
+    if split:
+        out = torch.full((stream.splits, rows, n), torch.nan)
+    hopper_lut.hopper_lut(x, weight, out, stream, gated, True)
+    out = out.sum(0).to(x.dtype) if split else out
+    bias = 0 if weight.bias is None else weight.bias.float()
+    expected = x.float() @ weight.dequantised().T + bias
+    if gated:
+        gate, up = expected.chunk(2, dim=1)
+        expected = torch.nn.functional.silu(gate) * up
+    assert_near(out, expected)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("code", list(TABLES))
+def test_the_assembly_looks_codes_up(code: str, dtype: torch.dtype) -> None:
+    """Every code at each of the eight places of a word."""
+    codes = (torch.arange(16)[:, None] + 3 * torch.arange(8)) % 16
+    words = (codes << 4 * torch.arange(8)).sum(1)
+    found = torch.stack(ptx.run(lookup(code, dtype), [words], 4), dim=1)
+    halves = torch.stack((found & 0xFFFF, found >> 16), dim=2).flatten(1)
+    expected = torch.tensor(TABLES[code]).to(dtype)[codes].view(torch.int16).long() & 0xFFFF
+    assert torch.equal(halves, expected)
 
 
 @pytest.mark.parametrize("kind", ["plain", "zeros", "biased"])

@@ -35,6 +35,7 @@ FAMILIES = (
 FEW = ("phi3",)
 PROMPT = list(range(3, 30))
 CPU = torch.device("cpu")
+LIBRARIES = Path(__file__).parent / "quantised"
 
 
 def tokens(shard: LocalShard) -> list[int]:
@@ -224,3 +225,24 @@ def test_experts_are_refused() -> None:
     config = {"quantization_config": {"quant_method": "mxfp4"}, "num_local_experts": 32}
     with pytest.raises(ValueError, match="layers of experts .* are not built"):
         parse_scheme(config)
+
+
+@pytest.mark.parametrize("path", sorted(LIBRARIES.glob("*.safetensors")), ids=lambda p: p.stem)
+def test_numbers_are_those_of_the_library_that_wrote_them(path: Path) -> None:
+    """bitsandbytes' and compressed-tensors' own files (`support.quantised_fixtures`)."""
+    from safetensors import safe_open
+
+    class Source(Checkpoint):
+        def __init__(self) -> None:
+            self._slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            self._read = set(self._slices)
+
+    with safe_open(path, "pt") as file:
+        expected = file.get_tensor("expected")
+        config = {"quantization_config": json.loads(file.metadata()["quantization_config"])}
+        n, k = expected.shape
+        spec = MatrixSpec((Slice("matrix", range(n), n),), range(k), k, False, False)
+        weight = reader_for(parse_scheme(config), Source(), torch.float32, CPU).read(spec)
+    # The scale of a whole tensor divides there; here its inverse multiplies, rounded once more.
+    exact = weight.outer is None
+    torch.testing.assert_close(weight.dequantised(), expected, rtol=0 if exact else 2**-22, atol=0)

@@ -235,7 +235,9 @@ def widened_weights(dtype: torch.dtype, dependent: bool) -> None:
 
 def looked_up_weights(dtype: torch.dtype, dependent: bool) -> None:
     from penstock_kernels.gpu.lut_linear import widened
+    from penstock_kernels.gpu.parts import summed
 
+    summed(torch.zeros(2, 3, 64), dtype, dependent)
     for kind in ("codes", "codes, nvfp4", "codes, tables"):
         widened(coded(Weight(torch.zeros(64, 256)), kind), dtype, dependent)
 

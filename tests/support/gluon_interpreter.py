@@ -23,6 +23,7 @@ from triton.runtime.jit import JITFunction
 
 from support import gluon_program as program
 from support import gluon_values as values
+from support import ptx
 from support.gluon_values import GluonError, Layout, Memory, Pointer
 
 OPTIONS = {"num_warps", "maxnreg", "launch_pdl"}  # of a launch, without meaning here
@@ -32,25 +33,26 @@ def _layout(*_: object, **__: object) -> Layout:
     return Layout()
 
 
-def _converted(
-    asm: str, constraints: str, arguments: list[Any], dtype: torch.dtype, is_pure: bool, pack: int
+def _assembly(
+    asm: str, constraints: str, arguments: list[Any], dtype: Any, is_pure: bool, pack: int
 ) -> Any:
-    """Assembly converts numbers here, or takes one from another; what its instructions do is for
+    """Assembly that makes four numbers of each of two results from four bytes runs (`support.ptx`).
+    Other assembly converts numbers here, or takes one from another; what its instructions do is for
     tests on a GPU."""
     if asm.startswith("sub."):
         return arguments[0] - arguments[1]
     [argument] = arguments
-    return nibbles(argument, dtype) if isinstance(dtype, tuple) else argument.to(dtype)
-
-
-def nibbles(words: values.Value, dtype: tuple[torch.dtype, ...]) -> tuple[values.Value, ...]:
-    """What `gpu.hopper_int4` makes of four bytes: the low and the high four bits of each, the
-    middle two bytes exchanged, as halves whose last bits they are."""
-    shape = words.data.shape
-    swapped = words.data.view(-1, 2, 2).transpose(1, 2).reshape(shape)
-    least = 128 if dtype[0] == torch.bfloat16 else 1024
-    parts = (swapped & 15, swapped >> 4)
-    return tuple(values.of((part.int() + least).to(dtype[0])) for part in parts)
+    if not isinstance(dtype, tuple):
+        return argument.to(dtype)
+    four = argument.data.to(torch.int64).unflatten(-1, (-1, 4))
+    words = (four << torch.arange(0, 32, 8)).sum(-1)
+    made = ptx.run(asm, [words], 2 * len(dtype))
+    halves = [word >> shift & 0xFFFF for word in made for shift in (0, 16)]
+    bits = torch.stack(halves, dim=-1).to(torch.uint16)
+    return tuple(
+        values.of(bits[..., 4 * i : 4 * i + 4].contiguous().view(one).flatten(-2))
+        for i, one in enumerate(dtype)
+    )
 
 
 LANGUAGE = SimpleNamespace(
@@ -59,7 +61,7 @@ LANGUAGE = SimpleNamespace(
         name: getattr(values, name)
         for name in (
             "arange", "full", "zeros", "expand_dims", "convert_layout", "split", "where", "minimum",
-            "maximum", "cdiv", "join", "exp", "exp2", "log2", "fma",
+            "maximum", "cdiv", "exp", "exp2", "log2", "fma", "join",
         )
     },
     **{
@@ -77,7 +79,7 @@ LANGUAGE = SimpleNamespace(
     SliceLayout=_layout,
     DotOperandLayout=_layout,
     DistributedLinearLayout=_layout,
-    inline_asm_elementwise=_converted,
+    inline_asm_elementwise=_assembly,
     NVMMADistributedLayout=_layout,
     NVMMASharedLayout=SimpleNamespace(get_default_for=_layout),
 )  # fmt: skip

@@ -271,12 +271,12 @@ def convert_layout(x: Value, layout: Layout, assert_trivial: bool = False) -> Va
     return of(x.data)
 
 
-def join(a: Value, b: Value) -> Value:
-    return of(torch.stack((a.data, b.data), dim=-1))
-
-
 def split(x: Value) -> tuple[Value, Value]:
     return x.split()
+
+
+def join(a: Value, b: Value) -> Value:
+    return of(torch.stack((a.data, b.data), dim=-1))
 
 
 def where(condition: Operand, a: Operand, b: Operand) -> Value:

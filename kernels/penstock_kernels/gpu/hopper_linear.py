@@ -268,19 +268,42 @@ def outputs(acc, first, second, BIASED: gl.constexpr, WIDENED: gl.constexpr, sca
 
 
 @gluon.jit
+def store_outputs(
+    target, acc, acc_up, tile, split, GATED: gl.constexpr, BIASED: gl.constexpr,
+    SCALED: gl.constexpr, scale, bias,
+):  # fmt: skip
+    """A tile's outputs from its sums, `acc` and where GATED `acc_up`: [BN, BM] float32."""
+    out, rows, columns = target
+    BN: gl.constexpr = acc.shape[0]
+    BM: gl.constexpr = acc.shape[1]
+    io_layout: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
+    row = gl.arange(0, BM, gl.SliceLayout(1, io_layout))
+    member = gl.arange(0, BN, gl.SliceLayout(0, io_layout))
+    first = tile * BN
+    result = outputs(acc, first, first + BN // 2, BIASED, SCALED, scale, bias)
+    dtype: gl.constexpr = out.dtype.element_ty
+    if GATED:
+        first += columns
+        up = outputs(acc_up, first, first + BN // 2, BIASED, SCALED, scale, bias)
+        gate = result.to(dtype).to(gl.float32)
+        gate = (gate / (1 + gl.exp(-gate))).to(dtype)
+        result = (gate * up.to(dtype)).to(gl.float32)
+    result = gl.convert_layout(result.permute((1, 0)).to(dtype), io_layout)
+    line = (split * rows + row).to(gl.int64) * columns
+    place = gl.expand_dims(line, 1) + gl.expand_dims(tile * BN + member, 0)
+    gl.store(out + place, result, mask=gl.expand_dims(row < rows, 1))
+
+
+@gluon.jit
 def _multiply(
     plan, ring, target, scale, bias,
     STAGES: gl.constexpr, GATED: gl.constexpr, BIASED: gl.constexpr, WIDENED: gl.constexpr,
 ):  # fmt: skip
     """The warps that multiply and store."""
     w_tiles, x_tiles, full, empty = ring
-    out, rows, columns = target
     BN: gl.constexpr = w_tiles.shape[1]
     BM: gl.constexpr = x_tiles.shape[1]
     layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BM, 16])
-    io_layout: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
-    row = gl.arange(0, BM, gl.SliceLayout(1, io_layout))
-    member = gl.arange(0, BN, gl.SliceLayout(0, io_layout))
     acc = gl.zeros([BN, BM], gl.float32, layout)
     acc_up = acc
     done = 0
@@ -290,19 +313,7 @@ def _multiply(
             acc, acc_up, done = accumulate_widened(ring, acc, acc_up, depths, done, STAGES, GATED)
         else:
             acc, acc_up, done = accumulate(ring, acc, acc_up, depths, done, STAGES, GATED)
-        first = tile * BN
-        result = outputs(acc, first, first + BN // 2, BIASED, WIDENED, scale, bias)
-        dtype: gl.constexpr = out.dtype.element_ty
-        if GATED:
-            first += columns
-            up = outputs(acc_up, first, first + BN // 2, BIASED, WIDENED, scale, bias)
-            gate = result.to(dtype).to(gl.float32)
-            gate = (gate / (1 + gl.exp(-gate))).to(dtype)
-            result = (gate * up.to(dtype)).to(gl.float32)
-        result = gl.convert_layout(result.permute((1, 0)).to(dtype), io_layout)
-        line = (split * rows + row).to(gl.int64) * columns
-        place = gl.expand_dims(line, 1) + gl.expand_dims(tile * BN + member, 0)
-        gl.store(out + place, result, mask=gl.expand_dims(row < rows, 1))
+        store_outputs(target, acc, acc_up, tile, split, GATED, BIASED, WIDENED, scale, bias)
 
 
 @gluon.jit(do_not_specialize=["rows"])

@@ -7,6 +7,7 @@ _RANKS = "it ranks and classifies no texts, which other models are made for"
 _HEARS = "it reads and speaks no sound"
 _DRAWS = "it draws no images"
 _KEEPS = "it keeps nothing of what it answered"
+_NO_FOLDER = "it was started without `--batch-folder`, which says where files may be kept"
 
 # Beginnings of paths.
 _REASONS = {
@@ -29,9 +30,9 @@ _REASONS = {
     "/v1/responses/": _KEEPS,
     "/v1/conversations": _KEEPS,
     "/v1/messages/batches": "it runs no jobs",
-    "/v1/batches": "it runs no jobs",
+    "/v1/batches": _NO_FOLDER,
     "/v1/fine_tuning": "it trains no models",
-    "/v1/files": "it keeps no files",
+    "/v1/files": _NO_FOLDER,
     "/v1/vector_stores": "it keeps no files",
     "/v1/assistants": _KEEPS,
     "/v1/threads": _KEEPS,

@@ -37,14 +37,27 @@ async def admit(
     The caller holds a permit for each prompt, so that no more than those wait for a tokeniser.
     Raises ApiError.
     """
-    limits, service = call.service.engine.limits, call.service
+    salt = cache_salt(call.request, options.cache_salt)
+    requests = await requests_of(call.service, prompts, options, salt, add_special_tokens)
+    call.validated()
+    return requests
+
+
+async def requests_of(
+    service: Service,
+    prompts: Sequence[Prompt],
+    options: Options,
+    salt: bytes,
+    add_special_tokens: bool = True,
+) -> list[list[GenerationRequest]]:
+    """The same, whoever asks. salt: of the prefix cache."""
+    limits = service.engine.limits
     rules = await token_rules(options.rules, service.text, service.config, options.ignore_eos)
     if rules is not None:
         sampling = dataclasses.replace(options.sampling, rules=rules)
         options = dataclasses.replace(options, sampling=sampling)
     # The end of a text has the tokens of its own only where all of it is tokenised.
     most = limits.max_input_tokens if options.truncate is None else None
-    salt = cache_salt(call.request, options.cache_salt)
     requests = []
     for prompt in prompts:
         try:
@@ -57,7 +70,6 @@ async def admit(
         if grammar is not options.grammar:
             admitted = [dataclasses.replace(one, grammar=grammar) for one in admitted]
         requests.append(admitted)
-    call.validated()
     return requests
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from penstock_router.api.batch_routes import BATCH_ROUTES, UPLOADS, add_store
 from penstock_router.api.bodies import Bodies
 from penstock_router.api.clients import Clients
 from penstock_router.api.connection import note_answer
@@ -20,6 +22,7 @@ from penstock_router.api.routes import ROUTES
 from penstock_router.api.sampling_defaults import sampling_defaults
 from penstock_router.api.service import SERVICE, Permits, Service
 from penstock_router.api.turns import Turns
+from penstock_router.batches.store import Store
 from penstock_router.config import RouterConfig
 from penstock_router.exposition import CONTENT_TYPE
 from penstock_router.text import TextModel
@@ -46,12 +49,18 @@ def make_app(
     permits: those of all processes, where several serve HTTP.
     """
     listed = with_platform_routes(ROUTES, config.predict_route, config.health_route)
+    store = _store(config)
+    if store is not None:
+        listed = (*listed, *BATCH_ROUTES)
     routes = (*listed, *docs_routes(listed, keyed=bool(config.api_key)))
     origins = Origins(config.cors_allow_origin)
     keys = Keys(config.api_key, {(r.method, r.path) for r in routes if r.public})
+    guard = middleware(origins, keys, config.payload_limit, UPLOADS)
     app = web.Application(
-        middlewares=[middleware(origins, keys, config.payload_limit)]  # type: ignore[list-item]
+        middlewares=[guard]  # type: ignore[list-item]
     )
+    if store is not None:
+        add_store(app, store)
     permits = permits or Permits(config.max_concurrent_requests)
     clients = Clients(config.trusted_proxies, _share(config, config.max_requests_per_client))
     bodies, defaults = Bodies(config.payload_limit), sampling_defaults(config)
@@ -68,6 +77,13 @@ def make_app(
         if route.method == "GET":
             app.router.add_route("HEAD", route.path, route.handler)
     return app
+
+
+def _store(config: RouterConfig) -> Store | None:
+    """Raises OSError where the folder cannot be made."""
+    if config.batch_folder is None:
+        return None
+    return Store(Path(config.batch_folder), config.batch_storage_limit)
 
 
 def _traces(config: RouterConfig) -> Traces | None:

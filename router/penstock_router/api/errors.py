@@ -77,6 +77,7 @@ class ApiError(Exception):
 
     def __init__(self, kind: Kind, detail: object = "", headers: Mapping[str, str] = {}) -> None:
         super().__init__(kind.value.text.format(detail))
+        self.sentence = str(detail) or str(self)  # without the words that its kind has in front
         self.kind = kind
         self.headers = headers
 

@@ -73,7 +73,7 @@ class Origins:
         wanted = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, "")
         return web.Response(
             headers={
-                hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET,POST",
+                hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET,POST,DELETE",
                 hdrs.ACCESS_CONTROL_ALLOW_HEADERS: wanted
                 if _HEADER_NAMES.fullmatch(wanted)
                 else _ALLOWED_HEADERS,
@@ -82,18 +82,30 @@ class Origins:
         )
 
 
-def check_head(request: web.Request, payload_limit: int) -> None:
-    """What can be refused before the body is read. Raises ApiError."""
+def check_head(
+    request: web.Request, payload_limit: int, uploads: Collection[tuple[str, str]] = ()
+) -> None:
+    """What can be refused before the body is read. Raises ApiError.
+
+    uploads: method and path of routes that write bodies to the disk, within a bound of their own.
+    """
     hosts = request.headers.getall(hdrs.HOST, [])
     if len(hosts) > 1 or not all(_HOST.fullmatch(host) for host in hosts):
         raise ApiError(Kind.BAD_REQUEST, "The Host header is not valid")
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
         raise ApiError(Kind.MEDIA_TYPE, "The request's body must not be compressed")
-    if (request.content_length or 0) > payload_limit:
+    if (request.content_length or 0) > payload_limit and not _is_one_of(request, uploads):
         raise ApiError(Kind.TOO_LARGE, payload_limit)
 
 
-def middleware(origins: Origins, keys: Keys, payload_limit: int) -> Callable[..., object]:
+def _is_one_of(request: web.Request, routes: Collection[tuple[str, str]]) -> bool:
+    resource = request.match_info.route.resource
+    return resource is not None and (request.method, resource.canonical) in routes
+
+
+def middleware(
+    origins: Origins, keys: Keys, payload_limit: int, uploads: Collection[tuple[str, str]] = ()
+) -> Callable[..., object]:
     """One middleware around everything."""
 
     @web.middleware
@@ -101,7 +113,7 @@ def middleware(origins: Origins, keys: Keys, payload_limit: int) -> Callable[...
         try:
             if (answer := origins.preflight(request)) is not None:
                 return answer
-            check_head(request, payload_limit)
+            check_head(request, payload_limit, uploads)
             keys.check(request)
             return await handler(request)
         except (ApiError, web.HTTPException) as error:

@@ -8,11 +8,13 @@ from collections.abc import Collection, Sequence
 
 from aiohttp import hdrs, web
 
+from penstock_proto.batch_folder import owner_of
 from penstock_router.api.errors import ApiError, Kind
 
 _OF_A_KEY = b"penstock: prefix cache"
 
 _SALT = web.RequestKey("cache_salt", bytes)
+_OWNER = web.RequestKey("owner", str)
 
 
 class Keys:
@@ -21,7 +23,11 @@ class Keys:
     def __init__(self, keys: Sequence[str], public: Collection[tuple[str, str]]) -> None:
         """public: method and path of the routes that need no key."""
         self._known = [
-            (hashlib.sha256(key.encode()).digest(), hmac.digest(key.encode(), _OF_A_KEY, "sha256"))
+            (
+                hashlib.sha256(key.encode()).digest(),
+                hmac.digest(key.encode(), _OF_A_KEY, "sha256"),
+                owner_of(key),
+            )
             for key in keys
         ]
         self._public = frozenset(public)
@@ -34,19 +40,19 @@ class Keys:
         """
         if not self._known or self._is_public(request):
             return
-        salt = self._salt_of(_given_key(request))
-        if salt is None:
+        found = self._find(_given_key(request))
+        if found is None:
             raise ApiError(Kind.UNAUTHORIZED, headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
-        request[_SALT] = salt
+        request[_SALT], request[_OWNER] = found
 
-    def _salt_of(self, given: str) -> bytes | None:
-        """That of a key; None where there is no such key. Looks at all of them, so that its time
-        does not depend on which it is."""
+    def _find(self, given: str) -> tuple[bytes, str] | None:
+        """Salt and owner of a key; None where there is no such key. Looks at all of them, so that
+        its time does not depend on which it is."""
         mine = hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
         found = None
-        for digest, salt in self._known:
+        for digest, salt, owner in self._known:
             if hmac.compare_digest(mine, digest):
-                found = salt
+                found = salt, owner
         return found
 
     def _is_public(self, request: web.Request) -> bool:
@@ -62,6 +68,12 @@ def _given_key(request: web.Request) -> str:
     which is nobody's key."""
     scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
     return given if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
+
+
+def owner_of_request(request: web.Request) -> str:
+    """Whose files and batches a request sees: those of its key."""
+    owner: str = request.get(_OWNER, owner_of(None))
+    return owner
 
 
 def cache_salt(request: web.Request, given: str | None) -> bytes:

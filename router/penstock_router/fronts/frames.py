@@ -24,9 +24,16 @@ class Frames(asyncio.Protocol):
     broken the protocol.
     """
 
-    def __init__(self, receive: Callable[[bytes], None], lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        receive: Callable[[bytes], None],
+        lost: Callable[[], None],
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
+        """most_bytes: of a message that the other side may send."""
         self._receive = receive
         self._lost = lost
+        self._most_bytes = most_bytes
         self._buffer = bytearray()
         self._transport: asyncio.WriteTransport | None = None
 
@@ -45,6 +52,11 @@ class Frames(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def abort(self) -> None:
+        """Close the socket at once: the other side has broken the protocol."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.WriteTransport, transport)
 
@@ -58,9 +70,8 @@ class Frames(asyncio.Protocol):
         while len(buffer) - start >= PREFIX:
             body = start + PREFIX
             end = body + int.from_bytes(buffer[start:body], "little")
-            if end - body > MOST_BYTES:
-                assert self._transport is not None
-                return self._transport.abort()
+            if end - body > self._most_bytes:
+                return self.abort()
             if len(buffer) < end:
                 break
             with memoryview(buffer) as view:

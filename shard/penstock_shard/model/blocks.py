@@ -29,6 +29,7 @@ class Block(Protocol):
     """One block of a decoder."""
 
     attention: Attention
+    mlp: Mlp
 
     @property
     def input_norm(self) -> Norm | None:

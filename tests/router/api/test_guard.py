@@ -114,7 +114,7 @@ async def test_origins(serve: Any) -> None:
         assert response.status == 200
         assert response.headers["Access-Control-Allow-Origin"] == "*"
         assert "authorization" in response.headers["Access-Control-Allow-Headers"]
-        assert response.headers["Access-Control-Allow-Methods"] == "GET,POST"
+        assert response.headers["Access-Control-Allow-Methods"] == "GET,POST,DELETE"
     client = await serve(cors_allow_origin=("http://page",))
     for origin, allowed in [("http://page", "http://page"), ("http://other", None)]:
         for path, body in (("/generate", {"inputs": "x"}), ("/generate_stream", {"inputs": "x"})):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.stream_client import Exchange
+from penstock.bench.stream_client import Exchange
 
 EVENTS = [b'{"a": 1}', b'{"text": "two\\n\\nlines"}', b"[DONE]"]
 

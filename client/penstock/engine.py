@@ -1,0 +1,224 @@
+"""What LLM and AsyncLLM have in common: a server of their own, and the connection to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from penstock.assembly import Assembly
+from penstock.batch import Ask, fields_of
+from penstock.connection import Connection
+from penstock.embedded import EmbeddedServer, ServerError
+from penstock.engine_args import OWN, SEQUENCES, launcher_options
+from penstock.prompts import Given
+from penstock.sampling_params import SamplingParams
+from penstock.tokenizer import Tokenizer
+from penstock_proto.offline_pb2 import Prompt
+
+STOP_SEQUENCES = 256  # of one request
+CODE = "trust_remote_code has no effect: nothing in a model folder is ever executed"
+
+
+class Engine:
+    """A running model. A context manager; `close`, or the end of the program, ends it.
+
+    Raises ServerError with the launcher's words where the model cannot be served, ValueError and
+    TypeError for arguments.
+    """
+
+    def __init__(self, model: str | os.PathLike[str] | None, arguments: Mapping[str, Any]) -> None:
+        own = {name: arguments[name] for name in arguments.keys() & OWN}
+        options = launcher_options({n: v for n, v in arguments.items() if n not in OWN})
+        tokenizer = own.get("tokenizer")
+        if tokenizer is not None and str(tokenizer) != str(model):
+            raise ValueError("tokenizer must be the model's own: others are not read")
+        at_once = max(SEQUENCES, options["max_batch_size"] or 0)
+        options |= {"max_concurrent_requests": at_once, "max_stop_sequences": STOP_SEQUENCES}
+        options |= own.get("launcher_options") or {}
+        environment = {"HF_TOKEN": own["hf_token"]} if own.get("hf_token") else {}
+        self._seeds = random.Random(own.get("seed", 0))
+        self._overrides = own.get("override_generation_config") or {}
+        self._key = options.get("api_key")
+        self._requests = 0
+        with _template_file(own.get("chat_template")) as template:
+            if template is not None:
+                options["tokenizer_config_path"] = template
+            self.server = EmbeddedServer(
+                model,
+                environment=environment,
+                quiet=own.get("quiet", False),
+                offline_socket=True,
+                **options,
+            )
+        try:
+            path = str(self.server.facts["offline_socket"])
+            self.connection = Connection(path, self.server.why_gone)
+        except BaseException:
+            self.server.close()
+            raise
+
+    def close(self) -> None:
+        """End the server, and whatever runs in it."""
+        self.connection.close()
+        self.server.close()
+
+    shutdown = close
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """Where the same model answers over HTTP, to programs of this machine."""
+        return self.server.url
+
+    def get_tokenizer(self) -> Tokenizer:
+        """The model's tokenizer, as the server has it."""
+        return Tokenizer(self.call, list(self.connection.hello.eos))
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What the model's generation_config.json asks for, and `override_generation_config`."""
+        known = json.loads(self.connection.hello.sampling_defaults) | self._overrides
+        known.pop("typical_p", None)  # vLLM has none
+        renamed = {"max_new_tokens": "max_tokens"}
+        return SamplingParams(**{renamed.get(name, name): known[name] for name in known})
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget cached prefixes. False, and nothing is done, while anything runs."""
+        try:
+            self.call("/flush_cache", {})
+        except ValueError:
+            return False
+        return True
+
+    def call(self, route: str, body: Mapping[str, Any] | None) -> Any:
+        """What a route of the server answers: GET where there is no body. Raises ValueError with
+        its sentence, ServerError where it is gone."""
+        headers = {"Content-Type": "application/json"}
+        if self._key is not None:
+            headers["Authorization"] = f"Bearer {self._key}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + route, data, headers)
+        try:
+            with urllib.request.urlopen(request) as answer:
+                content = answer.read()
+        except urllib.error.HTTPError as error:
+            raise ValueError(_sentence(error.read())) from None
+        except OSError:
+            raise ServerError(self.server.why_gone()) from None
+        try:
+            return json.loads(content)
+        except ValueError:
+            return content.decode()
+
+    def ask(
+        self,
+        place: int,
+        message: Prompt,
+        params: SamplingParams,
+        *,
+        prompt: str | None,
+        request_id: str | None = None,
+        extra: Mapping[str, Any] = {},
+        conversation: bytes = b"",
+    ) -> Ask:
+        """A prompt that is ready to be sent. extra: fields beside those of `params`."""
+        seed = self._seeds.getrandbits(63) if params.seed is None else params.seed
+        message.seed = seed % 2**64
+        if params.skip_reading_prefix_cache:
+            message.cache_salt = f"{message.cache_salt} {os.urandom(8).hex()}"
+        if request_id is None:
+            request_id = str(self._requests)
+            self._requests += 1
+        assembly = Assembly(request_id, prompt, params)
+        return Ask(place, message, assembly, fields_of(params, extra), conversation)
+
+    def ask_of(
+        self,
+        place: int,
+        given: Given,
+        params: SamplingParams,
+        *,
+        priority: int = 0,
+        stream: bool = False,
+        request_id: str | None = None,
+        extra: Mapping[str, Any] = {},
+    ) -> Ask:
+        """The same of a prompt. priority: vLLM's, where smaller is sooner."""
+        message = given.message()
+        message.priority = -priority
+        message.stream = stream
+        return self.ask(
+            place, message, params, prompt=given.text, request_id=request_id, extra=extra
+        )
+
+
+def conversation_fields(
+    *,
+    chat_template: str | None,
+    add_generation_prompt: bool,
+    continue_final_message: bool,
+    tools: Sequence[Mapping[str, Any]] | None,
+    chat_template_kwargs: Mapping[str, Any] | None,
+) -> bytes:
+    """What makes prompts of conversations. Raises ValueError."""
+    if chat_template is not None:
+        raise ValueError("chat_template must be given to LLM(…), not with a call")
+    if add_generation_prompt and continue_final_message:
+        raise ValueError("add_generation_prompt and continue_final_message must not both be true")
+    fields = {
+        "add_generation_prompt": add_generation_prompt,
+        "continue_final_message": continue_final_message,
+        "tools": tools,
+        "chat_template_kwargs": chat_template_kwargs,
+    }
+    return json.dumps({name: value for name, value in fields.items() if value}).encode()
+
+
+def tokenization(arguments: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Fields for `tokenization_kwargs`. Raises ValueError for what has none."""
+    known = {"add_special_tokens", "truncate_prompt_tokens"}
+    given = dict(arguments or {})
+    if unknown := given.keys() - known:
+        raise ValueError(f"tokenization_kwargs may hold {sorted(known)}. Given: {sorted(unknown)}")
+    return given
+
+
+@contextmanager
+def _template_file(template: str | os.PathLike[str] | None) -> Iterator[str | None]:
+    """A file with a chat template, while the server reads it. template: its text or its path."""
+    if template is None:
+        yield None
+    elif "{" not in str(template):
+        yield str(Path(template).absolute())
+    else:
+        with tempfile.NamedTemporaryFile("w", prefix="penstock-", suffix=".jinja") as file:
+            file.write(str(template))
+            file.flush()
+            yield file.name
+
+
+def _sentence(body: bytes) -> str:
+    """Of an error's body."""
+    try:
+        error = json.loads(body)["error"]
+        return str(error["message"] if isinstance(error, dict) else error)
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace")

@@ -1,0 +1,49 @@
+"""How far a download is, and what else it has to say, as the log records of a child."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+
+REPORT_EVERY = 0.5  # seconds between progress records
+
+
+class Meter:
+    """Bytes done so far, as progress records. Threads call it."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = 0.0
+        self._reported = 0.0
+        self._lock = threading.Lock()
+
+    def add(self, more: int) -> None:
+        """So many bytes have come; less than none where they were thrown away."""
+        with self._lock:
+            done = self._done + more
+            self._done = done if more < 0 else self._done
+            self._reach(done)
+
+    def reached(self, done: float, *, at_once: bool = False) -> None:
+        """So many bytes are there in all."""
+        with self._lock:
+            self._reach(done, at_once)
+
+    def _reach(self, done: float, at_once: bool = False) -> None:
+        self._done = max(self._done, min(done, self._total))
+        if at_once or time.monotonic() - self._reported >= REPORT_EVERY:
+            self._reported = time.monotonic()
+            progress = {"what": "download", "done": self._done, "total": self._total, "unit": "B"}
+            say("INFO", "downloading", progress=progress)
+
+    def finish(self) -> None:
+        """What was in the cache already counts too."""
+        self.reached(self._total, at_once=True)
+
+
+def say(level: str, message: str, **fields: object) -> None:
+    """One log record, as the launcher's children write them."""
+    record = {"level": level, "target": "penstock_launcher.download", "message": message, **fields}
+    print(json.dumps(record), file=sys.stderr, flush=True)

@@ -1,0 +1,174 @@
+"""What the matrices of a model multiply, over a text: layer after layer, by the model itself.
+
+Each layer sees what the layers before it make once they are quantised, so that it can make good
+what they lose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from penstock_kernels.ops import Act, Activation, AttentionSpec, Norm, QKNorm, Step, StepBatch
+from penstock_kernels.ops import EagerPlan as Plan
+from penstock_kernels.reference.device import TorchDevice
+from penstock_kernels.weight import Weight
+from penstock_shard.model.blocks import Block, Following
+from penstock_shard.model.decoder import Decoder
+
+BLOCK_SIZE = 64  # tokens of a block of the cache
+ROWS = 4096  # of a step, about
+
+
+@dataclass(slots=True)
+class Inputs:
+    """What a matrix multiplied: sums over rows x."""
+
+    hessian: Tensor  # [k, k], of x x^T
+    sizes: Tensor  # [k], of |x|
+    count: int = 0
+
+    def add(self, x: Tensor) -> None:
+        x = x.float()
+        self.hessian.addmm_(x.T, x)
+        self.sizes += x.abs().sum(0)
+        self.count += len(x)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.sizes / max(self.count, 1)
+
+
+class Recorder:
+    """A step that keeps what its products read, by weight."""
+
+    def __init__(self, step: Step, seen: dict[int, Inputs]) -> None:
+        self._step, self._seen = step, seen
+
+    def norm(self, x: Tensor, norm: Norm | None, to: Weight | None = None) -> Activation:
+        return self._step.norm(x, norm, to)
+
+    def add_norm(
+        self, x: Tensor, residual: Tensor, norm: Norm | None, to: Weight | None = None
+    ) -> Activation:
+        return self._step.add_norm(x, residual, norm, to)
+
+    def linear(self, x: Activation, weight: Weight) -> Tensor:
+        return self._step.linear(self._kept(x, weight), weight)
+
+    def linear_add_norm(
+        self,
+        x: Activation,
+        weight: Weight,
+        residual: Tensor,
+        norm: Norm | None,
+        to: Weight | None = None,
+    ) -> Activation:
+        return self._step.linear_add_norm(self._kept(x, weight), weight, residual, norm, to)
+
+    def gated(
+        self, x: Activation, weight: Weight, act: Act, to: Weight | None = None
+    ) -> Activation:
+        return self._step.gated(self._kept(x, weight), weight, act, to)
+
+    def activated(
+        self, x: Activation, weight: Weight, act: Act, to: Weight | None = None
+    ) -> Activation:
+        return self._step.activated(self._kept(x, weight), weight, act, to)
+
+    def qkv(
+        self,
+        x: Activation,
+        weight: Weight,
+        spec: AttentionSpec,
+        cache: Tensor,
+        norm: QKNorm | None = None,
+    ) -> Tensor:
+        return self._step.qkv(self._kept(x, weight), weight, spec, cache, norm)
+
+    def attend(
+        self, query: Tensor, spec: AttentionSpec, cache: Tensor, to: Weight | None = None
+    ) -> Activation:
+        return self._step.attend(query, spec, cache, to)
+
+    def _kept(self, x: Activation, weight: Weight) -> Activation:
+        inputs = self._seen.get(id(weight))
+        if inputs is None:
+            shape = (weight.k, weight.k)
+            zeros = x.x.new_zeros(shape, dtype=torch.float32)
+            inputs = self._seen[id(weight)] = Inputs(zeros, zeros.new_zeros(weight.k))
+        inputs.add(x.x)
+        return x
+
+
+class Calibration:
+    """The hidden states of a text, on their way through a decoder.
+
+    sequences: [count, length] int64, tokens.
+    """
+
+    def __init__(self, decoder: Decoder, sequences: Tensor) -> None:
+        device, length = decoder.embedding.table.device, sequences.shape[1]
+        self._decoder, self._length = decoder, length
+        self._ops = TorchDevice(decoder.rope_tables(length, device), BLOCK_SIZE)
+        together = max(1, ROWS // length)
+        self._batches = [part.to(device) for part in torch.split(sequences, together)]
+        self._states = [self._embedded(tokens) for tokens in self._batches]
+        spec, width = decoder.specs()[0], -(-length // BLOCK_SIZE)
+        shape = (2, spec.kv_heads, together * width + 1, BLOCK_SIZE, spec.width)
+        self._cache = torch.zeros(shape, dtype=decoder.embedding.table.dtype, device=device)
+
+    def blocks(self) -> Iterator[tuple[int, Block]]:
+        """Layer after layer; what became of one meanwhile is what the next one's inputs pass."""
+        for index, block in enumerate(self._decoder.blocks):
+            yield index, block
+            self._states = list(self._through(block, None))
+
+    def inputs(self, block: Block) -> Callable[[Weight], Inputs]:
+        """Of the matrices of the layer that `blocks` gave last."""
+        seen: dict[int, Inputs] = {}
+        for _ in self._through(block, seen):
+            pass
+        return lambda weight: seen[id(weight)]
+
+    def logits(self) -> Iterable[tuple[Tensor, Tensor]]:
+        """Behind all layers: tokens [sequences, length] and their logits [rows, vocabulary]."""
+        for tokens, state in zip(self._batches, self._states, strict=True):
+            step = self._step(len(tokens))
+            found = self._decoder.head(step.norm(state, self._decoder.norm), step)
+            assert found is not None
+            yield tokens, found
+
+    @torch.inference_mode()
+    def _through(self, block: Block, seen: dict[int, Inputs] | None) -> Iterator[Tensor]:
+        """What a layer makes of the states."""
+        for tokens, state in zip(self._batches, self._states, strict=True):
+            step = self._step(len(tokens))
+            if seen is not None:
+                step = Recorder(step, seen)
+            following = Following(None, block.attention.qkv)
+            x = step.norm(state, block.input_norm)
+            _, out = block.forward(x, state.clone(), self._cache, following, step, None)
+            yield out
+
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        positions = torch.arange(self._length, device=tokens.device).repeat(len(tokens))
+        return self._decoder.embedding(tokens.flatten(), positions)
+
+    def _step(self, count: int) -> Step:
+        device, length = self._batches[0].device, self._length
+        sequences = torch.arange(count, device=device)
+        width = -(-length // BLOCK_SIZE)
+        table = torch.arange(1, count * width + 1, dtype=torch.int32, device=device)
+        batch = StepBatch(
+            slot=sequences.repeat_interleave(length),
+            position=torch.arange(length, device=device).repeat(count),
+            block_table=table.view(count, width),
+            decode_rows=0,
+            plan=Plan(sequences, np.zeros(count, np.int64), np.full(count, length, np.int64)),
+        )
+        return self._ops.step(batch)

@@ -1,0 +1,184 @@
+"""`penstock quantize`: a checkpoint in half precision becomes a quantised one.
+
+    penstock quantize --model-id FOLDER --output FOLDER --format fp8
+    penstock quantize --model-id FOLDER --output FOLDER --format gptq --calibration text.txt
+
+fp8 and int8 need nothing else; gptq and awq need text like what the model is going to see.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from tqdm import tqdm
+
+from penstock_quantization.offline.groups import Grid, Quantised
+from penstock_quantization.offline.store import FORMATS, Format
+from penstock_shard.architecture import Architecture, read_architecture
+from penstock_shard.calibrated import METHODS, Outcome, matrices_of
+from penstock_shard.calibration import Calibration
+from penstock_shard.loading import load_decoder
+from penstock_shard.parallel import Group
+from penstock_shard.rewrite import rewrite, tensors_of
+from penstock_shard.weights import Checkpoint, renamed
+
+LONGEST_TEXT = 1 << 30  # bytes
+
+
+def quantize(arguments: argparse.Namespace) -> int:
+    """Bytes of the new tensors. Raises ValueError with a sentence for what cannot be."""
+    folder, output = Path(arguments.model_id), Path(arguments.output)
+    chosen = FORMATS[arguments.format]
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"--model-id {folder} is no folder with a config.json")
+    if output.exists() and any(output.iterdir()):
+        raise ValueError(f"--output {output} is not empty")
+    if arguments.bits is not None and arguments.bits not in chosen.bits:
+        known = ", ".join(map(str, chosen.bits))
+        raise ValueError(f"--bits {arguments.bits} is none of {arguments.format}: {known}")
+    model = read_architecture(folder)
+    if model.scheme is not None:
+        raise ValueError(f"{folder} is quantised already ({model.scheme.method})")
+    matrices = matrices_of(model)
+    grid = Grid(arguments.bits or chosen.bits[0], arguments.group_size, chosen.symmetric)
+    outcome = Outcome()
+    if chosen.store is not None:
+        check_groups(model, grid)
+        outcome = _calibrated(arguments, folder, model, grid)
+
+    def change(stored: str, tensor: Tensor) -> dict[str, Tensor] | None:
+        name = renamed(stored, model.family.names)
+        if name in outcome.tensors:
+            return {stored: outcome.tensors[name].to(tensor.dtype)}
+        matrix = name.removesuffix(".weight")
+        if matrix not in matrices or matrix == name:
+            return None
+        made = _made(chosen, tensor.to(arguments.device), outcome.matrices.get(matrix))
+        return {f"{stored.removesuffix('.weight')}.{part}": made[part] for part in made}
+
+    skipped = [model.family.names.head]
+    config = {"quantization_config": chosen.config(grid, skipped)}
+    with tqdm(total=len(tensors_of(folder)), unit="tensor", desc="written") as bar:
+        return rewrite(folder, output, config, change, _step_of(bar))
+
+
+def _step_of(bar: Any) -> Callable[[], None]:
+    def done() -> None:
+        bar.update()
+
+    return done
+
+
+def _made(chosen: Format, tensor: Tensor, matrix: Quantised | None) -> dict[str, Tensor]:
+    if chosen.write is not None:
+        return chosen.write(tensor)
+    assert chosen.store is not None and matrix is not None
+    cpu = Quantised(matrix.q.cpu(), matrix.scale.cpu(), matrix.zero.cpu(), matrix.bits)
+    return chosen.store(cpu)
+
+
+def check_groups(model: Architecture, grid: Grid) -> None:
+    """Raises ValueError where groups do not divide the inputs of a matrix."""
+    heads = model.num_heads * model.head_dim
+    for what, inputs in (
+        ("hidden_size", model.hidden_size),
+        ("intermediate_size", model.intermediate_size),
+        ("num_attention_heads * head_dim", heads),
+    ):
+        if grid.group < 8 or inputs % grid.group:
+            raise ValueError(f"--group-size {grid.group} does not divide {what} {inputs}")
+
+
+def _calibrated(
+    arguments: argparse.Namespace, folder: Path, model: Architecture, grid: Grid
+) -> Outcome:
+    if arguments.calibration is None:
+        raise ValueError(f"--format {arguments.format} needs --calibration FILE, a text")
+    sequences = read_sequences(
+        Path(arguments.calibration), folder / "tokenizer.json", arguments.samples, arguments.length
+    )
+    device = torch.device(arguments.device)
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    with contextlib.redirect_stderr(io.StringIO()):  # records for the launcher
+        weights = Checkpoint(folder, model.family.names)
+        decoder = load_decoder(model, Group(0, 1), weights, dtype, device)
+    with tqdm(total=model.num_layers, unit="layer", desc=arguments.format) as bar:
+        method = METHODS[arguments.format]
+        text = Calibration(decoder, sequences)
+        return method(model, text, grid, _step_of(bar))
+
+
+def read_sequences(text: Path, tokenizer: Path, samples: int, length: int) -> Tensor:
+    """[samples, length] tokens, spread evenly over a text.
+
+    Raises ValueError for a text that is too short."""
+    if not text.is_file():
+        raise ValueError(f"--calibration {text} is no file")
+    if not tokenizer.is_file():
+        raise ValueError(f"{tokenizer} is missing, which calibration needs")
+    if text.stat().st_size > LONGEST_TEXT:
+        raise ValueError(f"--calibration {text} has more than {LONGEST_TEXT} bytes")
+    ids = (
+        Tokenizer.from_file(str(tokenizer))
+        .encode(text.read_text(encoding="utf-8"), add_special_tokens=False)
+        .ids
+    )
+    count = len(ids) // length
+    if not count:
+        raise ValueError(
+            f"--calibration {text} has {len(ids)} tokens, fewer than --length {length}"
+        )
+    whole = torch.tensor(ids[: count * length]).view(count, length)
+    chosen = torch.linspace(0, count - 1, min(samples, count)).long()
+    return whole[chosen]
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="penstock quantize", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    made.add_argument("--model-id", required=True, help="folder with config.json and safetensors")
+    made.add_argument("--output", required=True, help="folder that is made")
+    made.add_argument("--format", required=True, choices=list(FORMATS))
+    made.add_argument("--bits", type=int, help="of gptq: 4 (default) or 8")
+    made.add_argument("--group-size", type=int, default=128, help="inputs that share a scale (128)")
+    made.add_argument("--calibration", help="text file, for gptq and awq")
+    made.add_argument("--samples", type=_count, default=128, help="sequences of the text (128)")
+    made.add_argument("--length", type=_count, default=512, help="tokens of a sequence (512)")
+    made.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu"
+    )
+    return made
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 1 << 16:
+        raise ValueError(text)
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code."""
+    arguments = parser().parse_args(argv)
+    try:
+        size = quantize(arguments)
+    except (ValueError, OSError) as error:
+        print(f"penstock quantize: {error}", file=sys.stderr)
+        return 1
+    print(f"{arguments.output}: {arguments.format}, {size:,} bytes of tensors")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

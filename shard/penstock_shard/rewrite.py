@@ -1,0 +1,65 @@
+"""Writes a model folder anew, file by file, with other tensors in the place of some."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from penstock_shard.checkpoint_files import INDEX, checkpoint_files
+from penstock_shard.json_file import read_object
+
+# What a tensor becomes: None: itself. Its name is that of the file.
+Change = Callable[[str, Tensor], dict[str, Tensor] | None]
+LEFT_OUT = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack")
+
+
+def tensors_of(folder: Path) -> list[str]:
+    """Names of all that `rewrite` goes through."""
+    names: list[str] = []
+    for path in checkpoint_files(folder).chosen:
+        with safe_open(path, framework="pt") as file:
+            names += file.keys()
+    return names
+
+
+def rewrite(
+    folder: Path,
+    output: Path,
+    config: dict[str, Any],
+    change: Change,
+    done: Callable[[], None] = lambda: None,
+) -> int:
+    """One file of weights is in memory at a time. config: what config.json gets besides; done:
+    called behind each tensor. Returns the bytes of all tensors."""
+    output.mkdir(parents=True, exist_ok=True)
+    places: dict[str, str] = {}
+    total = 0
+    for path in checkpoint_files(folder).chosen:
+        kept: dict[str, Tensor] = {}
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (the file is no mapping)
+                tensor = file.get_tensor(name)
+                changed = change(name, tensor)
+                kept |= {name: tensor} if changed is None else changed
+                done()
+        kept = {name: tensor.cpu().contiguous() for name, tensor in kept.items()}
+        save_file(kept, output / path.name, {"format": "pt"})
+        (output / path.name).chmod(0o644)
+        places |= dict.fromkeys(kept, path.name)
+        total += sum(tensor.nbytes for tensor in kept.values())
+    if len(set(places.values())) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
+        (output / INDEX).write_text(json.dumps(index, indent=2))
+    for path in folder.iterdir():
+        if path.is_file() and path.name != INDEX and not path.name.endswith(LEFT_OUT):
+            shutil.copyfile(path, output / path.name)
+    whole = read_object(folder / "config.json") | config
+    (output / "config.json").write_text(json.dumps(whole, indent=2) + "\n")
+    return total

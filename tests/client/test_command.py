@@ -1,0 +1,42 @@
+"""The command `penstock`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def penstock(*argv: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "penstock.command", *argv]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_names_its_commands() -> None:
+    result = penstock("--help")
+    assert result.returncode == 0
+    for name in ("serve", "bench", "run-batch", "quantize", "download"):
+        assert f"  {name} " in result.stdout
+    assert penstock("--version").stdout.startswith("penstock ")
+    unknown = penstock("swerve")
+    assert unknown.returncode == 2 and "no command 'swerve'" in unknown.stderr
+
+
+def test_without_a_command_it_is_the_launcher() -> None:
+    for argv in (["--port", "http"], ["serve", "--port", "http"]):
+        result = penstock(*argv)
+        assert result.returncode == 2 and "launcher: error" in result.stderr
+    for argv in (["--model-id", "/no/such"], ["serve", "/no/such", "--hostname", "127.0.0.1"]):
+        result = penstock(*argv)
+        assert result.returncode == 1 and "/no/such" in result.stdout
+
+
+def test_commands_have_their_own_help() -> None:
+    for argv, words in (
+        (["bench", "--help"], "startup"),
+        (["bench", "serve", "--help"], "--max-concurrency"),
+        (["run-batch", "--help"], "--error-file"),
+        (["quantize", "--help"], "--calibration"),
+        (["download", "--help"], "download-weights"),
+    ):
+        result = penstock(*argv)
+        assert result.returncode == 0 and words in result.stdout

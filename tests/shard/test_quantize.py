@@ -1,0 +1,150 @@
+"""`penstock quantize`: what it writes is served and means nearly what was there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from penstock_quantization.offline.awq import best_scale, cut
+from penstock_quantization.offline.gptq import gptq
+from penstock_quantization.offline.groups import Grid
+from penstock_quantization.offline.store import FORMATS
+from penstock_shard.quantize import main
+from support.checkpoints import make_checkpoint
+from support.joined_ranks import joined_ranks
+from support.local_shard import LocalShard, load_model
+
+PROMPT = list(range(3, 30))
+LOSSES = {"fp8": 0.04, "int8": 0.02, "nvfp4": 0.13, "mxfp4": 0.16, "gptq": 0.3, "awq": 0.3}
+
+
+def tokens(shard: LocalShard) -> list[int]:
+    return [shard.start(0, PROMPT), *shard.decode([0], 8)[0]]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("The river turns the valve; water runs through steel pipes. " * 60)
+    return path
+
+
+def options(folder: Path, output: Path, name: str, text: Path) -> list[str]:
+    return [
+        "--model-id", str(folder), "--output", str(output), "--format", name, "--group-size", "16",
+        "--calibration", str(text), "--samples", "4", "--length", "48", "--device", "cpu",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+@pytest.mark.parametrize("family", ["llama3", pytest.param("phi3", marks=pytest.mark.full)])
+def test_what_is_written_is_served(tmp_path: Path, text: Path, family: str, name: str) -> None:
+    """By one rank and by two, to the same tokens; and matrices are near those that were there."""
+    folder = make_checkpoint(tmp_path / "model", family)
+    output = tmp_path / "quantised"
+    assert main(options(folder, output, name, text)) == 0
+    assert (output / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+    loaded, dense = load_model(output), load_model(folder)
+    assert loaded.model.scheme is not None
+    if name != "awq":  # scales of inputs are moved to norms
+        for ours, theirs in zip(loaded.decoder.blocks, dense.decoder.blocks, strict=True):
+            for found, meant in (
+                (ours.attention.qkv, theirs.attention.qkv),
+                (ours.mlp.down.weight, theirs.mlp.down.weight),
+            ):
+                lost = float((found.data - meant.data).norm() / meant.data.norm())
+                assert 0 < lost < LOSSES[name]
+    assert joined_ranks(output, 2, tokens) == tokens(LocalShard(loaded))
+
+
+@pytest.mark.parametrize("family", ["gemma2", "falcon_new"])
+def test_other_families_by_gptq(tmp_path: Path, text: Path, family: str) -> None:
+    """Norms on both sides; queries, keys and values in one tensor, group by group."""
+    folder, output = make_checkpoint(tmp_path / "model", family), tmp_path / "quantised"
+    assert main(options(folder, output, "gptq", text)) == 0
+    found, meant = (load_model(path).decoder.blocks[1].attention.qkv for path in (output, folder))
+    assert 0 < float((found.data - meant.data).norm() / meant.data.norm()) < LOSSES["gptq"]
+
+
+def test_files_stay_apart(tmp_path: Path) -> None:
+    """A checkpoint of several files becomes one of as many, with an index."""
+    folder, output = make_checkpoint(tmp_path / "model", "llama2"), tmp_path / "quantised"
+    model = load_file(folder / "model.safetensors")
+    from safetensors.torch import save_file
+
+    names = sorted(model)
+    (folder / "model.safetensors").unlink()
+    parts = {"model-1.safetensors": names[::2], "model-2.safetensors": names[1::2]}
+    for file, held in parts.items():
+        save_file({name: model[name] for name in held}, folder / file, {"format": "pt"})
+    weights = {name: file for file, held in parts.items() for name in held}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
+    arguments = ["--model-id", str(folder), "--output", str(output), "--format", "int8"]
+    assert main([*arguments, "--device", "cpu"]) == 0
+    index = json.loads((output / "model.safetensors.index.json").read_text())["weight_map"]
+    assert set(index.values()) == set(parts)
+    for name, file in index.items():
+        assert name in load_file(output / file)
+    load_model(output)
+
+
+def test_calibration_loses_less_than_rounding() -> None:
+    """Over inputs that go together: GPTQ and AWQ against the nearest numbers."""
+    torch.manual_seed(0)
+    x = torch.randn(2000, 24) @ torch.randn(24, 128) + torch.randn(2000, 128)
+    x *= torch.linspace(0.1, 4, 128)[torch.randperm(128)]
+    weight, hessian = torch.randn(64, 128), x.T @ x
+    grid = Grid(4, 32, True)
+
+    def lost(matrix: torch.Tensor) -> float:
+        return float(((matrix - weight) @ x.T).norm() / (weight @ x.T).norm())
+
+    nearest = lost(grid.nearest(weight).meant())
+    assert lost(gptq(weight, hessian, grid).meant()) < 0.5 * nearest
+    scale = best_scale(weight, hessian, x.abs().mean(0), grid)
+    scaled = cut(weight * scale, hessian / (scale[:, None] * scale), grid).meant() / scale
+    assert lost(scaled) < 0.95 * nearest
+
+
+REFUSED = [
+    (["--format", "gptq"], "needs --calibration FILE"),
+    (["--format", "gptq", "--group-size", "24"], "--group-size 24 does not divide hidden_size 64"),
+    (["--format", "awq", "--bits", "8"], "--bits 8 is none of awq: 4"),
+    (["--format", "gptq", "--calibration", "/none", "--group-size", "16"], "/none is no file"),
+]
+
+
+@pytest.mark.parametrize(("more", "message"), REFUSED)
+def test_what_cannot_be_is_said(
+    tmp_path: Path, more: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_checkpoint(tmp_path / "model", "llama2")
+    output = ["--output", str(tmp_path / "out"), "--device", "cpu"]
+    more = more if "--group-size" in more else [*more, "--group-size", "16"]
+    assert main(["--model-id", str(folder), *output, *more]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_quantised_checkpoint_is_not_quantised_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, output = make_checkpoint(tmp_path / "model", "llama2"), tmp_path / "out"
+    arguments = ["--format", "fp8", "--device", "cpu"]
+    assert main(["--model-id", str(folder), "--output", str(output), *arguments]) == 0
+    again = ["--model-id", str(output), "--output", str(tmp_path / "again"), *arguments]
+    assert main(again) == 1
+    assert "is quantised already (compressed-tensors)" in capsys.readouterr().err
+    assert main(["--model-id", str(folder), "--output", str(output), *arguments]) == 1
+    assert "is not empty" in capsys.readouterr().err
+
+
+def test_families_that_no_format_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_checkpoint(tmp_path / "model", "gpt2")
+    output = ["--output", str(tmp_path / "out"), "--device", "cpu", "--format", "int8"]
+    assert main(["--model-id", str(folder), *output]) == 1
+    assert "stores matrices [inputs, outputs]" in capsys.readouterr().err
