@@ -261,7 +261,13 @@ def test_linear_of_weights_in_4_bits(
 @pytest.mark.parametrize("kind", ["plain", "zeros", "biased"])
 @pytest.mark.parametrize(
     ("rows", "n", "k", "group", "splits"),
-    [(70, 128, 128, 128, 1), (129, 512, 768, 64, 1), (300, 256, 384, 128, 2)],
+    [
+        (20, 256, 640, 128, 2),
+        (64, 384, 256, 64, 1),
+        (70, 128, 128, 128, 1),
+        (129, 512, 768, 64, 1),
+        (300, 256, 384, 128, 2),
+    ],
 )
 def test_linear_of_many_rows_of_weights_in_4_bits(
     rows: int, n: int, k: int, group: int, splits: int, kind: str, interpret: Interpret
@@ -270,12 +276,12 @@ def test_linear_of_many_rows_of_weights_in_4_bits(
     x, dense = product(rows, n, k, HALF[rows % 2])
     bias = torch.randn(n).div(4).to(x.dtype) if kind == "biased" else None
     weight = rounded(Weight(dense, bias), 4, group, zeros=kind == "zeros")
-    interpret(hopper_int4_many)
+    interpret(hopper_int4_many, Late(x))
     splits = 1 if kind == "biased" else splits
     out = torch.full((rows, n), torch.nan, dtype=x.dtype)
     if splits > 1:
         out = torch.full((splits, rows, n), torch.nan)
-    hopper_int4_many.hopper_int4_many(x, weight, out, splits)
+    hopper_int4_many.hopper_int4_many(x, weight, out, splits, True)
     out = out.sum(0).to(x.dtype) if splits > 1 else out
     expected = x.float() @ weight.dequantised().T + (0 if bias is None else bias.float())
     assert_rounded(out, expected)
