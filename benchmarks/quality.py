@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import io
 import json
 import sys
@@ -18,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +39,6 @@ from penstock_shard.weights import Checkpoint
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "launcher" / "penstock_launcher" / "demo_model"
-sys.path.append(str(ROOT / "demo_model"))  # the corpus is no part of the packages
 # Names in the table: a checkpoint of `penstock quantize` with its options, or `--quantize`.
 CHECKPOINTS = {
     "FP8, checkpoint": ("--format", "fp8"),
@@ -67,27 +68,29 @@ class Line:
     capitals: float  # share of right answers
 
 
-def corpus(seed: int, documents: int) -> str:
-    from penstock_demo_model.corpus import documents as made
-    from penstock_demo_model.document import BEGIN
+def demo(module: str) -> Any:
+    """A module of what made the demo model, which is no part of the packages."""
+    place = str(ROOT / "demo_model")
+    if place not in sys.path:
+        sys.path.append(place)
+    return importlib.import_module(f"penstock_demo_model.{module}")
 
+
+def corpus(seed: int, documents: int) -> str:
+    """Text of the demo model's own kind."""
     return "".join(
-        BEGIN + "".join(segment.text for segment in document) for document in made(seed, documents)
+        demo("document").BEGIN + "".join(segment.text for segment in document)
+        for document in demo("corpus").documents(seed, documents)
     )
 
 
 def questions() -> list[tuple[str, str]]:
     """Questions after capitals as prompts, a phrasing each, and the answers."""
-    from penstock_demo_model import countries
-    from penstock_demo_model.country_table import COUNTRIES
-    from penstock_demo_model.document import BEGIN
-
-    rng = Random(0)
-    found = []
-    for country in COUNTRIES:
+    countries, rng, found = demo("countries"), Random(0), []
+    for country in demo("country_table").COUNTRIES:
         phrasing = rng.choice(countries.CAPITAL_QUESTIONS)
         asked = countries.about(country, "capital", phrasing).question
-        found.append((BEGIN + asked, country.capital))
+        found.append((demo("document").BEGIN + asked, country.capital))
     return found
 
 

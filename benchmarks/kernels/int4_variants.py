@@ -28,7 +28,8 @@ from torch import Tensor
 from penstock_kernels.gpu.hopper_int4 import Stream4, hopper_int4
 from penstock_kernels.gpu.hopper_linear import row_tile
 from penstock_kernels.gpu.norm import add_norm, normalise
-from penstock_kernels.gpu.products import int4 as table
+from penstock_kernels.gpu.products.problem import Epilogue
+from penstock_kernels.gpu.products.table import find
 from penstock_kernels.ops import Act, Activation, Norm
 from penstock_kernels.reference.activation import gate
 from penstock_kernels.weight import Layout, Weight
@@ -183,20 +184,24 @@ def measured(name: str, rows: int, tried: list[Stream4]) -> Iterator[dict[str, A
 
 
 def many(rows: int) -> None:
-    """Beyond 64 rows: widened in memory, in parts that the second cache holds, beside cuBLAS."""
-    for name, (n, k, _) in SHAPES.items():
+    """Beyond 64 rows, as they are served, beside cuBLAS with weights in half precision."""
+    for name, (_, k, _gated) in SHAPES.items():
         weights = weights_of(name)[:2]
-        dense = [weight.dequantised().bfloat16() for weight in weights]
-        x = torch.randn(rows, k, device="cuda").bfloat16()
-        line = [f"cuBLAS {microseconds(lambda i: F.linear(x, dense[i % 2]), 4):7.1f}"]
-        for cached in (1 << 40, 48 << 20, 24 << 20, 12 << 20):
-            table.CACHED = cached
+        x = Activation(torch.randn(rows, k, device="cuda").bfloat16())
+        library = microseconds(functools.partial(_dense, x.x, [widened_of(name).bfloat16()] * 2), 4)
+        ours = microseconds(functools.partial(_served, x, weights), 4)
+        print(f"{name:8} {rows:5} rows: {library:7.1f} us cuBLAS in half precision, {ours:7.1f} us")
 
-            def run(i: int) -> Tensor:
-                return table._launch_widened(True, Activation(x), weights[i % 2], True)
 
-            line.append(f"{min(cached >> 20, 9999)} MB {microseconds(run, 4):7.1f}")
-        print(f"{name:8} {rows:5} rows us:", *line)
+def _dense(x: Tensor, weights: list[Tensor], i: int) -> Tensor:
+    return F.linear(x, weights[i % 2])
+
+
+def _served(x: Activation, weights: list[Weight], i: int) -> Tensor:
+    launch = find(Epilogue.NONE, x, weights[0])
+    assert launch is not None
+    out: Tensor = launch(x, weights[i % 2], True)
+    return out
 
 
 def main() -> None:

@@ -26,6 +26,8 @@ TESTS = Path(__file__).parent.parent
 HOPPER = {
     "hopper_decode",
     "hopper_gated",
+    "hopper_int4",
+    "hopper_int4_many",
     "hopper_linear",
     "hopper_merge",
     "hopper_plan",

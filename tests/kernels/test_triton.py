@@ -30,6 +30,7 @@ from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
 from penstock_kernels.gpu.lut_linear import lut_linear
 from penstock_kernels.gpu.lut_linear import widened as looked_up
 from penstock_kernels.gpu.norm import add_norm, normalise
+from penstock_kernels.gpu.parts import summed
 from penstock_kernels.gpu.quantise import quantise_rows
 from penstock_kernels.gpu.rope import Seats, rope_and_write
 from penstock_kernels.gpu.slots import leave, take
@@ -545,6 +546,12 @@ def coded(place: Place, n: int, k: int, kind: str, bias: Tensor | None = None) -
         group = math.gcd(k, 64)
         part = Coded(codes, "nf4", scale=random[:, : k // group] / k**0.5, group=group)
     return packed([part], bias)
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+def test_parts_are_summed(place: Place, splits: int) -> None:
+    parts = torch.randn(splits, 7, 200, device=place.device)
+    assert_near(summed(parts, place.dtype), parts.sum(0))
 
 
 CODED = ["nf4", "nvfp4", "tables"]

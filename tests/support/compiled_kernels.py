@@ -32,6 +32,7 @@ from penstock_quantization.lut import Coded, packed
 from penstock_quantization.online import fp8
 from support.cards import SHARED_KIB
 from support.paged import PagedCase, paged_case
+from support.whole_numbers import rounded
 
 HALF = (torch.bfloat16, torch.float16)
 ALL = (*HALF, torch.float32)
@@ -155,6 +156,10 @@ def products(
         weight = Weight(torch.zeros(n, k, dtype=dtype), bias)
         if "fp8" in kind:
             weight = fp8(weight, lambda largest: largest)
+        if "4 bits" in kind:
+            weight = rounded(weight, 4, 32 if "groups" in kind else 128, zeros="zeros" in kind)
+        if "8 bits" in kind:
+            weight = rounded(weight, 8, 128 if "groups" in kind else None)
         if "codes" in kind:
             weight = coded(weight, kind)
         if "blocks" in kind:
@@ -203,6 +208,7 @@ def rotating_product(kind: str, width: int) -> Callable[[torch.dtype, bool], Non
         bias = torch.zeros(n, dtype=dtype) if "biased" in kind else None
         weight = Weight(torch.zeros(n, k, dtype=dtype), bias)
         weight = fp8(weight, lambda largest: largest) if "fp8" in kind else weight
+        weight = rounded(weight, 8, None) if "8 bits" in kind else weight
         x = Activation(torch.zeros(rows, k, dtype=dtype))
         launch = find(Epilogue.ROTATE, x, weight, width)
         assert launch is not None
@@ -211,6 +217,13 @@ def rotating_product(kind: str, width: int) -> Callable[[torch.dtype, bool], Non
         launch(x, weight, dependent, case.cache, seats)
 
     return run
+
+
+def widened_4_bits(dtype: torch.dtype, dependent: bool) -> None:
+    from penstock_kernels.gpu.int4_linear import widened
+
+    for zeros in (False, True):
+        widened(rounded(Weight(torch.zeros(64, 256, dtype=dtype)), 4, 64, zeros), dtype, dependent)
 
 
 def widened_weights(dtype: torch.dtype, dependent: bool) -> None:
@@ -222,7 +235,9 @@ def widened_weights(dtype: torch.dtype, dependent: bool) -> None:
 
 def looked_up_weights(dtype: torch.dtype, dependent: bool) -> None:
     from penstock_kernels.gpu.lut_linear import widened
+    from penstock_kernels.gpu.parts import summed
 
+    summed(torch.zeros(2, 3, 64), dtype, dependent)
     for kind in ("codes", "codes, nvfp4", "codes, tables"):
         widened(coded(Weight(torch.zeros(64, 256)), kind), dtype, dependent)
 
@@ -322,6 +337,18 @@ CASES: dict[str, Case] = {
     "few rows in FP8, biased": Case(products(64, "fp8, biased"), HALF, few=False),
     "one row in blocks of FP8": Case(products(1, "fp8, blocks"), HALF),
     "few rows in blocks of FP8": Case(products(16, "fp8, blocks"), HALF),
+    "one row in 4 bits": Case(products(1, "4 bits"), HALF),
+    "one row in 4 bits with zeros": Case(products(16, "4 bits, zeros"), HALF, few=False),
+    "few rows in small groups of 4 bits": Case(products(16, "4 bits, groups, biased"), HALF),
+    "64 rows in 4 bits": Case(products(64, "4 bits"), HALF),
+    "many rows in 4 bits": Case(products(1024, "4 bits, zeros"), HALF),
+    "4 bits in memory": Case(widened_4_bits),
+    "one row in 8 bits": Case(products(1, "8 bits"), HALF),
+    "few rows in 8 bits": Case(products(16, "8 bits"), HALF),
+    "few rows in groups of 8 bits": Case(products(16, "8 bits, groups"), HALF, few=False),
+    "products that rotate in 8 bits": Case(
+        rotating_product("8 bits", 128), HALF, HOPPER, few=False
+    ),
     "few rows of codes": Case(products(16, "codes"), HALF),
     "64 rows of codes, biased": Case(products(64, "codes, biased"), HALF, few=False),
     "few rows of NVFP4": Case(products(16, "codes, nvfp4"), HALF, few=False),

@@ -25,13 +25,15 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 
 from penstock_kernels.lut import TABLES
 
-_HALF = """
-prmt.b32 first, low0, low1, codes;
-prmt.b32 second, low2, low3, codes;
-prmt.b32 lower, first, second, half;
-prmt.b32 first, high0, high1, codes;
-prmt.b32 second, high2, high3, codes;
-prmt.b32 upper, first, second, half;
+_OF_BOTH = """
+prmt.b32 first, {0}0, {0}1, codes;
+prmt.b32 second, {0}2, {0}3, codes;
+prmt.b32 {1}, first, second, half;
+"""
+_OF_EITHER = (
+    "prmt.b32 {1}, {0}0, {0}1, codes;"  # where both halves of the table have the same bytes
+)
+_PAIRS = """
 prmt.b32 ${0}, lower, upper, 0x5140;
 prmt.b32 ${1}, lower, upper, 0x7362;
 """
@@ -41,24 +43,29 @@ prmt.b32 ${1}, lower, upper, 0x7362;
 def lookup(code: str, dtype: torch.dtype) -> str:
     """PTX of a table: $4 are eight codes, $0 to $3 the numbers of two each."""
     table = torch.tensor(TABLES[code]).to(dtype).view(torch.int16).tolist()
-    words = {
-        f"{name}{i}": sum((value >> shift & 255) << 8 * j for j, value in enumerate(four))
+    parts = {
+        name: [sum((table[4 * i + j] >> shift & 255) << 8 * j for j in range(4)) for i in range(4)]
         for name, shift in (("low", 0), ("high", 8))
-        for i, four in enumerate(table[start : start + 4] for start in range(0, 16, 4))
     }
+    find = "".join(
+        (_OF_EITHER if parts[name][:2] == parts[name][2:] else _OF_BOTH).format(name, target)
+        for name, target in (("low", "lower"), ("high", "upper"))
+    )
+    words = {f"{name}{i}": word for name, four in parts.items() for i, word in enumerate(four)}
     lines = [
         "{",
         ".reg .b32 codes, half, first, second, lower, upper;",
         f".reg .b32 {', '.join(words)};",
-        *(f"mov.b32 {name}, {value:#010x};" for name, value in words.items()),
+        *(f"mov.b32 {name}, {word:#010x};" for name, word in words.items()),
         "and.b32 codes, $4, 0x77777777;",  # the fourth bit means something else to prmt
-        "shr.b32 half, $4, 1;",
-        "and.b32 half, half, 0x44444444;",
-        "or.b32 half, half, 0x32103210;",
-        _HALF.format(0, 1).strip(),
-        "shr.b32 codes, codes, 16;",
-        "shr.b32 half, half, 16;",
-        _HALF.format(2, 3).strip(),
+        "and.b32 half, $4, 0x88888888;",
+        "mad.hi.u32 half, half, 0x80000000, 0x32103210;",  # half of it
+        find,
+        _PAIRS.format(0, 1),
+        "mul.hi.u32 codes, codes, 0x10000;",
+        "mul.hi.u32 half, half, 0x10000;",
+        find,
+        _PAIRS.format(2, 3),
         "}",
     ]
     return "\n".join(lines)

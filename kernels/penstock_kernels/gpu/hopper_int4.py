@@ -75,6 +75,43 @@ class Stream4:
     few: bool  # whether the smaller products multiply
 
 
+SHARED = 216 << 10  # bytes of a multiprocessor's shared memory for rings
+MOST_ROWS = 64
+MOST_FEW = 16  # rows that the smaller products multiply
+LEAST_STAGES = 8  # of a split: fewer cost more in sums than they save
+
+
+def stream4_for(
+    rows: int, n: int, k: int, group: int, zeros: bool, gated: bool, split: bool,
+    multiprocessors: int,
+) -> Stream4 | None:  # fmt: skip
+    """How to multiply [rows, k] by a weight [n, k] in groups of so many columns; None: not this
+    way. split: whether k may be. By what was fastest of some 600 for Llama-3.1-8B on an H200
+    (results in h200_int4_variants.json).
+
+    Few rows: rings of three stages of two tiles, and two programs a multiprocessor, are enough
+    bytes under way; more of them would keep the next kernel from starting.
+    """
+    wide, held = (n // 2, 2) if gated else (n, 1)
+    if rows > MOST_ROWS or wide % ROWS or k % (2 * DEPTH) or group not in (DEPTH, DEPTH // 2):
+        return None
+    tiles, few = wide // ROWS, rows <= MOST_FEW
+    splits = min(2 * multiprocessors // tiles, k // DEPTH // 2 // LEAST_STAGES) if split else 1
+    splits = max(1, splits if few else min(splits, 2))
+    alone = tiles * splits <= multiprocessors  # each program has a multiprocessor
+    depths = 4 if alone and k % (4 * DEPTH) == 0 else 2
+    if gated and not few:
+        depths = 1
+    scales = (2 if zeros else 1) * 2 * ROWS * DEPTH // group  # bytes beside a tile
+    stage = depths * (held * (LINES * 128 + scales) + row_tile(rows) * DEPTH * 2)
+    residents = 1 if alone else 2
+    stages = min(SHARED // residents // stage, k // DEPTH // depths)
+    if few:
+        most = 5 if alone and splits == 1 else 4 if gated else 3
+        stages = min(stages, most)
+    return Stream4(splits, depths, stages, residents, few) if stages >= 2 else None
+
+
 @gluon.jit
 def _load_stage(
     ring, source, tile, depth, stage,
@@ -140,8 +177,8 @@ def _load(
 
 @gluon.jit
 def widened4(lines, operand: gl.constexpr, dtype: gl.constexpr):
-    """The numbers of a tile, or of half of its columns, plus 136 (1032 in float16), as the left side
-    of a product."""
+    """The numbers of a tile, or of half of its columns, plus 136 (1032 in float16), as the left
+    side of a product."""
     VECTORS: gl.constexpr = lines.shape[0] // 16
     source: gl.constexpr = gl.DistributedLinearLayout(
         reg_bases=[[0, 1], [0, 2], [0, 4], [0, 8], [16, 0]][: 3 + VECTORS],
@@ -177,7 +214,7 @@ def _centred(numbers, zeros):
 
 
 @gluon.jit
-def _group_product(
+def group_product(
     acc, ring, slot, x_slot, d: gl.constexpr, g: gl.constexpr,
     G: gl.constexpr, ZEROS: gl.constexpr, FEW: gl.constexpr,
 ):  # fmt: skip
@@ -243,9 +280,9 @@ def _multiply(
             for d in gl.static_range(D):
                 for g in gl.static_range(G):
                     at = stage * D + d
-                    acc = _group_product(acc, ring, HELD * stage, at, d, g, G, ZEROS, FEW)
+                    acc = group_product(acc, ring, HELD * stage, at, d, g, G, ZEROS, FEW)
                     if HELD == 2:
-                        up = _group_product(up, ring, 2 * stage + 1, at, d, g, G, ZEROS, FEW)
+                        up = group_product(up, ring, 2 * stage + 1, at, d, g, G, ZEROS, FEW)
             mbarrier.arrive(empty.index(stage))
             done += 1
         result = _outputs(acc, tile * 64 + place, BIASED, bias)
@@ -344,8 +381,8 @@ def hopper_int4(
     groups = DEPTH // weight.scale_columns
     units = columns // ROWS * stream.splits
     programs = min(units, stream.residents * multiprocessors(x.device))
-    scale = _line(weight.scale, stream.depths * groups)
-    zero = scale if weight.zero is None else _line(weight.zero, stream.depths * groups)
+    scale = scale_line(weight.scale, stream.depths * groups)
+    zero = scale if weight.zero is None else scale_line(weight.zero, stream.depths * groups)
     lines = LINES * stream.depths
     _kernel[(programs,)](
         described(x, row_tile(rows), DEPTH), described(weight.data.view(-1, 128), lines, 128),
@@ -357,7 +394,7 @@ def hopper_int4(
     )  # fmt: skip
 
 
-def _line(scale: Tensor, tiles: int) -> TensorDescriptor:
+def scale_line(scale: Tensor, tiles: int) -> TensorDescriptor:
     """Scales as one line, of which so many times 64 are copied at once."""
     layout = gl.NVMMASharedLayout.get_default_for([64 * tiles], gl.float16)
     return TensorDescriptor.from_tensor(scale.view(-1), [64 * tiles], layout)

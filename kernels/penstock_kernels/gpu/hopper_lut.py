@@ -109,10 +109,9 @@ def _multiply(
     columns = target[2]
     BN: gl.constexpr = w_tiles.shape[1]
     BM: gl.constexpr = x_tiles.shape[1]
-    if FEW:
-        layout: gl.constexpr = gl.NVMMADistributedLayout([2, 0], [4, 1], [16, 8])
-    else:
-        layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BM, 16])
+    small: gl.constexpr = gl.NVMMADistributedLayout([2, 0], [4, 1], [16, 8])
+    large: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BM, 16])
+    layout: gl.constexpr = small if FEW else large
     done = 0
     for turn in range(turns(plan)):
         tile, split, first, depths = place_of(plan, turn)

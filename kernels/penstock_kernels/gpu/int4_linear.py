@@ -44,7 +44,6 @@ def _widen_kernel(
     scale,  # [cdiv(N, 64), cdiv(K, 128) * G, 64]
     zero,  # the same, with ZEROS
     out,  # [N, K]
-    first,  # tile of rows
     N,
     K,
     G: tl.constexpr,
@@ -53,24 +52,21 @@ def _widen_kernel(
 ):
     wait(PDL)
     tall, wide = tl.program_id(0), tl.program_id(1)
-    numbers = _tile(data, scale, zero, (first + tall) * tl.cdiv(K, 128) + wide, G, ZEROS)
+    numbers = _tile(data, scale, zero, tall * tl.cdiv(K, 128) + wide, G, ZEROS)
     row, column = tall * 64 + tl.arange(0, 64), wide * 128 + tl.arange(0, 128)
     target = out + row.to(tl.int64)[:, None] * K + column[None, :]
-    inside = (first * 64 + row < N)[:, None] & (column < K)[None, :]
+    inside = (row < N)[:, None] & (column < K)[None, :]
     tl.store(target, numbers.to(out.dtype.element_ty), mask=inside)
 
 
-def widened(
-    weight: Weight, dtype: torch.dtype, dependent: bool = False, rows: range | None = None
-) -> Tensor:
-    """[n, k] of dtype, rounded once; rows: of these alone, whole tiles from the first on."""
-    rows = range(weight.n) if rows is None else rows
+def widened(weight: Weight, dtype: torch.dtype, dependent: bool = False) -> Tensor:
+    """[n, columns] of dtype, rounded once, its columns in the weight's order."""
     columns = weight.k if weight.order is None else len(weight.order)
-    out = torch.empty(len(rows), columns, dtype=dtype, device=weight.device)
-    grid = (triton.cdiv(len(rows), ROWS), triton.cdiv(columns, COLUMNS))
+    out = torch.empty(weight.n, columns, dtype=dtype, device=weight.device)
+    grid = (triton.cdiv(weight.n, ROWS), triton.cdiv(columns, COLUMNS))
     _widen_kernel[grid](
-        weight.data, *operands(weight), out, rows.start // ROWS, rows.stop, columns,
-        **kinds(weight), num_warps=WARPS, **launch(dependent),
+        weight.data, *operands(weight), out, weight.n, columns, **kinds(weight), num_warps=WARPS,
+        **launch(dependent),
     )  # fmt: skip
     return out
 

@@ -1,17 +1,22 @@
 """Products with weights in whole numbers of 4 bits.
 
 Up to 64 rows a product is one pass over the weight, whose numbers are widened on the way. Beyond,
-the weight is widened in memory, some of its rows at a time so that they stay in the second cache,
-and cuBLAS multiplies.
+the weight is widened in memory, and cuBLAS multiplies: doing so with parts that stay in the second
+cache was slower in all sizes.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from penstock_kernels.gpu.hopper import is_hopper, multiprocessors
+from penstock_kernels.gpu.hopper_gated import fills_hopper, hopper_gated_linear
+from penstock_kernels.gpu.hopper_int4 import Stream4, hopper_int4, stream4_for
+from penstock_kernels.gpu.hopper_int4_many import hopper_int4_many, splits_for
 from penstock_kernels.gpu.int4_linear import int4_linear, widened
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
 from penstock_kernels.int4 import ROWS
@@ -19,7 +24,48 @@ from penstock_kernels.ops import Activation
 from penstock_kernels.weight import Layout, Weight
 
 FEW = 64  # rows up to which the weight's bytes are what a product costs
-CACHED = 24 << 20  # bytes of widened numbers that stay in the second cache
+
+
+def _stream(p: Problem, gated: bool = False, split: bool = False) -> Stream4 | None:
+    """Weights through shared memory, on Hopper."""
+    if p.ordered or p.wide_scales or not (p.half and p.dense and is_hopper(p.device)):
+        return None
+    return stream4_for(
+        p.rows, p.n, p.k, p.scale_columns, p.zeros, gated, split, multiprocessors(p.device)
+    )
+
+
+def _split_stream(p: Problem) -> Stream4 | None:
+    """A bias cannot be added to parts."""
+    return None if p.biased else _stream(p, split=True)
+
+
+def _gated_stream(p: Problem) -> Stream4 | None:
+    return _stream(p, gated=True)
+
+
+def _many(p: Problem, split: bool = False) -> int | None:
+    """Splits of k."""
+    if p.ordered or p.wide_scales or not (p.half and p.dense and is_hopper(p.device)):
+        return None
+    return splits_for(p.rows, p.n, p.k, p.scale_columns, split, multiprocessors(p.device))
+
+
+def _split_many(p: Problem) -> int | None:
+    """Where there are too few tiles for the multiprocessors; a bias cannot be added to parts."""
+    splits = None if p.biased else _many(p, split=True)
+    return splits if splits is not None and splits > 1 else None
+
+
+def _adds(p: Problem) -> bool | None:
+    """See `products.dense`."""
+    return (p.half and not (p.biased or p.ordered) and _many(p) is None) or None
+
+
+def _fills(p: Problem) -> bool | None:
+    usable = p.half and p.dense and not (p.biased or p.ordered) and is_hopper(p.device)
+    usable = usable and _many(p) is None
+    return (usable and fills_hopper(p.rows, p.n, p.k, multiprocessors(p.device))) or None
 
 
 def _few(p: Problem) -> bool | None:
@@ -30,12 +76,24 @@ def _gated(p: Problem) -> bool | None:
     return (p.half and not p.ordered and p.n % (2 * ROWS) == 0) or None
 
 
-def _ordered(p: Problem) -> bool | None:
-    return p.ordered or None
-
-
 def _always(p: Problem) -> bool:
     return True
+
+
+def _launch_stream(stream: Stream4, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    rows = x.x
+    if stream.splits == 1:
+        out = rows.new_empty(len(rows), weight.n)
+    else:
+        out = rows.new_empty(stream.splits, len(rows), weight.n, dtype=torch.float32)
+    hopper_int4(rows, weight, out, stream, False, dependent)
+    return out
+
+
+def _launch_gated_stream(stream: Stream4, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    out = x.x.new_empty(len(x.x), weight.n // 2)
+    hopper_int4(x.x, weight, out, stream, True, dependent)
+    return out
 
 
 def _launch(config: bool, x: Activation, weight: Weight, dependent: bool) -> Tensor:
@@ -50,26 +108,44 @@ def _launch_gated(config: bool, x: Activation, weight: Weight, dependent: bool) 
     return out
 
 
-def _launch_widened(config: bool, x: Activation, weight: Weight, dependent: bool) -> Tensor:
-    rows, columns = x.x, weight.k if weight.order is None else len(weight.order)
-    if weight.order is not None:
-        rows = rows.index_select(1, weight.order)
-    step = max(ROWS, CACHED // (rows.element_size() * columns) // ROWS * ROWS)
-    if step >= weight.n:
-        return F.linear(rows, widened(weight, rows.dtype, dependent), weight.bias)
-    out = rows.new_empty(len(rows), weight.n)
-    for start in range(0, weight.n, step):
-        part = range(start, min(start + step, weight.n))
-        bias = None if weight.bias is None else weight.bias[part.start : part.stop]
-        matrix = widened(weight, rows.dtype, dependent, part)
-        out[:, part.start : part.stop] = F.linear(rows, matrix, bias)
+def _launch_many(splits: int, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    rows = x.x
+    if splits == 1:
+        out = rows.new_empty(len(rows), weight.n)
+    else:
+        out = rows.new_empty(splits, len(rows), weight.n, dtype=torch.float32)
+    hopper_int4_many(rows, weight, out, splits, dependent)
     return out
+
+
+def _launch_add(
+    config: bool, x: Activation, weight: Weight, dependent: bool, residual: Tensor
+) -> None:
+    residual.addmm_(x.x, widened(weight, x.x.dtype, dependent).T)  # rounded once
+
+
+def _launch_gated_widened(config: bool, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    out = x.x.new_empty(len(x.x), weight.n // 2)
+    hopper_gated_linear(x.x, widened(weight, x.x.dtype, dependent), out)
+    return out
+
+
+def _launch_widened(config: bool, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    rows = x.x if weight.order is None else x.x.index_select(1, weight.order)
+    return F.linear(rows, widened(weight, rows.dtype, dependent), weight.bias)
 
 
 _row = partial(Product, Layout.INT4)
 
 PRODUCTS = (
+    _row(Epilogue.NONE, range(1, FEW + 1), _stream, _launch_stream),
     _row(Epilogue.NONE, range(1, FEW + 1), _few, _launch),
+    _row(Epilogue.NONE, range(FEW + 1, MANY), _many, _launch_many),
     _row(Epilogue.NONE, range(1, MANY), _always, _launch_widened),
+    _row(Epilogue.PARTIAL, range(1, FEW + 1), _split_stream, _launch_stream),
+    _row(Epilogue.PARTIAL, range(FEW + 1, MANY), _split_many, _launch_many),
+    _row(Epilogue.RESIDUAL, range(FEW + 1, MANY), _adds, _launch_add),
+    _row(Epilogue.GATED, range(1, FEW + 1), _gated_stream, _launch_gated_stream),
     _row(Epilogue.GATED, range(1, FEW + 1), _gated, _launch_gated),
+    _row(Epilogue.GATED, range(FEW + 1, MANY), _fills, _launch_gated_widened),
 )

@@ -14,14 +14,16 @@ from torch import Tensor
 
 from penstock_kernels.gpu.card import has_fp8
 from penstock_kernels.gpu.hopper import is_hopper, multiprocessors
-from penstock_kernels.gpu.hopper_linear import DEPTH, Stream
+from penstock_kernels.gpu.hopper_linear import COLUMNS, DEPTH, Stream
 from penstock_kernels.gpu.hopper_lut import hopper_lut, lut_stream_for
 from penstock_kernels.gpu.linear import Tile
 from penstock_kernels.gpu.lut_linear import lut_linear, widened
+from penstock_kernels.gpu.parts import summed
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
 from penstock_kernels.ops import Activation
 from penstock_kernels.weight import Layout, Weight
 
+FEWER = 16  # rows up to which parts are cheap
 FEW = 64  # rows up to which the weight's bytes are what a product costs
 TILE = Tile(32, 128, 4, 3)  # not measured
 
@@ -37,6 +39,15 @@ def _stream(p: Problem, gated: bool = False, split: bool = False) -> Stream | No
 def _split_stream(p: Problem) -> Stream | None:
     """A bias cannot be added to parts."""
     return None if p.biased else _stream(p, split=True)
+
+
+def _summed_stream(p: Problem) -> Stream | None:
+    """Where there are fewer tiles than multiprocessors, two programs each and a launch that adds
+    their parts up."""
+    stream = _split_stream(p) if p.rows <= FEWER else None
+    if stream is None or stream.splits == 1 or p.n // COLUMNS > multiprocessors(p.device):
+        return None
+    return stream
 
 
 def _gated_stream(p: Problem) -> Stream | None:
@@ -68,6 +79,10 @@ def _launch_stream(stream: Stream, x: Activation, weight: Weight, dependent: boo
     return out
 
 
+def _launch_summed(stream: Stream, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    return summed(_launch_stream(stream, x, weight, dependent), x.x.dtype, dependent)
+
+
 def _launch_gated_stream(stream: Stream, x: Activation, weight: Weight, dependent: bool) -> Tensor:
     out = x.x.new_empty(len(x.x), weight.n // 2)
     hopper_lut(x.x, weight, out, stream, True, dependent)
@@ -93,6 +108,7 @@ def _launch_widened(config: bool, x: Activation, weight: Weight, dependent: bool
 _row = partial(Product, Layout.LUT)
 
 PRODUCTS = (
+    _row(Epilogue.NONE, range(1, FEW + 1), _summed_stream, _launch_summed),
     _row(Epilogue.NONE, range(1, FEW + 1), _stream, _launch_stream),
     _row(Epilogue.NONE, range(1, FEW + 1), _tile, _launch_tile),
     _row(Epilogue.NONE, range(1, MANY), _always, _launch_widened),

@@ -41,6 +41,7 @@ class Problem:
     code: str = ""  # of a table that kernels know (`kernels.lut.TABLES`)
     scales_in_fp8: bool = False
     grouped: bool = False  # whole numbers of 8 bits whose scales are of groups
+    wide_scales: bool = False  # in float32
     zeros: bool = False  # what stands for 0 differs from group to group
     ordered: bool = False  # inputs are taken in another order
     width: int = 0  # of a head, where queries, keys and values are computed
@@ -60,6 +61,7 @@ class Problem:
             code=weight.code,
             scales_in_fp8=weight.scale is not None and weight.scale.dtype == torch.float8_e4m3fn,
             grouped=weight.layout is Layout.INT8 and not weight.has_row_scales,
+            wide_scales=weight.scale is not None and weight.scale.dtype == torch.float32,
             zeros=weight.zero is not None,
             ordered=weight.order is not None,
             width=width,
