@@ -13,14 +13,15 @@ from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from penstock_kernels.gpu.hopper import described, multiprocessors, tile_layout
 from penstock_kernels.gpu.hopper_int4 import DEPTH, LINES, group_product, scale_line
 from penstock_kernels.weight import Weight
 
-ROWS = 128  # of x in a tile
+ROWS = 128  # of x in a tile, at most
 COLUMNS = 128  # of the result: rows of the weight
-STAGES = 4
+STAGES = {128: 4, 64: 8, 32: 10}  # by rows of a tile
 MOST_ROWS = 1024  # beyond, widening in memory is a small part of what cuBLAS takes
 MOST_SPLITS = 4
 LEAST = 0.2  # of the multiprocessors must have a tile
@@ -44,32 +45,53 @@ def _turns(plan):
 
 
 @gluon.jit
+def _load_weight(
+    ring, source, column, depth, stage,
+    G: gl.constexpr, ZEROS: gl.constexpr, BYTES: gl.constexpr,
+):  # fmt: skip
+    w_tiles, s_tiles, z_tiles, x_tiles, full, empty = ring
+    x, weight, scale, zero, depths = source
+    ready = full.index(stage)
+    mbarrier.expect(ready, BYTES)
+    for h in gl.static_range(2):
+        at, slot = (2 * column + h) * depths + depth, 2 * stage + h
+        tma.async_copy_global_to_shared(weight, [at * 32, 0], ready, w_tiles.index(slot))
+        at *= G * 64
+        tma.async_copy_global_to_shared(scale, [at], ready, s_tiles.index(slot))
+        if ZEROS:
+            tma.async_copy_global_to_shared(zero, [at], ready, z_tiles.index(slot))
+
+
+@gluon.jit
+def _load_x(ring, x, row, depth, stage):
+    corner = [row * x.block_shape[0], depth * 128]
+    tma.async_copy_global_to_shared(x, corner, ring[4].index(stage), ring[3].index(stage))
+
+
+@gluon.jit
 def _load(
     plan, ring, source,
     G: gl.constexpr, ZEROS: gl.constexpr, STAGES: gl.constexpr, BYTES: gl.constexpr,
+    PDL: gl.constexpr,
 ):  # fmt: skip
-    """The warp that fills the ring."""
-    w_tiles, s_tiles, z_tiles, x_tiles, full, empty = ring
-    x, weight, scale, zero, depths = source
-    ROWS: gl.constexpr = x.block_shape[0]
-    done = 0
+    """The warp that fills the ring, at first with weights alone."""
+    empty = ring[5]
+    row, column, split, first, count = _place(plan, 0)
+    ahead = gl.minimum(count, STAGES)
+    for j in range(ahead):
+        _load_weight(ring, source, column, first + j, j, G, ZEROS, BYTES)
+    if PDL:
+        gdc_wait()
+    for j in range(ahead):
+        _load_x(ring, source[0], row, first + j, j)
+    done = ahead
     for turn in range(_turns(plan)):
         row, column, split, first, count = _place(plan, turn)
-        for j in range(count):
-            depth = first + j
+        for j in range(gl.where(turn == 0, ahead, 0), count):
             stage = done % STAGES
-            ready = full.index(stage)
             mbarrier.wait(empty.index(stage), (done // STAGES + 1) & 1)
-            mbarrier.expect(ready, BYTES)
-            corner = [row * ROWS, depth * 128]
-            tma.async_copy_global_to_shared(x, corner, ready, x_tiles.index(stage))
-            for h in gl.static_range(2):
-                at, slot = (2 * column + h) * depths + depth, 2 * stage + h
-                tma.async_copy_global_to_shared(weight, [at * 32, 0], ready, w_tiles.index(slot))
-                at *= G * 64
-                tma.async_copy_global_to_shared(scale, [at], ready, s_tiles.index(slot))
-                if ZEROS:
-                    tma.async_copy_global_to_shared(zero, [at], ready, z_tiles.index(slot))
+            _load_weight(ring, source, column, first + j, stage, G, ZEROS, BYTES)
+            _load_x(ring, source[0], row, first + j, stage)
             done += 1
 
 
@@ -126,7 +148,10 @@ def _kernel(
     BIASED: gl.constexpr,
     STAGES: gl.constexpr,
     W_LAYOUT: gl.constexpr,
+    PDL: gl.constexpr,
 ):
+    if PDL:
+        gdc_launch_dependents()
     ROWS: gl.constexpr = x.block_shape[0]
     w_tiles = gl.allocate_shared_memory(weight.dtype, [2 * STAGES, 32, 128], W_LAYOUT)
     s_tiles = gl.allocate_shared_memory(scale.dtype, [2 * STAGES, 64 * G], scale.layout)
@@ -152,7 +177,7 @@ def _kernel(
         [
             (_multiply, (plan, ring, target, bias, gl.constexpr(0), G, ZEROS, STAGES, BIASED)),
             (_multiply, (plan, ring, target, bias, gl.constexpr(1), G, ZEROS, STAGES, BIASED)),
-            (_load, (plan, ring, source, G, ZEROS, STAGES, BYTES)),
+            (_load, (plan, ring, source, G, ZEROS, STAGES, BYTES, PDL)),
         ],
         [4, 1],
         [232, 24],
@@ -175,21 +200,29 @@ def splits_for(
 
 
 def _tiles(rows: int, n: int) -> int:
-    return -(-rows // ROWS) * (n // COLUMNS)
+    return -(-rows // _tile(rows)) * (n // COLUMNS)
 
 
-def hopper_int4_many(x: Tensor, weight: Weight, out: Tensor, splits: int = 1) -> None:
+def hopper_int4_many(
+    x: Tensor, weight: Weight, out: Tensor, splits: int = 1, dependent: bool = False
+) -> None:
     """out = x W^T + b. x: [rows, k] dense; weight: INT4 [n, k]; out: [rows, n], or without a bias
     [splits, rows, n] float32 partial sums."""
     rows, depth = x.shape
     assert weight.scale is not None
-    groups = DEPTH // weight.scale_columns
+    groups, tile = DEPTH // weight.scale_columns, _tile(rows)
     units = _tiles(rows, weight.n) * splits
     scale = scale_line(weight.scale, groups)
     zero = scale if weight.zero is None else scale_line(weight.zero, groups)
     _kernel[(min(units, multiprocessors(x.device)),)](
-        described(x, ROWS, DEPTH), described(weight.data.view(-1, 128), LINES, 128), scale, zero,
+        described(x, tile, DEPTH), described(weight.data.view(-1, 128), LINES, 128), scale, zero,
         out, x if weight.bias is None else weight.bias, rows, weight.n, depth, SPLITS=splits,
-        G=groups, ZEROS=weight.zero is not None, BIASED=weight.bias is not None, STAGES=STAGES,
-        W_LAYOUT=tile_layout(LINES, 128, torch.uint8), num_warps=4, maxnreg=168,
+        G=groups, ZEROS=weight.zero is not None, BIASED=weight.bias is not None,
+        STAGES=STAGES[tile], W_LAYOUT=tile_layout(LINES, 128, torch.uint8), PDL=dependent,
+        num_warps=4, maxnreg=168, launch_pdl=dependent,
     )  # fmt: skip
+
+
+def _tile(rows: int) -> int:
+    """Rows of x in a tile."""
+    return next((size for size in (32, 64) if rows <= size), ROWS)

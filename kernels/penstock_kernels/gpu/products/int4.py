@@ -114,7 +114,7 @@ def _launch_many(splits: int, x: Activation, weight: Weight, dependent: bool) ->
         out = rows.new_empty(len(rows), weight.n)
     else:
         out = rows.new_empty(splits, len(rows), weight.n, dtype=torch.float32)
-    hopper_int4_many(rows, weight, out, splits)
+    hopper_int4_many(rows, weight, out, splits, dependent)
     return out
 
 
