@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from support import integer_checkpoints
 from support.checkpoints import FAMILIES, make_checkpoint
 from support.fp8_checkpoints import quantise_checkpoint
 from support.parity import TINY_POOL, mixed_run
@@ -48,6 +49,17 @@ async def test_an_fp8_checkpoint(tmp_path: Path) -> None:
     quantise_checkpoint(checkpoint, "block", twin)
     arguments = ("--model-id", str(checkpoint), "--dtype", "float32", "--device", "cpu")
     with running_server(tmp_path, *arguments, *TINY_POOL, "--num-shard", "2") as server:
+        await mixed_run(server, ReferenceModel(twin), seed=8)
+
+
+@pytest.mark.parametrize("name", ["gptq-act-order", pytest.param("awq", marks=pytest.mark.full)])
+async def test_a_checkpoint_in_whole_numbers(tmp_path: Path, name: str) -> None:
+    """Named by the option, on two shards; its numbers are those of a dense one."""
+    checkpoint, twin = make_checkpoint(tmp_path / "model", "llama3"), tmp_path / "twin"
+    integer_checkpoints.quantise_checkpoint(checkpoint, name, twin)
+    arguments = ("--model-id", str(checkpoint), "--dtype", "float32", "--device", "cpu")
+    option = ("--num-shard", "2", "--quantize", name.partition("-")[0])
+    with running_server(tmp_path, *arguments, *TINY_POOL, *option) as server:
         await mixed_run(server, ReferenceModel(twin), seed=8)
 
 
