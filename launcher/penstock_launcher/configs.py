@@ -63,6 +63,7 @@ SHARD_OPTIONS = (
     "device",
     "load_format",
     "quantize",
+    "kv_cache_dtype",
     "kv_block_size",
     "cuda_memory_fraction",
     "cuda_graphs",

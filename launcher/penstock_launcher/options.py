@@ -175,7 +175,7 @@ class Options:
     dtype: str | None = _option(
         None,
         one_of("float16", "bfloat16", "float32"),
-        "Type of weights and KV cache",
+        "Type of weights, and of the KV cache unless kv-cache-dtype says otherwise",
         default_text="the checkpoint's",
     )
     quantize: str | None = _option(
@@ -185,6 +185,13 @@ class Options:
         "of a matrix. Other formats of TGI's are not built yet",
         default_text="the checkpoint's own format",
         also=("HF_MODEL_QUANTIZE",),
+    )
+    kv_cache_dtype: str = _option(
+        "auto",
+        one_of("auto", "fp8_e4m3fn", "fp8_e5m2", "fp8", "fp8_e4m3"),
+        "Type of the KV cache. FP8 holds twice as many tokens, with the scales of the checkpoint "
+        "where it has any. fp8 and fp8_e4m3 are fp8_e4m3fn. auto: the type of the weights, or what "
+        "the checkpoint's quantization_config says",
     )
     cuda_memory_fraction: float = _option(
         1.0, number(0, 1, above=True), "Share of each GPU's memory that a shard may take"

@@ -31,6 +31,7 @@ class Limits:
     device: str
     device_name: str
     dtype: str
+    kv_cache_dtype: str
     world_size: int
     prefill_seconds: float  # one full prefill step, as measured at start
 
@@ -96,6 +97,7 @@ def derive(
         device=infos[0].device,
         device_name=infos[0].device_name,
         dtype=infos[0].dtype,
+        kv_cache_dtype=infos[0].kv_cache_dtype,
         world_size=len(infos),
         prefill_seconds=max(warmup.prefill_seconds for warmup in warmups),
     )

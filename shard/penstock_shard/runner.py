@@ -107,7 +107,7 @@ class Runner:
         """From here on steps are replays of CUDA graphs: decode steps of up to sizes[-1] rows, and
         steps with chunks."""
         ops = cast(GraphDevice, self.ops)  # that of the CPU is never captured
-        limits, dtype = self.limits, self.cache.dtype
+        limits, dtype = self.limits, self.model.dtype
         outputs = mapped_outputs(self.model.head, limits.max_slots, dtype) or StepOutputs.empty(
             limits.max_slots,
             limits.vocab_size,
@@ -466,5 +466,5 @@ def operations(
     from penstock_kernels.gpu.sampler import TritonSampler
 
     dependent = dependent and supported(cache.device)
-    device = TritonDevice(model.specs(), ropes, limits.max_slots, cache, dependent)
+    device = TritonDevice(model.specs(), ropes, limits.max_slots, cache, dependent, model.dtype)
     return device, TritonSampler(dependent)

@@ -77,7 +77,7 @@ def warm_up(
             f"--cuda-memory-fraction, --max-batch-total-tokens or --max-batch-prefill-tokens, or "
             f"switch graphs off by --cuda-graphs 0 ({error})"
         ) from None
-    log.info(f"KV cache: {blocks} blocks of {loaded.block_size} tokens")
+    log.info(f"KV cache: {blocks} blocks of {loaded.block_size} tokens in {loaded.cache_dtype}")
     return runner, shard_pb2.WarmupResponse(
         num_blocks=blocks, prefill_seconds=prefill.seconds, decode_seconds=decode.seconds
     )
@@ -150,9 +150,7 @@ def _limits(loaded: LoadedModel, request: shard_pb2.WarmupRequest, blocks: int) 
 
 
 def _runner(loaded: LoadedModel, limits: Limits) -> Runner:
-    cache = kv_cache.allocate(
-        loaded.decoder, limits.num_blocks, loaded.block_size, loaded.dtype, loaded.device
-    )
+    cache = kv_cache.allocate(loaded.decoder, limits.num_blocks, loaded.block_size, loaded.device)
     ops = operations(loaded.decoder, limits, cache, loaded.dependent_launch)
     return Runner(loaded.decoder, loaded.group, limits, cache, *ops, loaded.grammars)
 
@@ -251,7 +249,7 @@ def _count_blocks(
     loaded: LoadedModel, request: shard_pb2.WarmupRequest, peak: int
 ) -> tuple[int, str | None]:
     """Blocks of this rank's cache, the scratch block included, and why it does not fit."""
-    block_bytes = loaded.block_size * kv_cache.bytes_per_token(loaded.decoder, loaded.dtype)
+    block_bytes = loaded.block_size * kv_cache.bytes_per_token(loaded.decoder)
     free = kv_cache.free_bytes(loaded.device, loaded.memory_fraction, peak, loaded.group.world_size)
     if not request.max_batch_total_tokens:
         most = request.max_slots * _blocks_of(loaded, request.max_sequence_length) + 1

@@ -9,7 +9,6 @@ import pytest
 
 from support.server import Server, running_server
 
-
 PLACES = [
     pytest.param(("--num-shard", "2", "--device", "cpu"), id="cpu"),
     pytest.param(("--num-shard", "1", "--device", "cuda"), id="cuda", marks=pytest.mark.gpu),

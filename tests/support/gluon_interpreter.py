@@ -33,20 +33,40 @@ def _layout(*_: object, **__: object) -> Layout:
 
 
 def _converted(
-    asm: str, constraints: str, arguments: list[Any], dtype: torch.dtype, is_pure: bool, pack: int
+    asm: str,
+    constraints: str,
+    arguments: list[Any],
+    dtype: torch.dtype | tuple[torch.dtype, ...],
+    is_pure: bool,
+    pack: int,
 ) -> Any:
-    """Assembly only converts numbers here; that it does is for tests on a GPU."""
+    """Assembly only converts numbers here; that it does is for tests on a GPU.
+
+    Bytes are numbers in the FP8 that it names; of two bytes each becomes a result.
+    """
     [argument] = arguments
-    return argument.to(dtype)
+    numbers = argument.data
+    if not numbers.dtype.is_floating_point:
+        pairs = numbers.contiguous().view(torch.uint8).view(*numbers.shape, -1)
+        numbers = pairs.view(torch.float8_e5m2 if "e5m2" in asm else torch.float8_e4m3fn)
+    if not isinstance(dtype, tuple):
+        return values.of(numbers.to(dtype).view(argument.shape))
+    parts = numbers.float().unbind(-1)  # the first byte is the lower one
+    return tuple(values.of(part.to(one)) for part, one in zip(parts, dtype, strict=True))
 
 
 LANGUAGE = SimpleNamespace(
-    **{name: getattr(torch, name) for name in ("float32", "float16", "bfloat16", "int32", "int64")},
+    **{
+        name: getattr(torch, name)
+        for name in ("float32", "float16", "bfloat16", "int16", "int32", "int64", "uint8")
+    },
+    float8e4nv=torch.float8_e4m3fn,
+    float8e5=torch.float8_e5m2,
     **{
         name: getattr(values, name)
         for name in (
-            "arange", "full", "zeros", "expand_dims", "convert_layout", "split", "where", "minimum",
-            "maximum", "cdiv", "exp", "exp2", "log2", "fma",
+            "arange", "full", "zeros", "expand_dims", "convert_layout", "split", "join", "where",
+            "minimum", "maximum", "cdiv", "exp", "exp2", "log2", "fma",
         )
     },
     **{

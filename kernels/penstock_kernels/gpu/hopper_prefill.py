@@ -5,6 +5,10 @@ tile. One warp copies pages of keys and values to a ring in shared memory, and i
 others also from tile to tile; two groups of four warps hold 64 rows each. While one group is at its
 softmax the other multiplies, and in a group the product with the values of some keys runs under the
 softmax of the next ones.
+
+Of a cache in FP8 one more group of four warps takes what was copied, to a ring in float16 for those
+that multiply: the tensor cores read a product's keys from shared memory, and the two groups would
+widen all of them twice. They multiply in float16 then, which holds every number of FP8.
 """
 
 from __future__ import annotations
@@ -19,13 +23,18 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+from penstock_kernels.fp8 import bits
 from penstock_kernels.gpu.hopper import described, multiprocessors, suits
+from penstock_kernels.gpu.hopper_kv8 import widen_tiles
 from penstock_kernels.gpu.hopper_ring import clear, kv_ring
 from penstock_kernels.gpu.hopper_softmax import softmax
+from penstock_kernels.gpu.kv8 import exponent_bits
+from penstock_kernels.ops import AS_MODEL, CacheSpec
 
 ROWS = 128  # of a tile, half of them a group's
 PART = 64  # tokens a copy; a page holds one or more of them
 STAGES = 4  # of the ring: two are 6 % slower over a long context
+HELD = 3  # of the ring in FP8 before it
 
 
 @gluon.jit
@@ -65,7 +74,7 @@ def _turns(plan):
 def _load(
     plan, ring, source, window,
     N: gl.constexpr, D: gl.constexpr, PAGE: gl.constexpr, STAGES: gl.constexpr,
-    WINDOW: gl.constexpr,
+    BYTES: gl.constexpr, WINDOW: gl.constexpr,
 ):  # fmt: skip
     """The warp that fills the ring."""
     k_tiles, v_tiles, k_full, v_full, k_empty, v_empty = ring
@@ -78,11 +87,11 @@ def _load(
         for token in range(begin, length, N):
             stage, phase = done % STAGES, (done // STAGES + 1) & 1
             mbarrier.wait(k_empty.index(stage), phase)
-            mbarrier.expect(k_full.index(stage), N * D * 2)
+            mbarrier.expect(k_full.index(stage), BYTES)
             row, full = head * plane, k_full.index(stage)
             _copy(desc, pages, row, token, length, full, k_tiles.index(stage), PAGE)
             mbarrier.wait(v_empty.index(stage), phase)
-            mbarrier.expect(v_full.index(stage), N * D * 2)
+            mbarrier.expect(v_full.index(stage), BYTES)
             row, full = values + head * plane, v_full.index(stage)
             _copy(desc, pages, row, token, length, full, v_tiles.index(stage), PAGE)
             done += 1
@@ -99,13 +108,29 @@ def _copy(desc, pages, plane, token, length, full, tile, PAGE: gl.constexpr):
 
 
 @gluon.jit
+def _widen(
+    plan, ring, wide_ring, window,
+    N: gl.constexpr, STAGES: gl.constexpr, HELD: gl.constexpr, FP8: gl.constexpr,
+    WINDOW: gl.constexpr,
+):  # fmt: skip
+    """The four warps that take tiles in FP8 to the ring in float16."""
+    done = 0
+    for turn in range(_turns(plan)):
+        _, _, rows, start = _task(plan, turn)
+        begin, length = _span(start, rows, window, N, WINDOW)
+        for _ in range(begin, length, N):
+            widen_tiles(ring, wide_ring, done, STAGES, HELD, FP8)
+            done += 1
+
+
+@gluon.jit
 def _attend(
     plan, ring, rows_of, window,
     HALF: gl.constexpr, GROUP: gl.constexpr, N: gl.constexpr, D: gl.constexpr,
-    STAGES: gl.constexpr, WINDOW: gl.constexpr,
+    STAGES: gl.constexpr, FP8: gl.constexpr, WINDOW: gl.constexpr,
 ):  # fmt: skip
     """Rows 64 * HALF .. 64 * HALF + 63 of each tile, by four warps."""
-    query, out, scale, row_stride, out_stride = rows_of
+    query, out, scale, value_scale, row_stride, out_stride = rows_of
     layout: gl.constexpr = gl.BlockedLayout([1, 8], [256 // D, D // 8], [4, 1], [1, 0])
     member = HALF * 64 + gl.arange(0, 64, gl.SliceLayout(1, layout))
     dims = gl.arange(0, D, gl.SliceLayout(0, layout))
@@ -124,9 +149,10 @@ def _attend(
             begin, length = _span(start, rows, window, N, WINDOW)
             result = _attend_tile(
                 ring, q, start, begin, length, window, scale, done,
-                HALF, GROUP, N, D, STAGES, WINDOW,
+                HALF, GROUP, N, D, STAGES, FP8, WINDOW,
             )  # fmt: skip
             place = gl.expand_dims(first_row + token, 1) * out_stride + head * GROUP * D + column
+            result = (result * value_scale).to(out.dtype.element_ty)
             result = gl.convert_layout(result, layout)
             gl.store(out + place, result, mask=gl.expand_dims(token < rows, 1))
             done += gl.cdiv(length - begin, N)
@@ -137,7 +163,7 @@ def _attend(
 def _attend_tile(
     ring, q, start, begin, length, window, scale, done,
     HALF: gl.constexpr, GROUP: gl.constexpr, N: gl.constexpr, D: gl.constexpr,
-    STAGES: gl.constexpr, WINDOW: gl.constexpr,
+    STAGES: gl.constexpr, FP8: gl.constexpr, WINDOW: gl.constexpr,
 ):  # fmt: skip
     """softmax(q k^T * scale) v of 64 rows, [64, D]; `done`: tiles of keys before this one's."""
     k_tiles, v_tiles, k_full, v_full, k_empty, v_empty = ring
@@ -153,6 +179,8 @@ def _attend_tile(
     first, end = done, done + gl.cdiv(length - begin, N)
     masked = done + (start + 1 - begin) // N  # before it every row sees all keys up to its own
     windowed = done + gl.cdiv(length - window - begin, N)  # from it on all of them, if WINDOW
+    if FP8:
+        q = q.to(gl.float16)
     q = gl.convert_layout(q, gl.DotOperandLayout(0, s_layout, 2))
 
     mbarrier.wait(k_full.index(first % STAGES), first // STAGES & 1)
@@ -191,7 +219,7 @@ def _attend_tile(
     acc = warpgroup_mma(weight, v_tiles.index(stage), acc)
     mbarrier.arrive(v_empty.index(stage))
     total = gl.convert_layout(total, gl.SliceLayout(1, o_layout))
-    return (acc / gl.expand_dims(total, 1)).to(q.dtype)
+    return acc / gl.expand_dims(total, 1)
 
 
 @gluon.jit
@@ -207,13 +235,14 @@ def _hide(scores, token, position, window, WINDOW: gl.constexpr):
 @gluon.jit(do_not_specialize=["total", "window"])
 def _kernel(
     query,  # [n, row_stride], heads * D of them used
-    desc,  # of the cache as [2 * kv_heads * blocks * PAGE, D], in parts of [PART, D]
+    desc,  # of the cache as [2 * kv_heads * blocks * PAGE, D], in parts of [PART, D]; bytes of FP8
     table,  # [slots, width] int32
     slots,  # [n] integers
     positions,  # [n] int64
     tiles,  # [count, 2] int32: first row of a tile, number of its rows; all of one sequence
     out,  # [n, heads * D]
     scale,
+    value_scale,
     row_stride,
     out_stride,
     blocks,
@@ -226,23 +255,42 @@ def _kernel(
     PAGE: gl.constexpr,
     N: gl.constexpr,
     STAGES: gl.constexpr,
+    HELD: gl.constexpr,
+    FP8: gl.constexpr,
     WINDOW: gl.constexpr,
 ):
-    ring = kv_ring(desc, 2, N, D, STAGES)
     plan = (tiles, positions, gl.to_tensor(total), gl.to_tensor(kv_heads))
-    rows_of = (query, out, scale, gl.to_tensor(row_stride), gl.to_tensor(out_stride))
+    strides = (gl.to_tensor(row_stride), gl.to_tensor(out_stride))
+    rows_of = (query, out, scale, value_scale, strides[0], strides[1])
     plane = gl.to_tensor(blocks) * PAGE
     source = (desc, table, slots, gl.to_tensor(width), plane, kv_heads * plane)
     window = gl.to_tensor(window)
-    gl.warp_specialize(
-        [
-            (_attend, (plan, ring, rows_of, window, gl.constexpr(0), GROUP, N, D, STAGES, WINDOW)),
-            (_attend, (plan, ring, rows_of, window, gl.constexpr(1), GROUP, N, D, STAGES, WINDOW)),
-            (_load, (plan, ring, source, window, N, D, PAGE, STAGES, WINDOW)),
-        ],
-        [4, 1],
-        [240, 24],
-    )
+    LOW: gl.constexpr = gl.constexpr(0)
+    HIGH: gl.constexpr = gl.constexpr(1)
+    if FP8:
+        held = kv_ring(desc.dtype, 1, N, D, HELD)
+        ring = kv_ring(gl.float16, 2, N, D, STAGES)
+        gl.warp_specialize(
+            [
+                (_attend, (plan, ring, rows_of, window, LOW, GROUP, N, D, STAGES, FP8, WINDOW)),
+                (_attend, (plan, ring, rows_of, window, HIGH, GROUP, N, D, STAGES, FP8, WINDOW)),
+                (_widen, (plan, held, ring, window, N, STAGES, HELD, FP8, WINDOW)),
+                (_load, (plan, held, source, window, N, D, PAGE, HELD, N * D, WINDOW)),
+            ],
+            [4, 4, 1],
+            [208, 72, 24],
+        )
+    else:
+        ring = kv_ring(desc.dtype, 2, N, D, STAGES)
+        gl.warp_specialize(
+            [
+                (_attend, (plan, ring, rows_of, window, LOW, GROUP, N, D, STAGES, FP8, WINDOW)),
+                (_attend, (plan, ring, rows_of, window, HIGH, GROUP, N, D, STAGES, FP8, WINDOW)),
+                (_load, (plan, ring, source, window, N, D, PAGE, STAGES, 2 * N * D, WINDOW)),
+            ],
+            [4, 1],
+            [240, 24],
+        )
 
 
 def key_tile(head_dim: int) -> int:
@@ -271,14 +319,16 @@ def hopper_prefill(
     out: Tensor,
     scale: float,
     window: int | None = None,
+    stored: CacheSpec = AS_MODEL,
 ) -> None:
     """`prefill_attention` without a soft cap; the same tensors."""
     _, heads, d = query.shape
     _, kv_heads, blocks, page, _ = cache.shape
-    total = tiles.shape[0] * kv_heads
+    total, kind, keys = tiles.shape[0] * kv_heads, exponent_bits(cache), key_tile(d)
     _kernel[(min(total, multiprocessors(query.device)),)](
-        query, described(cache.view(-1, d), PART, d), table, slots, positions, tiles, out,
-        scale * 1.4426950408889634, query.stride(0), heads * d, blocks, table.stride(0), total,
-        window or 0, kv_heads=kv_heads, GROUP=heads // kv_heads, D=d, PAGE=page, N=key_tile(d),
-        STAGES=STAGES, WINDOW=window is not None, num_warps=4, maxnreg=168,
+        query, described(bits(cache).view(-1, d), PART, d), table, slots, positions, tiles, out,
+        scale * stored.key_scale * 1.4426950408889634, stored.value_scale, query.stride(0),
+        heads * d, blocks, table.stride(0), total, window or 0, kv_heads=kv_heads,
+        GROUP=heads // kv_heads, D=d, PAGE=page, N=keys, STAGES=STAGES, HELD=HELD, FP8=kind,
+        WINDOW=window is not None, num_warps=4, maxnreg=128 if kind else 168,
     )  # fmt: skip

@@ -43,6 +43,7 @@ async def info(request: web.Request) -> web.Response:
             "served_model_name": service.model_name,
             "device_name": limits.device_name,
             "num_shard": limits.world_size,
+            "kv_cache_dtype": limits.kv_cache_dtype,
             "kv_block_size": limits.block_size,
             "kv_blocks": limits.num_blocks,
             "vocab_size": limits.vocab_size,
