@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock_quantization.kv_scheme import declared_kv_cache
+from penstock_quantization.kv_scheme import declared_kv_cache, quantises_cache_alone
 from penstock_quantization.scheme import Scheme, parse_scheme
 from penstock_shard.config_numbers import real, whole
 from penstock_shard.json_file import read_object
@@ -153,7 +153,7 @@ def _architecture(name: str, family: Family, config: Config) -> Architecture:
         mlp_bias=_switch(config, family.mlp_bias),
         qk_norm=family.qk_norm,
         windows=windows,
-        scheme=parse_scheme(config),
+        scheme=None if quantises_cache_alone(config) else parse_scheme(config),
         kv_cache=declared_kv_cache(config),
         dtype=_dtype(config),
     )

@@ -31,6 +31,7 @@ SAMPLES = {
     "num_shard": ("2", 2, ["0", "65", "-1", "two", "1.5", "1_0"]),
     "device": ("cpu", "cpu", ["tpu"]),
     "quantize": ("fp8", "fp8", ["awq", "FP8"]),
+    "kv_cache_dtype": ("fp8_e5m2", "fp8_e5m2", ["int8", "FP8", "fp8_e4m3fnuz"]),
     "dtype": ("float16", "float16", ["int8", "half"]),
     "cuda_graphs": ("1,2,8", (1, 2, 8), ["x", "-1", "1,,2", "4097", "1;2"]),
     "cuda_memory_fraction": ("0.5", 0.5, ["0", "1.1", "nan", "inf", "-0.5", "x"]),

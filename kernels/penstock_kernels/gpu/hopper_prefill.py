@@ -26,6 +26,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from penstock_kernels.fp8 import bits
 from penstock_kernels.gpu.hopper import described, multiprocessors, suits
 from penstock_kernels.gpu.hopper_kv8 import widen_tiles
+from penstock_kernels.gpu.hopper_prefill_turns import span, task, turns
 from penstock_kernels.gpu.hopper_ring import clear, kv_ring
 from penstock_kernels.gpu.hopper_softmax import softmax
 from penstock_kernels.gpu.kv8 import exponent_bits
@@ -38,39 +39,6 @@ HELD = 3  # of the ring in FP8 before it
 
 
 @gluon.jit
-def _task(plan, turn):
-    """The program's tile of a turn: its head, first row, rows (0: none) and their first position.
-
-    Tiles come longest first; every other turn goes through the programs backwards, so that none
-    gets the longest one of each.
-    """
-    tiles, positions, total, kv_heads = plan
-    programs, program = gl.num_programs(0), gl.program_id(0)
-    index = turn * programs + gl.where(turn % 2 == 0, program, programs - 1 - program)
-    entry = tiles + 2 * (index // kv_heads)
-    rows = gl.load(entry + 1, mask=index < total, other=0)
-    first_row = gl.load(entry, mask=index < total, other=0)
-    first_row = gl.where(rows > 0, first_row, 0).to(gl.int64)
-    start = gl.load(positions + first_row).to(gl.int32)
-    return index % kv_heads, first_row, rows, start
-
-
-@gluon.jit
-def _span(start, rows, window, N: gl.constexpr, WINDOW: gl.constexpr):
-    """First token of a tile's keys, at a multiple of N, and their end."""
-    stop = gl.where(rows > 0, start + rows, 0)
-    begin = 0 * stop
-    if WINDOW:
-        begin = gl.minimum(gl.maximum(start + 1 - window, 0) // N * N, stop)
-    return begin, stop
-
-
-@gluon.jit
-def _turns(plan):
-    return gl.cdiv(plan[2], gl.num_programs(0))
-
-
-@gluon.jit
 def _load(
     plan, ring, source, window,
     N: gl.constexpr, D: gl.constexpr, PAGE: gl.constexpr, STAGES: gl.constexpr,
@@ -80,10 +48,10 @@ def _load(
     k_tiles, v_tiles, k_full, v_full, k_empty, v_empty = ring
     desc, table, slots, width, plane, values = source
     done = 0  # tiles of keys that went through the ring
-    for turn in range(_turns(plan)):
-        head, first_row, rows, start = _task(plan, turn)
+    for turn in range(turns(plan)):
+        head, first_row, rows, start = task(plan, turn)
         pages = table + gl.load(slots + first_row).to(gl.int64) * width
-        begin, length = _span(start, rows, window, N, WINDOW)
+        begin, length = span(start, rows, window, N, WINDOW)
         for token in range(begin, length, N):
             stage, phase = done % STAGES, (done // STAGES + 1) & 1
             mbarrier.wait(k_empty.index(stage), phase)
@@ -115,9 +83,9 @@ def _widen(
 ):  # fmt: skip
     """The four warps that take tiles in FP8 to the ring in float16."""
     done = 0
-    for turn in range(_turns(plan)):
-        _, _, rows, start = _task(plan, turn)
-        begin, length = _span(start, rows, window, N, WINDOW)
+    for turn in range(turns(plan)):
+        _, _, rows, start = task(plan, turn)
+        begin, length = span(start, rows, window, N, WINDOW)
         for _ in range(begin, length, N):
             widen_tiles(ring, wide_ring, done, STAGES, HELD, FP8)
             done += 1
@@ -136,17 +104,17 @@ def _attend(
     dims = gl.arange(0, D, gl.SliceLayout(0, layout))
     token = member // GROUP
     column = gl.expand_dims(member % GROUP * D, 1) + gl.expand_dims(dims, 0)
-    head, first_row, rows, start = _task(plan, 0)
+    head, first_row, rows, start = task(plan, 0)
     place = gl.expand_dims(first_row + token, 1) * row_stride + head * GROUP * D + column
     q = gl.load(query + place, mask=gl.expand_dims(token < rows, 1), other=0.0)
     done = 0
-    for turn in range(_turns(plan)):
+    for turn in range(turns(plan)):
         # The next tile's queries travel while this one is computed.
-        next_head, next_row, next_rows, next_start = _task(plan, turn + 1)
+        next_head, next_row, next_rows, next_start = task(plan, turn + 1)
         place = gl.expand_dims(next_row + token, 1) * row_stride + next_head * GROUP * D + column
         next_q = gl.load(query + place, mask=gl.expand_dims(token < next_rows, 1), other=0.0)
         if rows > 0:
-            begin, length = _span(start, rows, window, N, WINDOW)
+            begin, length = span(start, rows, window, N, WINDOW)
             result = _attend_tile(
                 ring, q, start, begin, length, window, scale, done,
                 HALF, GROUP, N, D, STAGES, FP8, WINDOW,
