@@ -42,7 +42,8 @@ def _converted(
 ) -> Any:
     """Assembly only converts numbers here; that it does is for tests on a GPU.
 
-    Bytes are numbers in the FP8 that it names; of two bytes each becomes a result.
+    Bytes are numbers in the FP8 that it names; of two bytes each becomes a result, of four two
+    words in half precision do.
     """
     [argument] = arguments
     numbers = argument.data
@@ -51,6 +52,8 @@ def _converted(
         numbers = pairs.view(torch.float8_e5m2 if "e5m2" in asm else torch.float8_e4m3fn)
     if not isinstance(dtype, tuple):
         return values.of(numbers.to(dtype).view(argument.shape))
+    if dtype[0] == torch.int32:
+        return tuple(values.of(one) for one in numbers.half().view(torch.int32).unbind(-1))
     parts = numbers.float().unbind(-1)  # the first byte is the lower one
     return tuple(values.of(part.to(one)) for part, one in zip(parts, dtype, strict=True))
 

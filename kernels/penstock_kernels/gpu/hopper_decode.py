@@ -6,7 +6,7 @@ keys and values to a ring in shared memory and is ahead of the others also from 
 that the memory never rests; four warps multiply. Plan and tokens of earlier steps were written
 before the launch before this one: the ring is filled while that one still runs. Rows that share
 tokens are the rows of a product of 64 (`gpu.hopper_decode_many`); of a row's own tokens the keys
-are (`gpu.hopper_decode_few`), and so of all where the cache is in FP8.
+are (`gpu.hopper_decode_few`), and so of all where the cache is in FP8 (`gpu.hopper_decode_fp8`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from penstock_kernels.fp8 import bits
 from penstock_kernels.gpu.dependent import launch
 from penstock_kernels.gpu.hopper import described, is_hopper, multiprocessors
 from penstock_kernels.gpu.hopper_decode_few import attend_few, few_queries, few_tiles, load_few
+from penstock_kernels.gpu.hopper_decode_fp8 import MANY, attend_fp8, store_queries
 from penstock_kernels.gpu.hopper_decode_many import attend_many
-from penstock_kernels.gpu.hopper_kv8 import ordered
 from penstock_kernels.gpu.hopper_merge import merge
 from penstock_kernels.gpu.hopper_plan import HopperPlan, empty_plan, most_partials, plan_hopper
 from penstock_kernels.gpu.hopper_ring import kv_ring
@@ -123,26 +123,25 @@ def _attend(
     for following in range(index + 1, last + 1):
         item = (first, members, start, stop, piece, skip)
         following_item = _item(work, following)
-        _store_queries(tiles[0], few, FP8)
+        if FP8:
+            store_queries(tiles[0], few)
+        else:
+            tiles[0].store(few)
+            fence_async_shared()
         # The next item's queries travel while this one is computed.
         few = load_few(source, head, following_item[0], following_item[1], GROUP, W, D)
         if members * GROUP <= W:
-            attend_few(ring, tiles, source, target, head, item, done, GROUP, STAGES, FP8)
+            if FP8:
+                attend_fp8(ring, tiles, source, target, head, item, done, GROUP, STAGES, FP8)
+            else:
+                attend_few(ring, tiles, source, target, head, item, done, GROUP, STAGES)
         elif FP8:
-            _store_queries(wide[0], load_few(source, head, first, members, GROUP, 64, D), FP8)
-            attend_few(ring, wide, source, target, head, item, done, GROUP, STAGES, FP8)
+            store_queries(wide[0], load_few(source, head, first, members, GROUP, MANY, D))
+            attend_fp8(ring, wide, source, target, head, item, done, GROUP, STAGES, FP8)
         else:
             attend_many(ring, source, target, head, item, done, GROUP, N, D, STAGES)
         done += gl.cdiv(stop - start, N)
         first, members, start, stop, piece, skip = following_item
-
-
-@gluon.jit
-def _store_queries(tile, queries, FP8: gl.constexpr):
-    if FP8:
-        queries = ordered(queries.to(gl.float16))
-    tile.store(queries)
-    fence_async_shared()
 
 
 @gluon.jit(do_not_specialize=["blocks", "width"])
@@ -175,7 +174,7 @@ def _kernel(
     ring = kv_ring(desc.dtype, 1, N, D, STAGES)
     if FP8:
         tiles = few_tiles(gl.float16, W, N, D)
-        wide = few_tiles(gl.float16, 64, N, D)
+        wide = few_tiles(gl.float16, MANY, N, D)
     else:
         tiles = few_tiles(desc.dtype, W, N, D)
         wide = tiles

@@ -10,9 +10,6 @@ ring, and the queries the columns, of which 8 are enough:
 
 Weights go through shared memory to their product, and the largest scores of a tile from warp to
 warp: a tile takes longer to arrive than that, and so nothing runs beside anything else.
-
-Of a cache in FP8 keys and values are widened on the way (`gpu.hopper_kv8`), and since that is for
-the tall side only, items of many queries come here too, with 64 columns.
 """
 
 from __future__ import annotations
@@ -27,7 +24,6 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from penstock_kernels.gpu.hopper_decode_rows import hide, spans_of, store
-from penstock_kernels.gpu.hopper_kv8 import tall_keys, tall_values
 from penstock_kernels.gpu.hopper_ring import clear
 
 
@@ -62,27 +58,23 @@ def load_few(source, head, first, members, GROUP: gl.constexpr, W: gl.constexpr,
 @gluon.jit
 def attend_few(
     ring, tiles, source, target, head, item, done,
-    GROUP: gl.constexpr, STAGES: gl.constexpr, FP8: gl.constexpr,
+    GROUP: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
     """An item of W queries at most, which stand in shared memory. done: tiles of keys before."""
     first, members, start, stop, piece, skip = item
     W: gl.constexpr = tiles[0].shape[0]
     layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, W, 16])
-    if W < 64:
-        spans = spans_of(target, first, members, GROUP, W, gl.SliceLayout(0, layout))
+    spans = spans_of(target, first, members, GROUP, W, gl.SliceLayout(0, layout))
     acc, best, total = _attend_span(
-        ring, tiles, skip, stop - start, source[2], done, layout, STAGES, FP8
+        ring, tiles, skip, stop - start, source[2], done, layout, STAGES
     )
-    if W == 64:  # before, they would take registers that the products need
-        spans = spans_of(target, first, members, GROUP, W, gl.SliceLayout(0, layout))
-    store(target, spans, head, first, piece, acc, best, total, GROUP, 0, FP8)
+    store(target, spans, head, first, piece, acc, best, total, GROUP, 0, 0)
 
 
 @gluon.jit
 def _attend_span(
-    ring, tiles, skip, length, scale, done, layout: gl.constexpr, STAGES: gl.constexpr,
-    FP8: gl.constexpr,
-):  # fmt: skip
+    ring, tiles, skip, length, scale, done, layout: gl.constexpr, STAGES: gl.constexpr
+):
     """Sums of values [D, W], largest scores, in units of log2, and sums of weights [W]."""
     k_tiles, v_tiles, k_full, v_full, k_empty, v_empty = ring
     q_tile, p_tile = tiles
@@ -98,10 +90,7 @@ def _attend_span(
         stage, phase = j % STAGES, j // STAGES & 1
         known = length - (j - done) * N
         mbarrier.wait(k_full.index(stage), phase)
-        keys = k_tiles.index(stage)
-        if FP8:
-            keys = tall_keys(keys, W, FP8)
-        scores = warpgroup_mma(keys, queries, zeros, use_acc=False)
+        scores = warpgroup_mma(k_tiles.index(stage), queries, zeros, use_acc=False)
         mbarrier.arrive(k_empty.index(stage))
         scores = hide(scores, skip - (j - done) * N, known, 0)
         new = gl.maximum(best, gl.max(scores, 0) * scale)
@@ -111,11 +100,7 @@ def _attend_span(
         weights.store(p.to(p_tile.dtype))
         fence_async_shared()
         mbarrier.wait(v_full.index(stage), phase)
-        if FP8:
-            values = tall_values(v_tiles.index(stage), known, W, FP8)
-        else:
-            clear(v_tiles.index(stage), known)
-            values = v_tiles.index(stage).permute((1, 0))
-        acc = warpgroup_mma(values, weights, acc)
+        clear(v_tiles.index(stage), known)
+        acc = warpgroup_mma(v_tiles.index(stage).permute((1, 0)), weights, acc)
         mbarrier.arrive(v_empty.index(stage))
     return acc, best, gl.sum(totals, 0)

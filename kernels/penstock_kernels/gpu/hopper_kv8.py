@@ -122,30 +122,29 @@ def narrowed(x, by, FP8: gl.constexpr):
 
 
 @gluon.jit
-def widen_tiles(source, target, done, STAGES: gl.constexpr, HELD: gl.constexpr, FP8: gl.constexpr):
-    """Tile `done` of keys and of values from a ring of HELD stages in FP8 to one of STAGES."""
-    k_from, v_from, k_there, v_there, k_taken, v_taken = source
-    k_tiles, v_tiles, k_full, v_full, k_empty, v_empty = target
-    stage, phase = done % STAGES, (done // STAGES + 1) & 1
-    held, there = done % HELD, done // HELD & 1
-    _widen_tile(
-        k_from.index(held), k_there.index(held), k_taken.index(held), there,
-        k_tiles.index(stage), k_full.index(stage), k_empty.index(stage), phase, FP8,
-    )  # fmt: skip
-    _widen_tile(
-        v_from.index(held), v_there.index(held), v_taken.index(held), there,
-        v_tiles.index(stage), v_full.index(stage), v_empty.index(stage), phase, FP8,
-    )  # fmt: skip
+def words_of(tile, there, parity):
+    """A tile in FP8 as it stands, four numbers a word, once it is there."""
+    N: gl.constexpr = tile.shape[0]
+    D: gl.constexpr = tile.shape[1]
+    words: gl.constexpr = gl.NVMMASharedLayout.get_default_for([N, D // 4], gl.int32)
+    layout: gl.constexpr = gl.BlockedLayout([1, 2], [256 // D, D // 8], [4, 1], [1, 0])
+    mbarrier.wait(there, parity)
+    return tile._reinterpret(gl.int32, [N, D // 4], words).load(layout)
 
 
 @gluon.jit
-def _widen_tile(source, there, taken, parity, target, full, empty, phase, FP8: gl.constexpr):
-    D: gl.constexpr = source.shape[1]
-    layout: gl.constexpr = gl.BlockedLayout([1, 8], [256 // D, D // 8], [4, 1], [1, 0])
-    mbarrier.wait(there, parity)
-    numbers = _numbers(source.load(layout), FP8)
+def widen_to(target, found, taken, full, empty, phase, FP8: gl.constexpr):
+    """The words of a tile, which may be overwritten then, to one in float16."""
+    N: gl.constexpr = target.shape[0]
+    D: gl.constexpr = target.shape[1]
+    ASM: gl.constexpr = FOUR_E4M3 if FP8 == 4 else FOUR_E5M2
+    words: gl.constexpr = gl.NVMMASharedLayout.get_default_for([N, D // 2], gl.int32)
+    low, high = gl.inline_asm_elementwise(
+        ASM, "=r,=r,r", [found], dtype=(gl.int32, gl.int32), is_pure=True, pack=1
+    )
     mbarrier.arrive(taken)
     mbarrier.wait(empty, phase)
-    target.store(numbers)
+    pairs = gl.join(low, high).reshape([N, D // 2])
+    target._reinterpret(gl.int32, [N, D // 2], words).store(pairs)
     fence_async_shared()
     mbarrier.arrive(full)
