@@ -39,6 +39,7 @@ ROUTER_OPTIONS = (
     "waiting_served_ratio",
     "max_batch_prefill_tokens",
     "max_batch_total_tokens",
+    "step_rows",
     "max_waiting_tokens",
     "max_batch_size",
     "validation_workers",

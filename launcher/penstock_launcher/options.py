@@ -319,6 +319,14 @@ class Options:
         "Most prompt tokens computed in one step",
         default_text="4096 on CUDA, 1024 on a CPU",
     )
+    step_rows: tuple[int, ...] | None = _option(
+        None,
+        sizes(100_000, least=1),
+        "Rows that steps with prompts have, decoding sequences included, for instance "
+        "`384,1152,2048`: the least that holds what a step should compute. The first is what "
+        "prompts get beside a running batch without waiting for their turn",
+        default_text="those of which a row costs least, measured at start on CUDA",
+    )
     max_batch_total_tokens: int | None = _option(
         None,
         TOKENS,

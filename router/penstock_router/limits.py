@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from penstock_proto.shard_pb2 import InfoResponse, WarmupRequest, WarmupResponse
 from penstock_router.config import RouterConfig
+from penstock_router.scheduler.config import MAX_CHUNKS
+from penstock_router.scheduler.costs import MEASURED_BEFORE, step_rows
 
 MAX_TOP_LOGPROBS = 20  # of OpenAI's API, whatever TGI's field is limited to
 
@@ -34,6 +36,7 @@ class Limits:
     kv_cache_dtype: str
     world_size: int
     prefill_seconds: float  # one full prefill step, as measured at start
+    step_rows: tuple[int, ...] = MEASURED_BEFORE  # of steps with prompts
 
 
 def warmup_request(config: RouterConfig, infos: Sequence[InfoResponse]) -> WarmupRequest:
@@ -58,6 +61,7 @@ def warmup_request(config: RouterConfig, infos: Sequence[InfoResponse]) -> Warmu
         max_sequence_length=total,
         max_batch_total_tokens=config.max_batch_total_tokens or 0,
         max_top_n=max(config.max_top_n_tokens, MAX_TOP_LOGPROBS),
+        max_chunks=MAX_CHUNKS,
     )
 
 
@@ -100,4 +104,14 @@ def derive(
         kv_cache_dtype=infos[0].kv_cache_dtype,
         world_size=len(infos),
         prefill_seconds=max(warmup.prefill_seconds for warmup in warmups),
+        step_rows=config.step_rows or step_rows(_costs(warmups)),
     )
+
+
+def _costs(warmups: Sequence[WarmupResponse]) -> dict[int, float]:
+    """Seconds of steps by their rows: of the slowest shard."""
+    found: dict[int, float] = {}
+    for warmup in warmups:
+        for rows, seconds in zip(warmup.cost_rows, warmup.cost_seconds, strict=True):
+            found[rows] = max(found.get(rows, 0.0), seconds)
+    return found

@@ -118,7 +118,7 @@ class Runner:
         )
         sharing = SharingTensors(limits.max_slots, ops.tile_rows, self.device)
         parts = (self.model, ops, self.slots, self.cache, outputs, sharing)
-        mixed = MixedGraphs(*parts, limits.max_prefill_tokens)
+        mixed = MixedGraphs(*parts, limits.max_prefill_tokens, limits.max_chunks)
         decode = DecodeGraphs(*parts, sizes)
         mixed.capture(capture)
         decode.capture(capture)
@@ -211,6 +211,10 @@ class Runner:
         for part in apart(copies):
             source, target = upload(np.array(part, np.int64).T.copy(), self.device)
             self.ops.copy_blocks(self.cache, source, target)
+
+    def step_costs(self) -> dict[int, float]:
+        """Seconds of steps with prompts by their rows, where they are graphs. A collective."""
+        return {} if self._graphs is None else self._graphs.mixed.costs()
 
     def _load_graphs(self, graphs: StepGraphs) -> None:
         """Tell the graphs of another list of decoding slots."""

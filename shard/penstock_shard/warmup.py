@@ -15,7 +15,7 @@ from penstock_shard.compile_ahead import compile_ahead
 from penstock_shard.graphs import Capture, buckets_for
 from penstock_shard.loaded import LoadedModel
 from penstock_shard.runner import Runner, operations
-from penstock_shard.slots import Limits
+from penstock_shard.slots import MAX_CHUNKS, Limits
 
 NEUTRAL = shard_pb2.Sampling(top_p=1, typical_p=1, repetition_penalty=1)
 
@@ -71,15 +71,23 @@ def warm_up(
     try:
         runner = _runner(loaded, _limits(loaded, request, blocks))
         _capture_graphs(loaded, runner)
+        costs = runner.step_costs()
     except torch.OutOfMemoryError as error:
         raise DoesNotFit(
             f"the graphs of steps do not fit beside a KV cache of {blocks} blocks: lower "
             f"--cuda-memory-fraction, --max-batch-total-tokens or --max-batch-prefill-tokens, or "
             f"switch graphs off by --cuda-graphs 0 ({error})"
         ) from None
+    if costs:
+        told = ", ".join(f"{rows}: {seconds * 1e3:.2f}" for rows, seconds in costs.items())
+        log.info(f"ms of steps with prompts by rows: {told}")
     log.info(f"KV cache: {blocks} blocks of {loaded.block_size} tokens in {loaded.cache_dtype}")
     return runner, shard_pb2.WarmupResponse(
-        num_blocks=blocks, prefill_seconds=prefill.seconds, decode_seconds=decode.seconds
+        num_blocks=blocks,
+        prefill_seconds=prefill.seconds,
+        decode_seconds=decode.seconds,
+        cost_rows=costs.keys(),
+        cost_seconds=costs.values(),
     )
 
 
@@ -146,6 +154,7 @@ def _limits(loaded: LoadedModel, request: shard_pb2.WarmupRequest, blocks: int) 
         vocab_size=loaded.model.vocab_size,
         block_size=loaded.block_size,
         num_blocks=blocks,
+        max_chunks=request.max_chunks or MAX_CHUNKS,
     )
 
 

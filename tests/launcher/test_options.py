@@ -44,6 +44,7 @@ SAMPLES = {
     "shard_uds_path": ("/run/shard", "/run/shard", ["a\nb"]),
     "master_addr": ("10.0.0.1", "10.0.0.1", ["a\nb"]),
     "master_port": ("29501", 29501, ["0", "65536"]),
+    "step_rows": ("384,1152", (384, 1152), ["0", "x", "1,,2", "100001"]),
     "max_input_tokens": ("100", 100, ["0", "-1", "1e3"]),
     "max_input_length": ("100", 100, ["0", "100000001"]),
     "max_total_tokens": ("200", 200, ["0", "x"]),

@@ -76,7 +76,13 @@ def test_steps_of_graphs_equal_steps_of_torch(
     sampling = neutral(temperature=1.0, seed=3, presence_penalty=0.5) if sampled else None
     expected = schedule(LocalShard(loaded), sampling)
     assert [len(tokens) for tokens in expected] == [0, 2, 3, 3, 2, 3, 3, 3]
-    assert schedule(interpreted(loaded, (1, 2, 4), 64), sampling) == expected
+    shard = interpreted(loaded, (1, 2, 4), 130)
+    # What they cost is measured at warmup, and leaves nothing behind.
+    costs = shard.runner.step_costs()
+    assert set(costs) == {128} and costs[128] > 0
+    answer = shard_pb2.WarmupResponse(cost_rows=costs.keys(), cost_seconds=costs.values())
+    assert list(answer.cost_rows) == [128]
+    assert schedule(shard, sampling) == expected
 
 
 @pytest.mark.gpu

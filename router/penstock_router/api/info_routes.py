@@ -32,6 +32,7 @@ async def info(request: web.Request) -> web.Response:
             "waiting_served_ratio": config.waiting_served_ratio,
             "max_batch_prefill_tokens": limits.max_batch_prefill_tokens,
             "max_batch_total_tokens": limits.max_batch_total_tokens,
+            "step_rows": limits.step_rows,
             "max_waiting_tokens": config.max_waiting_tokens,
             "max_batch_size": limits.max_batch_size,
             "validation_workers": config.validation_workers,
