@@ -212,6 +212,7 @@ class Runner:
             source, target = upload(np.array(part, np.int64).T.copy(), self.device)
             self.ops.copy_blocks(self.cache, source, target)
 
+    @torch.inference_mode()
     def step_costs(self) -> dict[int, float]:
         """Seconds of steps with prompts by their rows, where they are graphs. A collective."""
         return {} if self._graphs is None else self._graphs.mixed.costs()
