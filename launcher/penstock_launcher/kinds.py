@@ -117,14 +117,14 @@ def many(kind: Kind, separator: str | None = ",") -> Kind:
     return Kind(kind.metavar, kind.rule, kind.parse, repeated=True, separator=separator)
 
 
-def sizes(high: int, least: int = 0) -> Kind:
+def sizes(high: int) -> Kind:
     """Whole numbers separated by commas, on the command line too."""
-    one = integer(least, high)
+    one = integer(0, high)
 
     def parse(text: str) -> tuple[object, ...]:
         return tuple(one.parse(part.strip()) for part in text.split(","))
 
-    return Kind("N,N,…", f"whole numbers from {least} to {high} separated by commas", parse)
+    return Kind("N,N,…", f"whole numbers from 0 to {high} separated by commas", parse)
 
 
 def _between(value: Number, low: Number, high: Number) -> Number:

@@ -321,11 +321,12 @@ class Options:
     )
     step_rows: tuple[int, ...] | None = _option(
         None,
-        sizes(100_000, least=1),
-        "Rows that steps with prompts have, decoding sequences included, for instance "
-        "`384,1152,2048`: the least that holds what a step should compute. The first is what "
-        "prompts get beside a running batch without waiting for their turn",
-        default_text="those of which a row costs least, measured at start on CUDA",
+        sizes(100_000),
+        "Rows that steps with prompts have, decoding sequences included: the least that holds what "
+        "a step should compute. The first is what prompts get beside a running batch without "
+        "waiting for their turn. 0: those of which a row costs least, measured at start on CUDA; "
+        "plans may differ from start to start then",
+        default_text="384,1152,2048",
     )
     max_batch_total_tokens: int | None = _option(
         None,

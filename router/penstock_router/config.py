@@ -61,7 +61,7 @@ class RouterConfig:
     disable_shared_reads: bool
     disable_grammar_support: bool
     step_timeout: float  # seconds until a step without a result means that the shards are dead
-    step_rows: tuple[int, ...] | None = None  # of steps with prompts, ascending
+    step_rows: tuple[int, ...] | None = None  # of steps with prompts; a 0: as measured at start
     predict_route: str | None = None  # a further path of /vertex
     health_route: str | None = None  # a further path of /health
 
@@ -77,5 +77,5 @@ class RouterConfig:
         for name in _LISTS:
             values[name] = tuple(values[name])
         if values["step_rows"] is not None:
-            values["step_rows"] = tuple(sorted(values["step_rows"]))
+            values["step_rows"] = tuple(values["step_rows"])
         return cls(**values)

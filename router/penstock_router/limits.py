@@ -104,8 +104,15 @@ def derive(
         kv_cache_dtype=infos[0].kv_cache_dtype,
         world_size=len(infos),
         prefill_seconds=max(warmup.prefill_seconds for warmup in warmups),
-        step_rows=config.step_rows or step_rows(_costs(warmups)),
+        step_rows=_step_rows(config.step_rows, warmups),
     )
+
+
+def _step_rows(given: tuple[int, ...] | None, warmups: Sequence[WarmupResponse]) -> tuple[int, ...]:
+    """The operator's sizes; of 0 those that the shards' measurements give."""
+    if given is None:
+        return MEASURED_BEFORE
+    return tuple(sorted(given)) if all(given) else step_rows(_costs(warmups))
 
 
 def _costs(warmups: Sequence[WarmupResponse]) -> dict[int, float]:

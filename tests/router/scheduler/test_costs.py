@@ -73,6 +73,8 @@ def test_an_operators_sizes_come_before_those_measured() -> None:
         dtype="bfloat16", kv_cache_dtype="bfloat16",
     )  # fmt: skip
     request: Any = SimpleNamespace(max_sequence_length=512, max_prefill_tokens=512, max_slots=8)
-    for given, expected in ((None, (256,)), ((100, 300), (100, 300))):
+    for given, expected in (
+        (None, MEASURED_BEFORE), ((0,), (256,)), ((300, 100), (100, 300)),
+    ):  # fmt: skip
         config: Any = SimpleNamespace(max_total_tokens=None, max_input_tokens=None, step_rows=given)
         assert derive(config, [info], request, [warmup]).step_rows == expected
