@@ -12,6 +12,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 INPUTS := pyproject.toml constraints.txt
 STUBS := proto/penstock_proto
+# one process of tests a core, of which each takes whole files: their servers start once
+WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
+PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 .PHONY: serve test test-quick test-full test-chart test-clients lint proto readme clean
 
@@ -19,7 +22,7 @@ serve: $(VENV)/.serve
 	@exec $(BIN)/launcher $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest -q --durations=25 $(ARGS)
+	$(PYTEST) --durations=25 $(ARGS)
 
 # what needs no server, no other process that loads torch and no kernel: for the inner loop
 QUICK := $(wildcard tests/test_*.py tests/router/test_*.py tests/launcher/test_*.py) \
@@ -27,11 +30,11 @@ QUICK := $(wildcard tests/test_*.py tests/router/test_*.py tests/launcher/test_*
 SLOW := tests/launcher/test_supervisor.py tests/launcher/test_download.py
 
 test-quick: lint
-	$(BIN)/python -m pytest -q $(filter-out $(SLOW),$(QUICK)) $(ARGS)
+	$(PYTEST) $(filter-out $(SLOW),$(QUICK)) $(ARGS)
 
 # every case of what `test` samples
 test-full: lint
-	$(BIN)/python -m pytest -q -m 'not gpu and not clients' $(ARGS)
+	$(PYTEST) -m 'not gpu and not clients' $(ARGS)
 
 test-chart: $(VENV)/.test
 	$(BIN)/python -m pytest -q tests/deployment $(ARGS)

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -31,7 +32,9 @@ class Server:
     ) -> None:
         """descriptors: that each of its processes may have, as of `ulimit -n`."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.sockets = folder / "run"
+        # a socket's path is short, and a test's folder may not be
+        near = folder if len(str(folder)) < 60 else Path(tempfile.mkdtemp(prefix="penstock-test-"))
+        self.sockets = near / "run"
         self.output = folder / "output.log"
         command = [sys.executable, "-m", "penstock_launcher", "--hostname", "127.0.0.1"]
         command += ["--port", "0", "--shard-uds-path", str(self.sockets), *arguments]

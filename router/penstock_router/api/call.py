@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import orjson
 from aiohttp import web
 
+from penstock_router.api.bodies import SMALL_BYTES
+from penstock_router.api.body_shape import MOST_CONTAINERS_AND_KEYS, containers_and_keys
 from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.fields import checked
 from penstock_router.api.refusal import TARGET, log_failure
@@ -246,6 +248,13 @@ async def read_json(request: web.Request) -> object:
         raise ApiError(Kind.MEDIA_TYPE, "Expected request with `Content-Type: application/json`")
     bodies = request.app[SERVICE].bodies
     data = await bodies.read(request)
+    if len(data) > SMALL_BYTES and (found := await asyncio.to_thread(containers_and_keys, data)) > (
+        MOST_CONTAINERS_AND_KEYS
+    ):
+        raise invalid(
+            f"the body must have at most {MOST_CONTAINERS_AND_KEYS} objects, lists and keys "
+            f"altogether; given {found}"
+        )
     try:
         async with bodies.turn(len(data)):
             value: object = orjson.loads(data)

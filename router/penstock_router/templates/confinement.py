@@ -52,10 +52,12 @@ def time_limit(seconds: float) -> Iterator[None]:
     Raises OutOfTime where Python code runs on. What computes without it, the kernel ends with
     SIGPROF, after half as much again.
     """
-    armed = True
+    armed, rung = True, False
 
     def ring(number: int, frame: FrameType | None) -> None:
+        nonlocal rung
         if armed:
+            rung = True
             raise OutOfTime
 
     signal.signal(signal.SIGVTALRM, ring)
@@ -64,6 +66,10 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_VIRTUAL, seconds, REPEAT)
         try:
             yield
+        except Exception as error:  # what Jinja makes of a ring while it deals with another one
+            if rung:
+                raise OutOfTime from error
+            raise
         finally:
             armed = False  # a ring may come before this line, and the next one is REPEAT away
     finally:

@@ -68,6 +68,8 @@ class Traced(str):
         return (self[i] for i in range(len(self)))
 
     def join(self, pieces: Iterable[str]) -> str:
+        if not isinstance(pieces, Iterable):
+            return super().join(pieces)  # which says so in its own words
         text = super().join(pieces := list(pieces))
         joined: list[bytes] = []
         for piece in pieces:
