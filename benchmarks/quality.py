@@ -125,7 +125,7 @@ def next_tokens(decoder: Decoder, sequences: Sequence[Sequence[int]]) -> list[in
     """The most likely token behind each sequence, all of it computed anew."""
     lengths = np.array([len(sequence) for sequence in sequences], np.int64)
     width = -(-int(lengths.max()) // BLOCK)
-    cache = allocate(decoder, len(lengths) * width + 1, BLOCK, DTYPE, CPU)
+    cache = allocate(decoder, len(lengths) * width + 1, BLOCK, CPU)
     table = torch.arange(1, len(lengths) * width + 1, dtype=torch.int32).view(-1, width)
     everyone = torch.arange(len(lengths))
     positions = torch.cat([torch.arange(int(length)) for length in lengths])

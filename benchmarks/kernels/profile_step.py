@@ -155,6 +155,7 @@ def main() -> None:
                 device="cuda",
                 load_format="dummy",
                 quantize=None,
+                kv_cache_dtype="auto",
                 kv_block_size=None,
                 cuda_memory_fraction=1.0,
                 cuda_graphs=None,

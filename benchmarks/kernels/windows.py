@@ -64,7 +64,7 @@ def _run(way: Callable[..., None], given: Inputs, window: int | None, _: int) ->
 def prefill(case: Chunks, window: int | None) -> dict[str, float]:
     """Microseconds of a layer."""
     given = inputs((HEADS, KV_HEADS, WIDTH), case)
-    ways = {"portable": triton_prefill, "hopper": hopper_prefill}
+    ways: dict[str, Callable[..., None]] = {"portable": triton_prefill, "hopper": hopper_prefill}
     times, results = {}, []
     for name, way in ways.items():
         way(*given, window)

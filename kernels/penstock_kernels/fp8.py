@@ -27,6 +27,18 @@ def quantise(x: Tensor, scale: Tensor) -> Tensor:
     return (x.float() / scale).clamp_(-LARGEST, LARGEST).to(torch.float8_e4m3fn)
 
 
+def saturated(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x in a type of FP8, rounded to the nearest; its largest number where x is larger."""
+    largest = torch.finfo(dtype).max
+    return x.float().clamp(-largest, largest).to(dtype)
+
+
+def bits(x: Tensor) -> Tensor:
+    """Numbers in FP8 as bytes: few operations of torch, and kernels on few cards, know the type.
+    Others as they are."""
+    return x.view(torch.uint8) if x.dtype.itemsize == 1 else x
+
+
 def interleave(x: Tensor) -> Tensor:
     """Columns in the order in which tensor cores take them from registers. x: [n, k]; where k is no
     multiple of 64 they stay as they are."""

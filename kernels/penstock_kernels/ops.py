@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -47,6 +48,27 @@ class Act(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class CacheSpec:
+    """How the keys and values of a layer stand in the cache.
+
+    In FP8 a key is the stored number times `key_scale`. What is too large for FP8 is stored as the
+    largest number there is.
+    """
+
+    dtype: torch.dtype | None = None  # None: the model's
+    key_scale: float = 1.0
+    value_scale: float = 1.0
+
+    @property
+    def inverses(self) -> tuple[float, float]:
+        """What keys and values are multiplied with before they are stored."""
+        return 1 / self.key_scale, 1 / self.value_scale
+
+
+AS_MODEL = CacheSpec()
+
+
+@dataclass(frozen=True, slots=True)
 class AttentionSpec:
     """One kind of attention layer on one rank."""
 
@@ -58,6 +80,7 @@ class AttentionSpec:
     rope: int | None = 0  # which of the device's rotary tables; None: no rotation
     soft_cap: float | None = None  # of those products: cap * tanh(product / cap); None: as they are
     rotary: int | None = None  # leading elements of a head that are rotated; None: all
+    cache: CacheSpec = AS_MODEL
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -189,7 +212,7 @@ class Step(Protocol):
         """Multiply, norm and rotate, store keys and values.
 
         weight: queries, keys, values below one another, [(heads + 2 * kv_heads) * width, k];
-        cache: one layer's, [2, kv_heads, blocks, block_size, width].
+        cache: one layer's, [2, kv_heads, blocks, block_size, width], of the model's type or FP8.
         Returns the queries, [n, heads, width].
         """
 

@@ -175,7 +175,7 @@ class Options:
     dtype: str | None = _option(
         None,
         one_of("float16", "bfloat16", "float32"),
-        "Type of weights and KV cache",
+        "Type of weights, and of the KV cache unless kv-cache-dtype says otherwise",
         default_text="the checkpoint's",
     )
     quantize: str | None = _option(
@@ -202,6 +202,13 @@ class Options:
         "say what a checkpoint is, and are an error beside one that is something else",
         default_text="the checkpoint's own format",
         also=("HF_MODEL_QUANTIZE",),
+    )
+    kv_cache_dtype: str = _option(
+        "auto",
+        one_of("auto", "fp8_e4m3fn", "fp8_e5m2", "fp8", "fp8_e4m3"),
+        "Type of the KV cache. FP8 holds twice as many tokens, with the scales of the checkpoint "
+        "where it has any. fp8 and fp8_e4m3 are fp8_e4m3fn. auto: the type of the weights, or what "
+        "the checkpoint's quantization_config says",
     )
     cuda_memory_fraction: float = _option(
         1.0, number(0, 1, above=True), "Share of each GPU's memory that a shard may take"
@@ -355,6 +362,15 @@ class Options:
         TOKENS,
         "Most prompt tokens computed in one step",
         default_text="4096 on CUDA, 2048 with offline-socket, 1024 on a CPU",
+    )
+    step_rows: tuple[int, ...] | None = _option(
+        None,
+        sizes(100_000),
+        "Rows that steps with prompts have, decoding sequences included: the least that holds what "
+        "a step should compute. The first is what prompts get beside a running batch without "
+        "waiting for their turn. 0: those of which a row costs least, measured at start on CUDA; "
+        "plans may differ from start to start then",
+        default_text="384,1152,2048",
     )
     max_batch_total_tokens: int | None = _option(
         None,

@@ -51,7 +51,6 @@ _SWITCH_ON = ("true", "1", "yes", "on")
 
 UNSUPPORTED = (
     Unsupported("speculate", f"{_LATER}: one token a step", harmless=("0",)),
-    Unsupported("kv-cache-dtype", f"{_LATER}: the KV cache has the type of the weights"),
     Unsupported(
         "trust-remote-code",
         "cannot be granted: nothing in a model folder is ever executed",

@@ -12,7 +12,7 @@ class InfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class InfoResponse(_message.Message):
-    __slots__ = ("rank", "world_size", "device", "device_name", "dtype", "architecture", "vocab_size", "max_position_embeddings", "block_size", "kv_bytes_per_token", "weight_bytes", "weights", "phases")
+    __slots__ = ("rank", "world_size", "device", "device_name", "dtype", "architecture", "vocab_size", "max_position_embeddings", "block_size", "kv_bytes_per_token", "weight_bytes", "weights", "kv_cache_dtype", "phases")
     class PhasesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,7 @@ class InfoResponse(_message.Message):
     KV_BYTES_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    KV_CACHE_DTYPE_FIELD_NUMBER: _ClassVar[int]
     PHASES_FIELD_NUMBER: _ClassVar[int]
     rank: int
     world_size: int
@@ -45,25 +46,28 @@ class InfoResponse(_message.Message):
     kv_bytes_per_token: int
     weight_bytes: int
     weights: str
+    kv_cache_dtype: str
     phases: _containers.ScalarMap[str, float]
-    def __init__(self, rank: _Optional[int] = ..., world_size: _Optional[int] = ..., device: _Optional[str] = ..., device_name: _Optional[str] = ..., dtype: _Optional[str] = ..., architecture: _Optional[str] = ..., vocab_size: _Optional[int] = ..., max_position_embeddings: _Optional[int] = ..., block_size: _Optional[int] = ..., kv_bytes_per_token: _Optional[int] = ..., weight_bytes: _Optional[int] = ..., weights: _Optional[str] = ..., phases: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    def __init__(self, rank: _Optional[int] = ..., world_size: _Optional[int] = ..., device: _Optional[str] = ..., device_name: _Optional[str] = ..., dtype: _Optional[str] = ..., architecture: _Optional[str] = ..., vocab_size: _Optional[int] = ..., max_position_embeddings: _Optional[int] = ..., block_size: _Optional[int] = ..., kv_bytes_per_token: _Optional[int] = ..., weight_bytes: _Optional[int] = ..., weights: _Optional[str] = ..., kv_cache_dtype: _Optional[str] = ..., phases: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class WarmupRequest(_message.Message):
-    __slots__ = ("max_prefill_tokens", "max_slots", "max_sequence_length", "max_batch_total_tokens", "max_top_n")
+    __slots__ = ("max_prefill_tokens", "max_slots", "max_sequence_length", "max_batch_total_tokens", "max_top_n", "max_chunks")
     MAX_PREFILL_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MAX_SLOTS_FIELD_NUMBER: _ClassVar[int]
     MAX_SEQUENCE_LENGTH_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_TOTAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MAX_TOP_N_FIELD_NUMBER: _ClassVar[int]
+    MAX_CHUNKS_FIELD_NUMBER: _ClassVar[int]
     max_prefill_tokens: int
     max_slots: int
     max_sequence_length: int
     max_batch_total_tokens: int
     max_top_n: int
-    def __init__(self, max_prefill_tokens: _Optional[int] = ..., max_slots: _Optional[int] = ..., max_sequence_length: _Optional[int] = ..., max_batch_total_tokens: _Optional[int] = ..., max_top_n: _Optional[int] = ...) -> None: ...
+    max_chunks: int
+    def __init__(self, max_prefill_tokens: _Optional[int] = ..., max_slots: _Optional[int] = ..., max_sequence_length: _Optional[int] = ..., max_batch_total_tokens: _Optional[int] = ..., max_top_n: _Optional[int] = ..., max_chunks: _Optional[int] = ...) -> None: ...
 
 class WarmupResponse(_message.Message):
-    __slots__ = ("num_blocks", "prefill_seconds", "decode_seconds", "memory_used", "memory_total", "phases")
+    __slots__ = ("num_blocks", "prefill_seconds", "decode_seconds", "memory_used", "memory_total", "phases", "cost_rows", "cost_seconds")
     class PhasesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -77,13 +81,17 @@ class WarmupResponse(_message.Message):
     MEMORY_USED_FIELD_NUMBER: _ClassVar[int]
     MEMORY_TOTAL_FIELD_NUMBER: _ClassVar[int]
     PHASES_FIELD_NUMBER: _ClassVar[int]
+    COST_ROWS_FIELD_NUMBER: _ClassVar[int]
+    COST_SECONDS_FIELD_NUMBER: _ClassVar[int]
     num_blocks: int
     prefill_seconds: float
     decode_seconds: float
     memory_used: int
     memory_total: int
     phases: _containers.ScalarMap[str, float]
-    def __init__(self, num_blocks: _Optional[int] = ..., prefill_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., memory_used: _Optional[int] = ..., memory_total: _Optional[int] = ..., phases: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    cost_rows: _containers.RepeatedScalarFieldContainer[int]
+    cost_seconds: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, num_blocks: _Optional[int] = ..., prefill_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., memory_used: _Optional[int] = ..., memory_total: _Optional[int] = ..., phases: _Optional[_Mapping[str, float]] = ..., cost_rows: _Optional[_Iterable[int]] = ..., cost_seconds: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class TokenizerPart(_message.Message):
     __slots__ = ("json", "eos")

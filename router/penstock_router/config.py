@@ -65,6 +65,7 @@ class RouterConfig:
     disable_shared_reads: bool
     disable_grammar_support: bool
     step_timeout: float  # seconds until a step without a result means that the shards are dead
+    step_rows: tuple[int, ...] | None = None  # of steps with prompts; a 0: as measured at start
     offline_socket: str | None = None  # path of one to make, for programs that bring batches
     batch_folder: str | None = None  # of /v1/files and /v1/batches; None: there are none
     batch_storage_limit: int = 0  # bytes in it
@@ -108,4 +109,6 @@ class RouterConfig:
             raise ValueError(f"router configuration has unknown keys {sorted(unknown)}")
         for name in values.keys() & set(_LISTS):
             values[name] = tuple(values[name])
+        if values["step_rows"] is not None:
+            values["step_rows"] = tuple(values["step_rows"])
         return cls(**values)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from penstock_proto.shard_pb2 import InfoResponse, WarmupRequest, WarmupResponse
 from penstock_router.config import RouterConfig
+from penstock_router.scheduler.config import MAX_CHUNKS
+from penstock_router.scheduler.costs import MEASURED_BEFORE, step_rows
 
 MAX_TOP_LOGPROBS = 20  # of OpenAI's API, whatever TGI's field is limited to
 
@@ -31,8 +33,10 @@ class Limits:
     device: str
     device_name: str
     dtype: str
+    kv_cache_dtype: str
     world_size: int
     prefill_seconds: float  # one full prefill step, as measured at start
+    step_rows: tuple[int, ...] = MEASURED_BEFORE  # of steps with prompts
     weights: str = ""  # their format
     memory_used: int = 0  # bytes of all devices, once everything is allocated
     memory_total: int = 0
@@ -74,6 +78,7 @@ def warmup_request(config: RouterConfig, infos: Sequence[InfoResponse]) -> Warmu
         max_sequence_length=total,
         max_batch_total_tokens=config.max_batch_total_tokens or 0,
         max_top_n=max(config.max_top_n_tokens, MAX_TOP_LOGPROBS),
+        max_chunks=MAX_CHUNKS,
     )
 
 
@@ -113,9 +118,27 @@ def derive(
         device=infos[0].device,
         device_name=infos[0].device_name,
         dtype=infos[0].dtype,
+        kv_cache_dtype=infos[0].kv_cache_dtype,
         world_size=len(infos),
         prefill_seconds=max(warmup.prefill_seconds for warmup in warmups),
         weights=infos[0].weights,
         memory_used=sum(warmup.memory_used for warmup in warmups),
         memory_total=sum(warmup.memory_total for warmup in warmups),
+        step_rows=_step_rows(config.step_rows, warmups),
     )
+
+
+def _step_rows(given: tuple[int, ...] | None, warmups: Sequence[WarmupResponse]) -> tuple[int, ...]:
+    """The operator's sizes; of 0 those that the shards' measurements give."""
+    if given is None:
+        return MEASURED_BEFORE
+    return tuple(sorted(given)) if all(given) else step_rows(_costs(warmups))
+
+
+def _costs(warmups: Sequence[WarmupResponse]) -> dict[int, float]:
+    """Seconds of steps by their rows: of the slowest shard."""
+    found: dict[int, float] = {}
+    for warmup in warmups:
+        for rows, seconds in zip(warmup.cost_rows, warmup.cost_seconds, strict=True):
+            found[rows] = max(found.get(rows, 0.0), seconds)
+    return found

@@ -186,6 +186,8 @@ def _scheduling(config: RouterConfig, limits: Limits) -> SchedulerConfig:
         waiting_served_ratio=config.waiting_served_ratio,
         eos_token_ids=eos_token_ids(config.model_path, config.tokenizer_config_path),
         prefix_cache=not config.disable_prefix_cache,
+        cheap_rows=limits.step_rows[0],
+        step_rows=limits.step_rows,
         shared_reads=None if config.disable_shared_reads else WORTH_TOKENS,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock_quantization.kv_scheme import declared_kv_cache, quantises_cache_alone
 from penstock_quantization.methods import parse_scheme
 from penstock_quantization.scheme import Scheme
 from penstock_shard.config_numbers import real, whole
@@ -50,6 +51,7 @@ class Architecture:
     qk_norm: bool  # normalise each head of queries and keys before the rotation
     windows: Windows  # of each layer: tokens a row sees, itself included; None is all
     scheme: Scheme | None  # how the checkpoint is quantised
+    kv_cache: str | None  # type of the KV cache that it was made for; None: its own
     dtype: str | None  # of the checkpoint, where config.json says it
 
     @property
@@ -154,7 +156,8 @@ def _architecture(name: str, family: Family, config: Config) -> Architecture:
         mlp_bias=_switch(config, family.mlp_bias),
         qk_norm=family.qk_norm,
         windows=windows,
-        scheme=parse_scheme(config),
+        scheme=None if quantises_cache_alone(config) else parse_scheme(config),
+        kv_cache=declared_kv_cache(config),
         dtype=_dtype(config),
     )
 

@@ -19,9 +19,9 @@ def compile_ahead(loaded: LoadedModel, limits: Limits, sizes: tuple[int, ...]) -
     from penstock_kernels.gpu.ahead import compile_only
 
     decoder = loaded.decoder.for_compiling()
-    cache = kv_cache.allocate(
-        loaded.decoder, limits.num_blocks, loaded.block_size, loaded.dtype, loaded.device
-    )[: len(decoder.specs())]
+    cache = kv_cache.allocate(loaded.decoder, limits.num_blocks, loaded.block_size, loaded.device)[
+        : len(decoder.specs())
+    ]
     ops = operations(decoder, limits, cache, loaded.dependent_launch)
     runner = Runner(decoder, loaded.group, limits, cache, *ops, loaded.grammars)
     with compile_only():

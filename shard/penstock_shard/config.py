@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Self
 
+from penstock_quantization.kv_scheme import AUTO, NAMES
 from penstock_quantization.methods import LOADED, STORED
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -23,6 +24,7 @@ class ShardConfig:
     device: str | None  # None: cuda if there is one
     load_format: str  # "auto": from the checkpoint; "dummy": random weights
     quantize: str | None  # how half-precision weights are quantised when they are loaded
+    kv_cache_dtype: str  # "auto": the model's, or FP8 where the checkpoint was made for that
     kv_block_size: int | None  # tokens; None: 64 on CUDA, 16 on a CPU
     cuda_memory_fraction: float  # share of the GPU's memory that this shard may use
     cuda_graphs: tuple[int, ...] | None  # rows captured; (0,): none; None: sizes up to all slots
@@ -37,6 +39,7 @@ class ShardConfig:
         _check("device", self.device, (None, *DEVICES))
         _check("load_format", self.load_format, LOAD_FORMATS)
         _check("quantize", self.quantize, (None, *LOADED, *STORED))
+        _check("kv_cache_dtype", self.kv_cache_dtype, (AUTO, *NAMES))
         if self.kv_block_size is not None and not 1 <= self.kv_block_size <= 1024:
             raise ValueError(f"kv_block_size must be from 1 to 1024, not {self.kv_block_size}")
         if not 0 < self.cuda_memory_fraction <= 1:

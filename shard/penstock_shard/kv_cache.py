@@ -20,14 +20,19 @@ CUDA_RESERVE = 1536 << 20
 GROUP = Path("/sys/fs/cgroup")
 
 
-def bytes_per_token(decoder: Decoder, dtype: torch.dtype) -> int:
+def cache_dtype(decoder: Decoder) -> torch.dtype:
+    """Of all layers."""
+    [dtype] = {spec.cache.dtype or decoder.dtype for spec in decoder.specs()}
+    return dtype
+
+
+def bytes_per_token(decoder: Decoder) -> int:
     """KV bytes of a token on this rank, all layers."""
-    return sum(2 * spec.kv_heads * spec.width for spec in decoder.specs()) * dtype.itemsize
+    numbers = sum(2 * spec.kv_heads * spec.width for spec in decoder.specs())
+    return numbers * cache_dtype(decoder).itemsize
 
 
-def allocate(
-    decoder: Decoder, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
+def allocate(decoder: Decoder, num_blocks: int, block_size: int, device: torch.device) -> Tensor:
     """[layers, 2, kv_heads, blocks, block_size, width], zero.
 
     Zero, because a masked position must hold a number: 0 * NaN is NaN. On Linux a CPU's zeros take
@@ -35,7 +40,7 @@ def allocate(
     """
     specs = decoder.specs()
     shape = (len(specs), 2, specs[0].kv_heads, num_blocks, block_size, specs[0].width)
-    return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.zeros(shape, dtype=cache_dtype(decoder), device=device)
 
 
 def free_bytes(device: torch.device, memory_fraction: float, peak: int, world_size: int) -> int:

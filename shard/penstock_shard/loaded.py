@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 
 from penstock_proto import shard_pb2
+from penstock_quantization.kv_scheme import NAMES
 from penstock_quantization.methods import check_quantize, dummy_scheme
 from penstock_shard import log
 from penstock_shard.architecture import Architecture, read_architecture
 from penstock_shard.config import ShardConfig
 from penstock_shard.device import choose_device, device_name, served_dtype
 from penstock_shard.grammars.templates import Templates
-from penstock_shard.kv_cache import bytes_per_token
+from penstock_shard.kv_cache import bytes_per_token, cache_dtype
 from penstock_shard.loading import load_decoder
 from penstock_shard.model.decoder import Decoder
 from penstock_shard.parallel import Group, join_group
@@ -38,6 +39,11 @@ class LoadedModel:
     grammars: Templates
     weights: str  # their format
 
+    @property
+    def cache_dtype(self) -> str:
+        """The type of the KV cache."""
+        return str(cache_dtype(self.decoder)).removeprefix("torch.")
+
     def info(self) -> shard_pb2.InfoResponse:
         """What the router asks first."""
         return shard_pb2.InfoResponse(
@@ -50,7 +56,8 @@ class LoadedModel:
             vocab_size=self.model.vocab_size,
             max_position_embeddings=self.model.max_positions,
             block_size=self.block_size,
-            kv_bytes_per_token=bytes_per_token(self.decoder, self.dtype),
+            kv_bytes_per_token=bytes_per_token(self.decoder),
+            kv_cache_dtype=self.cache_dtype,
             weight_bytes=self.decoder.nbytes,
             weights=self.weights,
         )
@@ -74,7 +81,8 @@ def load(config: ShardConfig) -> LoadedModel:
     dependent = not config.disable_dependent_launch
     group = join_group(os.environ, Path(config.socket_folder), device)
     group = group.with_rows(device, model.hidden_size, dtype, dependent)
-    decoder = load_decoder(model, group, weights, dtype, device, config.quantize)
+    cache = NAMES.get(config.kv_cache_dtype, model.kv_cache)
+    decoder = load_decoder(model, group, weights, dtype, device, config.quantize, cache)
     loaded = LoadedModel(
         model=model,
         decoder=decoder,

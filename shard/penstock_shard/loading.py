@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from penstock_kernels.ops import Act, AttentionSpec, Norm, NormKind, QKNorm
+from penstock_kernels.ops import AS_MODEL, Act, AttentionSpec, CacheSpec, Norm, NormKind, QKNorm
 from penstock_kernels.weight import Layout, Weight
+from penstock_quantization.kv_scales import ENDS, kv_scales
 from penstock_quantization.matrix import MatrixSpec
 from penstock_quantization.online import ONLINE
 from penstock_quantization.reader import reader_for
@@ -44,6 +45,7 @@ class _Loader:
     dtype: torch.dtype
     device: torch.device
     quantize: str | None
+    cache: str | None  # type of the KV cache; None: dtype
 
     def decoder(self) -> Decoder:
         model, vocabulary, names = self.model, self.partition.vocabulary, self.model.family.names
@@ -67,7 +69,7 @@ class _Loader:
     def _ignored(self) -> Callable[[str], bool]:
         """Tensors that may be there although nobody needs them."""
         tied, scheme = f"{self.model.family.names.head}.weight", self.model.scheme
-        unread = () if scheme is None else scheme.unread
+        unread = ENDS if scheme is None else (*scheme.unread, *ENDS)
         return lambda name: (self.model.tied_embeddings and name == tied) or name.endswith(unread)
 
     def _embedding(self, table: Tensor) -> VocabularyEmbedding:
@@ -105,6 +107,7 @@ class _Loader:
             rope=model.rope_of(layer),
             rotary=model.rotary,
             soft_cap=model.attention_cap,
+            cache=self._cache_spec(prefix),
         )
         norm = None
         if model.qk_norm:
@@ -117,6 +120,12 @@ class _Loader:
             norm=norm,
             output=self._rows(self._matrices.output(prefix)),
         )
+
+    def _cache_spec(self, prefix: str) -> CacheSpec:
+        if self.cache is None:
+            return AS_MODEL
+        module = (prefix + self.model.family.names.qkv[0]).rpartition(".")[0]
+        return CacheSpec(getattr(torch, self.cache), *kv_scales(self.weights, module))
 
     def _mlp(self, prefix: str) -> Mlp:
         return Mlp(
@@ -188,17 +197,19 @@ def load_decoder(
     dtype: torch.dtype,
     device: torch.device,
     quantize: str | None = None,
+    cache: str | None = None,
 ) -> Decoder:
-    """This rank's share of a model, quantised as `--quantize` says.
+    """This rank's share of a model, quantised as `--quantize` says. cache: type of the KV cache,
+    by torch's name; None: dtype.
 
     Before anything is allocated all of it is made once without memory. Raises ValueError for
     weights that do not fit config.json, and for a model that no memory of the device holds.
     """
-    needed = device_bytes(model, group, weights, dtype, quantize)
+    needed = device_bytes(model, group, weights, dtype, quantize, cache)
     check_memory(needed, device, group.world_size)
     partition = Partition.of(model, group)
     try:
-        return _Loader(model, group, partition, weights, dtype, device, quantize).decoder()
+        return _Loader(model, group, partition, weights, dtype, device, quantize, cache).decoder()
     except torch.OutOfMemoryError as error:
         raise ValueError(
             f"this shard's weights do not fit beside what else uses {device}: {error}"
@@ -211,10 +222,11 @@ def device_bytes(
     weights: Weights,
     dtype: torch.dtype,
     quantize: str | None = None,
+    cache: str | None = None,
 ) -> int:
     """What this rank's share takes on a GPU. Raises ValueError as `load_decoder` does."""
     partition, meta = Partition.of(model, group), torch.device("meta")
-    loader = _Loader(model, group, partition, Rehearsal(weights), dtype, meta, quantize)
+    loader = _Loader(model, group, partition, Rehearsal(weights), dtype, meta, quantize, cache)
     return loader.decoder().nbytes
 
 

@@ -21,13 +21,13 @@ from penstock_kernels.ops import GraphDevice, StepBatch
 from penstock_shard.device import upload
 from penstock_shard.graphs import Capturer, Replayable, SlotTensors, StepOutputs
 from penstock_shard.model.model import Model
+from penstock_shard.results import StepTimer
 from penstock_shard.sharing import SharingTensors
 from penstock_shard.slots import Chunks, Indices
 
 MOST_ROWS = 6144  # beyond, launching takes less time than computing
-# Pieces of chunks that attention works on, beyond those that the rows alone make: one a chunk. The
-# router plans as many (`max_chunks`).
-MOST_CHUNKS = 64
+# Sizes whose time the router is told: it plans steps of the cheapest.
+COSTED = (128, 256, 384, 512, 640, 768, 896, 1024, 1152, 1280, 1536, 1792, 2048, 3072, 4096)
 
 
 def buckets_for(rows: int) -> list[int]:
@@ -130,10 +130,12 @@ class MixedGraphs:
         outputs: StepOutputs,
         sharing: SharingTensors,
         max_prefill_tokens: int,
+        max_chunks: int,
     ) -> None:
         self._model, self._ops, self._slots, self._cache = model, ops, slots, cache
         self._outputs, self._sharing, self._scratch = outputs, sharing, slots.scratch
         self._buckets = buckets_for(max_prefill_tokens + slots.scratch)
+        self._max_chunks = max_chunks
         device = slots.length.device
         size = max(self._layout(rows).size for rows in self._buckets)
         self._buffer = torch.zeros(size, dtype=torch.int64, device=device)
@@ -142,9 +144,24 @@ class MixedGraphs:
     def capture(self, capture: Capturer) -> None:
         """Capture every bucket, the largest first."""
         for bucket in reversed(self._buckets):
-            self._buffer.zero_()  # another bucket's numbers mean something else here
-            self._layout(bucket).split(self._buffer).slot.fill_(self._scratch)
+            self._load_nothing(bucket)
             self._graphs[bucket] = capture(partial(self.run, bucket))
+
+    def costs(self) -> dict[int, float]:
+        """Seconds of a step by its rows, all of them of the scratch slot: of products and the like;
+        attention costs by contexts."""
+        found = {}
+        for bucket in [bucket for bucket in COSTED if bucket in self._graphs]:
+            self._load_nothing(bucket)
+            timer = StepTimer(self._buffer.device)
+            self._graphs[bucket].replay()
+            timer.stop()
+            found[bucket] = timer.wait() / 1e9
+        return found
+
+    def _load_nothing(self, bucket: int) -> None:
+        self._buffer.zero_()  # another bucket's numbers mean something else here
+        self._layout(bucket).split(self._buffer).slot.fill_(self._scratch)
 
     def step(
         self, decode: Indices, chunks: Chunks, tokens: Sequence[NDArray[np.int32]]
@@ -190,7 +207,8 @@ class MixedGraphs:
         # Still a bucket must not be too large for its few prompt tokens: without room for 256
         # sequences in 512 rows, the ends of prompts beside 256 decode rows would take 1,024.
         sequences = min(rows, max(rows // 4 + 16, 256 if rows >= 512 else 144), self._scratch)
-        pieces = rows // self._ops.piece_rows + min(rows, MOST_CHUNKS)
+        # Those that the rows alone make, and one more a chunk.
+        pieces = rows // self._ops.piece_rows + min(rows, self._max_chunks)
         return Layout(rows, sequences, pieces)
 
     def run(self, bucket: int) -> None:

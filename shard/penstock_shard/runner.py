@@ -113,7 +113,7 @@ class Runner:
         """From here on steps are replays of CUDA graphs: decode steps of up to sizes[-1] rows, and
         steps with chunks."""
         ops = cast(GraphDevice, self.ops)  # that of the CPU is never captured
-        limits, dtype = self.limits, self.cache.dtype
+        limits, dtype = self.limits, self.model.dtype
         outputs = mapped_outputs(self.model.head, limits.max_slots, dtype) or StepOutputs.empty(
             limits.max_slots,
             limits.vocab_size,
@@ -124,7 +124,7 @@ class Runner:
         )
         sharing = SharingTensors(limits.max_slots, ops.tile_rows, self.device)
         parts = (self.model, ops, self.slots, self.cache, outputs, sharing)
-        mixed = MixedGraphs(*parts, limits.max_prefill_tokens)
+        mixed = MixedGraphs(*parts, limits.max_prefill_tokens, limits.max_chunks)
         decode = DecodeGraphs(*parts, sizes)
         mixed.capture(capture)
         decode.capture(capture)
@@ -222,6 +222,11 @@ class Runner:
         for part in apart(copies):
             source, target = upload(np.array(part, np.int64).T.copy(), self.device)
             self.ops.copy_blocks(self.cache, source, target)
+
+    @torch.inference_mode()
+    def step_costs(self) -> dict[int, float]:
+        """Seconds of steps with prompts by their rows, where they are graphs. A collective."""
+        return {} if self._graphs is None else self._graphs.mixed.costs()
 
     def _load_graphs(self, graphs: StepGraphs) -> None:
         """Tell the graphs of another list of decoding slots."""
@@ -477,5 +482,5 @@ def operations(
     from penstock_kernels.gpu.sampler import TritonSampler
 
     dependent = dependent and supported(cache.device)
-    device = TritonDevice(model.specs(), ropes, limits.max_slots, cache, dependent)
+    device = TritonDevice(model.specs(), ropes, limits.max_slots, cache, dependent, model.dtype)
     return device, TritonSampler(dependent)

@@ -23,6 +23,9 @@ class BadCommand(ValueError):
     """The router sent a command that contradicts what it sent before, or itself."""
 
 
+MAX_CHUNKS = 64  # where the router does not say
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Sizes fixed at warmup."""
@@ -34,6 +37,7 @@ class Limits:
     vocab_size: int
     block_size: int
     num_blocks: int
+    max_chunks: int = MAX_CHUNKS  # no prompt begins in a step of so many
 
     @property
     def table_width(self) -> int:

@@ -16,7 +16,7 @@ from penstock_shard.graphs import Capture, buckets_for
 from penstock_shard.loaded import LoadedModel
 from penstock_shard.phases import SPENT, phase
 from penstock_shard.runner import Runner, operations
-from penstock_shard.slots import Limits
+from penstock_shard.slots import MAX_CHUNKS, Limits
 
 PHASES = ("compile", "warm-up", "capture")
 NEUTRAL = shard_pb2.Sampling(top_p=1, typical_p=1, repetition_penalty=1)
@@ -74,13 +74,17 @@ def warm_up(
     try:
         runner = _runner(loaded, _limits(loaded, request, blocks))
         _capture_graphs(loaded, runner)
+        costs = runner.step_costs()
     except torch.OutOfMemoryError as error:
         raise DoesNotFit(
             f"the graphs of steps do not fit beside a KV cache of {blocks} blocks: lower "
             f"--cuda-memory-fraction, --max-batch-total-tokens or --max-batch-prefill-tokens, or "
             f"switch graphs off by --cuda-graphs 0 ({error})"
         ) from None
-    log.info(f"KV cache: {blocks} blocks of {loaded.block_size} tokens")
+    if costs:
+        told = ", ".join(f"{rows}: {seconds * 1e3:.2f}" for rows, seconds in costs.items())
+        log.info(f"ms of steps with prompts by rows: {told}")
+    log.info(f"KV cache: {blocks} blocks of {loaded.block_size} tokens in {loaded.cache_dtype}")
     return runner, shard_pb2.WarmupResponse(
         num_blocks=blocks,
         prefill_seconds=prefill.seconds,
@@ -88,6 +92,8 @@ def warm_up(
         memory_used=kv_cache.used_bytes(loaded.device),
         memory_total=kv_cache.total_bytes(loaded.device, loaded.group.world_size),
         phases={name: SPENT[name] for name in PHASES if name in SPENT},
+        cost_rows=costs.keys(),
+        cost_seconds=costs.values(),
     )
 
 
@@ -154,13 +160,12 @@ def _limits(loaded: LoadedModel, request: shard_pb2.WarmupRequest, blocks: int) 
         vocab_size=loaded.model.vocab_size,
         block_size=loaded.block_size,
         num_blocks=blocks,
+        max_chunks=request.max_chunks or MAX_CHUNKS,
     )
 
 
 def _runner(loaded: LoadedModel, limits: Limits) -> Runner:
-    cache = kv_cache.allocate(
-        loaded.decoder, limits.num_blocks, loaded.block_size, loaded.dtype, loaded.device
-    )
+    cache = kv_cache.allocate(loaded.decoder, limits.num_blocks, loaded.block_size, loaded.device)
     ops = operations(loaded.decoder, limits, cache, loaded.dependent_launch)
     return Runner(loaded.decoder, loaded.group, limits, cache, *ops, loaded.grammars)
 
@@ -259,7 +264,7 @@ def _count_blocks(
     loaded: LoadedModel, request: shard_pb2.WarmupRequest, peak: int
 ) -> tuple[int, str | None]:
     """Blocks of this rank's cache, the scratch block included, and why it does not fit."""
-    block_bytes = loaded.block_size * kv_cache.bytes_per_token(loaded.decoder, loaded.dtype)
+    block_bytes = loaded.block_size * kv_cache.bytes_per_token(loaded.decoder)
     free = kv_cache.free_bytes(loaded.device, loaded.memory_fraction, peak, loaded.group.world_size)
     if not request.max_batch_total_tokens:
         most = request.max_slots * _blocks_of(loaded, request.max_sequence_length) + 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import aiohttp
 import pytest
 import torch
 
@@ -61,6 +62,17 @@ async def test_a_checkpoint_in_whole_numbers(tmp_path: Path, name: str) -> None:
     option = ("--num-shard", "2", "--quantize", name.partition("-")[0])
     with running_server(tmp_path, *arguments, *TINY_POOL, *option) as server:
         await mixed_run(server, ReferenceModel(twin), seed=8)
+
+
+async def test_a_kv_cache_in_fp8(tmp_path: Path) -> None:
+    """Prefixes, copies of blocks and sequences that resume among them."""
+    checkpoint = make_checkpoint(tmp_path / "model", "qwen3")
+    arguments = ("--model-id", str(checkpoint), "--dtype", "float32", "--device", "cpu")
+    more = ("--num-shard", "2", "--kv-cache-dtype", "fp8")
+    with running_server(tmp_path, *arguments, *TINY_POOL, *more) as server:
+        async with aiohttp.ClientSession(server.url) as session, session.get("/info") as answer:
+            assert (await answer.json())["kv_cache_dtype"] == "float8_e4m3fn"
+        await mixed_run(server, ReferenceModel(checkpoint, torch.float8_e4m3fn), seed=9)
 
 
 @pytest.mark.gpu

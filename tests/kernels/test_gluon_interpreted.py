@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from triton import knobs
 
+from penstock_kernels.fp8 import bits, saturated
 from penstock_kernels.gpu import (
     hopper_decode,
     hopper_gated,
@@ -35,6 +36,7 @@ from penstock_kernels.gpu.hopper_linear import Stream, stream_for, widened_strea
 from penstock_kernels.gpu.prefill_attention import prefill_tiles, query_tile
 from penstock_kernels.gpu.rope import Seats
 from penstock_kernels.lut import TABLES
+from penstock_kernels.ops import CacheSpec
 from penstock_kernels.reference import rope
 from penstock_kernels.weight import Weight
 from penstock_quantization.lut import Coded, packed
@@ -46,6 +48,7 @@ from support.paged import PagedCase, assert_near, naive_attention, paged_case
 from support.whole_numbers import rounded
 
 HALF = [torch.bfloat16, torch.float16]
+FP8 = [torch.float8_e4m3fn, torch.float8_e5m2]
 MULTIPROCESSORS = 3  # so few that programs take several turns
 Interpret = Callable[..., None]
 by_the_interpreter = pytest.mark.skipif(not knobs.runtime.interpret, reason="its plan is Triton's")
@@ -304,7 +307,7 @@ def test_gated_linear_in_bands(interpret: Interpret, monkeypatch: pytest.MonkeyP
     test_gated_linear(520, 256, 64, interpret)
 
 
-@pytest.mark.parametrize("kind", ["dense", "biased", "fp8"])
+@pytest.mark.parametrize("kind", ["dense", "biased", "fp8", "to fp8"])
 @pytest.mark.parametrize("dependent", [False, True])
 @pytest.mark.parametrize(
     ("rows", "heads", "kv_heads", "width", "page"),
@@ -329,19 +332,29 @@ def test_qkv(
     slot, position = torch.randperm(slots)[:rows], torch.randint(0, columns * page, (rows,))
     position[:2] = torch.tensor([0, columns * page - 1])
     cache = torch.randn(2, kv_heads, blocks, page, width).to(x.dtype)
-    before, expected = cache.clone(), cache.float()
+    stored = CacheSpec()
+    if kind == "to fp8":
+        stored = CacheSpec(torch.float8_e4m3fn, 0.25, 0.02)
+        cache = saturated(cache, torch.float8_e4m3fn)
+    before, expected = cache.clone(), cache if kind == "to fp8" else cache.float()
+    expected = expected.clone()
     query = torch.full((rows, heads * width), torch.nan, dtype=x.dtype)
     stream = stream_for(rows, weight.n, k, False, False, MULTIPROCESSORS)
     assert stream is not None
-    seats = Seats(slot, position, table, angles)
+    seats = Seats(slot, position, table, angles, stored.inverses)
     hopper_qkv.hopper_qkv(x, weight, query, cache, seats, stream, dependent)
     qkv = x.float() @ weight.dequantised().float().T + (0 if bias is None else bias.float())
     qkv = qkv.view(rows, -1, width)
     rope.rotate_(qkv[:, : heads + kv_heads], *rope.rotation(angles, position))
     location = table[slot, position // page].long() * page + position % page
-    rope.write_kv(expected, qkv[:, heads:], location)
+    kv = qkv[:, heads:]
+    rope.write_kv(expected, kv.to(x.dtype) if kind == "to fp8" else kv, location, stored)
     assert_rounded(query, qkv[:, :heads].reshape(rows, -1))
-    assert_rounded(cache, expected)
+    if kind == "to fp8":  # a sum that is rounded otherwise may be the next number
+        assert (cache.float() != expected.float()).float().mean() < 1e-3
+    else:
+        assert_rounded(cache, expected)
+    cache, before = bits(cache), bits(before)
     untouched = torch.ones(blocks * page, dtype=torch.bool)
     untouched[location] = False
     shape = (2 * kv_heads, blocks * page, width)
@@ -397,7 +410,7 @@ DECODES = [
 ]
 
 
-def by_slot(case: Decode, dtype: torch.dtype) -> PagedCase:
+def by_slot(case: Decode, dtype: torch.dtype, stored: torch.dtype | None = None) -> PagedCase:
     """Groups share blocks, slots are in any order; NaN wherever no sequence has a token."""
     spans, first = [(own - 1, 1) for own in case.own], 0
     for rows, blocks in case.groups:
@@ -412,8 +425,14 @@ def by_slot(case: Decode, dtype: torch.dtype) -> PagedCase:
     order = torch.randperm(len(spans))
     paged.slot.copy_(order)
     paged.table[order] = paged.table.clone()
-    paged.cache.masked_fill_(~written(paged, range(len(spans)))[:, :, None], torch.nan)
-    return paged
+    return forgotten(paged if stored is None else paged.in_fp8(stored))
+
+
+def forgotten(case: PagedCase) -> PagedCase:
+    """NaN wherever no sequence has a token."""
+    nothing = ~written(case, range(len(case.position)))[:, :, None]
+    bits(case.cache).masked_fill_(nothing, 0x7F if case.cache.dtype.itemsize == 1 else torch.nan)
+    return case
 
 
 def written(case: PagedCase, rows: Iterable[int], last_only: bool = False) -> Tensor:
@@ -456,7 +475,7 @@ def decoded(
     attend.lse.fill_(torch.nan)
     interpret(hopper_merge, Late(attend.partial), Late(attend.lse))
     out = torch.full((rows, heads * width), torch.nan, dtype=case.query.dtype)
-    attend(query, case.cache, case.table, out, plan, size.scale)
+    attend(query, case.cache, case.table, out, plan, size.scale, case.stored)
     return out
 
 
@@ -467,6 +486,19 @@ def test_decode(size: Decode, dtype: torch.dtype, interpret: Interpret) -> None:
     case = by_slot(size, dtype)
     out = decoded(case, size, interpret)
     assert_rounded(out, naive_attention(case, size.scale, None))
+
+
+@by_the_interpreter
+@pytest.mark.parametrize("window", [None, 65])
+@pytest.mark.parametrize("stored", FP8, ids=str)
+@pytest.mark.parametrize("size", [DECODES[i] for i in (1, 3, 4, 5, 9)], ids=str)
+def test_decode_of_a_cache_in_fp8(
+    size: Decode, stored: torch.dtype, window: int | None, interpret: Interpret
+) -> None:
+    """Few queries and many, of heads of both widths."""
+    case = by_slot(size, HALF[size.heads % 2], stored)
+    out = decoded(case, size, interpret, window=window)
+    assert_rounded(out, naive_attention(case, size.scale, window))
 
 
 @by_the_interpreter
@@ -508,6 +540,15 @@ def test_prefill_in_a_window(heads: int, width: int, window: int, interpret: Int
     check_prefill(heads, 1, width, 64, torch.bfloat16, window, interpret)
 
 
+@pytest.mark.parametrize("window", [None, 100])
+@pytest.mark.parametrize("stored", FP8, ids=str)
+@pytest.mark.parametrize(("heads", "width"), [(4, 64), (7, 128)])
+def test_prefill_of_a_cache_in_fp8(
+    heads: int, width: int, stored: torch.dtype, window: int | None, interpret: Interpret
+) -> None:
+    check_prefill(heads, 1, width, 64, HALF[heads % 2], window, interpret, stored)
+
+
 def check_prefill(
     heads: int,
     kv_heads: int,
@@ -516,11 +557,12 @@ def check_prefill(
     dtype: torch.dtype,
     window: int | None,
     interpret: Interpret,
+    stored: torch.dtype | None = None,
 ) -> None:
     """Contexts that end in and between tiles of keys, rows that fill half a tile, unused tiles."""
     spans = [(5, 1), (70, 17), (0, 130), (64, 64), (255, 2), (0, 1), (600, 41)]
     case = paged_case(spans, heads, kv_heads, width, page).to("cpu", dtype)
-    case.cache.masked_fill_(~written(case, range(len(case.position)))[:, :, None], torch.nan)
+    case = forgotten(case if stored is None else case.in_fp8(stored))
     interpret(hopper_prefill)
     count = len(case.query)
     qkv = torch.randn(count, heads + 2 * kv_heads, width).to(dtype)
@@ -530,6 +572,6 @@ def check_prefill(
     out = torch.full((count, heads * width), torch.nan, dtype=dtype)
     hopper_prefill.hopper_prefill(
         qkv[:, :heads], case.cache, case.table, case.slot.int(), case.position,
-        torch.from_numpy(pieces), out, 0.21, window,
+        torch.from_numpy(pieces), out, 0.21, window, case.stored,
     )  # fmt: skip
     assert_rounded(out, naive_attention(case, 0.21, window))

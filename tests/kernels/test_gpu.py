@@ -9,12 +9,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from penstock_kernels.ops import Act, Activation, AttentionSpec, Norm, QKNorm, StepBatch
+from penstock_kernels.fp8 import bits, saturated
+from penstock_kernels.ops import (
+    AS_MODEL,
+    Act,
+    Activation,
+    AttentionSpec,
+    CacheSpec,
+    Norm,
+    QKNorm,
+    StepBatch,
+)
 from penstock_kernels.weight import Weight
 
 pytestmark = pytest.mark.gpu
 
 HALF = [torch.bfloat16, torch.float16]
+FP8 = [torch.float8_e4m3fn, torch.float8_e5m2]
 
 
 @pytest.fixture
@@ -82,13 +93,15 @@ QKV = [
 ]
 
 
+@pytest.mark.parametrize("stored", [None, *FP8], ids=str)
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("rows", [2, 3, 8, 17, 32, 64])
 @pytest.mark.parametrize(("heads", "kv_heads", "width", "k"), QKV)
 @pytest.mark.usefixtures("hopper")
 def test_qkv_in_one_launch_are_those_of_two(
-    rows: int, heads: int, kv_heads: int, width: int, k: int, dtype: torch.dtype
-) -> None:
+    rows: int, heads: int, kv_heads: int, width: int, k: int, dtype: torch.dtype,
+    stored: torch.dtype | None,
+) -> None:  # fmt: skip
     """Bit for bit, queries and cache; and those are what float32 gives."""
     from penstock_kernels.gpu.products.problem import Epilogue
     from penstock_kernels.gpu.products.table import find
@@ -109,25 +122,35 @@ def test_qkv_in_one_launch_are_those_of_two(
     slot = torch.randperm(slots, device="cuda")[:rows]
     position = torch.randint(0, columns * page, (rows,), device="cuda")
     shape = (2, kv_heads, slots * columns * 3 // 2, page, width)
-    before = torch.randn(shape, device="cuda", dtype=dtype)
+    before, spec = torch.randn(shape, device="cuda", dtype=dtype), AS_MODEL
+    if stored is not None:
+        before, spec = saturated(before, stored), CacheSpec(stored, 0.007, 0.3)  # some saturate
     expected = before.clone()
     rows_, matrix = Activation(x), Weight(weight)
     qkv = TritonRows().linear(rows_, matrix)
-    seats = Seats(slot, position, table, angles)
+    seats = Seats(slot, position, table, angles, spec.inverses)
     rope_and_write(qkv, expected, seats, AttentionSpec(heads, kv_heads, width, 1.0))
     wide = (x.float() @ weight.float().T).view(rows, -1, width)
     rope.rotate_(wide[:, : heads + kv_heads], *rope.rotation(angles, position))
     place = table[slot, position // page].long(), position % page
-    written = expected[:, :, *place].permute(2, 0, 1, 3).reshape(rows, -1, width)
+    written = bits(expected)[:, :, *place].permute(2, 0, 1, 3).reshape(rows, -1, width)
     assert difference(qkv[:, : heads * width], wide[:, :heads]) < 1e-5
-    assert difference(written, wide[:, heads:]) < 1e-5
+    if stored is None:
+        assert difference(written, wide[:, heads:]) < 1e-5
+    else:
+        keys, values = qkv.view(rows, -1, width)[:, heads:].chunk(2, 1)
+        rope.rotate_(keys, *rope.rotation(angles, position))
+        by_key, by_value = spec.inverses
+        kv = torch.cat((keys.float() * by_key, values.float() * by_value), 1)
+        # A sum that is rounded otherwise may be the next number in FP8.
+        assert (bits(saturated(kv, stored)) != written).float().mean() < 1e-3
     launch = find(Epilogue.ROTATE, rows_, matrix, width)
     assert launch is not None
     for dependent in (False, True):
         cache = before.clone()
         query = launch(rows_, matrix, dependent, cache, seats)
         assert torch.equal(query, qkv[:, : heads * width])
-        assert torch.equal(cache, expected)
+        assert torch.equal(bits(cache), bits(expected))
 
 
 def sharing_of(groups: list[tuple[int, int]], rows: int, tile_rows: int, page: int) -> Any:
@@ -274,7 +297,9 @@ DECODES = [
 ]
 
 
-def decode_case(case: Decode, dtype: torch.dtype) -> tuple[list[Tensor], Any, int]:
+def decode_case(
+    case: Decode, dtype: torch.dtype, stored: CacheSpec = AS_MODEL
+) -> tuple[list[Tensor], Any, int]:
     """query, cache, table, slots and positions; NaN stands wherever no sequence has a token."""
     torch.manual_seed(0)
     heads, kv_heads, width, page, groups, alone, known, _ = case
@@ -302,7 +327,12 @@ def decode_case(case: Decode, dtype: torch.dtype) -> tuple[list[Tensor], Any, in
         written[table[row].long()[token // page], token % page] = True
     shape = (2, kv_heads, rows * columns + 1, page, width)
     cache = torch.randn(shape, device="cuda", dtype=dtype)
-    cache[:, :, ~written.cuda()] = torch.nan
+    if stored.dtype is None:
+        cache[:, :, ~written.cuda()] = torch.nan
+    else:
+        by = torch.tensor(stored.inverses, device="cuda").view(2, 1, 1, 1, 1)
+        cache = saturated(cache * by, stored.dtype)
+        bits(cache)[:, :, ~written.cuda()] = 0x7F
     slots = torch.randperm(rows)
     by_slot = torch.empty_like(table)
     by_slot[slots] = table
@@ -311,7 +341,12 @@ def decode_case(case: Decode, dtype: torch.dtype) -> tuple[list[Tensor], Any, in
     return tensors, groups, rows
 
 
-def decode_reference(tensors: list[Tensor], scale: float, window: int | None = None) -> Tensor:
+def decode_reference(
+    tensors: list[Tensor],
+    scale: float,
+    window: int | None = None,
+    stored: CacheSpec = AS_MODEL,
+) -> Tensor:
     """[rows, heads * width] float32, row by row."""
     query, cache, table, slots, positions = tensors
     kv_heads, page = cache.shape[1], cache.shape[3]
@@ -319,7 +354,9 @@ def decode_reference(tensors: list[Tensor], scale: float, window: int | None = N
     for q, slot, last in zip(query.float(), slots.tolist(), positions.tolist(), strict=True):
         first = 0 if window is None else max(0, last + 1 - window)
         token = torch.arange(first, last + 1, device="cuda")
-        key, value = cache[:, :, table[slot].long()[token // page], token % page].float()
+        found = bits(cache)[:, :, table[slot].long()[token // page], token % page]
+        key, value = found.view(cache.dtype).float()
+        key, value = key * stored.key_scale, value * stored.value_scale
         scores = torch.einsum("hgd,htd->hgt", q.view(kv_heads, -1, q.shape[1]), key) * scale
         rows.append(torch.einsum("hgt,htd->hgd", scores.softmax(2), value).flatten())
     return torch.stack(rows)
@@ -362,6 +399,38 @@ def test_decode_attention_on_hopper(case: Decode, dtype: torch.dtype) -> None:
         graph.replay()
         differing += (out != first).sum()
     assert int(differing) == 0
+
+
+@pytest.mark.usefixtures("hopper")
+@pytest.mark.parametrize("window", [None, 130])
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("fp8", FP8, ids=str)
+@pytest.mark.parametrize("case", DECODES, ids=str)
+def test_decode_attention_of_fp8_on_hopper(
+    case: Decode, fp8: torch.dtype, dtype: torch.dtype, window: int | None
+) -> None:
+    """The same cases; the same bits each time."""
+    from penstock_kernels.gpu.hopper_decode import HopperDecode, on_hopper
+
+    stored = CacheSpec(fp8, 0.04, 0.3)
+    tensors, groups, rows = decode_case(case, dtype, stored)
+    query, cache, table, slots, positions = tensors
+    assert on_hopper(query.device, cache, case.heads)
+    attend = HopperDecode(rows, case.heads, case.kv_heads, case.width, query.device, True)
+    attend.partial.fill_(torch.nan)
+    attend.lse.fill_(torch.nan)
+    sharing = sharing_of(groups, rows, attend.tile_rows, case.page)
+    found = []
+    for _ in range(3):
+        out = query.new_full((rows, case.heads * case.width), torch.nan)
+        plan = attend.plan(positions, slots, None, sharing, window)
+        attend(query, cache, table, out, plan, case.scale, stored)
+        found.append(out)
+    assert bool(out.isfinite().all())
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    torch.backends.cuda.matmul.allow_tf32 = False
+    bound = 5e-6 if dtype == torch.bfloat16 else 2e-7
+    assert difference(out, decode_reference(tensors, case.scale, window, stored)) < bound
 
 
 @pytest.mark.usefixtures("hopper")

@@ -15,7 +15,7 @@ SCALE = 0.31
 
 def attend(case: PagedCase, window: int | None, soft_cap: float | None = None) -> torch.Tensor:
     batch = PagedBatch(case.table, case.context, case.queries, case.cache.shape[3])
-    return paged_attention(case.query, case.cache, batch, SCALE, window, soft_cap)
+    return paged_attention(case.query, case.cache, batch, SCALE, window, soft_cap, case.stored)
 
 
 @settings(max_examples=60, deadline=None)
@@ -77,6 +77,16 @@ def test_half_precision(dtype: torch.dtype) -> None:
     out = attend(case, None)
     assert out.dtype == dtype
     assert_near(out, naive_attention(case, SCALE, None))
+
+
+@pytest.mark.parametrize("soft_cap", [None, 0.5])
+@pytest.mark.parametrize("stored", [torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_cache_in_fp8(dtype: torch.dtype, stored: torch.dtype, soft_cap: float | None) -> None:
+    case = paged_case([(70, 1), (3, 1), (10, 20), (0, 40)]).to("cpu", dtype).in_fp8(stored)
+    out = attend(case, 17, soft_cap)
+    assert out.dtype == dtype
+    assert_near(out, naive_attention(case, SCALE, 17, soft_cap))
 
 
 def test_rows_do_not_depend_on_their_batch() -> None:

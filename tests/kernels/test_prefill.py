@@ -20,6 +20,7 @@ from support.paged import PagedCase, assert_near, naive_attention, paged_case
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning:triton")
 SCALE = 0.21
+FP8 = [torch.float8_e4m3fn, torch.float8_e5m2]
 Where = tuple[str, torch.dtype]
 
 
@@ -70,7 +71,7 @@ def run(
     pieces = np.concatenate((pieces, np.zeros((unused, 2), np.int32)))
     prefill_attention(
         qkv[:, :heads], case.cache, case.table, case.slot.int(), case.position,
-        torch.from_numpy(pieces).to(device), out, SCALE, window, soft_cap,
+        torch.from_numpy(pieces).to(device), out, SCALE, window, soft_cap, case.stored,
     )  # fmt: skip
     return out
 
@@ -88,6 +89,19 @@ def test_chunks(where: Where, layout: Layout, window: int | None) -> None:
 @pytest.mark.parametrize("layout", [Layout(8, 2, 128, 64), Layout(8, 4, 256, 64)], ids=str)
 def test_soft_caps(where: Where, layout: Layout, window: int | None, soft_cap: float) -> None:
     case = paged_case([(5, 1), (70, 17), (0, 70)], *layout).to(*where)
+    found = run(case, window, soft_cap=soft_cap)
+    assert_near(found, naive_attention(case, SCALE, window, soft_cap))
+
+
+@pytest.mark.parametrize("soft_cap", [None, 0.5])
+@pytest.mark.parametrize("window", [None, 33])
+@pytest.mark.parametrize("stored", FP8, ids=str)
+@pytest.mark.parametrize("layout", [LAYOUTS[1], LAYOUTS[2], LAYOUTS[6]], ids=str)
+def test_a_cache_in_fp8(
+    where: Where, layout: Layout, stored: torch.dtype, window: int | None, soft_cap: float | None
+) -> None:
+    spans = [(5, 1), (70, 17), (0, 70), (127, 2), (0, 1)]
+    case = paged_case(spans, *layout).to(*where).in_fp8(stored)
     found = run(case, window, soft_cap=soft_cap)
     assert_near(found, naive_attention(case, SCALE, window, soft_cap))
 

@@ -67,6 +67,16 @@ def test_tokens_are_those_of_the_numbers(tmp_path: Path, name: str) -> None:
     assert joined_ranks(folder, 2, tokens) == expected
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["block", "ct-channel"])
+def test_tokens_on_a_gpu_are_those_of_the_numbers(tmp_path: Path, name: str) -> None:
+    """float32: token for token."""
+    folder, twin = make_checkpoint(tmp_path / "model", "llama3"), tmp_path / "twin"
+    quantise_checkpoint(folder, name, twin)
+    expected = tokens(LocalShard(load_model(twin)))
+    assert tokens(LocalShard(load_model(folder, device="cuda"))) == expected
+
+
 @pytest.mark.parametrize("family", ["gemma2", "phi3", "gpt_neox", "falcon_new", "gpt2"])
 def test_weights_are_quantised_online_in_every_family(tmp_path: Path, family: str) -> None:
     """Two ranks hold the same numbers as one, and those are near the checkpoint's."""

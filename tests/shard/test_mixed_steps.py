@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from penstock_proto import shard_pb2
+from penstock_shard import mixed_graphs
 from penstock_shard.loaded import LoadedModel
 from penstock_shard.mixed_graphs import Layout, MixedStep, buckets_for
 from penstock_shard.slots import Chunks
@@ -70,13 +71,20 @@ def schedule(shard: LocalShard, sampling: shard_pb2.Sampling | None) -> list[lis
 
 @pytest.mark.parametrize("sampled", [pytest.param(False, marks=pytest.mark.full), True])
 def test_steps_of_graphs_equal_steps_of_torch(
-    checkpoint: Callable[[str], Path], sampled: bool
+    checkpoint: Callable[[str], Path], sampled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = load_model(checkpoint("llama3"))
     sampling = neutral(temperature=1.0, seed=3, presence_penalty=0.5) if sampled else None
     expected = schedule(LocalShard(loaded), sampling)
     assert [len(tokens) for tokens in expected] == [0, 2, 3, 3, 2, 3, 3, 3]
-    assert schedule(interpreted(loaded, (1, 2, 4), 64), sampling) == expected
+    shard = interpreted(loaded, (1, 2, 4), 64)
+    # What they cost is measured at warmup, and leaves nothing behind.
+    monkeypatch.setattr(mixed_graphs, "COSTED", (16, 17))
+    costs = shard.runner.step_costs()
+    assert set(costs) == {16} and costs[16] > 0
+    answer = shard_pb2.WarmupResponse(cost_rows=costs.keys(), cost_seconds=costs.values())
+    assert list(answer.cost_rows) == [16]
+    assert schedule(shard, sampling) == expected
 
 
 @pytest.mark.gpu

@@ -74,6 +74,7 @@ def stands_for(capability: int) -> None:
     hopper.is_hopper = lambda device: capability // 10 == 9  # type: ignore[assignment]
     hopper.multiprocessors = lambda device: 132  # type: ignore[assignment]
     card.shared_bytes = lambda device: SHARED_KIB[capability] << 10  # type: ignore[assignment]
+    card.converts_fp8 = lambda device: capability >= 89  # type: ignore[assignment]
     card.has_fp8 = lambda device: capability >= 89  # type: ignore[assignment]
     card.has_tensor_cores = lambda device: capability >= 80  # type: ignore[assignment]
 
@@ -83,7 +84,11 @@ def attention_case(width: int, heads: int = 4, kv_heads: int = 2, page: int = 64
 
 
 def attention(
-    width: int, window: int | None = None, cap: float | None = None, heads: int = 4
+    width: int,
+    window: int | None = None,
+    cap: float | None = None,
+    heads: int = 4,
+    stored: torch.dtype | None = None,
 ) -> Callable[[torch.dtype, bool], None]:
     """A step with decode rows and a chunk: by a device as the shard makes it."""
 
@@ -92,9 +97,11 @@ def attention(
         from penstock_kernels.ops import EagerPlan, StepBatch
 
         case = attention_case(width, heads).to("cpu", dtype)
-        spec = AttentionSpec(heads, 2, width, SCALE, window, 0, cap)
+        if stored is not None:
+            case = case.in_fp8(stored)
+        spec = AttentionSpec(heads, 2, width, SCALE, window, 0, cap, cache=case.stored)
         angles = torch.zeros(256, 2, width // 2)
-        device = TritonDevice([spec], (angles,), 4, case.cache, dependent)
+        device = TritonDevice([spec], (angles,), 4, case.cache, dependent, dtype)
         plan = EagerPlan(torch.arange(3), case.context, case.queries)
         step = device.step(StepBatch(case.slot, case.position, case.table, 2, plan))
         step._plan(spec)
@@ -104,12 +111,17 @@ def attention(
 
 
 def rotation(
-    width: int, rotary: int | None = None, norm: NormKind | None = None
+    width: int,
+    rotary: int | None = None,
+    norm: NormKind | None = None,
+    stored: torch.dtype | None = None,
 ) -> Callable[[torch.dtype, bool], None]:
     def run(dtype: torch.dtype, dependent: bool) -> None:
         from penstock_kernels.gpu.rope import Seats, rope_and_write
 
         case = attention_case(width).to("cpu", dtype)
+        if stored is not None:
+            case = case.in_fp8(stored)
         rows = len(case.query)
         angles = torch.zeros(256, 2, (rotary or width) // 2)
         spec = AttentionSpec(4, 2, width, SCALE, rotary=rotary)
@@ -197,13 +209,17 @@ def by_library(launch: Any) -> bool:
     )  # fmt: skip
 
 
-def rotating_product(kind: str, width: int) -> Callable[[torch.dtype, bool], None]:
+def rotating_product(
+    kind: str, width: int, stored: torch.dtype | None = None
+) -> Callable[[torch.dtype, bool], None]:
     def run(dtype: torch.dtype, dependent: bool) -> None:
         from penstock_kernels.gpu.products.problem import Epilogue
         from penstock_kernels.gpu.products.table import find
         from penstock_kernels.gpu.rope import Seats
 
         case = attention_case(width).to("cpu", dtype)
+        if stored is not None:
+            case = case.in_fp8(stored)
         n, k, rows = 8 * width, 1024, 16
         bias = torch.zeros(n, dtype=dtype) if "biased" in kind else None
         weight = Weight(torch.zeros(n, k, dtype=dtype), bias)
@@ -317,8 +333,18 @@ CASES: dict[str, Case] = {
     "attention of wide heads": Case(attention(256), few=False),
     "attention of odd heads": Case(attention(80), few=False),
     "attention of many heads": Case(attention(128, heads=16), few=False),
+    "attention of FP8": Case(attention(128, stored=torch.float8_e4m3fn)),
+    "attention of other FP8": Case(attention(64, 64, stored=torch.float8_e5m2), few=False),
+    "attention of FP8 with a soft cap": Case(
+        attention(256, cap=50.0, stored=torch.float8_e4m3fn), few=False
+    ),
+    "attention of FP8 of many heads": Case(
+        attention(128, heads=32, stored=torch.float8_e4m3fn), few=False
+    ),
     "rotation": Case(rotation(128)),
     "rotation of a part": Case(rotation(128, rotary=32)),
+    "rotation to FP8": Case(rotation(128, stored=torch.float8_e4m3fn)),
+    "rotation of a part to FP8": Case(rotation(128, 32, stored=torch.float8_e5m2), few=False),
     "rotation with norms": Case(rotation(128, norm=NormKind.RMS), few=False),
     "rotation with other norms": Case(rotation(256, norm=NormKind.RMS_ONE), few=False),
     "norms": Case(norms),
@@ -357,6 +383,9 @@ CASES: dict[str, Case] = {
     "FP8 in memory": Case(widened_weights, cards=range(89, 1000)),
     "products that rotate": Case(rotating_product("dense", 128), HALF, HOPPER),
     "products that rotate in FP8": Case(rotating_product("fp8", 128), HALF, HOPPER),
+    "products that rotate to FP8": Case(
+        rotating_product("dense", 128, torch.float8_e4m3fn), HALF, HOPPER
+    ),
     "biased products that rotate": Case(rotating_product("biased", 64), HALF, HOPPER, few=False),
     "many rows, gated": Case(gated_product, HALF, HOPPER),
     "sums over ranks": Case(rank_sums, HALF, range(90, 1000)),

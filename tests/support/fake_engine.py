@@ -43,6 +43,7 @@ def limits(**changes: object) -> Limits:
         "device": "cpu",
         "device_name": "cpu",
         "dtype": "float32",
+        "kv_cache_dtype": "float32",
         "world_size": 1,
         "prefill_seconds": 0.01,
     }

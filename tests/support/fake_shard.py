@@ -101,6 +101,7 @@ class FakeShard(shard_pb2_grpc.ShardServicer):
             max_position_embeddings=model.max_position_embeddings,
             block_size=model.block_size,
             kv_bytes_per_token=8,
+            kv_cache_dtype="float32",
             weight_bytes=0,
         )
 

@@ -34,7 +34,12 @@ def _layout(*_: object, **__: object) -> Layout:
 
 
 def _assembly(
-    asm: str, constraints: str, arguments: list[Any], dtype: Any, is_pure: bool, pack: int
+    asm: str,
+    constraints: str,
+    arguments: list[Any],
+    dtype: torch.dtype | tuple[torch.dtype, ...],
+    is_pure: bool,
+    pack: int,
 ) -> Any:
     """Assembly that makes four numbers of each of two results from four bytes runs (`support.ptx`).
     Other assembly converts numbers here, or takes one from another; what its instructions do is for
@@ -42,9 +47,12 @@ def _assembly(
     if asm.startswith("sub."):
         return arguments[0] - arguments[1]
     [argument] = arguments
+    numbers = argument.data
+    if "e4m3" in asm or "e5m2" in asm:
+        return _widened(asm, numbers, argument.shape, dtype)
     if not isinstance(dtype, tuple):
         return argument.to(dtype)
-    four = argument.data.to(torch.int64).unflatten(-1, (-1, 4))
+    four = numbers.to(torch.int64).unflatten(-1, (-1, 4))
     words = (four << torch.arange(0, 32, 8)).sum(-1)
     made = ptx.run(asm, [words], 2 * len(dtype))
     halves = [word >> shift & 0xFFFF for word in made for shift in (0, 16)]
@@ -55,13 +63,34 @@ def _assembly(
     )
 
 
+def _widened(
+    asm: str, numbers: torch.Tensor, shape: Any, dtype: torch.dtype | tuple[torch.dtype, ...]
+) -> Any:
+    """Bytes are numbers in the FP8 that the assembly names; of two bytes each becomes a result, of
+    four two words in half precision do."""
+    if not numbers.dtype.is_floating_point:
+        pairs = numbers.contiguous().view(torch.uint8).view(*numbers.shape, -1)
+        numbers = pairs.view(torch.float8_e5m2 if "e5m2" in asm else torch.float8_e4m3fn)
+    if not isinstance(dtype, tuple):
+        return values.of(numbers.to(dtype).view(shape))
+    if dtype[0] == torch.int32:
+        return tuple(values.of(one) for one in numbers.half().view(torch.int32).unbind(-1))
+    parts = numbers.float().unbind(-1)  # the first byte is the lower one
+    return tuple(values.of(part.to(one)) for part, one in zip(parts, dtype, strict=True))
+
+
 LANGUAGE = SimpleNamespace(
-    **{name: getattr(torch, name) for name in ("float32", "float16", "bfloat16", "int32", "int64")},
+    **{
+        name: getattr(torch, name)
+        for name in ("float32", "float16", "bfloat16", "int16", "int32", "int64", "uint8")
+    },
+    float8e4nv=torch.float8_e4m3fn,
+    float8e5=torch.float8_e5m2,
     **{
         name: getattr(values, name)
         for name in (
-            "arange", "full", "zeros", "expand_dims", "convert_layout", "split", "where", "minimum",
-            "maximum", "cdiv", "exp", "exp2", "log2", "fma", "join",
+            "arange", "full", "zeros", "expand_dims", "convert_layout", "split", "join", "where",
+            "minimum", "maximum", "cdiv", "exp", "exp2", "log2", "fma",
         )
     },
     **{

@@ -124,6 +124,12 @@ class Shared:
     def reshape(self, shape: Sequence[int]) -> Shared:
         return self._view(self.numbers.view(list(shape)))
 
+    def _reinterpret(self, dtype: torch.dtype, shape: Sequence[int], layout: Layout) -> Shared:
+        numbers = self.numbers.view(dtype)
+        if list(numbers.shape) != list(shape):
+            raise GluonError(f"{dtype} {list(numbers.shape)} taken for {list(shape)}")
+        return self._view(numbers)
+
     def permute(self, order: Sequence[int]) -> Shared:
         return self._view(self.numbers.permute(tuple(order)))
 
@@ -262,15 +268,15 @@ def allocate_shared_memory(
         barriers = [Barrier() for _ in range(shape[0])]
         program.barriers += barriers
         return Barriers(barriers)
-    numbers = torch.full(list(shape), _unknown(dtype), dtype=dtype)
+    numbers = torch.full(list(shape), unwritten(dtype), dtype=dtype)
     program.shared_bytes += numbers.numel() * numbers.element_size()
     if program.shared_bytes > MOST_SHARED:
         raise GluonError(f"{program.shared_bytes} bytes of shared memory")
     return Shared(numbers, numbers.data_ptr())
 
 
-def _unknown(dtype: torch.dtype) -> Number:
-    """What stands where nothing was written yet."""
+def unwritten(dtype: torch.dtype) -> Number:
+    """NaN; of integers the largest: all that FP8's bytes of it hold is NaN, too."""
     return float("nan") if dtype.is_floating_point else torch.iinfo(dtype).max
 
 
@@ -307,7 +313,7 @@ def async_copy_global_to_shared(
         raise GluonError(f"a copy of {source.block_shape} to {target.shape}")
     _fenced(target)
     numbers = source.block(corner, here.waited)
-    target.numbers.fill_(_unknown(target.dtype))
+    target.numbers.fill_(unwritten(target.dtype))
     barrier.copied(Copy(target.numbers, numbers))
     here.turn()
 

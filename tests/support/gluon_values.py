@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from penstock_kernels.fp8 import saturated
+
 Number = bool | int | float
 
 
@@ -70,7 +72,11 @@ class Value:
         """The product that makes this value is done."""
         self._data = data
 
-    def to(self, dtype: torch.dtype) -> Value:
+    def to(self, dtype: torch.dtype, bitcast: bool = False) -> Value:
+        if bitcast:
+            return of(self.data.view(dtype))
+        if dtype.itemsize == 1 and dtype.is_floating_point:  # as a GPU does it: saturated
+            return of(saturated(self.data, dtype))
         return of(self.data.to(dtype))
 
     def reshape(self, shape: Sequence[int]) -> Value:

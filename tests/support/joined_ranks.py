@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from penstock_proto import shard_pb2
+from penstock_quantization.kv_scheme import AUTO, NAMES
 from penstock_shard.loaded import LoadedModel
 from penstock_shard.loading import load_decoder
 from penstock_shard.parallel import Group
@@ -87,10 +88,12 @@ def joined_ranks(
     world_size: int,
     work: Callable[[LocalShard], Result],
     quantize: str | None = None,
+    **changes: Any,
 ) -> Result:
-    """What `work` gives on rank 0; every rank does it at the same time."""
+    """What `work` gives on rank 0; every rank does it at the same time. changes: of the shard's
+    configuration."""
     meeting = _Meeting(threading.Barrier(world_size), [torch.empty(0)] * world_size)
-    whole = load_model(folder)
+    whole = load_model(folder, **changes)
 
     def rank(index: int) -> Result:
         try:
@@ -102,6 +105,7 @@ def joined_ranks(
                 whole.dtype,
                 whole.device,
                 quantize,
+                NAMES.get(changes.get("kv_cache_dtype", AUTO), whole.model.kv_cache),
             )
             with torch.inference_mode():
                 return work(JoinedShard(replace(whole, decoder=decoder, group=group), meeting))

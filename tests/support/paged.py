@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from penstock_kernels.fp8 import saturated
+from penstock_kernels.ops import AS_MODEL, CacheSpec
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class PagedCase:
     position: Tensor  # [n] int64
     context: NDArray[np.int64]  # tokens before the first row
     queries: NDArray[np.int64]  # rows of each sequence
+    stored: CacheSpec = AS_MODEL
 
     def to(self, device: str, dtype: torch.dtype) -> PagedCase:
         """The same numbers on another device, rounded to a dtype."""
@@ -37,6 +41,12 @@ class PagedCase:
             self.context,
             self.queries,
         )
+
+    def in_fp8(self, dtype: torch.dtype) -> PagedCase:
+        """Its cache in FP8, with scales that matter."""
+        stored = CacheSpec(dtype, 0.3, 0.02)
+        by = torch.tensor(stored.inverses, device=self.cache.device).view(2, 1, 1, 1, 1)
+        return replace(self, cache=saturated(self.cache.float() * by, dtype), stored=stored)
 
 
 def paged_case(
@@ -81,6 +91,7 @@ def naive_attention(
         token = torch.arange(first, last + 1)
         block = table[slot].long()[token // page]
         key, value = cache[:, :, block, token % page]  # [kv_heads, tokens, d]
+        key, value = key * case.stored.key_scale, value * case.stored.value_scale
         for head in range(heads):
             scores = key[head // share] @ query[row, head] * scale
             if soft_cap is not None:

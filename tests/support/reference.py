@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM
+from torch import Tensor
+from transformers import AutoModelForCausalLM, DynamicCache
+
+Scales = Callable[[int], tuple[float, float]]  # of keys and values, by layer
 
 
 @dataclass(frozen=True)
@@ -19,10 +24,34 @@ class Reference:
     prompt_logprobs: list[float]  # of the second prompt token and those after it
 
 
-class ReferenceModel:
-    """A checkpoint in float32 with its tokenizer."""
+class RoundedCache(DynamicCache):  # type: ignore[misc]
+    """Whose keys and values are those of FP8, with the scales of each layer."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, dtype: torch.dtype, scales: Scales) -> None:
+        super().__init__()
+        self._dtype, self._scales = dtype, scales
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *more: Any) -> Any:
+        parts = zip((keys, values), self._scales(layer), strict=True)
+        rounded = (self._rounded(part, scale) for part, scale in parts)
+        return super().update(*rounded, layer, *more)
+
+    def _rounded(self, x: Tensor, scale: float) -> Tensor:
+        largest = torch.finfo(self._dtype).max
+        return (x / scale).clamp(-largest, largest).to(self._dtype).float() * scale
+
+
+def no_scales(layer: int) -> tuple[float, float]:
+    return 1.0, 1.0
+
+
+class ReferenceModel:
+    """A checkpoint in float32 with its tokenizer. kv: type of its KV cache; scales: of that."""
+
+    def __init__(
+        self, folder: Path, kv: torch.dtype | None = None, scales: Scales = no_scales
+    ) -> None:
+        self._kv, self._scales = kv, scales
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         # Only the eager attention knows soft caps.
         self._model = AutoModelForCausalLM.from_pretrained(
@@ -33,7 +62,8 @@ class ReferenceModel:
     def generate(self, text: str, max_new_tokens: int) -> Reference:
         """Greedy, past any EOS token."""
         prompt = torch.tensor([self.tokenizer.encode(text).ids])
-        output = self._model(prompt, use_cache=True)
+        cache = None if self._kv is None else RoundedCache(self._kv, self._scales)
+        output = self._model(prompt, past_key_values=cache, use_cache=True)
         scores = output.logits[0].float().log_softmax(-1)
         prompt_logprobs = scores[:-1].gather(1, prompt[0, 1:, None])[:, 0].tolist()
         tokens: list[int] = []

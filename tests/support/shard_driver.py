@@ -202,6 +202,7 @@ def shard_config(model: Path, sockets: Path, **changes: Any) -> dict[str, Any]:
         "device": "cpu",
         "load_format": "auto",
         "quantize": None,
+        "kv_cache_dtype": "auto",
         "kv_block_size": 8,
         "cuda_memory_fraction": 1.0,
         "cuda_graphs": None,

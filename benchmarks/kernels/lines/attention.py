@@ -25,7 +25,7 @@ PARTS = (64, 5), (8, 33)  # rows, and partial results of each
 PROMPTS = [Chunks(1, 4096, 0), Chunks(8, 512, 0), Chunks(1, 2048, 5000)]
 PROMPTS += [Chunks(64, 24, 1000, True)]
 MERGES = {"": hopper_merge.merge, ", portable": decode_merge.merge}
-PREFILLS = {"": hopper_prefill, ", portable": triton_prefill}
+PREFILLS: dict[str, Callable[..., None]] = {"": hopper_prefill, ", portable": triton_prefill}
 
 
 def lines(shape: Shape) -> Iterator[Line]:

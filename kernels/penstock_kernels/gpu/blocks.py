@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from penstock_kernels.fp8 import bits
+
 PIECE = 4096  # numbers that a program holds at once
 
 
@@ -41,6 +43,6 @@ def copy_blocks(cache: Tensor, source: Tensor, target: Tensor) -> None:
     blocks, size = cache.shape[3], cache.shape[4] * cache.shape[5]
     planes = cache.numel() // (blocks * size)
     _copy_kernel[(len(source), planes)](
-        cache, source, target, blocks, SIZE=size, PIECE=min(PIECE, triton.next_power_of_2(size)),
-        num_warps=4,
+        bits(cache), source, target, blocks, SIZE=size,
+        PIECE=min(PIECE, triton.next_power_of_2(size)), num_warps=4,
     )  # fmt: skip

@@ -29,6 +29,12 @@ def has_tensor_cores(device: torch.device) -> bool:
 
 
 @functools.cache
+def converts_fp8(device: torch.device) -> bool:
+    """Whether the card has instructions from and to FP8. The interpreter's are not exact."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
+
+
+@functools.cache
 def has_fp8(device: torch.device) -> bool:
     """Whether kernels can read e4m3, and tensor cores multiply it."""
     return device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 9)

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from penstock_kernels.gpu import kv8
 from penstock_kernels.gpu.card import shared_bytes
 from penstock_kernels.gpu.decode_merge import merge, padded
 from penstock_kernels.gpu.decode_plan import (
@@ -25,7 +26,8 @@ from penstock_kernels.gpu.decode_plan import (
     plan_decode,
 )
 from penstock_kernels.gpu.dependent import launch, wait
-from penstock_kernels.ops import Sharing
+from penstock_kernels.gpu.kv8 import widened
+from penstock_kernels.ops import AS_MODEL, CacheSpec, Sharing
 
 LOG2_E = 1.4426950408889634
 QUERY_ROWS = 16  # of a tile: the fewest that a tensor core takes
@@ -50,8 +52,12 @@ def load_tile(
     D: tl.constexpr,
     DP: tl.constexpr,
     N: tl.constexpr,
+    dtype: tl.constexpr,
+    FP8: tl.constexpr,
+    CONVERTS: tl.constexpr,
 ):
-    """Rows start .. start + N of a sequence, [N, DP]; zero from `end` on and beyond column D."""
+    """Rows start .. start + N of a sequence, [N, DP] of dtype; zero from `end` on and beyond column
+    D."""
     token = start + tl.arange(0, N)
     dims = tl.arange(0, DP)
     if PAGE % N == 0:
@@ -60,13 +66,14 @@ def load_tile(
         block = tl.load(table + token // PAGE, mask=token < end, other=0).to(tl.int64)
     row = block * PAGE + token % PAGE
     inside = (token < end)[:, None] & (dims < D)[None, :]
-    return tl.load(base + row[:, None] * D + dims[None, :], mask=inside, other=0.0)
+    x = tl.load(base + row[:, None] * D + dims[None, :], mask=inside, other=0)
+    return widened(x, dtype, FP8, CONVERTS)
 
 
 @triton.jit
 def _decode_kernel(
     query,  # [rows, row_stride], heads * D of them used
-    cache,  # [2, kv_heads, blocks, PAGE, D]
+    cache,  # [2, kv_heads, blocks, PAGE, D], bytes with FP8
     table,  # [slots, width] int32
     slots,  # [rows] int64
     positions,  # [rows] int64: of the token that the row computes
@@ -76,6 +83,7 @@ def _decode_kernel(
     partial,  # [partials, kv_heads, GROUP, D] float32
     partial_lse,  # [partials, kv_heads, GROUP] float32
     scale,
+    value_scale,
     row_stride,
     blocks,
     width,
@@ -90,6 +98,8 @@ def _decode_kernel(
     WINDOW: tl.constexpr,
     CAP: tl.constexpr,  # of scores in units of log2; 0: none
     PRECISION: tl.constexpr,
+    FP8: tl.constexpr,
+    CONVERTS: tl.constexpr,
     PDL: tl.constexpr,
 ):
     item, head = tl.program_id(0), tl.program_id(1)
@@ -127,7 +137,7 @@ def _decode_kernel(
     acc = tl.zeros([M, DP], tl.float32)
     for begin in tl.range(start, end, N):
         token = begin + tl.arange(0, N)
-        k = load_tile(keys, pages, begin, end, PAGE, D, DP, N)
+        k = load_tile(keys, pages, begin, end, PAGE, D, DP, N, q.dtype, FP8, CONVERTS)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
         if CAP > 0.0:
             scores = soft_capped(scores, CAP)
@@ -141,10 +151,12 @@ def _decode_kernel(
         p = tl.exp2(scores - safe[:, None])
         shrink = tl.exp2(best - safe)
         total = total * shrink + tl.sum(p, 1)
-        v = load_tile(values, pages, begin, end, PAGE, D, DP, N)
+        v = load_tile(values, pages, begin, end, PAGE, D, DP, N, q.dtype, FP8, CONVERTS)
         acc = acc * shrink[:, None] + tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
         best = new
     result = acc / total[:, None]
+    if FP8:
+        result *= value_scale
     parts = tl.load(spans + row * 3 + 2, mask=valid, other=0)
     alone = parts == 1
     place = out + row[:, None] * (kv_heads * GROUP * D) + query_head[:, None] * D + dims[None, :]
@@ -229,26 +241,29 @@ class DecodeAttention:
         scale: float,
         window: int | None = None,
         soft_cap: float | None = None,
+        stored: CacheSpec = AS_MODEL,
     ) -> None:
         """softmax(q k^T * scale) v of one new token a row over its own sequence, itself included.
 
         query: [rows, heads, d], last two dimensions dense; cache: [2, kv_heads, blocks, page, d];
         table: [slots, width] int32; slots: [rows] integers; positions: [rows] int64, of the row's
         token; out: [rows, heads * d]; plan: of these positions. It, slots and positions were
-        written before the launch before this one; soft_cap: scores become cap * tanh(score / cap).
-        Nothing is read back by the host.
+        written before the launch before this one; soft_cap: scores become cap * tanh(score / cap);
+        stored: the scales of a cache in FP8. Nothing is read back by the host.
         """
         d = query.shape[2]
         _, kv_heads, blocks, page, _ = cache.shape
+        cache, kinds = kv8.operands(cache)
         wide, row_bytes = query.dtype == torch.float32, query.element_size() * padded(d)
         narrow = shared_bytes(query.device) < NARROW and row_bytes >= WIDEST
         keys = TILE // 2 if narrow else TILE
         sizes = {"kv_heads": kv_heads, "GROUP": self._group, "D": d, "DP": padded(d)}
         _decode_kernel[(len(plan.items), kv_heads)](
             query, cache, table, slots, positions, plan.items, plan.spans, out, self.partial,
-            self.lse, scale * LOG2_E, query.stride(0), blocks, table.stride(0), window or 0,
-            **sizes, M=self._query_rows, PAGE=page, N=keys, WINDOW=window is not None,
-            CAP=(soft_cap or 0.0) * LOG2_E, PRECISION="ieee" if wide else "tf32", num_warps=WARPS,
+            self.lse, scale * stored.key_scale * LOG2_E, stored.value_scale, query.stride(0),
+            blocks, table.stride(0), window or 0, **sizes, M=self._query_rows, PAGE=page, N=keys,
+            WINDOW=window is not None, CAP=(soft_cap or 0.0) * LOG2_E,
+            PRECISION="ieee" if wide else "tf32", **kinds, num_warps=WARPS,
             num_stages=STAGES if query.element_size() * d <= WIDEST else 1,
             **launch(self._dependent),
         )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,7 +26,8 @@ class TritonDevice:
     [positions, 2, rotated / 2] float32; max_decode_rows: sequences that decode at once; cache: of
     one layer or all, [..., kv_heads, blocks, page, width]: on Hopper, decode attention has a kernel
     for most of its shapes, which takes more rows together, but no soft cap; None: unknown.
-    dependent: launch kernels as `gpu.dependent` says. It changes no result.
+    dependent: launch kernels as `gpu.dependent` says. It changes no result. dtype: of queries;
+    None: that of the cache.
 
     Raises ValueError for kinds of layers that differ in shape.
     """
@@ -37,6 +39,7 @@ class TritonDevice:
         max_decode_rows: int,
         cache: Tensor | None = None,
         dependent: bool = False,
+        dtype: torch.dtype | None = None,
     ) -> None:
         shapes = {spec.shape for spec in specs}
         if len(shapes) != 1:
@@ -48,7 +51,8 @@ class TritonDevice:
         self.decode = DecodeAttention(*sizes)
         self.hopper: HopperDecode | None = None
         capped = any(spec.soft_cap is not None for spec in specs)
-        if cache is not None and not capped and on_hopper(device, cache, heads):
+        half = dtype in (None, torch.bfloat16, torch.float16)
+        if cache is not None and half and not capped and on_hopper(device, cache, heads):
             self.hopper = HopperDecode(*sizes)
         self.piece_rows = query_tile(heads, kv_heads)
         self.tile_rows = (self.hopper or self.decode).tile_rows

@@ -6,7 +6,7 @@ keys and values to a ring in shared memory and is ahead of the others also from 
 that the memory never rests; four warps multiply. Plan and tokens of earlier steps were written
 before the launch before this one: the ring is filled while that one still runs. Rows that share
 tokens are the rows of a product of 64 (`gpu.hopper_decode_many`); of a row's own tokens the keys
-are (`gpu.hopper_decode_few`).
+are (`gpu.hopper_decode_few`), and so of all where the cache is in FP8 (`gpu.hopper_decode_fp8`).
 """
 
 from __future__ import annotations
@@ -18,18 +18,22 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from penstock_kernels.fp8 import bits
 from penstock_kernels.gpu.dependent import launch
 from penstock_kernels.gpu.hopper import described, is_hopper, multiprocessors
 from penstock_kernels.gpu.hopper_decode_few import attend_few, few_queries, few_tiles, load_few
+from penstock_kernels.gpu.hopper_decode_fp8 import MANY, attend_fp8, store_queries
 from penstock_kernels.gpu.hopper_decode_many import attend_many
 from penstock_kernels.gpu.hopper_merge import merge
 from penstock_kernels.gpu.hopper_plan import HopperPlan, empty_plan, most_partials, plan_hopper
 from penstock_kernels.gpu.hopper_ring import kv_ring
-from penstock_kernels.ops import Sharing
+from penstock_kernels.gpu.kv8 import exponent_bits
+from penstock_kernels.ops import AS_MODEL, CacheSpec, Sharing
 
 ROWS = 64  # of a product: the fewest of a group of four warps
 PART = 16  # tokens a copy: what is read behind the end of a context is less than that
 STAGES = 3  # of the ring: 96 KiB, twice on a multiprocessor
+STAGES_OF_FP8 = {8: 5, 16: 5, 32: 4}  # by queries of few: beside tiles for 64 queries
 RESIDENT = 2  # programs of a multiprocessor
 LOG2_E = 1.4426950408889634
 
@@ -52,7 +56,8 @@ def _item(work, index):
 @gluon.jit
 def _load(
     work, ring, source,
-    N: gl.constexpr, D: gl.constexpr, PAGE: gl.constexpr, STAGES: gl.constexpr, PDL: gl.constexpr,
+    N: gl.constexpr, D: gl.constexpr, PAGE: gl.constexpr, STAGES: gl.constexpr,
+    BYTES: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
     """The warp that fills the ring.
 
@@ -73,11 +78,11 @@ def _load(
             if PDL and (shared == 0) & (token + N >= stop):
                 gdc_wait()
             mbarrier.wait(k_empty.index(stage), phase)
-            mbarrier.expect(k_full.index(stage), N * D * 2)
+            mbarrier.expect(k_full.index(stage), BYTES)
             row, full = head * plane, k_full.index(stage)
             _copy(desc, pages, row, token, stop, full, k_tiles.index(stage), PAGE)
             mbarrier.wait(v_empty.index(stage), phase)
-            mbarrier.expect(v_full.index(stage), N * D * 2)
+            mbarrier.expect(v_full.index(stage), BYTES)
             row, full = values + head * plane, v_full.index(stage)
             _copy(desc, pages, row, token, stop, full, v_tiles.index(stage), PAGE)
             done += 1
@@ -102,11 +107,11 @@ def _copy(desc, pages, plane, token, stop, full, tile, PAGE: gl.constexpr):
 
 @gluon.jit
 def _attend(
-    work, ring, tiles, source, target,
+    work, ring, tiles, wide, source, target,
     GROUP: gl.constexpr, N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr,
-    PDL: gl.constexpr,
+    FP8: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
-    """The four warps that multiply."""
+    """The four warps that multiply. tiles: for few queries; wide: for many, with FP8."""
     _, index, last, head = work
     W: gl.constexpr = tiles[0].shape[0]
     first, members, start, stop, piece, skip = _item(work, index)
@@ -118,12 +123,21 @@ def _attend(
     for following in range(index + 1, last + 1):
         item = (first, members, start, stop, piece, skip)
         following_item = _item(work, following)
-        tiles[0].store(few)
-        fence_async_shared()
+        if FP8:
+            store_queries(tiles[0], few)
+        else:
+            tiles[0].store(few)
+            fence_async_shared()
         # The next item's queries travel while this one is computed.
         few = load_few(source, head, following_item[0], following_item[1], GROUP, W, D)
         if members * GROUP <= W:
-            attend_few(ring, tiles, source, target, head, item, done, GROUP, STAGES)
+            if FP8:
+                attend_fp8(ring, tiles, source, target, head, item, done, GROUP, STAGES, FP8)
+            else:
+                attend_few(ring, tiles, source, target, head, item, done, GROUP, STAGES)
+        elif FP8:
+            store_queries(wide[0], load_few(source, head, first, members, GROUP, MANY, D))
+            attend_fp8(ring, wide, source, target, head, item, done, GROUP, STAGES, FP8)
         else:
             attend_many(ring, source, target, head, item, done, GROUP, N, D, STAGES)
         done += gl.cdiv(stop - start, N)
@@ -133,7 +147,7 @@ def _attend(
 @gluon.jit(do_not_specialize=["blocks", "width"])
 def _kernel(
     query,  # [rows, row_stride], heads * D of them used
-    desc,  # of the cache as [2 * kv_heads * blocks * PAGE, D], in parts of [PART, D]
+    desc,  # of the cache as [2 * kv_heads * blocks * PAGE, D], in parts of [PART, D]; bytes of FP8
     table,  # [slots, width] int32
     items,  # of the plan
     bounds,
@@ -142,6 +156,7 @@ def _kernel(
     partial,  # [partials, kv_heads, GROUP, D] float32
     partial_lse,  # [partials, kv_heads, GROUP] float32
     scale,
+    value_scale,
     row_stride,
     blocks,
     width,
@@ -152,21 +167,28 @@ def _kernel(
     PAGE: gl.constexpr,
     N: gl.constexpr,
     STAGES: gl.constexpr,
+    FP8: gl.constexpr,
     PDL: gl.constexpr,
 ):
-    ring = kv_ring(desc, 1, N, D, STAGES)
-    tiles = few_tiles(desc.dtype, W, N, D)
+    BYTES: gl.constexpr = N * D * (1 if FP8 else 2)
+    ring = kv_ring(desc.dtype, 1, N, D, STAGES)
+    if FP8:
+        tiles = few_tiles(gl.float16, W, N, D)
+        wide = few_tiles(gl.float16, MANY, N, D)
+    else:
+        tiles = few_tiles(desc.dtype, W, N, D)
+        wide = tiles
     program, head = gl.program_id(0) // kv_heads, gl.program_id(0) % kv_heads
     item = gl.load(bounds + program, cache_modifier=".cg")
     work = (items, item, gl.load(bounds + program + 1, cache_modifier=".cg"), head)
     plane = gl.to_tensor(blocks) * PAGE
     pages = (desc, table, gl.to_tensor(width), plane, kv_heads * plane)
     source = (query, gl.to_tensor(row_stride), scale)
-    target = (out, partial, partial_lse, spans, gl.to_tensor(kv_heads))
+    target = (out, partial, partial_lse, spans, gl.to_tensor(kv_heads), value_scale)
     gl.warp_specialize(
         [
-            (_attend, (work, ring, tiles, source, target, GROUP, N, D, STAGES, PDL)),
-            (_load, (work, ring, pages, N, D, PAGE, STAGES, PDL)),
+            (_attend, (work, ring, tiles, wide, source, target, GROUP, N, D, STAGES, FP8, PDL)),
+            (_load, (work, ring, pages, N, D, PAGE, STAGES, BYTES, PDL)),
         ],
         [1],
         [40],
@@ -174,17 +196,19 @@ def _kernel(
 
 
 def key_tile(head_dim: int) -> int:
-    """Tokens a tile: 16 KiB of keys."""
+    """Tokens a tile: 16 KiB of keys in half precision."""
     return 8192 // head_dim
 
 
 def on_hopper(device: torch.device, cache: Tensor, heads: int) -> bool:
-    """Whether card, dtype and shapes are those of this kernel. cache: [..., kv_heads, blocks, page,
-    head_dim]."""
+    """Whether card, dtype and shapes are those of this kernel, for queries in half precision.
+
+    cache: [..., kv_heads, blocks, page, head_dim], in half precision or FP8.
+    """
     kv_heads, _, page, head_dim = cache.shape[-4:]
     return (
         is_hopper(device)
-        and cache.dtype in (torch.bfloat16, torch.float16)
+        and (cache.dtype in (torch.bfloat16, torch.float16) or exponent_bits(cache) > 0)
         and head_dim in (64, 128)
         and page % PART == 0
         and (page % key_tile(head_dim) == 0 or key_tile(head_dim) % page == 0)
@@ -247,22 +271,24 @@ class HopperDecode:
         out: Tensor,
         plan: HopperPlan,
         scale: float,
+        stored: CacheSpec = AS_MODEL,
     ) -> None:
         """softmax(q k^T * scale) v of one new token a row over its own sequence, itself included.
 
         query: [rows, heads, d], last two dimensions dense; cache: [2, kv_heads, blocks, page, d];
         table: [slots, width] int32; out: [rows, heads * d]; plan: of this step, it and all tokens
-        but each row's last written before the launch before this one. Nothing is read back by the
-        host.
+        but each row's last written before the launch before this one; stored: the scales of a cache
+        in FP8. Nothing is read back by the host.
         """
         rows, heads, d = query.shape
         _, kv_heads, blocks, page, _ = cache.shape
+        kind, few = exponent_bits(cache), few_queries(heads // kv_heads)
         _kernel[(self._programs * kv_heads,)](
-            query, described(cache.view(-1, d), PART, d), table, plan.items, plan.bounds,
-            plan.spans, out, self.partial, self.lse, scale * LOG2_E, query.stride(0), blocks,
-            table.stride(0), kv_heads=kv_heads, GROUP=heads // kv_heads,
-            W=few_queries(heads // kv_heads), D=d, PAGE=page, N=key_tile(d), STAGES=STAGES,
-            num_warps=4, maxnreg=128,
+            query, described(bits(cache).view(-1, d), PART, d), table, plan.items, plan.bounds,
+            plan.spans, out, self.partial, self.lse, scale * stored.key_scale * LOG2_E,
+            stored.value_scale, query.stride(0), blocks, table.stride(0), kv_heads=kv_heads,
+            GROUP=heads // kv_heads, W=few, D=d, PAGE=page, N=key_tile(d),
+            STAGES=STAGES_OF_FP8[few] if kind else STAGES, FP8=kind, num_warps=4, maxnreg=128,
             **launch(self._dependent),
         )  # fmt: skip
         merge(self.partial, self.lse, plan.spans, out, rows, d, self._dependent)

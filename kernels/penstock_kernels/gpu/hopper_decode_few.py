@@ -68,7 +68,7 @@ def attend_few(
     acc, best, total = _attend_span(
         ring, tiles, skip, stop - start, source[2], done, layout, STAGES
     )
-    store(target, spans, head, first, piece, acc, best, total, GROUP, 0)
+    store(target, spans, head, first, piece, acc, best, total, GROUP, 0, 0)
 
 
 @gluon.jit

@@ -48,7 +48,7 @@ def attend_many(
     )
     known = stop - start - (tiles - 1) * N
     acc = _last_values(ring, weight, acc, known, done + tiles - 1, STAGES)
-    store(target, spans, head, first, piece, acc, best, total, GROUP, 1)
+    store(target, spans, head, first, piece, acc, best, total, GROUP, 1, 0)
 
 
 @gluon.jit

@@ -9,6 +9,8 @@ from __future__ import annotations
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
+from penstock_kernels.gpu.hopper_kv8 import number_of
+
 
 @gluon.jit
 def hide(scores, skip, known, AXIS: gl.constexpr):
@@ -40,18 +42,22 @@ def spans_of(target, first, members, GROUP: gl.constexpr, W: gl.constexpr, layou
 
 @gluon.jit
 def store(
-    target, spans, head, first, piece, acc, best, total, GROUP: gl.constexpr, AXIS: gl.constexpr
-):
-    """The result where it is the only one of its row, else a partial one."""
-    out, partial, partial_lse, _, kv_heads = target
+    target, spans, head, first, piece, acc, best, total, GROUP: gl.constexpr, AXIS: gl.constexpr,
+    FP8: gl.constexpr,
+):  # fmt: skip
+    """The result where it is the only one of its row, else a partial one. FP8: of values in FP8,
+    whose numbers stand in another order."""
+    out, partial, partial_lse, _, kv_heads, value_scale = target
     at, own, parts = spans
     D: gl.constexpr = acc.shape[AXIS]
     layout: gl.constexpr = gl.SliceLayout(AXIS, acc.type.layout)
     total = gl.convert_layout(total, layout)
     lse = gl.convert_layout(best, layout) + gl.log2(total)
-    result = acc * gl.expand_dims(1 / total, AXIS)
+    result = acc * gl.expand_dims(1 / total * value_scale, AXIS)
     member = gl.arange(0, acc.shape[1 - AXIS], layout)
     dims = gl.arange(0, D, gl.SliceLayout(1 - AXIS, acc.type.layout))
+    if FP8:
+        dims = number_of(dims)
     dims = gl.expand_dims(dims, 1 - AXIS)
     heads = kv_heads * GROUP
     row = ((first + member // GROUP) * heads + head * GROUP + member % GROUP) * D

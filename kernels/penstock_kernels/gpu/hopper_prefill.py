@@ -5,6 +5,10 @@ tile. One warp copies pages of keys and values to a ring in shared memory, and i
 others also from tile to tile; two groups of four warps hold 64 rows each. While one group is at its
 softmax the other multiplies, and in a group the product with the values of some keys runs under the
 softmax of the next ones.
+
+Of a cache in FP8 one more group of four warps takes what was copied, to a ring in float16 for those
+that multiply: the tensor cores read a product's keys from shared memory, and the two groups would
+widen all of them twice. They multiply in float16 then, which holds every number of FP8.
 """
 
 from __future__ import annotations
@@ -19,70 +23,43 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+from penstock_kernels.fp8 import bits
 from penstock_kernels.gpu.hopper import described, multiprocessors, suits
+from penstock_kernels.gpu.hopper_kv8 import widen_to, words_of
+from penstock_kernels.gpu.hopper_prefill_turns import span, task, turns
 from penstock_kernels.gpu.hopper_ring import clear, kv_ring
 from penstock_kernels.gpu.hopper_softmax import softmax
+from penstock_kernels.gpu.kv8 import exponent_bits
+from penstock_kernels.ops import AS_MODEL, CacheSpec
 
 ROWS = 128  # of a tile, half of them a group's
 PART = 64  # tokens a copy; a page holds one or more of them
 STAGES = 4  # of the ring: two are 6 % slower over a long context
-
-
-@gluon.jit
-def _task(plan, turn):
-    """The program's tile of a turn: its head, first row, rows (0: none) and their first position.
-
-    Tiles come longest first; every other turn goes through the programs backwards, so that none
-    gets the longest one of each.
-    """
-    tiles, positions, total, kv_heads = plan
-    programs, program = gl.num_programs(0), gl.program_id(0)
-    index = turn * programs + gl.where(turn % 2 == 0, program, programs - 1 - program)
-    entry = tiles + 2 * (index // kv_heads)
-    rows = gl.load(entry + 1, mask=index < total, other=0)
-    first_row = gl.load(entry, mask=index < total, other=0)
-    first_row = gl.where(rows > 0, first_row, 0).to(gl.int64)
-    start = gl.load(positions + first_row).to(gl.int32)
-    return index % kv_heads, first_row, rows, start
-
-
-@gluon.jit
-def _span(start, rows, window, N: gl.constexpr, WINDOW: gl.constexpr):
-    """First token of a tile's keys, at a multiple of N, and their end."""
-    stop = gl.where(rows > 0, start + rows, 0)
-    begin = 0 * stop
-    if WINDOW:
-        begin = gl.minimum(gl.maximum(start + 1 - window, 0) // N * N, stop)
-    return begin, stop
-
-
-@gluon.jit
-def _turns(plan):
-    return gl.cdiv(plan[2], gl.num_programs(0))
+HELD = 3  # of the ring in FP8 before it
 
 
 @gluon.jit
 def _load(
     plan, ring, source, window,
     N: gl.constexpr, D: gl.constexpr, PAGE: gl.constexpr, STAGES: gl.constexpr,
-    WINDOW: gl.constexpr,
+    BYTES: gl.constexpr, WINDOW: gl.constexpr,
 ):  # fmt: skip
     """The warp that fills the ring."""
     k_tiles, v_tiles, k_full, v_full, k_empty, v_empty = ring
     desc, table, slots, width, plane, values = source
     done = 0  # tiles of keys that went through the ring
-    for turn in range(_turns(plan)):
-        head, first_row, rows, start = _task(plan, turn)
+    for turn in range(turns(plan)):
+        head, first_row, rows, start = task(plan, turn)
         pages = table + gl.load(slots + first_row).to(gl.int64) * width
-        begin, length = _span(start, rows, window, N, WINDOW)
+        begin, length = span(start, rows, window, N, WINDOW)
         for token in range(begin, length, N):
             stage, phase = done % STAGES, (done // STAGES + 1) & 1
             mbarrier.wait(k_empty.index(stage), phase)
-            mbarrier.expect(k_full.index(stage), N * D * 2)
+            mbarrier.expect(k_full.index(stage), BYTES)
             row, full = head * plane, k_full.index(stage)
             _copy(desc, pages, row, token, length, full, k_tiles.index(stage), PAGE)
             mbarrier.wait(v_empty.index(stage), phase)
-            mbarrier.expect(v_full.index(stage), N * D * 2)
+            mbarrier.expect(v_full.index(stage), BYTES)
             row, full = values + head * plane, v_full.index(stage)
             _copy(desc, pages, row, token, length, full, v_tiles.index(stage), PAGE)
             done += 1
@@ -99,34 +76,69 @@ def _copy(desc, pages, plane, token, length, full, tile, PAGE: gl.constexpr):
 
 
 @gluon.jit
+def _widen(
+    plan, ring, wide_ring, window,
+    N: gl.constexpr, STAGES: gl.constexpr, HELD: gl.constexpr, FP8: gl.constexpr,
+    WINDOW: gl.constexpr,
+):  # fmt: skip
+    """The four warps that take tiles in FP8 to the ring in float16. What comes next is read before
+    what was read is widened."""
+    k_from, v_from, k_there, v_there, k_taken, v_taken = ring
+    k_tiles, v_tiles, k_full, v_full, k_empty, v_empty = wide_ring
+    done = 0
+    for turn in range(turns(plan)):
+        _, _, rows, start = task(plan, turn)
+        begin, length = span(start, rows, window, N, WINDOW)
+        if begin < length:
+            keys = words_of(k_from.index(done % HELD), k_there.index(done % HELD), done // HELD & 1)
+            for token in range(begin, length, N):
+                stage, phase = done % STAGES, (done // STAGES + 1) & 1
+                held, there = done % HELD, done // HELD & 1
+                values = words_of(v_from.index(held), v_there.index(held), there)
+                widen_to(
+                    k_tiles.index(stage), keys, k_taken.index(held), k_full.index(stage),
+                    k_empty.index(stage), phase, FP8,
+                )  # fmt: skip
+                done += 1
+                following, there = done % HELD, done // HELD & 1
+                if token + N < length:
+                    keys = words_of(k_from.index(following), k_there.index(following), there)
+                widen_to(
+                    v_tiles.index(stage), values, v_taken.index(held), v_full.index(stage),
+                    v_empty.index(stage), phase, FP8,
+                )  # fmt: skip
+
+
+@gluon.jit
 def _attend(
     plan, ring, rows_of, window,
     HALF: gl.constexpr, GROUP: gl.constexpr, N: gl.constexpr, D: gl.constexpr,
-    STAGES: gl.constexpr, WINDOW: gl.constexpr,
+    STAGES: gl.constexpr, FP8: gl.constexpr, WINDOW: gl.constexpr,
 ):  # fmt: skip
     """Rows 64 * HALF .. 64 * HALF + 63 of each tile, by four warps."""
-    query, out, scale, row_stride, out_stride = rows_of
+    query, out, scale, value_scale, row_stride, out_stride = rows_of
     layout: gl.constexpr = gl.BlockedLayout([1, 8], [256 // D, D // 8], [4, 1], [1, 0])
     member = HALF * 64 + gl.arange(0, 64, gl.SliceLayout(1, layout))
     dims = gl.arange(0, D, gl.SliceLayout(0, layout))
     token = member // GROUP
     column = gl.expand_dims(member % GROUP * D, 1) + gl.expand_dims(dims, 0)
-    head, first_row, rows, start = _task(plan, 0)
+    head, first_row, rows, start = task(plan, 0)
     place = gl.expand_dims(first_row + token, 1) * row_stride + head * GROUP * D + column
     q = gl.load(query + place, mask=gl.expand_dims(token < rows, 1), other=0.0)
     done = 0
-    for turn in range(_turns(plan)):
+    for turn in range(turns(plan)):
         # The next tile's queries travel while this one is computed.
-        next_head, next_row, next_rows, next_start = _task(plan, turn + 1)
+        next_head, next_row, next_rows, next_start = task(plan, turn + 1)
         place = gl.expand_dims(next_row + token, 1) * row_stride + next_head * GROUP * D + column
         next_q = gl.load(query + place, mask=gl.expand_dims(token < next_rows, 1), other=0.0)
         if rows > 0:
-            begin, length = _span(start, rows, window, N, WINDOW)
+            begin, length = span(start, rows, window, N, WINDOW)
             result = _attend_tile(
                 ring, q, start, begin, length, window, scale, done,
-                HALF, GROUP, N, D, STAGES, WINDOW,
+                HALF, GROUP, N, D, STAGES, FP8, WINDOW,
             )  # fmt: skip
             place = gl.expand_dims(first_row + token, 1) * out_stride + head * GROUP * D + column
+            result = (result * value_scale).to(out.dtype.element_ty)
             result = gl.convert_layout(result, layout)
             gl.store(out + place, result, mask=gl.expand_dims(token < rows, 1))
             done += gl.cdiv(length - begin, N)
@@ -137,7 +149,7 @@ def _attend(
 def _attend_tile(
     ring, q, start, begin, length, window, scale, done,
     HALF: gl.constexpr, GROUP: gl.constexpr, N: gl.constexpr, D: gl.constexpr,
-    STAGES: gl.constexpr, WINDOW: gl.constexpr,
+    STAGES: gl.constexpr, FP8: gl.constexpr, WINDOW: gl.constexpr,
 ):  # fmt: skip
     """softmax(q k^T * scale) v of 64 rows, [64, D]; `done`: tiles of keys before this one's."""
     k_tiles, v_tiles, k_full, v_full, k_empty, v_empty = ring
@@ -153,6 +165,8 @@ def _attend_tile(
     first, end = done, done + gl.cdiv(length - begin, N)
     masked = done + (start + 1 - begin) // N  # before it every row sees all keys up to its own
     windowed = done + gl.cdiv(length - window - begin, N)  # from it on all of them, if WINDOW
+    if FP8:
+        q = q.to(gl.float16)
     q = gl.convert_layout(q, gl.DotOperandLayout(0, s_layout, 2))
 
     mbarrier.wait(k_full.index(first % STAGES), first // STAGES & 1)
@@ -191,7 +205,7 @@ def _attend_tile(
     acc = warpgroup_mma(weight, v_tiles.index(stage), acc)
     mbarrier.arrive(v_empty.index(stage))
     total = gl.convert_layout(total, gl.SliceLayout(1, o_layout))
-    return (acc / gl.expand_dims(total, 1)).to(q.dtype)
+    return acc / gl.expand_dims(total, 1)
 
 
 @gluon.jit
@@ -207,13 +221,14 @@ def _hide(scores, token, position, window, WINDOW: gl.constexpr):
 @gluon.jit(do_not_specialize=["total", "window"])
 def _kernel(
     query,  # [n, row_stride], heads * D of them used
-    desc,  # of the cache as [2 * kv_heads * blocks * PAGE, D], in parts of [PART, D]
+    desc,  # of the cache as [2 * kv_heads * blocks * PAGE, D], in parts of [PART, D]; bytes of FP8
     table,  # [slots, width] int32
     slots,  # [n] integers
     positions,  # [n] int64
     tiles,  # [count, 2] int32: first row of a tile, number of its rows; all of one sequence
     out,  # [n, heads * D]
     scale,
+    value_scale,
     row_stride,
     out_stride,
     blocks,
@@ -226,23 +241,42 @@ def _kernel(
     PAGE: gl.constexpr,
     N: gl.constexpr,
     STAGES: gl.constexpr,
+    HELD: gl.constexpr,
+    FP8: gl.constexpr,
     WINDOW: gl.constexpr,
 ):
-    ring = kv_ring(desc, 2, N, D, STAGES)
     plan = (tiles, positions, gl.to_tensor(total), gl.to_tensor(kv_heads))
-    rows_of = (query, out, scale, gl.to_tensor(row_stride), gl.to_tensor(out_stride))
+    strides = (gl.to_tensor(row_stride), gl.to_tensor(out_stride))
+    rows_of = (query, out, scale, value_scale, strides[0], strides[1])
     plane = gl.to_tensor(blocks) * PAGE
     source = (desc, table, slots, gl.to_tensor(width), plane, kv_heads * plane)
     window = gl.to_tensor(window)
-    gl.warp_specialize(
-        [
-            (_attend, (plan, ring, rows_of, window, gl.constexpr(0), GROUP, N, D, STAGES, WINDOW)),
-            (_attend, (plan, ring, rows_of, window, gl.constexpr(1), GROUP, N, D, STAGES, WINDOW)),
-            (_load, (plan, ring, source, window, N, D, PAGE, STAGES, WINDOW)),
-        ],
-        [4, 1],
-        [240, 24],
-    )
+    LOW: gl.constexpr = gl.constexpr(0)
+    HIGH: gl.constexpr = gl.constexpr(1)
+    if FP8:
+        held = kv_ring(desc.dtype, 1, N, D, HELD)
+        ring = kv_ring(gl.float16, 2, N, D, STAGES)
+        gl.warp_specialize(
+            [
+                (_attend, (plan, ring, rows_of, window, LOW, GROUP, N, D, STAGES, FP8, WINDOW)),
+                (_attend, (plan, ring, rows_of, window, HIGH, GROUP, N, D, STAGES, FP8, WINDOW)),
+                (_widen, (plan, held, ring, window, N, STAGES, HELD, FP8, WINDOW)),
+                (_load, (plan, held, source, window, N, D, PAGE, HELD, N * D, WINDOW)),
+            ],
+            [4, 4, 1],
+            [208, 72, 24],
+        )
+    else:
+        ring = kv_ring(desc.dtype, 2, N, D, STAGES)
+        gl.warp_specialize(
+            [
+                (_attend, (plan, ring, rows_of, window, LOW, GROUP, N, D, STAGES, FP8, WINDOW)),
+                (_attend, (plan, ring, rows_of, window, HIGH, GROUP, N, D, STAGES, FP8, WINDOW)),
+                (_load, (plan, ring, source, window, N, D, PAGE, STAGES, 2 * N * D, WINDOW)),
+            ],
+            [4, 1],
+            [240, 24],
+        )
 
 
 def key_tile(head_dim: int) -> int:
@@ -271,14 +305,16 @@ def hopper_prefill(
     out: Tensor,
     scale: float,
     window: int | None = None,
+    stored: CacheSpec = AS_MODEL,
 ) -> None:
     """`prefill_attention` without a soft cap; the same tensors."""
     _, heads, d = query.shape
     _, kv_heads, blocks, page, _ = cache.shape
-    total = tiles.shape[0] * kv_heads
+    total, kind, keys = tiles.shape[0] * kv_heads, exponent_bits(cache), key_tile(d)
     _kernel[(min(total, multiprocessors(query.device)),)](
-        query, described(cache.view(-1, d), PART, d), table, slots, positions, tiles, out,
-        scale * 1.4426950408889634, query.stride(0), heads * d, blocks, table.stride(0), total,
-        window or 0, kv_heads=kv_heads, GROUP=heads // kv_heads, D=d, PAGE=page, N=key_tile(d),
-        STAGES=STAGES, WINDOW=window is not None, num_warps=4, maxnreg=168,
+        query, described(bits(cache).view(-1, d), PART, d), table, slots, positions, tiles, out,
+        scale * stored.key_scale * 1.4426950408889634, stored.value_scale, query.stride(0),
+        heads * d, blocks, table.stride(0), total, window or 0, kv_heads=kv_heads,
+        GROUP=heads // kv_heads, D=d, PAGE=page, N=keys, STAGES=STAGES, HELD=HELD, FP8=kind,
+        WINDOW=window is not None, num_warps=4, maxnreg=128 if kind else 168,
     )  # fmt: skip

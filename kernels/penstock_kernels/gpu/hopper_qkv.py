@@ -21,8 +21,10 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+from penstock_kernels.fp8 import bits
 from penstock_kernels.gpu.dependent import launch
 from penstock_kernels.gpu.hopper import described, multiprocessors, tile_layout
+from penstock_kernels.gpu.hopper_kv8 import narrowed
 from penstock_kernels.gpu.hopper_linear import (
     COLUMNS,
     DEPTH,
@@ -36,6 +38,7 @@ from penstock_kernels.gpu.hopper_linear import (
     stream_ring,
     turns,
 )
+from penstock_kernels.gpu.kv8 import exponent_bits
 from penstock_kernels.gpu.operands import kinds, operands
 from penstock_kernels.gpu.rope import Seats
 from penstock_kernels.weight import Weight
@@ -66,10 +69,10 @@ def _seats(seats, row, inside, PAGE: gl.constexpr):
 def _multiply(
     plan, ring, target, seats, angles, scale, bias,
     heads: gl.constexpr, kv_heads: gl.constexpr, D: gl.constexpr, PAGE: gl.constexpr,
-    STAGES: gl.constexpr, BIASED: gl.constexpr, WIDENED: gl.constexpr,
+    STAGES: gl.constexpr, BIASED: gl.constexpr, WIDENED: gl.constexpr, FP8: gl.constexpr,
 ):  # fmt: skip
     """The warps that multiply, rotate and store."""
-    query, cache, rows, plane = target
+    query, cache, rows, plane, by_key, by_value = target
     BM: gl.constexpr = ring[1].shape[1]
     BN: gl.constexpr = ring[0].shape[1]
     HALF: gl.constexpr = BN // 2
@@ -109,6 +112,9 @@ def _multiply(
         place = gl.expand_dims(line * D, 1) + dims
         gl.store(query + place, low, mask=inside & is_query)
         gl.store(query + (place + D // 2), high, mask=inside & is_query)
+        if FP8:
+            by = gl.where(is_rotated, by_key, by_value)
+            low, high = narrowed(low, by, FP8), narrowed(high, by, FP8)
         gl.store(cache + place, low, mask=inside & (head >= heads))
         gl.store(cache + (place + D // 2), high, mask=inside & (head >= heads))
 
@@ -118,13 +124,15 @@ def _kernel(
     x,  # descriptor of [rows, k] in tiles of [BM, BK]
     weight,  # descriptor of [2 * (heads + 2 * kv_heads), D / 2, k] in tiles of [2, HALF, BK]
     query,  # [rows, heads * D]
-    cache,  # [2, kv_heads, blocks, PAGE, D]
+    cache,  # [2, kv_heads, blocks, PAGE, D], bytes with FP8
     table,  # [slots, width] int32
     slots,  # [rows] integers
     positions,  # [rows] int64
     angles,  # [positions, 2, D / 2] float32, cosines then sines
     scale,  # [(heads + 2 * kv_heads) * D] float32, with WIDENED
     bias,  # [(heads + 2 * kv_heads) * D], with BIASED
+    by_key,  # with FP8: see `Seats`
+    by_value,
     rows,
     depth,  # k
     blocks,
@@ -136,6 +144,7 @@ def _kernel(
     STAGES: gl.constexpr,
     BIASED: gl.constexpr,
     WIDENED: gl.constexpr,
+    FP8: gl.constexpr,
     W_LAYOUT: gl.constexpr,
     PDL: gl.constexpr,
 ):
@@ -145,7 +154,8 @@ def _kernel(
     ring = stream_ring(x, weight, BN, BK, STAGES, STAGES, W_LAYOUT)
     tiles = gl.to_tensor((heads + 2 * kv_heads) * D // BN)
     plan = (tiles, tiles, gl.to_tensor(depth) // BK, gl.to_tensor(1))
-    target = (query, cache, gl.to_tensor(rows), gl.to_tensor(blocks).to(gl.int64) * PAGE)
+    plane = gl.to_tensor(blocks).to(gl.int64) * PAGE
+    target = (query, cache, gl.to_tensor(rows), plane, by_key, by_value)
     seats = (slots, positions, table, gl.to_tensor(width))
     gl.warp_specialize(
         [
@@ -166,6 +176,7 @@ def _kernel(
                     STAGES,
                     BIASED,
                     WIDENED,
+                    FP8,
                 ),
             ),
             (load_stream, (plan, ring, (x, weight, tiles), STAGES, False, W_BYTES, True, PDL)),
@@ -187,18 +198,19 @@ def hopper_qkv(
     """x W^T + b: the queries rotated, the keys rotated and stored, the values stored.
 
     x: [rows, k]; weight: [(heads + 2 * kv_heads) * d, k], d 64 or 128, dense or FP8; query: [rows,
-    heads * d], written; cache: [2, kv_heads, blocks, page, d], written; these in half precision.
-    stream: of this product, unsplit.
+    heads * d], written; cache: [2, kv_heads, blocks, page, d], written; these in half precision,
+    the cache also in FP8. stream: of this product, unsplit.
     """
     (rows, depth), (_, kv_heads, blocks, page, d) = x.shape, cache.shape
     programs = min(weight.n // COLUMNS, stream.residents * multiprocessors(x.device))
     _kernel[(programs,)](
-        described(x, row_tile(rows), DEPTH), _halves(weight.data, d), query, cache, seats.table,
-        seats.slots, seats.positions, seats.angles, *operands(weight, x), rows, depth, blocks,
-        seats.table.stride(0),
+        described(x, row_tile(rows), DEPTH), _halves(weight.data, d), query, bits(cache),
+        seats.table, seats.slots, seats.positions, seats.angles, *operands(weight, x),
+        *seats.inverses, rows, depth, blocks, seats.table.stride(0),
         heads=query.shape[1] // d, kv_heads=kv_heads, D=d, PAGE=page, STAGES=stream.stages,
-        **kinds(weight), W_LAYOUT=tile_layout(COLUMNS, DEPTH, weight.data.dtype),
-        num_warps=4, maxnreg=128, **launch(dependent),
+        **kinds(weight), FP8=exponent_bits(cache),
+        W_LAYOUT=tile_layout(COLUMNS, DEPTH, weight.data.dtype), num_warps=4, maxnreg=128,
+        **launch(dependent),
     )  # fmt: skip
 
 

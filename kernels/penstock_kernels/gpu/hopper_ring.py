@@ -13,12 +13,14 @@ from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared,
 
 @gluon.jit
 def kv_ring(
-    desc, CONSUMERS: gl.constexpr, N: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr
+    dtype: gl.constexpr, CONSUMERS: gl.constexpr, N: gl.constexpr, D: gl.constexpr,
+    STAGES: gl.constexpr,
 ):  # fmt: skip
     """Tiles [STAGES, N, D] of keys and of values, when each is full, and when it is empty: once
     all CONSUMERS, groups of four warps, are done with it."""
-    k_tiles = gl.allocate_shared_memory(desc.dtype, [STAGES, N, D], desc.layout)
-    v_tiles = gl.allocate_shared_memory(desc.dtype, [STAGES, N, D], desc.layout)
+    layout: gl.constexpr = gl.NVMMASharedLayout.get_default_for([N, D], dtype)
+    k_tiles = gl.allocate_shared_memory(dtype, [STAGES, N, D], layout)
+    v_tiles = gl.allocate_shared_memory(dtype, [STAGES, N, D], layout)
     k_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     v_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     k_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())

@@ -17,10 +17,12 @@ import triton.language as tl
 from numpy.typing import NDArray
 from torch import Tensor
 
+from penstock_kernels.gpu import kv8
 from penstock_kernels.gpu.card import has_tensor_cores, shared_bytes
 from penstock_kernels.gpu.decode_attention import LOG2_E, load_tile, soft_capped
 from penstock_kernels.gpu.decode_merge import padded
 from penstock_kernels.gpu.hopper_prefill import hopper_prefill, on_hopper
+from penstock_kernels.ops import AS_MODEL, CacheSpec
 
 ROWS = 128  # of a piece, and of a program where its memory holds them
 WIDE_MEMORY = 144 << 10  # bytes that this takes where a head has 512
@@ -107,13 +109,14 @@ def _absorb(
 @triton.jit
 def _prefill_kernel(
     query,  # [n, row_stride], heads * D of them used
-    cache,  # [2, kv_heads, blocks, PAGE, D]
+    cache,  # [2, kv_heads, blocks, PAGE, D], bytes with FP8
     table,  # [slots, width] int32
     slots,  # [n] integers
     positions,  # [n] int64
     tiles,  # [grid, 2] int32: first row of a piece, number of its rows; all of one sequence
     out,  # [n, heads * D]
     scale,
+    value_scale,
     row_stride,
     blocks,
     width,
@@ -128,6 +131,8 @@ def _prefill_kernel(
     WINDOW: tl.constexpr,
     CAP: tl.constexpr,  # of scores in units of log2; 0: none
     PRECISION: tl.constexpr,
+    FP8: tl.constexpr,
+    CONVERTS: tl.constexpr,
 ):
     tile, head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     most: tl.constexpr = M // GROUP
@@ -158,19 +163,22 @@ def _prefill_kernel(
     if not WINDOW:
         open_end = (start + 1) // N * N
     for token0 in tl.range(begin, open_end, N):
-        k = load_tile(keys, pages, token0, length, PAGE, D, DP, N)
-        v = load_tile(values, pages, token0, length, PAGE, D, DP, N)
+        k = load_tile(keys, pages, token0, length, PAGE, D, DP, N, q.dtype, FP8, CONVERTS)
+        v = load_tile(values, pages, token0, length, PAGE, D, DP, N, q.dtype, FP8, CONVERTS)
         best, total, acc = _absorb(q, k, v, best, total, acc, None, scale, False, CAP, PRECISION)
     for token0 in tl.range(open_end, length, N):
-        k = load_tile(keys, pages, token0, length, PAGE, D, DP, N)
-        v = load_tile(values, pages, token0, length, PAGE, D, DP, N)
+        k = load_tile(keys, pages, token0, length, PAGE, D, DP, N, q.dtype, FP8, CONVERTS)
+        v = load_tile(values, pages, token0, length, PAGE, D, DP, N, q.dtype, FP8, CONVERTS)
         token = token0 + tl.arange(0, N)
         visible = token[None, :] <= position[:, None]
         if WINDOW:
             visible = visible & (token[None, :] > position[:, None] - window)
         best, total, acc = _absorb(q, k, v, best, total, acc, visible, scale, True, CAP, PRECISION)
     place = (first_row + token_of) * kv_heads * GROUP * D + head_of * D
-    result = (acc / total[:, None]).to(out.dtype.element_ty)
+    result = acc / total[:, None]
+    if FP8:
+        result *= value_scale
+    result = result.to(out.dtype.element_ty)
     tl.store(out + place[:, None] + dims[None, :], result, mask=inside)
 
 
@@ -185,6 +193,7 @@ def prefill_attention(
     scale: float,
     window: int | None = None,
     soft_cap: float | None = None,
+    stored: CacheSpec = AS_MODEL,
 ) -> None:
     """softmax(q k^T * scale) v of each row over its own sequence, up to and including itself.
 
@@ -192,12 +201,15 @@ def prefill_attention(
     table: [slots, width] int32; slots: [n] integers; positions: [n] int64, consecutive in a tile;
     tiles: [count, 2] int32, first row and rows (at most `query_tile`) of each piece of a sequence:
     see `prefill_tiles`. Pieces of no rows are skipped, so that a captured launch serves any step
-    of fewer pieces; out: [n, heads * d]; soft_cap: scores become cap * tanh(score / cap).
+    of fewer pieces; out: [n, heads * d]; soft_cap: scores become cap * tanh(score / cap);
+    stored: the scales of a cache in FP8.
     """
     if soft_cap is None and on_hopper(query, cache):
-        hopper_prefill(query, cache, table, slots, positions, tiles, out, scale, window)
+        hopper_prefill(query, cache, table, slots, positions, tiles, out, scale, window, stored)
     else:
-        triton_prefill(query, cache, table, slots, positions, tiles, out, scale, window, soft_cap)
+        triton_prefill(
+            query, cache, table, slots, positions, tiles, out, scale, window, soft_cap, stored
+        )
 
 
 def triton_prefill(
@@ -211,6 +223,7 @@ def triton_prefill(
     scale: float,
     window: int | None = None,
     soft_cap: float | None = None,
+    stored: CacheSpec = AS_MODEL,
 ) -> None:
     """`prefill_attention` of every dtype, width and page, on every card."""
     _, heads, d = query.shape
@@ -221,10 +234,12 @@ def triton_prefill(
     tile = tile_for(padded(d) * query.element_size(), by_tensor_cores, shared_bytes(device))
     rows = max(tile.rows, int(triton.next_power_of_2(group)))
     programs = triton.cdiv(query_tile(heads, kv_heads), rows // group)  # of a piece
+    cache, kinds = kv8.operands(cache)
     _prefill_kernel[(tiles.shape[0], kv_heads, programs)](
         query, cache, table, slots, positions, tiles, out,
-        scale * LOG2_E, query.stride(0), blocks, table.stride(0), window or 0,
+        scale * stored.key_scale * LOG2_E, stored.value_scale, query.stride(0), blocks,
+        table.stride(0), window or 0,
         kv_heads=kv_heads, GROUP=group, D=d, DP=padded(d), PAGE=page, M=rows,
         N=tile.keys, WINDOW=window is not None, CAP=(soft_cap or 0.0) * LOG2_E,
-        PRECISION="ieee" if wide else "tf32", num_warps=8, num_stages=tile.stages,
+        PRECISION="ieee" if wide else "tf32", **kinds, num_warps=8, num_stages=tile.stages,
     )  # fmt: skip

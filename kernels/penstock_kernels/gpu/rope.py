@@ -11,7 +11,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from penstock_kernels.gpu import kv8
 from penstock_kernels.gpu.dependent import launch, wait
+from penstock_kernels.gpu.kv8 import narrowed
 from penstock_kernels.ops import AttentionSpec, NormKind, QKNorm
 
 # Of one program. On an H100, 48 heads of 128: 2.0 us for a row and 39 us for 4096 (2.6 TB/s), where
@@ -21,18 +23,19 @@ HEADS = 16
 
 @dataclass(frozen=True, slots=True)
 class Seats:
-    """Where the rows of a step stand, and what turns them there."""
+    """Where the rows of a step stand, what turns them there, and how they are stored."""
 
     slots: Tensor  # [n] integers
     positions: Tensor  # [n] int64
     table: Tensor  # [slots, width] int32
     angles: Tensor  # [positions, 2, rotary / 2] float32, cosines then sines
+    inverses: tuple[float, float] = (1.0, 1.0)  # keys and values in FP8 are multiplied with them
 
 
 @triton.jit
 def _rope_kernel(
     qkv,  # [n, (heads + 2 * kv_heads) * D]; queries are rotated in place
-    cache,  # [2, kv_heads, blocks, PAGE, D]
+    cache,  # [2, kv_heads, blocks, PAGE, D], bytes with FP8
     table,  # [slots, width] int32
     slots,  # [n] integers
     positions,  # [n] int64
@@ -40,6 +43,8 @@ def _rope_kernel(
     q_norm,  # [D], with NORM
     k_norm,
     eps,
+    by_key,  # with FP8: see `Seats`
+    by_value,
     blocks,
     width,
     heads: tl.constexpr,
@@ -52,6 +57,8 @@ def _rope_kernel(
     NORM: tl.constexpr,
     ONE: tl.constexpr,  # the norm's weights count from one
     SHARE: tl.constexpr,  # heads of one program
+    FP8: tl.constexpr,
+    CONVERTS: tl.constexpr,
     PDL: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
@@ -98,10 +105,16 @@ def _rope_kernel(
     plane = tl.maximum(head - heads, 0).to(tl.int64)  # keys of each KV head, then values
     token = page.to(tl.int64) * PAGE + position % PAGE
     target = cache + (plane[:, None] * blocks * PAGE + token) * D
+    if FP8:
+        by = tl.where(is_rotated, by_key, by_value)
+        low = narrowed(low.to(tl.float32) * by, FP8, CONVERTS)
+        high = narrowed(high.to(tl.float32) * by, FP8, CONVERTS)
     tl.store(target + half, low, mask=inside & ~is_query)
     tl.store(target + half + ROTARY // 2, high, mask=inside & ~is_query)
     if TAIL:
         tl.store(start + rest, tail, mask=unturned & is_query)
+        if FP8:
+            tail = narrowed(tail.to(tl.float32) * by, FP8, CONVERTS)
         tl.store(target + rest, tail, mask=unturned & ~is_query)
 
 
@@ -123,7 +136,8 @@ def rope_and_write(
 ) -> None:
     """Rotate the queries in place; rotate the keys and store them and the values in the cache.
 
-    qkv: [n, (heads + 2 * kv_heads) * d] dense; cache: [2, kv_heads, blocks, page, d]; norm: of each
+    qkv: [n, (heads + 2 * kv_heads) * d] dense; cache: [2, kv_heads, blocks, page, d], of qkv's
+    type or FP8; norm: of each
     head of queries and keys, by root mean squares.
     """
     _, kv_heads, blocks, page, d = cache.shape
@@ -131,13 +145,14 @@ def rope_and_write(
     q_norm, k_norm = (norm.query, norm.key) if norm else (None, None)
     total = spec.heads + 2 * kv_heads
     share = min(HEADS, triton.next_power_of_2(total))
+    cache, kinds = kv8.operands(cache)
     _rope_kernel[(qkv.shape[0], triton.cdiv(total, share))](
         qkv, cache, seats.table, seats.slots, seats.positions, seats.angles,
         q_norm.weight if q_norm else qkv, k_norm.weight if k_norm else qkv,
-        q_norm.eps if q_norm else 0.0, blocks, seats.table.stride(0),
+        q_norm.eps if q_norm else 0.0, *seats.inverses, blocks, seats.table.stride(0),
         heads=spec.heads, kv_heads=kv_heads, D=d, ROTARY=rotary,
         HALF=triton.next_power_of_2(max(rotary // 2, 1)),
         TAIL=triton.next_power_of_2(d - rotary) if rotary < d else 0, PAGE=page,
         NORM=norm is not None, ONE=q_norm is not None and q_norm.kind is NormKind.RMS_ONE,
-        SHARE=share, num_warps=4, **launch(dependent),
+        SHARE=share, **kinds, num_warps=4, **launch(dependent),
     )  # fmt: skip

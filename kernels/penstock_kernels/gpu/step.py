@@ -9,6 +9,7 @@ from torch import Tensor
 
 from penstock_kernels.gpu.decode_plan import DecodePlan
 from penstock_kernels.gpu.hopper_plan import HopperPlan
+from penstock_kernels.gpu.kv8 import inverses
 from penstock_kernels.gpu.prefill_attention import prefill_attention
 from penstock_kernels.gpu.products.problem import Epilogue
 from penstock_kernels.gpu.products.table import find
@@ -42,7 +43,7 @@ class TritonStep(TritonRows):
     ) -> Tensor:
         # Two launches before it is read: attention does so while the one before it still runs.
         self._plan(spec)
-        seats = self._seats(spec)
+        seats = self._seats(spec, cache)
         launch = None
         if norm is None and spec.rope is not None and spec.rotary is None:
             launch = find(Epilogue.ROTATE, x, weight, spec.width)
@@ -62,17 +63,17 @@ class TritonStep(TritonRows):
         out = query.new_empty(len(query), spec.heads * spec.width)
         if decoding and device.hopper is not None:
             plan = self._hopper_plans[window]
-            device.hopper(query[:decoding], cache, table, out, plan, spec.scale)
+            device.hopper(query[:decoding], cache, table, out, plan, spec.scale, spec.cache)
         elif decoding:
             device.decode(
                 query[:decoding], cache, table, batch.slot[:decoding], batch.position[:decoding],
                 out, self._plans[window], spec.scale, window,
-                spec.soft_cap,
+                spec.soft_cap, spec.cache,
             )  # fmt: skip
         if self._pieces is not None:
             prefill_attention(
                 query, cache, table, batch.slot, batch.position, self._pieces, out, spec.scale,
-                window, spec.soft_cap,
+                window, spec.soft_cap, spec.cache,
             )  # fmt: skip
         return self._for(to, out)
 
@@ -93,9 +94,10 @@ class TritonStep(TritonRows):
                 positions, batch.live, batch.sharing, window
             )
 
-    def _seats(self, spec: AttentionSpec) -> Seats:
-        batch, table = self._batch, spec.rope or 0
-        return Seats(batch.slot, batch.position, batch.block_table, self._device.ropes[table])
+    def _seats(self, spec: AttentionSpec, cache: Tensor) -> Seats:
+        batch, angles = self._batch, self._device.ropes[spec.rope or 0]
+        by = inverses(cache, spec.cache)
+        return Seats(batch.slot, batch.position, batch.block_table, angles, by)
 
 
 def _eager_pieces(device: TritonDevice, batch: StepBatch) -> Tensor | None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penstock_kernels.draw import Draws, draw
+from penstock_kernels.fp8 import bits
 from penstock_kernels.ops import Act, Activation, AttentionSpec, Norm, QKNorm, StepBatch
 from penstock_kernels.penalties import Penalties, penalise
 from penstock_kernels.reference.activation import activate, gate
@@ -42,10 +43,11 @@ class TorchDevice:
         return TorchStep(batch, self._ropes, self._block_size)
 
     def copy_blocks(self, cache: Tensor, source: Tensor, target: Tensor) -> None:
+        cache = bits(cache)
         cache.index_copy_(3, target, cache.index_select(3, source))
 
     def clear_blocks(self, cache: Tensor, blocks: NDArray[np.integer]) -> None:
-        cache.index_fill_(3, torch.from_numpy(blocks.astype(np.int64)).to(cache.device), 0)
+        bits(cache).index_fill_(3, torch.from_numpy(blocks.astype(np.int64)).to(cache.device), 0)
 
 
 class TorchStep:
@@ -109,14 +111,16 @@ class TorchStep:
             qkv[:, heads:rotated] = normalise(qkv[:, heads:rotated], norm.key)
         if spec.rope is not None:
             rotate_(qkv[:, :rotated, : spec.rotary], *self._rotation(spec.rope))
-        write_kv(cache, qkv[:, heads:], self._location)
+        write_kv(cache, qkv[:, heads:], self._location, spec.cache)
         return qkv[:, :heads]
 
     def attend(
         self, query: Tensor, spec: AttentionSpec, cache: Tensor, to: Weight | None = None
     ) -> Activation:
         return Activation(
-            paged_attention(query, cache, self._pages, spec.scale, spec.window, spec.soft_cap)
+            paged_attention(
+                query, cache, self._pages, spec.scale, spec.window, spec.soft_cap, spec.cache
+            )
         )
 
     def _rotation(self, table: int) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """Attention of new tokens over a paged cache: decode rows and prompt chunks, one call a layer.
 
-The cache of one layer is [2, kv_heads, blocks, block_size, head_dim], keys then values. Head first,
+The cache of one layer is [2, kv_heads, blocks, block_size, head_dim], keys then values, in the
+model's type or in FP8 (`ops.CacheSpec`), whose numbers become the queries' type. Head first,
 because then the tile of one block and one head is contiguous (16 KiB at 64 tokens x 128 x bfloat16:
 one bulk copy for a GPU kernel), and because one `index_select` over (head, block) pairs gathers
 the context of many sequences in the layout that batched matrix products want.
@@ -19,6 +20,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+
+from penstock_kernels.fp8 import bits
+from penstock_kernels.ops import AS_MODEL, CacheSpec
 
 PIECE = 512  # query rows: bounds the mask of a piece to 512 x context
 MASK_BUDGET = 1 << 24  # mask elements kept from layer to layer; larger masks are made anew
@@ -111,18 +115,22 @@ def paged_attention(
     scale: float,
     window: int | None,
     soft_cap: float | None = None,
+    stored: CacheSpec = AS_MODEL,
 ) -> Tensor:
     """softmax(q k^T * scale) v of each row over its own sequence, up to and including itself.
 
     query: [n, heads, d]; cache: as above, with the rows' own keys and values written already;
     window: a row sees itself and the window - 1 tokens before it; None: all.
     soft_cap: scores become cap * tanh(score / cap); None: they stay as they are.
+    stored: the scales of a cache in FP8.
     heads must be a multiple of kv_heads. Returns [n, heads * d] of query's dtype.
     """
     count, heads, width = query.shape
     groups = batch.groups()
+    scale *= stored.key_scale
     if len(groups) == 1 and isinstance(groups[0].rows, slice):
-        return _attend(query, cache, groups[0], scale, window, soft_cap).reshape(count, -1)
+        out = _attend(query, cache, groups[0], scale, window, soft_cap).reshape(count, -1)
+        return _scaled(out, stored)
     out = query.new_empty(count, heads * width)
     for group in groups:
         result = _attend(query[group.rows], cache, group, scale, window, soft_cap)
@@ -133,7 +141,12 @@ def paged_attention(
             out.index_copy_(0, group.rows, result)
         else:
             out.index_copy_(0, group.rows[group.valid], result[group.valid])
-    return out
+    return _scaled(out, stored)
+
+
+def _scaled(out: Tensor, stored: CacheSpec) -> Tensor:
+    """The sum of values that are scaled."""
+    return out if stored.value_scale == 1 else out.mul_(stored.value_scale)
 
 
 def _attend(
@@ -145,7 +158,7 @@ def _attend(
     soft_cap: float | None,
 ) -> Tensor:
     """query: [pieces * queries, heads, d]. Returns the same elements in the same order."""
-    key, value = _gather(cache, group)
+    key, value = _gather(cache, group, query.dtype)
     if soft_cap is not None:
         return _attend_capped(
             query.view(group.pieces, group.queries, key.shape[1], -1, key.shape[3]),
@@ -189,13 +202,14 @@ def _attend_capped(
     return torch.einsum("pghqk,pgkd->pqghd", weight, value)
 
 
-def _gather(cache: Tensor, group: _Group) -> tuple[Tensor, Tensor]:
-    """Keys and values of a group, each [pieces, kv_heads, keys, d]."""
+def _gather(cache: Tensor, group: _Group, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Keys and values of a group, each [pieces, kv_heads, keys, d] of dtype."""
     _, heads, blocks, size, width = cache.shape
     if group.gather is None:
         plane = torch.arange(2 * heads, device=cache.device).mul_(blocks).view(2, 1, heads, 1)
         group.gather = (group.table[None, :, None, :] + plane).reshape(-1)
-    flat = cache.view(2 * heads * blocks, size * width).index_select(0, group.gather)
+    flat = bits(cache).view(2 * heads * blocks, size * width).index_select(0, group.gather)
+    flat = flat.view(cache.dtype).to(dtype)
     key, value = flat.view(2, group.pieces, heads, group.keys, width).unbind(0)
     return key, value
 

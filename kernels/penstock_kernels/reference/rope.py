@@ -8,6 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from penstock_kernels.fp8 import bits, saturated
+from penstock_kernels.ops import AS_MODEL, CacheSpec
+
 
 def rotation(table: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine and signed sine of each row, gathered once a step and used by every layer.
@@ -30,12 +33,17 @@ def rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> None:
     x.copy_(wide.mul_(cos).addcmul_(swapped, sin))
 
 
-def write_kv(cache: Tensor, kv: Tensor, location: Tensor) -> None:
+def write_kv(cache: Tensor, kv: Tensor, location: Tensor, stored: CacheSpec = AS_MODEL) -> None:
     """Store the keys and values of new tokens in the paged cache.
 
-    cache: [2, kv_heads, blocks, block_size, d] of one layer;
-    kv: [n, 2 * kv_heads, d], keys first; location: [n] int64, block * block_size + offset.
+    cache: [2, kv_heads, blocks, block_size, d] of one layer, of kv's type or FP8;
+    kv: [n, 2 * kv_heads, d], keys first; location: [n] int64, block * block_size + offset;
+    stored: the scales of a cache in FP8.
     """
     two, heads, blocks, block_size, width = cache.shape
-    flat = cache.view(two * heads, blocks * block_size, width)
-    flat.index_copy_(1, location, kv.transpose(0, 1))
+    if cache.dtype.itemsize == 1:
+        by_key, by_value = stored.inverses
+        keys, values = kv.float().chunk(2, dim=1)
+        kv = saturated(torch.cat((keys * by_key, values * by_value), dim=1), cache.dtype)
+    flat = bits(cache).view(two * heads, blocks * block_size, width)
+    flat.index_copy_(1, location, bits(kv).transpose(0, 1))

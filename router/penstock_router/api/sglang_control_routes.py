@@ -58,6 +58,7 @@ def _server_info(service: Service) -> dict[str, Any]:
         "tokenizer_path": config.model_id,
         "served_model_name": service.model_name,
         "dtype": limits.dtype,
+        "kv_cache_dtype": limits.kv_cache_dtype,
         "device": limits.device,
         "tp_size": limits.world_size,
         "context_length": limits.max_total_tokens,

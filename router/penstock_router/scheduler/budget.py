@@ -17,12 +17,8 @@ from penstock_router.scheduler.config import SchedulerConfig
 PROMPT_TOKENS_PER_DECODE = 8
 STEPS_TO_DRAIN = 32
 STEPS_A_PROMPT = 5
-# Matrix products compute rows in tiles, and tiles in turns of the whole card: of so many rows each
-# costs least (8B on an H100, us a layer and row: 0.72 of 384, 0.63 of 1,152 and 2,048; 0.74 of 512,
-# 0.66 of 768 and 1,536, 0.70 of 1,024), so a step has as many, or as many as it may. Sizes between
-# are not worth their place: without 768 64 streams had 4,853 -> 4,974 tokens a second, 32 streams
-# 3,523 -> 3,548. Beyond them all rows cost the same: no more than are needed, in whole tiles.
-STEP_ROWS = (384, 1152, 2048)
+# Beyond the sizes of which rows cost least (`costs`) all cost the same: no more than are needed, in
+# whole tiles.
 TILE_ROWS = 256
 
 
@@ -48,5 +44,5 @@ def prompt_budget(config: SchedulerConfig, decoding: int, unplanned: int, longes
     )
     least = max(tokens + decoding, config.cheap_rows)
     beyond = -(-least // TILE_ROWS) * TILE_ROWS
-    rows = next((rows for rows in STEP_ROWS if rows >= least), beyond)
+    rows = next((rows for rows in config.step_rows if rows >= least), beyond)
     return min(most, rows - decoding)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from penstock_router.scheduler.costs import MEASURED_BEFORE
 from penstock_router.scheduler.sharing import WORTH_TOKENS
+
+MAX_CHUNKS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +23,8 @@ class SchedulerConfig:
     eos_token_ids: frozenset[int] = frozenset()
     # Rows of a step up to which prompt tokens are cheap: up to 384 rows each costs 0.6 of what it
     # costs in a full step (8B, H100), because the weights are read anyway. They wait for nobody.
-    cheap_rows: int = 384
+    cheap_rows: int = MEASURED_BEFORE[0]
+    step_rows: tuple[int, ...] = MEASURED_BEFORE  # of which each costs least, ascending
     prefix_cache: bool = True
     # The shards are told which sequences share blocks where so many reads of a token are saved;
     # None: they are not told.
@@ -29,9 +33,9 @@ class SchedulerConfig:
     # shards take. A longer one is admitted alone.
     max_admitted_tokens: int = 1 << 20
     # No prompt begins in a step of so many chunks: the shards' graphs have room for these, and for
-    # more where rows are many (`MOST_CHUNKS` there). 128 times a prompt that is cached but for its
-    # last token took a graph of 2,048 rows, 192 times one of 4,096.
-    max_chunks: int = 64
+    # more where rows are many. 128 times a prompt that is cached but for its last token took a
+    # graph of 2,048 rows, 192 times one of 4,096.
+    max_chunks: int = MAX_CHUNKS
     # Runs of tokens that grammars force are computed as chunks, and leave a quarter of a step's
     # chunks to prompts. A chunk's attention reads all of its sequence's context in as many programs
     # as there are KV heads, so behind a long one a run costs more than the steps that it saves.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from penstock_kernels.ops import Activation, AttentionSpec, Norm, Step
+from penstock_kernels.ops import Activation, AttentionSpec, CacheSpec, Norm, Step
 from penstock_shard.model.blocks import Block, Following, norm_tensors
 from penstock_shard.model.layers import VocabularyEmbedding, VocabularyHead, ZeroEmbedding
 from penstock_shard.rope import rope_table
@@ -50,6 +50,11 @@ class Decoder:
             x, residual = block.forward(x, residual, layer, following, step, some)
         return x
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what it computes."""
+        return self.embedding.table.dtype
+
     def specs(self) -> list[AttentionSpec]:
         """The attention of each layer."""
         return [block.attention.spec for block in self.blocks]
@@ -88,4 +93,5 @@ class Decoder:
 def _kind(block: Block) -> object:
     """Blocks of one kind launch the same kernels."""
     shapes = tuple((tensor.shape, tensor.dtype) for tensor in block.tensors())
-    return type(block), block.attention.spec, shapes
+    spec = block.attention.spec
+    return type(block), replace(spec, cache=CacheSpec(spec.cache.dtype)), shapes

@@ -30,6 +30,10 @@ class Model(Protocol):
         written in place; wanted: [m] int64, the rows to return (None: all). Returns [m, hidden].
         """
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of hidden states and logits."""
+
     def specs(self) -> list[AttentionSpec]:
         """The attention of each layer; so much is in the cache for a token."""
 

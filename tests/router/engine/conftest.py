@@ -149,6 +149,7 @@ def limits(model: FakeModelConfig) -> Limits:
         device="cpu",
         device_name="fake",
         dtype="float32",
+        kv_cache_dtype="float32",
         world_size=1,
         prefill_seconds=0.0,
     )
