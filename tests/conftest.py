@@ -7,5 +7,11 @@ pytest imports any test.
 import os
 from pathlib import Path
 
+from hypothesis import HealthCheck, settings
+
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# No test may fail because the machine is busy.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")

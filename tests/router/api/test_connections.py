@@ -264,7 +264,7 @@ async def test_a_head_that_does_not_come(serve: Any, monkeypatch: pytest.MonkeyP
 
 async def test_large_bodies_are_bounded(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """M2: beyond the bound 429, small requests pass, and the others end with their time."""
-    monkeypatch.setattr(bodies, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(bodies, "STALL_SECONDS", 2.0)
     client = await serve(FakeEngine(script=[10, 2]), payload_limit=100_000)
     head = f"POST /generate HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{JSON}".encode()
     length = head + b"Content-Length: 99000\r\n\r\n" + b" " * 98_000
