@@ -43,7 +43,7 @@ class Honoured:
 HONOURED: Mapping[str, Honoured] = {
     "revision": Honoured("revision"),
     "served_model_name": Honoured("served_model_name"),
-    "tensor_parallel_size": Honoured("num_shard"),
+    "tensor_parallel_size": Honoured("num_shard", default=1),
     "dtype": Honoured("dtype", _dtype),
     "quantization": Honoured("quantize"),
     "load_format": Honoured("load_format", lambda v: "auto" if v == "safetensors" else v),

@@ -310,7 +310,7 @@ class Options:
         None,
         TOKENS,
         "Most prompt tokens computed in one step",
-        default_text="4096 on CUDA, 2048 with offline-socket, 1024 on a CPU",
+        default_text="4096 on CUDA, 1024 on a CPU",
     )
     max_batch_total_tokens: int | None = _option(
         None,

@@ -48,10 +48,9 @@ class Batch:
 
 # On CUDA TGI's default for prompts (90 ms at 8B on an H100); on a CPU steps would take seconds.
 CUDA, CPU = Batch(4096, 256), Batch(1024, 64)
-# Nobody waits for the first token of a batch, so its prompts are spread over more steps: rows that
-# decode cost least beside prompts. 1,000 prompts of 512 tokens and 128 more each, 8B on an H200:
-# 7,440 tokens a second with CUDA's, 7,662 with 512 sequences and 4,096 tokens.
-CUDA_OFFLINE = Batch(2048, 512)
+# Nobody waits for the tokens of a batch. 1,000 prompts of 512 tokens and 128 more each, 8B on an
+# H200: 7,440 tokens a second with 256 sequences, 7,662 with 512.
+CUDA_OFFLINE = Batch(4096, 512)
 
 
 def warmup_request(config: RouterConfig, infos: Sequence[InfoResponse]) -> WarmupRequest:

@@ -15,10 +15,10 @@ from router.api.conftest import CONFIG
     ("device", "socket", "changes", "step"),
     [
         ("cuda", None, {}, (4096, 256)),
-        ("cuda", "/x", {}, (2048, 512)),
+        ("cuda", "/x", {}, (4096, 512)),
         ("cpu", "/x", {}, (1024, 64)),
         ("cuda", "/x", {"max_batch_size": 7, "max_batch_prefill_tokens": 100}, (100, 7)),
-        ("cuda", "/x", {"max_concurrent_requests": 100}, (2048, 100)),
+        ("cuda", "/x", {"max_concurrent_requests": 100}, (4096, 100)),
         ("cuda", "/x", {"max_total_tokens": 50}, (50, 512)),
     ],
 )
