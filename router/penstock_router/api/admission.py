@@ -48,7 +48,7 @@ async def admit(
 
 async def requests_of(
     service: Service,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Admitted],
     options: Options,
     salt: bytes,
     add_special_tokens: bool = True,
