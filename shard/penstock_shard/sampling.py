@@ -280,11 +280,11 @@ class SamplingState:
             self.matching.wait()
             self._bits.upload(plan.held_slots)
         if len(plan.parts) == 1:
-            token = self._chosen(logits, plan.parts[0], drawn)
+            token = self.chosen(logits, plan.parts[0], drawn)
         else:
             token = torch.empty_like(slots)
             for part in plan.parts:
-                token[part.seats[1]] = self._chosen(logits, part, drawn)
+                token[part.seats[1]] = self.chosen(logits, part, drawn)
         if not plan.features & (PENALTIES | Feature.LOGPROBS | Feature.RULES):
             return Sampled(token, None, None, None)
         known = token.clamp(min=0)  # nothing is read any more of a row with NO_TOKEN
@@ -362,7 +362,7 @@ class SamplingState:
     def _column(self, name: str) -> Tensor:
         return self.parameters[:, COLUMNS.index(name)]
 
-    def _chosen(self, logits: Tensor, part: Part, drawn: Drawn | None) -> Tensor:
+    def chosen(self, logits: Tensor, part: Part, drawn: Drawn | None = None) -> Tensor:
         """Of the rows of a part, and counted: [n] int64; arguments as of `sample`."""
         if part.penalties is None and drawn is not None:
             return drawn.draw(part)

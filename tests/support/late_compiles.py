@@ -90,7 +90,7 @@ def main() -> None:
                 state.admit(slot, np.zeros(1, np.int32), 0, neutral(**wanted))
             state.load(rows)
             for part in state.plan(rows).parts:
-                state.tokens(standing[:count], part, drawn)
+                state.chosen(standing[:count], part, drawn)
     print("\n".join(compiled[at_start:]))
 
 
