@@ -70,7 +70,7 @@ async def test_an_error_behind_the_head_is_an_event(serve: Any) -> None:
     await client.quiet()
 
 
-@pytest.mark.parametrize("timeout", [None, 0.5])
+@pytest.mark.parametrize("timeout", [None, 2.0])
 async def test_a_stream_that_waits_for_a_permit_is_not_silent(
     serve: Any, timeout: float | None
 ) -> None:
@@ -91,7 +91,7 @@ async def test_a_stream_that_waits_for_a_permit_is_not_silent(
     engine.release()
     assert [status for status, _ in await asyncio.gather(*first)] == [200] * 16
     assert ("[DONE]" in text) == (timeout is None)
-    assert ("not done within 0.5 seconds" in text) == (timeout is not None)
+    assert ("not done within 2 seconds" in text) == (timeout is not None)
     await client.quiet()
 
 
@@ -138,11 +138,11 @@ async def test_a_request_that_waits_too_long(serve: Any, way: str) -> None:
 
 
 async def test_a_stream_that_takes_too_long_ends_with_an_error(serve: Any) -> None:
-    client = await serve(FakeEngine(hold=True), stream_keepalive=0.01)
-    for route, body in STREAMS:
-        status, text = await client.stream(route, {**body, "timeout": 0.5})
+    client = await serve(FakeEngine(hold=True), stream_keepalive=0.02)
+    streams = [client.stream(route, {**body, "timeout": 2}) for route, body in STREAMS]
+    for (route, _), (status, text) in zip(STREAMS, await asyncio.gather(*streams), strict=True):
         assert status == 200 and text.startswith(":\n\n"), route
-        assert text.count("The request was not done within 0.5 seconds") == 1
+        assert text.count("The request was not done within 2 seconds") == 1
     await client.quiet()
 
 
@@ -155,11 +155,10 @@ async def test_the_least_of_them_counts(serve: Any) -> None:
 
 
 async def test_one_that_is_done_in_time(serve: Any) -> None:
-    """Nothing of its limit is left, whatever its connection does later."""
-    client = await serve(FakeEngine(script=[10, 2]), max_request_time=2.0)
+    """On every route."""
+    client = await serve(FakeEngine(script=[10, 2]), max_request_time=5.0)
     for route, body in [*STREAMS, *WHOLE]:
         assert (await client.stream(route, body))[0] == 200
-    await asyncio.sleep(2.1)
     assert await client.count('tgi_request_failure{err="timeout"}') == 0
 
 
