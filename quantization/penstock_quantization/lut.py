@@ -16,6 +16,7 @@ from penstock_kernels.lut import pack, table_of
 from penstock_kernels.weight import Layout, Weight
 from penstock_quantization.dense import DenseReader
 from penstock_quantization.matrix import MatrixSpec, Slice
+from penstock_quantization.mixed import read_mixed
 
 LEAST = 16  # columns of a block that is cut
 
@@ -59,30 +60,18 @@ class LutFormat(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LutReader:
-    """Matrices that were left in half precision are read as they are; one that is joined of both
-    kinds becomes half precision."""
+    """Reads matrices of a format."""
 
     format: LutFormat
     dense: DenseReader
 
     def read(self, spec: MatrixSpec) -> Weight:
-        quantised = [self.format.is_quantised(part) for part in spec.slices]
-        if not any(quantised):
-            return self.dense.read(spec)
-        if spec.transposed:
+        if spec.transposed and any(self.format.is_quantised(part) for part in spec.slices):
             raise ValueError(
                 f"{spec.slices[0].name} is quantised and stored [inputs, outputs], which no "
                 "format of 4-bit codes is known for"
             )
-        if all(quantised):
-            return self._joined(spec)
-        parts = [replace(spec, slices=(part,), bias=False) for part in spec.slices]
-        read = [
-            self._joined(part).dequantised().to(self.dense.dtype) if coded
-            else self.dense.read(part).data
-            for part, coded in zip(parts, quantised, strict=True)
-        ]  # fmt: skip
-        return Weight(torch.cat(read), self.dense.bias(spec))
+        return read_mixed(spec, self.format.is_quantised, self._joined, self.dense)
 
     def _joined(self, spec: MatrixSpec) -> Weight:
         parts = [

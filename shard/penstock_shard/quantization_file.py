@@ -10,7 +10,11 @@ from penstock_quantization.methods import KEYS
 from penstock_shard.json_file import read_object
 
 # By the method of those that name none.
-FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
+FILES = {
+    "quantize_config.json": "gptq",
+    "quant_config.json": "awq",
+    "hf_quant_config.json": "modelopt",
+}
 
 
 def quantization_file(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:

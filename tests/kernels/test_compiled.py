@@ -29,6 +29,7 @@ HOPPER = {
     "hopper_int4",
     "hopper_int4_many",
     "hopper_linear",
+    "hopper_lut",
     "hopper_merge",
     "hopper_plan",
     "hopper_prefill",

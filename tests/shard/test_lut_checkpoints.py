@@ -246,3 +246,16 @@ def test_numbers_are_those_of_the_library_that_wrote_them(path: Path) -> None:
     # The scale of a whole tensor divides there; here its inverse multiplies, rounded once more.
     exact = weight.outer is None
     torch.testing.assert_close(weight.dequantised(), expected, rtol=0 if exact else 2**-22, atol=0)
+
+
+def test_what_modelopt_writes_beside_config_json(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "model", "llama2")
+    quantise_checkpoint(folder, "modelopt", tmp_path / "twin")
+    config = json.loads((folder / "config.json").read_text())
+    given = config.pop("quantization_config")
+    (folder / "config.json").write_text(json.dumps(config))
+    quantization = {"quant_algo": "NVFP4", "group_size": 16, "exclude_modules": given["ignore"]}
+    beside = {"producer": {"name": "modelopt"}, "quantization": quantization}
+    (folder / "hf_quant_config.json").write_text(json.dumps(beside))
+    pairs = zip(numbers(folder, 0, 1), numbers(tmp_path / "twin", 0, 1), strict=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in pairs)

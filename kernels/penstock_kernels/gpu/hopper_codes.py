@@ -58,12 +58,13 @@ def lookup(code: str, dtype: torch.dtype) -> str:
         f".reg .b32 {', '.join(words)};",
         *(f"mov.b32 {name}, {word:#010x};" for name, word in words.items()),
         "and.b32 codes, $4, 0x77777777;",  # the fourth bit means something else to prmt
-        "and.b32 half, $4, 0x88888888;",
-        "mad.hi.u32 half, half, 0x80000000, 0x32103210;",  # half of it
+        "shr.b32 half, $4, 1;",
+        "and.b32 half, half, 0x44444444;",
+        "or.b32 half, half, 0x32103210;",
         find,
         _PAIRS.format(0, 1),
-        "mul.hi.u32 codes, codes, 0x10000;",
-        "mul.hi.u32 half, half, 0x10000;",
+        "shr.b32 codes, codes, 16;",
+        "shr.b32 half, half, 16;",
         find,
         _PAIRS.format(2, 3),
         "}",

@@ -34,17 +34,24 @@ FEW = 16  # rows up to which the tensor cores' smaller products multiply
 def lut_stream_for(
     rows: int, n: int, k: int, gated: bool, split: bool, multiprocessors: int
 ) -> Stream | None:
-    """As `hopper_linear.widened_stream_for`. Blocks of scales divide 128 columns."""
+    """How to multiply [rows, k] by codes [n, k], as `hopper_linear.stream_for`; blocks of scales
+    divide 128 columns.
+
+    By what each is fastest with on an H200 (8B's products, benchmarks/results/h200_codes.json):
+    looking numbers up is most of the time, so two programs a multiprocessor, and short rings, since
+    more stages bring nothing (down of 64 rows: 38.8 us with three stages, 51.5 with five).
+    """
     wide = n // 2 if gated else n
     if rows > MOST_ROWS or wide % COLUMNS or k % DEPTH:
         return None
     tiles, halves = wide // COLUMNS, 2 if gated else 1
     splits = 1
     if split:
-        splits = max(1, min(4, max(3, k // 1280), 2 * multiprocessors // tiles, k // DEPTH))
+        most = 4 if rows <= FEW or k > 4096 else 2
+        splits = max(1, min(most, 4 * multiprocessors // tiles, k // DEPTH))
     residents = 1 if splits == 1 and tiles <= multiprocessors else 2
     stage = halves * COLUMNS * BYTES + 2 * row_tile(rows) * DEPTH
-    stages = min(SHARED // residents // stage, 8 if residents > 1 else 16)
+    stages = min(SHARED // residents // stage, 4 if residents > 1 else 8)
     return Stream(splits, min(stages, k // DEPTH), residents)
 
 
