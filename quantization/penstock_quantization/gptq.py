@@ -35,7 +35,7 @@ def read(part: Slice, inputs: int, whole: Whole, tensors: Tensors) -> Integers:
     scale = tensors.scales(f"{name}.scales", (groups, part.total), 1, rows)
     zero = None
     if not (whole.symmetric and tensors.is_dummy):
-        packed = (groups, part.total * bits // WORD)
+        packed = (groups, -(-part.total * bits // WORD))
         words = tensors.read(f"{name}.qzeros", packed, torch.int32)
         zeros = _zeros(words, bits, whole.offset)[:, rows.start : rows.stop]
         zero = zeros.short().sub_(middle).t()

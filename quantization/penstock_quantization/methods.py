@@ -12,16 +12,11 @@ from penstock_quantization.compressed_tensors import compressed_tensors
 from penstock_quantization.scheme import Config, Scheme, block, expect, names
 
 KEYS = ("quantization_config", "compression_config")  # the second in old files
-LOADED = (
-    "fp8",
-    "bitsandbytes-nf4",
-    "bitsandbytes-fp4",
-    "bitsandbytes",
-    "eetq",
-)  # made by `--quantize`: `online.ONLINE`
+# Made by `--quantize`: `online.ONLINE`.
+LOADED = ("fp8", "bitsandbytes", "bitsandbytes-nf4", "bitsandbytes-fp4", "eetq")
 # What `--quantize` may say of a checkpoint besides.
 STORED = (
-    "awq", "compressed-tensors", "gptq", "marlin", "modelopt", "mxfp4", "squeezellm", "exl2",
+    "awq", "compressed-tensors", "exl2", "gptq", "marlin", "modelopt", "mxfp4", "squeezellm",
     "torchao",
 )  # fmt: skip
 # Of random numbers, which have no configuration.

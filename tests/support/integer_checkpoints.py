@@ -55,6 +55,7 @@ def quantised(weight: Tensor, bits: int, group: int, symmetric: bool, shuffled: 
     else:
         scale = ((high - low) / most).clamp(min=1e-4).half()
         zero = (-low / scale).round().clamp(0, most).long()
+        zero[::3, ::2] = 0  # which version 1 of GPTQ borrows for
     wide, at = scale.float()[:, group_of], zero[:, group_of]
     q = (weight / wide + at).round().clamp(0, most).long()
     return Numbers(bits, q, scale, zero, group_of)
