@@ -19,7 +19,15 @@ from typing import Any
 
 import torch
 from benchmarks.configs import SHAPES, Shape
-from benchmarks.kernels.lines import attention, codes, products, quantised, rows, steps
+from benchmarks.kernels.lines import (
+    attention,
+    codes,
+    products,
+    quantised,
+    rows,
+    steps,
+    whole_numbers,
+)
 from benchmarks.kernels.lines.line import Line
 from benchmarks.kernels.timing import microseconds
 from benchmarks.machine import facts
@@ -34,7 +42,7 @@ GIB = 1 << 30
 
 def lines(shape: Shape) -> Iterator[Line]:
     """What is measured of a model."""
-    for part in (rows, steps, products, quantised, codes, attention):
+    for part in (rows, steps, products, quantised, codes, whole_numbers, attention):
         yield from part.lines(shape)
 
 

@@ -22,7 +22,8 @@ MODULES = sorted(Path(str(gpu.__file__)).parent.glob("*.py"))
 ELSEWHERE = {"rank_sum._rank_sum_kernel": "rank_sum.py"}  # of benchmarks/kernels: needs two cards
 META = torch.device("meta")  # shapes and dtypes without numbers
 HOPPER = (
-    "hopper_decode", "hopper_gated", "hopper_linear", "hopper_lut", "hopper_prefill", "hopper_qkv",
+    "hopper_decode", "hopper_gated", "hopper_int4", "hopper_int4_many", "hopper_linear",
+    "hopper_lut", "hopper_prefill", "hopper_qkv",
 )  # fmt: skip
 
 LINES = [
@@ -78,7 +79,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for module in HOPPER:
         name = f"penstock_kernels.gpu.{module}.multiprocessors"
         monkeypatch.setattr(name, lambda device: 132)
-    for module in ("products", "quantised", "codes"):
+    for module in ("products", "quantised", "codes", "whole_numbers"):
         name = f"benchmarks.kernels.lines.{module}.multiprocessors"
         monkeypatch.setattr(name, lambda device: 132)
     for module in ("sharing", "sampling"):

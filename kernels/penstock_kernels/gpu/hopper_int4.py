@@ -65,15 +65,14 @@ MIDDLE_FP16 = gl.constexpr(1024 + 8)
 
 @dataclass(frozen=True, slots=True)
 class Stream4:
-    """Shape of a launch: splits of k, tiles along k of a stage, stages, programs a
-    multiprocessor."""
+    """Shape of a launch: splits of k, tiles of the weight's rows that a program multiplies with
+    the same x, tiles along k of a stage, stages, programs a multiprocessor."""
 
     splits: int
     depths: int
     stages: int
     residents: int
     few: bool  # whether the smaller products multiply
-    held: int = 1  # tiles of neighbouring rows that a program multiplies with the same x
 
 
 SHARED = 216 << 10  # bytes of a multiprocessor's shared memory for rings
@@ -116,17 +115,16 @@ def stream4_for(
 @gluon.jit
 def _load_stage(
     ring, source, tile, depth, stage,
-    HELD: gl.constexpr, GATED: gl.constexpr, G: gl.constexpr, ZEROS: gl.constexpr,
+    HELD: gl.constexpr, D: gl.constexpr, G: gl.constexpr, ZEROS: gl.constexpr,
     BYTES: gl.constexpr,
 ):  # fmt: skip
-    """Numbers, scales and zeros of a stage's tiles along k, from `depth` on."""
+    """Numbers, scales and zeros of D tiles along k, from `depth` on."""
     w_tiles, s_tiles, z_tiles, x_tiles, full, empty = ring
     x, weight, scale, zero, tiles, depths = source
     ready = full.index(stage)
     mbarrier.expect(ready, BYTES)
     for h in gl.static_range(HELD):
-        row = h * tiles + tile if GATED else HELD * tile + h
-        at = row * depths + depth
+        at = (h * tiles + tile) * depths + depth
         tma.async_copy_global_to_shared(
             weight, [at * 32, 0], ready, w_tiles.index(HELD * stage + h)
         )
@@ -151,8 +149,8 @@ def _load_x(ring, x, depth, stage, D: gl.constexpr):
 @gluon.jit
 def _load(
     plan, ring, source,
-    HELD: gl.constexpr, GATED: gl.constexpr, D: gl.constexpr, G: gl.constexpr,
-    ZEROS: gl.constexpr, STAGES: gl.constexpr, BYTES: gl.constexpr, PDL: gl.constexpr,
+    HELD: gl.constexpr, D: gl.constexpr, G: gl.constexpr, ZEROS: gl.constexpr,
+    STAGES: gl.constexpr, BYTES: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
     """The warp that fills the ring. plan counts stages where `place_of` says depths."""
     empty = ring[5]
@@ -160,7 +158,7 @@ def _load(
     ahead = gl.minimum(depths, STAGES)
     for j in range(ahead):
         depth = (first + (j + tile) % depths) * D
-        _load_stage(ring, source, tile, depth, j, HELD, GATED, G, ZEROS, BYTES)
+        _load_stage(ring, source, tile, depth, j, HELD, D, G, ZEROS, BYTES)
     if PDL:
         gdc_wait()
     for j in range(ahead):
@@ -172,7 +170,7 @@ def _load(
             stage = done % STAGES
             mbarrier.wait(empty.index(stage), (done // STAGES + 1) & 1)
             depth = (first + (j + tile) % depths) * D
-            _load_stage(ring, source, tile, depth, stage, HELD, GATED, G, ZEROS, BYTES)
+            _load_stage(ring, source, tile, depth, stage, HELD, D, G, ZEROS, BYTES)
             _load_x(ring, source[0], depth, stage, D)
             done += 1
 
@@ -256,8 +254,8 @@ def _outputs(acc, row, BIASED: gl.constexpr, bias):
 @gluon.jit
 def _multiply(
     plan, ring, target, bias,
-    HELD: gl.constexpr, GATED: gl.constexpr, D: gl.constexpr, G: gl.constexpr,
-    ZEROS: gl.constexpr, FEW: gl.constexpr, STAGES: gl.constexpr, BIASED: gl.constexpr,
+    HELD: gl.constexpr, D: gl.constexpr, G: gl.constexpr, ZEROS: gl.constexpr, FEW: gl.constexpr,
+    STAGES: gl.constexpr, BIASED: gl.constexpr,
 ):  # fmt: skip
     """The warps that multiply and store."""
     w_tiles, s_tiles, z_tiles, x_tiles, full, empty = ring
@@ -287,18 +285,16 @@ def _multiply(
                         up = group_product(up, ring, 2 * stage + 1, at, d, g, G, ZEROS, FEW)
             mbarrier.arrive(empty.index(stage))
             done += 1
+        result = _outputs(acc, tile * 64 + place, BIASED, bias)
+        if HELD == 2:
+            second = _outputs(up, columns + tile * 64 + place, BIASED, bias)
+            gate = result.to(dtype).to(gl.float32)
+            gate = (gate / (1 + gl.exp(-gate))).to(dtype)
+            result = (gate * second.to(dtype)).to(gl.float32)
+        result = gl.convert_layout(result.permute((1, 0)).to(dtype), io_layout)
         start = (split * rows + line).to(gl.int64) * columns
-        for h in gl.static_range(1 if GATED else HELD):
-            first = tile * 64 if GATED else (HELD * tile + h) * 64
-            result = _outputs(acc if h == 0 else up, first + place, BIASED, bias)
-            if GATED:
-                second = _outputs(up, columns + first + place, BIASED, bias)
-                gate = result.to(dtype).to(gl.float32)
-                gate = (gate / (1 + gl.exp(-gate))).to(dtype)
-                result = (gate * second.to(dtype)).to(gl.float32)
-            result = gl.convert_layout(result.permute((1, 0)).to(dtype), io_layout)
-            at = gl.expand_dims(start, 1) + gl.expand_dims(first + member, 0)
-            gl.store(out + at, result, mask=gl.expand_dims(line < rows, 1))
+        at = gl.expand_dims(start, 1) + gl.expand_dims(tile * 64 + member, 0)
+        gl.store(out + at, result, mask=gl.expand_dims(line < rows, 1))
 
 
 @gluon.jit(do_not_specialize=["rows"])
@@ -313,8 +309,7 @@ def _kernel(
     columns,  # n
     depth,  # k
     SPLITS: gl.constexpr,
-    HELD: gl.constexpr,
-    GATED: gl.constexpr,  # the tiles held are of the gate and of the other matrix
+    HELD: gl.constexpr,  # 2: gate and up
     D: gl.constexpr,
     G: gl.constexpr,  # groups of a tile
     ZEROS: gl.constexpr,
@@ -343,8 +338,7 @@ def _kernel(
     KINDS: gl.constexpr = 2 if ZEROS else 1
     BYTES: gl.constexpr = D * (HELD * (4096 + KINDS * 128 * G) + BM * 256)
     rows, columns = gl.to_tensor(rows), gl.to_tensor(columns)
-    tiles = columns // (64 if GATED else 64 * HELD)
-    depths = gl.to_tensor(depth) // 128
+    tiles, depths = columns // 64, gl.to_tensor(depth) // 128
     plan = (tiles, tiles * SPLITS, depths // D, gl.to_tensor(SPLITS))
     source = (x, weight, scale, zero, tiles, depths)
     gl.warp_specialize(
@@ -357,7 +351,6 @@ def _kernel(
                     (out, rows, columns),
                     bias,
                     HELD,
-                    GATED,
                     D,
                     G,
                     ZEROS,
@@ -366,7 +359,7 @@ def _kernel(
                     BIASED,
                 ),
             ),
-            (_load, (plan, ring, source, HELD, GATED, D, G, ZEROS, STAGES, BYTES, PDL)),
+            (_load, (plan, ring, source, HELD, D, G, ZEROS, STAGES, BYTES, PDL)),
         ],
         [1],
         [24],
@@ -386,8 +379,7 @@ def hopper_int4(
     columns = weight.n // 2 if gated else weight.n
     assert weight.scale is not None
     groups = DEPTH // weight.scale_columns
-    held = 2 if gated else stream.held
-    units = columns // (ROWS if gated else ROWS * held) * stream.splits
+    units = columns // ROWS * stream.splits
     programs = min(units, stream.residents * multiprocessors(x.device))
     scale = scale_line(weight.scale, stream.depths * groups)
     zero = scale if weight.zero is None else scale_line(weight.zero, stream.depths * groups)
@@ -395,7 +387,7 @@ def hopper_int4(
     _kernel[(programs,)](
         described(x, row_tile(rows), DEPTH), described(weight.data.view(-1, 128), lines, 128),
         scale, zero, out, x if weight.bias is None else weight.bias, rows, columns, depth,
-        SPLITS=stream.splits, HELD=held, GATED=gated, D=stream.depths, G=groups,
+        SPLITS=stream.splits, HELD=2 if gated else 1, D=stream.depths, G=groups,
         ZEROS=weight.zero is not None, FEW=stream.few, STAGES=stream.stages,
         BIASED=weight.bias is not None, W_LAYOUT=tile_layout(lines, 128, torch.uint8),
         PDL=dependent, num_warps=4, maxnreg=maxnreg, launch_pdl=dependent,

@@ -22,7 +22,7 @@ from penstock_kernels.weight import Weight
 ROWS = 128  # of x in a tile, at most
 COLUMNS = 128  # of the result: rows of the weight
 STAGES = {128: 4, 64: 8, 32: 10}  # by rows of a tile
-MOST_ROWS = 1024  # beyond, widening in memory is a small part of what cuBLAS takes
+MOST_ROWS = 2048  # beyond, widening in memory is a small part of what cuBLAS takes
 MOST_SPLITS = 4
 LEAST = 0.2  # of the multiprocessors must have a tile
 
