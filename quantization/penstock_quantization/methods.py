@@ -112,12 +112,13 @@ def _modelopt(given: Config) -> Scheme:
     """NVIDIA's; a scale of a tensor multiplies."""
     given = given.get("quantization") or given  # as hf_quant_config.json has it
     stored = {"NVFP4": "modelopt-nvfp4", "FP8": "fp8"}
+    formats = {"NVFP4": "modelopt", "FP8": "fp8"}
     kind = expect(given, "quant_algo", tuple(stored))
     if kind == "NVFP4":
         expect(given, "group_size", (16,))
     skipped = names(given, "ignore") + names(given, "exclude_modules")
     return Scheme(
-        method="modelopt", format="modelopt", stored=stored[kind], code="e2m1", skipped=skipped
+        method="modelopt", format=formats[kind], stored=stored[kind], code="e2m1", skipped=skipped
     )
 
 

@@ -3,7 +3,8 @@
     penstock quantize --model-id FOLDER --output FOLDER --format fp8
     penstock quantize --model-id FOLDER --output FOLDER --format gptq --calibration text.txt
 
-fp8 and int8 need nothing else; gptq and awq need text like what the model is going to see.
+fp8, int8, nvfp4 and mxfp4 need nothing else; gptq and awq need a text like what the model is going
+to see.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from penstock_shard.rewrite import rewrite, tensors_of
 from penstock_shard.weights import Checkpoint, renamed
 
 LONGEST_TEXT = 1 << 30  # bytes
+MOST = 1 << 16  # samples, and tokens of one
 
 
 def quantize(arguments: argparse.Namespace) -> int:
@@ -155,17 +157,15 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--calibration", help="text file, for gptq and awq")
     made.add_argument("--samples", type=_count, default=128, help="sequences of the text (128)")
     made.add_argument("--length", type=_count, default=512, help="tokens of a sequence (512)")
-    made.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu"
-    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    made.add_argument("--device", choices=("cpu", "cuda"), default=device, help="where it computes")
     return made
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 1 << 16:
-        raise ValueError(text)
-    return value
+    if not text.isdecimal() or not 1 <= int(text) <= MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MOST}")
+    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -173,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         size = quantize(arguments)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, torch.OutOfMemoryError) as error:
         print(f"penstock quantize: {error}", file=sys.stderr)
         return 1
     print(f"{arguments.output}: {arguments.format}, {size:,} bytes of tensors")
