@@ -180,7 +180,7 @@ def test_it_takes_a_byte_a_number(checkpoint: Callable[[str], Path]) -> None:
     assert cache.dtype == E4M3 and loaded.info().dtype == "bfloat16"
 
 
-@pytest.mark.parametrize("family", ["llama3", "gemma2"])
+@pytest.mark.parametrize("family", ["llama3", pytest.param("gemma2", marks=pytest.mark.full)])
 def test_kernels_compute_what_torch_does(tmp_path: Path, family: str) -> None:
     """By Triton's interpreter, as graphs: with soft caps and windows too."""
     folder = make_checkpoint(tmp_path / "model", family)
