@@ -18,49 +18,22 @@ import torch
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.ampere import mma_v2
 from triton.experimental.gluon.language.nvidia.hopper import (
     fence_async_shared,
     mbarrier,
     tma,
-    warpgroup_mma,
-    warpgroup_mma_wait,
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from penstock_kernels.gpu.hopper import described, multiprocessors, tile_layout
+from penstock_kernels.gpu.hopper_int4_tile import group_product
 from penstock_kernels.gpu.hopper_linear import place_of, row_tile, turns
 from penstock_kernels.weight import Weight
 
 ROWS = 64  # of a tile of the weight
 DEPTH = 128
 LINES = 32  # of 128 bytes in a tile
-
-# Eight numbers of a word as halves whose last bits they are: 128 and more of bfloat16, 1024 and
-# more of float16. Rows g to $0 and $1, rows g + 8 to $2 and $3.
-_WIDEN = """
-{{
-.reg .b32 b, c, d;
-shr.u32 b, $4, 4;
-shr.u32 c, $4, 8;
-shr.u32 d, $4, 12;
-lop3.b32 $0, $4, 0x000f000f, {magic}, 0xea;
-lop3.b32 $2, b, 0x000f000f, {magic}, 0xea;
-lop3.b32 $1, c, 0x000f000f, {magic}, 0xea;
-lop3.b32 $3, d, 0x000f000f, {magic}, 0xea;
-}}
-"""
-WIDEN = {
-    gl.bfloat16: _WIDEN.format(magic="0x43004300"),
-    gl.float16: _WIDEN.format(magic="0x64006400"),
-}
-WIDEN_BF16 = gl.constexpr(WIDEN[gl.bfloat16])
-WIDEN_FP16 = gl.constexpr(WIDEN[gl.float16])
-SUBTRACT_BF16 = gl.constexpr("sub.rn.bf16x2 $0, $1, $2;")
-SUBTRACT_FP16 = gl.constexpr("sub.rn.f16x2 $0, $1, $2;")
-MIDDLE_BF16 = gl.constexpr(128 + 8)
-MIDDLE_FP16 = gl.constexpr(1024 + 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,75 +146,6 @@ def _load(
             _load_stage(ring, source, tile, depth, stage, HELD, D, G, ZEROS, BYTES)
             _load_x(ring, source[0], depth, stage, D)
             done += 1
-
-
-@gluon.jit
-def widened4(lines, operand: gl.constexpr, dtype: gl.constexpr):
-    """The numbers of a tile, or of half of its columns, plus 136 (1032 in float16), as the left
-    side of a product."""
-    VECTORS: gl.constexpr = lines.shape[0] // 16
-    source: gl.constexpr = gl.DistributedLinearLayout(
-        reg_bases=[[0, 1], [0, 2], [0, 4], [0, 8], [16, 0]][: 3 + VECTORS],
-        lane_bases=[[0, 16], [0, 32], [0, 64], [1, 0], [2, 0]],
-        warp_bases=[[4, 0], [8, 0]],
-        block_bases=[],
-        shape=[16 * VECTORS, 128],
-    )
-    words = lines.load(source)
-    if dtype == gl.bfloat16:
-        low, high = gl.inline_asm_elementwise(
-            WIDEN_BF16, "=r,=r,=r,=r,r", [words], dtype=(gl.bfloat16, gl.bfloat16), is_pure=True,
-            pack=4,
-        )  # fmt: skip
-    else:
-        low, high = gl.inline_asm_elementwise(
-            WIDEN_FP16, "=r,=r,=r,=r,r", [words], dtype=(gl.float16, gl.float16), is_pure=True,
-            pack=4,
-        )  # fmt: skip
-    both = gl.join(low, high)
-    # Vector, warp, row, thread, product, half of columns, neighbour, half of rows.
-    parts = both.reshape([VECTORS, 4, 8, 4, 4, 2, 2, 2]).permute((1, 7, 2, 0, 4, 5, 3, 6))
-    return gl.convert_layout(parts.reshape([64, 64 * VECTORS]), operand, assert_trivial=True)
-
-
-@gluon.jit
-def _centred(numbers, zeros):
-    """numbers - zeros, two at a time. zeros: [64, 1], with the middle added."""
-    subtract: gl.constexpr = SUBTRACT_BF16 if numbers.dtype == gl.bfloat16 else SUBTRACT_FP16
-    return gl.inline_asm_elementwise(
-        subtract, "=r,r,r", [numbers, zeros], dtype=numbers.dtype, is_pure=True, pack=2
-    )
-
-
-@gluon.jit
-def group_product(
-    acc, ring, slot, x_slot, d: gl.constexpr, g: gl.constexpr,
-    G: gl.constexpr, ZEROS: gl.constexpr, FEW: gl.constexpr,
-):  # fmt: skip
-    """acc plus the products of group g of the stage's tile d: [64, BM]."""
-    w_tiles, s_tiles, z_tiles, x_tiles, full, empty = ring
-    dtype: gl.constexpr = x_tiles.dtype
-    layout: gl.constexpr = acc.type.layout
-    operand: gl.constexpr = gl.DotOperandLayout(0, layout, 2)
-    LINES: gl.constexpr = 32 // G
-    numbers = widened4(w_tiles.index(slot).slice(32 * d + LINES * g, LINES), operand, dtype)
-    along: gl.constexpr = gl.SliceLayout(1, operand)
-    middle: gl.constexpr = MIDDLE_BF16 if dtype == gl.bfloat16 else MIDDLE_FP16
-    at: gl.constexpr = 64 * (d * G + g)
-    zeros = gl.full([64], middle, numbers.dtype, along)
-    if ZEROS:
-        zeros = zeros + z_tiles.index(slot).slice(at, 64).load(along).to(numbers.dtype)
-    numbers = _centred(numbers, gl.expand_dims(zeros, 1))
-    x = x_tiles.index(x_slot).slice(128 // G * g, 128 // G, 1).permute((1, 0))
-    nothing = gl.zeros(acc.shape, gl.float32, layout)
-    if FEW:
-        columns: gl.constexpr = gl.DotOperandLayout(1, layout, 2)
-        part = mma_v2(numbers, x.load(columns), nothing)
-    else:
-        part = warpgroup_mma(numbers, x, nothing, use_acc=False, is_async=True)
-        part, numbers = warpgroup_mma_wait(0, deps=[part, numbers])
-    scale = s_tiles.index(slot).slice(at, 64).load(gl.SliceLayout(1, layout))
-    return acc + part * gl.expand_dims(scale.to(gl.float32), 1)
 
 
 @gluon.jit

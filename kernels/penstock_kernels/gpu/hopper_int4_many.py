@@ -16,7 +16,8 @@ from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared,
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from penstock_kernels.gpu.hopper import described, multiprocessors, tile_layout
-from penstock_kernels.gpu.hopper_int4 import DEPTH, LINES, group_product, scale_line
+from penstock_kernels.gpu.hopper_int4 import DEPTH, LINES, scale_line
+from penstock_kernels.gpu.hopper_int4_tile import group_product
 from penstock_kernels.weight import Weight
 
 ROWS = 128  # of x in a tile, at most
