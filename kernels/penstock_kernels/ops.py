@@ -8,6 +8,7 @@ operations of the `Step` that it returns are those of a transformer block. Two d
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -95,10 +96,16 @@ class AttentionSpec:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QKNorm:
-    """Norms of each head of queries and keys, before the rotation."""
+    """Norms of queries and keys by root mean squares, before the rotation.
 
-    query: Norm  # weight [width]
+    Of each head by itself: weights are [width]. Or of all heads together: weights are
+    [heads * width] and [kv_heads * width], and `mean` makes the means of this rank's squares,
+    [n, 2] float32 (queries, keys), those of all ranks. It may overwrite them.
+    """
+
+    query: Norm
     key: Norm
+    mean: Callable[[Tensor], Tensor] | None = None  # None: of each head
 
 
 @dataclass(frozen=True, slots=True)

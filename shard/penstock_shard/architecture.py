@@ -16,6 +16,7 @@ from penstock_shard.model.families import (
     TEXT_PARTS,
     Config,
     Family,
+    QKNormKind,
     Windows,
 )
 from penstock_shard.quantization_file import quantization_file
@@ -48,7 +49,7 @@ class Architecture:
     qkv_bias: bool
     output_bias: bool
     mlp_bias: bool
-    qk_norm: bool  # normalise each head of queries and keys before the rotation
+    qk_norm: QKNormKind  # of queries and keys, before the rotation
     windows: Windows  # of each layer: tokens a row sees, itself included; None is all
     scheme: Scheme | None  # how the checkpoint is quantised
     kv_cache: str | None  # type of the KV cache that it was made for; None: its own

@@ -109,17 +109,29 @@ class _Loader:
             soft_cap=model.attention_cap,
             cache=self._cache_spec(prefix),
         )
-        norm = None
-        if model.qk_norm:
-            names = model.family.names.qk_norms
-            query, key = (self._norm(prefix + name, model.head_dim) for name in names)
-            norm = QKNorm(query, key)
         return Attention(
             spec=spec,
             qkv=self._columns(self._matrices.qkv(prefix)),
-            norm=norm,
+            norm=self._qk_norm(prefix),
             output=self._rows(self._matrices.output(prefix)),
         )
+
+    def _qk_norm(self, prefix: str) -> QKNorm | None:
+        model, partition, width = self.model, self.partition, self.model.head_dim
+        query, key = (prefix + name for name in model.family.names.qk_norms)
+        match model.qk_norm:
+            case None:
+                return None
+            case "head":
+                return QKNorm(self._norm(query, width), self._norm(key, width))
+            case "joint":
+                # Ranks hold as many heads each: the mean over all is that of the ranks' means,
+                # also where several hold the same KV head.
+                return QKNorm(
+                    self._norm(query, model.num_heads * width, _wide(partition.heads, width)),
+                    self._norm(key, model.num_kv_heads * width, _wide(partition.kv_heads, width)),
+                    self.group.mean,
+                )
 
     def _cache_spec(self, prefix: str) -> CacheSpec:
         if self.cache is None:
@@ -169,10 +181,10 @@ class _Loader:
             return Weight(quantised.dequantised().to(self.dtype), weight.bias)
         return quantised
 
-    def _norm(self, name: str, size: int) -> Norm:
+    def _norm(self, name: str, size: int, part: range | None = None) -> Norm:
         kind = NormKind(self.model.family.norm)
-        bias = self._whole(f"{name}.bias", size) if kind is NormKind.LAYER else None
-        return Norm(self._whole(f"{name}.weight", size), self.model.norm_eps, kind, bias)
+        bias = self._vector(f"{name}.bias", size, part) if kind is NormKind.LAYER else None
+        return Norm(self._vector(f"{name}.weight", size, part), self.model.norm_eps, kind, bias)
 
     def _slice(self, name: str, shape: tuple[int, int], dim: int, part: range) -> Tensor:
         local = [*shape]
@@ -181,9 +193,10 @@ class _Loader:
         self.weights.read(into, name, shape, dim, part.start)
         return into
 
-    def _whole(self, name: str, size: int) -> Tensor:
-        into = self._empty(size)
-        self.weights.read(into, name, (size,))
+    def _vector(self, name: str, size: int, part: range | None) -> Tensor:
+        part = part or range(size)
+        into = self._empty(len(part))
+        self.weights.read(into, name, (size,), 0, part.start)
         return into
 
     def _empty(self, *shape: int) -> Tensor:
@@ -244,3 +257,8 @@ def check_memory(needed: int, device: torch.device, world_size: int) -> None:
 def _own(largest: Tensor) -> Tensor:
     """No other rank holds a part of the rows."""
     return largest
+
+
+def _wide(heads: range, width: int) -> range:
+    """The elements of some heads."""
+    return range(heads.start * width, heads.stop * width)

@@ -90,6 +90,10 @@ class Group:
             dist.all_reduce(x, op=dist.ReduceOp.MAX)
         return x
 
+    def mean(self, x: Tensor) -> Tensor:
+        """The mean of x over the ranks; x itself may be overwritten."""
+        return x if self.world_size == 1 else self.all_reduce(x).div_(self.world_size)
+
     def minimum(self, value: int, device: torch.device) -> int:
         """The smallest value of all ranks."""
         if self.world_size == 1:

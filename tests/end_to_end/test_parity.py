@@ -35,6 +35,7 @@ async def test_one_shard(tmp_path: Path, family: str) -> None:
         ("qwen3", 2),
         pytest.param("llama3", 4, marks=pytest.mark.full),
         ("falcon_new", 2),
+        pytest.param("olmo2", 2, marks=pytest.mark.full),
     ],
 )
 async def test_several_shards(tmp_path: Path, family: str, shards: int) -> None:

@@ -334,6 +334,15 @@ def test_rope_and_write(place: Place, shape: Shape, turned: str, kind: NormKind 
     check_rope_and_write(place, shape, turned, kind, None)
 
 
+@pytest.mark.parametrize("turned", ["all", "some"])
+@pytest.mark.parametrize("kind", [NormKind.RMS, NormKind.RMS_ONE])
+@pytest.mark.parametrize("shape", [SHAPES[1], SHAPES[4]], ids=str)
+def test_rope_and_write_behind_norms_of_all_heads(
+    place: Place, shape: Shape, kind: NormKind, turned: str
+) -> None:
+    check_rope_and_write(place, shape, turned, kind, None, joint=True)
+
+
 @pytest.mark.parametrize("stored", FP8, ids=str)
 @pytest.mark.parametrize("turned", ["all", "some", "none"])
 def test_rope_and_write_to_a_cache_in_fp8(place: Place, turned: str, stored: torch.dtype) -> None:
@@ -341,7 +350,12 @@ def test_rope_and_write_to_a_cache_in_fp8(place: Place, turned: str, stored: tor
 
 
 def check_rope_and_write(
-    place: Place, shape: Shape, turned: str, kind: NormKind | None, stored: torch.dtype | None
+    place: Place,
+    shape: Shape,
+    turned: str,
+    kind: NormKind | None,
+    stored: torch.dtype | None,
+    joint: bool = False,
 ) -> None:
     heads, kv_heads, width, page = shape
     case = case_of([(0, 1), (41, 1), (3, 6), (15, 2)], shape, place)
@@ -356,15 +370,17 @@ def check_rope_and_write(
     angles = torch.stack((angle.cos(), angle.sin()), dim=1)
     norms = None
     if kind is not None:
-        norms = QKNorm(*(Norm(place.randn(width), 1e-6, kind) for _ in range(2)))
+        widths = (heads * width, kv_heads * width) if joint else (width, width)
+        query, key = (Norm(place.randn(one), 1e-6, kind) for one in widths)
+        # As if others had means of one: ranks' means reach the rotation in this form.
+        norms = QKNorm(query, key, (lambda means: (means + 1) / 2) if joint else None)
     qkv, cache = place.randn(rows, total * width), case.cache.clone()
     expected, expected_cache = qkv.view(rows, total, width).float().clone(), cache.clone()
     if stored is None:
         expected_cache = expected_cache.float()
     if norms is not None:
-        parts = expected.split((heads, kv_heads, kv_heads), dim=1)
-        for part, one in zip(parts, (norms.query, norms.key), strict=False):
-            part.copy_(norm.normalise(part, Norm(one.weight.float(), 1e-6, one.kind)))
+        wide = (Norm(one.weight.float(), 1e-6, one.kind) for one in (norms.query, norms.key))
+        norm.qk_norm_(expected, QKNorm(*wide, norms.mean), heads, kv_heads)
     if rotary:
         turning = expected[:, : heads + kv_heads, :rotary]
         rope.rotate_(turning, *rope.rotation(angles, case.position))

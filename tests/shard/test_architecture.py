@@ -35,7 +35,7 @@ def parse(family: str = "Llama", **changes: Any) -> Architecture:
     return parse_architecture(LLAMA | {"architectures": [f"{family}ForCausalLM"]} | changes)
 
 
-def switches(model: Architecture) -> tuple[bool, bool, bool, bool]:
+def switches(model: Architecture) -> tuple[bool, bool, bool, str | None]:
     return model.qkv_bias, model.output_bias, model.mlp_bias, model.qk_norm
 
 
@@ -45,13 +45,15 @@ def test_every_family_has_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_switches_of_each_family() -> None:
-    assert switches(parse("Llama")) == (False, False, False, False)
-    assert switches(parse("Llama", attention_bias=True)) == (True, True, False, False)
-    assert switches(parse("Llama", mlp_bias=True)) == (False, False, True, False)
-    assert switches(parse("Mistral", attention_bias=True)) == (False, False, False, False)
-    assert switches(parse("Qwen2")) == (True, False, False, False)
-    assert switches(parse("Qwen3")) == (False, False, False, True)
-    assert switches(parse("Qwen3", attention_bias=True)) == (True, True, False, True)
+    assert switches(parse("Llama")) == (False, False, False, None)
+    assert switches(parse("Llama", attention_bias=True)) == (True, True, False, None)
+    assert switches(parse("Llama", mlp_bias=True)) == (False, False, True, None)
+    assert switches(parse("Mistral", attention_bias=True)) == (False, False, False, None)
+    assert switches(parse("Qwen2")) == (True, False, False, None)
+    assert switches(parse("Qwen3")) == (False, False, False, "head")
+    assert switches(parse("Qwen3", attention_bias=True)) == (True, True, False, "head")
+    assert switches(parse("Olmo2")) == (False, False, False, "joint")
+    assert switches(parse("Olmo2", attention_bias=True)) == (True, True, False, "joint")
 
 
 def test_windows_of_each_family() -> None:

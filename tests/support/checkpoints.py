@@ -28,6 +28,8 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
     Phi3Config,
     Phi3ForCausalLM,
     Qwen2Config,
@@ -50,6 +52,7 @@ _GEMMA2 = (Gemma2Config, Gemma2ForCausalLM)
 _GEMMA3 = (Gemma3TextConfig, Gemma3ForCausalLM)
 _PHI3 = (Phi3Config, Phi3ForCausalLM)
 _STABLELM = (StableLmConfig, StableLmForCausalLM)
+_OLMO2 = (Olmo2Config, Olmo2ForCausalLM)
 _FALCON = (FalconConfig, FalconForCausalLM)
 _GPT2 = (GPT2Config, GPT2LMHeadModel)
 _GPT_NEOX = (GPTNeoXConfig, GPTNeoXForCausalLM)
@@ -150,6 +153,8 @@ _FAMILIES: dict[str, tuple[tuple[Any, Any], dict[str, Any]]] = {
     ),
     "stablelm": (_STABLELM, {"partial_rotary_factor": 0.5}),
     "stablelm_bias": (_STABLELM, {"num_key_value_heads": 4, "use_qkv_bias": True}),
+    "olmo2": (_OLMO2, {}),
+    "olmo2_bias": (_OLMO2, {"num_key_value_heads": 1, "attention_bias": True, "head_dim": 24}),
     "gpt_neox": (_GPT_NEOX, {"num_key_value_heads": None}),
     "gpt_neox_sequential": (
         _GPT_NEOX,

@@ -114,6 +114,7 @@ def rotation(
     width: int,
     rotary: int | None = None,
     norm: NormKind | None = None,
+    joint: bool = False,
     stored: torch.dtype | None = None,
 ) -> Callable[[torch.dtype, bool], None]:
     def run(dtype: torch.dtype, dependent: bool) -> None:
@@ -127,7 +128,10 @@ def rotation(
         spec = AttentionSpec(4, 2, width, SCALE, rotary=rotary)
         norms = None
         if norm is not None:
-            norms = QKNorm(*(Norm(torch.ones(width, dtype=dtype), 1e-6, norm) for _ in range(2)))
+            heads = (4, 2) if joint else (1, 1)
+            weights = (torch.ones(count * width, dtype=dtype) for count in heads)
+            query, key = (Norm(weight, 1e-6, norm) for weight in weights)
+            norms = QKNorm(query, key, (lambda means: means) if joint else None)
         seats = Seats(case.slot, case.position, case.table, angles)
         rope_and_write(
             torch.zeros(rows, 8 * width, dtype=dtype), case.cache, seats, spec, norms, dependent
@@ -346,6 +350,7 @@ CASES: dict[str, Case] = {
     "rotation to FP8": Case(rotation(128, stored=torch.float8_e4m3fn)),
     "rotation of a part to FP8": Case(rotation(128, 32, stored=torch.float8_e5m2), few=False),
     "rotation with norms": Case(rotation(128, norm=NormKind.RMS), few=False),
+    "rotation with norms of all heads": Case(rotation(128, None, NormKind.RMS, True), few=False),
     "rotation with other norms": Case(rotation(256, norm=NormKind.RMS_ONE), few=False),
     "norms": Case(norms),
     "activations": Case(activations),

@@ -14,6 +14,7 @@ from torch import Tensor
 from penstock_kernels.gpu import kv8
 from penstock_kernels.gpu.dependent import launch, wait
 from penstock_kernels.gpu.kv8 import narrowed
+from penstock_kernels.gpu.mean_squares import mean_squares
 from penstock_kernels.ops import AttentionSpec, NormKind, QKNorm
 
 # Of one program. On an H100, 48 heads of 128: 2.0 us for a row and 39 us for 4096 (2.6 TB/s), where
@@ -40,8 +41,9 @@ def _rope_kernel(
     slots,  # [n] integers
     positions,  # [n] int64
     angles,  # [positions, 2, ROTARY / 2] float32, cosines then sines
-    q_norm,  # [D], with NORM
+    q_norm,  # [D], with NORM; with JOINT [heads * D]
     k_norm,
+    means,  # [n, 2] float32, with JOINT: of the squares of queries and of keys
     eps,
     by_key,  # with FP8: see `Seats`
     by_value,
@@ -55,6 +57,7 @@ def _rope_kernel(
     TAIL: tl.constexpr,  # and the others; 0: there are none
     PAGE: tl.constexpr,
     NORM: tl.constexpr,
+    JOINT: tl.constexpr,  # of all heads together
     ONE: tl.constexpr,  # the norm's weights count from one
     SHARE: tl.constexpr,  # heads of one program
     FP8: tl.constexpr,
@@ -82,12 +85,20 @@ def _rope_kernel(
     page = tl.load(table + tl.load(slots + row).to(tl.int64) * width + position // PAGE)
     a, b = low.to(tl.float32), high.to(tl.float32)
     if NORM:
-        squares = tl.sum(a * a, 1) + tl.sum(b * b, 1)
+        weights = tl.where(is_query, q_norm, k_norm)
         if TAIL:
             c = tail.to(tl.float32)
-            squares += tl.sum(c * c, 1)
-        scale = tl.rsqrt(squares / D + eps)[:, None]
-        weights = tl.where(is_query, q_norm, k_norm)
+        if JOINT:
+            mean = tl.load(means + row * 2 + tl.where(head < heads, 0, 1))
+            # Values are not normalised: their heads only have to stay inside the keys' weights.
+            within_kind = tl.where(head < heads, head, (head - heads) % kv_heads)
+            weights += within_kind[:, None] * D
+        else:
+            squares = tl.sum(a * a, 1) + tl.sum(b * b, 1)
+            if TAIL:
+                squares += tl.sum(c * c, 1)
+            mean = squares / D
+        scale = tl.rsqrt(mean + eps)[:, None]
         weight_a = tl.load(weights + half, mask=inside, other=0.0)
         weight_b = tl.load(weights + half + ROTARY // 2, mask=inside, other=0.0)
         a = _gain(a * scale, weight_a, ONE).to(tl.float32)
@@ -137,22 +148,24 @@ def rope_and_write(
     """Rotate the queries in place; rotate the keys and store them and the values in the cache.
 
     qkv: [n, (heads + 2 * kv_heads) * d] dense; cache: [2, kv_heads, blocks, page, d], of qkv's
-    type or FP8; norm: of each
-    head of queries and keys, by root mean squares.
+    type or FP8.
     """
     _, kv_heads, blocks, page, d = cache.shape
     rotary = 0 if spec.rope is None else spec.rotary or d
     q_norm, k_norm = (norm.query, norm.key) if norm else (None, None)
+    joint = norm is not None and norm.mean is not None
+    means = norm.mean(mean_squares(qkv, spec, dependent)) if norm and norm.mean else qkv
     total = spec.heads + 2 * kv_heads
     share = min(HEADS, triton.next_power_of_2(total))
     cache, kinds = kv8.operands(cache)
     _rope_kernel[(qkv.shape[0], triton.cdiv(total, share))](
         qkv, cache, seats.table, seats.slots, seats.positions, seats.angles,
         q_norm.weight if q_norm else qkv, k_norm.weight if k_norm else qkv,
-        q_norm.eps if q_norm else 0.0, *seats.inverses, blocks, seats.table.stride(0),
+        means, q_norm.eps if q_norm else 0.0, *seats.inverses, blocks, seats.table.stride(0),
         heads=spec.heads, kv_heads=kv_heads, D=d, ROTARY=rotary,
         HALF=triton.next_power_of_2(max(rotary // 2, 1)),
         TAIL=triton.next_power_of_2(d - rotary) if rotary < d else 0, PAGE=page,
-        NORM=norm is not None, ONE=q_norm is not None and q_norm.kind is NormKind.RMS_ONE,
+        NORM=norm is not None, JOINT=joint,
+        ONE=q_norm is not None and q_norm.kind is NormKind.RMS_ONE,
         SHARE=share, **kinds, num_warps=4, **launch(dependent),
     )  # fmt: skip

@@ -13,7 +13,7 @@ from penstock_kernels.fp8 import bits
 from penstock_kernels.ops import Act, Activation, AttentionSpec, Norm, QKNorm, StepBatch
 from penstock_kernels.penalties import Penalties, penalise
 from penstock_kernels.reference.activation import activate, gate
-from penstock_kernels.reference.norm import normalise
+from penstock_kernels.reference.norm import normalise, qk_norm_
 from penstock_kernels.reference.paged_attention import PagedBatch, paged_attention
 from penstock_kernels.reference.rope import rotate_, rotation, write_kv
 from penstock_kernels.weight import Layout, Weight
@@ -107,8 +107,7 @@ class TorchStep:
         heads, rotated = spec.heads, spec.rotated_heads
         qkv = self.linear(x, weight).view(-1, rotated + spec.kv_heads, spec.width)
         if norm is not None:
-            qkv[:, :heads] = normalise(qkv[:, :heads], norm.query)
-            qkv[:, heads:rotated] = normalise(qkv[:, heads:rotated], norm.key)
+            qk_norm_(qkv, norm, heads, spec.kv_heads)
         if spec.rope is not None:
             rotate_(qkv[:, :rotated, : spec.rotary], *self._rotation(spec.rope))
         write_kv(cache, qkv[:, heads:], self._location, spec.cache)

@@ -7,18 +7,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from penstock_kernels.ops import Norm, NormKind
+from penstock_kernels.ops import Norm, NormKind, QKNorm
 
 
 def normalise(x: Tensor, norm: Norm) -> Tensor:
     """x normalised over the last dimension, in float32 inside. x: [..., d]; returns x's dtype."""
     match norm.kind:
-        case NormKind.RMS:
-            return rms_norm(x, norm.weight, norm.eps)
-        case NormKind.RMS_ONE:
-            return _over_rms(x, norm.eps).mul_(norm.weight.float() + 1).to(x.dtype)
+        case NormKind.RMS | NormKind.RMS_ONE:
+            return _gain(_over_rms(x, norm.eps), norm.weight, norm.kind, x.dtype)
         case NormKind.LAYER:
             return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
+
+
+def qk_norm_(qkv: Tensor, norm: QKNorm, heads: int, kv_heads: int) -> None:
+    """Normalise queries and keys in place. qkv: [n, heads + 2 * kv_heads, width]."""
+    query, key = qkv[:, :heads], qkv[:, heads : heads + kv_heads]
+    norms = norm.query, norm.key
+    if norm.mean is None:
+        for part, one in zip((query, key), norms, strict=True):
+            part.copy_(normalise(part, one))
+        return
+    means = [part.float().square().mean((1, 2)) for part in (query, key)]
+    over_ranks = norm.mean(torch.stack(means, dim=1)).unbind(1)
+    for part, one, mean in zip((query, key), norms, over_ranks, strict=True):
+        scaled = part.float() * mean.add(one.eps).rsqrt_()[:, None, None]
+        part.copy_(_gain(scaled, one.weight.view(part.shape[1:]), one.kind, part.dtype))
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -26,10 +39,16 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
     x: [..., d]; weight: broadcastable to x, usually [d]. Returns a new tensor of x's dtype.
     """
-    scaled = _over_rms(x, eps)
-    if x.dtype == torch.float32:
+    return _gain(_over_rms(x, eps), weight, NormKind.RMS, x.dtype)
+
+
+def _gain(scaled: Tensor, weight: Tensor, kind: NormKind, dtype: torch.dtype) -> Tensor:
+    """scaled (float32, may be overwritten) times the weight, of a dtype."""
+    if kind is NormKind.RMS_ONE:
+        return scaled.mul_(weight.float() + 1).to(dtype)
+    if dtype == torch.float32:
         return scaled.mul_(weight)
-    return scaled.to(x.dtype).mul_(weight)  # rounded first, as in training
+    return scaled.to(dtype).mul_(weight)  # rounded first, as in training
 
 
 def _over_rms(x: Tensor, eps: float) -> Tensor:

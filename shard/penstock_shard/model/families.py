@@ -15,6 +15,7 @@ from penstock_shard.rope_config import Rope, global_and_local_ropes, parse_rope
 
 Config = Mapping[str, Any]
 Windows = tuple[int | None, ...]
+QKNormKind = Literal["head", "joint"] | None  # each head by itself, or all heads together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +136,7 @@ class Family:
     qkv_bias: bool | str = False
     output_bias: bool | str = False
     mlp_bias: bool | str = False
-    qk_norm: bool = False  # of each head
+    qk_norm: QKNormKind = None
     kv_heads: int | None = None  # whatever config.json says
     grouped_qkv: bool = False  # one tensor: of each KV head its queries, its key, its value
     transposed: bool = False  # matrices of a block are stored [inputs, outputs]
@@ -238,7 +239,7 @@ FAMILIES: dict[str, Family] = {
     "Qwen3ForCausalLM": Family(
         qkv_bias="attention_bias",
         output_bias="attention_bias",
-        qk_norm=True,
+        qk_norm="head",
         windows=_switched_window,
         defaults=(("max_position_embeddings", 32768), ("head_dim", 128)),
     ),
@@ -251,7 +252,7 @@ FAMILIES: dict[str, Family] = {
     "Gemma3ForCausalLM": replace(
         _GEMMA,
         names=_BESIDE_IMAGES,
-        qk_norm=True,
+        qk_norm="head",
         windows=_alternating(6),
         ropes=global_and_local_ropes,
         soft_caps=(None, None),
@@ -280,6 +281,19 @@ FAMILIES: dict[str, Family] = {
             ("max_position_embeddings", 4096),
         ),
         only=(("qk_layernorm", False), ("use_parallel_residual", False)),
+    ),
+    "Olmo2ForCausalLM": Family(
+        names=Names(
+            input_norm=None,
+            attention_norm="post_attention_layernorm",
+            mlp_norm=None,
+            output_norm="post_feedforward_layernorm",
+        ),
+        block="sandwich",
+        qkv_bias="attention_bias",
+        output_bias="attention_bias",
+        qk_norm="joint",
+        defaults=(("max_position_embeddings", 2048), ("rms_norm_eps", 1e-5)),
     ),
     "GPTNeoXForCausalLM": Family(
         names=Names(
@@ -405,6 +419,7 @@ MODEL_TYPES = {
     "gemma3_text": "Gemma3ForCausalLM",
     "phi3": "Phi3ForCausalLM",
     "stablelm": "StableLmForCausalLM",
+    "olmo2": "Olmo2ForCausalLM",
     "gpt_neox": "GPTNeoXForCausalLM",
     "falcon": "FalconForCausalLM",
     "refinedwebmodel": "FalconForCausalLM",
