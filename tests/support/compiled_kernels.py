@@ -350,7 +350,7 @@ CASES: dict[str, Case] = {
     "rotation to FP8": Case(rotation(128, stored=torch.float8_e4m3fn)),
     "rotation of a part to FP8": Case(rotation(128, 32, stored=torch.float8_e5m2), few=False),
     "rotation with norms": Case(rotation(128, norm=NormKind.RMS), few=False),
-    "rotation with norms of all heads": Case(rotation(128, None, NormKind.RMS, True), few=False),
+    "rotation with norms of all heads": Case(rotation(128, None, NormKind.RMS, True)),
     "rotation with other norms": Case(rotation(256, norm=NormKind.RMS_ONE), few=False),
     "norms": Case(norms),
     "activations": Case(activations),
