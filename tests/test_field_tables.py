@@ -12,7 +12,8 @@ import torch
 from penstock_kernels.rules import green_below, green_bits
 from penstock_router.api.anthropic_schema import CountRequest, MessagesRequest
 from penstock_router.api.batch_schema import BatchRequest
-from penstock_router.api.openai_schema import ChatRequest, CompletionRequest
+from penstock_router.api.openai_chat import ChatRequest
+from penstock_router.api.openai_completion import CompletionRequest
 from penstock_router.api.responses_schema import ResponsesRequest
 from penstock_router.api.schema import ClientObject
 from penstock_router.api.tgi_schema import GenerateParameters, GenerateRequest

@@ -18,12 +18,10 @@ from pydantic import BaseModel, TypeAdapter
 
 from penstock_router.api.errors import ApiError
 from penstock_router.api.guard import EXPOSED_HEADERS
-from penstock_router.api.openai_schema import (
-    ChatRequest,
-    CompletionRequest,
-    Message,
-    StreamOptions,
-)
+from penstock_router.api.openai_chat import ChatRequest
+from penstock_router.api.openai_completion import CompletionRequest
+from penstock_router.api.openai_message import Message
+from penstock_router.api.openai_request import StreamOptions
 from penstock_router.api.routes import ROUTES
 from penstock_router.api.schema import Reading, parse
 from penstock_router.api.tgi_schema import GenerateParameters, GenerateRequest, VertexRequest

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import orjson
 from pydantic import Field, model_validator
 
-from penstock_router.api.openai_schema import ChatRequest
+from penstock_router.api.openai_chat import ChatRequest
 from penstock_router.api.responses_schema import response_format
 from penstock_router.api.schema import (
     NEUTRAL,

@@ -12,8 +12,8 @@ from penstock_router.api.admission import admit, output
 from penstock_router.api.blocks import AnswerWriter, BlockTrack
 from penstock_router.api.call import Call
 from penstock_router.api.logprobs import ChatLogprobs
+from penstock_router.api.openai_chat import ChatRequest
 from penstock_router.api.openai_routes import wanted_options
-from penstock_router.api.openai_schema import ChatRequest
 from penstock_router.api.options import Names
 from penstock_router.api.sse import EventStream
 from penstock_router.api.streaming import collect, stream_out

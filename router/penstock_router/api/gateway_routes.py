@@ -10,8 +10,9 @@ from penstock_router.api.admission import admit, output
 from penstock_router.api.call import Call
 from penstock_router.api.errors import invalid
 from penstock_router.api.fields import checked
+from penstock_router.api.openai_chat import ChatRequest
+from penstock_router.api.openai_completion import CompletionRequest
 from penstock_router.api.openai_routes import run_chat, run_completion
-from penstock_router.api.openai_schema import ChatRequest, CompletionRequest
 from penstock_router.api.run import Collector
 from penstock_router.api.streaming import collect
 from penstock_router.api.tgi_routes import json_response, run_compat

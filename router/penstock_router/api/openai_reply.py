@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from penstock_router.api.openai_answer import FINISH_REASONS, ChoiceStream
-from penstock_router.api.openai_schema import ChatRequest
+from penstock_router.api.openai_chat import ChatRequest
 from penstock_router.api.openai_tools import shown_calls
 from penstock_router.api.output import Output
 from penstock_router.api.reply import ReplyOutput

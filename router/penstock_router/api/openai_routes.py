@@ -34,13 +34,10 @@ from penstock_router.api.openai_answer import (
     last_events,
     usage,
 )
+from penstock_router.api.openai_chat import ChatRequest
+from penstock_router.api.openai_completion import MAX_PROMPTS, CompletionRequest
 from penstock_router.api.openai_reply import ReplyCollector, ReplyStream, answer_style
-from penstock_router.api.openai_schema import (
-    MAX_PROMPTS,
-    ChatRequest,
-    CompletionRequest,
-    OpenAIRequest,
-)
+from penstock_router.api.openai_request import OpenAIRequest
 from penstock_router.api.options import Options
 from penstock_router.api.run import Collector
 from penstock_router.api.service import SERVICE

@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from penstock_router.api.openai_schema import HARMLESS, ChatRequest
+from penstock_router.api.openai_chat import ChatRequest
+from penstock_router.api.openai_request import HARMLESS
 from penstock_router.api.schema import (
     NEUTRAL,
     AtMost,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from penstock_router.api.errors import ApiError
-from penstock_router.api.openai_schema import OpenAIRequest
+from penstock_router.api.openai_request import OpenAIRequest
 from penstock_router.api.schema import parse
 from penstock_router.config import RouterConfig
 from penstock_router.logs import log

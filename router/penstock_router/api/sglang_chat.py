@@ -13,7 +13,8 @@ from typing import Annotated, Any
 from aiohttp import web
 
 from penstock_router.api.fields import checked
-from penstock_router.api.openai_schema import ChatRequest, Message
+from penstock_router.api.openai_chat import ChatRequest
+from penstock_router.api.openai_message import Message
 from penstock_router.api.openai_tools import shown_calls
 from penstock_router.api.options import Options
 from penstock_router.api.reply import ReplyOutput

@@ -8,7 +8,7 @@ from pydantic import Field, GetJsonSchemaHandler, TypeAdapter
 from pydantic_core import CoreSchema
 
 from penstock_router.api.errors import invalid
-from penstock_router.api.openai_schema import ChatRequest
+from penstock_router.api.openai_chat import ChatRequest
 from penstock_router.api.options import Options, biases, share, temperature
 from penstock_router.api.schema import (
     NEUTRAL,

@@ -12,7 +12,7 @@ from penstock_router.api import tgi_routes
 from penstock_router.api.admission import listing_errors, text_errors
 from penstock_router.api.call import read_json
 from penstock_router.api.fields import checked
-from penstock_router.api.openai_schema import ChatRequest
+from penstock_router.api.openai_chat import ChatRequest
 from penstock_router.api.options import check_token
 from penstock_router.api.refusal import errors_as_of
 from penstock_router.api.schema import ClientObject, TokenIds

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from penstock_router.api.logprobs import number
-from penstock_router.api.openai_schema import ChatRequest, OpenAIRequest
+from penstock_router.api.openai_chat import ChatRequest
+from penstock_router.api.openai_request import OpenAIRequest
 from penstock_router.api.run import Collector
 from penstock_router.request import TopTokens
 from penstock_router.text import TextModel

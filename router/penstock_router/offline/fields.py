@@ -11,7 +11,8 @@ from pydantic import Field
 
 from penstock_proto.offline_pb2 import Parameters
 from penstock_router.api.errors import ApiError, invalid
-from penstock_router.api.openai_schema import ChatRequest, CompletionRequest
+from penstock_router.api.openai_chat import ChatRequest
+from penstock_router.api.openai_completion import CompletionRequest
 from penstock_router.api.options import Names, Options
 from penstock_router.api.schema import Integer, Reading, TokenIds, parse
 from penstock_router.api.service import Service

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock_router.api.anthropic_schema import ContentBlock, CountRequest, MessagesRequest
-from penstock_router.api.openai_schema import ChatRequest, CompletionRequest, Message
+from penstock_router.api.openai_chat import ChatRequest
+from penstock_router.api.openai_completion import CompletionRequest
+from penstock_router.api.openai_message import Message
 from penstock_router.api.responses_schema import InputItem, ResponsesRequest
 from penstock_router.api.tgi_schema import GenerateParameters, GenerateRequest
 from router.api.conftest import beside_only
