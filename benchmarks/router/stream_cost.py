@@ -22,7 +22,8 @@ from aiohttp.test_utils import make_mocked_request
 from benchmarks.configs import write_model_folder
 
 from penstock_router.api.logprobs import ChatLogprobs
-from penstock_router.api.openai_answer import CHAT, ChoiceStream, Extras, Head
+from penstock_router.api.openai_answer import Head
+from penstock_router.api.openai_stream import CHAT, ChoiceStream, Extras
 from penstock_router.api.options import Options
 from penstock_router.api.output import Output
 from penstock_router.api.run import Collector, Track

@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from penstock_router.api.openai_answer import ChoiceStream, Extras, Head, Shape
+from penstock_router.api.openai_answer import Head
+from penstock_router.api.openai_stream import ChoiceStream, Extras, Shape
 from penstock_router.api.options import Options
 from penstock_router.api.output import Output
 from penstock_router.api.run import Collector, Track

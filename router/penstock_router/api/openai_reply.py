@@ -8,8 +8,9 @@ from typing import Any
 
 import orjson
 
-from penstock_router.api.openai_answer import FINISH_REASONS, ChoiceStream
+from penstock_router.api.openai_answer import FINISH_REASONS
 from penstock_router.api.openai_chat import ChatRequest
+from penstock_router.api.openai_stream import ChoiceStream
 from penstock_router.api.openai_tools import shown_calls
 from penstock_router.api.output import Output
 from penstock_router.api.reply import ReplyOutput

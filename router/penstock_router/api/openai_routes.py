@@ -17,27 +17,24 @@ from penstock_router.api.echo import EchoedPrompt, echoed
 from penstock_router.api.errors import invalid
 from penstock_router.api.fields import checked, sent_fields
 from penstock_router.api.logprobs import ChatLogprobs, CompletionLogprobs, Logprobs
-from penstock_router.api.openai_answer import (
-    CHAT,
-    COMPLETION,
-    DONE,
-    FINISH_REASONS,
-    FOLDED_CHAT,
-    TYPED_CHAT,
-    ChoiceStream,
-    Extras,
-    Head,
-    ScoredStream,
-    Shape,
-    collected_logprobs,
-    error_event,
-    last_events,
-    usage,
-)
+from penstock_router.api.openai_answer import FINISH_REASONS, Head, collected_logprobs, usage
 from penstock_router.api.openai_chat import ChatRequest
 from penstock_router.api.openai_completion import MAX_PROMPTS, CompletionRequest
 from penstock_router.api.openai_reply import ReplyCollector, ReplyStream, answer_style
 from penstock_router.api.openai_request import OpenAIRequest
+from penstock_router.api.openai_stream import (
+    CHAT,
+    COMPLETION,
+    DONE,
+    FOLDED_CHAT,
+    TYPED_CHAT,
+    ChoiceStream,
+    Extras,
+    ScoredStream,
+    Shape,
+    error_event,
+    last_events,
+)
 from penstock_router.api.options import Options
 from penstock_router.api.run import Collector
 from penstock_router.api.service import SERVICE

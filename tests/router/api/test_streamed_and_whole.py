@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock_router.api.logprobs import ChatLogprobs, CompletionLogprobs
-from penstock_router.api.openai_answer import CHAT, COMPLETION, collected_logprobs
+from penstock_router.api.openai_answer import collected_logprobs
+from penstock_router.api.openai_stream import CHAT, COMPLETION
 from penstock_router.text import TextModel
 from support.answers import Told, choices, collected, generate_events
 from support.small_text import KINDS, write_folder
