@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from penstock_proto.shard_pb2 import Refusal
+from penstock_router.instruments import RefusalKind
 from penstock_router.logs import RareLog
-from penstock_router.metrics import Metrics, RefusalKind
+from penstock_router.metrics import Metrics
 
 KINDS: dict[int, RefusalKind] = {
     Refusal.BAD_ADMISSION: "bad_admission",

@@ -12,8 +12,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from penstock_router.exposition import Counter, Histogram, Registry
+from penstock_router.instruments import DURATIONS
 from penstock_router.logs import JsonFormatter, log
-from penstock_router.metrics import DURATIONS, Metrics
+from penstock_router.metrics import Metrics
 from support.tgi_metrics import DOCUMENTED, EMPTY_PANELS, PANELS, values
 
 API = (Path(__file__).parents[2] / "docs" / "api.md").read_text()

@@ -10,7 +10,7 @@ import orjson
 from aiohttp import web
 
 from penstock_router.api.user_agents import reads_sentences
-from penstock_router.metrics import Failure
+from penstock_router.instruments import Failure
 from penstock_router.request import (
     BadGrammar,
     Draining,

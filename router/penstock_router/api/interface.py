@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from penstock_router.grammar import Grammar
+from penstock_router.instruments import Failure
 from penstock_router.limits import Limits
-from penstock_router.metrics import Failure
 from penstock_router.request import GenerationRequest, Listener
 
 

@@ -12,8 +12,8 @@ from penstock_proto.front_pb2 import End, Flushed, FromFront, Prepared, Served, 
 from penstock_router.fronts import messages
 from penstock_router.grammar import Grammar
 from penstock_router.grammars import wire_grammar
+from penstock_router.instruments import Failure
 from penstock_router.limits import Limits
-from penstock_router.metrics import Failure
 from penstock_router.request import Draining, Finish, FinishReason, GenerationRequest, Listener
 
 
