@@ -80,7 +80,8 @@ def one_of(
     *choices: str, any_case: bool = False, names: Mapping[str, str | None] | None = None
 ) -> Kind:
     """`names`: further ones, and the choice that each stands for; None: the default."""
-    meanings: dict[str, str | None] = {choice: choice for choice in choices} | dict(names or {})
+    meanings: dict[str, str | None] = {**dict.fromkeys(choices), **(names or {})}
+    meanings.update((choice, choice) for choice in choices)
 
     def parse(value: str) -> str | None:
         value = value.lower() if any_case else value
