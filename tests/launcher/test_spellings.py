@@ -117,8 +117,9 @@ def test_values_of_options_that_are_named_alike() -> None:
 
 
 COMMAND = re.compile(
-    r"(?:vllm serve (?P<model>\S+/\S+)|python -m (?:sglang\.launch_server|vllm\.entrypoints\S+api_server)|"
-    r"ghcr\.io/huggingface/text-generation-inference\S*)(?P<rest>(?:[^\n\\&]*\\\n|[^\n\\&]*$|\s*\n--)*)",
+    r"(?:vllm serve (?P<model>\S+/\S+)|python -m \S+\.(?:launch_server|api_server)|"
+    r"ghcr\.io/huggingface/text-generation-inference\S*)"
+    r"(?P<rest>(?:[^\n\\&]*\\\n|[^\n\\&]*$|\s*\n--)*)",
     re.MULTILINE,
 )
 NOT_SERVED = ("--speculative-model", "--speculative-num-steps")  # nothing speculates yet

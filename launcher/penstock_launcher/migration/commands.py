@@ -17,7 +17,7 @@ IMAGE = "penstock:latest"
 CACHE = "/data"  # of Penstock's image
 SAFE = re.compile(r"[\w@%+=:,./${}~^-]+")
 END = re.compile(r"&&|\|\|?|;|&|\d?>>?(?:&\d)?|<")  # what follows is another command, or a file
-CONTAINER = ("docker", "podman", "nerdctl")
+CONTAINER = ("docker", "podman", "nerdctl")  # alone, or behind sudo
 
 
 @dataclass(slots=True)
@@ -41,9 +41,10 @@ class Program:
 def find_program(words: Sequence[str]) -> Program | None:
     """The first of the programs and images that the tables know. An image may be followed by the
     program that it starts, which then belongs to it."""
+    in_container = not set(CONTAINER).isdisjoint(words[:2])
     for start, word in enumerate(words):
-        for server in SERVERS:
-            if start and server.image.fullmatch(word):
+        for server in SERVERS if in_container else ():
+            if server.image.fullmatch(word):
                 inner = _program_at(words, start + 1)
                 return Program(server, start, inner.end if inner else start + 1, True)
         if found := _program_at(words, start):
@@ -87,8 +88,7 @@ def migrate_words(words: Sequence[str]) -> Migrated | None:
     if (program := find_program(command)) is None:
         return None
     before, notes, given = _environment(program, command[: program.start])
-    in_container = program.is_image or bool(before and before[0] in CONTAINER)
-    runs = not in_container or "run" in before
+    runs = not program.is_image or "run" in before  # or it is pulled
     result = translate(program.server, command[program.end :])
     if runs:
         if program.is_image:
@@ -119,7 +119,7 @@ def _environment(program: Program, words: Sequence[str]) -> tuple[list[str], lis
         notes += [note] if note else []
         if name is not None:
             kept.append(f"{flag}{mark}{name}={match[2]}")
-            given += filter(None, [option_of(name)])
+            given += option_of(program.server, match[1], name)
         elif kept[-1:] in (["-e"], ["--env"]):
             kept.pop()
     return kept, notes, given

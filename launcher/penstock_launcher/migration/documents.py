@@ -108,7 +108,7 @@ def _rename_variables(server: Server, box: dict[str, Any], notes: list[Note]) ->
     def renamed(name: str, value: Any) -> str | None:
         kept, note = rename(server, name, None if value is None else str(value))
         notes.extend([note] if note else [])
-        given.extend(filter(None, [option_of(kept)] if kept else []))
+        given.extend(option_of(server, name, kept))
         return kept
 
     for key in ("environment", "env"):

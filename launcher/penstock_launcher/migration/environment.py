@@ -27,9 +27,13 @@ def rename(server: Server, name: str, value: str | None) -> tuple[str | None, No
         return None, Note(f"{name}={value}", f"is left out: {one.flag} {one.reason}", served=False)
     if server.without_meaning.fullmatch(name):
         return None, Note(name, f"is left out: it is {server.name}'s and has no effect here")
+    if server.name != "TGI" and name in NAMES:
+        flag = OPTION[NAMES[name]].flag
+        return name, Note(name, f"is read by Penstock, as {flag}; {server.name} does not read it")
     return name, None
 
 
-def option_of(name: str) -> str | None:
-    """The field of Options that this variable of Penstock's gives."""
-    return NAMES.get(name)
+def option_of(server: Server, name: str, kept: str | None) -> list[str]:
+    """The field of Options, at most one, that the other server's variable was meant to give."""
+    meant = server.name == "TGI" or kept != name
+    return [NAMES[kept]] if meant and kept in NAMES else []

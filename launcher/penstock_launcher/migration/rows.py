@@ -71,6 +71,13 @@ class Server:
         return next((row for row in self.rows if flag in row.flags), None)
 
 
+def image(name: str) -> re.Pattern[str]:
+    """References to images of this name (an expression): with a repository, a tag or both, as the
+    bare word is also the name of a folder or package."""
+    tag = r"[:@][^\s/]\S*"
+    return re.compile(rf"(?:\w[\w.-]*(?::\d+)?/)+{name}(?:{tag})?|{name}{tag}")
+
+
 def spelled(server: str) -> Iterable[Row]:
     """The flags that the launcher takes as well."""
     for one in SPELLINGS:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import re
 
-from penstock_launcher.migration.rows import Row, Server, not_served, same, spelled, without_effect
+from penstock_launcher.migration.rows import (
+    Row,
+    Server,
+    image,
+    not_served,
+    same,
+    spelled,
+    without_effect,
+)
 from penstock_launcher.spellings import SGLANG
 
 ROWS: tuple[Row, ...] = (
@@ -88,7 +96,7 @@ ROWS: tuple[Row, ...] = (
 
 SERVER = Server(
     name=SGLANG,
-    image=re.compile(r"(?:[\w.-]+(?::\d+)?/)*sglang(?:[:@]\S+)?"),
+    image=image("sglang"),
     programs=(
         re.compile(r"(?:\S*/)?python[\d.]* -m sglang\.launch_server"),
         re.compile(r"(?:\S*/)?sglang serve"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from penstock_launcher.migration.rows import Row, Server, same
+from penstock_launcher.migration.rows import Row, Server, image, same
 from penstock_launcher.unsupported import TGI_VARIABLES, UNSUPPORTED
 
 SAME = (
@@ -43,7 +43,7 @@ def _unsupported() -> Iterable[Row]:
 
 SERVER = Server(
     name="TGI",
-    image=re.compile(r"(?:[\w.-]+(?::\d+)?/)*text-generation-inference(?:[:@]\S+)?"),
+    image=image("text-generation-inference"),
     programs=(re.compile(r"(?:\S*/)?text-generation-launcher"),),
     rows=(*same(SAME, NOTES), *_unsupported()),
     added={},

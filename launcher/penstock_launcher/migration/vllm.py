@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import re
 
-from penstock_launcher.migration.rows import Row, Server, not_served, same, spelled, without_effect
+from penstock_launcher.migration.rows import (
+    Row,
+    Server,
+    image,
+    not_served,
+    same,
+    spelled,
+    without_effect,
+)
 from penstock_launcher.spellings import VLLM
 
 ROWS: tuple[Row, ...] = (
@@ -107,7 +115,7 @@ ROWS: tuple[Row, ...] = (
 
 SERVER = Server(
     name=VLLM,
-    image=re.compile(r"(?:[\w.-]+(?::\d+)?/)*vllm(?:-openai)?(?:[:@]\S+)?"),
+    image=image("vllm(?:-openai)?"),
     programs=(
         re.compile(r"(?:\S*/)?vllm serve"),
         re.compile(r"(?:\S*/)?python[\d.]* -m vllm\.entrypoints(?:\.openai)?\.api_server"),
