@@ -7,6 +7,8 @@ import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from penstock_launcher.config_file import arguments
+from penstock_launcher.errors import LauncherError
 from penstock_launcher.options import OPTIONS, Option, Options
 from penstock_launcher.spellings import Spelling, as_it_is
 from penstock_launcher.unsupported import TGI_VARIABLES, UNSUPPORTED, Unsupported
@@ -27,6 +29,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, lis
     """
     parser = _parser()
     given = vars(parser.parse_args(argv))
+    if (path := given.get("config")) is not None:
+        given = {**_of_file(parser, path), **given}
     reader = Reader(environ)
     values: dict[str, Any] = {}
     for option in OPTIONS:
@@ -45,9 +49,18 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, lis
     return Options(**values), reader.notices
 
 
-def _parser() -> argparse.ArgumentParser:
+def _of_file(parser: argparse.ArgumentParser, path: str) -> dict[str, Any]:
+    """What a file gives, by the same rules; its errors begin with its name."""
+    try:
+        argv = arguments(path)
+    except LauncherError as error:
+        parser.error(str(error))
+    return vars(_parser(f"launcher --config {path}").parse_args(argv))
+
+
+def _parser(prog: str = "launcher") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="launcher",
+        prog=prog,
         usage="launcher [--model-id ID] [OPTIONS]",
         description="Serves a language model: downloads it, and starts its shards and the router.",
         epilog=EPILOGUE,
@@ -56,6 +69,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     version = importlib.metadata.version("penstock")
     parser.add_argument("-V", "--version", action="version", version=f"penstock {version}")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="YAML file of options by these names, as `port: 8000`; the command line wins over it, "
+        "and it over the environment",
+    )
     for option in OPTIONS:
         _add_option(parser, option)
     group = parser.add_argument_group("what vLLM and SGLang call some of them")
@@ -71,14 +90,21 @@ def _parser() -> argparse.ArgumentParser:
 class _Take(argparse.Action):
     """Keeps a value, and the flag that gave it: another flag of the same option is an error."""
 
+    def __init__(self, *args: Any, repeated: bool = False, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.repeated = repeated
+
     def __call__(self, parser: Any, namespace: Any, value: Any, flag: str | None = None) -> None:
         flags = vars(namespace).setdefault(_FLAGS, {})
         first = flags.setdefault(self.dest, flag)
         if first != flag:
             raise argparse.ArgumentError(None, f"{first} and {flag} say the same: give one of them")
-        if self.nargs == "+":
-            value = [*getattr(namespace, self.dest, []), *value]
-        setattr(namespace, self.dest, self.const if self.nargs == 0 else value)
+        if self.nargs == 0:
+            value = self.const
+        elif self.repeated:
+            values = value if self.nargs == "+" else [value]
+            value = [*getattr(namespace, self.dest, []), *values]
+        setattr(namespace, self.dest, value)
 
 
 def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
@@ -111,8 +137,11 @@ def _add_spelling(group: argparse._ArgumentGroup, option: Option, spelling: Spel
 
 
 def _values(option: Option, value: Callable[[str], str | None]) -> dict[str, Any]:
-    repeated = {"nargs": "+"} if option.kind.repeated else {}
-    return {"type": _converter(option, value), "metavar": option.kind.metavar, **repeated}
+    settings = {"type": _converter(option, value), "metavar": option.kind.metavar}
+    if option.kind.repeated:
+        # a stray word must not become a key that is easily guessed
+        settings |= {"repeated": True, "nargs": None if option.secret else "+"}
+    return settings
 
 
 def _add_unsupported(

@@ -109,7 +109,9 @@ ROWS: tuple[Row, ...] = (
         "--allowed-methods= --allowed-headers= --allow-credentials", '["*"]', "*"),
     *not_served("is not supported: pictures come in requests, within the bounds of docs/api.md",
         "--limit-mm-per-prompt= --allowed-local-media-path= --allowed-media-domains=*"),
-    *not_served("is not supported", "--ssl-ciphers= --response-role= --tool-server= --config= "
+    *not_served("is left to you: Penstock reads such a file too, if the launcher takes "
+        "the names in it", "--config="),
+    *not_served("is not supported", "--ssl-ciphers= --response-role= --tool-server= "
         "--enable-tokenizer-info-endpoint --return-tokens-as-token-ids --grpc", "assistant"),
 )  # fmt: skip
 
