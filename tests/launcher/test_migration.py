@@ -216,6 +216,9 @@ def test_the_bare_word_is_no_image() -> None:
     line = "docker run --name vllm -v ./vllm:/x registry:5000/a/vllm-openai@sha256:0 --model m"
     result = migrated(line)
     assert result.text.startswith("docker run --name vllm -v ./vllm:/x penstock:latest --model-id")
+    line = "docker run --env=VLLM_API_KEY --env VLLM_X -e HF_TOKEN vllm/vllm-openai m --port 1"
+    start = "docker run --env=API_KEY -e HF_TOKEN penstock:latest --model-id m --port 1"
+    assert migrated(line).text == start
     assert migrate_text("cd sglang && pip install vllm==0.9") is None
     assert migrated("sudo docker pull vllm/vllm-openai").text == "sudo docker pull penstock:latest"
 

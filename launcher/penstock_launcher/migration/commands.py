@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from penstock_launcher.migration import sglang, tgi, vllm
 from penstock_launcher.migration.arguments import translate
-from penstock_launcher.migration.environment import ASSIGNMENT, option_of, rename
+from penstock_launcher.migration.environment import option_of, rename
 from penstock_launcher.migration.rows import Note, Server
 
 SERVERS: tuple[Server, ...] = (tgi.SERVER, vllm.SERVER, sglang.SERVER)
@@ -17,6 +17,7 @@ IMAGE = "penstock:latest"
 CACHE = "/data"  # of Penstock's image
 SAFE = re.compile(r"[\w@%+=:,./${}~^-]+")
 END = re.compile(r"&&|\|\|?|;|&|\d?>>?(?:&\d)?|<")  # what follows is another command, or a file
+NAME = re.compile(r"[A-Za-z_]\w*")
 CONTAINER = ("docker", "podman", "nerdctl")  # alone, or behind sudo
 
 
@@ -101,26 +102,24 @@ def migrate_words(words: Sequence[str]) -> Migrated | None:
 
 
 def _environment(program: Program, words: Sequence[str]) -> tuple[list[str], list[Note], list[str]]:
-    """Assignments before a program, and after -e of a container: words, notes, options given."""
+    """Variables before a program, and after -e of a container: words, notes, options given."""
     kept: list[str] = []
     notes: list[Note] = []
     given: list[str] = []
     for word in words:
-        flag, mark, assignment = (
-            word.partition("=") if word.startswith("--env=") else ("", "", word)
-        )
-        match = ASSIGNMENT.fullmatch(assignment)
-        if match is None or (
-            program.is_image and not mark and kept[-1:] not in (["-e"], ["--env"])
-        ):
+        behind_flag = kept[-1:] in (["-e"], ["--env"])
+        prefix = "--env=" if word.startswith("--env=") else ""
+        name, mark, value = word.removeprefix(prefix).partition("=")
+        variable = behind_flag or prefix or (mark and not program.is_image)
+        if not variable or not NAME.fullmatch(name):
             kept.append(word)
             continue
-        name, note = rename(program.server, match[1], match[2])
+        renamed, note = rename(program.server, name, value if mark else None)
         notes += [note] if note else []
-        if name is not None:
-            kept.append(f"{flag}{mark}{name}={match[2]}")
-            given += option_of(program.server, match[1], name)
-        elif kept[-1:] in (["-e"], ["--env"]):
+        if renamed is not None:
+            kept.append(f"{prefix}{renamed}{mark}{value}")
+            given += option_of(program.server, name, renamed)
+        elif behind_flag:
             kept.pop()
     return kept, notes, given
 
