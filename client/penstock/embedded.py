@@ -17,7 +17,6 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Mapping
-from types import TracebackType
 from typing import IO, Any, Self
 
 CLOSE_SECONDS = 10.0  # to end in order, then it is killed
@@ -113,12 +112,7 @@ class EmbeddedServer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _why(self) -> str:

@@ -17,6 +17,7 @@ _LISTS = (
     "trusted_proxies",
     "metric_names",
     "remote_shards",
+    "step_rows",
 )
 
 
@@ -108,7 +109,5 @@ class RouterConfig:
         if unknown := values.keys() - names:
             raise ValueError(f"router configuration has unknown keys {sorted(unknown)}")
         for name in values.keys() & set(_LISTS):
-            values[name] = tuple(values[name])
-        if values["step_rows"] is not None:
-            values["step_rows"] = tuple(values["step_rows"])
+            values[name] = None if values[name] is None else tuple(values[name])
         return cls(**values)

@@ -93,7 +93,7 @@ def page(server: Server, browser: WebDriver) -> Page:
     """The page, opened anew, with the key entered."""
     page = Page(browser)
     browser.get(server.url + "/")
-    page.until(lambda: page.find("#key-dialog").get_attribute("open"))
+    page.until(lambda: page.all("#key-dialog[open]"))
     page.type("#key", "secret" + Keys.ENTER)
     page.until(lambda: "penstock-demo" in page.find("#model-name").text)
     page.errors()  # of the test before
@@ -124,6 +124,7 @@ def test_a_conversation(page: Page, request: pytest.FixtureRequest) -> None:
     assert "Rome" in page.answered()
     assert len(page.all("#messages li")) == 4
     page.browser.refresh()
+    page.until(lambda: page.all("#key-dialog[open]"))
     page.type("#key", "secret" + Keys.ENTER)
     history = Select(page.find("#history"))
     history.select_by_visible_text("What is the capital of France?")
@@ -202,7 +203,7 @@ def test_a_phone_shows_it_whole(page: Page) -> None:
 
 def test_the_api_can_be_tried(page: Page, server: Server, request: pytest.FixtureRequest) -> None:
     page.browser.get(server.url + "/docs")
-    page.until(lambda: page.find("#key-dialog").get_attribute("open"))
+    page.until(lambda: page.all("#key-dialog[open]"))
     page.type("#key", "secret" + Keys.ENTER)
     page.until(lambda: page.all("#routes details"))
     page.type("#filter", "/v1/completions")

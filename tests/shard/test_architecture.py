@@ -246,7 +246,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"architectures": ["MambaForCausalLM"]}, "architecture MambaForCausalLM is not supported; "),
     ({"architectures": None}, r"architecture \(none given\) is not supported"),
     ({"hidden_act": "relu"}, "hidden_act 'relu' is not supported; supported: silu"),
-    ({"quantization_config": {"quant_method": "gptq"}}, "quant_method 'gptq' is not supported"),
+    ({"quantization_config": {"quant_method": "quip"}}, "quant_method 'quip' is not supported"),
     ({"num_hidden_layers": 0}, "num_hidden_layers must be a whole number from 1 to 1024, not 0"),
     ({"vocab_size": "100"}, "vocab_size must be a whole number from 1 to 16777216, not '100'"),
     ({"intermediate_size": None}, "intermediate_size must be a whole number .*, not None"),

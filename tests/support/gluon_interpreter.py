@@ -82,7 +82,7 @@ def _widened(
 LANGUAGE = SimpleNamespace(
     **{
         name: getattr(torch, name)
-        for name in ("float32", "float16", "bfloat16", "int16", "int32", "int64", "uint8")
+        for name in ("float32", "float16", "bfloat16", "int8", "int16", "int32", "int64", "uint8")
     },
     float8e4nv=torch.float8_e4m3fn,
     float8e5=torch.float8_e5m2,

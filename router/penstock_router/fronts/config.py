@@ -40,7 +40,8 @@ def limits_line(limits: Limits) -> bytes:
 
 def read_limits(source: TextIO) -> Limits:
     """Waits for the shards. Raises EOFError when the scheduling process is gone."""
-    return Limits(**_line(source))
+    values = _line(source)
+    return Limits(**values | {"step_rows": tuple(values["step_rows"])})
 
 
 def _line(source: TextIO) -> dict[str, Any]:

@@ -1,16 +1,28 @@
 // Requests to the server that this page came from. The key stays in this module.
 
-import { $ } from "./dom.js";
+import { $, element } from "./dom.js";
 
 let key = "";
 let asking = null;
 
 const headers = () => (key ? { authorization: `Bearer ${key}` } : {});
 
+function keyDialog() {
+  const title = element("h2", { id: "key-title" }, "This server needs an API key");
+  const input = element("input", { id: "key", type: "password", autocomplete: "off", required: true });
+  const form = element("form", { method: "dialog" }, title,
+    element("label", { htmlFor: "key" }, "API key"), input,
+    element("p", { className: "hint" }, "It stays in this page's memory and is gone when you close it."),
+    element("button", {}, "Continue"));
+  const dialog = element("dialog", { id: "key-dialog" }, form);
+  dialog.setAttribute("aria-labelledby", "key-title");
+  return dialog;
+}
+
 // Ask for the key, once however many requests miss it.
 function askForKey() {
   asking ??= new Promise((resolve) => {
-    const dialog = $("key-dialog");
+    const dialog = $("key-dialog") ?? document.body.appendChild(keyDialog());
     dialog.addEventListener(
       "close",
       () => {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from penstock_proto.shard_pb2 import WarmupResponse
+from penstock_proto.shard_pb2 import InfoResponse, WarmupResponse
 from penstock_router.limits import _costs
 from penstock_router.scheduler.costs import MEASURED_BEFORE, step_rows
 from support.scheduling import Loop, running
@@ -68,7 +68,7 @@ def test_an_operators_sizes_come_before_those_measured() -> None:
     from penstock_router.limits import derive
 
     warmup = WarmupResponse(num_blocks=100, cost_rows=[128, 256], cost_seconds=[1.0, 1.5])
-    info: Any = SimpleNamespace(
+    info = InfoResponse(
         block_size=16, vocab_size=10, max_position_embeddings=512, device="cuda", device_name="",
         dtype="bfloat16", kv_cache_dtype="bfloat16",
     )  # fmt: skip
