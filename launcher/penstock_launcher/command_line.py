@@ -28,7 +28,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, lis
     rule, an unknown option, or one that cannot be honoured.
     """
     parser = _parser()
-    given = vars(parser.parse_args(argv))
+    given = _read(parser, argv)
     if (path := given.get("config")) is not None:
         given = {**_of_file(parser, path), **given}
     reader = Reader(environ)
@@ -55,7 +55,17 @@ def _of_file(parser: argparse.ArgumentParser, path: str) -> dict[str, Any]:
         argv = arguments(path)
     except LauncherError as error:
         parser.error(str(error))
-    return vars(_parser(f"launcher --config {path}").parse_args(argv))
+    return _read(_parser(f"launcher --config {path}"), argv)
+
+
+def _read(parser: argparse.ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
+    given, unknown = parser.parse_known_args(argv)
+    if unknown:
+        parser.error(
+            f"unrecognized arguments: {' '.join(unknown)} (penstock migrate translates the command "
+            "lines of TGI, vLLM and SGLang)"
+        )
+    return vars(given)
 
 
 def _parser(prog: str = "launcher") -> argparse.ArgumentParser:
