@@ -14,7 +14,7 @@ from typing import NoReturn
 import penstock
 
 
-def _become(module: str, argv: Sequence[str]) -> NoReturn:
+def become(module: str, argv: Sequence[str]) -> NoReturn:
     """Run a module in this process's place, so that signals and exit codes are its own."""
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", module, *argv])
@@ -23,15 +23,19 @@ def _become(module: str, argv: Sequence[str]) -> NoReturn:
 def _serve(argv: Sequence[str]) -> int:
     if argv and not argv[0].startswith("-"):  # `serve MODEL`, as vLLM has it
         argv = ["--model-id", *argv]
-    _become("penstock_launcher", argv)
+    become("penstock_launcher", argv)
+
+
+def _migrate(argv: Sequence[str]) -> int:
+    become("penstock_launcher.migration", argv)
 
 
 def _download(argv: Sequence[str]) -> int:
-    _become("penstock_launcher.server_command", ["download-weights", *argv])
+    become("penstock_launcher.server_command", ["download-weights", *argv])
 
 
 def _quantize(argv: Sequence[str]) -> int:
-    _become("penstock_shard.quantize", argv)  # with torch, which nothing here imports
+    become("penstock_shard.quantize", argv)  # with torch, which nothing here imports
 
 
 def _of(module: str, name: str = "main") -> Callable[[Sequence[str]], int]:
@@ -49,6 +53,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "chat": (_of("penstock.terminal.chat", "chat"), "talk to a model at this terminal"),
     "run": (_of("penstock.terminal.chat", "run"), "answer one prompt"),
     "doctor": (_of("penstock.terminal.doctor"), "what this machine lacks; for bug reports"),
+    "migrate": (_migrate, "another server's command line or manifest, as Penstock's"),
     "download": (_download, "fetch a model into the cache"),
 }
 

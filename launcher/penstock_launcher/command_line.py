@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from penstock_launcher.config_file import arguments
+from penstock_launcher.errors import LauncherError
 from penstock_launcher.options import OPTIONS, Option, Options
+from penstock_launcher.spellings import Spelling, as_it_is
 from penstock_launcher.unsupported import TGI_VARIABLES, UNSUPPORTED, Unsupported
 from penstock_launcher.variables import Reader, broken_rule
 
+_FLAGS = " flags"  # no option is called so
 EPILOGUE = (
     "Each option can also be given in the environment, under the name in brackets or that name "
     "behind TGI_; the command line wins, and an empty variable counts as not given."
@@ -24,7 +28,9 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, lis
     rule, an unknown option, or one that cannot be honoured.
     """
     parser = _parser()
-    given = vars(parser.parse_args(argv))
+    given = _read(parser, argv)
+    if (path := given.get("config")) is not None:
+        given = {**_of_file(parser, path), **given}
     reader = Reader(environ)
     values: dict[str, Any] = {}
     for option in OPTIONS:
@@ -43,9 +49,28 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, lis
     return Options(**values), reader.notices
 
 
-def _parser() -> argparse.ArgumentParser:
+def _of_file(parser: argparse.ArgumentParser, path: str) -> dict[str, Any]:
+    """What a file gives, by the same rules; its errors begin with its name."""
+    try:
+        argv = arguments(path)
+    except LauncherError as error:
+        parser.error(str(error))
+    return _read(_parser(f"launcher --config {path}"), argv)
+
+
+def _read(parser: argparse.ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
+    given, unknown = parser.parse_known_args(argv)
+    if unknown:
+        parser.error(
+            f"unrecognized arguments: {' '.join(unknown)} (penstock migrate translates the command "
+            "lines of TGI, vLLM and SGLang)"
+        )
+    return vars(given)
+
+
+def _parser(prog: str = "launcher") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="launcher",
+        prog=prog,
         usage="launcher [--model-id ID] [OPTIONS]",
         description="Serves a language model: downloads it, and starts its shards and the router.",
         epilog=EPILOGUE,
@@ -54,27 +79,79 @@ def _parser() -> argparse.ArgumentParser:
     )
     version = importlib.metadata.version("penstock")
     parser.add_argument("-V", "--version", action="version", version=f"penstock {version}")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="YAML file of options by these names, as `port: 8000`; the command line wins over it, "
+        "and it over the environment",
+    )
     for option in OPTIONS:
         _add_option(parser, option)
+    group = parser.add_argument_group("what vLLM and SGLang call some of them")
+    for option in OPTIONS:
+        for spelling in option.spellings:
+            _add_spelling(group, option, spelling)
     group = parser.add_argument_group("options of TGI's that are refused or change nothing")
     for refused in UNSUPPORTED:
         _add_unsupported(group, parser, refused)
     return parser
 
 
+class _Take(argparse.Action):
+    """Keeps a value, and the flag that gave it: another flag of the same option is an error."""
+
+    def __init__(self, *args: Any, repeated: bool = False, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.repeated = repeated
+
+    def __call__(self, parser: Any, namespace: Any, value: Any, flag: str | None = None) -> None:
+        flags = vars(namespace).setdefault(_FLAGS, {})
+        first = flags.setdefault(self.dest, flag)
+        if first != flag:
+            raise argparse.ArgumentError(None, f"{first} and {flag} say the same: give one of them")
+        if self.nargs == 0:
+            value = self.const
+        elif self.repeated:
+            values = value if self.nargs == "+" else [value]
+            value = [*getattr(namespace, self.dest, []), *values]
+        setattr(namespace, self.dest, value)
+
+
 def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
     variable = f" [{option.variable}]" if option.variable else ""
     default = f" (default: {option.default_text})" if option.default_text else ""
-    settings: dict[str, Any] = {
-        "dest": option.name,
-        "help": _plain(option.help + default + variable),
-    }
-    if not option.kind.takes_value:
-        settings |= {"action": "store_const", "const": True}
+    settings = _values(option, as_it_is) if option.kind.takes_value else {"nargs": 0, "const": True}
+    parser.add_argument(
+        *filter(None, (option.short, option.flag)),
+        dest=option.name,
+        action=_Take,
+        help=_plain(option.help + default + variable),
+        **settings,
+    )
+
+
+def _add_spelling(group: argparse._ArgumentGroup, option: Option, spelling: Spelling) -> None:
+    if spelling.says is None:
+        settings, meaning = _values(option, spelling.value), option.flag
     else:
-        settings |= {"type": _converter(option), "metavar": option.kind.metavar}
-        settings |= {"action": "append"} if option.kind.repeated else {}
-    parser.add_argument(*filter(None, (option.short, option.flag)), **settings)
+        settings = {"nargs": 0, "const": option.kind.parse(spelling.says)}
+        meaning = f"{option.flag} {spelling.says}"
+    note = f"; {spelling.note}" if spelling.note else ""
+    group.add_argument(
+        *spelling.flags,
+        dest=option.name,
+        action=_Take,
+        help=_plain(f"{' and '.join(spelling.servers)}: {meaning}{note}"),
+        **settings,
+    )
+
+
+def _values(option: Option, value: Callable[[str], str | None]) -> dict[str, Any]:
+    settings = {"type": _converter(option, value), "metavar": option.kind.metavar}
+    if option.kind.repeated:
+        # a stray word must not become a key that is easily guessed
+        settings |= {"repeated": True, "nargs": None if option.secret else "+"}
+    return settings
 
 
 def _add_unsupported(
@@ -102,10 +179,11 @@ def _refuse(parser: argparse.ArgumentParser, refused: Unsupported, source: str, 
         parser.error(f"{source}={text!r}: {refused.flag} {refused.reason}{accepted}")
 
 
-def _converter(option: Option) -> Any:
+def _converter(option: Option, value: Callable[[str], str | None]) -> Any:
     def convert(text: str) -> object:
+        translated = value(text)
         try:
-            return option.kind.parse(text)
+            return option.kind.parse(translated) if translated is not None else option.default
         except ValueError:
             raise argparse.ArgumentTypeError(broken_rule(option, text)) from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -76,14 +76,20 @@ def route() -> Kind:
     return Kind("PATH", "a path such as /predict, of letters, digits and -._~:@/", parse)
 
 
-def one_of(*choices: str, any_case: bool = False) -> Kind:
-    def parse(value: str) -> str:
-        value = value.lower() if any_case else value
-        if value not in choices:
-            raise ValueError
-        return value
+def one_of(
+    *choices: str, any_case: bool = False, names: Mapping[str, str | None] | None = None
+) -> Kind:
+    """`names`: further ones, and the choice that each stands for; None: the default."""
+    meanings: dict[str, str | None] = {**dict.fromkeys(choices), **(names or {})}
+    meanings.update((choice, choice) for choice in choices)
 
-    return Kind("{" + ",".join(choices) + "}", "one of " + ", ".join(choices), parse)
+    def parse(value: str) -> str | None:
+        value = value.lower() if any_case else value
+        if value not in meanings:
+            raise ValueError
+        return meanings[value]
+
+    return Kind("{" + ",".join(meanings) + "}", "one of " + ", ".join(meanings), parse)
 
 
 def address() -> Kind:

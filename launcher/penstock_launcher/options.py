@@ -29,6 +29,7 @@ from penstock_launcher.kinds import (
     switch,
     text,
 )
+from penstock_launcher.spellings import SPELLINGS, Spelling
 from penstock_launcher.unsupported import UNSUPPORTED
 
 PREFIX = "TGI_"
@@ -55,6 +56,11 @@ class Option:
     @property
     def flag(self) -> str:
         return "--" + self.name.replace("_", "-")
+
+    @property
+    def spellings(self) -> tuple[Spelling, ...]:
+        """What vLLM and SGLang call it."""
+        return tuple(spelling for spelling in SPELLINGS if spelling.option == self.name)
 
     @property
     def variable(self) -> str | None:
@@ -142,7 +148,7 @@ class Options:
     )
     load_format: str = _option(
         "auto",
-        one_of("auto", "dummy"),
+        one_of("auto", "dummy", names={"safetensors": "auto"}),
         "auto: the weights of the model; dummy: random weights, from config.json alone",
     )
     huggingface_hub_cache: str | None = _option(
@@ -174,7 +180,12 @@ class Options:
     )
     dtype: str | None = _option(
         None,
-        one_of("float16", "bfloat16", "float32"),
+        one_of(
+            "float16",
+            "bfloat16",
+            "float32",
+            names={"auto": None, "half": "float16", "float": "float32"},
+        ),
         "Type of weights, and of the KV cache unless kv-cache-dtype says otherwise",
         default_text="the checkpoint's",
     )
@@ -332,7 +343,7 @@ class Options:
     )
     generation_config: str = _option(
         "auto",
-        one_of("auto", "none"),
+        one_of("auto", "none", names={"vllm": "none"}),
         "auto: where a request of /v1 gives no temperature, top_k, top_p, typical_p, min_p or "
         "repetition_penalty, the model's generation_config.json does. none: OpenAI's defaults. "
         "TGI's routes have TGI's in any case",
@@ -595,7 +606,9 @@ def markdown() -> str:
     lines = ["| option | environment | default | meaning |", "|---|---|---|---|"]
     for option in OPTIONS:
         value = f" {option.kind.metavar}" if option.kind.takes_value else ""
-        flag = f"`{option.flag}{value}`" + (f", `{option.short}`" if option.short else "")
+        others = [flag for spelling in option.spellings for flag in spelling.flags]
+        short = [option.short] if option.short else []
+        flag = ", ".join(f"`{name}`" for name in (f"{option.flag}{value}", *short, *others))
         names = filter(None, (*option.overrides, option.variable, *option.also))
         variable = ", ".join(f"`{name}`" for name in names) or "-"
         row = (flag, variable, option.default_text or "-", option.help)

@@ -14,7 +14,7 @@ def penstock(*argv: str) -> subprocess.CompletedProcess[str]:
 def test_names_its_commands() -> None:
     result = penstock("--help")
     assert result.returncode == 0
-    for name in ("serve", "bench", "run-batch", "quantize", "download"):
+    for name in ("serve", "bench", "run-batch", "quantize", "migrate", "download"):
         assert f"  {name} " in result.stdout
     assert penstock("--version").stdout.startswith("penstock ")
     unknown = penstock("swerve")
@@ -37,6 +37,7 @@ def test_commands_have_their_own_help() -> None:
         (["run-batch", "--help"], "--error-file"),
         (["quantize", "--help"], "--calibration"),
         (["download", "--help"], "download-weights"),
+        (["migrate", "--help"], "TGI, vLLM or SGLang"),
     ):
         result = penstock(*argv)
         assert result.returncode == 0 and words in result.stdout

@@ -1,0 +1,1 @@
+"""Names under which vLLM's users start a server."""

@@ -1,0 +1,1 @@
+"""`penstock migrate`: what others were told, in the words that Penstock is told."""
