@@ -73,7 +73,7 @@ def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
         settings |= {"action": "store_const", "const": True}
     else:
         settings |= {"type": _converter(option), "metavar": option.kind.metavar}
-        settings |= {"action": "append"} if option.kind.repeated else {}
+        settings |= {"action": "extend"} if option.kind.repeated else {}
     parser.add_argument(*filter(None, (option.short, option.flag)), **settings)
 
 
@@ -105,7 +105,8 @@ def _refuse(parser: argparse.ArgumentParser, refused: Unsupported, source: str, 
 def _converter(option: Option) -> Any:
     def convert(text: str) -> object:
         try:
-            return option.kind.parse(text)
+            kind = option.kind
+            return kind.values(text) if kind.repeated else kind.parse(text)
         except ValueError:
             raise argparse.ArgumentTypeError(broken_rule(option, text)) from None
 
