@@ -158,11 +158,18 @@ class Engine:
     ) -> Ask:
         """The same of a prompt. priority: vLLM's, where smaller is sooner."""
         message = given.message()
+        check_priority(priority)
         message.priority = -priority
         message.stream = stream
         return self.ask(
             place, message, params, prompt=given.text, request_id=request_id, extra=extra
         )
+
+
+def check_priority(priority: int) -> None:
+    """Raises ValueError for one that no prompt has."""
+    if not -100 <= priority <= 100:
+        raise ValueError(f"`priority` must be >= -100 and <= 100. Given: {priority}")
 
 
 def conversation_fields(

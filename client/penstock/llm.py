@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from penstock.batch import Ask, Batch
 from penstock.beam_search import search
 from penstock.embedded import ServerError
-from penstock.engine import CODE, Engine, conversation_fields, tokenization
+from penstock.engine import CODE, Engine, check_priority, conversation_fields, tokenization
 from penstock.loglikelihood import likelihood, scored
 from penstock.outputs import BeamSearchOutput, LogLikelihood, RequestError, RequestOutput
 from penstock.prompts import PromptType, read_prompts
@@ -55,7 +55,9 @@ class LLM(Engine):
         try:
             super().__init__(model, arguments)
         except ServerError as error:
-            raise ServerError(f"{error}. {CODE}") from None if trust_remote_code else error
+            if trust_remote_code:
+                raise ServerError(f"{error}. {CODE}") from None
+            raise
 
     def generate(
         self,
@@ -84,6 +86,8 @@ class LLM(Engine):
             raise ValueError(f"priority must have {len(given)} entries, one for each prompt")
         extra = tokenization(tokenization_kwargs)
         order = priority or [0] * len(given)
+        for one in order:
+            check_priority(one)
         asks = (
             self.ask_of(place, one, params[place], priority=order[place], extra=extra)
             for place, one in enumerate(given)
@@ -206,11 +210,18 @@ class LLM(Engine):
             params = self.get_default_sampling_params()
         if isinstance(params, SamplingParams):
             return [params] * count
+        if isinstance(params, Mapping | str) or not isinstance(params, Sequence):
+            kind = type(params).__name__
+            raise TypeError(f"sampling_params must be SamplingParams or a list of them, not {kind}")
         if len(params) != count:
             raise ValueError(
                 f"sampling_params must be one for all prompts, or {count}, one for each. "
                 f"Given: {len(params)}"
             )
+        for place, one in enumerate(params):
+            if not isinstance(one, SamplingParams):
+                kind = type(one).__name__
+                raise TypeError(f"sampling_params[{place}] must be SamplingParams, not {kind}")
         return params
 
     def _run(
@@ -256,7 +267,12 @@ def _bar(use_tqdm: Progress, total: int, what: str) -> Any:
 
 
 def _is_one(messages: Any) -> bool:
-    """A conversation, not a list of them."""
+    """A conversation, not a list of them. Raises TypeError for what is neither."""
+    if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
+        raise TypeError(
+            "messages must be a conversation, which is a list of dicts with `role` and `content`, "
+            f"or a list of conversations, not {type(messages).__name__}"
+        )
     return bool(messages) and isinstance(messages[0], Mapping)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from penstock.batch import Ask
 from penstock.outputs import LogLikelihood, Logprobs
-from penstock.prompts import packed
+from penstock.prompts import packed, sendable
 from penstock.sampling_params import SamplingParams
 from penstock_proto.offline_pb2 import Prompt
 
@@ -23,11 +23,11 @@ def scored(
     """A prompt whose continuation is given."""
     message = Prompt()
     if isinstance(prompt, str):
-        message.text = prompt
+        message.text = sendable(prompt, place)
     else:
         message.ids = packed(prompt, place)
     if isinstance(continuation, str):
-        message.text_scored = continuation
+        message.text_scored = sendable(continuation, place)
     else:
         message.ids_scored = packed(continuation, place)
     return engine.ask(place, message, PARAMS, prompt=None)

@@ -45,7 +45,7 @@ class Given:
 
 def read_prompts(prompts: PromptType | Sequence[PromptType]) -> list[Given]:
     """Raises ValueError and TypeError for what is no prompt and no list of prompts."""
-    if isinstance(prompts, str | Mapping):
+    if isinstance(prompts, str | Mapping) or _is_no_list(prompts):
         return [_read(prompts, 0)]
     listed = list(prompts)
     if listed and all(isinstance(one, Integral) for one in listed):
@@ -63,11 +63,27 @@ def packed(ids: Iterable[int], place: int = 0) -> bytes:
         raise TypeError(f"prompt {place}: token ids must be integers") from None
 
 
+def sendable(text: str, place: int = 0) -> str:
+    """The same. Raises ValueError for text that UTF-8 cannot hold: half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"prompt {place}: the text is not Unicode: character {error.start} is half of a "
+            "surrogate pair"
+        ) from None
+    return text
+
+
+def _is_no_list(value: Any) -> bool:
+    return isinstance(value, bytes | bytearray) or not isinstance(value, Iterable)
+
+
 def _read(prompt: Any, place: int) -> Given:
     if isinstance(prompt, str):
-        return Given(text=prompt)
+        return Given(text=sendable(prompt, place))
     if not isinstance(prompt, Mapping):
-        if isinstance(prompt, bytes) or not isinstance(prompt, Iterable):
+        if _is_no_list(prompt):
             kind = type(prompt).__name__
             raise TypeError(
                 f"prompt {place} must be text, token ids or a dict with `prompt` or "
@@ -78,8 +94,10 @@ def _read(prompt: Any, place: int) -> Given:
         if prompt.get(name) is not None:
             raise ValueError(f"prompt {place}: {name} is not supported: {reason}")
     salt = prompt.get("cache_salt") or ""
+    if not isinstance(salt, str):
+        raise TypeError(f"prompt {place}: cache_salt must be text, not {type(salt).__name__}")
     if (ids := prompt.get("prompt_token_ids")) is not None:
-        return Given(ids=packed(ids, place), cache_salt=salt)
+        return Given(ids=packed(ids, place), cache_salt=sendable(salt, place))
     if isinstance(text := prompt.get("prompt"), str):
-        return Given(text=text, cache_salt=salt)
+        return Given(text=sendable(text, place), cache_salt=sendable(salt, place))
     raise ValueError(f"prompt {place} has neither `prompt` nor `prompt_token_ids`")

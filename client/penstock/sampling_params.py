@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import enum
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -109,6 +110,10 @@ class SamplingParams:
                 raise ValueError(f"{name} is not supported: {reason}")
         if self.seed == -1:
             self.seed = None
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{field.name} must be a finite number. Given: {value}")
         if GREEDY <= self.temperature < LEAST_TEMPERATURE:
             warnings.warn(
                 f"temperature {self.temperature:g} is raised to {LEAST_TEMPERATURE}", stacklevel=3
@@ -119,6 +124,8 @@ class SamplingParams:
         if 0 <= self.temperature < GREEDY and self.candidates > 1:
             name = "n" if self.n > 1 else "best_of"
             raise ValueError(f"{name} must be 1 at temperature 0. Given: {self.candidates}")
+        if self.allowed_token_ids is not None and not len(self.allowed_token_ids):
+            raise ValueError("allowed_token_ids must hold at least one token. Given: none")
         if self.stop and not self.detokenize:
             raise ValueError("stop needs detokenize: it is looked for in the text")
         if self.logprobs == -1 or self.prompt_logprobs == -1:

@@ -112,8 +112,8 @@ class _Take(argparse.Action):
         if self.nargs == 0:
             value = self.const
         elif self.repeated:
-            values = value if self.nargs == "+" else [value]
-            value = [*getattr(namespace, self.dest, []), *values]
+            lists = value if self.nargs == "+" else [value]  # one text may hold several values
+            value = [*getattr(namespace, self.dest, []), *chain.from_iterable(lists)]
         setattr(namespace, self.dest, value)
 
 
@@ -183,7 +183,10 @@ def _converter(option: Option, value: Callable[[str], str | None]) -> Any:
     def convert(text: str) -> object:
         translated = value(text)
         try:
-            return option.kind.parse(translated) if translated is not None else option.default
+            kind = option.kind
+            if translated is None:
+                return option.default
+            return kind.values(translated) if kind.repeated else kind.parse(translated)
         except ValueError:
             raise argparse.ArgumentTypeError(broken_rule(option, text)) from None
 

@@ -22,8 +22,13 @@ class Kind:
     parse: Callable[[str], object]
     takes_value: bool = True  # False: naming the option on the command line means true
     repeated: bool = False
-    separator: str | None = None  # of several values in the environment; None: there is one
+    separator: str | None = None  # of several values in one text; None: there is one
     counts: bool = False  # whole numbers
+
+    def values(self, text: str) -> list[object]:
+        """What one text says of an option that is repeated. Raises ValueError."""
+        parts = [text] if self.separator is None else text.split(self.separator)
+        return [self.parse(part.strip()) for part in parts]
 
 
 def integer(low: int, high: int) -> Kind:
@@ -119,7 +124,7 @@ def switch() -> Kind:
 
 
 def many(kind: Kind, separator: str | None = ",") -> Kind:
-    """Repeated on the command line; in the environment with a separator, or one value alone."""
+    """Repeated on the command line; there and in the environment, several in one text."""
     return Kind(kind.metavar, kind.rule, kind.parse, repeated=True, separator=separator)
 
 

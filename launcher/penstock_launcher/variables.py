@@ -82,9 +82,7 @@ def broken_rule(option: Option, text: str) -> str:
 def _parse(option: Option, text: str) -> object:
     if not option.kind.repeated:
         return option.kind.parse(text)
-    separator = option.kind.separator
-    parts = [text] if separator is None else text.split(separator)
-    return tuple(option.kind.parse(part.strip()) for part in parts)
+    return tuple(option.kind.values(text))
 
 
 def _contradiction(option: Option, one: Given, other: Given) -> str:

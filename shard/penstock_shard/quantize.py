@@ -176,6 +176,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, torch.OutOfMemoryError) as error:
         print(f"penstock quantize: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("penstock quantize: interrupted", file=sys.stderr)
+        return 130
     print(f"{arguments.output}: {arguments.format}, {size:,} bytes of tensors")
     return 0
 

@@ -69,7 +69,11 @@ def test_prompts_in_every_shape(llm: LLM) -> None:
 @pytest.mark.parametrize(
     ("prompt", "error", "sentence"),
     [
-        (3, TypeError, "object is not iterable"),
+        (3, TypeError, "prompt 0 must be text, token ids or a dict"),
+        (None, TypeError, "prompt 0 must be text, token ids or a dict"),
+        (b"abc", TypeError, "prompt 0 must be text, .* not bytes"),
+        (["a", "\ud800b"], ValueError, "prompt 1: the text is not Unicode: character 0"),
+        ({"prompt": "x", "cache_salt": 5}, TypeError, "cache_salt must be text, not int"),
         ([3.5], TypeError, "prompt 0 must be text, token ids or a dict"),
         ([[1, "x"]], TypeError, "prompt 0: token ids must be integers"),
         ([[1, -1]], ValueError, "prompt 0: token ids must be >= 0"),
@@ -122,6 +126,9 @@ def test_bad_parameters_raise_at_once(llm: LLM, fields: dict[str, Any], sentence
         ({"best_of": 1, "n": 2}, "best_of must be at least n"),
         ({"stop": "x", "detokenize": False}, "stop needs detokenize"),
         ({"logprobs": -1}, "whole vocabulary"),
+        ({"temperature": float("nan")}, "temperature must be a finite number. Given: nan"),
+        ({"top_p": float("inf")}, "top_p must be a finite number. Given: inf"),
+        ({"allowed_token_ids": []}, "allowed_token_ids must hold at least one token"),
         ({"thinking_token_budget": 5}, "thinking_token_budget is not supported"),
         ({"extra_args": {"a": 1}}, "extra_args is not supported"),
         ({"repetition_detection": {}, "n": 1, "routed_experts_prompt_start": 1}, "routed_experts"),
@@ -130,6 +137,18 @@ def test_bad_parameters_raise_at_once(llm: LLM, fields: dict[str, Any], sentence
 def test_contradictions_raise_where_they_are_written(fields: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         SamplingParams(**fields)
+
+
+def test_what_is_no_parameters_and_no_conversation(llm: LLM) -> None:
+    for params, sentence in [
+        ({"max_tokens": 2}, "sampling_params must be SamplingParams or a list of them, not dict"),
+        ([{"max_tokens": 2}], r"sampling_params\[0\] must be SamplingParams, not dict"),
+    ]:
+        with pytest.raises(TypeError, match=sentence):
+            run(llm, "a", params)
+    for messages in ("hello", {"role": "user", "content": "hi"}, 5):
+        with pytest.raises(TypeError, match="messages must be a conversation"):
+            llm.chat(messages, GREEDY)
 
 
 def test_a_list_of_parameters(llm: LLM) -> None:
@@ -437,8 +456,9 @@ def test_priorities(llm: LLM) -> None:
     assert [output.prompt for output in outputs] == TEXTS
     with pytest.raises(ValueError, match="priority must have 5 entries"):
         run(llm, TEXTS, priority=[1])
-    with pytest.raises(ValueError, match="`priority` must be >= -100"):
-        run(llm, TEXTS[:1], priority=[101])
+    for wrong in (101, -101, 10**30):
+        with pytest.raises(ValueError, match=f"`priority` must be >= -100 .* Given: {wrong}$"):
+            run(llm, TEXTS[:1], priority=[wrong])
 
 
 def test_progress_may_be_somebody_elses(llm: LLM) -> None:

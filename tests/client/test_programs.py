@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_a_batch_of_prompts(capfd: pytest.CaptureFixture[str]) -> None:
     shown = capfd.readouterr().err
     assert re.search(
         r"Penstock ready: http://127\.0\.0\.1:\d+ \(model \S+, 1 x \S+, "
-        r"\d+\.\d of \d+\.\d GiB used, float32 weights, largest batch \d+; [^)]*\)",
+        r"\d+\.\d of \d+\.\d GiB used, float32 weights, largest batch \d+; start .*\)",
         shown,
     )
     assert "Processed prompts: 100%" in shown and "tokens/s" in shown
@@ -77,5 +78,10 @@ def test_an_engine_with_many_arguments(tmp_path: Path) -> None:
 def test_a_format_that_the_checkpoint_has_not() -> None:
     from penstock import LLM, ServerError
 
-    with pytest.raises(ServerError, match="squeezellm|quantize"):
-        LLM(model=str(DEMO), quantization="squeezellm", quiet=True)
+    for code in (False, True):  # what it says of code is for those who asked for some
+        with (
+            pytest.raises(ServerError, match="squeezellm|quantize") as raised,
+            warnings.catch_warnings(action="ignore"),
+        ):
+            LLM(model=DEMO, quantization="squeezellm", quiet=True, trust_remote_code=code)
+        assert ("trust_remote_code" in str(raised.value)) is code

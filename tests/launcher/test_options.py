@@ -212,6 +212,10 @@ def test_lists():
     expected = ("https://a.example", "https://b.example")
     flags = ["--cors-allow-origin", expected[0], "--cors-allow-origin", expected[1]]
     assert parse(flags, {})[0].cors_allow_origin == expected
+    assert parse(["--cors-allow-origin", ", ".join(expected)], {})[0].cors_allow_origin == expected
+    both = ["--metric-names", "vllm,sglang", "--metric-names", "tgi"]
+    assert parse(both, {})[0].metric_names == ("vllm", "sglang", "tgi")
+    assert parse(["--api-key", "a,b", "--api-key", "c"], {})[0].api_key == ("a,b", "c")
     variable = {"CORS_ALLOW_ORIGIN": "https://a.example, https://b.example"}
     assert parse([], variable)[0].cors_allow_origin == expected
 

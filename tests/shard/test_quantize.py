@@ -118,6 +118,17 @@ REFUSED = [
 ]
 
 
+def test_an_interrupt_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("penstock_shard.quantize.quantize", interrupted)
+    assert main(["--model-id", "x", "--output", str(tmp_path), "--format", "fp8"]) == 130
+    assert capsys.readouterr().err == "penstock quantize: interrupted\n"
+
+
 @pytest.mark.parametrize(("more", "message"), REFUSED)
 def test_what_cannot_be_is_said(
     tmp_path: Path, more: list[str], message: str, capsys: pytest.CaptureFixture[str]

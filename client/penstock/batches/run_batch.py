@@ -42,6 +42,8 @@ def answer(arguments: argparse.Namespace, launcher: Sequence[str]) -> int:
         output = stack.enter_context(contextlib.closing(ResultFile(arguments.output)))
         errors = None
         if arguments.error_file is not None:
+            if arguments.error_file.resolve() == arguments.output.resolve():
+                raise WrongFile("--error-file and --output must be two files")
             errors = stack.enter_context(contextlib.closing(ResultFile(arguments.error_file)))
         batch = Batch(
             requests=arguments.input,
@@ -84,7 +86,8 @@ def _served(arguments: argparse.Namespace, launcher: Sequence[str]) -> Iterator[
 
 
 def launcher_options(argv: Sequence[str]) -> dict[str, Any]:
-    """`--num-shard 2 --json-output` as {"num_shard": "2", "json_output": True}.
+    """`--num-shard 2 --json-output` as {"num_shard": "2", "json_output": True}; what is given
+    several times is a list.
 
     Raises ValueError for what is no option.
     """
@@ -96,8 +99,8 @@ def launcher_options(argv: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"{name!r}: expected an option of the launcher (--name value)")
         if not given and words and not words[0].startswith("--"):
             given, value = "=", words.pop(0)
-        options[name[2:].replace("-", "_")] = value if given else True
-    return options
+        options.setdefault(name[2:].replace("-", "_"), []).append(value if given else True)
+    return {name: many[0] if len(many) == 1 else many for name, many in options.items()}
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

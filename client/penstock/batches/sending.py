@@ -57,10 +57,17 @@ async def send(session: aiohttp.ClientSession, server: Server, request: BatchReq
                 return answer
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if last:
-                raise Unreachable(f"{server.url} cannot be reached: {error or error!r}") from error
+                raise Unreachable(f"{server.url} cannot be reached: {_reason(error)}") from error
         pause = min(server.first_pause * 2**attempt, LONGEST_PAUSE)
         await asyncio.sleep(max(pause * random.uniform(0.5, 1.0), min(asked_pause, LONGEST_PAUSE)))
     raise AssertionError("the last try returns or raises")
+
+
+def _reason(error: Exception) -> str:
+    """In words, where the library has none but its own names."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return str(error.os_error)
+    return str(error) or type(error).__name__
 
 
 async def _send_once(

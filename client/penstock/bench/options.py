@@ -87,16 +87,22 @@ def api_key(text: str) -> str:
 
 
 def token_range(text: str) -> tuple[int, int]:
-    low, high = (int(part) for part in text.split("-"))
-    if not 0 <= low < high <= 10_000_000:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected LOW-HIGH with LOW < HIGH")
+    found = re.fullmatch(r"([0-9]{1,8})-([0-9]{1,8})", text)
+    low, high = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not low < high <= 10_000_000:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected LOW-HIGH with LOW < HIGH <= 10,000,000"
+        )
     return low, high
 
 
 def json_object(text: str) -> dict[str, Any]:
-    value = orjson.loads(text)
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError("expected a JSON object")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a JSON object")
     return value
 
 

@@ -124,6 +124,10 @@ class Serve:
         try:
             return model_name(self.url, headers)
         except OSError as error:
+            if getattr(error, "code", None) in (401, 403):
+                given = self.arguments.api_key is not None
+                advice = "the server wants another key" if given else "give --api-key"
+                raise NoServer(f"{self.url}/v1/models: {error}; {advice}") from None
             if self.protocol in ("generate_stream", "sglang"):
                 return "unknown"  # these name no model in requests
             raise NoServer(f"{self.url}/v1/models: {error}; give --model") from None

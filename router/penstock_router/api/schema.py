@@ -175,17 +175,20 @@ def packed(ids: list[Any]) -> Sequence[int]:
 
 @dataclass(frozen=True, slots=True)
 class TokenIds:
-    """A field that holds at least one and at most so many token ids, which are packed."""
+    """A field that holds from `least` to `most` token ids, which are packed."""
 
     most: int
+    least: int = 1
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         def check(value: Any, info: ValidationInfo) -> Sequence[int]:
-            rule = f"`{info.field_name}` must be a list of 1 to {self.most} token ids"
-            if not isinstance(value, list) or not 0 < len(value) <= self.most:
+            rule = f"`{info.field_name}` must be a list of {self.least} to {self.most} token ids"
+            if not isinstance(value, list) or not self.least <= len(value) <= self.most:
                 raise ValueError(rule)
+            if not value:
+                return value
             try:
                 ids = packed(value)
             except TypeError:
@@ -200,7 +203,7 @@ class TokenIds:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         item = {"type": "integer", "minimum": 0, "maximum": 2**32 - 1}
-        return {"type": "array", "items": item, "minItems": 1, "maxItems": self.most}
+        return {"type": "array", "items": item, "minItems": self.least, "maxItems": self.most}
 
 
 @dataclass(slots=True)

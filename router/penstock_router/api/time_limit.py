@@ -32,6 +32,7 @@ class TimeLimit:
         self._begun = asyncio.get_running_loop().time()
         self._seconds = math.inf
         self._timer = asyncio.timeout(None)
+        self._ended = False  # a timer that was left takes no other time
         request[_KEY] = self
 
     @contextlib.asynccontextmanager
@@ -42,11 +43,14 @@ class TimeLimit:
         most: seconds; None: any.
         """
         async with self._timer:
-            for seconds in (most, _of_header(self._header)):
-                if seconds is not None:
-                    self.narrow(seconds)
-            with self.converting():
-                yield
+            try:
+                for seconds in (most, _of_header(self._header)):
+                    if seconds is not None:
+                        self.narrow(seconds)
+                with self.converting():
+                    yield
+            finally:
+                self._ended = True
 
     def narrow(self, seconds: float) -> None:
         """It takes no longer than this either."""
@@ -56,7 +60,7 @@ class TimeLimit:
 
     def stop(self) -> None:
         """All is done but for sending. Harmless behind the end."""
-        if self._seconds < math.inf and not self._timer.expired():
+        if self._seconds < math.inf and not self._ended and not self._timer.expired():
             self._timer.reschedule(None)
 
     @contextlib.contextmanager

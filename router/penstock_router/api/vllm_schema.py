@@ -27,7 +27,7 @@ class VllmFields(TimeLimited):
 
     stream: bool = False
     min_tokens: Count = 0
-    stop_token_ids: Annotated[Sequence[int], TokenIds(MAX_STOP_TOKENS)] | None = None
+    stop_token_ids: Annotated[Sequence[int], TokenIds(MAX_STOP_TOKENS, least=0)] | None = None
     bad_words: Annotated[list[BadWord], AtMost(MAX_BAD_WORDS)] = []
     allowed_token_ids: Annotated[Sequence[int], TokenIds(MAX_ALLOWED_TOKENS)] | None = None
     skip_special_tokens: bool = True

@@ -200,5 +200,18 @@ def test_a_full_disk_ends_it(
 def test_options_for_the_launcher() -> None:
     options = run_batch.launcher_options(["--num-shard", "2", "--json-output", "--dtype=float32"])
     assert options == {"num_shard": "2", "json_output": True, "dtype": "float32"}
+    names = ["--served-model-name", "a", "--served-model-name=b"]
+    assert run_batch.launcher_options(names) == {"served_model_name": ["a", "b"]}
     with pytest.raises(ValueError, match="expected an option"):
         run_batch.launcher_options(["num-shard"])
+
+
+def test_what_cannot_be_done_is_said_in_words(
+    chat_server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = write(tmp_path / "in.jsonl", [entry("a", "x")]), tmp_path / "out.jsonl"
+    assert run(source, out, "http://127.0.0.1:9", "--tries", "1") == 1
+    said = capsys.readouterr().err
+    assert "http://127.0.0.1:9 cannot be reached: [Errno" in said and "ConnectionKey" not in said
+    assert run(source, out, chat_server[1], "--error-file", str(tmp_path / "." / out.name)) == 1
+    assert "--error-file and --output must be two files" in capsys.readouterr().err

@@ -121,9 +121,18 @@ def test_failures_end_with_one(
     ]:
         assert bench(url, *arguments) == 1
         assert sentence in capsys.readouterr().err
-    for wrong in (["--header", "a: b\r\nc: d"], ["--num-prompts", "0"], ["--goodput", "x:1"]):
+    for wrong, sentence in [
+        (["--header", "a: b\r\nc: d"], "expected NAME: VALUE"),
+        (["--num-prompts", "0"], "0 is not >= 1"),
+        (["--goodput", "x:1"], "expected NAME:MILLISECONDS"),
+        (["--token-range", "6"], "'6': expected LOW-HIGH"),
+        (["--extra-body", "{"], "'{' is not JSON"),
+        (["--extra-body", "[]"], "'[]': expected a JSON object"),
+        (["--metric-percentiles", "x"], "invalid"),
+    ]:
         with pytest.raises(SystemExit):
             bench(url, *wrong)
+        assert sentence in capsys.readouterr().err
 
 
 def test_plots_without_matplotlib_say_what_to_install(

@@ -277,7 +277,7 @@ async def test_completion_refusals(serve: Any) -> None:
         ({"echo": True, "truncate_prompt_tokens": 2}, "must not be given with `echo`"),
         ({"prompt_logprobs": 1, "stream": True}, "must not be given when `stream` is true"),
         ({"stop_token_ids": [700]}, "`stop_token_ids` must hold token ids >= 0 and < 700"),
-        ({"stop_token_ids": [2**32]}, "`stop_token_ids` must be a list of 1 to 1024 token ids"),
+        ({"stop_token_ids": [2**32]}, "`stop_token_ids` must be a list of 0 to 1024 token ids"),
         ({"allowed_token_ids": []}, "`allowed_token_ids` must be a list of 1 to 32768 token ids"),
         ({"allowed_token_ids": [True]}, "`allowed_token_ids` must be a list of"),
         ({"min_tokens": 9, "max_tokens": 8}, "`min_tokens` must be at most the number of new"),

@@ -162,6 +162,21 @@ async def test_one_that_is_done_in_time(serve: Any) -> None:
     assert await client.count('tgi_request_failure{err="timeout"}') == 0
 
 
+@pytest.mark.parametrize("limit", [{"max_request_time": 30.0}, {}])
+async def test_errors_keep_their_status_beside_a_deadline(serve: Any, limit: Any) -> None:
+    """What fails on its own while a time runs is no fault of ours."""
+    client = await serve(FakeEngine(fail_after=0, failure=GenerationFailed("gone")), **limit)
+    headers = {} if limit else {"x-request-timeout": "30"}
+    for route, body in [*STREAMS, *WHOLE]:
+        url = client.url + route
+        async with client.session.post(url, json=body, headers=headers) as response:
+            assert response.status == 424, route
+        if route != "/vertex":
+            async with client.session.post(url, json={**body, "timeout": 0}) as response:
+                assert response.status == 422, route
+    await client.quiet()
+
+
 async def test_what_is_no_time(serve: Any) -> None:
     client = await serve()
     for header in ["0", "-1", "nan", "inf", "soon", "1e7", ""]:

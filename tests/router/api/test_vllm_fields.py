@@ -55,6 +55,7 @@ async def test_ends(serve: Any, path: str) -> None:
     stop = {"stop_token_ids": [ids[2]]}
     text = client.text.tokenizer.decode(ids[:2])
     kept = client.text.tokenizer.decode(ids[:3])
+    assert await both(client, path, {"stop_token_ids": []}) == await both(client, path, {})
     assert await both(client, path, stop) == (text, "stop", ids[2])
     keep = {"include_stop_str_in_output": True}
     assert await both(client, path, stop | keep) == (kept, "stop", ids[2])
