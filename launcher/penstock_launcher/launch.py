@@ -158,6 +158,7 @@ async def _start(
         clock.phases,
         remote,
         hosts.keys.config() if hosts is not None else None,
+        [shard.group for shard in shards],
     )
     router = supervisor.start(program)
     ports.close()  # else they would take connections when the router does no longer

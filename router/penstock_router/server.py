@@ -17,6 +17,7 @@ import orjson
 import uvloop
 from aiohttp import web
 
+from penstock_proto.stacks import ask_for_stacks
 from penstock_router import metric_names
 from penstock_router.api.app import make_scrape_runner
 from penstock_router.api.connections import allow_descriptors
@@ -33,7 +34,7 @@ from penstock_router.logs import configure_logs, log
 from penstock_router.metrics import Metrics
 from penstock_router.scheduler import Scheduler, SchedulerConfig
 from penstock_router.scheduler.sharing import WORTH_TOKENS
-from penstock_router.shard_client import ShardFailure, ShardGroup
+from penstock_router.shard_client import ShardFailure, ShardGroup, ShardSilent
 from penstock_router.start import longest
 from penstock_router.text.definition import read_definition
 from penstock_router.text.eos import eos_token_ids
@@ -89,6 +90,7 @@ async def _serve(config: RouterConfig, front: Front) -> int:
     metrics.on_capacity(limits.max_batch_total_tokens, limits.max_batch_size)
     scheduler = Scheduler(_scheduling(config, limits))
     engine = Engine(scheduler, shards, limits, metrics, config.step_timeout)
+    engine.on_overdue = lambda: ask_for_stacks(config.shard_processes)
     scrapes = await _listen_for_scrapes(config, metrics)
     engine.start()
     url = await _unless(front.open(engine, metrics), front.failed, engine.failed)
@@ -157,7 +159,11 @@ async def _warm_up(config: RouterConfig, shards: ShardGroup) -> tuple[Limits, di
     infos = await shards.info()
     request = warmup_request(config, infos)
     log("INFO", f"warming up: a prefill step of {request.max_prefill_tokens} tokens")
-    warmups = await shards.warmup(request)
+    try:
+        warmups = await shards.warmup(request)
+    except ShardSilent:
+        ask_for_stacks(config.shard_processes)
+        raise
     limits = derive(config, infos, request, warmups)
     log("INFO", "limits", **asdict(limits))
     return limits, config.start_seconds | longest([*infos, *warmups])
