@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from test_docs import names_of
 
 ROOT = Path(__file__).parent.parent
