@@ -75,6 +75,8 @@ SHARD_OPTIONS = (
     "kv_cache_dtype",
     "kv_block_size",
     "cuda_memory_fraction",
+    "kv_cache_memory",
+    "leave_free",
     "cuda_graphs",
     "disable_dependent_launch",
 )
