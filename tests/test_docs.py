@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "README.md"])
+PAGES = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "README.md", ROOT / "SECURITY.md"])
 FILE = re.compile(r"[\w.\-/]+\.(?:py|md|proto|json|toml|svg|png|lock|txt)")
 FOLDER = re.compile(r"[\w.\-]+(?:/[\w.\-]+)*/")
 # What model folders, TGI and headers of clients have.

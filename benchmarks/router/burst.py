@@ -91,7 +91,7 @@ async def router(model: Path) -> AsyncIterator[Router]:
         stack.callback(end, shard)
         config = RouterConfig.from_json(router_configuration(model, sock, -1))
         shards = ShardGroup(config.shard_sockets)
-        limits, _ = await server._warm_up(config, shards)
+        limits, *_ = await server._warm_up(config, shards)
         metrics = Metrics(limits.max_input_tokens, limits.max_total_tokens)
         scheduler = Scheduler(server._scheduling(config, limits))
         engine = Engine(scheduler, shards, limits, metrics, config.step_timeout)

@@ -31,6 +31,7 @@ def check(options: Options) -> None:
         options.max_batch_total_tokens,
     )
     _below("max-input-tokens", longest, "max-batch-total-tokens", options.max_batch_total_tokens)
+    _check_cache(options)
     if options.prometheus_port is not None and options.prometheus_port == options.port:
         raise LauncherError(
             f"--prometheus-port must differ from --port, which serves /metrics too: {options.port}"
@@ -49,6 +50,15 @@ def check(options: Options) -> None:
     weights = options.weights_cache_override
     if weights is not None and not Path(weights).is_dir():
         raise LauncherError(f"--weights-cache-override must be a folder: {weights!r} is none")
+
+
+def _check_cache(options: Options) -> None:
+    size, tokens = options.kv_cache_memory, options.max_batch_total_tokens
+    if size is not None and tokens is not None:
+        raise LauncherError(
+            "--kv-cache-memory and --max-batch-total-tokens both say how large the KV cache is: "
+            f"{size} bytes and {tokens} tokens were given"
+        )
 
 
 def _check_traces(endpoint: str) -> None:

@@ -24,6 +24,7 @@ from penstock_launcher.logs import LineSplitter, Log, Tail
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 CHUNK = 64 * 1024  # bytes read from a pipe at a time
+SHOW_STACKS = signal.SIGUSR1  # penstock_proto.stacks answers
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -92,6 +93,11 @@ class Child:
         if self.alive:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.group, number)
+
+    def show_stacks(self) -> None:
+        """Have the process write where each of its threads stands to its log."""
+        if self.alive:
+            self._process.send_signal(SHOW_STACKS)
 
     def terminate(self) -> None:
         """SIGTERM to the process alone: how it ends its own is its business.
@@ -167,6 +173,7 @@ def _spawn(program: Program, ready_fd: int) -> subprocess.Popen[bytes]:
 def _die_with(launcher: int) -> None:
     """In the child, before the program starts: whoever kills the launcher kills this process."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(SHOW_STACKS, signal.SIG_IGN)  # until it answers, if it ever does
     if os.getppid() != launcher:  # it died before prctl
         os._exit(1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from penstock_launcher.config_file import arguments

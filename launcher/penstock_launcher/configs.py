@@ -75,6 +75,8 @@ SHARD_OPTIONS = (
     "kv_cache_dtype",
     "kv_block_size",
     "cuda_memory_fraction",
+    "kv_cache_memory",
+    "leave_free",
     "cuda_graphs",
     "disable_dependent_launch",
 )
@@ -146,10 +148,11 @@ def router_program(
     phases: Mapping[str, float] = MappingProxyType({}),
     remote: Sequence[str] = (),
     keys: Mapping[str, str] | None = None,
+    shards: Sequence[int] = (),
 ) -> Program:
     """updates: descriptor on which the router is told what changes while it runs. phases: seconds
     of the start until now. remote: `name@address:port` of shards on other hosts, and `keys` the
-    files for them."""
+    files for them. shards: ids of the processes on this one."""
     options = plan.options
     argv = (sys.executable, "-m", "penstock_router")
     template, batches = options.tokenizer_config_path, options.batch_folder
@@ -159,6 +162,7 @@ def router_program(
         "model_sha": model.sha,
         "tokenizer_config_path": str(Path(template).absolute()) if template else None,
         "shard_sockets": [str(folder / f"shard-{rank}.sock") for rank in plan.local_ranks],
+        "shard_processes": list(shards),
         "remote_shards": list(remote),
         "host_keys": keys,
         "max_input_tokens": options.max_input_tokens or options.max_input_length,

@@ -7,6 +7,7 @@ import dataclasses
 import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -44,6 +45,8 @@ from penstock_launcher.several_hosts import Run, follow, lead, meet, place_of
 from penstock_launcher.start_clock import StartClock
 from penstock_launcher.supervisor import Supervisor
 from penstock_launcher.updates import ReadKeys, Updates
+
+NO_PARTS: Mapping[str, int] = MappingProxyType({})
 
 
 def serve(
@@ -158,6 +161,7 @@ async def _start(
         clock.phases,
         remote,
         hosts.keys.config() if hosts is not None else None,
+        [shard.group for shard in shards],
     )
     router = supervisor.start(program)
     ports.close()  # else they would take connections when the router does no longer
@@ -170,11 +174,13 @@ async def _start(
     }
     on = plan.options.nnodes if hosts is not None else 1
     start = clock.table(answer.get("start", {}))
-    what = described(run.model, limits, on)
+    what = described(run.model, limits, on, answer.get("memory", {}))
     run.log.facts(f"Penstock ready: {url} ({what}; {start})", **facts, **limits)
 
 
-def described(model: Model, limits: Mapping[str, Any], hosts: int = 1) -> str:
+def described(
+    model: Model, limits: Mapping[str, Any], hosts: int = 1, memory: Mapping[str, int] = NO_PARTS
+) -> str:
     """What serves: the model, on which devices, how full they are, its weights, its batch."""
     parts = [f"model {model.id}"]
     if hosts > 1:
@@ -183,11 +189,16 @@ def described(model: Model, limits: Mapping[str, Any], hosts: int = 1) -> str:
         used, total = (limits[f"memory_{name}"] / 2**30 for name in ("used", "total"))
         parts += [
             f"{limits['world_size']} x {limits['device_name']}",
-            f"{used:.1f} of {total:.1f} GiB used",
+            f"{used:.1f} of {total:.1f} GiB used{_parts(memory)}",
             f"{limits['weights']} weights",
             f"largest batch {limits['max_batch_size']}",
         ]
     return ", ".join(parts)
+
+
+def _parts(memory: Mapping[str, int]) -> str:
+    named = [f"{name} {size / 2**30:.1f}" for name, size in memory.items()]
+    return f" ({', '.join(named)})".replace("_", " ") if named else ""
 
 
 def reachable(url: str) -> str:

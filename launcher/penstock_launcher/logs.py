@@ -24,6 +24,7 @@ MAX_LINE = 64 * 1024  # bytes of a child's line; the rest is dropped, and the re
 TAIL_LINES = 10  # of a child's last lines, kept for the message about its death
 LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "OFF")
 _HEAD = ("timestamp", "level", "target", "message", "process", "rank")  # the process says the rank
+OF_A_STACK = "(most recent call first):"  # the end of its first line, as faulthandler has it
 
 
 class LineSplitter:
@@ -108,7 +109,9 @@ class Log:
         """Pass on one line of a child."""
         record = _parse(line)
         if record is None:
-            self._write(_escape(line) if not self._as_json else None, _raw(process, line))
+            whose = f"{process}: " if line.endswith(OF_A_STACK) else ""  # one a thread
+            text = None if self._as_json else whose + _escape(line)
+            self._write(text, _raw(process, line))
             return Said(_escape(line))
         if isinstance(progress := record.get("progress"), dict):
             self._show_progress(process, progress)

@@ -224,6 +224,20 @@ class Options:
     cuda_memory_fraction: float = _option(
         1.0, number(0, 1, above=True), "Share of each GPU's memory that a shard may take"
     )
+    kv_cache_memory: int | None = _option(
+        None,
+        integer(1, 10**15),
+        "Bytes of each shard's KV cache, in place of what is left; an error where they are not "
+        "free. Excludes --max-batch-total-tokens",
+        default_text="what is left",
+    )
+    leave_free: int | None = _option(
+        None,
+        integer(0, 10**15),
+        "Bytes that stay free on each GPU, whatever --cuda-memory-fraction says; on a CPU of the "
+        "host's memory, of which the KV cache may then take all the rest",
+        default_text="0; on a CPU three quarters",
+    )
     cuda_graphs: tuple[int, ...] | None = _option(
         None,
         sizes(4096),

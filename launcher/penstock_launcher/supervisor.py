@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
-from penstock_launcher.child import Child, Program, Role
+from penstock_launcher.child import SHOW_STACKS, Child, Program, Role
 from penstock_launcher.deaths import Death, first_cause
 from penstock_launcher.errors import LauncherError
 from penstock_launcher.hosts import Hosts
@@ -22,6 +22,7 @@ from penstock_launcher.parent import watch_parent
 from penstock_launcher.run_folder import RunFolder
 from penstock_launcher.stopped import watch_stopped
 from penstock_launcher.updates import Updates
+from penstock_launcher.waits import all_within, first_of
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 COLLECT = 0.2  # seconds in which the first death's consequences show, so that the cause is named
@@ -147,7 +148,7 @@ class Supervisor:
         await asyncio.sleep(COLLECT)
         router = [child.ended for child in self._living(Role.ROUTER)]
         if self._deaths and all(death.consequence for death in self._deaths):
-            await _all_within(COLLECT_CAUSE, router)
+            await all_within(COLLECT_CAUSE, router)
 
     async def _fail(self) -> int:
         death = first_cause(self._deaths)
@@ -176,16 +177,19 @@ class Supervisor:
         if self._up:
             router, seconds = self._living(Role.ROUTER), self._graceful_timeout + ROUTER_MARGIN
             if self._hosts is not None and not router:  # host 0 drains, and their streams end
-                await _all_within(seconds, [child.ended for child in self._living()])
+                await all_within(seconds, [child.ended for child in self._living()])
             drained = await self._end_gently(router, seconds)
             if self._died.is_set():
                 await self._collect()
                 return await self._fail()
+            if not drained:
+                await self._show_stacks(router)
             shards = self._living()
             if drained and not await self._end_gently(shards, SHARD_GRACE):
                 if self._died.is_set():  # a shard failed on its way out
                     return await self._fail()
                 self._log.warning("shards did not end in order", slow=self._names(self._living()))
+                await self._show_stacks(self._living())
             self._stopping = True
         await self._kill_all()
         if self._stop_now.is_set():
@@ -203,7 +207,7 @@ class Supervisor:
             child.terminate()
         if children:
             ends = asyncio.gather(*(child.ended for child in children))
-            await _first_of(
+            await first_of(
                 ends,
                 self._died.wait(),
                 self._stop_now.wait(),
@@ -212,11 +216,18 @@ class Supervisor:
             )
         return all(child.ended.done() and child.ended.result() == 0 for child in children)
 
+    async def _show_stacks(self, children: Iterable[Child]) -> None:
+        """What is about to be killed says where it hangs, unless somebody cannot wait."""
+        if not self._stop_now.is_set():
+            for child in children:
+                child.show_stacks()
+            await asyncio.sleep(LAST_WORDS)
+
     def _names(self, children: Iterable[Child]) -> str:
         return ", ".join(child.name for child in children)
 
     async def _until_event(self, *futures: asyncio.Future[None]) -> None:
-        await _first_of(*futures, self._stop.wait(), self._died.wait(), forever=futures)
+        await first_of(*futures, self._stop.wait(), self._died.wait(), forever=futures)
 
     def _living(self, *roles: Role) -> list[Child]:
         return [
@@ -229,8 +240,8 @@ class Supervisor:
         self._stopping = True
         for child in self._children:
             child.signal(signal.SIGKILL)
-        await _all_within(KILL_GRACE, [child.ended for child in self._children])
-        await _all_within(LAST_WORDS, [child.silent for child in self._children])
+        await all_within(KILL_GRACE, [child.ended for child in self._children])
+        await all_within(LAST_WORDS, [child.silent for child in self._children])
         for child in self._living():
             self._log.error(f"{child.name} (process {child.group}) does not die of SIGKILL")
 
@@ -258,6 +269,11 @@ class Supervisor:
         self._signals.append(number)
         (self._stop_now if self._stop.is_set() else self._stop).set()
 
+    def _on_show_stacks(self) -> None:
+        """An operator asks where everything stands."""
+        for child in self._living(Role.SHARD, Role.ROUTER):
+            child.show_stacks()
+
     def _on_drain(self, who: str) -> None:
         """Another host was told to end."""
         self._why = self._why or who
@@ -273,22 +289,9 @@ class Supervisor:
             handled = list({*handled, signal.SIGHUP})
         for number in handled:
             loop.add_signal_handler(number, self._on_signal, number)
+        loop.add_signal_handler(SHOW_STACKS, self._on_show_stacks)
         try:
             yield
         finally:
-            for number in (*handled, signal.SIGCHLD):
+            for number in (*handled, signal.SIGCHLD, SHOW_STACKS):
                 loop.remove_signal_handler(number)
-
-
-async def _first_of(*awaitables: Awaitable[Any], forever: Collection[asyncio.Future[Any]]) -> None:
-    """Wait until one is done, and cancel the others, except `forever`."""
-    futures = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
-    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
-    for future in futures:
-        if future not in forever:
-            future.cancel()
-
-
-async def _all_within(seconds: float, futures: list[Any]) -> None:
-    if pending := [future for future in futures if not future.done()]:
-        await asyncio.wait(pending, timeout=seconds)

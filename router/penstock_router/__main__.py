@@ -1,7 +1,9 @@
 import sys
 
+from penstock_proto.stacks import answer_with_stacks
 from penstock_proto.transport import without_event_engine
 
+answer_with_stacks()
 without_event_engine()
 
 from penstock_router.server import main  # noqa: E402

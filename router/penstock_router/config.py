@@ -18,6 +18,7 @@ _LISTS = (
     "metric_names",
     "remote_shards",
     "step_rows",
+    "shard_processes",
 )
 
 
@@ -72,6 +73,7 @@ class RouterConfig:
     batch_storage_limit: int = 0  # bytes in it
     predict_route: str | None = None  # a further path of /vertex
     health_route: str | None = None  # a further path of /health
+    shard_processes: tuple[int, ...] = ()  # ids of those on this host
     remote_shards: tuple[str, ...] = ()  # `name@address:port`, behind those of shard_sockets
     host_keys: dict[str, str] | None = None  # files for these: certificate, key, authorities
     updates: int | None = None  # descriptor of a pipe: what changes while the router runs

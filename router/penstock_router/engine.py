@@ -84,6 +84,7 @@ class Engine:
         self._silence = 0.0  # seconds in which a result of a step under way was listened for
         self._watch: Pulse | None = None
         self.on_trouble: Callable[[str], None] = lambda reason: None
+        self.on_overdue: Callable[[], None] = lambda: None  # when a step is late, and when too late
         self.failed: asyncio.Future[None] = self._loop.create_future()
         self._quiet = asyncio.Event()
         shards.on_result = self._on_result
@@ -389,9 +390,11 @@ class Engine:
         if self._silence > self._stall_seconds:
             overdue = f"no result of step {self._under_way[0].step} for {self._silence:.0f} s"
             if self._silence > self._step_timeout:
+                self.on_overdue()
                 self._on_failure(ShardFailure(overdue))
             elif not self._stall:
                 self._on_stall(overdue)
+                self.on_overdue()
 
     def _on_stall(self, reason: str) -> None:
         """A step is late, or has come after all (empty)."""

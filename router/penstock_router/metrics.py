@@ -124,14 +124,20 @@ class Metrics(Instruments):
         """Sequences ended that their requests did not want to end."""
         self.finished[reason].inc(count)
 
-    def on_start(self, phases: Mapping[str, float]) -> None:
-        """Where the time of the start went; said once."""
-        members = {name: Gauge() for name in phases}
-        for name, gauge in members.items():
-            gauge.set(phases[name])
+    def on_start(self, phases: Mapping[str, float], memory: Mapping[str, int]) -> None:
+        """Where the time of the start and the memory of the shards went; said once."""
+        text = "Seconds of the server's start, by phase; shards and router start side by side"
+        self._say("penstock_start_seconds", text, "phase", phases)
+        text = "Bytes of all shards, by what they are for"
+        self._say("penstock_memory_bytes", text, "part", memory)
+
+    def _say(self, name: str, text: str, label: str, values: Mapping[str, float]) -> None:
+        """A family that does not change."""
+        members = {member: Gauge() for member in values}
+        for member, gauge in members.items():
+            gauge.set(values[member])
         if members:
-            text = "Seconds of the server's start, by phase; shards and router start side by side"
-            self._registry.family("penstock_start_seconds", text, "phase", members)
+            self._registry.family(name, text, label, members)
 
     @property
     def tokens_generated(self) -> int:

@@ -17,6 +17,7 @@ import orjson
 import uvloop
 from aiohttp import web
 
+from penstock_proto.stacks import ask_for_stacks
 from penstock_router import metric_names
 from penstock_router.api.app import make_scrape_runner
 from penstock_router.api.connections import allow_descriptors
@@ -33,8 +34,8 @@ from penstock_router.logs import configure_logs, log
 from penstock_router.metrics import Metrics
 from penstock_router.scheduler import Scheduler, SchedulerConfig
 from penstock_router.scheduler.sharing import WORTH_TOKENS
-from penstock_router.shard_client import ShardFailure, ShardGroup
-from penstock_router.start import longest
+from penstock_router.shard_client import ShardFailure, ShardGroup, ShardSilent
+from penstock_router.start import ledger, longest
 from penstock_router.text.definition import read_definition
 from penstock_router.text.eos import eos_token_ids
 from penstock_router.updates import listen_for_updates
@@ -81,14 +82,15 @@ async def _serve(config: RouterConfig, front: Front) -> int:
     grammars = asyncio.create_task(_load_tokenizer(config, shards))  # beside the warm-up
     # Where something else fails first, nobody waits for it, and its error is the fronts' too.
     grammars.add_done_callback(lambda task: task.cancelled() or task.exception())
-    limits, phases = await _unless(_warm_up(config, shards), front.failed)
+    limits, phases, memory = await _unless(_warm_up(config, shards), front.failed)
     metrics = Metrics(limits.max_input_tokens, limits.max_total_tokens)
     model = (config.served_model_name or (config.model_id,))[0]
     metrics.others = lambda: metric_names.render(metrics, config.metric_names, model)
-    metrics.on_start(phases)
+    metrics.on_start(phases, memory)
     metrics.on_capacity(limits.max_batch_total_tokens, limits.max_batch_size)
     scheduler = Scheduler(_scheduling(config, limits))
     engine = Engine(scheduler, shards, limits, metrics, config.step_timeout)
+    engine.on_overdue = lambda: ask_for_stacks(config.shard_processes)
     scrapes = await _listen_for_scrapes(config, metrics)
     engine.start()
     url = await _unless(front.open(engine, metrics), front.failed, engine.failed)
@@ -99,7 +101,7 @@ async def _serve(config: RouterConfig, front: Front) -> int:
     for part in (engine.failed, front.failed):
         part.add_done_callback(_announce)
     quiet_collector()
-    _say_ready(url, limits, phases)
+    _say_ready(url, limits, phases, memory)
     async with _batches(config, url):
         await _first_of(terminated, engine.failed, front.failed)
     if front.failed.done():
@@ -152,15 +154,21 @@ async def _unless(work: Coroutine[Any, Any, T], *failed: asyncio.Future[None]) -
     return await task
 
 
-async def _warm_up(config: RouterConfig, shards: ShardGroup) -> tuple[Limits, dict[str, float]]:
-    """The limits, and where the time of the start went."""
+async def _warm_up(
+    config: RouterConfig, shards: ShardGroup
+) -> tuple[Limits, dict[str, float], dict[str, int]]:
+    """The limits, and where the time of the start and the memory went."""
     infos = await shards.info()
     request = warmup_request(config, infos)
     log("INFO", f"warming up: a prefill step of {request.max_prefill_tokens} tokens")
-    warmups = await shards.warmup(request)
+    try:
+        warmups = await shards.warmup(request)
+    except ShardSilent:
+        ask_for_stacks(config.shard_processes)
+        raise
     limits = derive(config, infos, request, warmups)
     log("INFO", "limits", **asdict(limits))
-    return limits, config.start_seconds | longest([*infos, *warmups])
+    return limits, config.start_seconds | longest([*infos, *warmups]), ledger(warmups)
 
 
 async def _load_tokenizer(config: RouterConfig, shards: ShardGroup) -> None:
@@ -217,9 +225,9 @@ def _on_terminate() -> asyncio.Future[None]:
     return terminated
 
 
-def _say_ready(url: str, limits: Limits, phases: dict[str, float]) -> None:
+def _say_ready(url: str, limits: Limits, phases: dict[str, float], memory: dict[str, int]) -> None:
     log("INFO", f"listening on {url}")
     if fd := os.environ.get(READY):
         with os.fdopen(int(fd), "w") as ready:
-            answer = {"url": url, "limits": asdict(limits), "start": phases}
+            answer = {"url": url, "limits": asdict(limits), "start": phases, "memory": memory}
             ready.write(json.dumps(answer) + "\n")

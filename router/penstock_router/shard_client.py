@@ -47,6 +47,10 @@ class ShardFailure(Exception):
     """A shard reported an error, or its stream ended. The message names the rank."""
 
 
+class ShardSilent(ShardFailure):
+    """A shard gave no answer in time. The message names the rank."""
+
+
 class ShardGroup:
     """The shards of one model. They run in lockstep: each receives every command.
 
@@ -212,7 +216,8 @@ class ShardGroup:
                 if task.done() and isinstance(error := task.exception(), grpc.aio.AioRpcError):
                     late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
                     reason = "no answer in time" if late else error.details()
-                    raise ShardFailure(f"shard {rank}: {name} failed: {reason}") from error
+                    kind = ShardSilent if late else ShardFailure
+                    raise kind(f"shard {rank}: {name} failed: {reason}") from error
             return await asyncio.gather(*tasks)
         finally:
             for task in tasks:

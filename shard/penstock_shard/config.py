@@ -33,6 +33,8 @@ class ShardConfig:
     # Where it listens for a router on another host, and the files of TLS: `address`, `certificate`,
     # `key`, `authorities`. None: at a Unix socket.
     listen: dict[str, str] | None = None
+    kv_cache_memory: int | None = None  # bytes of the KV cache; None: what is left
+    leave_free: int | None = None  # bytes of the GPU, or of a CPU's host, for others
 
     def __post_init__(self) -> None:
         _check("dtype", self.dtype, (None, *DTYPES))
@@ -46,6 +48,9 @@ class ShardConfig:
             raise ValueError(
                 f"cuda_memory_fraction must be in (0, 1], not {self.cuda_memory_fraction}"
             )
+        for name in ("kv_cache_memory", "leave_free"):
+            if (value := getattr(self, name)) is not None and value < 0:
+                raise ValueError(f"{name} must not be negative, and is {value}")
 
     @classmethod
     def from_json(cls, text: str) -> Self:

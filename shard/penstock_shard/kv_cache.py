@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -43,17 +44,27 @@ def allocate(decoder: Decoder, num_blocks: int, block_size: int, device: torch.d
     return torch.zeros(shape, dtype=cache_dtype(decoder), device=device)
 
 
-def free_bytes(device: torch.device, memory_fraction: float, peak: int, world_size: int) -> int:
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What the operator lets a rank have."""
+
+    fraction: float = 1.0  # of a GPU's memory
+    kv_cache: int | None = None  # bytes of the cache; None: what is left
+    leave_free: int | None = None  # bytes of a GPU, or of the host, for others
+
+
+def free_bytes(device: torch.device, shares: Shares, peak: int, world_size: int) -> int:
     """Bytes that the cache may take on this rank.
 
     peak: the most that a step held beside the cache, weights included (CUDA). Memory that other
     processes hold on the GPU counts as used.
     """
     if device.type == "cpu":
-        return _available_host_bytes() // world_size
+        return (_available_host_bytes() - (shares.leave_free or 0)) // world_size
     free, total = torch.cuda.mem_get_info(device)
     ours = torch.cuda.memory_reserved(device)
-    budget = int(total * memory_fraction) - (total - free - ours)
+    allowed = min(int(total * shares.fraction), total - (shares.leave_free or 0))
+    budget = allowed - (total - free - ours)
     return budget - peak - CUDA_RESERVE
 
 

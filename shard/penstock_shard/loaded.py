@@ -16,7 +16,7 @@ from penstock_shard.architecture import Architecture, read_architecture
 from penstock_shard.config import ShardConfig
 from penstock_shard.device import choose_device, device_name, served_dtype
 from penstock_shard.grammars.templates import Templates
-from penstock_shard.kv_cache import bytes_per_token, cache_dtype
+from penstock_shard.kv_cache import Shares, bytes_per_token, cache_dtype
 from penstock_shard.loading import load_decoder
 from penstock_shard.model.decoder import Decoder
 from penstock_shard.parallel import Group, join_group
@@ -33,7 +33,7 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     block_size: int
-    memory_fraction: float
+    shares: Shares
     dependent_launch: bool  # kernels start while those before them end, where the device can
     cuda_graphs: tuple[int, ...] | None  # rows captured; (0,): none; None: sizes up to all slots
     grammars: Templates
@@ -90,7 +90,7 @@ def load(config: ShardConfig) -> LoadedModel:
         device=device,
         dtype=dtype,
         block_size=config.kv_block_size or (64 if device.type == "cuda" else 16),
-        memory_fraction=config.cuda_memory_fraction,
+        shares=Shares(config.cuda_memory_fraction, config.kv_cache_memory, config.leave_free),
         dependent_launch=dependent,
         cuda_graphs=config.cuda_graphs,
         grammars=Templates(model.vocab_size),

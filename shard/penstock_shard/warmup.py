@@ -14,6 +14,7 @@ from penstock_shard.broken_weights import first_broken
 from penstock_shard.compile_ahead import compile_ahead
 from penstock_shard.graphs import Capture, buckets_for
 from penstock_shard.loaded import LoadedModel
+from penstock_shard.memory import blocks_of, count_blocks, held_bytes, ledger, too_small
 from penstock_shard.phases import SPENT, phase
 from penstock_shard.runner import Runner, operations
 from penstock_shard.slots import MAX_CHUNKS, Limits
@@ -63,17 +64,20 @@ def warm_up(
     if not loaded.group.minimum(prefill.finite and decode.finite, loaded.device):
         raise ValueError(_not_finite(loaded))
     # The graphs keep an own copy of a step's activations.
+    workspace = max(peak, sampling) - loaded.decoder.nbytes
     kept = peak - loaded.decoder.nbytes if _graph_sizes(loaded, probe) else 0
     peak = kept + max(peak, sampling)
-    blocks, problem = _count_blocks(loaded, request, peak)
+    blocks, problem = count_blocks(loaded, request, peak)
     blocks = loaded.group.minimum(blocks, loaded.device)
     if problem is None and blocks < 2:
-        problem = _too_small(loaded, request)
+        problem = too_small(loaded, request)
     if problem is not None:
         raise DoesNotFit(problem)
     try:
         runner = _runner(loaded, _limits(loaded, request, blocks))
+        before = held_bytes(loaded.device)
         _capture_graphs(loaded, runner)
+        graphs = held_bytes(loaded.device) - before
         costs = runner.step_costs()
     except torch.OutOfMemoryError as error:
         raise DoesNotFit(
@@ -90,6 +94,7 @@ def warm_up(
         prefill_seconds=prefill.seconds,
         decode_seconds=decode.seconds,
         memory_used=kv_cache.used_bytes(loaded.device),
+        memory=ledger(loaded, runner.cache.nbytes, workspace, graphs),
         memory_total=kv_cache.total_bytes(loaded.device, loaded.group.world_size),
         phases={name: SPENT[name] for name in PHASES if name in SPENT},
         cost_rows=costs.keys(),
@@ -170,10 +175,6 @@ def _runner(loaded: LoadedModel, limits: Limits) -> Runner:
     return Runner(loaded.decoder, loaded.group, limits, cache, *ops, loaded.grammars)
 
 
-def _blocks_of(loaded: LoadedModel, tokens: int) -> int:
-    return -(-tokens // loaded.block_size)
-
-
 def _chunk_lengths(request: shard_pb2.WarmupRequest | Limits) -> list[int]:
     """The largest step, in as few sequences as their longest length allows."""
     longest = request.max_sequence_length
@@ -184,7 +185,7 @@ def _chunk_lengths(request: shard_pb2.WarmupRequest | Limits) -> list[int]:
 def _probe_blocks(loaded: LoadedModel, request: shard_pb2.WarmupRequest) -> int:
     """Scratch and the blocks of the largest step; three at least, for the decode steps."""
     lengths = _chunk_lengths(request)
-    return 1 + max(sum(_blocks_of(loaded, length) for length in lengths), 3)
+    return 1 + max(sum(blocks_of(loaded, length) for length in lengths), 3)
 
 
 def _measure(loaded: LoadedModel, limits: Limits) -> tuple[_Ran, _Ran, int, int]:
@@ -238,7 +239,7 @@ def _prefill_command(loaded: LoadedModel, limits: Limits) -> shard_pb2.StepComma
     command = shard_pb2.StepCommand(repeat=1)
     block = 1
     for slot, length in enumerate(_chunk_lengths(limits)):
-        blocks = np.arange(block, block + _blocks_of(loaded, length), dtype=np.int32)
+        blocks = np.arange(block, block + blocks_of(loaded, length), dtype=np.int32)
         block += len(blocks)
         tokens = np.arange(length, dtype=np.int32) % limits.vocab_size
         command.admit.add(
@@ -258,32 +259,3 @@ def _decode_commands(limits: Limits) -> list[shard_pb2.StepCommand]:
     )
     step = shard_pb2.StepCommand(repeat=1, decode_changed=True, decode=[0])
     return [start, step, shard_pb2.StepCommand(repeat=1)]
-
-
-def _count_blocks(
-    loaded: LoadedModel, request: shard_pb2.WarmupRequest, peak: int
-) -> tuple[int, str | None]:
-    """Blocks of this rank's cache, the scratch block included, and why it does not fit."""
-    block_bytes = loaded.block_size * kv_cache.bytes_per_token(loaded.decoder)
-    free = kv_cache.free_bytes(loaded.device, loaded.memory_fraction, peak, loaded.group.world_size)
-    if not request.max_batch_total_tokens:
-        most = request.max_slots * _blocks_of(loaded, request.max_sequence_length) + 1
-        share = 1.0 if loaded.device.type == "cuda" else kv_cache.CPU_SHARE
-        return min(most, max(int(free * share), 0) // block_bytes), None
-    blocks = _blocks_of(loaded, request.max_batch_total_tokens) + 1
-    if blocks * block_bytes <= free:
-        return blocks, None
-    return 0, (
-        f"--max-batch-total-tokens {request.max_batch_total_tokens} needs "
-        f"{blocks * block_bytes >> 20} MiB of KV cache, but only {max(free, 0) >> 20} MiB are "
-        "free: lower it or --max-batch-prefill-tokens"
-    )
-
-
-def _too_small(loaded: LoadedModel, request: shard_pb2.WarmupRequest) -> str:
-    advice = (
-        "raise --max-batch-total-tokens"
-        if request.max_batch_total_tokens
-        else "lower --max-batch-prefill-tokens or --max-batch-size"
-    )
-    return f"the KV cache holds no block of {loaded.block_size} tokens: {advice}"

@@ -285,3 +285,5 @@ def test_C1b_a_shard_that_says_nothing_is_found(stoppable: Server) -> None:
     assert stoppable.process.wait(40) == 1
     assert b"no result of step" in read_all(sock)
     assert "no result of step" in stoppable.last_line
+    assert lines(stoppable, "shard 1: Thread"), "no stack of the shard that waits for the other"
+    assert lines(stoppable, "in all_reduce")

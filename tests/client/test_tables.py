@@ -65,6 +65,7 @@ SAMPLES: dict[str, tuple[Any, Any]] = {  # what a program gives, and what the la
     "tool_call_parser": ("hermes", "hermes"),
     "reasoning_parser": ("qwen3", "qwen3"),
     "device": ("cpu", "cpu"),
+    "kv_cache_memory_bytes": (1 << 30, 1 << 30),
     "port": (3111, 3111),
 }
 

@@ -19,6 +19,8 @@ import pytest
 from support.certificates import Authority
 from support.server import running_server
 
+CACHE_BYTES = 32 * 2**20
+
 
 def ask(url: str, body: Any = None, context: ssl.SSLContext | None = None) -> tuple[int, str]:
     headers = {"Content-Type": "application/json"}
@@ -37,6 +39,7 @@ def test_https_behind_a_prefix_with_other_names(tmp_path: Path) -> None:
     arguments = ["--device", "cpu", "--http-processes", "1", "--root-path", "/llm"]
     arguments += ["--ssl-certfile", str(own.certificate), "--ssl-keyfile", str(own.key)]
     arguments += ["--ssl-ca-certs", str(signer.file), "--max-request-time", "600"]
+    arguments += ["--kv-cache-memory", str(CACHE_BYTES), "--leave-free", str(2**20)]
     names = {"METRIC_NAMES": "vllm,sglang"}
     with running_server(tmp_path, *arguments, env=names) as server:
         assert server.url.startswith("https://127.0.0.1:")
@@ -62,7 +65,14 @@ def test_https_behind_a_prefix_with_other_names(tmp_path: Path) -> None:
         assert re.search(rf"^sglang:token_usage{{{model},.*}} 0$", page, re.MULTILINE)
         phases = set(re.findall(r'^penstock_start_seconds\{phase="(\S+)"\}', page, re.MULTILINE))
         assert {"check", "import", "load", "warm-up"} <= phases
+        parts = dict(
+            re.findall(r'^penstock_memory_bytes\{part="(\S+)"\} (\d+)$', page, re.MULTILINE)
+        )
+        assert parts.keys() == {"weights", "kv_cache"} and int(parts["weights"]) > 0
+        # what fits in the bytes that were asked for, to less than a block
+        assert 0.9 * CACHE_BYTES < int(parts["kv_cache"]) <= CACHE_BYTES
         [line] = [line for line in server.log.splitlines() if "Penstock ready" in line]
+        assert re.search(r"GiB used \(kv cache [\d.]+, weights [\d.]+\)", line)
         assert re.search(r"start [\d.]+ s: check [\d.]+, .*load [\d.]+", line)
 
 

@@ -4,6 +4,7 @@ Run as `python stand_in.py`, with the launcher's contract: JSON on standard inpu
 SIGTERM. Keys of the configuration, all optional: see DEFAULTS.
 """
 
+import faulthandler
 import json
 import os
 import signal
@@ -32,6 +33,7 @@ DEFAULTS = {
 def main() -> None:
     options = DEFAULTS | json.load(sys.stdin)
     started = time.monotonic()
+    faulthandler.register(signal.SIGUSR1)
     stop: list[float] = []
     if options["ignore_sigterm"]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -139,6 +139,7 @@ def test_no_secret_reaches_argv_or_environment():
         (Options(max_input_length=11, max_total_tokens=10), "max-total-tokens"),
         (Options(max_total_tokens=11, max_batch_total_tokens=10), "max-batch-total-tokens"),
         (Options(max_input_tokens=10, max_batch_total_tokens=10), "max-batch-total-tokens"),
+        (Options(kv_cache_memory=7, max_batch_total_tokens=10), "7 bytes and 10 tokens"),
         (Options(port=9000, prometheus_port=9000), "prometheus-port"),
         (Options(tokenizer_config_path="/nope.json"), "tokenizer-config-path"),
         (Options(weights_cache_override="/nope"), "weights-cache-override"),

@@ -35,6 +35,8 @@ SAMPLES = {
     "dtype": ("float16", "float16", ["int8", "f16"]),
     "cuda_graphs": ("1,2,8", (1, 2, 8), ["x", "-1", "1,,2", "4097", "1;2"]),
     "cuda_memory_fraction": ("0.5", 0.5, ["0", "1.1", "nan", "inf", "-0.5", "x"]),
+    "kv_cache_memory": ("1000000", 1_000_000, ["0", "-1", "2GB", "1e9"]),
+    "leave_free": ("0", 0, ["-1", "2GB"]),
     "kv_block_size": ("32", 32, ["0", "1025"]),
     "disable_prefix_cache": ("true", True, ["perhaps"]),
     "disable_shared_reads": ("true", True, ["perhaps"]),

@@ -235,7 +235,19 @@ def test_router_that_drains_too_long_is_killed(start):
     group.process.terminate()
     assert group.wait() == 1
     assert "did not drain in time" in group.lines[-1]
+    assert any(line.startswith("router: ") for line in group.lines), "no stack"
     group.assert_nothing_left()
+
+
+def test_an_operator_asks_where_everything_stands(start):
+    """SIGUSR1 to the launcher: each process writes its stack, and goes on."""
+    group = start([{}, {}], {})
+    group.read_until("launcher: up")
+    group.process.send_signal(signal.SIGUSR1)
+    for name in ("shard 0", "shard 1", "router"):
+        group.read_until(f"{name}: Current thread")
+    group.process.terminate()
+    assert group.wait() == 0
 
 
 def test_router_that_fails_to_drain(start):

@@ -45,6 +45,8 @@ def test_malformed(text: str, message: str) -> None:
         ({"kv_block_size": 1025}, "not 1025"),
         ({"cuda_memory_fraction": 0.0}, r"cuda_memory_fraction must be in \(0, 1\], not 0.0"),
         ({"cuda_memory_fraction": 1.1}, "not 1.1"),
+        ({"kv_cache_memory": -1}, "kv_cache_memory must not be negative"),
+        ({"leave_free": -1}, "leave_free must not be negative"),
     ],
 )
 def test_out_of_bounds(changes: dict[str, Any], message: str) -> None:

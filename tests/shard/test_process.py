@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import grpc
 import pytest
 
 from penstock_proto import shard_pb2
+from penstock_shard.server import MESSAGE_FLOOR
 from support.shard_driver import (
     TIMEOUT,
     Shards,
@@ -83,6 +85,25 @@ def test_a_whole_life(shards: Shards) -> None:
     assert not path.exists()
     levels = {record["level"] for record in records(shards.logs[0])}
     assert levels == {"INFO"}
+
+
+PICKLE = b"\x80\x04\x8c\x05posix\x94\x8c\x06system\x94\x93"
+STRANGERS = (
+    ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo", b"", "UNIMPLEMENTED"),
+    ("grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", b"", "UNIMPLEMENTED"),
+    ("penstock_proto.Shard/Warmup", PICKLE, "INTERNAL"),
+    ("penstock_proto.Shard/Warmup", bytes(MESSAGE_FLOOR + (5 << 20)), "RESOURCE_EXHAUSTED"),
+)
+
+
+def test_strangers_on_its_socket(shards: Shards) -> None:
+    """Nothing lists what it does, unpickles or takes what is too large; and it lives on."""
+    with grpc.insecure_channel(f"unix:{socket_of(shards)}") as channel:
+        for method, data, code in STRANGERS:
+            ask = functools.partial(channel.unary_unary(f"/{method}"), data, timeout=TIMEOUT)
+            assert code_of(ask)[0].name == code, method
+    assert shards.info().rank == 0
+    assert shards.warm_up()[0].num_blocks > 1
 
 
 def send_garbage(path: Path) -> None:

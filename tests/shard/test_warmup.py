@@ -13,6 +13,7 @@ import torch
 from penstock_kernels.reference.device import TorchDevice
 from penstock_proto import shard_pb2
 from penstock_shard import kv_cache, warmup
+from penstock_shard.kv_cache import Shares
 from penstock_shard.loaded import LoadedModel
 from penstock_shard.model.decoder import Decoder
 from penstock_shard.runner import Runner
@@ -52,6 +53,51 @@ def test_no_memory(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None
         DoesNotFit, match=r"--max-batch-total-tokens 1024 needs 0 MiB .* only 0 MiB"
     ):
         LocalShard(loaded)
+
+
+def test_a_cache_in_bytes(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole blocks of them, also more than all slots need: the prefix cache has use for them."""
+    block = 8 * 3 * 2 * 2 * 16 * 4
+    asked = dataclasses.replace(loaded, shares=Shares(kv_cache=70 * block + 5))
+    sizes = {"max_batch_total_tokens": 0, "max_sequence_length": 64, "max_slots": 4}
+    shard = LocalShard(asked, **sizes)
+    assert shard.warmup.num_blocks == 70
+    assert dict(shard.warmup.memory) == {
+        "weights": loaded.decoder.nbytes,
+        "kv_cache": 70 * block,
+    }
+    monkeypatch.setattr(kv_cache, "_available_host_bytes", lambda: 70 * block - 1)
+    with pytest.raises(DoesNotFit, match=f"--kv-cache-memory {70 * block + 5} needs"):
+        LocalShard(asked, **sizes)
+    tiny = dataclasses.replace(loaded, shares=Shares(kv_cache=block))
+    with pytest.raises(DoesNotFit, match="holds no block of 8 tokens: raise --kv-cache-memory"):
+        LocalShard(tiny, **sizes)
+
+
+def test_what_others_need(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left free; the cache may have the rest."""
+    block = 8 * 3 * 2 * 2 * 16 * 4
+    monkeypatch.setattr(kv_cache, "_available_host_bytes", lambda: 100 * block)
+    sizes = {"max_batch_total_tokens": 0, "max_sequence_length": 64, "max_slots": 40}
+    for left, blocks in ((70 * block, 30), (40 * block, 60)):
+        asked = dataclasses.replace(loaded, shares=Shares(leave_free=left))
+        assert LocalShard(asked, **sizes).warmup.num_blocks == blocks
+    nothing = dataclasses.replace(loaded, shares=Shares(leave_free=101 * block))
+    with pytest.raises(DoesNotFit, match="holds no block"):
+        LocalShard(nothing, **sizes)
+
+
+@pytest.mark.parametrize(
+    ("shares", "allowed"),
+    [(Shares(), 1.0), (Shares(fraction=0.8), 0.8), (Shares(0.8, leave_free=300), 0.7)],
+)
+def test_what_a_gpu_gives(monkeypatch: pytest.MonkeyPatch, shares: Shares, allowed: float) -> None:
+    """The least of what the operator says; what others hold counts."""
+    monkeypatch.setattr(kv_cache, "CUDA_RESERVE", 10)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (600, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 150)
+    found = kv_cache.free_bytes(torch.device("cuda"), shares, 100, 1)
+    assert found == 1000 * allowed - 250 - 100 - 10
 
 
 def test_m7_positions_that_no_memory_holds(

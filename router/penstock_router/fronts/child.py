@@ -11,6 +11,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 
 from penstock_proto.front_pb2 import FromFront, ToFront
+from penstock_proto.stacks import ask_for_stacks
 from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
 from penstock_router.fronts.activity import Activity
@@ -131,7 +132,7 @@ class FrontProcess:
     def _send(self, message: ToFront) -> None:
         self._wire.send(message)
         if self._wire.unread > UNREAD_BYTES:
-            self._on_failure(f"{self._name} hangs: {self._wire.unread >> 20} MiB are unread")
+            self._hangs(f"{self._wire.unread >> 20} MiB are unread")
 
     def _receive(self, data: bytes) -> None:
         frame = FromFront.FromString(data)
@@ -157,11 +158,15 @@ class FrontProcess:
         self._idle += not self._activity.computes()
         seconds = self._silence * BEAT_SECONDS
         if self._idle > SILENT_BEATS or self._silence > BUSY_BEATS:
-            self._on_failure(f"{self._name} hangs: it has said nothing for {seconds:.0f} s")
+            self._hangs(f"it has said nothing for {seconds:.0f} s")
         elif not self.ended.done():
             if self._silence == LATE_BEATS + 1:
                 log("WARNING", f"{self._name} is late: it has said nothing for {seconds:.0f} s")
             self._loop.call_later(BEAT_SECONDS, self._listen_for_beats)
+
+    def _hangs(self, how: str) -> None:
+        ask_for_stacks([self.pid])  # it is killed when the others have ended
+        self._on_failure(f"{self._name} hangs: {how}")
 
     async def _watch(self) -> None:
         code = await self._process.wait()

@@ -264,10 +264,12 @@ async def test_a_failing_step_ends_every_request_with_an_error(engine_rig, recor
 
 async def test_a_hung_step_is_noticed(engine_rig, recorder):
     async with engine_rig(fault=Fault("hang", 3), step_timeout=0.3) as rig:
-        listener = recorder()
+        listener, asked = recorder(), []
+        rig.engine.on_overdue = lambda: asked.append(rig.engine.trouble)
         rig.engine.submit(GenerationRequest((1, 2), 30), listener)
         end = await listener.wait()
         assert isinstance(end, GenerationFailed) and "no result of step" in str(end)
+        assert len(asked) == 2, "stacks when the step is late, and before it is given up"
 
 
 async def test_a_loop_that_stood_still_blames_nobody(engine_rig, recorder):

@@ -182,7 +182,9 @@ async def test_one_that_takes_nothing_hangs(folder: Path, monkeypatch: pytest.Mo
             await asyncio.wait_for(group.failed, 1)
 
 
-async def test_one_that_says_nothing_hangs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_that_says_nothing_hangs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(child, "BEAT_SECONDS", 0.5)  # here; the fronts say something every second
     monkeypatch.setattr(child, "SILENT_BEATS", 4)
     async with group_of(folder, 2) as group:
@@ -195,6 +197,8 @@ async def test_one_that_says_nothing_hangs(folder: Path, monkeypatch: pytest.Mon
         assert [status for status, _ in [await post(url) for _ in range(4)]] == [200] * 4
         with pytest.raises(FrontFailure, match="^HTTP process 1 hangs: .* nothing for [23] s"):
             await asyncio.wait_for(group.failed, WITHIN)
+        group._fronts[1]._process.send_signal(signal.SIGCONT)
+        await until(lambda: "most recent call first" in capfd.readouterr().err)
 
 
 async def test_one_that_is_busy_does_not_hang(

@@ -1,0 +1,76 @@
+"""How many blocks the KV cache gets, and what the memory of a rank went for."""
+
+from __future__ import annotations
+
+import torch
+
+from penstock_proto import shard_pb2
+from penstock_shard import kv_cache
+from penstock_shard.loaded import LoadedModel
+
+
+def blocks_of(loaded: LoadedModel, tokens: int) -> int:
+    """Blocks that so many tokens of one sequence take."""
+    return -(-tokens // loaded.block_size)
+
+
+def count_blocks(
+    loaded: LoadedModel, request: shard_pb2.WarmupRequest, peak: int
+) -> tuple[int, str | None]:
+    """Blocks of this rank's cache, the scratch block included, and why it does not fit.
+
+    peak: as of `kv_cache.free_bytes`.
+    """
+    block_bytes = loaded.block_size * kv_cache.bytes_per_token(loaded.decoder)
+    free = max(0, kv_cache.free_bytes(loaded.device, loaded.shares, peak, loaded.group.world_size))
+    if request.max_batch_total_tokens:
+        option = f"--max-batch-total-tokens {request.max_batch_total_tokens}"
+        blocks = blocks_of(loaded, request.max_batch_total_tokens) + 1
+    elif loaded.shares.kv_cache:
+        option = f"--kv-cache-memory {loaded.shares.kv_cache}"
+        blocks = loaded.shares.kv_cache // block_bytes
+    else:
+        most = request.max_slots * blocks_of(loaded, request.max_sequence_length) + 1
+        return min(most, int(free * _share(loaded)) // block_bytes), None
+    if blocks * block_bytes <= free:
+        return blocks, None
+    return 0, (
+        f"{option} needs {blocks * block_bytes >> 20} MiB of KV cache, but only {free >> 20} MiB "
+        "are free: lower it or --max-batch-prefill-tokens"
+    )
+
+
+def _share(loaded: LoadedModel) -> float:
+    """Of what is free. The operator may have said what others need."""
+    left = loaded.shares.leave_free is not None
+    return 1.0 if left or loaded.device.type == "cuda" else kv_cache.CPU_SHARE
+
+
+def too_small(loaded: LoadedModel, request: shard_pb2.WarmupRequest) -> str:
+    """The sentence about a cache that holds nothing."""
+    advice = "lower --max-batch-prefill-tokens or --max-batch-size"
+    if request.max_batch_total_tokens:
+        advice = "raise --max-batch-total-tokens"
+    elif loaded.shares.kv_cache:
+        advice = "raise --kv-cache-memory"
+    return f"the KV cache holds no block of {loaded.block_size} tokens: {advice}"
+
+
+def held_bytes(device: torch.device) -> int:
+    """Bytes of a GPU that this process holds through torch; 0 on a CPU."""
+    return int(torch.cuda.memory_reserved(device)) if device.type == "cuda" else 0
+
+
+def ledger(loaded: LoadedModel, cache: int, workspace: int, graphs: int) -> dict[str, int]:
+    """Bytes of this rank's memory by what they are for.
+
+    cache: of the KV cache. workspace: the most that steps and draws take beside weights and cache,
+    graphs: what capturing them added; both are known on CUDA alone, where `other` is the rest that
+    is in use: the context, libraries, what the allocator keeps, other processes.
+    """
+    parts = {"weights": loaded.decoder.nbytes, "kv_cache": cache}
+    if loaded.device.type == "cuda":
+        parts |= {"workspace": max(0, workspace), "graphs": max(0, graphs)}
+        rest = kv_cache.used_bytes(loaded.device) - sum(parts.values())
+        parts["other"] = max(0, rest)
+    return parts

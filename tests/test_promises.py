@@ -1,0 +1,41 @@
+"""What SECURITY.md and docs/reliability.md promise is held by tests that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from test_docs import names_of
+
+ROOT = Path(__file__).parent.parent
+PAGES = ("SECURITY.md", "docs/reliability.md")
+TEST = re.compile(r"`(tests/[\w/]+\.py)` \(`(test_\w+)`\)")
+
+
+def rows(page: str) -> list[list[str]]:
+    """Cells of every row of its tables, without heads."""
+    bodies = re.findall(r"^\|[-|]+\|\n((?:\|.*\|\n)+)", (ROOT / page).read_text(), re.MULTILINE)
+    lines = [line for body in bodies for line in body.splitlines()]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_row_names_tests_that_exist(page: str) -> None:
+    found = rows(page)
+    assert len(found) >= 10
+    for row in found:
+        tests = TEST.findall(row[-1])
+        if not tests:
+            assert row[-1] == "(planned)" and page != "SECURITY.md", row
+        rest = TEST.sub("", row[-1]).replace(",", "").strip()
+        assert rest in ("", "(planned)"), f"not a test: {rest}"
+        for path, name in tests:
+            assert (ROOT / path).is_file(), path
+            assert name in names_of(ROOT / path), (path, name)
+
+
+def test_every_known_fault_and_attack_has_a_row() -> None:
+    numbers = {row[0] for row in rows("docs/reliability.md")} - {"-"}
+    assert numbers == {f"F{n}" for n in range(1, 19)} | {f"S{n}" for n in range(1, 25)}
