@@ -170,9 +170,11 @@ def folders(made: Path, text: Path, samples: int) -> Iterator[tuple[str, str, Pa
         yield how, f"`--quantize {how}`", DEMO, how
     for name, options in CHECKPOINTS.items():
         folder = made / name.replace(" ", "-")
+        calibrated = {"gptq", "awq"} & set(options)
         code = quantize.main([
-            "--model-id", str(DEMO), "--output", str(folder), "--calibration", str(text),
-            "--samples", str(samples), "--length", str(LENGTH), *options,
+            "--model-id", str(DEMO), "--output", str(folder), *options,
+            *(("--calibration", str(text)) if calibrated else ()),
+            *(("--samples", str(samples), "--length", str(LENGTH)) if calibrated else ()),
         ])  # fmt: skip
         assert code == 0, name
         yield name, f"`penstock quantize {' '.join(options)}`", folder, None

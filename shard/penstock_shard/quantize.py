@@ -153,13 +153,25 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--output", required=True, help="folder that is made")
     made.add_argument("--format", required=True, choices=list(FORMATS))
     made.add_argument("--bits", type=int, help="of gptq: 4 (default) or 8")
-    made.add_argument("--group-size", type=int, default=128, help="inputs that share a scale (128)")
     made.add_argument("--calibration", help="text file, for gptq and awq")
-    made.add_argument("--samples", type=_count, default=128, help="sequences of the text (128)")
-    made.add_argument("--length", type=_count, default=512, help="tokens of a sequence (512)")
+    for name, (kind, default, what) in CALIBRATING.items():
+        made.add_argument(f"--{name}", type=kind, help=f"{what} ({default}), for gptq and awq")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     made.add_argument("--device", choices=("cpu", "cuda"), default=device, help="where it computes")
     return made
+
+
+def _with_defaults(given: argparse.Namespace) -> argparse.Namespace:
+    """Raises ValueError for what the format has no use for."""
+    values = vars(given)
+    if FORMATS[given.format].store is None:
+        for name in ("calibration", *CALIBRATING):
+            if values[name.replace("-", "_")] is not None:
+                raise ValueError(f"--{name} is for gptq and awq, not for {given.format}")
+    for name, (_, default, _) in CALIBRATING.items():
+        if values[key := name.replace("-", "_")] is None:
+            values[key] = default
+    return given
 
 
 def _count(text: str) -> int:
@@ -168,11 +180,19 @@ def _count(text: str) -> int:
     return int(text)
 
 
+# Name of an option, its type, its default and what it says.
+CALIBRATING: dict[str, tuple[Callable[[str], int], int, str]] = {
+    "group-size": (int, 128, "inputs that share a scale"),
+    "samples": (_count, 128, "sequences of the text"),
+    "length": (_count, 512, "tokens of a sequence"),
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code."""
     arguments = parser().parse_args(argv)
     try:
-        size = quantize(arguments)
+        size = quantize(_with_defaults(arguments))
     except (ValueError, OSError, torch.OutOfMemoryError) as error:
         print(f"penstock quantize: {error}", file=sys.stderr)
         return 1

@@ -34,10 +34,11 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(folder: Path, output: Path, name: str, text: Path) -> list[str]:
-    return [
-        "--model-id", str(folder), "--output", str(output), "--format", name, "--group-size", "16",
-        "--calibration", str(text), "--samples", "4", "--length", "48", "--device", "cpu",
+    where = ["--model-id", str(folder), "--output", str(output), "--format", name]
+    calibrating = [
+        *("--calibration", str(text), "--group-size", "16"), *("--samples", "4", "--length", "48")
     ]  # fmt: skip
+    return [*where, "--device", "cpu", *(calibrating if FORMATS[name].store else [])]
 
 
 @pytest.mark.parametrize("name", list(FORMATS))
@@ -112,6 +113,8 @@ def test_calibration_loses_less_than_rounding() -> None:
 
 REFUSED = [
     (["--format", "gptq"], "needs --calibration FILE"),
+    (["--format", "fp8", "--samples", "3"], "is for gptq and awq, not for fp8"),
+    (["--format", "int8", "--calibration", "x"], "--calibration is for gptq and awq"),
     (["--format", "gptq", "--group-size", "24"], "--group-size 24 does not divide hidden_size 64"),
     (["--format", "awq", "--bits", "8"], "--bits 8 is none of awq: 4"),
     (["--format", "gptq", "--calibration", "/none", "--group-size", "16"], "/none is no file"),
