@@ -11,6 +11,7 @@ from benchmarks.kernels.lines.line import EPS, Launch, Line, dependent, randn
 
 from penstock_kernels.gpu.activation import gate
 from penstock_kernels.gpu.argmax import argmax
+from penstock_kernels.gpu.mean_squares import mean_squares
 from penstock_kernels.gpu.norm import add_norm, normalise
 from penstock_kernels.gpu.rank_choice import EMPTY, Votes, argmax_over_ranks
 from penstock_kernels.gpu.rank_sum import TURNS
@@ -40,6 +41,12 @@ def lines(shape: Shape) -> Iterator[Line]:
             name="rotation and KV write", what=f"{rows} x {width}", kernels=("rope._rope_kernel",),
             moved=rows * (4 * width + 4 * shape.head_dim), small=small,
             prepare=partial(_rope, rows, shape),
+        )  # fmt: skip
+        read = (shape.heads + shape.kv_heads) * shape.head_dim
+        yield Line(
+            name="means for norms of all heads", what=f"{rows} x {read}", moved=2 * rows * read,
+            kernels=("mean_squares._mean_squares_kernel",), small=small,
+            prepare=partial(_means, rows, shape),
         )  # fmt: skip
         yield Line(
             name="SiLU and product", what=f"{rows} x {wide}", moved=6 * rows * wide, small=small,
@@ -81,6 +88,13 @@ def _add_parts(rows: int, d: int, device: torch.device, copies: int) -> Launch:
     residual, gain = randn(device, copies, rows, d), randn(device, d)
     norm = Norm(gain, EPS)
     return lambda i: add_norm(x[i % copies], residual[i % copies], norm, **how)
+
+
+def _means(rows: int, shape: Shape, device: torch.device, copies: int) -> Launch:
+    heads, kv_heads, d = shape.heads, shape.kv_heads, shape.head_dim
+    qkv, how = randn(device, copies, rows, (heads + 2 * kv_heads) * d), dependent(device)
+    spec = AttentionSpec(heads, kv_heads, d, 1.0)
+    return lambda i: mean_squares(qkv[i % copies], spec, **how)
 
 
 def _rope(rows: int, shape: Shape, device: torch.device, copies: int) -> Launch:
