@@ -244,8 +244,10 @@ def test_an_operator_asks_where_everything_stands(start):
     group = start([{}, {}], {})
     group.read_until("launcher: up")
     group.process.send_signal(signal.SIGUSR1)
-    for name in ("shard 0", "shard 1", "router"):
-        group.read_until(f"{name}: Current thread")
+    for _ in range(3):  # in any order
+        group.read_until(": Current thread")
+    said = "\n".join(group.lines)
+    assert all(f"{name}: Current thread" in said for name in ("shard 0", "shard 1", "router"))
     group.process.terminate()
     assert group.wait() == 0
 
