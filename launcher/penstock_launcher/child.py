@@ -106,7 +106,7 @@ class Child:
         self._tell(signal.SIGTERM)
         self._tell(signal.SIGCONT)
 
-    def _tell(self, number: signal.Signals) -> None:
+    def _tell(self, number: int) -> None:
         """Send to the process alone.
 
         Not by Popen, which first asks whether the process has ended, and so takes from reap()
