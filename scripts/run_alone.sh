@@ -1,8 +1,9 @@
 #!/bin/sh
 # The tests that failed last, each in a process of its own with nothing beside it.
 #   run_alone.sh CODE PYTHON MOST
-# CODE is pytest's: only 1 says that tests failed. Fails with it if it is another, if there are more than MOST, or if one fails again; says which passed, so that none of them
-# is taken for sound: a test that fails beside others is a defect, of itself or of what it tests.
+# CODE is pytest's; only 1 says that tests failed, and another is returned at once. Fails if there
+# are more than MOST, or if one fails again. Says which passed, so that nobody takes them for sound:
+# a test that fails beside others is a defect, of itself or of what it tests.
 set -u
 code=$1 python=$2 most=$3
 [ "$code" -eq 1 ] || exit "$code"
