@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from torch import Tensor
 from penstock_kernels.draw import Draws
 from penstock_kernels.penalties import Penalties
 from penstock_kernels.weight import Weight
+
+if TYPE_CHECKING:
+    from penstock_kernels.experts import Experts
 
 
 class NormKind(enum.Enum):
@@ -207,6 +210,10 @@ class Step(Protocol):
         self, x: Activation, weight: Weight, act: Act, to: Weight | None = None
     ) -> Activation:
         """act(x W^T + b)."""
+
+    def experts(self, x: Activation, router: Weight, experts: Experts) -> Tensor:
+        """The sum of each row's experts times their weights, of which the router gives the logits:
+        router [experts, hidden]. Returns [n, hidden]."""
 
     def qkv(
         self,

@@ -24,6 +24,18 @@ from penstock_shard.rope_config import Rope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertShape:
+    """MLPs that rows choose among, in some layers."""
+
+    count: int
+    top: int  # that a row takes
+    inner: int  # size of each
+    normalised: bool  # see `experts.Experts`
+    shared: int | None  # size of the MLP that every row takes as well
+    layers: tuple[bool, ...]  # whether a layer has them, instead of one MLP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
     """A decoder of attention and MLPs."""
 
@@ -49,6 +61,7 @@ class Architecture:
     qkv_bias: bool
     output_bias: bool
     mlp_bias: bool
+    experts: ExpertShape | None
     qk_norm: QKNormKind  # of queries and keys, before the rotation
     windows: Windows  # of each layer: tokens a row sees, itself included; None is all
     scheme: Scheme | None  # how the checkpoint is quantised
@@ -61,11 +74,27 @@ class Architecture:
         names, hidden = self.family.names, self.hidden_size
         attention = 2 * (self.num_heads + self.num_kv_heads) * self.head_dim
         norms = sum(name is not None for name in names.norms)
-        layer = hidden * (attention + (len(names.up) + 1) * self.intermediate_size + norms)
+        layer = hidden * (attention + norms)
+        inner = sum(self._inner(index) for index in range(self.num_layers))
+        routers = sum(self._router_rows(index) for index in range(self.num_layers))
         rows = self.vocab_size * (1 if self.tied_embeddings else 2)
         if names.positions is not None:
             rows += self.max_positions
-        return self.num_layers * layer + hidden * (rows + 1)
+        return self.num_layers * layer + hidden * ((len(names.up) + 1) * inner + routers + rows + 1)
+
+    def has_experts(self, layer: int) -> bool:
+        return self.experts is not None and self.experts.layers[layer]
+
+    def _inner(self, layer: int) -> int:
+        """Of the MLPs of a layer together."""
+        if self.experts is None or not self.experts.layers[layer]:
+            return self.intermediate_size
+        return self.experts.count * self.experts.inner + (self.experts.shared or 0)
+
+    def _router_rows(self, layer: int) -> int:
+        if self.experts is None or not self.experts.layers[layer]:
+            return 0
+        return self.experts.count + (self.experts.shared is not None)
 
     def rope_of(self, layer: int) -> int | None:
         """Which of `ropes` a layer takes: the second of two is that of layers with a window."""
@@ -155,6 +184,7 @@ def _architecture(name: str, family: Family, config: Config) -> Architecture:
         qkv_bias=_switch(config, family.qkv_bias),
         output_bias=_switch(config, family.output_bias),
         mlp_bias=_switch(config, family.mlp_bias),
+        experts=_experts(family, config, layers),
         qk_norm=family.qk_norm,
         windows=windows,
         scheme=None if quantises_cache_alone(config) else parse_scheme(config),
@@ -166,6 +196,14 @@ def _architecture(name: str, family: Family, config: Config) -> Architecture:
 def check_split(model: Architecture, shards: int) -> None:
     """Raises ValueError where a model cannot be split over so many shards."""
     evenly = {"num_attention_heads": model.num_heads, "intermediate_size": model.intermediate_size}
+    if (experts := model.experts) is not None:
+        keys = model.family.experts
+        assert keys is not None
+        if all(experts.layers):
+            del evenly["intermediate_size"]
+        evenly[keys.inner] = experts.inner
+        if keys.shared is not None and experts.shared is not None:
+            evenly[keys.shared] = experts.shared
     for name, value in evenly.items():
         if value % shards:
             raise ValueError(f"{name} {value} cannot be split evenly over {shards} shards")
@@ -214,6 +252,29 @@ def _soft_caps(family: Family, config: Config) -> tuple[float | None, float | No
         for key, default in zip(keys, family.soft_caps, strict=True)
     )
     return attention, logits
+
+
+def _experts(family: Family, config: Config, layers: int) -> ExpertShape | None:
+    """Qwen's keys of layers that have none stand in no other family's files."""
+    keys = family.experts
+    if keys is None:
+        return None
+    name = next((name for name in reversed(keys.counts) if name in config), keys.counts[0])
+    count, top = whole(config, name), whole(config, "num_experts_per_tok")
+    if top > count:
+        raise ValueError(f"num_experts_per_tok {top} is more than {name} {count}")
+    every = whole(config, "decoder_sparse_step", 1)
+    without = config.get("mlp_only_layers") or []
+    if not isinstance(without, list) or not all(type(layer) is int for layer in without):
+        raise ValueError("mlp_only_layers must be a list of numbers of layers")
+    return ExpertShape(
+        count=count,
+        top=top,
+        inner=whole(config, keys.inner),
+        normalised=_switch(config, keys.normalised),
+        shared=None if keys.shared is None else whole(config, keys.shared),
+        layers=tuple(layer not in without and (layer + 1) % every == 0 for layer in range(layers)),
+    )
 
 
 def _refuse_unsupported(family: Family, config: Config) -> None:

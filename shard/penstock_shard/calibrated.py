@@ -17,6 +17,7 @@ from penstock_quantization.offline.groups import Grid, Quantised
 from penstock_shard.architecture import Architecture
 from penstock_shard.calibration import Calibration
 from penstock_shard.model.blocks import Block, Parallel
+from penstock_shard.model.layers import Mlp
 from penstock_shard.model.matrices import BlockMatrices
 from penstock_shard.parallel import Group, Partition
 
@@ -91,7 +92,7 @@ def by_awq(model: Architecture, text: Calibration, grid: Grid, done: Callable[[]
         weights = {kind: weight.data.float() for kind, weight in weights_of(block).items()}
         prefix, names = model.family.names.block.format(index), model.family.names
         scales: dict[str, Tensor] = {}
-        if block.mlp.is_gated and block.mlp.up.bias is None:
+        if (mlp := mlp_of(block)).is_gated and mlp.up.bias is None:
             found = best_scale(weights["down"], seen["down"].hessian, seen["down"].mean, grid)
             scales["down"] = found
             weights["up"][len(found) :] /= found[:, None]
@@ -129,13 +130,19 @@ def _stored(name: str, norm: Norm) -> dict[str, Tensor]:
     return found if norm.bias is None else found | {f"{name}.bias": norm.bias}
 
 
+def mlp_of(block: Block) -> Mlp:
+    """Of a block without experts: `quantize` refuses a model that has some."""
+    assert isinstance(block.mlp, Mlp)
+    return block.mlp
+
+
 def weights_of(block: Block) -> dict[str, Weight]:
     """By kind."""
     return {
         "qkv": block.attention.qkv,
         "output": block.attention.output.weight,
-        "up": block.mlp.up,
-        "down": block.mlp.down.weight,
+        "up": mlp_of(block).up,
+        "down": mlp_of(block).down.weight,
     }
 
 
@@ -148,6 +155,6 @@ def put(block: Block, kind: str, data: Tensor) -> None:
     elif kind == "output":
         block.attention.output.weight = weight
     elif kind == "up":
-        block.mlp.up = weight
+        mlp_of(block).up = weight
     else:
-        block.mlp.down.weight = weight
+        mlp_of(block).down.weight = weight

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from penstock_kernels.experts import Experts
 from penstock_kernels.ops import Act, Activation, AttentionSpec, Norm, QKNorm, Step, StepBatch
 from penstock_kernels.ops import EagerPlan as Plan
 from penstock_kernels.reference.device import TorchDevice
@@ -79,6 +80,9 @@ class Recorder:
         self, x: Activation, weight: Weight, act: Act, to: Weight | None = None
     ) -> Activation:
         return self._step.activated(self._kept(x, weight), weight, act, to)
+
+    def experts(self, x: Activation, router: Weight, experts: Experts) -> Tensor:
+        return self._step.experts(self._kept(x, router), router, experts)
 
     def qkv(
         self,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from penstock_kernels.experts import Experts
 from penstock_kernels.ops import AS_MODEL, Act, AttentionSpec, CacheSpec, Norm, NormKind, QKNorm
 from penstock_kernels.weight import Layout, Weight
 from penstock_quantization.kv_scales import ENDS, kv_scales
@@ -20,12 +21,15 @@ from penstock_shard.model.blocks import Block, Parallel, Sandwich, Sequential
 from penstock_shard.model.decoder import Decoder
 from penstock_shard.model.layers import (
     Attention,
+    FeedForward,
+    MixtureOfExperts,
     Mlp,
     RowParallel,
+    Shared,
     VocabularyEmbedding,
     VocabularyHead,
 )
-from penstock_shard.model.matrices import BlockMatrices
+from penstock_shard.model.matrices import BlockMatrices, MlpPlace
 from penstock_shard.parallel import Group, Partition
 from penstock_shard.weights import Rehearsal, Weights
 
@@ -89,7 +93,7 @@ class _Loader:
             norms |= {"attention_norm": names.attention_norm, "output_norm": names.output_norm}
         return BLOCKS[model.family.block](
             attention=self._attention(prefix, index),
-            mlp=self._mlp(prefix),
+            mlp=self._feed_forward(prefix, index),
             **{
                 part: None if name is None else self._norm(prefix + name, model.hidden_size)
                 for part, name in norms.items()
@@ -139,13 +143,49 @@ class _Loader:
         module = (prefix + self.model.family.names.qkv[0]).rpartition(".")[0]
         return CacheSpec(getattr(torch, self.cache), *kv_scales(self.weights, module))
 
-    def _mlp(self, prefix: str) -> Mlp:
+    def _feed_forward(self, prefix: str, layer: int) -> FeedForward:
+        if self.model.has_experts(layer):
+            return self._experts(prefix)
+        return self._mlp(prefix, self._matrices.mlp)
+
+    def _mlp(self, prefix: str, place: MlpPlace) -> Mlp:
         return Mlp(
-            up=self._columns(self._matrices.up(prefix)),
-            down=self._rows(self._matrices.down(prefix)),
+            up=self._columns(self._matrices.up(prefix, place)),
+            down=self._rows(self._matrices.down(prefix, place)),
             act=Act(self.model.act),
-            is_gated=len(self.model.family.names.up) == 2,
+            is_gated=len(place.up) == 2,
         )
+
+    def _experts(self, prefix: str) -> MixtureOfExperts:
+        """Experts are read one by one, and are dense whatever the checkpoint's format is."""
+        shape, matrices = self.model.experts, self._matrices
+        assert shape is not None
+        inner, hidden = len(self.partition.expert), self.model.hidden_size
+        up = self._empty(shape.count, 2 * inner, hidden)
+        down = self._empty(shape.count, hidden, inner)
+        for index in range(shape.count):
+            place = matrices.expert(index)
+            up[index] = self._dense(matrices.up(prefix, place)).data
+            down[index] = self._dense(matrices.down(prefix, place)).data
+        shared = None
+        if shape.shared is not None:
+            gate = self._dense(matrices.shared_gate(prefix))
+            shared = Shared(self._mlp(prefix, matrices.shared), gate)
+        return MixtureOfExperts(
+            router=self._dense(matrices.router(prefix)),
+            experts=Experts(up, down, Act(self.model.act), shape.top, shape.normalised),
+            shared=shared,
+            group=self.group,
+        )
+
+    def _dense(self, spec: MatrixSpec) -> Weight:
+        """Unpacked, whatever the checkpoint's format is."""
+        weight = self._read(spec)
+        if weight.layout is Layout.DENSE:
+            return weight
+        if weight.device.type == "meta":  # of which nothing is computed
+            return Weight(self._empty(weight.n, weight.k))
+        return Weight(weight.dequantised().to(self.dtype))
 
     @property
     def _matrices(self) -> BlockMatrices:

@@ -143,6 +143,8 @@ class Partition:
     heads: range
     kv_heads: range  # ranks share a KV head when there are more ranks than KV heads
     mlp: range
+    expert: range  # of each expert; empty where there are none
+    shared: range  # of the MLP beside them
     vocabulary: range  # may reach beyond the vocabulary on the last ranks: padding
 
     @staticmethod
@@ -150,6 +152,7 @@ class Partition:
         """Raises ValueError where the model cannot be split over so many ranks."""
         world = group.world_size
         check_split(model, world)
+        experts = model.experts
         kv = max(model.num_kv_heads // world, 1)
         kv_start = group.rank * model.num_kv_heads // world
         columns = -(-model.vocab_size // world)
@@ -157,6 +160,8 @@ class Partition:
             heads=_share(model.num_heads // world, group.rank),
             kv_heads=range(kv_start, kv_start + kv),
             mlp=_share(model.intermediate_size // world, group.rank),
+            expert=_share((experts.inner if experts else 0) // world, group.rank),
+            shared=_share(((experts.shared or 0) if experts else 0) // world, group.rank),
             vocabulary=_share(columns, group.rank),
         )
 

@@ -50,6 +50,8 @@ def quantize(arguments: argparse.Namespace) -> int:
     model = read_architecture(folder)
     if model.scheme is not None:
         raise ValueError(f"{folder} is quantised already ({model.scheme.method})")
+    if model.experts is not None:
+        raise ValueError(f"{folder} is of {model.name}, whose layers have experts: not built")
     matrices = matrices_of(model)
     grid = Grid(arguments.bits or chosen.bits[0], arguments.group_size, chosen.symmetric)
     outcome = Outcome()

@@ -290,6 +290,22 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         },
         "layer_types that differ between layers are not supported in this family",
     ),
+    (
+        {"architectures": ["MixtralForCausalLM"], "num_experts_per_tok": 9},
+        "num_experts_per_tok 9 is more than num_local_experts 8",
+    ),
+    (
+        {"architectures": ["Qwen3MoeForCausalLM"], "mlp_only_layers": "all"},
+        "mlp_only_layers must be a list of numbers of layers",
+    ),
+    (
+        {"architectures": ["Qwen3MoeForCausalLM"], "moe_intermediate_size": 0},
+        "moe_intermediate_size must be a whole number from 1",
+    ),
+    (
+        {"architectures": ["OlmoeForCausalLM"], "clip_qkv": 8.0},
+        "clip_qkv 8.0 is not supported",
+    ),
 ]
 
 

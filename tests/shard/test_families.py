@@ -54,10 +54,12 @@ def test_parity(tmp_path: Path, family: str, shards: int) -> None:
     assert found == expected
 
 
-@pytest.mark.parametrize("family", ["gemma2", "gpt_neox", "gpt2", "olmo2_bias"])
+@pytest.mark.parametrize(
+    "family", ["gemma2", "gpt_neox", "gpt2", "olmo2_bias", "mixtral", "qwen2_moe"]
+)
 def test_kernels_compute_what_torch_does(tmp_path: Path, family: str) -> None:
     """By Triton's interpreter: soft caps and sandwiches; parallel; learned positions, no rope;
-    norms of all heads together."""
+    norms of all heads together; experts."""
     loaded = load_model(make_checkpoint(tmp_path / "model", family))
     prompt = list(range(3, 24))
 

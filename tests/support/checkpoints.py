@@ -28,14 +28,22 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     Olmo2Config,
     Olmo2ForCausalLM,
+    OlmoeConfig,
+    OlmoeForCausalLM,
     Phi3Config,
     Phi3ForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
     StableLmConfig,
     StableLmForCausalLM,
 )
@@ -46,6 +54,10 @@ END = "<|im_end|>"
 
 _LLAMA = (LlamaConfig, LlamaForCausalLM)
 _MISTRAL = (MistralConfig, MistralForCausalLM)
+_MIXTRAL = (MixtralConfig, MixtralForCausalLM)
+_QWEN2_MOE = (Qwen2MoeConfig, Qwen2MoeForCausalLM)
+_QWEN3_MOE = (Qwen3MoeConfig, Qwen3MoeForCausalLM)
+_OLMOE = (OlmoeConfig, OlmoeForCausalLM)
 _QWEN2 = (Qwen2Config, Qwen2ForCausalLM)
 _QWEN3 = (Qwen3Config, Qwen3ForCausalLM)
 _GEMMA2 = (Gemma2Config, Gemma2ForCausalLM)
@@ -113,6 +125,29 @@ _FAMILIES: dict[str, tuple[tuple[Any, Any], dict[str, Any]]] = {
     ),
     "qwen3": (_QWEN3, {"num_key_value_heads": 2, "head_dim": 24, "tie_word_embeddings": True}),
     "qwen3_bias": (_QWEN3, {"num_key_value_heads": 4, "head_dim": 16, "attention_bias": True}),
+    "mixtral": (_MIXTRAL, {"num_local_experts": 5, "num_experts_per_tok": 2}),
+    "qwen2_moe": (
+        _QWEN2_MOE,
+        {
+            "num_experts": 6,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 40,
+            "shared_expert_intermediate_size": 72,
+            "decoder_sparse_step": 2,  # the second of three layers has experts
+        },
+    ),
+    "qwen3_moe": (
+        _QWEN3_MOE,
+        {
+            "num_experts": 7,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 48,
+            "head_dim": 24,
+            "norm_topk_prob": True,
+            "mlp_only_layers": [0],
+        },
+    ),
+    "olmoe": (_OLMOE, {"num_experts": 4, "num_experts_per_tok": 4}),
     "gemma2": (
         _GEMMA2,
         {
@@ -189,7 +224,7 @@ _FAMILIES: dict[str, tuple[tuple[Any, Any], dict[str, Any]]] = {
 }
 
 FAMILIES = tuple(_FAMILIES)
-BLOCKS_OF_LLAMA = FAMILIES[: FAMILIES.index("gemma2")]  # norms, products and tensor names too
+BLOCKS_OF_LLAMA = FAMILIES[: FAMILIES.index("mixtral")]  # norms, products and tensor names too
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"

@@ -159,6 +159,18 @@ def activations(dtype: torch.dtype, dependent: bool) -> None:
         activate(torch.zeros(3, 4096, dtype=dtype), act, dependent)
 
 
+def experts(rows: int) -> Callable[[torch.dtype, bool], None]:
+    def run(dtype: torch.dtype, dependent: bool) -> None:
+        from penstock_kernels.experts import Experts
+        from penstock_kernels.gpu.experts import mix
+
+        up, down = torch.zeros(8, 512, 256, dtype=dtype), torch.zeros(8, 256, 256, dtype=dtype)
+        logits = torch.zeros(rows, 8, dtype=dtype)
+        mix(torch.zeros(rows, 256, dtype=dtype), logits, Experts(up, down, Act.SILU, 2, True))
+
+    return run
+
+
 def products(
     rows: int, kind: str, n: int = 4096, k: int = 4096
 ) -> Callable[[torch.dtype, bool], None]:
@@ -331,6 +343,8 @@ def rank_sums(dtype: torch.dtype, dependent: bool) -> None:
 HOPPER = range(90, 100)
 CASES: dict[str, Case] = {
     "attention": Case(attention(128)),
+    "experts": Case(experts(1)),
+    "experts of many rows": Case(experts(256), few=False),
     "attention with a window": Case(attention(128, window=64)),
     "attention with a soft cap": Case(attention(64, cap=50.0)),
     "attention with both": Case(attention(256, window=64, cap=50.0), few=False),

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from penstock_kernels.experts import Experts
 from penstock_kernels.gpu.activation import activate, gate
+from penstock_kernels.gpu.experts import mix
 from penstock_kernels.gpu.norm import add_norm, normalise
 from penstock_kernels.gpu.products.fp8 import quantises
 from penstock_kernels.gpu.products.problem import Epilogue
@@ -66,6 +68,9 @@ class TritonRows:
         self, x: Activation, weight: Weight, act: Act, to: Weight | None = None
     ) -> Activation:
         return self._for(to, activate(self.linear(x, weight), act, self._dependent))
+
+    def experts(self, x: Activation, router: Weight, experts: Experts) -> Tensor:
+        return mix(x.x, self.linear(x, router), experts)
 
     def _for(self, to: Weight | None, x: Tensor) -> Activation:
         """Rows as the weight that reads them wants them."""

@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penstock_kernels.draw import Draws, draw
+from penstock_kernels.experts import Experts
 from penstock_kernels.fp8 import bits
 from penstock_kernels.ops import Act, Activation, AttentionSpec, Norm, QKNorm, StepBatch
 from penstock_kernels.penalties import Penalties, penalise
 from penstock_kernels.reference.activation import activate, gate
+from penstock_kernels.reference.experts import mix
 from penstock_kernels.reference.norm import normalise, qk_norm_
 from penstock_kernels.reference.paged_attention import PagedBatch, paged_attention
 from penstock_kernels.reference.rope import rotate_, rotation, write_kv
@@ -95,6 +97,9 @@ class TorchStep:
         self, x: Activation, weight: Weight, act: Act, to: Weight | None = None
     ) -> Activation:
         return Activation(activate(self.linear(x, weight), act))
+
+    def experts(self, x: Activation, router: Weight, experts: Experts) -> Tensor:
+        return mix(x.x, self.linear(x, router), experts)
 
     def qkv(
         self,

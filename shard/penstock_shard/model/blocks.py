@@ -14,7 +14,7 @@ from torch import Tensor
 
 from penstock_kernels.ops import Activation, Norm, Step
 from penstock_kernels.weight import Weight
-from penstock_shard.model.layers import Attention, Mlp
+from penstock_shard.model.layers import Attention, FeedForward, Mlp
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,10 @@ class Block(Protocol):
     """One block of a decoder."""
 
     attention: Attention
-    mlp: Mlp
+
+    @property
+    def mlp(self) -> FeedForward:
+        """What is beside attention."""
 
     @property
     def input_norm(self) -> Norm | None:
@@ -61,7 +64,7 @@ class Sequential:
     input_norm: Norm | None
     attention: Attention
     mlp_norm: Norm | None
-    mlp: Mlp
+    mlp: FeedForward
 
     def forward(
         self,
@@ -73,9 +76,8 @@ class Sequential:
         wanted: Tensor | None,
     ) -> tuple[Activation, Tensor]:
         x, residual = _only(wanted, self.attention(x, cache, step), residual)
-        x = self.attention.output.add_norm(x, residual, self.mlp_norm, self.mlp.up, step)
-        x = self.mlp(x, step)
-        x = self.mlp.down.add_norm(x, residual, following.norm, following.weight, step)
+        x = self.attention.output.add_norm(x, residual, self.mlp_norm, self.mlp.reads, step)
+        x = self.mlp.add_norm(x, residual, following.norm, following.weight, step)
         return x, residual
 
     def tensors(self) -> Iterator[Tensor]:
@@ -93,7 +95,7 @@ class Sandwich:
     attention: Attention
     attention_norm: Norm
     mlp_norm: Norm | None
-    mlp: Mlp
+    mlp: FeedForward
     output_norm: Norm
 
     def forward(
@@ -107,8 +109,8 @@ class Sandwich:
     ) -> tuple[Activation, Tensor]:
         x, residual = _only(wanted, self.attention(x, cache, step), residual)
         y = step.norm(self.attention.output(x, step), self.attention_norm).x
-        x = self.mlp(step.add_norm(y, residual, self.mlp_norm, self.mlp.up), step)
-        y = step.norm(self.mlp.down(x, step), self.output_norm).x
+        x = step.add_norm(y, residual, self.mlp_norm, self.mlp.reads)
+        y = step.norm(self.mlp(x, step), self.output_norm).x
         return step.add_norm(y, residual, following.norm, following.weight), residual
 
     def tensors(self) -> Iterator[Tensor]:
@@ -143,7 +145,7 @@ class Parallel:
             x = x.select(wanted)
         output, down = self.attention.output, self.mlp.down
         y = step.linear(attended, output.weight)
-        y = y.add_(step.linear(self.mlp(x, step), down.weight))
+        y = y.add_(step.linear(self.mlp.inner(x, step), down.weight))
         x = output.group.add_norm(y, kept, following.norm, following.weight, step)
         return x, kept
 

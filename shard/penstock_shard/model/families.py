@@ -39,6 +39,12 @@ class Names:
     output: str = "self_attn.o_proj"
     up: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")  # two: the MLP is gated
     down: str = "mlp.down_proj"
+    router: str = "mlp.gate"  # where rows choose among experts
+    expert_up: tuple[str, str] = ("mlp.experts.{}.gate_proj", "mlp.experts.{}.up_proj")
+    expert_down: str = "mlp.experts.{}.down_proj"
+    shared_up: tuple[str, str] = ("mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj")
+    shared_down: str = "mlp.shared_expert.down_proj"
+    shared_gate: str = "mlp.shared_expert_gate"
     # What some files call tensors: (how names begin there, how they begin above).
     others: tuple[tuple[str, str], ...] = ()
     unserved: tuple[str, ...] = ()  # how tensors begin that are another model's in the same files
@@ -127,6 +133,16 @@ def _as_it_is(family: Family, config: Config) -> Family:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertKeys:
+    """Keys of config.json that describe a family's experts."""
+
+    counts: tuple[str, ...] = ("num_experts", "num_local_experts")  # the first that is there
+    inner: str = "moe_intermediate_size"
+    normalised: bool | str = "norm_topk_prob"  # see `experts.Experts`
+    shared: str | None = None  # size of the MLP that every row takes as well
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """Switches of a family. A string names the key of config.json that decides, off by default."""
 
@@ -136,6 +152,7 @@ class Family:
     qkv_bias: bool | str = False
     output_bias: bool | str = False
     mlp_bias: bool | str = False
+    experts: ExpertKeys | None = None  # in layers that have them, instead of the MLP
     qk_norm: QKNormKind = None
     kv_heads: int | None = None  # whatever config.json says
     grouped_qkv: bool = False  # one tensor: of each KV head its queries, its key, its value
@@ -231,6 +248,24 @@ FAMILIES: dict[str, Family] = {
         windows=_one_window,
         defaults=(("max_position_embeddings", 131072), ("num_key_value_heads", 8)),
     ),
+    "MixtralForCausalLM": Family(
+        names=Names(
+            router="block_sparse_moe.gate",
+            expert_up=("block_sparse_moe.experts.{}.w1", "block_sparse_moe.experts.{}.w3"),
+            expert_down="block_sparse_moe.experts.{}.w2",
+        ),
+        experts=ExpertKeys(
+            counts=("num_local_experts",), inner="intermediate_size", normalised=True
+        ),
+        windows=_named_window,
+        defaults=(
+            ("max_position_embeddings", 131072),
+            ("num_key_value_heads", 8),
+            ("num_local_experts", 8),
+            ("num_experts_per_tok", 2),
+            ("rms_norm_eps", 1e-5),
+        ),
+    ),
     "Qwen2ForCausalLM": Family(
         qkv_bias=True,
         windows=_switched_window,
@@ -242,6 +277,45 @@ FAMILIES: dict[str, Family] = {
         qk_norm="head",
         windows=_switched_window,
         defaults=(("max_position_embeddings", 32768), ("head_dim", 128)),
+    ),
+    "Qwen2MoeForCausalLM": Family(
+        qkv_bias="qkv_bias",
+        experts=ExpertKeys(shared="shared_expert_intermediate_size"),
+        windows=_switched_window,
+        defaults=(
+            ("max_position_embeddings", 32768),
+            ("qkv_bias", True),
+            ("num_experts", 60),
+            ("num_experts_per_tok", 4),
+            ("moe_intermediate_size", 1408),
+            ("shared_expert_intermediate_size", 5632),
+        ),
+    ),
+    "Qwen3MoeForCausalLM": Family(
+        qkv_bias="attention_bias",
+        output_bias="attention_bias",
+        experts=ExpertKeys(),
+        qk_norm="head",
+        windows=_switched_window,
+        defaults=(
+            ("max_position_embeddings", 32768),
+            ("num_experts", 128),
+            ("num_experts_per_tok", 8),
+            ("moe_intermediate_size", 768),
+        ),
+    ),
+    "OlmoeForCausalLM": Family(
+        qkv_bias="attention_bias",
+        output_bias="attention_bias",
+        experts=ExpertKeys(inner="intermediate_size"),
+        qk_norm="joint",
+        defaults=(
+            ("max_position_embeddings", 4096),
+            ("rms_norm_eps", 1e-5),
+            ("num_experts", 64),
+            ("num_experts_per_tok", 8),
+        ),
+        only=(("clip_qkv", None),),
     ),
     "Gemma2ForCausalLM": replace(
         _GEMMA,
@@ -413,7 +487,11 @@ MODEL_TYPES = {
     "llama": "LlamaForCausalLM",
     "yi": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
+    "mixtral": "MixtralForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
+    "qwen2_moe": "Qwen2MoeForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+    "olmoe": "OlmoeForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "gemma2": "Gemma2ForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM",

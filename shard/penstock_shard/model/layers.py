@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from penstock_kernels.experts import Experts
 from penstock_kernels.ops import Act, Activation, AttentionSpec, Norm, QKNorm, Step
 from penstock_kernels.weight import Weight
 from penstock_shard.parallel import Group
@@ -54,6 +57,25 @@ class Attention:
             yield from (self.norm.query.weight, self.norm.key.weight)
 
 
+class FeedForward(Protocol):
+    """What a block has beside attention: of each row by itself."""
+
+    @property
+    def reads(self) -> Weight:
+        """What its input goes into first."""
+
+    def __call__(self, x: Activation, step: Step) -> Tensor:
+        """[n, hidden], the same on every rank."""
+
+    def add_norm(
+        self, x: Activation, residual: Tensor, norm: Norm | None, to: Weight | None, step: Step
+    ) -> Activation:
+        """`Step.add_norm` of it. residual: [n, hidden]."""
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All parameters."""
+
+
 @dataclass(slots=True)
 class Mlp:
     """Two layers with an activation function between them, gated or not."""
@@ -63,7 +85,19 @@ class Mlp:
     act: Act
     is_gated: bool
 
-    def __call__(self, x: Activation, step: Step) -> Activation:
+    @property
+    def reads(self) -> Weight:
+        return self.up
+
+    def __call__(self, x: Activation, step: Step) -> Tensor:
+        return self.down(self.inner(x, step), step)
+
+    def add_norm(
+        self, x: Activation, residual: Tensor, norm: Norm | None, to: Weight | None, step: Step
+    ) -> Activation:
+        return self.down.add_norm(self.inner(x, step), residual, norm, to, step)
+
+    def inner(self, x: Activation, step: Step) -> Activation:
         """What `down` reads."""
         operation = step.gated if self.is_gated else step.activated
         return operation(x, self.up, self.act, self.down.weight)
@@ -71,6 +105,55 @@ class Mlp:
     def tensors(self) -> Iterator[Tensor]:
         yield from self.up.tensors()
         yield from self.down.weight.tensors()
+
+
+@dataclass(slots=True)
+class Shared:
+    """An MLP that every row takes beside its experts, as much of it as a gate says."""
+
+    mlp: Mlp
+    gate: Weight  # [1, hidden]
+
+    def partial(self, x: Activation, step: Step) -> Tensor:
+        """This rank's part of it: [n, hidden]."""
+        y = step.linear(self.mlp.inner(x, step), self.mlp.down.weight)
+        return y.mul_(torch.sigmoid(F.linear(x.x, self.gate.data)))
+
+
+@dataclass(slots=True)
+class MixtureOfExperts:
+    """Each row takes the few of many MLPs that the router picks for it.
+
+    Ranks hold a part of every expert, as they do of one MLP.
+    """
+
+    router: Weight  # [experts, hidden], the same on every rank
+    experts: Experts
+    shared: Shared | None
+    group: Group
+
+    @property
+    def reads(self) -> Weight:
+        return self.router
+
+    def __call__(self, x: Activation, step: Step) -> Tensor:
+        return self.group.all_reduce(self._partial(x, step))
+
+    def add_norm(
+        self, x: Activation, residual: Tensor, norm: Norm | None, to: Weight | None, step: Step
+    ) -> Activation:
+        return self.group.add_norm(self._partial(x, step), residual, norm, to, step)
+
+    def _partial(self, x: Activation, step: Step) -> Tensor:
+        y = step.experts(x, self.router, self.experts)
+        return y if self.shared is None else y.add_(self.shared.partial(x, step))
+
+    def tensors(self) -> Iterator[Tensor]:
+        yield from self.router.tensors()
+        yield from self.experts.tensors()
+        if self.shared is not None:
+            yield from self.shared.mlp.tensors()
+            yield from self.shared.gate.tensors()
 
 
 @dataclass(slots=True)

@@ -11,6 +11,16 @@ from penstock_shard.parallel import Partition
 
 
 @dataclass(frozen=True, slots=True)
+class MlpPlace:
+    """Where an MLP stands in a block, and this rank's part of it."""
+
+    up: tuple[str, ...]
+    down: str
+    part: range  # of what is between its layers
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class BlockMatrices:
     """Those of the blocks of a model, as a family lays them out."""
 
@@ -38,21 +48,52 @@ class BlockMatrices:
         name = prefix + model.family.names.output
         return self._whole(name, columns, model.num_heads * width, model.output_bias)
 
-    def up(self, prefix: str) -> MatrixSpec:
+    @property
+    def mlp(self) -> MlpPlace:
+        names = self.model.family.names
+        return MlpPlace(names.up, names.down, self.partition.mlp, self.model.intermediate_size)
+
+    def expert(self, index: int) -> MlpPlace:
+        """One of the MLPs that rows choose among."""
+        names, shape = self.model.family.names, self.model.experts
+        assert shape is not None
+        up = tuple(name.format(index) for name in names.expert_up)
+        return MlpPlace(up, names.expert_down.format(index), self.partition.expert, shape.inner)
+
+    @property
+    def shared(self) -> MlpPlace:
+        """The MLP beside them."""
+        names, shape = self.model.family.names, self.model.experts
+        assert shape is not None and shape.shared is not None
+        return MlpPlace(names.shared_up, names.shared_down, self.partition.shared, shape.shared)
+
+    def router(self, prefix: str) -> MatrixSpec:
+        """The logits by which rows choose."""
+        assert self.model.experts is not None
+        return self._rows_of(prefix + self.model.family.names.router, self.model.experts.count)
+
+    def shared_gate(self, prefix: str) -> MatrixSpec:
+        """How much of the MLP beside experts a row takes."""
+        return self._rows_of(prefix + self.model.family.names.shared_gate, 1)
+
+    def up(self, prefix: str, mlp: MlpPlace | None = None) -> MatrixSpec:
         """The MLP's first: its gate, if it has one, then up."""
-        model, names, mlp = self.model, self.model.family.names.up, self.partition.mlp
-        places = stacked(names, [model.intermediate_size] * len(names))
+        model, mlp = self.model, mlp or self.mlp
+        places = stacked(mlp.up, [mlp.size] * len(mlp.up))
         slices = [
-            Slice(prefix + name, range(offset + mlp.start, offset + mlp.stop), total)
-            for name, (offset, total) in zip(names, places, strict=True)
+            Slice(prefix + name, range(offset + mlp.part.start, offset + mlp.part.stop), total)
+            for name, (offset, total) in zip(mlp.up, places, strict=True)
         ]
         return self._of(slices, range(model.hidden_size), model.hidden_size, model.mlp_bias)
 
-    def down(self, prefix: str) -> MatrixSpec:
+    def down(self, prefix: str, mlp: MlpPlace | None = None) -> MatrixSpec:
         """The MLP's second."""
-        model = self.model
-        name = prefix + model.family.names.down
-        return self._whole(name, self.partition.mlp, model.intermediate_size, model.mlp_bias)
+        mlp = mlp or self.mlp
+        return self._whole(prefix + mlp.down, mlp.part, mlp.size, self.model.mlp_bias)
+
+    def _rows_of(self, name: str, rows: int) -> MatrixSpec:
+        width = self.model.hidden_size
+        return self._of([Slice(name, range(rows), rows)], range(width), width, False)
 
     def _heads(self) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
         """Where this rank's query, key and value heads stand, each among its kind, or among all."""
