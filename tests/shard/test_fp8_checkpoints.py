@@ -27,7 +27,7 @@ from support.local_shard import LocalShard, load_model
 
 FAMILIES = (
     "llama2", "llama3", "llama_bias", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3",
-    "gpt_neox", "falcon", "falcon_new",
+    "gpt_neox", "falcon", "falcon_new", "mixtral", "qwen2_moe",
 )  # fmt: skip
 PROMPT = list(range(3, 30))
 CPU = torch.device("cpu")

@@ -125,14 +125,14 @@ _FAMILIES: dict[str, tuple[tuple[Any, Any], dict[str, Any]]] = {
     ),
     "qwen3": (_QWEN3, {"num_key_value_heads": 2, "head_dim": 24, "tie_word_embeddings": True}),
     "qwen3_bias": (_QWEN3, {"num_key_value_heads": 4, "head_dim": 16, "attention_bias": True}),
-    "mixtral": (_MIXTRAL, {"num_local_experts": 5, "num_experts_per_tok": 2}),
+    "mixtral": (_MIXTRAL, {"num_local_experts": 8, "num_experts_per_tok": 2}),
     "qwen2_moe": (
         _QWEN2_MOE,
         {
-            "num_experts": 6,
+            "num_experts": 8,
             "num_experts_per_tok": 3,
-            "moe_intermediate_size": 40,
-            "shared_expert_intermediate_size": 72,
+            "moe_intermediate_size": 64,
+            "shared_expert_intermediate_size": 128,
             "decoder_sparse_step": 2,  # the second of three layers has experts
         },
     ),
