@@ -1,8 +1,8 @@
 """A hook of mkdocs: pages link to files of the repository outside docs/, and the site has them.
 
 In the repository such a link is `../examples/chat.py`. mkdocs knows nothing outside its folder, so
-each file that is linked so is put into the site under files/, and the links lead there. A folder has
-no page: its name stays, without a link.
+each file that is linked so is put into the site under files/, and the links lead there. A folder
+has no page: its name stays, without a link.
 """
 
 from __future__ import annotations
