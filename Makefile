@@ -7,6 +7,7 @@
 #   make test-balancers        # HAProxy and Envoy before three servers
 #   make test-hosts            # one model on two hosts
 #   make test-clients          # other people's clients, each in an environment of its own
+#   make docs                  # the documentation as a site, in build/site
 
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +19,7 @@ STUBS := proto/penstock_proto
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
-.PHONY: serve test test-quick test-full test-chart test-balancers test-hosts test-clients lint proto readme clean
+.PHONY: serve test test-quick test-full test-chart test-balancers test-hosts test-clients lint proto readme docs clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/launcher $(ARGS)
@@ -68,6 +69,12 @@ proto: $(VENV)/.test
 readme: $(VENV)/.test
 	$(BIN)/python scripts/readme_options.py
 
+# a link or an anchor that leads nowhere ends it, which --quiet would prevent; the variable silences
+# an advertisement
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "build/site/index.html"
+
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -82,6 +89,11 @@ $(VENV)/bin/python:
 $(VENV)/.serve: $(VENV)/bin/python $(INPUTS)
 	@echo "installing Penstock and what it needs (PyTorch among it: some minutes the first time)"
 	@$(PIP) install -c constraints.txt -e ".[shard]"
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/bin/python $(INPUTS)
+	@echo "installing what makes the site"
+	@$(PIP) install -c constraints.txt -e ".[docs]"
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.serve

@@ -1,8 +1,12 @@
-"""A hook of mkdocs: pages link to files of the repository outside docs/, and the site has them.
+"""A hook of mkdocs: what the pages have that mkdocs reads otherwise than GitHub.
+
+Pages link to files of the repository outside docs/, and the site has them.
 
 In the repository such a link is `../examples/chat.py`. mkdocs knows nothing outside its folder, so
 each file that is linked so is put into the site under files/, and the links lead there. A folder
 has no page: its name stays, without a link.
+
+A bar within code of a table is written `\\|`, as GitHub wants it; mkdocs would show the backslash.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
+ROW = re.compile(r"^\|.*$", re.MULTILINE)
+CODE = re.compile(r"(`+).+?\1(?!`)")
 LINK = re.compile(r"\[([^\]\n]+)\]\(((?:\.\./)+[^)#\s]+)\)")
 
 
@@ -50,4 +56,9 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
         place = relpath(f"files/{path}.txt", PurePosixPath(page.file.src_uri).parent)
         return f"[{match[1]}]({place})"
 
-    return LINK.sub(replaced, markdown)
+    return ROW.sub(with_bars, LINK.sub(replaced, markdown))
+
+
+def with_bars(row: re.Match[str]) -> str:
+    """A row of a table, in whose code bars are bars."""
+    return CODE.sub(lambda code: code[0].replace("\\|", "|"), row[0])

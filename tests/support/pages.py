@@ -16,7 +16,8 @@ FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What needs a network, a container, a cluster or another machine.
 ELSEWHERE = {"docker", "git", "helm", "kubectl", "make", "pip", "source"}
 SERVERS = re.compile(
-    r"(?:penstock serve|launcher|python -m penstock\.(?:launch_server|entrypoints\.\S+))\b"
+    r"(?:penstock serve|(?:text-generation-)?launcher"
+    r"|python -m penstock\.(?:launch_server|entrypoints\.\S+))\b"
 )
 SECONDS = 250
 
@@ -77,14 +78,16 @@ def run(block: Block, folder: Path, url: str = "") -> str:
     """What it prints. Raises AssertionError where it fails or lacks a line of its output."""
     code = block.text.replace(ADDRESS, url.removeprefix("http://")) if url else block.text
     if url:  # these ask port 3000 where they are told nothing
-        code = re.sub(r"^penstock (run|chat)\b", rf"penstock \1 --url {url}", code, flags=re.M)
+        code = re.sub(
+            r"^penstock (run|chat)(?![-\w])", rf"penstock \1 --url {url}", code, flags=re.M
+        )
     shell = ["bash", "-euo", "pipefail", "-c", code]
     command = shell if block.language == "sh" else [sys.executable, "-c", code]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     result = subprocess.run(
         command,
         cwd=folder,
-        env={**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "PENSTOCK_URL": url},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
