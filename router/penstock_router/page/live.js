@@ -54,6 +54,9 @@ function draw(chart) {
   const last = known.at(-1);
   const digits = last < 10 && !Number.isInteger(last) ? 2 : 0;
   chart.shown.textContent = last === undefined ? "–" : `${last.toFixed(digits)} ${chart.unit}`;
+  const highest = Math.max(...known);
+  const its = highest < 10 && !Number.isInteger(highest) ? 2 : 0;
+  chart.most.textContent = known.length ? `highest ${highest.toFixed(its)} ${chart.unit}` : "nothing yet";
 }
 
 let before = null;
@@ -96,6 +99,7 @@ export function build() {
     chart.line = drawing.appendChild(document.createElementNS(space, "path"));
     chart.shown = element("b", {}, "–");
     const caption = element("figcaption", {}, element("span", {}, chart.title), chart.shown);
-    $("charts").append(element("figure", {}, caption, drawing));
+    chart.most = element("p", { className: "hint" });
+    $("charts").append(element("figure", {}, caption, drawing, chart.most));
   }
 }
