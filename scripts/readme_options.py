@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from penstock_launcher.migration.page import markdown as flags
-from penstock_launcher.options import markdown as options
+from penstock_launcher.options.readme import markdown as options
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,7 +37,7 @@ from penstock_launcher.model import (
     link_weights,
     local_model,
 )
-from penstock_launcher.options import Options
+from penstock_launcher.options import OPTIONS, Options
 from penstock_launcher.parent import parent_process
 from penstock_launcher.run_folder import RunFolder
 from penstock_launcher.several_hosts import Run, follow, lead, meet, place_of
@@ -217,8 +216,8 @@ def reachable(url: str) -> str:
 def given(options: Options) -> dict[str, object]:
     """The options that differ from their defaults, secrets masked: what the log may show."""
     shown = {}
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if value != field.default:
-            shown[field.name] = "***" if field.metadata["secret"] else value
+    for option in OPTIONS:
+        value = getattr(options, option.name)
+        if value != option.default:
+            shown[option.name] = "***" if option.secret else value
     return shown

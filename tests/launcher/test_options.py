@@ -11,7 +11,8 @@ import pytest
 
 from penstock_launcher.command_line import parse
 from penstock_launcher.launch import given
-from penstock_launcher.options import OPTIONS, Options, markdown
+from penstock_launcher.options import OPTIONS, Options
+from penstock_launcher.options.readme import markdown
 from penstock_launcher.unsupported import TGI_VARIABLES, UNSUPPORTED
 
 ROOT = Path(__file__).parent.parent.parent
