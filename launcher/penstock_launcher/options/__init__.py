@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from penstock_launcher.options.batches import Batches
 from penstock_launcher.options.batching import Batching
+from penstock_launcher.options.clients import Clients
 from penstock_launcher.options.hardware import Hardware
 from penstock_launcher.options.hosts import Hosts
 from penstock_launcher.options.limits import Limits
@@ -23,6 +24,7 @@ from penstock_launcher.options.observability import Observability
 from penstock_launcher.options.option import Option
 from penstock_launcher.options.output import Output
 from penstock_launcher.options.security import Security
+from penstock_launcher.options.weights import Weights
 
 __all__ = ["COMMON", "GROUPS", "OPTIONS", "Group", "Option", "Options"]
 
@@ -30,6 +32,7 @@ __all__ = ["COMMON", "GROUPS", "OPTIONS", "Group", "Option", "Options"]
 @dataclass(frozen=True)
 class Options(
     Model,
+    Weights,
     Hardware,
     Memory,
     Batching,
@@ -37,6 +40,7 @@ class Options(
     Output,
     Network,
     Security,
+    Clients,
     Observability,
     Batches,
     Hosts,
@@ -58,29 +62,32 @@ class Group:
 
 
 GROUPS = (
-    Group("model", "the model, its files, and the type of its weights", Model),
-    Group("hardware", "GPUs and processes: how many, and how they compute", Hardware),
-    Group("memory", "memory of GPUs, the KV cache and the prefix cache", Memory),
+    Group("model", "which model, its name, its files", Model),
+    Group("weights", "type and quantisation of the weights", Weights),
+    Group("hardware", "GPUs: how many, and how they compute", Hardware),
+    Group("memory", "GPU memory, KV cache, prefix cache", Memory),
     Group("batching", "what is computed together, and the queue", Batching),
     Group("limits", "what one request may ask for", Limits),
-    Group("output", "structured output, tools, reasoning, defaults of sampling", Output),
-    Group("network", "addresses, routes, processes that serve HTTP", Network),
-    Group("security", "keys, certificates, limits of one client", Security),
+    Group("output", "schemas, tools, reasoning, sampling", Output),
+    Group("network", "address, routes, HTTP processes", Network),
+    Group("security", "API keys, HTTPS, origins of browsers", Security),
+    Group("clients", "limits of one client, proxies", Clients),
     Group("observability", "logs, metrics and traces", Observability),
     Group("batches", "files of requests, and penstock.LLM", Batches),
     Group("hosts", "one model on several hosts", Hosts),
 )
 
-# what --help shows first: what people type most
+# what --help shows first: what people type most, in a line each
 COMMON = (
-    "model_id",
-    "port",
-    "num_shard",
-    "quantize",
-    "max_total_tokens",
-    "max_concurrent_requests",
-    "cuda_memory_fraction",
-    "api_key",
+    ("--model-id ID", "what to serve: hub id or folder"),
+    ("--port N", "where to listen (3000)"),
+    ("--num-shard N", "over how many GPUs (all)"),
+    ("--quantize KIND", "weights in fewer bits, such as fp8"),
+    ("--max-total-tokens N", "longest prompt and answer together"),
+    ("--max-concurrent-requests N", "further ones are refused with 429 (128)"),
+    ("--cuda-memory-fraction X", "share of each GPU's memory to take (1.0)"),
+    ("--api-key KEY", "what clients must send; better in API_KEY"),
+    ("--config FILE", "these options in YAML"),
 )
 
 

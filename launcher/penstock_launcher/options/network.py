@@ -57,12 +57,6 @@ class Network:
         integer(1, 256),
         "Threads that tokenise and validate requests, in each process that serves HTTP",
     )
-    stream_keepalive: float = option(
-        15.0,
-        number(0, 3600),
-        "Seconds of silence after which a stream sends its head, or a comment that clients pass "
-        "over: proxies cut connections that are silent for 30 or 60 s. 0: never",
-    )
     graceful_termination_timeout: float = option(
         90.0,
         number(0, 86_400),

@@ -1,10 +1,10 @@
-"""Who may call, and how much."""
+"""Who may call."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock_launcher.kinds import COUNT, integer, many, network, path, text
+from penstock_launcher.kinds import many, path, text
 from penstock_launcher.options.option import option
 
 
@@ -43,23 +43,4 @@ class Security:
     )
     cors_allow_origin: tuple[str, ...] = option(
         (), many(text()), "Origin that browsers may call from; repeatable", default_text="any"
-    )
-    max_connections_per_client: int = option(
-        1024,
-        COUNT,
-        "Connections of one client (IP address; of IPv6 the first 64 bits) at a time, if there are "
-        "descriptors for as many; one more closes the oldest idle one, or is answered with 429",
-    )
-    max_requests_per_client: int = option(
-        0,
-        integer(0, 1_000_000),
-        "Requests that generate, of one client, at a time; beyond: 429 at once. 0: only "
-        "max-concurrent-requests counts",
-    )
-    trusted_proxies: tuple[str, ...] = option(
-        (),
-        many(network()),
-        "Proxies (IP address or network) whose connections are not counted, and whose "
-        "X-Forwarded-For says who the client is; repeatable",
-        default_text="none: the address of the connection is the client",
     )
