@@ -29,6 +29,9 @@ def _serve(argv: Sequence[str]) -> int:
 
 
 def _migrate(argv: Sequence[str]) -> int:
+    # a command line that is translated may have any options of its own
+    if argv and argv[0].startswith("-") and any(word.startswith("--check") for word in argv):
+        return _of("penstock.replay.command")(argv)
     become("penstock_launcher.migration", argv)
 
 

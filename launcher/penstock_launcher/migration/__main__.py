@@ -28,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 0, 1 where something is not served, 2 where there was nothing to translate."""
     parser = Parser(
         prog="penstock migrate",
-        usage="penstock migrate [FILE | COMMAND LINE...]  (without either: standard input)",
+        usage="penstock migrate [FILE | COMMAND LINE...]  (without either: standard input)\n"
+        "       penstock migrate --check URL URL [-i FILE]  (replay requests, print differences)",
         description="Translates what TGI, vLLM or SGLang was started with. What differs is said on "
         "standard error; exit code 1: some of it is not served.",
     )
