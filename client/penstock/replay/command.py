@@ -123,8 +123,8 @@ def _print_table(rows: Sequence[Row], urls: Sequence[str]) -> None:
     rest = (width - sum(named) - 6) // 2
     widths = [*named, min(most[2], rest), rest]
     for line in lines:
-        cells = (_cut(text, width) for text, width in zip(line, widths, strict=True))
-        print("  ".join(f"{cell:<{w}}" for cell, w in zip(cells, widths, strict=True)).rstrip())
+        row = (f"{_cut(text, w):<{w}}" for text, w in zip(line, widths, strict=True))
+        print("  ".join(row).rstrip())
 
 
 def _cut(text: str, width: int) -> str:
