@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +26,7 @@ from penstock_launcher.errors import LauncherError
 from penstock_launcher.folder import check_entries
 from penstock_launcher.hosts import Follower, Leader
 from penstock_launcher.hub_token import hub_token
+from penstock_launcher.last_start import LastStarts, path_of
 from penstock_launcher.listening import Ports
 from penstock_launcher.logs import Log
 from penstock_launcher.model import (
@@ -164,7 +166,9 @@ async def _start(
     )
     router = supervisor.start(program)
     ports.close()  # else they would take connections when the router does no longer
-    *_, answer = await supervisor.ready([*shards, router])
+    starts, kind, begun = LastStarts(path_of(plan.environ)), _kind(run), time.monotonic()
+    *_, answer = await supervisor.ready([*shards, router], starts.expected(kind))
+    starts.record(kind, time.monotonic() - begun)
     url, limits = reachable(answer["url"]), answer.get("limits", {})
     facts = {
         "url": url,
@@ -175,6 +179,14 @@ async def _start(
     start = clock.table(answer.get("start", {}))
     what = described(run.model, limits, on, answer.get("memory", {}))
     run.log.facts(f"Penstock ready: {url} ({what}; {start})", **facts, **limits)
+
+
+def _kind(run: Run) -> str:
+    """Starts that take about as long as each other."""
+    options = run.plan.options
+    where = (run.model.id, run.plan.shards, options.nnodes, options.device)
+    how = (options.dtype, options.quantize, options.load_format, options.max_batch_size)
+    return " ".join(map(str, (*where, *how)))
 
 
 def described(
