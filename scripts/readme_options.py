@@ -7,7 +7,7 @@ from foreign_fields import tables
 
 from penstock_launcher.migration.commands import SERVERS
 from penstock_launcher.migration.page import flags, limits
-from penstock_launcher.options import markdown as options
+from penstock_launcher.options.readme import markdown as options
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

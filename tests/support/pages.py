@@ -15,6 +15,7 @@ ADDRESS = "127.0.0.1:3000"  # of the server in the pages
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What needs a network, a container, a cluster or another machine.
 ELSEWHERE = {"docker", "git", "helm", "kubectl", "make", "pip", "source"}
+OTHER_HOST = re.compile(r"http://(?:old|new):")
 SERVERS = re.compile(
     r"(?:penstock serve|(?:text-generation-)?launcher"
     r"|python -m penstock\.(?:launch_server|entrypoints\.\S+))\b"
@@ -43,7 +44,10 @@ class Block:
     @property
     def is_elsewhere(self) -> bool:
         """Whether nothing of it can run here; a block is one or the other as a whole."""
-        found = {command.split()[0] in ELSEWHERE for command in self.commands}
+        found = {
+            command.split()[0] in ELSEWHERE or OTHER_HOST.search(command) is not None
+            for command in self.commands
+        }
         assert len(found) == 1, f"{self.page}:{self.line} mixes what runs here and elsewhere"
         return found.pop()
 
