@@ -240,9 +240,9 @@ def test_pictures(page: Page, server: Server, request: pytest.FixtureRequest) ->
     page.until(lambda: page.find("#tip").is_displayed())
     picture(page, "chat", request)
     page.find("#tab-live").click()
-    for streams in (1, 4, 12, 6):
+    for streams in (1, 4, 12, 6, 2, 9, 3):
         with ThreadPoolExecutor(streams) as pool:
-            list(pool.map(lambda _: generate(server), range(3 * streams)))
+            list(pool.map(lambda _: generate(server), range(6 * streams)))
     picture(page, "live", request)
     page.find("#tab-model").click()
     picture(page, "model", request)

@@ -50,7 +50,8 @@ export function append(place, given) {
   const probability = Math.exp(given.logprob);
   const level = probability < 0.2 ? " p0" : probability < 0.5 ? " p1" : probability < 0.8 ? " p2" : "";
   const tabIndex = place.querySelector(".token") ? -1 : 0;
-  const made = element("span", { className: `token${level}`, tabIndex }, given.text);
+  const [, space, word] = /^(\s*)([^]*)$/.exec(given.text);
+  const made = element("span", { className: `token${level}`, tabIndex }, space, element("span", {}, word));
   made.setAttribute("aria-describedby", "tip");
   for (const event of ["mouseenter", "focus", "click"]) made.addEventListener(event, () => show(made, given));
   for (const event of ["mouseleave", "blur"]) made.addEventListener(event, hide);
