@@ -18,7 +18,13 @@ from support.server import Server, running_server
 SLOW = re.compile(
     r"penstock quantize|from penstock import LLM|OpenAI\(|penstock bench (?!.*--out)|examples/chat"
 )
-OTHERS = ("docs/examples.md", "docs/migrating.md", "docs/skills/penstock/SKILL.md", "docs/llms.txt")
+OTHERS = (
+    "README.md",
+    "docs/examples.md",
+    "docs/migrating.md",
+    "docs/skills/penstock/SKILL.md",
+    "docs/llms.txt",
+)
 PAGES = [
     *sorted([*ROOT.glob("docs/start/*.md"), *ROOT.glob("docs/from/*.md")]),
     *(ROOT / name for name in OTHERS),

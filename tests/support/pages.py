@@ -13,8 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ADDRESS = "127.0.0.1:3000"  # of the server in the pages
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# What needs a network, a container, a cluster or another machine.
-ELSEWHERE = {"docker", "git", "helm", "kubectl", "make", "pip", "source"}
+# What needs a network, a container, a cluster, another machine or half an hour.
+ELSEWHERE = {".venv/bin/python", "docker", "git", "helm", "kubectl", "make", "pip", "source"}
 OTHER_HOST = re.compile(r"http://(?:old|new):")
 SERVERS = re.compile(
     r"(?:penstock serve|(?:text-generation-)?launcher"
@@ -65,13 +65,13 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """All blocks of `sh` and `python`, in their order; `text` behind one is its output."""
+    """All blocks of `sh` and `python`, in their order; `text` or `json` behind one is its output."""
     text = page.read_text()
     found: list[Block] = []
     for match in FENCE.finditer(text):
         language, code = match.groups()
         line = text.count("\n", 0, match.start()) + 1
-        if language == "text" and found and found[-1].output is None:
+        if language in ("text", "json") and found and found[-1].output is None:
             found[-1] = Block(*list(found[-1].__dict__.values())[:4], code)
         elif language in ("sh", "python"):
             found.append(Block(str(page.relative_to(ROOT)), line, language, code, None))
