@@ -59,7 +59,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# the stubs and the README's table of options are generated and committed; tests hold them to this
+# the stubs and the tables of docs/options.md and docs/from/ are generated and committed; tests hold them to this
 proto: $(VENV)/.test
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto --pyi_out=proto \
 	  --grpc_python_out=proto $(STUBS)/shard.proto

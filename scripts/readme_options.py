@@ -1,4 +1,4 @@
-"""Writes the README's table of options and those of docs/from/, between markers."""
+"""Writes the tables of docs/options.md and docs/from/, between markers."""
 
 import sys
 from pathlib import Path
@@ -7,11 +7,10 @@ from foreign_fields import tables
 
 from penstock_launcher.migration.commands import SERVERS
 from penstock_launcher.migration.page import flags, limits
-from penstock_launcher.options.readme import markdown as options
+from penstock_launcher.options.page import markdown as options
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
-FROM = ROOT / "docs" / "from"
+DOCS = ROOT / "docs"
 
 
 def with_table(page: str, name: str, table: str) -> str:
@@ -24,9 +23,10 @@ def with_table(page: str, name: str, table: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Each page that has a table, as it should be."""
-    found = {README: with_table(README.read_text(), "options", options())}
+    page = DOCS / "options.md"
+    found = {page: with_table(page.read_text(), "options", options())}
     for server in SERVERS:
-        path = FROM / f"{server.name.lower()}.md"
+        path = DOCS / "from" / f"{server.name.lower()}.md"
         page = with_table(path.read_text(), "flags", flags(server))
         page = with_table(page, "limits", limits(server))
         found[path] = with_table(page, "fields", tables(server.name))

@@ -1,4 +1,4 @@
-"""Each option through flag, environment and default; help and README say the same."""
+"""Each option through flag, environment and default; help and docs/options.md say the same."""
 
 import contextlib
 import dataclasses
@@ -12,7 +12,7 @@ import pytest
 from penstock_launcher.command_line import parse
 from penstock_launcher.launch import given
 from penstock_launcher.options import OPTIONS, Options
-from penstock_launcher.options.readme import markdown
+from penstock_launcher.options.page import markdown
 from penstock_launcher.unsupported import TGI_VARIABLES, UNSUPPORTED
 
 ROOT = Path(__file__).parent.parent.parent
@@ -271,9 +271,9 @@ def test_help_names_everything(flag, capsys, monkeypatch):
         assert unsupported.flag in text
 
 
-def test_readme_table_is_the_one_that_the_options_make():
-    readme = (ROOT / "README.md").read_text()
-    assert markdown() in readme, "run `make readme`"
+def test_the_page_is_the_one_that_the_options_make():
+    page = (ROOT / "docs" / "options.md").read_text()
+    assert markdown() in page, "run `make readme`"
 
 
 def test_markdown_command():

@@ -65,7 +65,7 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """All blocks of `sh` and `python`, in their order; `text` or `json` behind one is its output."""
+    """Those of `sh` and `python`, in their order; `text` or `json` behind one is its output."""
     text = page.read_text()
     found: list[Block] = []
     for match in FENCE.finditer(text):

@@ -1,4 +1,4 @@
-"""Every option, defined once: parsing, environment, help, defaults and the README table read this.
+"""Every option, defined once: parsing, environment, help, defaults and docs/options.md read this.
 
 Names, environment variables (the same name in UPPER_SNAKE, plain or behind `TGI_`), defaults and
 meanings are those of Text Generation Inference (TGI), so that its users keep their manifests.

@@ -1,10 +1,10 @@
-"""`python -m penstock_launcher.options --markdown` prints the README's tables."""
+"""`python -m penstock_launcher.options --markdown` prints the tables of docs/options.md."""
 
 from __future__ import annotations
 
 import sys
 
-from penstock_launcher.options.readme import markdown
+from penstock_launcher.options.page import markdown
 
 if sys.argv[1:] != ["--markdown"]:
     sys.exit("usage: python -m penstock_launcher.options --markdown")

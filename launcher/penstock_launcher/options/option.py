@@ -21,7 +21,7 @@ class Option:
     kind: Kind
     help: str
     default: Any
-    default_text: str  # what --help and the README show
+    default_text: str  # what --help and docs/options.md show
     short: str | None
     secret: bool  # never printed
     in_environment: bool

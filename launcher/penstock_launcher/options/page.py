@@ -1,4 +1,4 @@
-"""The README's tables of options, a group each."""
+"""The tables of docs/options.md, a group each."""
 
 from __future__ import annotations
 
