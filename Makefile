@@ -12,7 +12,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+# a person sees what is downloaded, a log need not
+PIP := $(BIN)/python -m pip $(shell test -t 2 || echo --quiet) --disable-pip-version-check --no-input
 INPUTS := pyproject.toml constraints.txt
 STUBS := proto/penstock_proto
 # one process of tests a core, of which each takes whole files: their servers start once

@@ -6,6 +6,8 @@ In the repository such a link is `../examples/chat.py`. mkdocs knows nothing out
 each file that is linked so is put into the site under files/, and the links lead there. A folder
 has no page: its name stays, without a link.
 
+llms.txt links to the sources of pages, so the site has these too, each beside its page.
+
 A bar within code of a table is written `\\|`, as GitHub wants it; mkdocs would show the backslash.
 """
 
@@ -57,6 +59,15 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
         return f"[{match[1]}]({place})"
 
     return ROW.sub(with_bars, LINK.sub(replaced, markdown))
+
+
+def on_post_build(config: Any) -> None:
+    """Put the sources of pages into the site."""
+    docs, site = Path(config.docs_dir), Path(config.site_dir)
+    for page in docs.rglob("*.md"):
+        target = site / page.relative_to(docs)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(page.read_text())
 
 
 def with_bars(row: re.Match[str]) -> str:

@@ -16,7 +16,7 @@ from support.server import Server, running_server
 
 # What loads torch, starts a server of its own, or is what another page has as well.
 SLOW = re.compile(
-    r"penstock quantize|from penstock import LLM|OpenAI\(|penstock bench (?!.*--out)|examples/chat"
+    r"penstock quantize|from penstock import LLM|OpenAI\(|penstock bench (?!.*--out )|examples/chat"
 )
 OTHERS = (
     "README.md",

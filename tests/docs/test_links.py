@@ -14,6 +14,7 @@ PAGES = sorted(
     for pattern in (
         "*.md",
         "docs/**/*.md",
+        "docs/llms.txt",
         "benchmarks/**/*.md",
         "charts/**/*.md",
         "demo_model/*.md",

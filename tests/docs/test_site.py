@@ -48,6 +48,13 @@ def test_files_outside_of_the_pages_are_there(site: Path) -> None:
     assert 'href="../files/examples/chat.py.txt"' in (site / "examples/index.html").read_text()
 
 
+def test_links_of_llms_txt_lead_to_sources(site: Path) -> None:
+    links = re.findall(r"\]\(([^)]+)\)", (site / "llms.txt").read_text())
+    assert len(links) > 20
+    for link in links:
+        assert (site / link).read_text() == (ROOT / "docs" / link).read_text()
+
+
 def test_nothing_comes_from_elsewhere(site: Path) -> None:
     pages = list(site.rglob("*.html"))
     assert len(pages) > 30

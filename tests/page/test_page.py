@@ -256,13 +256,18 @@ def generate(server: Server) -> None:
         answer.read()
 
 
-def test_a_phone_shows_it_whole(page: Page) -> None:
-    page.browser.set_window_size(500, 800)  # as narrow as Chromium goes
+def test_a_phone_shows_it_whole(page: Page, server: Server) -> None:
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     try:
+        for tab in page.all("[role=tab]"):
+            tab.click()
+            assert page.browser.execute_script(wide) <= 0, tab.text
+        page.browser.get(server.url + "/docs")
         assert page.browser.execute_script(wide) <= 0
     finally:
-        page.browser.set_window_size(1280, 900)
+        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_the_api_can_be_tried(page: Page, server: Server, request: pytest.FixtureRequest) -> None:
