@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
+import foreign_fields
 import pytest
+from readme_options import pages
 
 from penstock_launcher.command_line import parse
 from penstock_launcher.migration.__main__ import main
@@ -15,10 +16,6 @@ from penstock_launcher.migration.rows import OPTION, Server
 from penstock_router.api.routes import ROUTES
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-import foreign_fields  # noqa: E402
-from readme_options import pages  # noqa: E402
-
 OUR_FLAGS = {option.flag for option in OPTION.values()}
 FEWEST = 70  # rows of each table of fields and flags together
 # What their users type: the launcher's reference of TGI 3.3, `vllm serve --help`, SGLang's page of
