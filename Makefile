@@ -7,11 +7,13 @@
 #   make test-balancers        # HAProxy and Envoy before three servers
 #   make test-hosts            # one model on two hosts
 #   make test-clients          # other people's clients, each in an environment of its own
+#   make docs                  # the documentation as a site, in build/site
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+# a person sees what is downloaded, a log need not
+PIP := $(BIN)/python -m pip $(shell test -t 2 || echo --quiet) --disable-pip-version-check --no-input
 INPUTS := pyproject.toml constraints.txt
 STUBS := proto/penstock_proto
 # one process of tests a core, of which each takes whole files: their servers start once
@@ -23,7 +25,7 @@ FEW := 3
 ALONE = scripts/run_alone.sh $$? $(BIN)/python $(FEW)
 FRESH = rm -f .pytest_cache/v/cache/lastfailed
 
-.PHONY: serve test test-quick test-full test-chart test-balancers test-hosts test-clients lint proto readme clean
+.PHONY: serve test test-quick test-full test-chart test-balancers test-hosts test-clients lint proto readme docs clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/launcher $(ARGS)
@@ -65,7 +67,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# the stubs and the README's table of options are generated and committed; tests hold them to this
+# the stubs and the tables of docs/options.md and docs/from/ are generated and committed; tests hold them to this
 proto: $(VENV)/.test
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto --pyi_out=proto \
 	  --grpc_python_out=proto $(STUBS)/shard.proto
@@ -74,6 +76,12 @@ proto: $(VENV)/.test
 
 readme: $(VENV)/.test
 	$(BIN)/python scripts/readme_options.py
+
+# a link or an anchor that leads nowhere ends it, which --quiet would prevent; the variable silences
+# an advertisement
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "build/site/index.html"
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -89,6 +97,11 @@ $(VENV)/bin/python:
 $(VENV)/.serve: $(VENV)/bin/python $(INPUTS)
 	@echo "installing Penstock and what it needs (PyTorch among it: some minutes the first time)"
 	@$(PIP) install -c constraints.txt -e ".[shard]"
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/bin/python $(INPUTS)
+	@echo "installing what makes the site"
+	@$(PIP) install -c constraints.txt -e ".[docs]"
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.serve

@@ -1,14 +1,16 @@
-"""Writes the table of options into README.md and those of docs/migrating.md, between markers."""
+"""Writes the tables of docs/options.md and docs/from/, between markers."""
 
 import sys
 from pathlib import Path
 
-from penstock_launcher.migration.page import markdown as flags
-from penstock_launcher.options import markdown as options
+from foreign_fields import tables
+
+from penstock_launcher.migration.commands import SERVERS
+from penstock_launcher.migration.page import flags, limits
+from penstock_launcher.options.page import markdown as options
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
-MIGRATING = ROOT / "docs" / "migrating.md"
+DOCS = ROOT / "docs"
 
 
 def with_table(page: str, name: str, table: str) -> str:
@@ -19,7 +21,19 @@ def with_table(page: str, name: str, table: str) -> str:
     return f"{before}{begin}\n{table}\n{end}{after}"
 
 
+def pages() -> dict[Path, str]:
+    """Each page that has a table, as it should be."""
+    page = DOCS / "options.md"
+    found = {page: with_table(page.read_text(), "options", options())}
+    for server in SERVERS:
+        path = DOCS / "from" / f"{server.name.lower()}.md"
+        page = with_table(path.read_text(), "flags", flags(server))
+        page = with_table(page, "limits", limits(server))
+        found[path] = with_table(page, "fields", tables(server.name))
+    return found
+
+
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text(), "options", options()))
-    MIGRATING.write_text(with_table(MIGRATING.read_text(), "flags", flags()))
+    for path, text in pages().items():
+        path.write_text(text)
     sys.exit(0)

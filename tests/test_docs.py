@@ -87,6 +87,11 @@ def test_names_of_the_tour() -> None:
         assert wanted and wanted <= names_of(ROOT / path), path
 
 
+def test_what_is_not_built_is_said_alike() -> None:
+    (sentence,) = re.findall(r"^Not built yet: .*$", (ROOT / "README.md").read_text(), re.M)
+    assert sentence in (ROOT / "docs/index.md").read_text()
+
+
 def test_names_in_brackets_behind_a_file() -> None:
     """`path.py` (`Name`) says that the name is there."""
     pairs = [

@@ -9,6 +9,8 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import NoReturn
 
 import penstock
@@ -27,11 +29,14 @@ def _serve(argv: Sequence[str]) -> int:
 
 
 def _migrate(argv: Sequence[str]) -> int:
+    # a command line that is translated may have any options of its own
+    if argv and argv[0].startswith("-") and any(word.startswith("--check") for word in argv):
+        return _of("penstock.replay.command")(argv)
     become("penstock_launcher.migration", argv)
 
 
 def _download(argv: Sequence[str]) -> int:
-    become("penstock_launcher.server_command", ["download-weights", *argv])
+    become("penstock_launcher.download_command", argv)
 
 
 def _quantize(argv: Sequence[str]) -> int:
@@ -45,16 +50,32 @@ def _of(module: str, name: str = "main") -> Callable[[Sequence[str]], int]:
     return run
 
 
-COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
-    "serve": (_serve, "serve a model over HTTP; `serve --help` lists the options"),
-    "bench": (_of("penstock.bench.__main__"), "measure a server, or the offline engine"),
-    "run-batch": (_of("penstock.batches.run_batch"), "answer a file of requests"),
-    "quantize": (_quantize, "make a quantised checkpoint of one in half precision"),
-    "chat": (_of("penstock.terminal.chat", "chat"), "talk to a model at this terminal"),
-    "run": (_of("penstock.terminal.chat", "run"), "answer one prompt"),
-    "doctor": (_of("penstock.terminal.doctor"), "what this machine lacks; for bug reports"),
-    "migrate": (_migrate, "another server's command line or manifest, as Penstock's"),
-    "download": (_download, "fetch a model into the cache"),
+@dataclass(frozen=True, slots=True)
+class Command:
+    """run: takes what stands behind the name; the exit code."""
+
+    run: Callable[[Sequence[str]], int]
+    purpose: str  # one of PURPOSES
+    what: str
+
+
+PURPOSES = ("serve", "talk", "measure", "prepare", "operate")
+COMMANDS = {
+    "serve": Command(_serve, "serve", "serve a model over HTTP; `serve --help` lists the options"),
+    "chat": Command(_of("penstock.terminal.chat", "chat"), "talk", "a conversation with a model"),
+    "run": Command(_of("penstock.terminal.chat", "run"), "talk", "answer one prompt"),
+    "run-batch": Command(_of("penstock.batches.run_batch"), "talk", "answer a file of requests"),
+    "bench": Command(
+        _of("penstock.bench.__main__"), "measure", "measure a server, or the offline engine"
+    ),
+    "download": Command(_download, "prepare", "fetch a model into the cache"),
+    "quantize": Command(_quantize, "prepare", "make a quantised checkpoint"),
+    "migrate": Command(
+        _migrate, "prepare", "another server's command line or manifest, as Penstock's"
+    ),
+    "doctor": Command(
+        _of("penstock.terminal.doctor"), "operate", "what this machine lacks; for bug reports"
+    ),
 }
 
 
@@ -70,17 +91,23 @@ def main() -> int:
     if not argv or argv[0].startswith("-"):
         return _serve(argv)
     if argv[0] not in COMMANDS:
-        print(f"penstock: there is no command {argv[0]!r}\n{usage()}", file=sys.stderr)
+        nearest = get_close_matches(argv[0], COMMANDS, 1)
+        meant = f"; did you mean {nearest[0]}?" if nearest else ""
+        print(f"penstock: there is no command {argv[0]!r}{meant}\n\n{usage()}", file=sys.stderr)
         return 2
-    return COMMANDS[argv[0]][0](argv[1:])
+    return COMMANDS[argv[0]].run(argv[1:])
 
 
 def usage() -> str:
     """What --help says."""
-    lines = [f"  {name:<12}{what}" for name, (_, what) in COMMANDS.items()]
-    return "\n".join(
-        ["usage: penstock [COMMAND] [options]", "", "commands:", *lines, "", "Without: serve."]
-    )
+    lines = ["usage: penstock COMMAND [options]", ""]
+    for purpose in PURPOSES:
+        lines.append(f"{purpose}:")
+        for name, command in COMMANDS.items():
+            if command.purpose == purpose:
+                lines.append(f"  {name:<12}{command.what}")
+    more = "Each has --help, and --config FILE for its options in YAML. Without a command: serve."
+    return "\n".join([*lines, "", more])
 
 
 if __name__ == "__main__":

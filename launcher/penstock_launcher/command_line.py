@@ -8,17 +8,21 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from penstock_launcher.config_file import arguments
-from penstock_launcher.errors import LauncherError
-from penstock_launcher.options import OPTIONS, Option, Options
-from penstock_launcher.spellings import Spelling, as_it_is
+from penstock_launcher.help import HelpfulParser
+from penstock_launcher.options import COMMON, GROUPS, OPTIONS, Option, Options
+from penstock_launcher.spellings import SGLANG, VLLM, Spelling, as_it_is
 from penstock_launcher.unsupported import TGI_VARIABLES, UNSUPPORTED, Unsupported
 from penstock_launcher.variables import Reader, broken_rule
 
+LONG_CHOICES = 60  # characters
 _FLAGS = " flags"  # no option is called so
 EPILOGUE = (
     "Each option can also be given in the environment, under the name in brackets or that name "
     "behind TGI_; the command line wins, and an empty variable counts as not given."
+)
+CONFIG = (
+    "YAML file of options by these names, as `port: 8000`; the command line wins over it, and it "
+    "over the environment"
 )
 
 
@@ -28,10 +32,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, lis
     Ends the process with code 2 and one sentence on standard error for a value that breaks its
     rule, an unknown option, or one that cannot be honoured.
     """
-    parser = _parser()
+    parser = launcher_parser()
     given = _read(parser, argv)
-    if (path := given.get("config")) is not None:
-        given = {**_of_file(parser, path), **given}
     reader = Reader(environ)
     values: dict[str, Any] = {}
     for option in OPTIONS:
@@ -50,15 +52,6 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, lis
     return Options(**values), reader.notices
 
 
-def _of_file(parser: argparse.ArgumentParser, path: str) -> dict[str, Any]:
-    """What a file gives, by the same rules; its errors begin with its name."""
-    try:
-        argv = arguments(path)
-    except LauncherError as error:
-        parser.error(str(error))
-    return _read(_parser(f"launcher --config {path}"), argv)
-
-
 def _read(parser: argparse.ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
     given, unknown = parser.parse_known_args(argv)
     if unknown:
@@ -69,32 +62,33 @@ def _read(parser: argparse.ArgumentParser, argv: Sequence[str]) -> dict[str, Any
     return vars(given)
 
 
-def _parser(prog: str = "launcher") -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=prog,
+def launcher_parser() -> HelpfulParser:
+    """The parser of the launcher's command line; what is not given is not in its namespace."""
+    parser = HelpfulParser(
+        prog="launcher",
         usage="launcher [--model-id ID] [OPTIONS]",
         description="Serves a language model: downloads it, and starts its shards and the router.",
         epilog=EPILOGUE,
-        allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
+        config_help=CONFIG,
     )
     version = importlib.metadata.version("penstock")
     parser.add_argument("-V", "--version", action="version", version=f"penstock {version}")
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        help="YAML file of options by these names, as `port: 8000`; the command line wins over it, "
-        "and it over the environment",
-    )
-    for option in OPTIONS:
-        _add_option(parser, option)
-    group = parser.add_argument_group("what vLLM and SGLang call some of them")
+    parser.common = list(COMMON)
+    parser.others = [VLLM.lower(), SGLANG.lower(), "tgi"]
+    for group in GROUPS:
+        section = parser.section(group.name, group.what)
+        section.actions.extend(_add_option(parser, option) for option in group.options)
+    for server in (VLLM, SGLANG):
+        parser.section(server.lower(), f"what {server} calls some of these")
     for option in OPTIONS:
         for spelling in option.spellings:
-            _add_spelling(group, option, spelling)
-    group = parser.add_argument_group("options of TGI's that are refused or change nothing")
-    for refused in UNSUPPORTED:
-        _add_unsupported(group, parser, refused)
+            action = _add_spelling(parser, option, spelling)
+            for section in parser.sections:
+                if section.name in map(str.lower, spelling.servers):
+                    section.actions.append(action)
+    section = parser.section("tgi", "options of TGI's that are refused or change nothing")
+    section.actions.extend(_add_unsupported(parser, refused) for refused in UNSUPPORTED)
     return parser
 
 
@@ -118,53 +112,59 @@ class _Take(argparse.Action):
         setattr(namespace, self.dest, value)
 
 
-def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
+def _add_option(parser: argparse.ArgumentParser, option: Option) -> argparse.Action:
     variable = f" [{option.variable}]" if option.variable else ""
     default = f" (default: {option.default_text})" if option.default_text else ""
     settings = _values(option, as_it_is) if option.kind.takes_value else {"nargs": 0, "const": True}
-    parser.add_argument(
+    return parser.add_argument(
         *filter(None, (option.short, option.flag)),
         dest=option.name,
         action=_Take,
-        help=_plain(option.help + default + variable),
+        help=_plain(option.help + _choices(option) + default + variable),
         **settings,
     )
 
 
-def _add_spelling(group: argparse._ArgumentGroup, option: Option, spelling: Spelling) -> None:
+def _add_spelling(
+    parser: argparse.ArgumentParser, option: Option, spelling: Spelling
+) -> argparse.Action:
     if spelling.says is None:
         settings, meaning = _values(option, spelling.value), option.flag
     else:
         settings = {"nargs": 0, "const": option.kind.parse(spelling.says)}
         meaning = f"{option.flag} {spelling.says}"
     note = f"; {spelling.note}" if spelling.note else ""
-    group.add_argument(
+    return parser.add_argument(
         *spelling.flags,
         dest=option.name,
         action=_Take,
-        help=_plain(f"{' and '.join(spelling.servers)}: {meaning}{note}"),
+        help=_plain(meaning + note),
         **settings,
     )
 
 
+def _choices(option: Option) -> str:
+    """Those that are too many to stand beside the flag, as a sentence."""
+    return f". {option.kind.rule.capitalize()}" if len(option.kind.metavar) > LONG_CHOICES else ""
+
+
 def _values(option: Option, value: Callable[[str], str | None]) -> dict[str, Any]:
-    settings = {"type": _converter(option, value), "metavar": option.kind.metavar}
+    metavar = "NAME" if _choices(option) else option.kind.metavar
+    settings = {"type": _converter(option, value), "metavar": metavar}
     if option.kind.repeated:
         # a stray word must not become a key that is easily guessed
         settings |= {"repeated": True, "nargs": None if option.secret else "+"}
     return settings
 
 
-def _add_unsupported(
-    group: argparse._ArgumentGroup, parser: argparse.ArgumentParser, refused: Unsupported
-) -> None:
+def _add_unsupported(parser: argparse.ArgumentParser, refused: Unsupported) -> argparse.Action:
     class Refuse(argparse.Action):
         def __call__(self, _parser: Any, namespace: Any, text: Any, flag: Any = None) -> None:
             _refuse(parser, refused, refused.flag, text if self.nargs is None else "true")
             setattr(namespace, self.dest, text)
 
     accepted = f"; accepted: {', '.join(refused.harmless)}" if refused.harmless else ""
-    group.add_argument(
+    return parser.add_argument(
         refused.flag,
         dest=refused.name,
         action=Refuse,

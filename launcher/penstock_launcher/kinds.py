@@ -42,6 +42,10 @@ def integer(low: int, high: int) -> Kind:
     return Kind("N", f"a whole number from {low} to {high}", parse, counts=True)
 
 
+TOKENS = integer(1, 100_000_000)
+COUNT = integer(1, 1_000_000)
+
+
 def number(low: float, high: float, *, above: bool = False) -> Kind:
     """A finite number from low to high; `above` excludes low itself."""
 

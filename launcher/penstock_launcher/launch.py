@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import ipaddress
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -26,6 +26,7 @@ from penstock_launcher.errors import LauncherError
 from penstock_launcher.folder import check_entries
 from penstock_launcher.hosts import Follower, Leader
 from penstock_launcher.hub_token import hub_token
+from penstock_launcher.last_start import LastStarts, path_of
 from penstock_launcher.listening import Ports
 from penstock_launcher.logs import Log
 from penstock_launcher.model import (
@@ -38,7 +39,7 @@ from penstock_launcher.model import (
     link_weights,
     local_model,
 )
-from penstock_launcher.options import Options
+from penstock_launcher.options import OPTIONS, Options
 from penstock_launcher.parent import parent_process
 from penstock_launcher.run_folder import RunFolder
 from penstock_launcher.several_hosts import Run, follow, lead, meet, place_of
@@ -165,7 +166,9 @@ async def _start(
     )
     router = supervisor.start(program)
     ports.close()  # else they would take connections when the router does no longer
-    *_, answer = await supervisor.ready([*shards, router])
+    starts, kind, begun = LastStarts(path_of(plan.environ)), _kind(run), time.monotonic()
+    *_, answer = await supervisor.ready([*shards, router], starts.expected(kind))
+    starts.record(kind, time.monotonic() - begun)
     url, limits = reachable(answer["url"]), answer.get("limits", {})
     facts = {
         "url": url,
@@ -176,6 +179,14 @@ async def _start(
     start = clock.table(answer.get("start", {}))
     what = described(run.model, limits, on, answer.get("memory", {}))
     run.log.facts(f"Penstock ready: {url} ({what}; {start})", **facts, **limits)
+
+
+def _kind(run: Run) -> str:
+    """Starts that take about as long as each other."""
+    options = run.plan.options
+    where = (run.model.id, run.plan.shards, options.nnodes, options.device)
+    how = (options.dtype, options.quantize, options.load_format, options.max_batch_size)
+    return " ".join(map(str, (*where, *how)))
 
 
 def described(
@@ -217,8 +228,8 @@ def reachable(url: str) -> str:
 def given(options: Options) -> dict[str, object]:
     """The options that differ from their defaults, secrets masked: what the log may show."""
     shown = {}
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if value != field.default:
-            shown[field.name] = "***" if field.metadata["secret"] else value
+    for option in OPTIONS:
+        value = getattr(options, option.name)
+        if value != option.default:
+            shown[option.name] = "***" if option.secret else value
     return shown

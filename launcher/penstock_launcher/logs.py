@@ -12,7 +12,7 @@ import json
 import re
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TextIO
@@ -122,6 +122,14 @@ class Log:
         self._write("\n".join(lines), record)
         reason = _escape(str(record["message"])) if record.get("level") == "ERROR" else ""
         return Said("\n".join(lines), reason)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[Callable[..., None]]:
+        """Shows who is waited for, as `ProgressView.wait`."""
+        try:
+            yield self._progress.wait
+        finally:
+            self._progress.waited()
 
     def close(self) -> None:
         self._progress.close()

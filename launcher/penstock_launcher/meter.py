@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 
 REPORT_EVERY = 0.5  # seconds between progress records
+
+
+def _to_launcher(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+_tell: Callable[[str], object] = _to_launcher
+_one_at_a_time = threading.Lock()
 
 
 class Meter:
@@ -46,4 +56,16 @@ class Meter:
 def say(level: str, message: str, **fields: object) -> None:
     """One log record, as the launcher's children write them."""
     record = {"level": level, "target": "penstock_launcher.download", "message": message, **fields}
-    print(json.dumps(record), file=sys.stderr, flush=True)
+    with _one_at_a_time:
+        _tell(json.dumps(record))
+
+
+@contextlib.contextmanager
+def told_to(hear: Callable[[str], object]) -> Iterator[None]:
+    """Records go to `hear` for as long, in a command that is no child of a launcher."""
+    global _tell
+    before, _tell = _tell, hear
+    try:
+        yield
+    finally:
+        _tell = before

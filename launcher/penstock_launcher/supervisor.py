@@ -27,7 +27,8 @@ from penstock_launcher.waits import all_within, first_of
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 COLLECT = 0.2  # seconds in which the first death's consequences show, so that the cause is named
 COLLECT_CAUSE = 3.0  # the same where only consequences have shown: a busy machine
-REMIND = 10.0  # seconds between two "still waiting" lines
+REMIND = 10.0  # seconds until the first "still waiting" line
+TICK = 1.0  # seconds between two looks at who is waited for
 ROUTER_MARGIN = 7.0  # seconds beyond its grace period; its HTTP processes get 4.5 of them
 SHARD_GRACE = 5.0  # seconds that shards get to end after SIGTERM
 KILL_GRACE = 10.0  # seconds that the kernel gets to take down what was killed
@@ -100,20 +101,29 @@ class Supervisor:
         self._children.append(child)
         return child
 
-    async def ready(self, children: list[Child]) -> list[dict[str, Any]]:
-        """Wait until all are ready, and say so from time to time. What they said, in order."""
+    async def ready(
+        self, children: list[Child], expected: float | None = None
+    ) -> list[dict[str, Any]]:
+        """Wait until all are ready, and say so from time to time. What they said, in order.
+
+        expected: seconds that it took the last time.
+        """
         started = time.monotonic()
+        remind = REMIND  # seconds, of which the next is twice as many
         waiting: set[asyncio.Future[dict[str, Any]]] = {child.ready for child in children}
-        while waiting:
-            done, waiting = await asyncio.wait(
-                waiting, timeout=REMIND, return_when=asyncio.FIRST_EXCEPTION
-            )
-            for future in done:
-                future.result()
-            if waiting:
-                names = self._names(child for child in children if not child.ready.done())
-                elapsed = time.monotonic() - started
-                self._log.info(f"waiting for {names} to be ready ({elapsed:.0f} s)")
+        with self._log.waiting() as show:
+            while waiting:
+                done, waiting = await asyncio.wait(
+                    waiting, timeout=min(TICK, REMIND), return_when=asyncio.FIRST_EXCEPTION
+                )
+                for future in done:
+                    future.result()
+                if waiting:
+                    names = self._names(child for child in children if not child.ready.done())
+                    elapsed = time.monotonic() - started
+                    if due := elapsed >= remind:
+                        remind *= 2
+                    show(names, elapsed, expected, due=due)
         return [child.ready.result() for child in children]
 
     async def _watch(self) -> None:

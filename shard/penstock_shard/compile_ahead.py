@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from penstock_shard import kv_cache
 from penstock_shard.loaded import LoadedModel
+from penstock_shard.log import Progress
 from penstock_shard.runner import Runner, operations
 from penstock_shard.slots import Limits
 
@@ -24,7 +25,7 @@ def compile_ahead(loaded: LoadedModel, limits: Limits, sizes: tuple[int, ...]) -
     ]
     ops = operations(decoder, limits, cache, loaded.dependent_launch)
     runner = Runner(decoder, loaded.group, limits, cache, *ops, loaded.grammars)
-    with compile_only():
+    with compile_only(Progress("compile", 0, "kernels").reach):
         runner.capture_graphs(sizes, _Run)
         if runner.sampling is not None:
             runner.sampling.rehearse_draws(loaded.dtype)

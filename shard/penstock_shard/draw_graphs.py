@@ -50,6 +50,11 @@ class DrawGraphs:
         self._graphs: dict[tuple[int, bool, bool, bool, bool], Replayable] = {}
         self._loaded: Part | None = None
 
+    @property
+    def count(self) -> int:
+        """Graphs that `capture` makes."""
+        return len(self._sizes) * len(KINDS)
+
     def capture(self, capture: Capturer) -> None:
         """Capture every size, the largest first."""
         for size in reversed(self._sizes):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from penstock_kernels.ops import Activation, GraphDevice, Step, StepBatch
 from penstock_shard.device import upload
+from penstock_shard.log import Progress
 from penstock_shard.model.layers import VocabularyHead
 from penstock_shard.model.model import Model
 from penstock_shard.sharing import SharingTensors
@@ -130,6 +131,24 @@ class Capture:
         return graph
 
 
+class CountedCapture:
+    """Makes graphs as another one does, and reports how many of those that are expected."""
+
+    def __init__(self, capture: Capturer) -> None:
+        self._capture = capture
+        self._progress: Progress | None = None
+
+    def expect(self, graphs: int) -> None:
+        """So many are going to be made."""
+        self._progress = Progress("capture", graphs, "graphs")
+
+    def __call__(self, step: Callable[[], None]) -> Replayable:
+        graph = self._capture(step)
+        if self._progress is not None:
+            self._progress.advance(1)
+        return graph
+
+
 class DecodeGraphs:
     """The decode step of one rank, captured.
 
@@ -153,6 +172,11 @@ class DecodeGraphs:
         device = slots.length.device
         self.slot = torch.full((sizes[-1],), self._scratch, dtype=torch.int64, device=device)
         self._graphs: dict[int, Replayable] = {}
+
+    @property
+    def count(self) -> int:
+        """Graphs that `capture` makes."""
+        return len(self._buckets)
 
     def capture(self, capture: Capturer) -> None:
         """Capture every bucket, the largest first."""

@@ -46,6 +46,11 @@ class Progress:
         self.done = 0
         self._next = 0.0
 
+    def reach(self, done: int, total: int) -> None:
+        """So many are done, of so many."""
+        self.total = total
+        self.advance(done - self.done)
+
     def advance(self, amount: int) -> None:
         """Count amount as done."""
         self.done += amount

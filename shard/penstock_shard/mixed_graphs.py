@@ -141,6 +141,11 @@ class MixedGraphs:
         self._buffer = torch.zeros(size, dtype=torch.int64, device=device)
         self._graphs: dict[int, Replayable] = {}
 
+    @property
+    def count(self) -> int:
+        """Graphs that `capture` makes."""
+        return len(self._buckets)
+
     def capture(self, capture: Capturer) -> None:
         """Capture every bucket, the largest first."""
         for bucket in reversed(self._buckets):

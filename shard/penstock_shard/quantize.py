@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from tqdm import tqdm
 
+from penstock_proto.config_file import Parser
 from penstock_quantization.offline.groups import Grid, Quantised
 from penstock_quantization.offline.store import FORMATS, Format
 from penstock_shard.architecture import Architecture, read_architecture
@@ -147,7 +148,7 @@ def read_sequences(text: Path, tokenizer: Path, samples: int, length: int) -> Te
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="penstock quantize", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip

@@ -8,7 +8,7 @@ through it, and the step can be captured as a CUDA graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -109,9 +109,14 @@ class Runner:
         self._graphs: StepGraphs | None = None
 
     @torch.inference_mode()
-    def capture_graphs(self, sizes: tuple[int, ...], capture: Capturer) -> None:
+    def capture_graphs(
+        self,
+        sizes: tuple[int, ...],
+        capture: Capturer,
+        expect: Callable[[int], None] | None = None,
+    ) -> None:
         """From here on steps are replays of CUDA graphs: decode steps of up to sizes[-1] rows, and
-        steps with chunks."""
+        steps with chunks. expect: told before how many graphs there will be."""
         ops = cast(GraphDevice, self.ops)  # that of the CPU is never captured
         limits, dtype = self.limits, self.model.dtype
         outputs = mapped_outputs(self.model.head, limits.max_slots, dtype) or StepOutputs.empty(
@@ -126,11 +131,14 @@ class Runner:
         parts = (self.model, ops, self.slots, self.cache, outputs, sharing)
         mixed = MixedGraphs(*parts, limits.max_prefill_tokens, limits.max_chunks)
         decode = DecodeGraphs(*parts, sizes)
-        mixed.capture(capture)
-        decode.capture(capture)
         draws = None
         if self.sampling is not None:
             draws = DrawGraphs(self.sampling, self.sampler, outputs.logits)
+        if expect is not None:
+            expect(mixed.count + decode.count + (draws.count if draws is not None else 0))
+        mixed.capture(capture)
+        decode.capture(capture)
+        if draws is not None:
             draws.capture(capture)
         self._graphs = StepGraphs(decode, mixed, draws, outputs, sharing)
 

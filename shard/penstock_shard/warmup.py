@@ -12,7 +12,7 @@ from penstock_proto import shard_pb2
 from penstock_shard import kv_cache, log
 from penstock_shard.broken_weights import first_broken
 from penstock_shard.compile_ahead import compile_ahead
-from penstock_shard.graphs import Capture, buckets_for
+from penstock_shard.graphs import Capture, CountedCapture, buckets_for
 from penstock_shard.loaded import LoadedModel
 from penstock_shard.memory import blocks_of, count_blocks, held_bytes, ledger, too_small
 from penstock_shard.phases import SPENT, phase
@@ -135,7 +135,8 @@ def _capture_graphs(loaded: LoadedModel, runner: Runner) -> None:
     sizes = _graph_sizes(loaded, runner.limits)
     if sizes:
         with phase("capture"):
-            runner.capture_graphs(sizes, Capture())
+            capture = CountedCapture(Capture())
+            runner.capture_graphs(sizes, capture, capture.expect)
         seconds = SPENT["capture"]
         log.info(f"captured graphs of steps, up to {sizes[-1]} decode rows, in {seconds:.1f} s")
 

@@ -6,6 +6,8 @@ so that loading needs no more memory than the rank's share of the model.
 
 from __future__ import annotations
 
+import math
+import re
 import zlib
 from collections.abc import Callable, Set
 from pathlib import Path
@@ -22,6 +24,7 @@ from penstock_shard.model.families import Names
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _FP8 = "F8_E4M3"
+_BITS = re.compile(r"\d+")  # in the name of a type, as F8_E4M3
 # What is read as it is stored, by the type of what it is read into.
 _EXACT = {torch.float8_e4m3fn: _FP8, torch.uint8: "U8", torch.int32: "I32", torch.int8: "I8"}
 FP8_DEVIATION = 64.0  # of random numbers: the largest is 448
@@ -159,7 +162,6 @@ class Checkpoint:
         names = names or Names()
         self.folder = folder
         self._slices: dict[str, Any] = {}
-        self._read: set[str] = set()
         files = checkpoint_files(folder).chosen
         self._open = [_open(path) for path in files]
         for path, file in zip(files, self._open, strict=True):
@@ -172,7 +174,8 @@ class Checkpoint:
                         f"tensor {name} stands twice in {folder}, again in {path.name}"
                     )
                 self._slices[name] = file.get_slice(stored)
-        self._progress = Progress("weights", len(self._slices), "tensors")
+        self._left = {name: _bytes(part) for name, part in self._slices.items()}
+        self._progress = Progress("weights", sum(self._left.values()), "B")
 
     @property
     def dtype(self) -> str | None:
@@ -223,12 +226,11 @@ class Checkpoint:
             index = (slice(None),) * dim + (slice(start, stop),)
             into.narrow(dim, 0, count).copy_(part[index] if part.get_shape() else part[...])
         into.narrow(dim, count, into.shape[dim] - count).zero_()
-        if name not in self._read:
-            self._read.add(name)
-            self._progress.advance(1)
+        if size := self._left.pop(name, 0):
+            self._progress.advance(size)
 
     def finish(self, ignored: Callable[[str], bool]) -> None:
-        self._progress.advance(len(self._slices) - len(self._read))
+        self._progress.advance(sum(self._left.values()))
         self._slices.clear()
         self._open.clear()
 
@@ -250,3 +252,9 @@ def _open(path: Path) -> Any:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from None
+
+
+def _bytes(part: Any) -> int:
+    """Size of a tensor in its file."""
+    bits = _BITS.search(part.get_dtype())
+    return int(math.prod(part.get_shape())) * int(bits[0] if bits else 8) // 8

@@ -16,9 +16,11 @@ def test_names_its_commands() -> None:
     assert result.returncode == 0
     for name in ("serve", "bench", "run-batch", "quantize", "migrate", "download"):
         assert f"  {name} " in result.stdout
+    headings = [line[:-1] for line in result.stdout.splitlines() if line.endswith(":")]
+    assert headings == ["serve", "talk", "measure", "prepare", "operate"]
     assert penstock("--version").stdout.startswith("penstock ")
     unknown = penstock("swerve")
-    assert unknown.returncode == 2 and "no command 'swerve'" in unknown.stderr
+    assert unknown.returncode == 2 and "no command 'swerve'; did you mean serve?" in unknown.stderr
 
 
 def test_without_a_command_it_is_the_launcher() -> None:
@@ -36,7 +38,7 @@ def test_commands_have_their_own_help() -> None:
         (["bench", "serve", "--help"], "--max-concurrency"),
         (["run-batch", "--help"], "--error-file"),
         (["quantize", "--help"], "--calibration"),
-        (["download", "--help"], "download-weights"),
+        (["download", "--help"], "penstock download"),
         (["migrate", "--help"], "TGI, vLLM or SGLang"),
     ):
         result = penstock(*argv)

@@ -14,7 +14,6 @@ from penstock_launcher.command_line import parse
 from penstock_launcher.migration.__main__ import main, migrate_text
 from penstock_launcher.migration.arguments import translate
 from penstock_launcher.migration.commands import SERVERS, Migrated, migrate_words
-from penstock_launcher.migration.page import markdown
 from penstock_launcher.migration.rows import OPTION, Row, Server
 from penstock_launcher.options import Options
 
@@ -32,7 +31,6 @@ TEXTS = {
     "graceful_termination_timeout": "5", "kv_block_size": "32", "master_port": "1234",
     "prometheus_port": "1234", "validation_workers": "3", "metric_names": "vllm",
 }  # fmt: skip
-OUR_FLAGS = {option.flag for option in OPTION.values()}
 KINDS = {"N": "777", "X": "0.5"}
 
 
@@ -77,19 +75,6 @@ def test_each_flag_is_an_option_or_a_note(server: Server, row: Row, flag: str) -
 def test_no_flag_has_two_rows(server: Server) -> None:
     flags = [flag for row in server.rows for flag in row.flags]
     assert len(flags) == len(set(flags)) > 40
-
-
-def test_the_page_is_the_one_that_the_tables_make() -> None:
-    page = (ROOT / "docs" / "migrating.md").read_text()
-    assert markdown() in page, "run `make readme`"
-    sections = dict(re.findall(r"^## Flags of (\w+)\n(.*?)(?=^## |\Z)", page, re.M | re.S))
-    for server in SERVERS:
-        rows = [line.split(" | ") for line in sections[server.name].splitlines() if "| `" in line]
-        flags = [flag for cells in rows for flag in re.findall(r"`([^`]+)`", cells[0])]
-        assert flags == [flag for row in server.rows for flag in row.flags]
-        for _, here, *_ in rows:
-            plain = here.strip("`").split()[0]
-            assert here in ("nothing", "not served", "the default") or plain in OUR_FLAGS
 
 
 def test_a_command_line_of_vllm() -> None:

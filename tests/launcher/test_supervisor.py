@@ -1,6 +1,7 @@
 """The supervisor with real processes as shards and router: whoever dies, nothing is left."""
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from penstock_launcher.child import Role
+from penstock_launcher.logs import Log
 from penstock_launcher.supervisor import Death, first_cause
 
 GROUP = Path(__file__).with_name("group.py")
@@ -441,16 +443,17 @@ def test_waiting_is_said(monkeypatch):
     from penstock_launcher import supervisor as module
 
     async def scenario() -> list[str]:
-        said: list[str] = []
         monkeypatch.setattr(module, "REMIND", 0.05)
-        log = SimpleNamespace(info=said.append)
+        stream = io.StringIO()
+        log = Log(as_json=False, stream=stream)
         group = module.Supervisor(log, SimpleNamespace(), 1)
         loop = asyncio.get_running_loop()
         children = [SimpleNamespace(name=f"shard {i}", ready=loop.create_future()) for i in (0, 1)]
         children[0].ready.set_result({"a": 1})
         loop.call_later(1.0, children[1].ready.set_result, {"b": 2})
-        assert await group.ready(children) == [{"a": 1}, {"b": 2}]
-        return said
+        assert await group.ready(children, 60.0) == [{"a": 1}, {"b": 2}]
+        return stream.getvalue().splitlines()
 
     said = asyncio.run(scenario())
     assert len(said) >= 2 and all("waiting for shard 1 to be ready" in line for line in said)
+    assert all("left, as the last start went" in line for line in said)

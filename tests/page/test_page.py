@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -18,6 +20,7 @@ from selenium.webdriver.remote.webdriver import WebDriver  # noqa: E402
 from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
 
 SECONDS = 60
+PICTURES = bool(os.environ.get("PENSTOCK_PICTURES"))
 PROGRAMS = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
 pytestmark = pytest.mark.skipif(
     None in PROGRAMS.values(), reason="needs Debian's chromium and chromium-driver"
@@ -102,12 +105,12 @@ def page(server: Server, browser: WebDriver) -> Page:
 
 def picture(page: Page, name: str, request: pytest.FixtureRequest) -> None:
     """For docs/images, with PENSTOCK_PICTURES=1."""
-    if os.environ.get("PENSTOCK_PICTURES"):
+    if PICTURES:
         folder = request.config.rootpath / "docs" / "images"
         page.browser.save_screenshot(str(folder / f"{name}.png"))
 
 
-def test_a_conversation(page: Page, request: pytest.FixtureRequest) -> None:
+def test_a_conversation(page: Page) -> None:
     page.type("#p-temperature", "0")
     page.ask("What is the capital of France?")
     assert "Paris" in page.answered()
@@ -116,9 +119,10 @@ def test_a_conversation(page: Page, request: pytest.FixtureRequest) -> None:
     assert "".join(token.get_attribute("textContent") for token in tokens) == page.answered()
     webdriver.ActionChains(page.browser).move_to_element(tokens[0]).perform()
     page.until(lambda: page.find("#tip").is_displayed())
-    chosen, *alternatives = page.find("#tip").text.split("\n")
-    assert chosen.startswith("chosen") and len(alternatives) == 5
-    picture(page, "chat", request)
+    lines = page.find("#tip").text.split("\n")
+    shares = [float(line.split(" %")[0]) for line in lines]
+    assert 5 <= len(lines) <= 6 and shares == sorted(shares, reverse=True)
+    assert [line for line in lines if line.endswith("chosen")] == [page.find("#tip .chosen").text]
     # a second question goes on from the first, and both are there after a reload
     page.ask("What is the capital of Italy?")
     assert "Rome" in page.answered()
@@ -132,6 +136,36 @@ def test_a_conversation(page: Page, request: pytest.FixtureRequest) -> None:
     page.find("#delete-chat").click()
     assert page.all("#messages li") == []
     assert page.errors() == []
+
+
+def test_an_answer_by_keyboard_and_ear(page: Page) -> None:
+    page.type("#p-temperature", "0")
+    page.ask("What is the capital of France?")
+    answer = page.answered()
+    # once and whole, and no part of the conversation speaks while it is written
+    page.until(lambda: page.find("#said").get_attribute("textContent") == answer)
+    assert page.find("#said").get_attribute("role") == "status"
+    assert page.all("#messages [aria-live], #messages[aria-live]") == []
+    # one token is reached by Tab, the others by arrows; the tip describes it
+    first, second, *rest = page.all("#messages .token")
+    assert [one.get_attribute("tabindex") for one in (first, second, *rest)].count("0") == 1
+    first.send_keys(Keys.ARROW_RIGHT)
+    focused = page.browser.switch_to.active_element
+    assert focused == second and focused.get_attribute("tabindex") == "0"
+    assert focused.get_attribute("aria-describedby") == "tip" and page.find("#tip").is_displayed()
+    second.send_keys(Keys.ESCAPE)
+    assert not page.find("#tip").is_displayed()
+    second.send_keys(Keys.END)
+    assert page.browser.switch_to.active_element == rest[-1]
+
+
+def test_everything_has_a_name(page: Page) -> None:
+    """Fields by their label, buttons and tabs by their text."""
+    nameless = page.browser.execute_script(
+        "return [...document.querySelectorAll('input, select, textarea, button')]"
+        ".filter(one => !one.labels?.length && !one.textContent.trim()).map(one => one.id)"
+    )
+    assert nameless == []
 
 
 def test_stop_ends_the_request(page: Page, server: Server) -> None:
@@ -176,7 +210,7 @@ def test_a_schema_holds(page: Page) -> None:
     assert answer["city"] in ("Paris", "Rome") and isinstance(answer["sure"], bool)
 
 
-def test_views_open_by_keyboard(page: Page, request: pytest.FixtureRequest) -> None:
+def test_views_open_by_keyboard(page: Page) -> None:
     page.find("#tab-chat").send_keys(Keys.ARROW_RIGHT)
     page.find("#text")
     page.type("#text", "The capital of France is")
@@ -186,19 +220,54 @@ def test_views_open_by_keyboard(page: Page, request: pytest.FixtureRequest) -> N
     page.until(lambda: len(page.all("#charts path[d^=M]")) >= 3)
     shown = {figure.text.split("\n")[0] for figure in page.all("#charts figure")}
     assert {"Output tokens", "KV cache in use", "Waiting requests"} <= shown
-    picture(page, "live", request)
-    page.find("#tab-live").send_keys(Keys.ARROW_RIGHT)
+    assert "highest" in page.find("#charts").text
+    page.find("#tab-live").send_keys(Keys.END)
     assert "max_total_tokens" in page.find("#card").text
+    facts = page.find("#facts").text
+    assert "penstock-demo" in facts and "up to 2,048 tokens" in facts and "GiB" in facts
     assert page.errors() == []
 
 
-def test_a_phone_shows_it_whole(page: Page) -> None:
-    page.browser.set_window_size(500, 800)  # as narrow as Chromium goes
+@pytest.mark.skipif(not PICTURES, reason="makes docs/images with PENSTOCK_PICTURES=1")
+def test_pictures(page: Page, server: Server, request: pytest.FixtureRequest) -> None:
+    page.type("#p-seed", "4")
+    page.ask("What is the capital of France?")
+    page.answered()
+    page.ask("Tell me about the river.")
+    page.answered()
+    unsure = page.find("#messages li:last-child .token:is(.p0, .p1, .p2)")
+    webdriver.ActionChains(page.browser).move_to_element(unsure).perform()
+    page.until(lambda: page.find("#tip").is_displayed())
+    picture(page, "chat", request)
+    page.find("#tab-live").click()
+    for streams in (1, 4, 12, 6, 2, 9, 3):
+        with ThreadPoolExecutor(streams) as pool:
+            list(pool.map(lambda _: generate(server), range(6 * streams)))
+    picture(page, "live", request)
+    page.find("#tab-model").click()
+    picture(page, "model", request)
+
+
+def generate(server: Server) -> None:
+    body = {"inputs": "A river is", "parameters": {"max_new_tokens": 60, "do_sample": True}}
+    headers = {"content-type": "application/json", "authorization": "Bearer secret"}
+    data = json.dumps(body).encode()
+    with urlopen(Request(f"{server.url}/generate", data, headers), timeout=SECONDS) as answer:
+        answer.read()
+
+
+def test_a_phone_shows_it_whole(page: Page, server: Server) -> None:
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     try:
+        for tab in page.all("[role=tab]"):
+            tab.click()
+            assert page.browser.execute_script(wide) <= 0, tab.text
+        page.browser.get(server.url + "/docs")
         assert page.browser.execute_script(wide) <= 0
     finally:
-        page.browser.set_window_size(1280, 900)
+        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_the_api_can_be_tried(page: Page, server: Server, request: pytest.FixtureRequest) -> None:

@@ -19,6 +19,7 @@ from penstock.batches.runner import Batch, Counts, run
 from penstock.batches.sending import Server, Unreachable
 from penstock.bench.options import api_key, header, real, whole
 from penstock.embedded import EmbeddedServer, ServerError
+from penstock_proto.config_file import Parser
 
 PROG = "penstock run-batch"
 
@@ -106,9 +107,8 @@ def launcher_options(argv: Sequence[str]) -> dict[str, Any]:
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The options, and what stands behind `--` for the launcher."""
     cut = list(argv).index("--") if "--" in argv else len(argv)
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROG,
-        allow_abbrev=False,
         description="Answer a file of requests in OpenAI's batch format. The same command, run "
         "again after a crash, goes on behind what it has written.",
         epilog="What follows -- goes to the launcher of --model: -- --num-shard 2",

@@ -14,11 +14,12 @@ from penstock.bench.lengths import Lengths
 from penstock.bench.options import lengths, token_range, whole
 from penstock.bench.prompts import RandomPrompts
 from penstock.engine_args import HONOURED
+from penstock_proto.config_file import Parser
 
 
 def offline_parser(prog: str, description: str, *, prompt: str, output: str) -> Any:
     """A parser with the options that all share; prompt, output: lengths by default."""
-    parser = argparse.ArgumentParser(prog=prog, allow_abbrev=False, description=description)
+    parser = Parser(prog=prog, description=description)
     add = parser.add_argument
     add("--model", help="folder or hub id; default: the built-in demo model")
     add("--input-len", "--random-input-len", type=lengths, default=prompt, metavar="LENGTHS")

@@ -14,6 +14,7 @@ import orjson
 from penstock.bench.lengths import Lengths
 from penstock.bench.load import MOST_PROCESSES
 from penstock.bench.protocols import BACKENDS
+from penstock_proto.config_file import Parser
 
 DATASETS = ("random", "shared-prefix", "sharegpt", "json-schema")
 OBJECTIVES = ("ttft", "tpot", "e2el")
@@ -108,9 +109,8 @@ def json_object(text: str) -> dict[str, Any]:
 
 def serve_parser(prog: str, backend: str = "penstock") -> argparse.ArgumentParser:
     """The parser; `backend` is the default."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=prog,
-        allow_abbrev=False,
         description="Load a server that is up, and measure throughput and latency. LENGTHS are N, "
         "uniform:LOW:HIGH or lognormal:MEDIAN:SIGMA:MAX tokens.",
     )

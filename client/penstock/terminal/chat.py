@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from penstock.embedded import EmbeddedServer, ServerError
 from penstock.lang.backend import BackendError
 from penstock.terminal.conversation import Conversation
+from penstock_proto.config_file import Parser
 
 URL = "http://127.0.0.1:3000"
 BLOCK = '"""'
@@ -47,7 +48,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _parser(name: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"penstock {name}", description=description)
+    parser = Parser(prog=f"penstock {name}", description=description)
     add = parser.add_argument
     add("--model", metavar="MODEL", help="start this model here: a folder or a hub id, or `demo`")
     add("--url", default=URL, help=f"of a server that runs; default {URL}")

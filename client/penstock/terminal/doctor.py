@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -18,6 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from penstock_proto.config_file import Parser
 
 PACKAGES = (
     "penstock", "torch", "triton", "safetensors", "transformers", "tokenizers", "llguidance",
@@ -45,7 +46,7 @@ class Finding:
 
 def main(argv: Sequence[str]) -> int:
     """The exit code: 1 where something keeps Penstock from serving."""
-    parser = argparse.ArgumentParser(prog="penstock doctor", description=__doc__.partition(": ")[2])
+    parser = Parser(prog="penstock doctor", description=__doc__.partition(": ")[2])
     parser.add_argument("--port", type=int, default=3000, help="that the server shall have")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--offline", action="store_true", help="do not ask the hub")

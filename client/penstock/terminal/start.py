@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from penstock.command import become
+from penstock_proto.config_file import ConfigError, entries, path_of
 
 SPELLINGS = {"--port": ("--port", "-p"), "--host": ("--host", "--hostname", "--uds")}
 
 
 def start(argv: Sequence[str], defaults: Mapping[str, str]) -> NoReturn:
-    """Become the launcher. Defaults count against nothing that the command line gives."""
+    """Become the launcher. Defaults give way to the command line, and to the file that it names."""
     given = {argument.partition("=")[0] for argument in argv}
+    if (path := path_of(argv)) is not None:
+        with contextlib.suppress(ConfigError):  # the launcher says what is wrong
+            given |= {entry.flag for entry in entries(path)}
     added = [
         f"{flag}={value}" for flag, value in defaults.items() if given.isdisjoint(SPELLINGS[flag])
     ]

@@ -4,7 +4,6 @@ in, Penstock's out; what differs goes to standard error, a line each.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import re
 import sys
@@ -15,6 +14,7 @@ from penstock_launcher.migration.commands import SERVERS, Migrated, migrate_scri
 from penstock_launcher.migration.documents import migrate_yaml
 from penstock_launcher.migration.environment import ASSIGNMENT, rename
 from penstock_launcher.migration.page import markdown
+from penstock_proto.config_file import Parser
 
 LONGEST = 1 << 20  # bytes of a file
 LINE = re.compile(r"\s*(?:#.*)?|\s*(?:export\s+)?[A-Za-z_]\w*=.*")
@@ -26,9 +26,10 @@ NOTHING = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 0, 1 where something is not served, 2 where there was nothing to translate."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="penstock migrate",
-        usage="penstock migrate [FILE | COMMAND LINE...]  (without either: standard input)",
+        usage="penstock migrate [FILE | COMMAND LINE...]  (without either: standard input)\n"
+        "       penstock migrate --check URL URL [-i FILE]  (replay requests, print differences)",
         description="Translates what TGI, vLLM or SGLang was started with. What differs is said on "
         "standard error; exit code 1: some of it is not served.",
     )

@@ -22,9 +22,9 @@ class Translation:
         for name, text in self.server.added.items():
             if name not in given:
                 self.texts.setdefault(name, [text])
-        for name, sentence in self.server.defaults.items():
-            if name not in self.texts and name not in given:
-                self.notes.append(Note(OPTION[name].flag, sentence))
+        for name, limit in self.server.defaults.items():
+            if limit.note and name not in self.texts and name not in given:
+                self.notes.append(Note(OPTION[name].flag, limit.note))
 
     def words(self) -> list[str]:
         """The command line of the launcher."""

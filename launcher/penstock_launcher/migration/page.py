@@ -1,4 +1,4 @@
-"""The tables of docs/migrating.md, made from those that translate."""
+"""The tables of docs/from/, made from those that translate."""
 
 from __future__ import annotations
 
@@ -8,23 +8,33 @@ from penstock_launcher.migration.rows import OPTION, Row, Server
 
 def markdown() -> str:
     """For each server: every flag with its name here, and the limits whose defaults differ."""
-    return "\n".join(line for server in SERVERS for line in _section(server))
+    return "\n".join(f"## {server.name}\n\n{flags(server)}\n{limits(server)}" for server in SERVERS)
 
 
-def _section(server: Server) -> list[str]:
-    lines = [f"## Flags of {server.name}", "", "| flag | here | what differs |", "|---|---|---|"]
-    lines += [_line(row) for row in server.rows]
-    if server.added or server.defaults:
-        lines += ["", f"Where {server.name}'s command line says nothing:", ""]
-        lines += [
-            f"- `{OPTION[name].flag} {text}` is added, as that is {server.name}'s default."
-            for name, text in server.added.items()
-        ]
-        lines += [f"- `{OPTION[name].flag}` {text}." for name, text in server.defaults.items()]
-    renamed = [f"- `{name}` is `{ours}`." for name, ours in server.variables.items()]
-    if renamed:
-        lines += ["", "Environment:", "", *renamed]
-    return [*lines, ""]
+def flags(server: Server) -> str:
+    """Every flag, and every variable that has another name."""
+    lines = ["| flag | here | what differs |", "|---|---|---|", *map(_line, server.rows)]
+    renamed = [f"- The variable `{name}` is `{ours}`." for name, ours in server.variables.items()]
+    return "\n".join([*lines, *([""] if renamed else []), *renamed, ""])
+
+
+def limits(server: Server) -> str:
+    """What is otherwise where the command line says nothing."""
+    lines = [
+        f"| where nothing is said | {server.name} | here | as there |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{OPTION[name].flag}` | {text} | {OPTION[name].default} "
+        f"| `{OPTION[name].flag} {text}`; `penstock migrate` adds it |"
+        for name, text in server.added.items()
+    ]
+    lines += [
+        f"| `{OPTION[name].flag}` | {limit.there} | {limit.here} "
+        f"| `{OPTION[name].flag} {limit.restored}` |"
+        for name, limit in server.defaults.items()
+    ]
+    return "\n".join([*lines, ""])
 
 
 def _line(row: Row) -> str:

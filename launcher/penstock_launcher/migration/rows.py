@@ -50,17 +50,29 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """A default that differs. there, here: what it is, in words. restored: the text that makes the
+    option what it was there, or comes as near as it goes. note: completes a sentence that begins
+    with the option, for who migrates; empty where nobody need know before it is looked up."""
+
+    there: str
+    here: str
+    restored: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Server:
     """programs: the words that start it; the arguments follow. added: options whose default it has
-    otherwise and that are written out. defaults: limits that differ, with a sentence each, which
-    counts where the option was not given. variables: its names of options in the environment."""
+    otherwise and that are written out. defaults: limits that differ, by option, which count where
+    the option was not given. variables: its names of options in the environment."""
 
     name: str
     image: re.Pattern[str]
     programs: tuple[re.Pattern[str], ...]
     rows: tuple[Row, ...]
     added: Mapping[str, str]
-    defaults: Mapping[str, str]
+    defaults: Mapping[str, Limit]
     variables: Mapping[str, str]
     without_meaning: re.Pattern[str]
     cache: str  # where its image keeps models

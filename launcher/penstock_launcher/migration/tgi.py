@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from penstock_launcher.migration.rows import Row, Server, image, same
+from penstock_launcher.migration.rows import Limit, Row, Server, image, same
 from penstock_launcher.unsupported import TGI_VARIABLES, UNSUPPORTED
 
 SAME = (
@@ -47,7 +47,21 @@ SERVER = Server(
     programs=(re.compile(r"(?:\S*/)?text-generation-launcher"),),
     rows=(*same(SAME, NOTES), *_unsupported()),
     added={},
-    defaults={},
+    defaults={
+        "max_batch_prefill_tokens": Limit(
+            "by the GPU and the model, else 4096", "4096; on a CPU 1024", "4096"
+        ),
+        "cuda_graphs": Limit("1,2,4,8,16,32", "some 20 sizes", "1,2,4,8,16,32"),
+        "max_batch_size": Limit(
+            "as many as the KV cache holds",
+            "max-concurrent-requests, at most 256; on a CPU 64",
+            "1000000",
+        ),
+        "max_connections_per_client": Limit("no bound", "1024", "1000000"),
+        "step_timeout": Limit("none", "60 s for a step of the shards", "86400"),
+        "kv_block_size": Limit("1, 16 or 256, by the kernel", "64; on a CPU 16", "16"),
+        "http_processes": Limit("one process", "beside GPUs one for each 5 cores, 2 to 4", "0"),
+    },
     variables={},
     without_meaning=re.compile("|".join(TGI_VARIABLES)),
     cache="/data",

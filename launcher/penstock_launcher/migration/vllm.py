@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from penstock_launcher.migration.rows import (
+    Limit,
     Row,
     Server,
     image,
@@ -31,7 +32,7 @@ ROWS: tuple[Row, ...] = (
         "is left out: Penstock does so anyway",
         "--enable-chunked-prefill --enable-auto-tool-choice --enable-prompt-tokens-details "
         "--enable-request-id-headers --enable-ssl-refresh --async-scheduling "
-        "--use-tqdm-on-load --enable-server-load-tracking",
+        "--use-tqdm-on-load --enable-server-load-tracking --enable-offline-docs",
     ),
     *without_effect(
         "is left out: it tunes vLLM's own engine",
@@ -44,14 +45,16 @@ ROWS: tuple[Row, ...] = (
         "--safetensors-load-strategy= --model-loader-extra-config= --ignore-patterns= "
         "--max-parallel-loading-workers= --worker-cls= --scheduler-cls= --use-v2-block-manager "
         "--disable-cascade-attn --enable-flashinfer-autotune --api-server-count|-asc= "
-        "--preemption-mode= --mm-processor-cache-gb= --no-async-scheduling --watermark=",
+        "--preemption-mode= --mm-processor-cache-gb= --no-async-scheduling --watermark= "
+        "--scheduler-reserve-full-isl --prefill-schedule-interval= --use-fp64-gumbel "
+        "--profiler-config= --h11-max-incomplete-event-size= --h11-max-header-count=",
     ),
     *without_effect(
         "is left out: it changes logs alone; --log-level is Penstock's",
         "--disable-log-requests --disable-log-stats --enable-log-requests --enable-log-outputs "
         "--max-log-len= --uvicorn-log-level= --disable-uvicorn-access-log --log-config-file= "
         "--disable-access-log-for-endpoints= --kv-cache-metrics --cudagraph-metrics "
-        "--enable-mfu-metrics --enable-logging-iteration-details",
+        "--enable-mfu-metrics --enable-logging-iteration-details --enable-log-deltas",
     ),
     *without_effect(
         "is left out: the KV cache stays in the GPU; a sequence that finds no room waits",
@@ -78,7 +81,7 @@ ROWS: tuple[Row, ...] = (
     *not_served("is not built yet", "--enable-expert-parallel|-ep --enable-eplb "
         "--enable-sleep-mode --kv-transfer-config= --kv-events-config= --headless"),
     *not_served("is not built yet: weights and KV cache lie in the GPUs' memory",
-        "--cpu-offload-gb= --kv-offloading-size=", "0"),
+        "--cpu-offload-gb= --kv-offloading-size= --kv-offloading-backend=", "0"),
     *not_served("is not supported: --cuda-memory-fraction bounds the KV cache, or "
         "--max-batch-total-tokens in tokens",
         "--kv-cache-memory-bytes= --num-gpu-blocks-override="),
@@ -101,8 +104,10 @@ ROWS: tuple[Row, ...] = (
         "--logprobs-mode=", "raw_logprobs"),
     *not_served("is not supported: no foreign code runs in the server",
         "--middleware= --logits-processors= --tool-parser-plugin= --reasoning-parser-plugin="),
-    *not_served("is not supported: requests wait in the order in which they come",
-        "--scheduling-policy=", "fcfs"),
+    *without_effect(
+        "is left out: requests may have a priority in any case, and larger is sooner",
+        "--scheduling-policy=",
+    ),
     *not_served("is written otherwise: give each origin as --cors-allow-origin ORIGIN",
         "--allowed-origins=", '["*"]', "*"),
     *not_served("is not supported: CORS has no such setting here",
@@ -111,7 +116,14 @@ ROWS: tuple[Row, ...] = (
         "--limit-mm-per-prompt= --allowed-local-media-path= --allowed-media-domains=*"),
     *not_served("is left to you: Penstock reads such a file too, if the launcher takes "
         "the names in it", "--config="),
-    *not_served("is not supported", "--ssl-ciphers= --response-role= --tool-server= "
+    *not_served("is not supported: a template comes from the model or the operator alone",
+        "--trust-request-chat-template"),
+    *not_served("is not supported: requests say it, by stream_options",
+        "--enable-force-include-usage"),
+    *not_served("is not supported: /docs is public, and holds nothing of the server",
+        "--disable-fastapi-docs"),
+    *not_served("is not supported", "--enable-prompt-embeds --tokens-only --fingerprint-mode= "
+        "--exclude-tools-when-tool-choice-none --ssl-ciphers= --response-role= --tool-server= "
         "--enable-tokenizer-info-endpoint --return-tokens-as-token-ids --grpc", "assistant"),
 )  # fmt: skip
 
@@ -125,15 +137,53 @@ SERVER = Server(
     rows=ROWS,
     added={"port": "8000"},
     defaults={
-        "cuda_memory_fraction": "is 1 here and was 0.92: memory that other programs need must be "
-        "left to them",
-        "max_concurrent_requests": "is 128: further requests get 429 at once, where vLLM lets any "
-        "number wait",
-        "max_stop_sequences": "is 16 under /v1, where vLLM has no bound",
-        "payload_limit": "is 2 MB a request; larger ones get 413",
-        "graceful_termination_timeout": "is 90 s, in which running requests end after SIGTERM; "
-        "vLLM's is 0",
-        "metric_names": "is tgi: give vllm to keep dashboards that show vLLM's metrics",
+        "cuda_memory_fraction": Limit(
+            "0.92",
+            "1: all of a GPU",
+            "0.92",
+            "is 1 here and was 0.92: memory that other programs need must be left to them",
+        ),
+        "max_concurrent_requests": Limit(
+            "any number waits",
+            "128; further ones get 429 at once",
+            "1000000",
+            "is 128: further requests get 429 at once, where vLLM lets any number wait",
+        ),
+        "max_stop_sequences": Limit(
+            "no bound",
+            "16 under /v1",
+            "256",
+            "is 16 under /v1, where vLLM has no bound",
+        ),
+        "payload_limit": Limit(
+            "no bound",
+            "2 MB a request; larger ones get 413",
+            "2000000000",
+            "is 2 MB a request; larger ones get 413",
+        ),
+        "graceful_termination_timeout": Limit(
+            "0: running requests are cut",
+            "90 s, in which they end after SIGTERM",
+            "0",
+            "is 90 s, in which running requests end after SIGTERM; vLLM's is 0",
+        ),
+        "metric_names": Limit(
+            "vLLM's",
+            "TGI's",
+            "vllm",
+            "is tgi: give vllm to keep dashboards that show vLLM's metrics",
+        ),
+        "max_batch_prefill_tokens": Limit(
+            "8192 from 70 GiB on, else 2048 (not A100)", "4096; on a CPU 1024", "8192"
+        ),
+        "max_batch_size": Limit(
+            "1024 from 70 GiB on, else 256",
+            "max-concurrent-requests, at most 256; on a CPU 64",
+            "1024",
+        ),
+        "max_connections_per_client": Limit("no bound", "1024", "1000000"),
+        "kv_block_size": Limit("16", "64; on a CPU 16", "16"),
+        "http_processes": Limit("one process", "beside GPUs one for each 5 cores, 2 to 4", "0"),
     },
     variables={"VLLM_API_KEY": "API_KEY"},
     without_meaning=re.compile(r"VLLM_\w+"),

@@ -1,10 +1,10 @@
 // The conversation: history in this browser, streaming, schema, tools.
 
-import { $, complain, element } from "./dom.js";
+import { $, complain, element, say } from "./dom.js";
 import * as conversations from "./conversations.js";
 import * as parameters from "./parameters.js";
 import { run } from "./stream.js";
-import { token } from "./tokens.js";
+import { append } from "./tokens.js";
 
 const PARTS = () => ({
   start: $("send"), stop: $("stop"), figures: $("chat-figures"), error: $("chat-error"),
@@ -60,9 +60,7 @@ class Answer {
     const whole = logprobs?.map((one) => one.token).join("") === text;
     if (!whole) return this.drawn.text.append(text);
     for (const one of logprobs)
-      this.drawn.text.append(
-        token({ text: one.token, logprob: one.logprob, top: one.top_logprobs ?? [] }),
-      );
+      append(this.drawn.text, { text: one.token, logprob: one.logprob, top: one.top_logprobs ?? [] });
   }
 
   call({ index, id, function: { name, arguments: given } }) {
@@ -114,6 +112,7 @@ async function send(event) {
   const said = answer.finished();
   if (said.content || said.tool_calls) {
     conversations.keep(conversation, [...messages, said]);
+    say([said.content, ...(said.tool_calls ?? []).map(callText)].filter(Boolean).join("\n"));
   } else {  // nothing came: the question goes back to where it was written
     $("prompt").value ||= messages.at(-1).content;
     drawAll();

@@ -1,9 +1,9 @@
 // A text that the model continues as it stands, without a chat template.
 
-import { $ } from "./dom.js";
+import { $, say } from "./dom.js";
 import * as parameters from "./parameters.js";
 import { run } from "./stream.js";
-import { token } from "./tokens.js";
+import { append } from "./tokens.js";
 
 const PARTS = () => ({
   start: $("completion-form").querySelector("button"), stop: $("completion-stop"),
@@ -17,7 +17,7 @@ function take(event) {
   if (tokens.join("") !== choice.text) return $("continued").append(choice.text);
   tokens.forEach((text, i) => {
     const top = Object.entries(tops?.[i] ?? {}).map(([other, logprob]) => ({ token: other, logprob }));
-    $("continued").append(token({ text, logprob: logprobs[i], top }));
+    append($("continued"), { text, logprob: logprobs[i], top });
   });
 }
 
@@ -29,5 +29,6 @@ export function build() {
     const asked = { prompt: $("text").value, ...parameters.read() };
     if ($("probabilities").checked) asked.logprobs = 5;
     await run("v1/completions", asked, PARTS(), take);
+    say($("continued").textContent);
   });
 }

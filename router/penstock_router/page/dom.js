@@ -8,6 +8,11 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
+// For screen readers, once: an answer as a whole, not token by token.
+export function say(text) {
+  $("said").textContent = text;
+}
+
 // The sentence of an error below a form, or none.
 export function complain(place, error) {
   place.hidden = !error;

@@ -5,6 +5,7 @@ import { get } from "./server.js";
 
 const SECONDS = 2;
 const KEPT = 150; // points of a chart: five minutes
+const FEWEST = 30; // that its width stands for
 
 // The samples of a page, summed over their labels.
 export function parse(text) {
@@ -42,18 +43,23 @@ const CHARTS = [
 function draw(chart) {
   const known = chart.points.filter((point) => point !== null);
   const most = Math.max(...known, 0) || 1;
+  const width = Math.max(FEWEST, chart.points.length);
   let path = "";
   let drawn = false;
   chart.points.forEach((point, i) => {
     if (point === null) return (drawn = false);
-    const x = (100 * (i + KEPT - chart.points.length)) / (KEPT - 1);
-    path += `${drawn ? "L" : "M"}${x.toFixed(2)} ${(39 - (38 * point) / most).toFixed(2)}`;
+    const x = (100 * (i + width - chart.points.length)) / (width - 1);
+    const place = `${x.toFixed(2)} ${(39 - (38 * point) / most).toFixed(2)}`;
+    path += drawn ? `L${place}` : `M${place}h0`; // a point that stands alone is a dot
     drawn = true;
   });
   chart.line.setAttribute("d", path);
   const last = known.at(-1);
   const digits = last < 10 && !Number.isInteger(last) ? 2 : 0;
   chart.shown.textContent = last === undefined ? "–" : `${last.toFixed(digits)} ${chart.unit}`;
+  const highest = Math.max(...known);
+  const its = highest < 10 && !Number.isInteger(highest) ? 2 : 0;
+  chart.most.textContent = known.length ? `highest ${highest.toFixed(its)} ${chart.unit}` : "nothing yet";
 }
 
 let before = null;
@@ -96,6 +102,7 @@ export function build() {
     chart.line = drawing.appendChild(document.createElementNS(space, "path"));
     chart.shown = element("b", {}, "–");
     const caption = element("figcaption", {}, element("span", {}, chart.title), chart.shown);
-    $("charts").append(element("figure", {}, caption, drawing));
+    chart.most = element("p", { className: "hint" });
+    $("charts").append(element("figure", {}, caption, drawing, chart.most));
   }
 }

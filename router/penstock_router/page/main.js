@@ -1,11 +1,11 @@
-// Puts the page together: tabs, and the model's card.
+// Puts the page together, and its tabs.
 
+import * as card from "./card.js";
 import * as chat from "./chat.js";
 import * as completion from "./completion.js";
-import { $, element } from "./dom.js";
+import { $ } from "./dom.js";
 import * as live from "./live.js";
 import * as parameters from "./parameters.js";
-import { get } from "./server.js";
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
 
@@ -20,26 +20,14 @@ function open(tab) {
 }
 
 function move(event) {
-  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  if (!step) return;
-  const next = tabs.at((tabs.indexOf(event.target) + step) % tabs.length);
+  const at = tabs.indexOf(event.target);
+  const next = {
+    ArrowRight: tabs.at((at + 1) % tabs.length), ArrowLeft: tabs.at(at - 1), Home: tabs[0], End: tabs.at(-1),
+  }[event.key];
+  if (!next) return;
+  event.preventDefault();
   next.focus();
   open(next);
-}
-
-async function card() {
-  try {
-    const info = await (await get("info")).json();
-    $("model-name").textContent = `${info.served_model_name} on ${info.device_name || info.model_device_type}`;
-    document.title = `${info.served_model_name} – Penstock`;
-    for (const [name, value] of Object.entries(info)) {
-      if (value === null) continue;
-      const text = typeof value === "object" ? JSON.stringify(value) : String(value);
-      $("card").tBodies[0].append(element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, text)));
-    }
-  } catch (error) {
-    $("model-name").textContent = error.message;
-  }
 }
 
 parameters.build();
@@ -50,4 +38,4 @@ for (const tab of tabs) {
   tab.addEventListener("click", () => open(tab));
   tab.addEventListener("keydown", move);
 }
-card();
+card.build();

@@ -38,6 +38,15 @@ def test_defaults_give_way(
     assert said == [("penstock_launcher", [*added, *argv])]
 
 
+def test_defaults_give_way_to_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "serve.yaml"
+    path.write_text("port: 1\n")
+    said: list[object] = []
+    monkeypatch.setattr(start, "become", lambda *given: said.append(given))
+    start.start([f"--config={path}"], {"--port": "8000", "--host": "::1"})
+    assert said == [("penstock_launcher", ["--host=::1", f"--config={path}"])]
+
+
 @pytest.mark.parametrize(
     ("module", "port"),
     [("penstock.entrypoints.openai.api_server", 8000), ("penstock.launch_server", 30000)],

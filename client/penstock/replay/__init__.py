@@ -1,0 +1,1 @@
+"""`penstock migrate --check`: the same requests to two servers, and what differs."""

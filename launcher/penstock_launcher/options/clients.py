@@ -1,0 +1,37 @@
+"""What one client may take, and how its connections are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from penstock_launcher.kinds import COUNT, integer, many, network, number
+from penstock_launcher.options.option import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clients:
+    max_requests_per_client: int = option(
+        0,
+        integer(0, 1_000_000),
+        "Requests that generate, of one client, at a time; beyond: 429 at once. 0: only "
+        "max-concurrent-requests counts",
+    )
+    max_connections_per_client: int = option(
+        1024,
+        COUNT,
+        "Connections of one client (IP address; of IPv6 the first 64 bits) at a time, if there are "
+        "descriptors for as many; one more closes the oldest idle one, or is answered with 429",
+    )
+    trusted_proxies: tuple[str, ...] = option(
+        (),
+        many(network()),
+        "Proxies (IP address or network) whose connections are not counted, and whose "
+        "X-Forwarded-For says who the client is; repeatable",
+        default_text="none: the address of the connection is the client",
+    )
+    stream_keepalive: float = option(
+        15.0,
+        number(0, 3600),
+        "Seconds of silence after which a stream sends its head, or a comment that clients pass "
+        "over: proxies cut connections that are silent for 30 or 60 s. 0: never",
+    )
