@@ -193,7 +193,7 @@ class Runner:
             if admission.begun:
                 copies.append((admission.begun, blocks[admission.cached // block_size]))
             held = admission.grammar > 0
-            self._asking[admission.slot] = held or bool(features_of(admission.sampling))
+            self._asking[admission.slot] = held or bool(features_of(admission.request.sampling))
             if self.sampling is not None:
                 self._admit_to_sampling(self.sampling, admission, tokens)
         slots = np.array([admission.slot for admission in admissions], np.int64)
@@ -208,13 +208,14 @@ class Runner:
     def _admit_to_sampling(
         self, sampling: SamplingState, admission: shard_pb2.Admission, tokens: NDArray[np.int32]
     ) -> None:
-        slot, generated = admission.slot, int(admission.generated)
+        slot, wanted = admission.slot, admission.request.sampling
+        generated = len(admission.generated) // 4
         constraint = None
         if admission.grammar:
             again = tokens[len(tokens) - generated :].tolist()
-            runs = not features_of(admission.sampling) & ONE_BY_ONE
+            runs = not features_of(wanted) & ONE_BY_ONE
             constraint = sampling.matching.admit(slot, admission.grammar, again, runs)
-        sampling.admit(slot, tokens, generated, admission.sampling, constraint)
+        sampling.admit(slot, tokens, generated, wanted, constraint)
 
     @torch.inference_mode()
     def copy_blocks(self, copies: list[tuple[int, int]]) -> None:

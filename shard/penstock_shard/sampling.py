@@ -211,7 +211,8 @@ class SamplingState:
         self.rehearse_draws(dtype)
         everything = shard_pb2.Sampling(
             temperature=1, top_p=0.5, typical_p=0.5, min_p=0.5, repetition_penalty=2,
-            frequency_penalty=1, bias_token=[0], bias=[1], logprobs=True,
+            frequency_penalty=1, logprobs=True,
+            logit_bias=shard_pb2.LogitBias(token=[0], value=[1]),
             top_n=self.limits.max_top_n, rules=shard_pb2.TokenRules(
                 allowed=bytes(4), late=[1], min_tokens=1, green_share=0.5, green_bias=1
             ),
@@ -416,7 +417,7 @@ class SamplingState:
 
     def _set_bias(self, slot: int, wanted: shard_pb2.Sampling) -> None:
         """Rows are as wide as the widest needs; the rest adds 0 to token 0."""
-        count, width = len(wanted.bias), self.bias.shape[1]
+        count, width = len(wanted.logit_bias.token), self.bias.shape[1]
         if count > width:
             wider = 1 << (count - 1).bit_length()
             rows = self.bias.shape[0]
@@ -430,9 +431,10 @@ class SamplingState:
         self.bias[slot].zero_()
         if not count:
             return
-        tokens = upload(np.array(wanted.bias_token, np.int64), self.device)
-        self.bias_token[slot, :count].copy_(tokens)
-        self.bias[slot, :count].copy_(upload(np.array(wanted.bias, np.float32), self.device))
+        tokens = np.array(wanted.logit_bias.token, np.int64)
+        values = np.array(wanted.logit_bias.value, np.float32)
+        self.bias_token[slot, :count].copy_(upload(tokens, self.device))
+        self.bias[slot, :count].copy_(upload(values, self.device))
 
 
 def features_of(wanted: shard_pb2.Sampling) -> Feature:
@@ -445,7 +447,7 @@ def features_of(wanted: shard_pb2.Sampling) -> Feature:
         Feature.MIN_P: wanted.min_p > 0,
         Feature.REPETITION: wanted.repetition_penalty != 1,
         Feature.FREQUENCY: wanted.frequency_penalty != 0 or wanted.presence_penalty != 0,
-        Feature.BIAS: len(wanted.bias_token) > 0,
+        Feature.BIAS: len(wanted.logit_bias.token) > 0,
         Feature.LOGPROBS: wanted.logprobs or wanted.top_n > 0 or len(wanted.given) > 0,
         Feature.RULES: wanted.HasField("rules"),
     }

@@ -138,7 +138,7 @@ class SlotBook:
         if self.active[slot]:
             raise BadCommand(f"admit.slot {slot} is taken")
         self.active[slot] = True
-        self.known[slot] = len(admission.tokens) // 4
+        self.known[slot] = (len(admission.request.prompt) + len(admission.generated)) // 4
         self.offset[slot] = 0
         self.computed[slot] = admission.cached
 
@@ -146,8 +146,8 @@ class SlotBook:
         """Fill a slot with a sequence that `admissions` has no objection to. Returns its tokens and
         its first blocks."""
         self._take(admission)
-        limits, slot = self.limits, admission.slot
-        tokens = np.frombuffer(admission.tokens, np.int32)
+        limits, slot, request = self.limits, admission.slot, admission.request
+        tokens = np.frombuffer(request.prompt + admission.generated, np.int32)
         blocks = np.frombuffer(admission.blocks, np.int32)
         _check_range("admit.blocks", blocks, 1, limits.num_blocks)
         if len(blocks) > limits.table_width:
@@ -155,8 +155,8 @@ class SlotBook:
                 f"admit.blocks of slot {slot} must number at most {limits.table_width}, "
                 f"not {len(blocks)}"
             )
-        if admission.generated >= len(tokens):
-            raise BadCommand(f"admit.generated {admission.generated} leaves slot {slot} no prompt")
+        if not request.prompt:
+            raise BadCommand(f"admit.request of slot {slot} has no prompt")
         if admission.cached >= len(tokens) or admission.cached > len(blocks) * limits.block_size:
             raise BadCommand(
                 f"admit.cached {admission.cached} of slot {slot} must be below its {len(tokens)} "
@@ -171,17 +171,17 @@ class SlotBook:
             raise BadCommand(
                 f"admit.begun must be in [0, {limits.num_blocks}), not {admission.begun}"
             )
-        start = admission.prompt_logprobs_start
-        if admission.prompt_logprobs and admission.cached > start:
+        start = request.prompt_logprobs_start
+        if request.prompt_logprobs and admission.cached > start:
             raise BadCommand(
                 f"admit.cached {admission.cached} of slot {slot} must be at most its "
                 f"prompt_logprobs_start, {start}"
             )
         self.blocks[slot] = len(blocks)
         self._tables[slot, : len(blocks)] = blocks
-        self.prompt_logprobs[slot] = admission.prompt_logprobs
+        self.prompt_logprobs[slot] = request.prompt_logprobs
         self.prompt_start[slot] = start
-        self.prompt_top_n[slot] = admission.prompt_top_n
+        self.prompt_top_n[slot] = request.prompt_top_n
         self.tokens[slot] = tokens
         return tokens, blocks
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from penstock_proto import shard_pb2
 from penstock_shard import kv_cache, log
@@ -235,6 +236,13 @@ def _run(runner: Runner, command: shard_pb2.StepCommand) -> _Ran:
     return _Ran(seconds, not any(result.refused for result in results))
 
 
+def _admission(
+    slot: int, tokens: NDArray[np.int32], blocks: NDArray[np.int32]
+) -> shard_pb2.Admission:
+    request = shard_pb2.Request(prompt=tokens.tobytes(), sampling=NEUTRAL)
+    return shard_pb2.Admission(slot=slot, request=request, blocks=blocks.tobytes())
+
+
 def _prefill_command(loaded: LoadedModel, limits: Limits) -> shard_pb2.StepCommand:
     command = shard_pb2.StepCommand(repeat=1)
     block = 1
@@ -242,9 +250,7 @@ def _prefill_command(loaded: LoadedModel, limits: Limits) -> shard_pb2.StepComma
         blocks = np.arange(block, block + blocks_of(loaded, length), dtype=np.int32)
         block += len(blocks)
         tokens = np.arange(length, dtype=np.int32) % limits.vocab_size
-        command.admit.add(
-            slot=slot, tokens=tokens.tobytes(), blocks=blocks.tobytes(), sampling=NEUTRAL
-        )
+        command.admit.append(_admission(slot, tokens, blocks))
         command.chunk_slot.append(slot)
         command.chunk_length.append(length)
     return command
@@ -254,8 +260,6 @@ def _decode_commands(limits: Limits) -> list[shard_pb2.StepCommand]:
     """A prompt of one token in place of the first sequence, then two decode steps."""
     start = shard_pb2.StepCommand(repeat=1, release=[0], chunk_slot=[0], chunk_length=[1])
     blocks = np.arange(1, 1 + min(3, limits.num_blocks - 1, limits.table_width), dtype=np.int32)
-    start.admit.add(
-        slot=0, tokens=bytes(np.zeros(1, np.int32)), blocks=bytes(blocks), sampling=NEUTRAL
-    )
+    start.admit.append(_admission(0, np.zeros(1, np.int32), blocks))
     step = shard_pb2.StepCommand(repeat=1, decode_changed=True, decode=[0])
     return [start, step, shard_pb2.StepCommand(repeat=1)]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from penstock_proto import shard_pb2
+from penstock_proto.shard_pb2 import LogitBias
 from penstock_shard.draw_graphs import DrawGraphs
 from support.local_shard import LocalShard, interpret, load_model
 from support.shard_driver import neutral
@@ -23,7 +24,9 @@ VICTIMS = (
     neutral(temperature=1.0, seed=1),
     neutral(temperature=0.8, seed=2, top_p=0.9, top_k=20, min_p=0.01),
     neutral(temperature=1.0, seed=3, typical_p=0.9),
-    neutral(repetition_penalty=1.3, presence_penalty=0.5, bias_token=[5], bias=[2.0]),
+    neutral(
+        repetition_penalty=1.3, presence_penalty=0.5, logit_bias=LogitBias(token=[5], value=[2])
+    ),
     neutral(logprobs=True, top_n=3),
 )
 OTHERS = (

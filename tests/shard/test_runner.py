@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from penstock_proto import shard_pb2
+from penstock_proto.shard_pb2 import LogitBias
 from penstock_shard.copies import apart
 from penstock_shard.loaded import LoadedModel
 from support.local_shard import LocalShard, load_model
@@ -290,7 +291,7 @@ def test_the_likeliest_token_has_one_value(any_model: Model) -> None:
 def test_logprobs_and_top_tokens(any_model: Model) -> None:
     """Of the model's own distribution, before penalties and temperature; rows that asked only."""
     wanted = {
-        0: neutral(logprobs=True, bias_token=[7], bias=[9.0]),
+        0: neutral(logprobs=True, logit_bias=LogitBias(token=[7], value=[9])),
         1: sampled(4, top_n=3, repetition_penalty=1.5, presence_penalty=1.0),
         2: sampled(5),
         3: neutral(top_n=5),
@@ -392,7 +393,7 @@ def test_a_slot_takes_nothing_over_from_its_last_sequence(model: Model) -> None:
     shard = LocalShard(model.loaded)
     plain = [model.greedy(prompt, 4) for prompt in PROMPTS[:2]]
     favourite = 77
-    bias = {"bias_token": [favourite, 5], "bias": [1000.0, -1.0]}
+    bias = {"logit_bias": LogitBias(token=[favourite, 5], value=[1000, -1])}
     assert shard.start(0, PROMPTS[0], neutral(**bias)) == favourite
     shard.run(release=[0])
     loud = sampled(9, top_k=2, min_p=0.5, repetition_penalty=3.0, presence_penalty=2.0)
@@ -416,9 +417,13 @@ def test_bias(model: Model) -> None:
     gap = float(scores[best] - scores[third])
     shard = LocalShard(model.loaded)
     wanted = [
-        neutral(bias_token=[third, third], bias=[gap * 0.6, gap * 0.6]),
-        neutral(bias_token=[best], bias=[-100.0]),
-        neutral(bias_token=[best, second, *range(200, 209)], bias=[-100.0, -100.0, *[-1e4] * 9]),
+        neutral(logit_bias=LogitBias(token=[third, third], value=[gap * 0.6, gap * 0.6])),
+        neutral(logit_bias=LogitBias(token=[best], value=[-100])),
+        neutral(
+            logit_bias=LogitBias(
+                token=[best, second, *range(200, 209)], value=[-100, -100, *[-1e4] * 9]
+            )
+        ),
     ]
     [result] = shard.run(
         admit=[shard.admission(slot, PROMPTS[0][:1], one) for slot, one in enumerate(wanted)],
@@ -428,6 +433,6 @@ def test_bias(model: Model) -> None:
     short = model.scores(PROMPTS[0][:1])[-1]
     for row, one in enumerate(wanted):
         expected = short.clone()
-        for token, value in zip(one.bias_token, one.bias, strict=True):
+        for token, value in zip(one.logit_bias.token, one.logit_bias.value, strict=True):
             expected[token] += value
         assert result.token[row] == int(expected.argmax())

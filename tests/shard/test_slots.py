@@ -75,7 +75,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "block_scratch": (admit(blocks=[0]), r"admit.blocks must be in \[1, 30\), not 0"),
     "block_beyond": (admit(blocks=[30]), r"admit.blocks must be in \[1, 30\), not 30"),
     "too_many_blocks": (admit(blocks=range(6, 12)), "must number at most 5, not 6"),
-    "no_prompt": (admit(generated=5), "leaves slot 2 no prompt"),
+    "no_prompt": (admit(generated=5), "request of slot 2 has no prompt"),
     "all_cached": (admit(cached=5), "must be below its 5 tokens"),
     "cached_nowhere": (admit(tokens=12, cached=9), "stand in its 2 blocks"),
     "begun_nowhere": (admit(cached=3), "admit.begun 0 of slot 2 with 3 cached tokens"),

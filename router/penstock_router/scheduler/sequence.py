@@ -82,6 +82,11 @@ class Sequence:
         return len(self.tokens) >> 2
 
     @property
+    def prompt_length(self) -> int:
+        """Tokens of its prompt."""
+        return self.length - self.generated
+
+    @property
     def last_token(self) -> int:
         """The last one known."""
         return int.from_bytes(self.tokens[-4:], "little")
