@@ -162,7 +162,7 @@ class HealthResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class StepCommand(_message.Message):
-    __slots__ = ("step", "release", "admit", "grant_slot", "grant_block", "chunk_slot", "chunk_length", "decode_changed", "decode", "repeat", "group_rows", "group_blocks", "forget_grammar", "append")
+    __slots__ = ("step", "release", "admit", "grant_slot", "grant_block", "chunk_slot", "chunk_length", "decode_changed", "decode", "repeat", "group_rows", "group_blocks", "forget_grammar", "append", "copy_from", "copy_to")
     STEP_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     ADMIT_FIELD_NUMBER: _ClassVar[int]
@@ -177,6 +177,8 @@ class StepCommand(_message.Message):
     GROUP_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     FORGET_GRAMMAR_FIELD_NUMBER: _ClassVar[int]
     APPEND_FIELD_NUMBER: _ClassVar[int]
+    COPY_FROM_FIELD_NUMBER: _ClassVar[int]
+    COPY_TO_FIELD_NUMBER: _ClassVar[int]
     step: int
     release: _containers.RepeatedScalarFieldContainer[int]
     admit: _containers.RepeatedCompositeFieldContainer[Admission]
@@ -191,7 +193,9 @@ class StepCommand(_message.Message):
     group_blocks: _containers.RepeatedScalarFieldContainer[int]
     forget_grammar: _containers.RepeatedScalarFieldContainer[int]
     append: _containers.RepeatedCompositeFieldContainer[Append]
-    def __init__(self, step: _Optional[int] = ..., release: _Optional[_Iterable[int]] = ..., admit: _Optional[_Iterable[_Union[Admission, _Mapping]]] = ..., grant_slot: _Optional[_Iterable[int]] = ..., grant_block: _Optional[_Iterable[int]] = ..., chunk_slot: _Optional[_Iterable[int]] = ..., chunk_length: _Optional[_Iterable[int]] = ..., decode_changed: _Optional[bool] = ..., decode: _Optional[_Iterable[int]] = ..., repeat: _Optional[int] = ..., group_rows: _Optional[_Iterable[int]] = ..., group_blocks: _Optional[_Iterable[int]] = ..., forget_grammar: _Optional[_Iterable[int]] = ..., append: _Optional[_Iterable[_Union[Append, _Mapping]]] = ...) -> None: ...
+    copy_from: _containers.RepeatedScalarFieldContainer[int]
+    copy_to: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, step: _Optional[int] = ..., release: _Optional[_Iterable[int]] = ..., admit: _Optional[_Iterable[_Union[Admission, _Mapping]]] = ..., grant_slot: _Optional[_Iterable[int]] = ..., grant_block: _Optional[_Iterable[int]] = ..., chunk_slot: _Optional[_Iterable[int]] = ..., chunk_length: _Optional[_Iterable[int]] = ..., decode_changed: _Optional[bool] = ..., decode: _Optional[_Iterable[int]] = ..., repeat: _Optional[int] = ..., group_rows: _Optional[_Iterable[int]] = ..., group_blocks: _Optional[_Iterable[int]] = ..., forget_grammar: _Optional[_Iterable[int]] = ..., append: _Optional[_Iterable[_Union[Append, _Mapping]]] = ..., copy_from: _Optional[_Iterable[int]] = ..., copy_to: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Append(_message.Message):
     __slots__ = ("slot", "tokens")
@@ -202,22 +206,20 @@ class Append(_message.Message):
     def __init__(self, slot: _Optional[int] = ..., tokens: _Optional[bytes] = ...) -> None: ...
 
 class Admission(_message.Message):
-    __slots__ = ("slot", "request", "generated", "cached", "blocks", "begun", "grammar")
+    __slots__ = ("slot", "request", "generated", "cached", "blocks", "grammar")
     SLOT_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     GENERATED_FIELD_NUMBER: _ClassVar[int]
     CACHED_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
-    BEGUN_FIELD_NUMBER: _ClassVar[int]
     GRAMMAR_FIELD_NUMBER: _ClassVar[int]
     slot: int
     request: _request_pb2.Request
     generated: bytes
     cached: int
     blocks: bytes
-    begun: int
     grammar: int
-    def __init__(self, slot: _Optional[int] = ..., request: _Optional[_Union[_request_pb2.Request, _Mapping]] = ..., generated: _Optional[bytes] = ..., cached: _Optional[int] = ..., blocks: _Optional[bytes] = ..., begun: _Optional[int] = ..., grammar: _Optional[int] = ...) -> None: ...
+    def __init__(self, slot: _Optional[int] = ..., request: _Optional[_Union[_request_pb2.Request, _Mapping]] = ..., generated: _Optional[bytes] = ..., cached: _Optional[int] = ..., blocks: _Optional[bytes] = ..., grammar: _Optional[int] = ...) -> None: ...
 
 class StepResult(_message.Message):
     __slots__ = ("step", "token", "logprob", "top", "prompt", "device_ns", "error", "refused", "mask_ns", "mask_wait_ns", "forced")

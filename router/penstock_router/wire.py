@@ -23,6 +23,9 @@ def command(plan: StepPlan) -> StepCommand:
         admit=[_admission(seat) for seat in plan.admit],
         decode_changed=plan.decode_changed,
     )
+    for source, target in plan.copies:
+        message.copy_from.append(source)
+        message.copy_to.append(target)
     if plan.grants:
         slots, blocks = zip(*plan.grants, strict=True)
         message.grant_slot.extend(slots)
@@ -55,7 +58,6 @@ def _admission(seat: Seat) -> Admission:
         ),
         generated=bytes(sequence.tokens[prompt:]),
         cached=seat.cached,
-        begun=seat.begun,
         blocks=array("i", seat.blocks).tobytes(),
         grammar=sequence.grammar,
     )

@@ -139,7 +139,8 @@ class Runner:
         """Apply a command and run its steps. Raises BadCommand before any tensor was touched by
         the part that is wrong; after an error the runner's state is undefined."""
         self.book.begin(command)
-        refused = self._release_and_admit(command)
+        self._release_and_copy(command)
+        refused = self._admit_all(command)
         if command.forget_grammar and self.sampling is not None:
             self.sampling.matching.forget(list(command.forget_grammar))
         self._grant(command)
@@ -164,10 +165,13 @@ class Runner:
             refused = []
             yield pending
 
-    def _release_and_admit(self, command: shard_pb2.StepCommand) -> list[shard_pb2.Refusal]:
-        """Returns the admissions that are refused."""
+    def _release_and_copy(self, command: shard_pb2.StepCommand) -> None:
         if command.release:
             self.book.release(np.array(command.release, np.int64))
+        self.copy_blocks(self.book.copy(command.copy_from, command.copy_to))
+
+    def _admit_all(self, command: shard_pb2.StepCommand) -> list[shard_pb2.Refusal]:
+        """Returns the admissions that are refused."""
         refused = []
         admitted = []
         for admission in command.admit:
@@ -184,14 +188,11 @@ class Runner:
     def _admit(self, admissions: list[shard_pb2.Admission]) -> None:
         width, block_size = self.limits.table_width, self.limits.block_size
         tables = np.zeros((len(admissions), width), np.int32)
-        copies: list[tuple[int, int]] = []  # blocks, from and to
         fresh: list[NDArray[np.int32]] = []
         for table, admission in zip(tables, admissions, strict=True):
             tokens, blocks = self.book.admit(admission)
             table[: len(blocks)] = blocks
-            fresh.append(blocks[admission.cached // block_size :])
-            if admission.begun:
-                copies.append((admission.begun, blocks[admission.cached // block_size]))
+            fresh.append(blocks[-(-admission.cached // block_size) :])  # that no copy has filled
             held = admission.grammar > 0
             self._asking[admission.slot] = held or bool(features_of(admission.request.sampling))
             if self.sampling is not None:
@@ -203,7 +204,6 @@ class Runner:
         if self.sampling is not None:
             self.sampling.load(slots)
         self.ops.clear_blocks(self.cache, np.concatenate(fresh))
-        self.copy_blocks(copies)
 
     def _admit_to_sampling(
         self, sampling: SamplingState, admission: shard_pb2.Admission, tokens: NDArray[np.int32]

@@ -105,6 +105,7 @@ class SlotBook:
         self.decode: Indices = np.empty(0, np.int64)  # those of them that are computed
         self.group_rows: Indices = np.empty(0, np.int64)  # of `decode`, from its start on
         self.group_blocks: Indices = np.empty(0, np.int64)  # that each group shares
+        self._copied: set[int] = set()  # blocks that the command's copies fill
         self._tables = np.zeros((slots, limits.table_width), np.int32)
         self.next_step = 1
 
@@ -123,6 +124,17 @@ class SlotBook:
         self._check_active(slots, "release")
         self.active[slots] = False
         self.refused.difference_update(slots.tolist())
+
+    def copy(self, sources: Sequence[int], targets: Sequence[int]) -> list[tuple[int, int]]:
+        """The command's copies of blocks, from and to."""
+        self._copied = set(targets)
+        if len(sources) != len(targets):
+            raise BadCommand(f"{len(sources)} copy_from for {len(targets)} copy_to")
+        if not sources:
+            return []
+        for name, blocks in (("copy_from", sources), ("copy_to", targets)):
+            _check_range(name, np.array(blocks, np.int64), 1, self.limits.num_blocks)
+        return list(zip(sources, targets, strict=True))
 
     def refuse(self, admission: shard_pb2.Admission) -> None:
         """Fill a slot with a sequence of which nothing is computed."""
@@ -162,14 +174,10 @@ class SlotBook:
                 f"admit.cached {admission.cached} of slot {slot} must be below its {len(tokens)} "
                 f"tokens and stand in its {len(blocks)} blocks"
             )
-        if bool(admission.begun) != bool(admission.cached % limits.block_size):
+        full, partial = divmod(admission.cached, limits.block_size)
+        if partial and blocks[full] not in self._copied:
             raise BadCommand(
-                f"admit.begun {admission.begun} of slot {slot} with {admission.cached} cached "
-                f"tokens in blocks of {limits.block_size}"
-            )
-        if admission.begun >= limits.num_blocks:
-            raise BadCommand(
-                f"admit.begun must be in [0, {limits.num_blocks}), not {admission.begun}"
+                f"no copy to block {blocks[full]} of slot {slot}, which has {partial} cached tokens"
             )
         start = request.prompt_logprobs_start
         if request.prompt_logprobs and admission.cached > start:

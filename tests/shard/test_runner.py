@@ -338,23 +338,38 @@ def test_a_block_that_begins_like_another(model: Model) -> None:
     prefix = PROMPTS[0][:29]  # three blocks of 8 and 5 tokens
     first, second, third = (prefix + PROMPTS[i][:9] for i in (2, 3, 0))
     answer = [shard.start(0, first)]
-    begun = shard.blocks[0][3]
     admissions = [
-        shard.admission(slot, tokens, cached=29, begun=begun)
-        for slot, tokens in ((1, second), (2, third))
+        shard.admission(slot, tokens, cached=29) for slot, tokens in ((1, second), (2, third))
     ]
     for slot, one in enumerate(admissions, 1):
         table = shard.blocks[0][:3] + shard.blocks[slot][3:]
         one.blocks = np.array(table, np.int32).tobytes()
     [result] = shard.run(
-        admit=admissions, chunk_slot=[1, 2], chunk_length=[9, 9], decode_changed=True, decode=[0]
-    )
+        admit=admissions, chunk_slot=[1, 2], chunk_length=[9, 9], decode_changed=True, decode=[0],
+        copy_from=[shard.blocks[0][3]] * 2, copy_to=[shard.blocks[slot][3] for slot in (1, 2)],
+    )  # fmt: skip
     answer.append(result.token[0])
     answers = [answer, [result.token[1]], [result.token[2]]]
     for tokens, more in zip(answers, shard.decode([0, 1, 2], 6), strict=True):
         tokens += more
     for prompt, tokens in zip((first, second, third), answers, strict=True):
         assert tokens == model.greedy(prompt, len(tokens))
+
+
+def test_a_copied_block_may_be_used_again_by_the_sequence_that_copies_it(model: Model) -> None:
+    """Copies come before anything is cleared or written."""
+    shard = LocalShard(model.loaded)
+    prefix = PROMPTS[0][:29]  # three blocks of 8 and 5 tokens
+    second = prefix + PROMPTS[3][:9]
+    shard.start(0, prefix + PROMPTS[2][:9])
+    old, own = shard.blocks[0], shard.blocks[1]
+    asked = shard.admission(1, second, cached=29)
+    asked.blocks = np.array([*old[:3], own[3], old[3], *own[5:]], np.int32).tobytes()
+    [result] = shard.run(
+        release=[0], copy_from=[old[3]], copy_to=[own[3]], admit=[asked], chunk_slot=[1],
+        chunk_length=[9],
+    )  # fmt: skip
+    assert [*result.token, *shard.decode([1], 6)[0]] == model.greedy(second, 7)
 
 
 @pytest.mark.parametrize(

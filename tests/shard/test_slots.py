@@ -30,6 +30,7 @@ def apply(book: SlotBook, **fields: Any) -> Chunks:
     book.begin(command)
     if command.release:
         book.release(np.array(command.release, np.int64))
+    book.copy(command.copy_from, command.copy_to)
     for one in command.admit:
         book.admit(one)
     if command.grant_slot or command.grant_block:
@@ -78,9 +79,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no_prompt": (admit(generated=5), "request of slot 2 has no prompt"),
     "all_cached": (admit(cached=5), "must be below its 5 tokens"),
     "cached_nowhere": (admit(tokens=12, cached=9), "stand in its 2 blocks"),
-    "begun_nowhere": (admit(cached=3), "admit.begun 0 of slot 2 with 3 cached tokens"),
-    "begun_for_nothing": (admit(cached=4, begun=6), "admit.begun 6 of slot 2 with 4 cached tokens"),
-    "begun_beyond": (admit(cached=3, begun=30), r"admit.begun must be in \[0, 30\), not 30"),
+    "not_copied": (admit(cached=3), "no copy to block 6 of slot 2, which has 3 cached tokens"),
+    "copied_elsewhere": (
+        admit(cached=3) | {"copy_from": [1], "copy_to": [7]},
+        "no copy to block 6 of slot 2, which has 3 cached tokens",
+    ),
+    "copy_uneven": ({"copy_from": [1], "copy_to": [2, 3]}, "1 copy_from for 2 copy_to"),
+    "copy_from_scratch": (
+        {"copy_from": [0], "copy_to": [7]},
+        r"copy_from must be in \[1, 30\), not 0",
+    ),
+    "copy_beyond": ({"copy_from": [1], "copy_to": [30]}, r"copy_to must be in \[1, 30\), not 30"),
     "cached_logprobs": (
         admit(cached=4, prompt_logprobs=True),
         "admit.cached 4 of slot 2 must be at most its prompt_logprobs_start, 0",

@@ -254,6 +254,7 @@ class FakeShardModel:
             for block in slot.blocks:
                 self._holders[block] -= 1
             del self.slots[number]
+        self._copy(command)
         for admission in command.admit:
             self._admit(admission)
         for number, block in zip(command.grant_slot, command.grant_block, strict=True):
@@ -345,17 +346,23 @@ class FakeShardModel:
         self.slots[number] = slot
         for index, block in enumerate(blocks):
             self._grant(slot, block, shared=(index + 1) * size <= cached)
-        self._begin(slot, admission.begun)
+        for block in slot.blocks[-(-cached // size) :]:
+            self._kv.pop(block, None)  # blocks are cleared for whoever gets them
+        full, partial = divmod(cached, size)
+        require(
+            not partial or slot.blocks[full] in self._copied,
+            f"admit: slot {number} with {cached} cached tokens, and no copy to its block {full}",
+        )
         self._check_cached(slot)
 
-    def _begin(self, slot: Slot, begun: int) -> None:
-        """Copy the block that holds the last cached tokens, where they fill none."""
-        size = self.config.block_size
-        what = f"admit: slot {slot.number} with {slot.computed} cached tokens begins like {begun}"
-        require(bool(begun) == bool(slot.computed % size), what)
-        if begun:
-            require(0 < begun < self.num_blocks, what)
-            self._kv[slot.blocks[slot.computed // size]] = list(self._kv.get(begun, [None] * size))
+    def _copy(self, command: StepCommand) -> None:
+        """Copy blocks in their order."""
+        require(len(command.copy_from) == len(command.copy_to), "copy_from and copy_to differ")
+        self._copied = set(command.copy_to)
+        for source, target in zip(command.copy_from, command.copy_to, strict=True):
+            require(0 < source < self.num_blocks and 0 < target < self.num_blocks, "copy: blocks")
+            require(not self._holders[target], f"copy: block {target} is held")
+            self._kv[target] = list(self._kv.get(source, [None] * self.config.block_size))
 
     def _check_admission(self, admission: Admission, slot: Slot) -> None:
         what, length = f"admit: slot {slot.number}", len(slot.tokens)
