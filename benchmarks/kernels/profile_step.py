@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from penstock_proto import shard_pb2
 from penstock_shard.config import ShardConfig
-from penstock_shard.loaded import load
+from penstock_shard.loaded_model import load
 from penstock_shard.runner import Runner
 from penstock_shard.warmup import NEUTRAL, warm_up
 

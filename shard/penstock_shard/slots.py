@@ -81,7 +81,7 @@ class ResultRows:
         return spread
 
 
-class SlotBook:
+class HostSlots:
     """Host mirrors of all slots, moved by commands alone.
 
     A slot whose admission was refused is taken, and listed, until the router releases it. Nothing

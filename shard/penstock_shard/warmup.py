@@ -14,7 +14,7 @@ from penstock_shard import kv_cache, log
 from penstock_shard.broken_weights import first_broken
 from penstock_shard.compile_ahead import compile_ahead
 from penstock_shard.graphs import Capture, buckets_for
-from penstock_shard.loaded import LoadedModel
+from penstock_shard.loaded_model import LoadedModel
 from penstock_shard.memory import blocks_of, count_blocks, held_bytes, ledger, too_small
 from penstock_shard.phases import SPENT, phase
 from penstock_shard.runner import Runner, operations

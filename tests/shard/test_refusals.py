@@ -11,7 +11,7 @@ import torch
 
 from penstock_proto import shard_pb2
 from penstock_proto.shard_pb2 import LogitBias
-from penstock_shard.draw_graphs import DrawGraphs
+from penstock_shard.sample_graphs import SampleGraphs
 from support.local_shard import LocalShard, interpret, load_model
 from support.shard_driver import neutral
 
@@ -123,7 +123,7 @@ def test_steps_of_graphs_go_on_behind_a_row_without_a_token(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By Triton's interpreter: the next step reads the embedding of another token."""
-    monkeypatch.setattr(DrawGraphs, "capture", lambda self, capture: None)  # all are greedy
+    monkeypatch.setattr(SampleGraphs, "capture", lambda self, capture: None)  # all are greedy
     loaded = load_model(checkpoint("llama2"))
     shard = LocalShard(loaded, max_slots=2, max_prefill_tokens=4)
     with torch.inference_mode():

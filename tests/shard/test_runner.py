@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from penstock_proto import shard_pb2
 from penstock_proto.shard_pb2 import LogitBias
-from penstock_shard.copies import apart
-from penstock_shard.loaded import LoadedModel
+from penstock_shard.copies import conflict_free_batches
+from penstock_shard.loaded_model import LoadedModel
 from support.local_shard import LocalShard, load_model
 from support.shard_driver import neutral
 
@@ -385,7 +385,7 @@ def test_a_copied_block_may_be_used_again_by_the_sequence_that_copies_it(model: 
 def test_copies_that_touch_each_other_are_done_in_order(
     copies: list[tuple[int, int]], parts: list[list[tuple[int, int]]]
 ) -> None:
-    assert list(apart(copies)) == parts
+    assert list(conflict_free_batches(copies)) == parts
 
 
 def test_blocks_are_granted_as_a_sequence_grows(model: Model) -> None:

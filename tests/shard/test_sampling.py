@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from penstock_kernels.draw import Draws
+from penstock_kernels.draw import SamplingBatch
 from penstock_kernels.gpu.sampler import TritonSampler
 from penstock_kernels.noise import gumbel, seed_keys, token_keys
 from penstock_kernels.reference.device import TorchSampler
 from penstock_proto import shard_pb2
-from penstock_shard.draw_graphs import DrawGraphs
+from penstock_shard.sample_graphs import SampleGraphs
 from penstock_shard.sampling import Sampler, SamplingState
 from penstock_shard.slots import Limits
 from support.local_shard import Eager
@@ -182,7 +182,7 @@ def test_any_batch_equals_its_rows_alone(sampler: Sampler, captured: bool, seed:
     state, running = SamplingState(LIMITS, CPU, sampler), dict[int, Plain]()
     standing, drawn = torch.zeros(LIMITS.max_slots, VOCABULARY), None
     if captured:
-        drawn = DrawGraphs(state, sampler, standing)
+        drawn = SampleGraphs(state, sampler, standing)
         drawn.capture(Eager)
     for _ in range(25):
         slot = chance.randrange(LIMITS.max_slots)
@@ -258,7 +258,7 @@ def test_rehearsing_reads_no_token_that_no_kernel_wrote() -> None:
     """While kernels are only compiled, tokens are what the memory held before."""
 
     class LaunchesNothing(TorchSampler):
-        def draw(self, logits: Tensor, draws: Draws) -> Tensor:
+        def draw(self, logits: Tensor, draws: SamplingBatch) -> Tensor:
             return torch.full((len(draws.slots),), 2**62)
 
     SamplingState(LIMITS, CPU, LaunchesNothing()).rehearse_draws(torch.bfloat16)

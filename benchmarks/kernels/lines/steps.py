@@ -15,7 +15,7 @@ from penstock_kernels.gpu.blocks import copy_blocks
 from penstock_kernels.gpu.decode_attention import DecodeAttention
 from penstock_kernels.gpu.hopper_decode import HopperDecode
 from penstock_kernels.gpu.sampler import TritonSampler
-from penstock_kernels.gpu.slots import leave, take
+from penstock_kernels.gpu.slots import advance_slots, read_slots
 from penstock_proto import shard_pb2
 from penstock_shard.sampling import SamplingState
 from penstock_shard.slots import Limits
@@ -36,11 +36,11 @@ WANTED: dict[str, dict[str, Any]] = {  # beside the temperature
 def lines(shape: Shape) -> Iterator[Line]:
     """All of them for a model."""
     yield Line(
-        name="inputs of a step", what=f"{ROWS} rows", kernels=("slots._take_kernel",),
+        name="inputs of a step", what=f"{ROWS} rows", kernels=("slots._read_slots_kernel",),
         moved=5 * 8 * ROWS, small=True, prepare=_take,
     )  # fmt: skip
     yield Line(
-        name="what a step leaves", what=f"{ROWS} rows", kernels=("slots._leave_kernel",),
+        name="what a step leaves", what=f"{ROWS} rows", kernels=("slots._advance_slots_kernel",),
         moved=5 * 8 * ROWS, small=True, prepare=_leave,
     )  # fmt: skip
     for rows in (8, ROWS):
@@ -79,13 +79,13 @@ def _slots(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
 
 def _take(device: torch.device, copies: int) -> Launch:
     (slots, last, lengths), how = _slots(device), dependent(device)
-    return lambda _: take(slots, last, lengths, **how)
+    return lambda _: read_slots(slots, last, lengths, **how)
 
 
 def _leave(device: torch.device, copies: int) -> Launch:
     (slots, last, lengths), how = _slots(device), dependent(device)
     positions, tokens = lengths[:-1].clone(), last[:-1].clone()
-    return lambda _: leave(slots, positions, None, tokens, last, lengths, **how)
+    return lambda _: advance_slots(slots, positions, None, tokens, last, lengths, **how)
 
 
 def _sizes(rows: int, shape: Shape, device: torch.device) -> tuple[Any, ...]:
