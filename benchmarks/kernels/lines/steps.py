@@ -24,6 +24,7 @@ ROWS = 256
 PAGE = 64
 BLOCKS = 64  # of the cache that blocks are copied in
 SAMPLED = 64
+THRESHOLD = tuple(f"threshold._{part}_kernel" for part in ("begin", "turn", "end"))
 NOTHING: dict[str, Any] = {"top_p": 1.0, "typical_p": 1.0, "repetition_penalty": 1.0}
 WANTED: dict[str, dict[str, Any]] = {  # beside the temperature
     "sampling, temperature": {},
@@ -60,13 +61,13 @@ def lines(shape: Shape) -> Iterator[Line]:
             kernels=("blocks._copy_kernel",), prepare=partial(_copy_blocks, count, shape),
         )  # fmt: skip
     for name, wanted in WANTED.items():
-        cut = ("cut._begin_kernel", "cut._turn_kernel", "cut._end_kernel") if wanted else ()
+        kernels: tuple[str, ...] = THRESHOLD if wanted else ()
         if "repetition_penalty" in wanted:
-            cut = ("penalties._penalise_kernel", *cut)
+            kernels = ("penalties._penalise_kernel", *kernels)
         for rows in (8, SAMPLED):
             yield Line(
                 name=name, what=f"{rows} x {shape.vocab}", moved=2 * rows * shape.vocab,
-                kernels=(*cut, "draw._draw_kernel", "argmax._row_kernel"),
+                kernels=(*kernels, "draw._draw_kernel", "argmax._row_kernel"),
                 prepare=partial(_sample, rows, shape.vocab, wanted),
             )  # fmt: skip
 
