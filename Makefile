@@ -72,7 +72,7 @@ proto: $(VENV)/.test
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto --pyi_out=proto \
 	  --grpc_python_out=proto $(STUBS)/shard.proto
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto --pyi_out=proto \
-	  $(STUBS)/front.proto $(STUBS)/offline.proto
+	  $(STUBS)/request.proto $(STUBS)/front.proto $(STUBS)/offline.proto
 
 readme: $(VENV)/.test
 	$(BIN)/python scripts/readme_options.py

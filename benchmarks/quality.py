@@ -31,11 +31,11 @@ from penstock_kernels.reference.device import TorchDevice
 from penstock_shard import quantize
 from penstock_shard.architecture import read_architecture
 from penstock_shard.calibration import Calibration
+from penstock_shard.checkpoint import Checkpoint
 from penstock_shard.kv_cache import allocate
-from penstock_shard.loading import device_bytes, load_decoder
+from penstock_shard.load_weights import device_bytes, load_decoder
 from penstock_shard.model.decoder import Decoder
 from penstock_shard.parallel import Group
-from penstock_shard.weights import Checkpoint
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "launcher" / "penstock_launcher" / "demo_model"

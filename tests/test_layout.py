@@ -137,8 +137,9 @@ def test_stubs_are_what_the_proto_says(tmp_path):
     plain = [f"--{kind}={tmp_path}" for kind in ("python_out", "pyi_out")]
     command = [sys.executable, "-m", "grpc_tools.protoc", "-I", ROOT / "proto", *plain]
     subprocess.run([*command, f"--grpc_python_out={tmp_path}", wire / "shard.proto"], check=True)
-    subprocess.run([*command, wire / "front.proto", wire / "offline.proto"], check=True)
+    others = [wire / f"{name}.proto" for name in ("request", "front", "offline")]
+    subprocess.run([*command, *others], check=True)
     fresh = {path.name: path.read_text() for path in (tmp_path / "penstock_proto").iterdir()}
     committed = {path.name: path.read_text() for path in wire.glob("*_pb2*.py*")}
-    assert len(fresh) == 7
+    assert len(fresh) == 9
     assert fresh == committed, "run `make proto`"

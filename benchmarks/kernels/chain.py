@@ -29,7 +29,7 @@ from penstock_kernels.gpu.hopper_linear import (
     COLUMNS,
     DEPTH,
     SHARED,
-    Stream,
+    LinearConfig,
     hopper_linear,
     row_tile,
 )
@@ -60,7 +60,7 @@ VECTORS = [(1, 4096, 8), (2, 1024, 4), (2, 2048, 8), (2, 2048, 4), (2, 4096, 8),
 VECTORS += [(4, 1024, 8), (4, 2048, 8), (8, 1024, 8), (8, 512, 4), (1, 2048, 4)]
 DOTS = [(64, 128, 4, 3), (64, 128, 4, 5), (64, 64, 4, 8), (128, 128, 8, 3)]
 
-Launch = Tile | Stream
+Launch = Tile | LinearConfig
 
 
 def launches(name: str, rows: int) -> list[Launch]:
@@ -85,8 +85,8 @@ def launches(name: str, rows: int) -> list[Launch]:
             continue
         if residents > 1 and units <= 132:
             continue
-        if (stream := Stream(splits, stages, residents)) not in found:
-            found.append(stream)
+        if (config := LinearConfig(splits, stages, residents)) not in found:
+            found.append(config)
     return found
 
 

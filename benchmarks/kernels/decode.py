@@ -25,7 +25,7 @@ from benchmarks.kernels.timing import microseconds
 
 from penstock_kernels.gpu import decode_merge, hopper_decode
 from penstock_kernels.gpu.decode_attention import DecodeAttention
-from penstock_kernels.gpu.hopper_decode import HopperDecode, on_hopper
+from penstock_kernels.gpu.hopper_decode import HopperDecode, supports_hopper_decode
 from penstock_kernels.ops import Sharing
 from penstock_shard.sharing import SharingTensors
 
@@ -134,7 +134,7 @@ def ways(bench: Bench) -> dict[str, Callable[[], float]]:
     found: dict[str, Callable[[], float]] = {"portable": partial(bench.portable, True, True)}
     if bench.case.shared:
         found["apart"] = partial(bench.portable, False, True)
-    if on_hopper(bench.query.device, bench.caches[0], bench.heads):
+    if supports_hopper_decode(bench.query.device, bench.caches[0], bench.heads):
         for name, parts in VARIANTS.items():
             found[name] = partial(bench.hopper, True, parts)
         found["one by one"] = partial(bench.hopper, False, {})

@@ -30,10 +30,10 @@ from penstock_kernels.gpu.hopper_linear import (
     COLUMNS,
     DEPTH,
     SHARED,
-    Stream,
+    LinearConfig,
     hopper_linear,
     row_tile,
-    widened_stream_for,
+    widened_linear_config,
 )
 from penstock_kernels.gpu.linear import Tile, linear_one_row
 from penstock_kernels.gpu.norm import add_norm, normalise
@@ -56,7 +56,7 @@ VECTORS = [  # rows of the weight, depth, warps
 ]
 LIMIT = 1e-4  # of `difference`: half precision gives 1e-5
 
-Launch = Tile | Stream
+Launch = Tile | LinearConfig
 
 
 def launches(name: str, rows: int) -> list[Launch]:
@@ -72,7 +72,7 @@ def launches(name: str, rows: int) -> list[Launch]:
         stages = min(int(SHARED / residents * share) // stage, k // DEPTH)
         units = wide // COLUMNS * splits
         if stages >= 2 and units >= 60:
-            found.append(Stream(splits, stages, residents))
+            found.append(LinearConfig(splits, stages, residents))
     return list(dict.fromkeys(found))
 
 
@@ -82,9 +82,11 @@ def served(name: str, rows: int) -> Launch:
     split = name in ("o", "down")
     if rows == 1 and (name != "down"):
         return table.VECTORS[0]
-    stream = widened_stream_for(rows, n, k, gated, split, multiprocessors(torch.device("cuda", 0)))
-    assert stream is not None
-    return stream
+    config = widened_linear_config(
+        rows, n, k, gated, split, multiprocessors(torch.device("cuda", 0))
+    )
+    assert config is not None
+    return config
 
 
 def product(x: Tensor, weight: Weight, launch: Launch, gated: bool) -> Tensor:

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from benchmarks.kernels.timing import microseconds
 from torch import Tensor
 
-from penstock_kernels.gpu.hopper_int4 import Stream4, hopper_int4
+from penstock_kernels.gpu.hopper_int4 import Int4Config, hopper_int4
 from penstock_kernels.gpu.hopper_linear import row_tile
 from penstock_kernels.gpu.norm import add_norm, normalise
 from penstock_kernels.gpu.products.problem import Epilogue
@@ -44,7 +44,7 @@ SHARED = 216 << 10
 LIMIT = 1e-4  # of `difference`: half precision gives 1e-5
 
 
-def launches(name: str, rows: int, few: bool) -> list[Stream4]:
+def launches(name: str, rows: int, few: bool) -> list[Int4Config]:
     """Those that the shape divides into and that shared memory holds."""
     n, k, gated = SHAPES[name]
     wide, held = (n // 2, 2) if gated else (n, 1)
@@ -62,11 +62,11 @@ def launches(name: str, rows: int, few: bool) -> list[Stream4]:
             continue
         if stages < 2 or not 90 <= units <= 800 or inner or stages > 24:
             continue
-        found.append(Stream4(splits, depths, stages, residents, few))
+        found.append(Int4Config(splits, depths, stages, residents, few))
     return list(dict.fromkeys(found))
 
 
-def product(x: Tensor, weight: Weight, launch: Stream4, gated: bool, regs: int = 128) -> Tensor:
+def product(x: Tensor, weight: Weight, launch: Int4Config, gated: bool, regs: int = 128) -> Tensor:
     wide = weight.n // 2 if gated else weight.n
     out = x.new_empty(len(x), wide)
     if launch.splits > 1:
@@ -80,7 +80,7 @@ def difference(found: Tensor, exact: Tensor) -> float:
     return float(1 - 2 * (a * b).sum() / ((a**2).sum() + (b**2).sum()))
 
 
-def error_of(name: str, rows: int, launch: Stream4) -> float:
+def error_of(name: str, rows: int, launch: Int4Config) -> float:
     _, k, gated = SHAPES[name]
     weight, matrix = weights_of(name)[0], widened_of(name)
     torch.manual_seed(rows)
@@ -91,7 +91,7 @@ def error_of(name: str, rows: int, launch: Stream4) -> float:
     return difference(found, gate(exact, Act.SILU) if gated else exact)
 
 
-def chain(name: str, rows: int, launch: Stream4) -> float:
+def chain(name: str, rows: int, launch: Int4Config) -> float:
     """Microseconds of norm, product and, behind o and down, the norm that follows."""
     n, k, gated = SHAPES[name]
     weights = weights_of(name)
@@ -108,7 +108,7 @@ def chain(name: str, rows: int, launch: Stream4) -> float:
     return microseconds(run, replays=6)
 
 
-def layer(rows: int, chosen: dict[str, Stream4]) -> float:
+def layer(rows: int, chosen: dict[str, Int4Config]) -> float:
     """Microseconds of a layer's products and norms, each reading the one before."""
     gain = torch.ones(4096, device="cuda").bfloat16()
     norm = Norm(gain, 1e-5)
@@ -151,7 +151,7 @@ def widened_of(name: str) -> Tensor:
     return weights_of(name)[0].dequantised()
 
 
-def compile_one(job: tuple[str, int, Stream4]) -> str | None:
+def compile_one(job: tuple[str, int, Int4Config]) -> str | None:
     """Fill Triton's cache on disk, in a process of its own."""
     name, rows, launch = job
     n, k, gated = SHAPES[name]
@@ -167,7 +167,7 @@ def compile_one(job: tuple[str, int, Stream4]) -> str | None:
     return None
 
 
-def measured(name: str, rows: int, tried: list[Stream4]) -> Iterator[dict[str, Any]]:
+def measured(name: str, rows: int, tried: list[Int4Config]) -> Iterator[dict[str, Any]]:
     """Lines of the result, printed."""
     n, k, _ = SHAPES[name]
     timed = [(chain(name, rows, each), each) for each in tried]

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from penstock_kernels.fp8 import saturated
 from penstock_kernels.gpu.decode_attention import DecodeAttention
-from penstock_kernels.gpu.hopper_decode import HopperDecode, on_hopper
+from penstock_kernels.gpu.hopper_decode import HopperDecode, supports_hopper_decode
 from penstock_kernels.gpu.prefill_attention import prefill_attention, triton_prefill
 from penstock_kernels.ops import CacheSpec
 
@@ -69,7 +69,7 @@ def decode(case: Case, width: int) -> dict[str, float]:
     results: dict[str, Tensor] = {}
     for name, spec in TYPES.items():
         caches = [stored(cache, spec) for cache in bench.caches]
-        if on_hopper(bench.query.device, caches[0], HEADS):
+        if supports_hopper_decode(bench.query.device, caches[0], HEADS):
             hopper = HopperDecode(*sizes, True)
             plan = hopper.plan(bench.positions, bench.slots, None, bench.sharing(hopper.tile_rows))
 

@@ -36,7 +36,7 @@ from penstock_kernels.gpu.prefill_attention import (
     query_tile,
     triton_prefill,
 )
-from penstock_kernels.gpu.rope import Seats, rope_and_write
+from penstock_kernels.gpu.rope import RowPlacement, rope_and_write
 from penstock_kernels.ops import Act, AttentionSpec, Norm
 
 Shape = tuple[int, int, int]  # heads, KV heads, head_dim
@@ -190,8 +190,8 @@ def elementwise(rows: int) -> dict[str, Any]:
     residual, weight = torch.zeros(rows, 4096, **bf16), torch.ones(4096, **bf16)
     case = inputs(SHAPES["8b"], Chunks(1, rows, 0))
     angles = torch.rand(rows, 2, 64, device="cuda")
-    seats = Seats(case.slots, case.positions, case.table, angles)
-    into, norm = (case.cache, seats, AttentionSpec(32, 8, 128, 1.0)), Norm(weight, 1e-5)
+    placement = RowPlacement(case.slots, case.positions, case.table, angles)
+    into, norm = (case.cache, placement, AttentionSpec(32, 8, 128, 1.0)), Norm(weight, 1e-5)
     normed = x[:, :, :4096].contiguous()
     launches: dict[str, tuple[int, Callable[[int], object]]] = {
         "add_rms_norm": (4 * 4096, lambda i: add_norm(normed[i % 8], residual, norm)),

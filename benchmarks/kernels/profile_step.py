@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from penstock_proto import shard_pb2
 from penstock_shard.config import ShardConfig
-from penstock_shard.loaded import load
+from penstock_shard.loaded_model import load
 from penstock_shard.runner import Runner
 from penstock_shard.warmup import NEUTRAL, warm_up
 
@@ -61,9 +61,8 @@ class Session:
         blocks = np.arange(self._next_block, self._next_block + count, dtype=np.int32)
         self._next_block += count
         tokens = np.random.default_rng(slot).integers(300, 100_000, PROMPT, dtype=np.int32)
-        return shard_pb2.Admission(
-            slot=slot, tokens=tokens.tobytes(), blocks=blocks.tobytes(), sampling=NEUTRAL
-        )
+        request = shard_pb2.Request(prompt=tokens.tobytes(), sampling=NEUTRAL)
+        return shard_pb2.Admission(slot=slot, request=request, blocks=blocks.tobytes())
 
     def fill(self, rows: int) -> list[tuple[float, float]]:
         """Prefill so many slots; the times of the steps."""

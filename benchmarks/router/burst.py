@@ -42,7 +42,7 @@ from penstock_proto.shard_pb2 import StepCommand, StepResult
 from penstock_router import server
 from penstock_router.api import make_app, make_runner
 from penstock_router.api.sse import EventStream
-from penstock_router.collector import quiet_collector
+from penstock_router.collector import freeze_gc
 from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
 from penstock_router.logs import configure_logs
@@ -100,7 +100,7 @@ async def router(model: Path) -> AsyncIterator[Router]:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         engine.start()
-        quiet_collector()
+        freeze_gc()
         yield Router(runner.addresses[0][1], clock)
         await runner.cleanup()
         await shards.close()

@@ -12,15 +12,15 @@ from penstock_kernels.sampler import filter_min_p, filter_sorted, without_token
 
 
 @dataclass(frozen=True, slots=True)
-class Draws:
+class SamplingBatch:
     """Which slots draw, and what they want. All tensors but the first two have a row for each slot.
 
     slots: [n] int64; rows: [n] int64, where their logits stand; temperature: [slots] float32, 0 is
     greedy; top_k: [slots] int64, 0 is off; top_p, min_p: [slots] float32, 1 and 0 are off; keys:
     [slots, 2] int32 from `noise.seed_keys`; generated: [slots] int64, tokens before the one that is
     drawn.
-    by_count, by_mass, cuts: whether any that is not greedy has a top_k; a top_p; one of these or a
-    min_p. mask: what grammars allow, where any slot has one.
+    any_top_k, any_top_p, any_filter: whether any that is not greedy has a top_k; a top_p; one of
+    these or a min_p. mask: what grammars allow, where any slot has one.
     """
 
     slots: Tensor
@@ -31,13 +31,13 @@ class Draws:
     min_p: Tensor
     keys: Tensor
     generated: Tensor
-    by_count: bool
-    by_mass: bool
-    cuts: bool
+    any_top_k: bool
+    any_top_p: bool
+    any_filter: bool
     mask: Mask | None = None
 
 
-def draw(logits: Tensor, draws: Draws) -> Tensor:
+def draw(logits: Tensor, draws: SamplingBatch) -> Tensor:
     """A token for each slot that draws: the largest of logits / temperature plus Gumbel noise among
     those that the cuts leave. A row's token depends on nothing but the row.
 
@@ -59,7 +59,7 @@ def draw(logits: Tensor, draws: Draws) -> Tensor:
         return values.index_select(0, slots)
 
     scores = scores.index_select(0, random) / of(draws.temperature).unsqueeze(1)
-    if draws.cuts:
+    if draws.any_filter:
         scores = _cut(scores, of(draws.top_k), of(draws.top_p), of(draws.min_p))
     keys = token_keys(of(draws.keys), of(draws.generated))
     token[random] = (scores + gumbel(keys, scores.shape[1])).argmax(dim=1)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from penstock_kernels.draw import Draws
+from penstock_kernels.draw import SamplingBatch
 from penstock_kernels.penalties import Penalties
 from penstock_kernels.weight import Weight
 
@@ -273,16 +273,16 @@ class GraphDevice(Device, Protocol):
         before each chunk.
         """
 
-    def take(
+    def read_slots(
         self,
         slots: Tensor,
         last_tokens: Tensor,
         lengths: Tensor,
         given: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
-        """Token and position of each row; see `gpu.slots.take`."""
+        """Token and position of each row; see `gpu.slots.read_slots`."""
 
-    def leave(
+    def advance_slots(
         self,
         slots: Tensor,
         positions: Tensor,
@@ -291,9 +291,9 @@ class GraphDevice(Device, Protocol):
         last_tokens: Tensor,
         lengths: Tensor,
     ) -> None:
-        """Move slots on; see `gpu.slots.leave`."""
+        """Move slots on; see `gpu.slots.advance_slots`."""
 
-    def choose(self, logits: Tensor, kept: Tensor, token: Tensor) -> None:
+    def argmax_into(self, logits: Tensor, kept: Tensor, token: Tensor) -> None:
         """Keep the logits and each row's most likely token.
 
         logits, kept: [n, vocabulary]; token: [n] int64.
@@ -303,7 +303,7 @@ class GraphDevice(Device, Protocol):
 class Sampler(Protocol):
     """What becomes of logits."""
 
-    def draw(self, logits: Tensor, draws: Draws) -> Tensor:
+    def draw(self, logits: Tensor, draws: SamplingBatch) -> Tensor:
         """See `draw.draw`."""
 
     def penalise(self, logits: Tensor, penalties: Penalties) -> Tensor:

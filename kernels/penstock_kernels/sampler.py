@@ -97,7 +97,7 @@ def filter_min_p(logits: Tensor, min_p: Tensor) -> Tensor:
     return logits.masked_fill(logits < threshold, -torch.inf)
 
 
-def choose(logits: Tensor, noise: Tensor | None, random: Tensor | None) -> Tensor:
+def argmax_with_noise(logits: Tensor, noise: Tensor | None, random: Tensor | None) -> Tensor:
     """The most likely token, or with noise a draw, of each row; the first one of equals.
 
     logits: [n, v] float32; noise: [n, v] Gumbel noise; random: [n] bool, False is greedy.

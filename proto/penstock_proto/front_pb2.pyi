@@ -1,4 +1,5 @@
 from penstock_proto import shard_pb2 as _shard_pb2
+from penstock_proto import request_pb2 as _request_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -39,38 +40,16 @@ class Preparation(_message.Message):
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     GRAMMAR_FIELD_NUMBER: _ClassVar[int]
     number: int
-    grammar: _shard_pb2.Grammar
-    def __init__(self, number: _Optional[int] = ..., grammar: _Optional[_Union[_shard_pb2.Grammar, _Mapping]] = ...) -> None: ...
+    grammar: _request_pb2.Grammar
+    def __init__(self, number: _Optional[int] = ..., grammar: _Optional[_Union[_request_pb2.Grammar, _Mapping]] = ...) -> None: ...
 
 class Submission(_message.Message):
-    __slots__ = ("sequence", "prompt", "max_new_tokens", "sampling", "ignore_eos", "prompt_logprobs", "priority", "cache_salt", "prompt_top_n", "max_time", "prompt_logprobs_start", "name", "grammar")
+    __slots__ = ("sequence", "request")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
-    PROMPT_FIELD_NUMBER: _ClassVar[int]
-    MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
-    SAMPLING_FIELD_NUMBER: _ClassVar[int]
-    IGNORE_EOS_FIELD_NUMBER: _ClassVar[int]
-    PROMPT_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
-    PRIORITY_FIELD_NUMBER: _ClassVar[int]
-    CACHE_SALT_FIELD_NUMBER: _ClassVar[int]
-    PROMPT_TOP_N_FIELD_NUMBER: _ClassVar[int]
-    MAX_TIME_FIELD_NUMBER: _ClassVar[int]
-    PROMPT_LOGPROBS_START_FIELD_NUMBER: _ClassVar[int]
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    GRAMMAR_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
     sequence: int
-    prompt: bytes
-    max_new_tokens: int
-    sampling: _shard_pb2.Sampling
-    ignore_eos: bool
-    prompt_logprobs: bool
-    priority: int
-    cache_salt: bytes
-    prompt_top_n: int
-    max_time: float
-    prompt_logprobs_start: int
-    name: str
-    grammar: _shard_pb2.Grammar
-    def __init__(self, sequence: _Optional[int] = ..., prompt: _Optional[bytes] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_shard_pb2.Sampling, _Mapping]] = ..., ignore_eos: _Optional[bool] = ..., prompt_logprobs: _Optional[bool] = ..., priority: _Optional[int] = ..., cache_salt: _Optional[bytes] = ..., prompt_top_n: _Optional[int] = ..., max_time: _Optional[float] = ..., prompt_logprobs_start: _Optional[int] = ..., name: _Optional[str] = ..., grammar: _Optional[_Union[_shard_pb2.Grammar, _Mapping]] = ...) -> None: ...
+    request: _request_pb2.Request
+    def __init__(self, sequence: _Optional[int] = ..., request: _Optional[_Union[_request_pb2.Request, _Mapping]] = ...) -> None: ...
 
 class Abort(_message.Message):
     __slots__ = ("name", "all")

@@ -1,9 +1,16 @@
+from penstock_proto import request_pb2 as _request_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from penstock_proto.request_pb2 import Request as Request
+from penstock_proto.request_pb2 import Grammar as Grammar
+from penstock_proto.request_pb2 import Sampling as Sampling
+from penstock_proto.request_pb2 import LogitBias as LogitBias
+from penstock_proto.request_pb2 import TokenRules as TokenRules
+from penstock_proto.request_pb2 import TokenRun as TokenRun
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -116,29 +123,13 @@ class TokenizerResponse(_message.Message):
     error: str
     def __init__(self, error: _Optional[str] = ...) -> None: ...
 
-class Grammar(_message.Message):
-    __slots__ = ("kind", "text")
-    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-        __slots__ = ()
-        JSON_SCHEMA: _ClassVar[Grammar.Kind]
-        REGEX: _ClassVar[Grammar.Kind]
-        LARK: _ClassVar[Grammar.Kind]
-    JSON_SCHEMA: Grammar.Kind
-    REGEX: Grammar.Kind
-    LARK: Grammar.Kind
-    KIND_FIELD_NUMBER: _ClassVar[int]
-    TEXT_FIELD_NUMBER: _ClassVar[int]
-    kind: Grammar.Kind
-    text: str
-    def __init__(self, kind: _Optional[_Union[Grammar.Kind, str]] = ..., text: _Optional[str] = ...) -> None: ...
-
 class CompileRequest(_message.Message):
     __slots__ = ("id", "grammar")
     ID_FIELD_NUMBER: _ClassVar[int]
     GRAMMAR_FIELD_NUMBER: _ClassVar[int]
     id: int
-    grammar: Grammar
-    def __init__(self, id: _Optional[int] = ..., grammar: _Optional[_Union[Grammar, _Mapping]] = ...) -> None: ...
+    grammar: _request_pb2.Grammar
+    def __init__(self, id: _Optional[int] = ..., grammar: _Optional[_Union[_request_pb2.Grammar, _Mapping]] = ...) -> None: ...
 
 class CompileResponse(_message.Message):
     __slots__ = ("outcome", "error", "seconds", "forced")
@@ -171,7 +162,7 @@ class HealthResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class StepCommand(_message.Message):
-    __slots__ = ("step", "release", "admit", "grant_slot", "grant_block", "chunk_slot", "chunk_length", "decode_changed", "decode", "repeat", "group_rows", "group_blocks", "forget_grammar", "append")
+    __slots__ = ("step", "release", "admit", "grant_slot", "grant_block", "chunk_slot", "chunk_length", "decode_changed", "decode", "repeat", "group_rows", "group_blocks", "forget_grammar", "append", "copy_from", "copy_to")
     STEP_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     ADMIT_FIELD_NUMBER: _ClassVar[int]
@@ -186,6 +177,8 @@ class StepCommand(_message.Message):
     GROUP_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     FORGET_GRAMMAR_FIELD_NUMBER: _ClassVar[int]
     APPEND_FIELD_NUMBER: _ClassVar[int]
+    COPY_FROM_FIELD_NUMBER: _ClassVar[int]
+    COPY_TO_FIELD_NUMBER: _ClassVar[int]
     step: int
     release: _containers.RepeatedScalarFieldContainer[int]
     admit: _containers.RepeatedCompositeFieldContainer[Admission]
@@ -200,7 +193,9 @@ class StepCommand(_message.Message):
     group_blocks: _containers.RepeatedScalarFieldContainer[int]
     forget_grammar: _containers.RepeatedScalarFieldContainer[int]
     append: _containers.RepeatedCompositeFieldContainer[Append]
-    def __init__(self, step: _Optional[int] = ..., release: _Optional[_Iterable[int]] = ..., admit: _Optional[_Iterable[_Union[Admission, _Mapping]]] = ..., grant_slot: _Optional[_Iterable[int]] = ..., grant_block: _Optional[_Iterable[int]] = ..., chunk_slot: _Optional[_Iterable[int]] = ..., chunk_length: _Optional[_Iterable[int]] = ..., decode_changed: _Optional[bool] = ..., decode: _Optional[_Iterable[int]] = ..., repeat: _Optional[int] = ..., group_rows: _Optional[_Iterable[int]] = ..., group_blocks: _Optional[_Iterable[int]] = ..., forget_grammar: _Optional[_Iterable[int]] = ..., append: _Optional[_Iterable[_Union[Append, _Mapping]]] = ...) -> None: ...
+    copy_from: _containers.RepeatedScalarFieldContainer[int]
+    copy_to: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, step: _Optional[int] = ..., release: _Optional[_Iterable[int]] = ..., admit: _Optional[_Iterable[_Union[Admission, _Mapping]]] = ..., grant_slot: _Optional[_Iterable[int]] = ..., grant_block: _Optional[_Iterable[int]] = ..., chunk_slot: _Optional[_Iterable[int]] = ..., chunk_length: _Optional[_Iterable[int]] = ..., decode_changed: _Optional[bool] = ..., decode: _Optional[_Iterable[int]] = ..., repeat: _Optional[int] = ..., group_rows: _Optional[_Iterable[int]] = ..., group_blocks: _Optional[_Iterable[int]] = ..., forget_grammar: _Optional[_Iterable[int]] = ..., append: _Optional[_Iterable[_Union[Append, _Mapping]]] = ..., copy_from: _Optional[_Iterable[int]] = ..., copy_to: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Append(_message.Message):
     __slots__ = ("slot", "tokens")
@@ -211,86 +206,20 @@ class Append(_message.Message):
     def __init__(self, slot: _Optional[int] = ..., tokens: _Optional[bytes] = ...) -> None: ...
 
 class Admission(_message.Message):
-    __slots__ = ("slot", "tokens", "generated", "cached", "blocks", "sampling", "prompt_logprobs", "begun", "prompt_top_n", "prompt_logprobs_start", "grammar")
+    __slots__ = ("slot", "request", "generated", "cached", "blocks", "grammar")
     SLOT_FIELD_NUMBER: _ClassVar[int]
-    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
     GENERATED_FIELD_NUMBER: _ClassVar[int]
     CACHED_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
-    SAMPLING_FIELD_NUMBER: _ClassVar[int]
-    PROMPT_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
-    BEGUN_FIELD_NUMBER: _ClassVar[int]
-    PROMPT_TOP_N_FIELD_NUMBER: _ClassVar[int]
-    PROMPT_LOGPROBS_START_FIELD_NUMBER: _ClassVar[int]
     GRAMMAR_FIELD_NUMBER: _ClassVar[int]
     slot: int
-    tokens: bytes
-    generated: int
+    request: _request_pb2.Request
+    generated: bytes
     cached: int
     blocks: bytes
-    sampling: Sampling
-    prompt_logprobs: bool
-    begun: int
-    prompt_top_n: int
-    prompt_logprobs_start: int
     grammar: int
-    def __init__(self, slot: _Optional[int] = ..., tokens: _Optional[bytes] = ..., generated: _Optional[int] = ..., cached: _Optional[int] = ..., blocks: _Optional[bytes] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., prompt_logprobs: _Optional[bool] = ..., begun: _Optional[int] = ..., prompt_top_n: _Optional[int] = ..., prompt_logprobs_start: _Optional[int] = ..., grammar: _Optional[int] = ...) -> None: ...
-
-class Sampling(_message.Message):
-    __slots__ = ("temperature", "top_k", "top_p", "typical_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "seed", "bias_token", "bias", "logprobs", "top_n", "given", "rules")
-    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
-    TOP_K_FIELD_NUMBER: _ClassVar[int]
-    TOP_P_FIELD_NUMBER: _ClassVar[int]
-    TYPICAL_P_FIELD_NUMBER: _ClassVar[int]
-    MIN_P_FIELD_NUMBER: _ClassVar[int]
-    REPETITION_PENALTY_FIELD_NUMBER: _ClassVar[int]
-    FREQUENCY_PENALTY_FIELD_NUMBER: _ClassVar[int]
-    PRESENCE_PENALTY_FIELD_NUMBER: _ClassVar[int]
-    SEED_FIELD_NUMBER: _ClassVar[int]
-    BIAS_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    BIAS_FIELD_NUMBER: _ClassVar[int]
-    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
-    TOP_N_FIELD_NUMBER: _ClassVar[int]
-    GIVEN_FIELD_NUMBER: _ClassVar[int]
-    RULES_FIELD_NUMBER: _ClassVar[int]
-    temperature: float
-    top_k: int
-    top_p: float
-    typical_p: float
-    min_p: float
-    repetition_penalty: float
-    frequency_penalty: float
-    presence_penalty: float
-    seed: int
-    bias_token: _containers.RepeatedScalarFieldContainer[int]
-    bias: _containers.RepeatedScalarFieldContainer[float]
-    logprobs: bool
-    top_n: int
-    given: _containers.RepeatedScalarFieldContainer[int]
-    rules: TokenRules
-    def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., typical_p: _Optional[float] = ..., min_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., seed: _Optional[int] = ..., bias_token: _Optional[_Iterable[int]] = ..., bias: _Optional[_Iterable[float]] = ..., logprobs: _Optional[bool] = ..., top_n: _Optional[int] = ..., given: _Optional[_Iterable[int]] = ..., rules: _Optional[_Union[TokenRules, _Mapping]] = ...) -> None: ...
-
-class TokenRules(_message.Message):
-    __slots__ = ("allowed", "late", "min_tokens", "banned", "green_share", "green_bias")
-    ALLOWED_FIELD_NUMBER: _ClassVar[int]
-    LATE_FIELD_NUMBER: _ClassVar[int]
-    MIN_TOKENS_FIELD_NUMBER: _ClassVar[int]
-    BANNED_FIELD_NUMBER: _ClassVar[int]
-    GREEN_SHARE_FIELD_NUMBER: _ClassVar[int]
-    GREEN_BIAS_FIELD_NUMBER: _ClassVar[int]
-    allowed: bytes
-    late: _containers.RepeatedScalarFieldContainer[int]
-    min_tokens: int
-    banned: _containers.RepeatedCompositeFieldContainer[TokenRun]
-    green_share: float
-    green_bias: float
-    def __init__(self, allowed: _Optional[bytes] = ..., late: _Optional[_Iterable[int]] = ..., min_tokens: _Optional[int] = ..., banned: _Optional[_Iterable[_Union[TokenRun, _Mapping]]] = ..., green_share: _Optional[float] = ..., green_bias: _Optional[float] = ...) -> None: ...
-
-class TokenRun(_message.Message):
-    __slots__ = ("token",)
-    TOKEN_FIELD_NUMBER: _ClassVar[int]
-    token: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, token: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, slot: _Optional[int] = ..., request: _Optional[_Union[_request_pb2.Request, _Mapping]] = ..., generated: _Optional[bytes] = ..., cached: _Optional[int] = ..., blocks: _Optional[bytes] = ..., grammar: _Optional[int] = ...) -> None: ...
 
 class StepResult(_message.Message):
     __slots__ = ("step", "token", "logprob", "top", "prompt", "device_ns", "error", "refused", "mask_ns", "mask_wait_ns", "forced")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 
 
-def quiet_collector() -> None:
+def freeze_gc() -> None:
     """Keep the garbage collector from looking where nothing is to be found."""
     # What stands now lives as long as the process.
     gc.collect()

@@ -9,34 +9,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from penstock_proto.shard_pb2 import CompileRequest, CompileResponse
-from penstock_proto.shard_pb2 import Grammar as WireGrammar
-from penstock_router.grammar import Grammar, GrammarKind
+from penstock_router.grammar import Grammar
 from penstock_router.grammar_metrics import GrammarMetrics
 from penstock_router.request import BadGrammar, GenerationFailed, GrammarsBusy
+from penstock_router.request_wire import GRAMMAR
 from penstock_router.structured.places import with_places
 
 MOST_IDLE = 256  # that no sequence needs: one takes 1 to 2 MiB of the shard's memory
 MOST_IDLE_CHARACTERS = 4 << 20  # of them together
 AT_ONCE = 2  # compiles, as many as the shard has threads for
 MOST_WAITING = 64  # for their turn
-
-KINDS = {
-    GrammarKind.JSON_SCHEMA: WireGrammar.JSON_SCHEMA,
-    GrammarKind.REGEX: WireGrammar.REGEX,
-    GrammarKind.LARK: WireGrammar.LARK,
-}
-KIND_NAMES = {number: kind for kind, number in KINDS.items()}
-
-
-def wire_grammar(grammar: Grammar) -> WireGrammar:
-    """A grammar as a message."""
-    return WireGrammar(kind=KINDS[grammar.kind], text=grammar.text)
-
-
-def grammar_of(message: WireGrammar) -> Grammar:
-    """The grammar in a message of `wire_grammar`."""
-    return Grammar(KIND_NAMES[message.kind], message.text)
-
 
 Compile = Callable[[CompileRequest], Awaitable[CompileResponse]]
 
@@ -92,7 +74,7 @@ class Grammars:
     async def _prepare(self, grammar: Grammar) -> None:
         number = next(self._ids)
         async with self._turns:
-            request = CompileRequest(id=number, grammar=wire_grammar(grammar))
+            request = CompileRequest(id=number, grammar=GRAMMAR.encode(grammar))
             response = await self._compile(request)
         outcomes = CompileResponse
         self._metrics.on_compile(response.seconds)

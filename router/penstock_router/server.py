@@ -22,7 +22,7 @@ from penstock_router import metric_names
 from penstock_router.api.app import make_scrape_runner
 from penstock_router.api.connections import allow_descriptors
 from penstock_router.batches.process import answer_batches
-from penstock_router.collector import quiet_collector
+from penstock_router.collector import freeze_gc
 from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
 from penstock_router.fronts.front import Front
@@ -100,7 +100,7 @@ async def _serve(config: RouterConfig, front: Front) -> int:
         listen_for_updates(config.updates, front.replace_keys)
     for part in (engine.failed, front.failed):
         part.add_done_callback(_announce)
-    quiet_collector()
+    freeze_gc()
     _say_ready(url, limits, phases, memory)
     async with _batches(config, url):
         await _first_of(terminated, engine.failed, front.failed)

@@ -20,9 +20,11 @@ def objection(admission: shard_pb2.Admission, limits: Limits) -> str | None:
 
     It follows from the command alone, so all ranks refuse the same sequences.
     """
-    if len(admission.tokens) % 4:
-        return f"token ids must have 4 bytes each, not {len(admission.tokens)} in all"
-    tokens = np.frombuffer(admission.tokens, "<i4")
+    request = admission.request
+    for packed in (request.prompt, admission.generated):
+        if len(packed) % 4:
+            return f"token ids must have 4 bytes each, not {len(packed)} in all"
+    tokens = np.frombuffer(request.prompt + admission.generated, "<i4")
     if not 1 <= len(tokens) <= limits.max_sequence_length:
         return f"a sequence must have 1 to {limits.max_sequence_length} tokens, not {len(tokens)}"
     wrong = tokens[(tokens < 0) | (tokens >= limits.vocab_size)]
@@ -31,18 +33,18 @@ def objection(admission: shard_pb2.Admission, limits: Limits) -> str | None:
             f"token ids must be at least 0 and below {limits.vocab_size}, the size of the model's "
             f"vocabulary, not {wrong[0]}"
         )
-    if admission.prompt_top_n > limits.max_top_n:
-        return f"prompt_top_n must be at most {limits.max_top_n}, not {admission.prompt_top_n}"
-    return _objection_to_sampling(admission.sampling, limits)
+    if request.prompt_top_n > limits.max_top_n:
+        return f"prompt_top_n must be at most {limits.max_top_n}, not {request.prompt_top_n}"
+    return _objection_to_sampling(request.sampling, limits)
 
 
 def _objection_to_sampling(wanted: shard_pb2.Sampling, limits: Limits) -> str | None:
-    tokens = wanted.bias_token
-    values = [*wanted.bias, *(getattr(wanted, name) for name in COLUMNS)]
-    if len(tokens) != len(wanted.bias):
-        return f"{len(tokens)} bias_token for {len(wanted.bias)} bias"
+    tokens, biases = wanted.logit_bias.token, wanted.logit_bias.value
+    values = [*biases, *(getattr(wanted, name) for name in COLUMNS)]
+    if len(tokens) != len(biases):
+        return f"{len(tokens)} tokens for {len(biases)} values of logit_bias"
     if tokens and max(tokens) >= limits.vocab_size:
-        return f"bias_token must be below {limits.vocab_size}, not {max(tokens)}"
+        return f"tokens of logit_bias must be below {limits.vocab_size}, not {max(tokens)}"
     if len(wanted.given) > MAX_GIVEN or max(wanted.given, default=0) >= limits.vocab_size:
         return f"given must be at most {MAX_GIVEN} tokens below {limits.vocab_size}"
     if wanted.top_n > limits.max_top_n:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from penstock_shard import kv_cache
-from penstock_shard.loaded import LoadedModel
+from penstock_shard.loaded_model import LoadedModel
 from penstock_shard.log import Progress
 from penstock_shard.runner import Runner, operations
 from penstock_shard.slots import Limits

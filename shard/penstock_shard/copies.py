@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 
-def apart(copies: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+def conflict_free_batches(copies: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
     """Copies of blocks, from and to, in parts that may be done at once: in order, and no part
     writes what it reads."""
     part: list[tuple[int, int]] = []

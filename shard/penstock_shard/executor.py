@@ -15,7 +15,7 @@ from concurrent.futures import Future
 import torch
 
 from penstock_proto import shard_pb2
-from penstock_shard.loaded import LoadedModel
+from penstock_shard.loaded_model import LoadedModel
 from penstock_shard.results import PendingResult
 from penstock_shard.runner import Runner
 from penstock_shard.slots import BadCommand

@@ -85,7 +85,7 @@ class StepOutputs:
             everywhere=everywhere,
         )
 
-    def choose(
+    def keep(
         self, hidden: Activation, head: VocabularyHead, step: Step, ops: GraphDevice
     ) -> Tensor | None:
         """Keep the logits of the first rows and their most likely tokens. Returns those, or None
@@ -94,7 +94,7 @@ class StepOutputs:
         if logits is None:
             return None
         rows = len(logits)
-        ops.choose(logits, self.logits[:rows], self.token[:rows])
+        ops.argmax_into(logits, self.logits[:rows], self.token[:rows])
         return self.token[:rows]
 
 
@@ -203,7 +203,7 @@ class DecodeGraphs:
 
     def _step(self, rows: int) -> None:
         slots, slot = self._slots, self.slot[:rows]
-        token, position = self._ops.take(slot, slots.last_token, slots.length, None)
+        token, position = self._ops.read_slots(slot, slots.last_token, slots.length, None)
         batch = StepBatch(
             slot=slot,
             position=position,
@@ -213,5 +213,5 @@ class DecodeGraphs:
         )
         step = self._ops.step(batch)
         hidden = self._model.forward(step, token, position, self._cache)
-        chosen = self._outputs.choose(hidden, self._model.head, step, self._ops)
-        self._ops.leave(slot, position, None, chosen, slots.last_token, slots.length)
+        chosen = self._outputs.keep(hidden, self._model.head, step, self._ops)
+        self._ops.advance_slots(slot, position, None, chosen, slots.last_token, slots.length)

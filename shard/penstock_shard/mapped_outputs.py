@@ -34,7 +34,7 @@ class MappedOutputs(StepOutputs):
     dependent: bool  # launch kernels as `gpu.dependent` says
     memory: tuple[object, ...]  # as long as it lives, so do the mappings
 
-    def choose(
+    def keep(
         self, hidden: Activation, head: VocabularyHead, step: Step, ops: GraphDevice
     ) -> Tensor:
         from penstock_kernels.gpu.rank_choice import argmax_over_ranks

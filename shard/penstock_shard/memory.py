@@ -6,7 +6,7 @@ import torch
 
 from penstock_proto import shard_pb2
 from penstock_shard import kv_cache
-from penstock_shard.loaded import LoadedModel
+from penstock_shard.loaded_model import LoadedModel
 
 
 def blocks_of(loaded: LoadedModel, tokens: int) -> int:

@@ -221,7 +221,7 @@ class MixedGraphs:
         layout, slots = self._layout(bucket), self._slots
         inputs = layout.split(self._buffer)
         given = (inputs.token, inputs.position)
-        token, position = self._ops.take(inputs.slot, slots.last_token, slots.length, given)
+        token, position = self._ops.read_slots(inputs.slot, slots.last_token, slots.length, given)
         batch = StepBatch(
             slot=inputs.slot,
             position=position,
@@ -233,5 +233,7 @@ class MixedGraphs:
         )
         step = self._ops.step(batch)
         ends = self._model.forward(step, token, position, self._cache, inputs.end)
-        chosen = self._outputs.choose(ends, self._model.head, step, self._ops)
-        self._ops.leave(inputs.slot, position, inputs.end, chosen, slots.last_token, slots.length)
+        chosen = self._outputs.keep(ends, self._model.head, step, self._ops)
+        self._ops.advance_slots(
+            inputs.slot, position, inputs.end, chosen, slots.last_token, slots.length
+        )

@@ -51,7 +51,7 @@ class Group:
 
     def all_reduce(self, x: Tensor) -> Tensor:
         """The sum of x over the ranks; x itself may be overwritten."""
-        if self.small_sums is not None and self.small_sums.takes(x):
+        if self.small_sums is not None and self.small_sums.supports(x):
             return self.small_sums.sum(x)
         if self.world_size > 1:
             dist.all_reduce(x)
@@ -62,7 +62,7 @@ class Group:
     ) -> Activation:
         """`Step.add_norm` of the sum of x over the ranks; x may be overwritten."""
         by_rms = norm is not None and norm.kind is NormKind.RMS
-        if self.rows is not None and norm is not None and by_rms and self.rows.takes(x):
+        if self.rows is not None and norm is not None and by_rms and self.rows.supports(x):
             return Activation(self.rows.add_rms_norm(x, residual, norm.weight, norm.eps))
         return step.add_norm(self.all_reduce(x), residual, norm, to)
 

@@ -28,10 +28,10 @@ from penstock_quantization.offline.store import FORMATS, Format
 from penstock_shard.architecture import Architecture, read_architecture
 from penstock_shard.calibrated import METHODS, Outcome, matrices_of
 from penstock_shard.calibration import Calibration
-from penstock_shard.loading import load_decoder
+from penstock_shard.checkpoint import Checkpoint, renamed
+from penstock_shard.load_weights import load_decoder
 from penstock_shard.parallel import Group
 from penstock_shard.rewrite import rewrite, tensors_of
-from penstock_shard.weights import Checkpoint, renamed
 
 LONGEST_TEXT = 1 << 30  # bytes
 MOST = 1 << 16  # samples, and tokens of one

@@ -29,9 +29,8 @@ from penstock_kernels.ops import (
 from penstock_kernels.reference.device import TorchDevice, TorchSampler
 from penstock_proto import shard_pb2
 from penstock_shard.admissions import objection
-from penstock_shard.copies import apart
+from penstock_shard.copies import conflict_free_batches
 from penstock_shard.device import upload
-from penstock_shard.draw_graphs import DrawGraphs
 from penstock_shard.grammars.templates import Templates
 from penstock_shard.graphs import Capturer, DecodeGraphs, SlotTensors, StepOutputs
 from penstock_shard.mapped_outputs import mapped_outputs
@@ -39,6 +38,7 @@ from penstock_shard.mixed_graphs import MixedGraphs
 from penstock_shard.model.model import Model
 from penstock_shard.parallel import Group
 from penstock_shard.results import PendingResult, PromptPart, StepTimer, to_host
+from penstock_shard.sample_graphs import SampleGraphs
 from penstock_shard.sampling import (
     ONE_BY_ONE,
     Sampled,
@@ -48,7 +48,7 @@ from penstock_shard.sampling import (
 )
 from penstock_shard.scores import Scores, columns, joined_on_host, scores_of
 from penstock_shard.sharing import SharingTensors
-from penstock_shard.slots import Chunks, Indices, Limits, SlotBook
+from penstock_shard.slots import Chunks, HostSlots, Indices, Limits
 
 PROMPT_LOGPROB_ROWS = 256  # at once: 4096 rows of 128k float32 logits would take 2 GiB
 
@@ -72,7 +72,7 @@ class StepGraphs:
 
     decode: DecodeGraphs
     mixed: MixedGraphs
-    draws: DrawGraphs | None  # where tokens are chosen
+    draws: SampleGraphs | None  # where tokens are chosen
     outputs: StepOutputs
     sharing: SharingTensors
 
@@ -92,11 +92,11 @@ class Runner:
     ) -> None:
         self.model, self.group, self.limits, self.cache = model, group, limits, cache
         self.ops, self.sampler, self.device = ops, sampler, cache.device
-        self.book = SlotBook(limits)
+        self.book = HostSlots(limits)
         device = self.device
         self.slots = SlotTensors.empty(limits.max_slots, limits.table_width, device)
         # Slots that want more than the most likely token: also known where nothing is sampled.
-        self._asking = np.zeros(limits.max_slots, np.bool_)
+        self._needs_sampling = np.zeros(limits.max_slots, np.bool_)
         # Only rank 0 samples.
         self.sampling = (
             SamplingState(limits, device, sampler, templates) if group.rank == 0 else None
@@ -133,7 +133,7 @@ class Runner:
         decode = DecodeGraphs(*parts, sizes)
         draws = None
         if self.sampling is not None:
-            draws = DrawGraphs(self.sampling, self.sampler, outputs.logits)
+            draws = SampleGraphs(self.sampling, self.sampler, outputs.logits)
         if expect is not None:
             expect(mixed.count + decode.count + (draws.count if draws is not None else 0))
         mixed.capture(capture)
@@ -147,7 +147,8 @@ class Runner:
         """Apply a command and run its steps. Raises BadCommand before any tensor was touched by
         the part that is wrong; after an error the runner's state is undefined."""
         self.book.begin(command)
-        refused = self._release_and_admit(command)
+        self._release_and_copy(command)
+        refused = self._admit_all(command)
         if command.forget_grammar and self.sampling is not None:
             self.sampling.matching.forget(list(command.forget_grammar))
         self._grant(command)
@@ -172,10 +173,13 @@ class Runner:
             refused = []
             yield pending
 
-    def _release_and_admit(self, command: shard_pb2.StepCommand) -> list[shard_pb2.Refusal]:
-        """Returns the admissions that are refused."""
+    def _release_and_copy(self, command: shard_pb2.StepCommand) -> None:
         if command.release:
             self.book.release(np.array(command.release, np.int64))
+        self.copy_blocks(self.book.copy(command.copy_from, command.copy_to))
+
+    def _admit_all(self, command: shard_pb2.StepCommand) -> list[shard_pb2.Refusal]:
+        """Returns the admissions that are refused."""
         refused = []
         admitted = []
         for admission in command.admit:
@@ -192,16 +196,15 @@ class Runner:
     def _admit(self, admissions: list[shard_pb2.Admission]) -> None:
         width, block_size = self.limits.table_width, self.limits.block_size
         tables = np.zeros((len(admissions), width), np.int32)
-        copies: list[tuple[int, int]] = []  # blocks, from and to
         fresh: list[NDArray[np.int32]] = []
         for table, admission in zip(tables, admissions, strict=True):
             tokens, blocks = self.book.admit(admission)
             table[: len(blocks)] = blocks
-            fresh.append(blocks[admission.cached // block_size :])
-            if admission.begun:
-                copies.append((admission.begun, blocks[admission.cached // block_size]))
+            fresh.append(blocks[-(-admission.cached // block_size) :])  # that no copy has filled
             held = admission.grammar > 0
-            self._asking[admission.slot] = held or bool(features_of(admission.sampling))
+            self._needs_sampling[admission.slot] = held or bool(
+                features_of(admission.request.sampling)
+            )
             if self.sampling is not None:
                 self._admit_to_sampling(self.sampling, admission, tokens)
         slots = np.array([admission.slot for admission in admissions], np.int64)
@@ -211,23 +214,23 @@ class Runner:
         if self.sampling is not None:
             self.sampling.load(slots)
         self.ops.clear_blocks(self.cache, np.concatenate(fresh))
-        self.copy_blocks(copies)
 
     def _admit_to_sampling(
         self, sampling: SamplingState, admission: shard_pb2.Admission, tokens: NDArray[np.int32]
     ) -> None:
-        slot, generated = admission.slot, int(admission.generated)
+        slot, wanted = admission.slot, admission.request.sampling
+        generated = len(admission.generated) // 4
         constraint = None
         if admission.grammar:
             again = tokens[len(tokens) - generated :].tolist()
-            runs = not features_of(admission.sampling) & ONE_BY_ONE
+            runs = not features_of(wanted) & ONE_BY_ONE
             constraint = sampling.matching.admit(slot, admission.grammar, again, runs)
-        sampling.admit(slot, tokens, generated, admission.sampling, constraint)
+        sampling.admit(slot, tokens, generated, wanted, constraint)
 
     @torch.inference_mode()
     def copy_blocks(self, copies: list[tuple[int, int]]) -> None:
         """Copy blocks, from and to, one after the other."""
-        for part in apart(copies):
+        for part in conflict_free_batches(copies):
             source, target = upload(np.array(part, np.int64).T.copy(), self.device)
             self.ops.copy_blocks(self.cache, source, target)
 
@@ -312,7 +315,9 @@ class Runner:
         outputs, plan, rows = self._graphs.outputs, self._sampling_plan(chunks), len(slots)
         sampled, token = None, outputs.token[:rows]
         ends = chunks.slots[chunks.complete]
-        asked = bool(self._asking[self.book.decode].any() or self._asking[ends].any())
+        asked = bool(
+            self._needs_sampling[self.book.decode].any() or self._needs_sampling[ends].any()
+        )
         if self.sampling is not None and plan is not None:
             sampled = Sampled(token, None, None, None)
             if asked:
@@ -485,10 +490,10 @@ def operations(
     if not cache.is_cuda:
         return TorchDevice(ropes, limits.block_size), TorchSampler()
     # Triton is not there on every host.
-    from penstock_kernels.gpu.dependent import supported
+    from penstock_kernels.gpu.dependent import supports_dependent_launch
     from penstock_kernels.gpu.device import TritonDevice
     from penstock_kernels.gpu.sampler import TritonSampler
 
-    dependent = dependent and supported(cache.device)
+    dependent = dependent and supports_dependent_launch(cache.device)
     device = TritonDevice(model.specs(), ropes, limits.max_slots, cache, dependent, model.dtype)
     return device, TritonSampler(dependent)

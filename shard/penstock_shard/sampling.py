@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penstock_kernels import noise, sampler
-from penstock_kernels.draw import Draws
+from penstock_kernels.draw import SamplingBatch
 from penstock_kernels.mask import hide
 from penstock_kernels.ops import Sampler
 from penstock_kernels.penalties import Penalties
@@ -46,7 +46,7 @@ class Feature(enum.IntFlag):
 
 
 SORTED = Feature.TOP_K | Feature.TOP_P
-CUTS = SORTED | Feature.MIN_P
+FILTERS = SORTED | Feature.MIN_P
 PENALTIES = Feature.REPETITION | Feature.FREQUENCY
 SHAPED = PENALTIES | Feature.BIAS | Feature.RULES
 TYPICAL = Feature.RANDOM | Feature.TYPICAL_P  # both: a greedy row keeps its most likely token
@@ -66,17 +66,17 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RowGroup:
     """Rows of a step that go the same way, by what each of them wants, whatever the others do: so
     a row's token depends on nothing but the row."""
 
-    seats: Tensor  # [2, n] int64: slots, and the rows of the step that are theirs
+    slot_and_row: Tensor  # [2, n] int64: slots, and the rows of the step that are theirs
     penalties: Penalties | None  # None: nor more; `draws` has the rows of the step's logits
     biased: bool  # any of them
     rules: Rules | None
     typical: bool  # all of them; that, torch computes
     k_limit: int | None  # the largest top_k if all have one, else None
-    draws: Draws
+    draws: SamplingBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class SamplingPlan:
 
     slots: Tensor  # [rows] int64
     features: Feature  # of any row
-    parts: tuple[Part, ...]
+    parts: tuple[RowGroup, ...]
     top_n: Indices  # of each row
     given: Given | None  # None: no row wants to know of any
     held: tuple[Row, ...]  # rows that grammars hold
@@ -102,10 +102,10 @@ class Sampled:
     top_logprob: Tensor | None  # [rows, n] float32
 
 
-class Drawn(Protocol):
+class SampleGraph(Protocol):
     """Draws from logits that stand where it knows."""
 
-    def draw(self, part: Part) -> Tensor:
+    def draw(self, part: RowGroup) -> Tensor:
         """The tokens of a part that has neither penalties nor a bias, counted as generated: [n]
         int64."""
 
@@ -211,7 +211,8 @@ class SamplingState:
         self.rehearse_draws(dtype)
         everything = shard_pb2.Sampling(
             temperature=1, top_p=0.5, typical_p=0.5, min_p=0.5, repetition_penalty=2,
-            frequency_penalty=1, bias_token=[0], bias=[1], logprobs=True,
+            frequency_penalty=1, logprobs=True,
+            logit_bias=shard_pb2.LogitBias(token=[0], value=[1]),
             top_n=self.limits.max_top_n, rules=shard_pb2.TokenRules(
                 allowed=bytes(4), late=[1], min_tokens=1, green_share=0.5, green_bias=1
             ),
@@ -272,7 +273,9 @@ class SamplingState:
         none = np.empty(0, np.int64)
         return Given.of([self._given.get(slot, none) for slot in slots.tolist()], self.device)
 
-    def sample(self, logits: Tensor, plan: SamplingPlan, drawn: Drawn | None = None) -> Sampled:
+    def sample(
+        self, logits: Tensor, plan: SamplingPlan, drawn: SampleGraph | None = None
+    ) -> Sampled:
         """Choose a token a row and count it. logits: [rows, vocabulary]; drawn: draws those parts
         of these logits that want nothing else."""
         slots = plan.slots
@@ -284,7 +287,7 @@ class SamplingState:
         else:
             token = torch.empty_like(slots)
             for part in plan.parts:
-                token[part.seats[1]] = self.chosen(logits, part, drawn)
+                token[part.slot_and_row[1]] = self.chosen(logits, part, drawn)
         if not plan.features & (PENALTIES | Feature.LOGPROBS | Feature.RULES):
             return Sampled(token, None, None, None)
         known = token.clamp(min=0)  # nothing is read any more of a row with NO_TOKEN
@@ -298,31 +301,31 @@ class SamplingState:
         scores = _scores(logits, known, plan)
         return Sampled(token, scores.logprob, scores.top_token, scores.top_logprob)
 
-    def _part(self, slots: Indices, rows: Indices) -> Part:
+    def _part(self, slots: Indices, rows: Indices) -> RowGroup:
         slots = slots[rows]
         flags = self._features[slots]
         wanted = Feature(int(np.bitwise_or.reduce(flags)))
         typical = bool((flags & int(TYPICAL) == TYPICAL).all())
         own = typical or bool(wanted & SHAPED)  # a copy of their logits, in their order
-        seats = upload(np.stack((slots, rows)), self.device)
+        slot_and_row = upload(np.stack((slots, rows)), self.device)
         random = flags[flags & int(Feature.RANDOM) != 0]
         by_k = flags & int(Feature.TOP_K) != 0
         held = bool(wanted & Feature.GRAMMAR)
-        by_count = bool((random & int(Feature.TOP_K)).any())
-        by_mass = bool((random & int(Feature.TOP_P)).any())
-        cuts = bool((random & int(CUTS)).any())
+        any_top_k = bool((random & int(Feature.TOP_K)).any())
+        any_top_p = bool((random & int(Feature.TOP_P)).any())
+        any_filter = bool((random & int(FILTERS)).any())
         draws = self.draws(
-            seats[0],
-            torch.arange(len(slots), device=self.device) if own else seats[1],
-            # Of draws under a mask there are graphs for all cuts and for none.
-            by_count=cuts if held else by_count,
-            by_mass=cuts if held else by_mass,
-            cuts=cuts,
+            slot_and_row[0],
+            torch.arange(len(slots), device=self.device) if own else slot_and_row[1],
+            # Of draws under a mask there are graphs for all filters and for none.
+            any_top_k=any_filter if held else any_top_k,
+            any_top_p=any_filter if held else any_top_p,
+            any_filter=any_filter,
             held=held,
         )
-        return Part(
-            seats=seats,
-            penalties=self._penalties(seats) if own else None,
+        return RowGroup(
+            slot_and_row=slot_and_row,
+            penalties=self._penalties(slot_and_row) if own else None,
             biased=bool(wanted & Feature.BIAS),
             rules=self.rules.rules(slots) if wanted & Feature.RULES else None,
             typical=typical,
@@ -330,10 +333,10 @@ class SamplingState:
             draws=draws,
         )
 
-    def _penalties(self, seats: Tensor) -> Penalties:
+    def _penalties(self, slot_and_row: Tensor) -> Penalties:
         return Penalties(
-            slots=seats[0],
-            rows=seats[1],
+            slots=slot_and_row[0],
+            rows=slot_and_row[1],
             counts=self.counts,
             repetition=self._column("repetition_penalty"),
             frequency=self._column("frequency_penalty"),
@@ -341,10 +344,17 @@ class SamplingState:
         )
 
     def draws(
-        self, slots: Tensor, rows: Tensor, *, by_count: bool, by_mass: bool, cuts: bool, held: bool
-    ) -> Draws:
-        """What these slots want, of logits in these rows; see `penstock_kernels.draw.Draws`."""
-        return Draws(
+        self,
+        slots: Tensor,
+        rows: Tensor,
+        *,
+        any_top_k: bool,
+        any_top_p: bool,
+        any_filter: bool,
+        held: bool,
+    ) -> SamplingBatch:
+        """What these slots want, of logits in these rows; see `draw.SamplingBatch`."""
+        return SamplingBatch(
             slots=slots,
             rows=rows,
             temperature=self._column("temperature"),
@@ -353,24 +363,24 @@ class SamplingState:
             min_p=self._column("min_p"),
             keys=self.keys,
             generated=self.generated,
-            by_count=by_count,
-            by_mass=by_mass,
-            cuts=cuts,
+            any_top_k=any_top_k,
+            any_top_p=any_top_p,
+            any_filter=any_filter,
             mask=self._bits.mask if held else None,
         )
 
     def _column(self, name: str) -> Tensor:
         return self.parameters[:, COLUMNS.index(name)]
 
-    def chosen(self, logits: Tensor, part: Part, drawn: Drawn | None = None) -> Tensor:
+    def chosen(self, logits: Tensor, part: RowGroup, drawn: SampleGraph | None = None) -> Tensor:
         """Of the rows of a part, and counted: [n] int64; arguments as of `sample`."""
         if part.penalties is None and drawn is not None:
             return drawn.draw(part)
         token = self.tokens(logits, part)
-        self.generated.index_add_(0, part.seats[0], torch.ones_like(token))
+        self.generated.index_add_(0, part.slot_and_row[0], torch.ones_like(token))
         return token
 
-    def tokens(self, logits: Tensor, part: Part) -> Tensor:
+    def tokens(self, logits: Tensor, part: RowGroup) -> Tensor:
         """Of the rows of a part, which nothing counts yet: [n] int64. logits: as of `sample`."""
         if part.penalties is not None:
             logits = self._sampler.penalise(logits, part.penalties)
@@ -384,7 +394,7 @@ class SamplingState:
             return self._draw_typical(logits, part.draws, part.k_limit)
         return self._sampler.draw(logits, part.draws)
 
-    def _draw_typical(self, logits: Tensor, draws: Draws, k_limit: int | None) -> Tensor:
+    def _draw_typical(self, logits: Tensor, draws: SamplingBatch, k_limit: int | None) -> Tensor:
         """As `draw`, with typical_p between top_p and min_p. logits: [n, vocabulary] float32, in
         the order of the slots."""
         slots = draws.slots
@@ -392,16 +402,18 @@ class SamplingState:
             logits = hide(logits, slots, draws.mask)
         temperature, top_p, typical_p, min_p = self.parameters.index_select(0, slots).unbind(1)[:4]
         scores = logits / temperature.unsqueeze(1)
-        if draws.cuts:
+        if draws.any_filter:
             top_k = self.top_k.index_select(0, slots)
             scores = sampler.filter_sorted(scores, top_k, top_p, k_limit)
         scores = sampler.filter_typical(scores, typical_p)
-        if draws.cuts:
+        if draws.any_filter:
             scores = sampler.filter_min_p(scores, min_p)
         keys = noise.token_keys(
             self.keys.index_select(0, slots), self.generated.index_select(0, slots)
         )
-        token = sampler.choose(scores, noise.gumbel(keys, scores.shape[1]), temperature > 0)
+        token = sampler.argmax_with_noise(
+            scores, noise.gumbel(keys, scores.shape[1]), temperature > 0
+        )
         return sampler.without_token(token, logits.amax(dim=1))
 
     def _count(self, slot: int, tokens: Indices, prompt: int) -> None:
@@ -416,7 +428,7 @@ class SamplingState:
 
     def _set_bias(self, slot: int, wanted: shard_pb2.Sampling) -> None:
         """Rows are as wide as the widest needs; the rest adds 0 to token 0."""
-        count, width = len(wanted.bias), self.bias.shape[1]
+        count, width = len(wanted.logit_bias.token), self.bias.shape[1]
         if count > width:
             wider = 1 << (count - 1).bit_length()
             rows = self.bias.shape[0]
@@ -430,9 +442,10 @@ class SamplingState:
         self.bias[slot].zero_()
         if not count:
             return
-        tokens = upload(np.array(wanted.bias_token, np.int64), self.device)
-        self.bias_token[slot, :count].copy_(tokens)
-        self.bias[slot, :count].copy_(upload(np.array(wanted.bias, np.float32), self.device))
+        tokens = np.array(wanted.logit_bias.token, np.int64)
+        values = np.array(wanted.logit_bias.value, np.float32)
+        self.bias_token[slot, :count].copy_(upload(tokens, self.device))
+        self.bias[slot, :count].copy_(upload(values, self.device))
 
 
 def features_of(wanted: shard_pb2.Sampling) -> Feature:
@@ -445,7 +458,7 @@ def features_of(wanted: shard_pb2.Sampling) -> Feature:
         Feature.MIN_P: wanted.min_p > 0,
         Feature.REPETITION: wanted.repetition_penalty != 1,
         Feature.FREQUENCY: wanted.frequency_penalty != 0 or wanted.presence_penalty != 0,
-        Feature.BIAS: len(wanted.bias_token) > 0,
+        Feature.BIAS: len(wanted.logit_bias.token) > 0,
         Feature.LOGPROBS: wanted.logprobs or wanted.top_n > 0 or len(wanted.given) > 0,
         Feature.RULES: wanted.HasField("rules"),
     }

@@ -14,7 +14,7 @@ import grpc
 from penstock_proto import shard_pb2, shard_pb2_grpc
 from penstock_shard import phases
 from penstock_shard.executor import Executor
-from penstock_shard.loaded import LoadedModel
+from penstock_shard.loaded_model import LoadedModel
 from penstock_shard.warmup import DoesNotFit
 
 # Sequences that one command may admit at their full length; the router admits what a step's

@@ -81,7 +81,7 @@ class ResultRows:
         return spread
 
 
-class SlotBook:
+class HostSlots:
     """Host mirrors of all slots, moved by commands alone.
 
     A slot whose admission was refused is taken, and listed, until the router releases it. Nothing
@@ -105,6 +105,7 @@ class SlotBook:
         self.decode: Indices = np.empty(0, np.int64)  # those of them that are computed
         self.group_rows: Indices = np.empty(0, np.int64)  # of `decode`, from its start on
         self.group_blocks: Indices = np.empty(0, np.int64)  # that each group shares
+        self._copied: set[int] = set()  # blocks that the command's copies fill
         self._tables = np.zeros((slots, limits.table_width), np.int32)
         self.next_step = 1
 
@@ -124,6 +125,17 @@ class SlotBook:
         self.active[slots] = False
         self.refused.difference_update(slots.tolist())
 
+    def copy(self, sources: Sequence[int], targets: Sequence[int]) -> list[tuple[int, int]]:
+        """The command's copies of blocks, from and to."""
+        self._copied = set(targets)
+        if len(sources) != len(targets):
+            raise BadCommand(f"{len(sources)} copy_from for {len(targets)} copy_to")
+        if not sources:
+            return []
+        for name, blocks in (("copy_from", sources), ("copy_to", targets)):
+            _check_range(name, np.array(blocks, np.int64), 1, self.limits.num_blocks)
+        return list(zip(sources, targets, strict=True))
+
     def refuse(self, admission: shard_pb2.Admission) -> None:
         """Fill a slot with a sequence of which nothing is computed."""
         self._take(admission)
@@ -138,7 +150,7 @@ class SlotBook:
         if self.active[slot]:
             raise BadCommand(f"admit.slot {slot} is taken")
         self.active[slot] = True
-        self.known[slot] = len(admission.tokens) // 4
+        self.known[slot] = (len(admission.request.prompt) + len(admission.generated)) // 4
         self.offset[slot] = 0
         self.computed[slot] = admission.cached
 
@@ -146,8 +158,8 @@ class SlotBook:
         """Fill a slot with a sequence that `admissions` has no objection to. Returns its tokens and
         its first blocks."""
         self._take(admission)
-        limits, slot = self.limits, admission.slot
-        tokens = np.frombuffer(admission.tokens, np.int32)
+        limits, slot, request = self.limits, admission.slot, admission.request
+        tokens = np.frombuffer(request.prompt + admission.generated, np.int32)
         blocks = np.frombuffer(admission.blocks, np.int32)
         _check_range("admit.blocks", blocks, 1, limits.num_blocks)
         if len(blocks) > limits.table_width:
@@ -155,33 +167,29 @@ class SlotBook:
                 f"admit.blocks of slot {slot} must number at most {limits.table_width}, "
                 f"not {len(blocks)}"
             )
-        if admission.generated >= len(tokens):
-            raise BadCommand(f"admit.generated {admission.generated} leaves slot {slot} no prompt")
+        if not request.prompt:
+            raise BadCommand(f"admit.request of slot {slot} has no prompt")
         if admission.cached >= len(tokens) or admission.cached > len(blocks) * limits.block_size:
             raise BadCommand(
                 f"admit.cached {admission.cached} of slot {slot} must be below its {len(tokens)} "
                 f"tokens and stand in its {len(blocks)} blocks"
             )
-        if bool(admission.begun) != bool(admission.cached % limits.block_size):
+        full, partial = divmod(admission.cached, limits.block_size)
+        if partial and blocks[full] not in self._copied:
             raise BadCommand(
-                f"admit.begun {admission.begun} of slot {slot} with {admission.cached} cached "
-                f"tokens in blocks of {limits.block_size}"
+                f"no copy to block {blocks[full]} of slot {slot}, which has {partial} cached tokens"
             )
-        if admission.begun >= limits.num_blocks:
-            raise BadCommand(
-                f"admit.begun must be in [0, {limits.num_blocks}), not {admission.begun}"
-            )
-        start = admission.prompt_logprobs_start
-        if admission.prompt_logprobs and admission.cached > start:
+        start = request.prompt_logprobs_start
+        if request.prompt_logprobs and admission.cached > start:
             raise BadCommand(
                 f"admit.cached {admission.cached} of slot {slot} must be at most its "
                 f"prompt_logprobs_start, {start}"
             )
         self.blocks[slot] = len(blocks)
         self._tables[slot, : len(blocks)] = blocks
-        self.prompt_logprobs[slot] = admission.prompt_logprobs
+        self.prompt_logprobs[slot] = request.prompt_logprobs
         self.prompt_start[slot] = start
-        self.prompt_top_n[slot] = admission.prompt_top_n
+        self.prompt_top_n[slot] = request.prompt_top_n
         self.tokens[slot] = tokens
         return tokens, blocks
 

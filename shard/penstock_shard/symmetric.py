@@ -47,7 +47,7 @@ class SymmetricSums:
         self._memory = symmetric_memory.empty(LARGEST, dtype=torch.uint8, device=device)
         symmetric_memory.rendezvous(self._memory, group=self._group)
 
-    def takes(self, x: Tensor) -> bool:
+    def supports(self, x: Tensor) -> bool:
         """Whether x is small enough and of a dtype that can be added, the same on every rank."""
         fits = 0 < x.nbytes <= LARGEST and x.nbytes % ALIGNMENT == 0
         return fits and x.dtype in DTYPES and x.is_contiguous()
@@ -74,7 +74,7 @@ class MappedRows:
         import torch.distributed._symmetric_memory as symmetric_memory
 
         from penstock_kernels.gpu import rank_sum
-        from penstock_kernels.gpu.dependent import supported
+        from penstock_kernels.gpu.dependent import supports_dependent_launch
 
         group = dist.group.WORLD
         assert group is not None, "the ranks have met"
@@ -87,11 +87,11 @@ class MappedRows:
         self._own, self._mapped = own, mapped  # as long as they live, so do the mappings
         self.inboxes = rank_sum.Inboxes(group.rank(), dtype, every, turns)
         self._function = rank_sum.sum_add_rms_norm
-        self.dependent = dependent and supported(device)
+        self.dependent = dependent and supports_dependent_launch(device)
 
-    def takes(self, x: Tensor) -> bool:
+    def supports(self, x: Tensor) -> bool:
         """Whether x [n, d] is rows of the model, and few enough; the same on every rank."""
-        return self.inboxes.takes(x)
+        return self.inboxes.supports(x)
 
     def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
         """See `rank_sum.sum_add_rms_norm`."""

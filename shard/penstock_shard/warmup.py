@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from penstock_proto import shard_pb2
 from penstock_shard import kv_cache, log
 from penstock_shard.broken_weights import first_broken
 from penstock_shard.compile_ahead import compile_ahead
 from penstock_shard.graphs import Capture, CountedCapture, buckets_for
-from penstock_shard.loaded import LoadedModel
+from penstock_shard.loaded_model import LoadedModel
 from penstock_shard.memory import blocks_of, count_blocks, held_bytes, ledger, too_small
 from penstock_shard.phases import SPENT, phase
 from penstock_shard.runner import Runner, operations
@@ -236,6 +237,13 @@ def _run(runner: Runner, command: shard_pb2.StepCommand) -> _Ran:
     return _Ran(seconds, not any(result.refused for result in results))
 
 
+def _admission(
+    slot: int, tokens: NDArray[np.int32], blocks: NDArray[np.int32]
+) -> shard_pb2.Admission:
+    request = shard_pb2.Request(prompt=tokens.tobytes(), sampling=NEUTRAL)
+    return shard_pb2.Admission(slot=slot, request=request, blocks=blocks.tobytes())
+
+
 def _prefill_command(loaded: LoadedModel, limits: Limits) -> shard_pb2.StepCommand:
     command = shard_pb2.StepCommand(repeat=1)
     block = 1
@@ -243,9 +251,7 @@ def _prefill_command(loaded: LoadedModel, limits: Limits) -> shard_pb2.StepComma
         blocks = np.arange(block, block + blocks_of(loaded, length), dtype=np.int32)
         block += len(blocks)
         tokens = np.arange(length, dtype=np.int32) % limits.vocab_size
-        command.admit.add(
-            slot=slot, tokens=tokens.tobytes(), blocks=blocks.tobytes(), sampling=NEUTRAL
-        )
+        command.admit.append(_admission(slot, tokens, blocks))
         command.chunk_slot.append(slot)
         command.chunk_length.append(length)
     return command
@@ -255,8 +261,6 @@ def _decode_commands(limits: Limits) -> list[shard_pb2.StepCommand]:
     """A prompt of one token in place of the first sequence, then two decode steps."""
     start = shard_pb2.StepCommand(repeat=1, release=[0], chunk_slot=[0], chunk_length=[1])
     blocks = np.arange(1, 1 + min(3, limits.num_blocks - 1, limits.table_width), dtype=np.int32)
-    start.admit.add(
-        slot=0, tokens=bytes(np.zeros(1, np.int32)), blocks=bytes(blocks), sampling=NEUTRAL
-    )
+    start.admit.append(_admission(0, np.zeros(1, np.int32), blocks))
     step = shard_pb2.StepCommand(repeat=1, decode_changed=True, decode=[0])
     return [start, step, shard_pb2.StepCommand(repeat=1)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from penstock_kernels.draw import Draws
+from penstock_kernels.draw import SamplingBatch
 from penstock_kernels.draw import draw as reference
 from penstock_kernels.gpu.draw import draw
 from penstock_kernels.gpu.penalties import penalise
@@ -47,17 +47,17 @@ def draws_of(
     device: str,
     slots: list[int],
     *,
-    cuts: bool = True,
+    any_filter: bool = True,
     generated: int = 0,
     rows: Tensor | None = None,
-) -> Draws:
+) -> SamplingBatch:
     """What WANTED says of these slots. The columns lie among others, as in a sampling state."""
     random = [WANTED[slot] for slot in slots if WANTED[slot][0] > 0]
     table = torch.rand(SLOTS, 5)
     for column, place in ((0, 0), (2, 1), (3, 3)):
         table[:, place] = torch.tensor([wanted[column] for wanted in WANTED])
     table = table.to(device)
-    return Draws(
+    return SamplingBatch(
         slots=torch.tensor(slots, device=device),
         rows=torch.arange(len(slots), device=device) if rows is None else rows.to(device),
         temperature=table[:, 0],
@@ -68,9 +68,9 @@ def draws_of(
             device
         ),
         generated=torch.arange(generated, generated + SLOTS, device=device),
-        by_count=cuts and any(top_k > 0 for _, top_k, _, _ in random),
-        by_mass=cuts and any(top_p < 1 for _, _, top_p, _ in random),
-        cuts=cuts,
+        any_top_k=any_filter and any(top_k > 0 for _, top_k, _, _ in random),
+        any_top_p=any_filter and any(top_p < 1 for _, _, top_p, _ in random),
+        any_filter=any_filter,
     )
 
 
@@ -96,8 +96,8 @@ def test_each_token_is_the_references(
         logits = logits_of(place, 20, width, spread)
         rows = torch.randperm(20)[:SLOTS]
         slots = torch.randperm(SLOTS).tolist()
-        for cuts in (True, False):
-            draws = draws_of(place[0], slots, cuts=cuts, generated=generated, rows=rows)
+        for any_filter in (True, False):
+            draws = draws_of(place[0], slots, any_filter=any_filter, generated=generated, rows=rows)
             before = logits.clone()
             assert draw(logits, draws).tolist() == reference(logits, draws).tolist()
             assert torch.equal(logits, before)
@@ -120,7 +120,7 @@ def test_what_lies_at_the_cut_is_kept(place: tuple[str, torch.dtype]) -> None:
 
     def drawn(k: int, p: float) -> set[int]:
         """By as many slots, which differ in nothing but the tokens they have."""
-        draws = Draws(
+        draws = SamplingBatch(
             slots=torch.arange(count, device=device),
             rows=torch.zeros(count, dtype=torch.int64, device=device),
             temperature=torch.ones(count, device=device),
@@ -129,9 +129,9 @@ def test_what_lies_at_the_cut_is_kept(place: tuple[str, torch.dtype]) -> None:
             min_p=torch.zeros(count, device=device),
             keys=KEYS[:1].repeat(count, 1).to(device),
             generated=torch.arange(count, device=device),
-            by_count=True,
-            by_mass=True,
-            cuts=True,
+            any_top_k=True,
+            any_top_p=True,
+            any_filter=True,
         )
         return set(draw(logits.to(*place), draws).tolist())
 
@@ -141,14 +141,14 @@ def test_what_lies_at_the_cut_is_kept(place: tuple[str, torch.dtype]) -> None:
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("cuts", [True, False])
+@pytest.mark.parametrize("any_filter", [True, False])
 def test_a_row_without_a_finite_largest_logit_has_no_token(
-    place: tuple[str, torch.dtype], broken: float, cuts: bool
+    place: tuple[str, torch.dtype], broken: float, any_filter: bool
 ) -> None:
     """Whatever is asked for, from the kernels and from the reference; the rows between are as they
     would be without it."""
     logits = logits_of(place, SLOTS, 5000, 1.0).clone()
-    draws = draws_of(place[0], list(range(SLOTS)), cuts=cuts)
+    draws = draws_of(place[0], list(range(SLOTS)), any_filter=any_filter)
     expected = draw(logits, draws)
     rows = torch.arange(SLOTS, device=place[0]) % 3 > 0
     if broken == -math.inf:

@@ -31,10 +31,10 @@ from penstock_kernels.gpu import (
 )
 from penstock_kernels.gpu.hopper_codes import lookup
 from penstock_kernels.gpu.hopper_decode import HopperDecode
-from penstock_kernels.gpu.hopper_int4 import Stream4
-from penstock_kernels.gpu.hopper_linear import Stream, stream_for, widened_stream_for
+from penstock_kernels.gpu.hopper_int4 import Int4Config
+from penstock_kernels.gpu.hopper_linear import LinearConfig, linear_config, widened_linear_config
 from penstock_kernels.gpu.prefill_attention import prefill_tiles, query_tile
-from penstock_kernels.gpu.rope import Seats
+from penstock_kernels.gpu.rope import RowPlacement
 from penstock_kernels.lut import TABLES
 from penstock_kernels.ops import CacheSpec
 from penstock_kernels.reference import rope
@@ -85,25 +85,25 @@ def assert_rounded(x: Tensor, reference: Tensor) -> None:
 
 @pytest.mark.parametrize("dependent", [False, True])
 @pytest.mark.parametrize(
-    ("rows", "n", "k", "stream"),
+    ("rows", "n", "k", "config"),
     [
-        (2, 64, 128, Stream(1, 1, 1)),  # one tile
-        (7, 320, 384, Stream(1, 2, 1)),  # turns of two lengths, a ring that wraps
-        (9, 192, 640, Stream(2, 3, 1)),  # splits of unequal depth
-        (33, 128, 640, Stream(5, 1, 2)),
-        (64, 256, 256, Stream(1, 2, 1)),
+        (2, 64, 128, LinearConfig(1, 1, 1)),  # one tile
+        (7, 320, 384, LinearConfig(1, 2, 1)),  # turns of two lengths, a ring that wraps
+        (9, 192, 640, LinearConfig(2, 3, 1)),  # splits of unequal depth
+        (33, 128, 640, LinearConfig(5, 1, 2)),
+        (64, 256, 256, LinearConfig(1, 2, 1)),
     ],
 )
 def test_linear(
-    rows: int, n: int, k: int, stream: Stream, dependent: bool, interpret: Interpret
+    rows: int, n: int, k: int, config: LinearConfig, dependent: bool, interpret: Interpret
 ) -> None:
     x, weight = product(rows, n, k, HALF[rows % 2])
     interpret(hopper_linear, *([Late(x)] if dependent else []))
-    out = torch.full((stream.splits, rows, n), torch.nan)
-    if stream.splits == 1:
+    out = torch.full((config.splits, rows, n), torch.nan)
+    if config.splits == 1:
         out = out[0].to(x.dtype)
-    hopper_linear.hopper_linear(x, Weight(weight), out, stream, False, dependent)
-    assert_rounded(out if stream.splits == 1 else out.sum(0), x.float() @ weight.float().T)
+    hopper_linear.hopper_linear(x, Weight(weight), out, config, False, dependent)
+    assert_rounded(out if config.splits == 1 else out.sum(0), x.float() @ weight.float().T)
 
 
 @pytest.mark.parametrize(
@@ -125,19 +125,19 @@ def test_linear_as_it_is_launched(
 ) -> None:
     """Splits and rings that are chosen: many stages, rings that one turn does not fill."""
     n = 384
-    stream = stream_for(rows, n, k, gated, split, MULTIPROCESSORS)
-    assert stream is not None and (stream.splits > 1) == (split and k > 128)
+    config = linear_config(rows, n, k, gated, split, MULTIPROCESSORS)
+    assert config is not None and (config.splits > 1) == (split and k > 128)
     x, weight = product(rows, n, k, HALF[k // 128 % 2])
     interpret(hopper_linear, Late(x))
     out = torch.full((rows, n // 2 if gated else n), torch.nan, dtype=x.dtype)
-    if stream.splits > 1:
-        out = torch.full((stream.splits, rows, n), torch.nan)
-    hopper_linear.hopper_linear(x, Weight(weight), out, stream, gated, True)
+    if config.splits > 1:
+        out = torch.full((config.splits, rows, n), torch.nan)
+    hopper_linear.hopper_linear(x, Weight(weight), out, config, gated, True)
     expected = x.float() @ weight.float().T
     if gated:
         gate, up = expected.chunk(2, dim=1)
         expected = torch.nn.functional.silu(gate) * up
-    assert_rounded(out.sum(0).to(x.dtype) if stream.splits > 1 else out, expected)
+    assert_rounded(out.sum(0).to(x.dtype) if config.splits > 1 else out, expected)
 
 
 @pytest.mark.parametrize("biased", [False, True])
@@ -152,13 +152,13 @@ def test_linear_of_weights_in_fp8(
     weight = fp8(Weight(dense, bias), lambda largest: largest)
     interpret(hopper_linear, Late(x))
     split = not (gated or biased)
-    stream = widened_stream_for(rows, n, k, gated, split, MULTIPROCESSORS)
-    assert stream is not None and (stream.splits > 1) == (split and n == 128)
+    config = widened_linear_config(rows, n, k, gated, split, MULTIPROCESSORS)
+    assert config is not None and (config.splits > 1) == (split and n == 128)
     out = torch.full((rows, n // 2 if gated else n), torch.nan, dtype=x.dtype)
-    if stream.splits > 1:
-        out = torch.full((stream.splits, rows, n), torch.nan)
-    hopper_linear.hopper_linear(x, weight, out, stream, gated, True)
-    out = out.sum(0).to(x.dtype) if stream.splits > 1 else out
+    if config.splits > 1:
+        out = torch.full((config.splits, rows, n), torch.nan)
+    hopper_linear.hopper_linear(x, weight, out, config, gated, True)
+    out = out.sum(0).to(x.dtype) if config.splits > 1 else out
     expected = x.float() @ weight.dequantised().T + (0 if bias is None else bias.float())
     if gated:
         gate, up = expected.chunk(2, dim=1)
@@ -198,12 +198,12 @@ def test_linear_of_codes(
     x = torch.randn(rows, k).to(HALF[rows // 9 % 2])
     weight = coded(n, k, kind, torch.randn(n).div(4).to(x.dtype) if biased else None)
     interpret(hopper_lut, Late(x))
-    stream = hopper_lut.lut_stream_for(rows, n, k, gated, split, MULTIPROCESSORS)
-    assert stream is not None and (stream.splits > 1) == split
+    config = hopper_lut.lut_config(rows, n, k, gated, split, MULTIPROCESSORS)
+    assert config is not None and (config.splits > 1) == split
     out = torch.full((rows, n // 2 if gated else n), torch.nan, dtype=x.dtype)
     if split:
-        out = torch.full((stream.splits, rows, n), torch.nan)
-    hopper_lut.hopper_lut(x, weight, out, stream, gated, True)
+        out = torch.full((config.splits, rows, n), torch.nan)
+    hopper_lut.hopper_lut(x, weight, out, config, gated, True)
     out = out.sum(0).to(x.dtype) if split else out
     bias = 0 if weight.bias is None else weight.bias.float()
     expected = x.float() @ weight.dequantised().T + bias
@@ -227,32 +227,32 @@ def test_the_assembly_looks_codes_up(code: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize(
-    ("rows", "n", "k", "group", "kind", "stream"),
+    ("rows", "n", "k", "group", "kind", "config"),
     [
-        (1, 128, 512, 128, "plain", Stream4(1, 1, 2, 1, True)),  # a ring that wraps
-        (5, 640, 256, 64, "zeros", Stream4(1, 2, 3, 1, True)),  # turns; stages of two tiles
-        (16, 256, 768, 128, "plain", Stream4(3, 2, 1, 2, True)),
-        (8, 384, 256, 128, "biased", Stream4(2, 1, 2, 1, True)),
-        (33, 128, 640, 128, "zeros", Stream4(5, 1, 2, 1, False)),
-        (64, 384, 256, 64, "biased", Stream4(1, 1, 2, 2, False)),
+        (1, 128, 512, 128, "plain", Int4Config(1, 1, 2, 1, True)),  # a ring that wraps
+        (5, 640, 256, 64, "zeros", Int4Config(1, 2, 3, 1, True)),  # turns; stages of two tiles
+        (16, 256, 768, 128, "plain", Int4Config(3, 2, 1, 2, True)),
+        (8, 384, 256, 128, "biased", Int4Config(2, 1, 2, 1, True)),
+        (33, 128, 640, 128, "zeros", Int4Config(5, 1, 2, 1, False)),
+        (64, 384, 256, 64, "biased", Int4Config(1, 1, 2, 2, False)),
     ],
 )
 def test_linear_of_weights_in_4_bits(
-    rows: int, n: int, k: int, group: int, kind: str, stream: Stream4, gated: bool,
+    rows: int, n: int, k: int, group: int, kind: str, config: Int4Config, gated: bool,
     interpret: Interpret,
 ) -> None:  # fmt: skip
     """Every number where it belongs, centred by zeros, scaled by groups; in parts or gated."""
     if gated or kind == "biased":
-        stream = replace(stream, splits=1)
+        config = replace(config, splits=1)
     x, dense = product(rows, n, k, HALF[rows % 2])
     bias = torch.randn(n).div(4).to(x.dtype) if kind == "biased" else None
     weight = rounded(Weight(dense, bias), 4, group, zeros=kind == "zeros")
     interpret(hopper_int4, Late(x))
     out = torch.full((rows, n // 2 if gated else n), torch.nan, dtype=x.dtype)
-    if stream.splits > 1:
-        out = torch.full((stream.splits, rows, n), torch.nan)
-    hopper_int4.hopper_int4(x, weight, out, stream, gated, True)
-    out = out.sum(0).to(x.dtype) if stream.splits > 1 else out
+    if config.splits > 1:
+        out = torch.full((config.splits, rows, n), torch.nan)
+    hopper_int4.hopper_int4(x, weight, out, config, gated, True)
+    out = out.sum(0).to(x.dtype) if config.splits > 1 else out
     expected = x.float() @ weight.dequantised().T + (0 if bias is None else bias.float())
     if gated:
         gate, up = expected.chunk(2, dim=1)
@@ -339,10 +339,10 @@ def test_qkv(
     before, expected = cache.clone(), cache if kind == "to fp8" else cache.float()
     expected = expected.clone()
     query = torch.full((rows, heads * width), torch.nan, dtype=x.dtype)
-    stream = stream_for(rows, weight.n, k, False, False, MULTIPROCESSORS)
-    assert stream is not None
-    seats = Seats(slot, position, table, angles, stored.inverses)
-    hopper_qkv.hopper_qkv(x, weight, query, cache, seats, stream, dependent)
+    config = linear_config(rows, weight.n, k, False, False, MULTIPROCESSORS)
+    assert config is not None
+    placement = RowPlacement(slot, position, table, angles, stored.inverses)
+    hopper_qkv.hopper_qkv(x, weight, query, cache, placement, config, dependent)
     qkv = x.float() @ weight.dequantised().float().T + (0 if bias is None else bias.float())
     qkv = qkv.view(rows, -1, width)
     rope.rotate_(qkv[:, : heads + kv_heads], *rope.rotation(angles, position))

@@ -50,18 +50,18 @@ def difference(x: Tensor, reference: Tensor) -> float:
 def test_linear_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -> None:
     """One tile, fewer depths than stages, splits of unequal depth, more tiles than programs, half a
     ring for few rows."""
-    from penstock_kernels.gpu.hopper_linear import hopper_linear, stream_for
+    from penstock_kernels.gpu.hopper_linear import hopper_linear, linear_config
 
     x = torch.randn(rows, k, device="cuda", dtype=dtype)
     weight = torch.randn(n, k, device="cuda", dtype=dtype) * k**-0.5
-    stream = stream_for(rows, n, k, False, True, 132)
-    assert stream is not None
-    out = torch.full((stream.splits, rows, n), torch.nan, device="cuda")
-    if stream.splits == 1:
+    config = linear_config(rows, n, k, False, True, 132)
+    assert config is not None
+    out = torch.full((config.splits, rows, n), torch.nan, device="cuda")
+    if config.splits == 1:
         out = out[0].to(dtype)
     for dependent in (False, True):
-        hopper_linear(x, Weight(weight), out.fill_(torch.nan), stream, False, dependent)
-        found = out.sum(0) if stream.splits > 1 else out
+        hopper_linear(x, Weight(weight), out.fill_(torch.nan), config, False, dependent)
+        found = out.sum(0) if config.splits > 1 else out
         assert difference(found, x.float() @ weight.float().T) < 1e-5
 
 
@@ -71,15 +71,15 @@ def test_linear_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -> None
 @pytest.mark.parametrize(("n", "k"), [(64, 128), (14336, 512), (8192, 2048)])
 def test_gated_stream_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -> None:
     """Two programs a multiprocessor up to 64 rows, more turns than one above."""
-    from penstock_kernels.gpu.hopper_linear import hopper_linear, stream_for
+    from penstock_kernels.gpu.hopper_linear import hopper_linear, linear_config
 
     x = torch.randn(rows, k, device="cuda", dtype=dtype)
     weight = torch.randn(2 * n, k, device="cuda", dtype=dtype) * k**-0.5
     gate, up = (x.float() @ weight.float().T).chunk(2, dim=1)
-    stream = stream_for(rows, 2 * n, k, True, False, 132)
-    assert stream is not None
+    config = linear_config(rows, 2 * n, k, True, False, 132)
+    assert config is not None
     out = torch.full((rows, n), torch.nan, device="cuda", dtype=dtype)
-    hopper_linear(x, Weight(weight), out, stream, True, True)
+    hopper_linear(x, Weight(weight), out, config, True, True)
     assert difference(out, torch.nn.functional.silu(gate) * up) < 2e-5
 
 
@@ -105,7 +105,7 @@ def test_qkv_in_one_launch_are_those_of_two(
     """Bit for bit, queries and cache; and those are what float32 gives."""
     from penstock_kernels.gpu.products.problem import Epilogue
     from penstock_kernels.gpu.products.table import find
-    from penstock_kernels.gpu.rope import Seats, rope_and_write
+    from penstock_kernels.gpu.rope import RowPlacement, rope_and_write
     from penstock_kernels.gpu.rows import TritonRows
     from penstock_kernels.reference import rope
 
@@ -128,8 +128,8 @@ def test_qkv_in_one_launch_are_those_of_two(
     expected = before.clone()
     rows_, matrix = Activation(x), Weight(weight)
     qkv = TritonRows().linear(rows_, matrix)
-    seats = Seats(slot, position, table, angles, spec.inverses)
-    rope_and_write(qkv, expected, seats, AttentionSpec(heads, kv_heads, width, 1.0))
+    placement = RowPlacement(slot, position, table, angles, spec.inverses)
+    rope_and_write(qkv, expected, placement, AttentionSpec(heads, kv_heads, width, 1.0))
     wide = (x.float() @ weight.float().T).view(rows, -1, width)
     rope.rotate_(wide[:, : heads + kv_heads], *rope.rotation(angles, position))
     place = table[slot, position // page].long(), position % page
@@ -148,7 +148,7 @@ def test_qkv_in_one_launch_are_those_of_two(
     assert launch is not None
     for dependent in (False, True):
         cache = before.clone()
-        query = launch(rows_, matrix, dependent, cache, seats)
+        query = launch(rows_, matrix, dependent, cache, placement)
         assert torch.equal(query, qkv[:, : heads * width])
         assert torch.equal(bits(cache), bits(expected))
 
@@ -368,11 +368,11 @@ def decode_reference(
 def test_decode_attention_on_hopper(case: Decode, dtype: torch.dtype) -> None:
     """Shared tokens and own ones, tiles that are full and not, pages of all sizes; the same bits
     each time, in a graph too."""
-    from penstock_kernels.gpu.hopper_decode import HopperDecode, on_hopper
+    from penstock_kernels.gpu.hopper_decode import HopperDecode, supports_hopper_decode
 
     tensors, groups, rows = decode_case(case, dtype)
     query, cache, table, slots, positions = tensors
-    assert on_hopper(query.device, cache, case.heads)
+    assert supports_hopper_decode(query.device, cache, case.heads)
     attend = HopperDecode(rows, case.heads, case.kv_heads, case.width, query.device, True)
     attend.partial.fill_(torch.nan)
     attend.lse.fill_(torch.nan)
@@ -410,12 +410,12 @@ def test_decode_attention_of_fp8_on_hopper(
     case: Decode, fp8: torch.dtype, dtype: torch.dtype, window: int | None
 ) -> None:
     """The same cases; the same bits each time."""
-    from penstock_kernels.gpu.hopper_decode import HopperDecode, on_hopper
+    from penstock_kernels.gpu.hopper_decode import HopperDecode, supports_hopper_decode
 
     stored = CacheSpec(fp8, 0.04, 0.3)
     tensors, groups, rows = decode_case(case, dtype, stored)
     query, cache, table, slots, positions = tensors
-    assert on_hopper(query.device, cache, case.heads)
+    assert supports_hopper_decode(query.device, cache, case.heads)
     attend = HopperDecode(rows, case.heads, case.kv_heads, case.width, query.device, True)
     attend.partial.fill_(torch.nan)
     attend.lse.fill_(torch.nan)

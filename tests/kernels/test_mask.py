@@ -50,7 +50,7 @@ def test_each_token_is_the_references_and_allowed(
     on = [int(slot % 4 != 2) for slot in range(SLOTS)]
     slots = torch.randperm(SLOTS).tolist()
     for cuts in (True, False):
-        plain = draws_of(place[0], slots, cuts=cuts)
+        plain = draws_of(place[0], slots, any_filter=cuts)
         draws = dataclasses.replace(plain, mask=mask_of(allowed.to(place[0]), on))
         found = draw(logits, draws).tolist()
         assert found == reference(logits, draws).tolist()

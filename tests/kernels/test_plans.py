@@ -15,7 +15,7 @@ from torch import Tensor
 from triton import knobs
 
 from penstock_kernels.gpu import decode_plan, hopper_plan
-from penstock_kernels.gpu.dependent import supported
+from penstock_kernels.gpu.dependent import supports_dependent_launch
 from penstock_kernels.ops import Sharing
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning:triton")
@@ -154,7 +154,8 @@ def test_plan_on_hopper(device: torch.device, case: Case, programs: int) -> None
         tensor.fill_(-7)  # what stood there before does not count
     hopper_plan.plan_hopper(
         plan, torch.tensor(lengths, device=device) - 1, slots.to(device), keys,
-        live_of(case, device), on_device(case, spans, device), dependent=supported(device),
+        live_of(case, device), on_device(case, spans, device),
+        dependent=supports_dependent_launch(device),
     )  # fmt: skip
     assert plan.bounds.tolist() == bounds
     assert plan.items[: len(items)].tolist() == items
@@ -188,7 +189,7 @@ def test_portable_plan(device: torch.device, case: Case, kv_heads: int, window: 
     )
     decode_plan.plan_decode(
         plan, torch.tensor(lengths, device=device) - 1, kv_heads, live_of(case, device),
-        sharing, window or None, supported(device),
+        sharing, window or None, supports_dependent_launch(device),
     )  # fmt: skip
     assert plan.items[: len(items)].tolist() == items
     assert not plan.items[len(items) :, 1].any()

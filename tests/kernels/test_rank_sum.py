@@ -75,7 +75,7 @@ def test_ranks_one_after_the_other(place: tuple[str, torch.dtype], world: int, w
                     part = parts[source, row : row + 1]
                     me.every[me.rank][calls[row] % TURNS, source, row] = bits_to_send(part)[0]
         for me in ranks:
-            assert me.takes(parts[me.rank])
+            assert me.supports(parts[me.rank])
             own = residual.clone()
             found = sum_add_rms_norm(parts[me.rank], me, own, weight, EPS)
             torch.testing.assert_close(own, expected, rtol=0, atol=0)

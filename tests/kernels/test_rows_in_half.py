@@ -13,9 +13,9 @@ from triton import knobs
 
 from penstock_kernels.gpu.activation import gate
 from penstock_kernels.gpu.decode_merge import merge
-from penstock_kernels.gpu.dependent import supported
+from penstock_kernels.gpu.dependent import supports_dependent_launch
 from penstock_kernels.gpu.norm import add_norm, normalise
-from penstock_kernels.gpu.rope import Seats, rope_and_write
+from penstock_kernels.gpu.rope import RowPlacement, rope_and_write
 from penstock_kernels.ops import Act, AttentionSpec, Norm, QKNorm
 from penstock_kernels.reference import activation, norm, rope
 from support.paged import difference
@@ -41,7 +41,7 @@ def where(request: pytest.FixtureRequest) -> tuple[str, torch.dtype]:
 
 def ways(device: str) -> tuple[bool, ...]:
     """Launched one by one, and dependently where the card can."""
-    return (False, True) if supported(torch.device(device)) else (False,)
+    return (False, True) if supports_dependent_launch(torch.device(device)) else (False,)
 
 
 def rows_on(device: str) -> tuple[int, ...]:
@@ -121,9 +121,9 @@ def test_rope_and_write(
             shape = (2, kv_heads, slots * columns, page, width)
             cache = torch.full(shape, torch.nan, device=device, dtype=dtype)
             qkv = before.clone()
-            seats = Seats(slot, position, table, angles)
+            placement = RowPlacement(slot, position, table, angles)
             spec = AttentionSpec(heads, kv_heads, width, 1.0)
-            rope_and_write(qkv.view(rows, -1), cache, seats, spec, qk_norm, dependent)
+            rope_and_write(qkv.view(rows, -1), cache, placement, spec, qk_norm, dependent)
             assert_rounded(qkv[:, :heads], wide[:, :heads])
             written = cache.view(2 * kv_heads, -1, width)[:, place].transpose(0, 1)
             assert_rounded(written, wide[:, heads:])

@@ -190,7 +190,7 @@ def test_ties() -> None:
     assert kept(sampler.filter_sorted(logits, torch.tensor([1]), one, 1)) == [{1, 3, 4}]
     assert kept(sampler.filter_sorted(logits, off, torch.tensor([0.1]), None)) == [{1, 3, 4}]
     assert kept(sampler.filter_min_p(logits, one)) == [{1, 3, 4}]
-    assert sampler.choose(logits, None, None).tolist() == [1]
+    assert sampler.argmax_with_noise(logits, None, None).tolist() == [1]
 
 
 def test_at_least_one_token_is_left() -> None:
@@ -204,7 +204,7 @@ def test_at_least_one_token_is_left() -> None:
 def test_choose_adds_noise_only_where_asked() -> None:
     logits = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
     noise = torch.tensor([[5.0, 0.0], [5.0, 0.0]])
-    assert sampler.choose(logits, noise, torch.tensor([True, False])).tolist() == [0, 1]
+    assert sampler.argmax_with_noise(logits, noise, torch.tensor([True, False])).tolist() == [0, 1]
 
 
 def test_log_probabilities() -> None:

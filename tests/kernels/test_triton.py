@@ -32,8 +32,8 @@ from penstock_kernels.gpu.lut_linear import widened as looked_up
 from penstock_kernels.gpu.norm import add_norm, normalise
 from penstock_kernels.gpu.parts import summed
 from penstock_kernels.gpu.quantise import quantise_rows
-from penstock_kernels.gpu.rope import Seats, rope_and_write
-from penstock_kernels.gpu.slots import leave, take
+from penstock_kernels.gpu.rope import RowPlacement, rope_and_write
+from penstock_kernels.gpu.slots import advance_slots, read_slots
 from penstock_kernels.gpu.widen import widened
 from penstock_kernels.ops import (
     Act,
@@ -391,8 +391,10 @@ def check_rope_and_write(
         kv = kv.to(place.dtype)
     location = block * page + case.position % page
     rope.write_kv(expected_cache, kv, location, case.stored)
-    seats = Seats(case.slot.int(), case.position, case.table, angles, case.stored.inverses)
-    rope_and_write(qkv, cache, seats, spec, norms)
+    placement = RowPlacement(
+        case.slot.int(), case.position, case.table, angles, case.stored.inverses
+    )
+    rope_and_write(qkv, cache, placement, spec, norms)
     assert_near(qkv.view(rows, total, width)[:, :heads], expected[:, :heads])
     before, found, meant = case.cache.float(), cache.float(), expected_cache.float()
     untouched = meant == before
@@ -437,11 +439,11 @@ def test_rows_take_from_their_slots_and_leave_there(place: Place, rows: int) -> 
     last[::7] = NO_TOKEN
     lengths = torch.randint(0, 500, (slots + 1,), device=place.device)
     slot = torch.randperm(slots, device=place.device)[:rows]
-    tokens, positions = take(slot, last, lengths)
+    tokens, positions = read_slots(slot, last, lengths)
     assert torch.equal(tokens, last[slot].clamp(min=0)) and torch.equal(positions, lengths[slot])
     given = torch.randint(-1, 3, (rows,), device=place.device)
     places = torch.randint(0, 500, (rows,), device=place.device)
-    mixed, somewhere = take(slot, last, lengths, (given, places))
+    mixed, somewhere = read_slots(slot, last, lengths, (given, places))
     assert torch.equal(mixed, torch.where(given < 0, tokens, given))
     assert torch.equal(somewhere, torch.where(given < 0, positions, places))
     # The last of those that count comes twice, the second time with another token; padding stays
@@ -455,9 +457,9 @@ def test_rows_take_from_their_slots_and_leave_there(place: Place, rows: int) -> 
     chosen = torch.cat((chosen, chosen[-1:] + 1))
     if bool((slot[ends] == slots).any()):
         expected[slots] = 0
-    leave(slot, places, ends, chosen, last, lengths)
+    advance_slots(slot, places, ends, chosen, last, lengths)
     assert torch.equal(last, expected_last) and torch.equal(lengths, expected)
-    leave(slot[:1], places[:1], None, None, last, lengths)
+    advance_slots(slot[:1], places[:1], None, None, last, lengths)
     assert torch.equal(last, expected_last)
     assert int(lengths[slot[0]]) == (0 if int(slot[0]) == slots else int(places[0]) + 1)
 

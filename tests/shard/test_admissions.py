@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock_proto import shard_pb2
+from penstock_proto.shard_pb2 import LogitBias
 from penstock_shard.admissions import objection
 from penstock_shard.slots import Limits
 from support.shard_driver import admission, neutral
@@ -28,9 +29,15 @@ TOKENS: dict[str, tuple[list[int], str]] = {
     "negative": ([-1], "vocabulary, not -1"),
 }
 SAMPLING: dict[str, tuple[shard_pb2.Sampling, str]] = {
-    "uneven": (neutral(bias_token=[1, 2], bias=[1.0]), "2 bias_token for 1 bias"),
-    "bias_beyond": (neutral(bias_token=[100], bias=[1.0]), "bias_token must be below 100, not 100"),
-    "bias": (neutral(bias_token=[1], bias=[float("inf")]), "must be finite"),
+    "uneven": (neutral(logit_bias=LogitBias(token=[1, 2], value=[1.0])), "2 tokens for 1 values"),
+    "bias_beyond": (
+        neutral(logit_bias=LogitBias(token=[100], value=[1.0])),
+        "tokens of logit_bias must be below 100, not 100",
+    ),
+    "bias": (
+        neutral(logit_bias=LogitBias(token=[1], value=[float("inf")])),
+        "must be finite",
+    ),
     "top_n": (neutral(top_n=6), "top_n must be at most 5, not 6"),
     "cold": (neutral(temperature=-1.0), "temperature not below 0"),
     "temperature": (neutral(temperature=float("nan")), "must be finite"),
@@ -54,8 +61,11 @@ def test_the_most_likely_tokens_of_a_prompt() -> None:
 
 
 def test_bytes_that_are_no_tokens() -> None:
-    cut = shard_pb2.Admission(tokens=b"1234567", sampling=neutral())
-    assert "not 7 in all" in str(objection(cut, LIMITS))
+    for cut in (admission(0, [1, 2], [1]), admission(0, [1, 2, 3], [1], generated=2)):
+        packed = cut if cut.generated else cut.request
+        name = "generated" if cut.generated else "prompt"
+        setattr(packed, name, b"1234567")
+        assert "not 7 in all" in str(objection(cut, LIMITS))
 
 
 @pytest.mark.parametrize("name", SAMPLING)
@@ -67,8 +77,8 @@ def test_sampling(name: str) -> None:
 def test_what_can_be_computed() -> None:
     everything = neutral(
         temperature=1e-5, top_k=1000, top_p=1e-6, typical_p=1e-6, min_p=1.0,
-        repetition_penalty=0.01, frequency_penalty=-2.0, presence_penalty=2.0, bias_token=[99],
-        bias=[-100.0], logprobs=True, top_n=5,
+        repetition_penalty=0.01, frequency_penalty=-2.0, presence_penalty=2.0,
+        logit_bias=LogitBias(token=[99], value=[-100.0]), logprobs=True, top_n=5,
     )  # fmt: skip
     assert objection(admission(0, [0, 99] * 10, [1], everything), LIMITS) is None
     assert objection(admission(0, [3], []), LIMITS) is None

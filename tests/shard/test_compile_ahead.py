@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from penstock_shard import warmup
-from penstock_shard.loaded import LoadedModel
+from penstock_shard.loaded_model import LoadedModel
 from penstock_shard.parallel import Group
 from support.local_shard import LocalShard, load_model
 

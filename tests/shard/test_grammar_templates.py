@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from penstock_proto import shard_pb2
 from penstock_router.grammar import Grammar, GrammarKind, behind, behind_text
-from penstock_router.grammars import wire_grammar
+from penstock_router.request_wire import GRAMMAR
 from penstock_router.structured import grammar_from
 from penstock_router.structured.json_schema import json_schema
 from penstock_router.structured.lark import converted
@@ -49,7 +49,7 @@ class Real:
 
     def matcher(self, grammar: Grammar) -> LLMatcher:
         self._ids += 1
-        request = shard_pb2.CompileRequest(id=self._ids, grammar=wire_grammar(grammar))
+        request = shard_pb2.CompileRequest(id=self._ids, grammar=GRAMMAR.encode(grammar))
         response = self.templates.compile(request)
         assert response.outcome == shard_pb2.CompileResponse.READY, response.error
         template = self.templates.template(self._ids)
@@ -147,7 +147,7 @@ def test_white_space_cannot_go_on(llama: Real) -> None:
 def test_what_takes_too_long_is_given_up(llama: Real, monkeypatch: pytest.MonkeyPatch) -> None:
     """And counted, until it ends by itself."""
     monkeypatch.setattr("penstock_shard.grammars.templates.COMPILE_SECONDS", 0.0001)
-    grammar = wire_grammar(grammar_from("json", {"enum": [f"value {i}" for i in range(4000)]}))
+    grammar = GRAMMAR.encode(grammar_from("json", {"enum": [f"value {i}" for i in range(4000)]}))
     response = llama.templates.compile(shard_pb2.CompileRequest(id=999, grammar=grammar))
     assert response.outcome == shard_pb2.CompileResponse.TOO_SLOW
     assert llama.templates.template(999) is None
@@ -202,5 +202,5 @@ def test_masks_do_not_depend_on_slices(llama: Real, monkeypatch: pytest.MonkeyPa
 def test_without_a_token_that_ends_a_text_there_are_none(tmp_path: Path) -> None:
     templates = Templates(100)
     assert "ends a text" in templates.load("{}", [])
-    request = shard_pb2.CompileRequest(id=1, grammar=wire_grammar(SCHEMA))
+    request = shard_pb2.CompileRequest(id=1, grammar=GRAMMAR.encode(SCHEMA))
     assert "ends a text" in templates.compile(request).error

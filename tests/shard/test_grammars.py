@@ -12,8 +12,9 @@ import pytest
 from jsonschema import validate
 
 from penstock_proto import shard_pb2
+from penstock_proto.shard_pb2 import LogitBias
 from penstock_shard.grammars import templates
-from penstock_shard.loaded import LoadedModel
+from penstock_shard.loaded_model import LoadedModel
 from support.held import (
     SCHEMA,
     compiled,
@@ -38,7 +39,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "min_p": {"temperature": 1.5, "min_p": 0.5},
     "typical": {"temperature": 1.5, "typical_p": 0.3},
     "penalties": {"repetition_penalty": 1.7, "frequency_penalty": 1.0},
-    "bias": {"temperature": 1.0, "bias_token": [40, 41], "bias": [50.0, -50.0]},
+    "bias": {"temperature": 1.0, "logit_bias": LogitBias(token=[40, 41], value=[50, -50])},
     "logprobs": {"logprobs": True, "top_n": 3},
 }
 

@@ -15,7 +15,7 @@ import torch
 
 from penstock_proto import shard_pb2
 from penstock_shard import mixed_graphs
-from penstock_shard.loaded import LoadedModel
+from penstock_shard.loaded_model import LoadedModel
 from penstock_shard.mixed_graphs import Layout, MixedStep, buckets_for
 from penstock_shard.slots import Chunks
 from support.local_shard import LocalShard, interpret, load_model

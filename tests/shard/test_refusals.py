@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from penstock_proto import shard_pb2
-from penstock_shard.draw_graphs import DrawGraphs
+from penstock_proto.shard_pb2 import LogitBias
+from penstock_shard.sample_graphs import SampleGraphs
 from support.local_shard import LocalShard, interpret, load_model
 from support.shard_driver import neutral
 
@@ -23,7 +24,9 @@ VICTIMS = (
     neutral(temperature=1.0, seed=1),
     neutral(temperature=0.8, seed=2, top_p=0.9, top_k=20, min_p=0.01),
     neutral(temperature=1.0, seed=3, typical_p=0.9),
-    neutral(repetition_penalty=1.3, presence_penalty=0.5, bias_token=[5], bias=[2.0]),
+    neutral(
+        repetition_penalty=1.3, presence_penalty=0.5, logit_bias=LogitBias(token=[5], value=[2])
+    ),
     neutral(logprobs=True, top_n=3),
 )
 OTHERS = (
@@ -120,7 +123,7 @@ def test_steps_of_graphs_go_on_behind_a_row_without_a_token(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By Triton's interpreter: the next step reads the embedding of another token."""
-    monkeypatch.setattr(DrawGraphs, "capture", lambda self, capture: None)  # all are greedy
+    monkeypatch.setattr(SampleGraphs, "capture", lambda self, capture: None)  # all are greedy
     loaded = load_model(checkpoint("llama2"))
     shard = LocalShard(loaded, max_slots=2, max_prefill_tokens=4)
     with torch.inference_mode():

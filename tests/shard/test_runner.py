@@ -12,8 +12,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from penstock_proto import shard_pb2
-from penstock_shard.copies import apart
-from penstock_shard.loaded import LoadedModel
+from penstock_proto.shard_pb2 import LogitBias
+from penstock_shard.copies import conflict_free_batches
+from penstock_shard.loaded_model import LoadedModel
 from support.local_shard import LocalShard, load_model
 from support.shard_driver import neutral
 
@@ -290,7 +291,7 @@ def test_the_likeliest_token_has_one_value(any_model: Model) -> None:
 def test_logprobs_and_top_tokens(any_model: Model) -> None:
     """Of the model's own distribution, before penalties and temperature; rows that asked only."""
     wanted = {
-        0: neutral(logprobs=True, bias_token=[7], bias=[9.0]),
+        0: neutral(logprobs=True, logit_bias=LogitBias(token=[7], value=[9])),
         1: sampled(4, top_n=3, repetition_penalty=1.5, presence_penalty=1.0),
         2: sampled(5),
         3: neutral(top_n=5),
@@ -337,23 +338,38 @@ def test_a_block_that_begins_like_another(model: Model) -> None:
     prefix = PROMPTS[0][:29]  # three blocks of 8 and 5 tokens
     first, second, third = (prefix + PROMPTS[i][:9] for i in (2, 3, 0))
     answer = [shard.start(0, first)]
-    begun = shard.blocks[0][3]
     admissions = [
-        shard.admission(slot, tokens, cached=29, begun=begun)
-        for slot, tokens in ((1, second), (2, third))
+        shard.admission(slot, tokens, cached=29) for slot, tokens in ((1, second), (2, third))
     ]
     for slot, one in enumerate(admissions, 1):
         table = shard.blocks[0][:3] + shard.blocks[slot][3:]
         one.blocks = np.array(table, np.int32).tobytes()
     [result] = shard.run(
-        admit=admissions, chunk_slot=[1, 2], chunk_length=[9, 9], decode_changed=True, decode=[0]
-    )
+        admit=admissions, chunk_slot=[1, 2], chunk_length=[9, 9], decode_changed=True, decode=[0],
+        copy_from=[shard.blocks[0][3]] * 2, copy_to=[shard.blocks[slot][3] for slot in (1, 2)],
+    )  # fmt: skip
     answer.append(result.token[0])
     answers = [answer, [result.token[1]], [result.token[2]]]
     for tokens, more in zip(answers, shard.decode([0, 1, 2], 6), strict=True):
         tokens += more
     for prompt, tokens in zip((first, second, third), answers, strict=True):
         assert tokens == model.greedy(prompt, len(tokens))
+
+
+def test_a_copied_block_may_be_used_again_by_the_sequence_that_copies_it(model: Model) -> None:
+    """Copies come before anything is cleared or written."""
+    shard = LocalShard(model.loaded)
+    prefix = PROMPTS[0][:29]  # three blocks of 8 and 5 tokens
+    second = prefix + PROMPTS[3][:9]
+    shard.start(0, prefix + PROMPTS[2][:9])
+    old, own = shard.blocks[0], shard.blocks[1]
+    asked = shard.admission(1, second, cached=29)
+    asked.blocks = np.array([*old[:3], own[3], old[3], *own[5:]], np.int32).tobytes()
+    [result] = shard.run(
+        release=[0], copy_from=[old[3]], copy_to=[own[3]], admit=[asked], chunk_slot=[1],
+        chunk_length=[9],
+    )  # fmt: skip
+    assert [*result.token, *shard.decode([1], 6)[0]] == model.greedy(second, 7)
 
 
 @pytest.mark.parametrize(
@@ -369,7 +385,7 @@ def test_a_block_that_begins_like_another(model: Model) -> None:
 def test_copies_that_touch_each_other_are_done_in_order(
     copies: list[tuple[int, int]], parts: list[list[tuple[int, int]]]
 ) -> None:
-    assert list(apart(copies)) == parts
+    assert list(conflict_free_batches(copies)) == parts
 
 
 def test_blocks_are_granted_as_a_sequence_grows(model: Model) -> None:
@@ -392,7 +408,7 @@ def test_a_slot_takes_nothing_over_from_its_last_sequence(model: Model) -> None:
     shard = LocalShard(model.loaded)
     plain = [model.greedy(prompt, 4) for prompt in PROMPTS[:2]]
     favourite = 77
-    bias = {"bias_token": [favourite, 5], "bias": [1000.0, -1.0]}
+    bias = {"logit_bias": LogitBias(token=[favourite, 5], value=[1000, -1])}
     assert shard.start(0, PROMPTS[0], neutral(**bias)) == favourite
     shard.run(release=[0])
     loud = sampled(9, top_k=2, min_p=0.5, repetition_penalty=3.0, presence_penalty=2.0)
@@ -416,9 +432,13 @@ def test_bias(model: Model) -> None:
     gap = float(scores[best] - scores[third])
     shard = LocalShard(model.loaded)
     wanted = [
-        neutral(bias_token=[third, third], bias=[gap * 0.6, gap * 0.6]),
-        neutral(bias_token=[best], bias=[-100.0]),
-        neutral(bias_token=[best, second, *range(200, 209)], bias=[-100.0, -100.0, *[-1e4] * 9]),
+        neutral(logit_bias=LogitBias(token=[third, third], value=[gap * 0.6, gap * 0.6])),
+        neutral(logit_bias=LogitBias(token=[best], value=[-100])),
+        neutral(
+            logit_bias=LogitBias(
+                token=[best, second, *range(200, 209)], value=[-100, -100, *[-1e4] * 9]
+            )
+        ),
     ]
     [result] = shard.run(
         admit=[shard.admission(slot, PROMPTS[0][:1], one) for slot, one in enumerate(wanted)],
@@ -428,6 +448,6 @@ def test_bias(model: Model) -> None:
     short = model.scores(PROMPTS[0][:1])[-1]
     for row, one in enumerate(wanted):
         expected = short.clone()
-        for token, value in zip(one.bias_token, one.bias, strict=True):
+        for token, value in zip(one.logit_bias.token, one.logit_bias.value, strict=True):
             expected[token] += value
         assert result.token[row] == int(expected.argmax())

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from penstock_kernels.draw import Draws
+from penstock_kernels.draw import SamplingBatch
 from penstock_kernels.gpu.sampler import TritonSampler
 from penstock_kernels.noise import gumbel, seed_keys, token_keys
 from penstock_kernels.reference.device import TorchSampler
 from penstock_proto import shard_pb2
-from penstock_shard.draw_graphs import DrawGraphs
+from penstock_shard.sample_graphs import SampleGraphs
 from penstock_shard.sampling import Sampler, SamplingState
 from penstock_shard.slots import Limits
 from support.local_shard import Eager
@@ -63,7 +63,7 @@ class Plain:
             scores[token] = scores[token] / factor if scores[token] > 0 else scores[token] * factor
         for token, count in counts.items():
             scores[token] -= count * wanted.frequency_penalty + wanted.presence_penalty
-        for token, value in zip(wanted.bias_token, wanted.bias, strict=True):
+        for token, value in zip(wanted.logit_bias.token, wanted.logit_bias.value, strict=True):
             scores[token] += value
         return self.ruled(scores)
 
@@ -124,8 +124,7 @@ def any_sampling(chance: random.Random) -> shard_pb2.Sampling:
         frequency_penalty=on(chance.uniform(-1, 1), 0),
         presence_penalty=on(chance.uniform(-1, 1), 0),
         seed=chance.getrandbits(64),
-        bias_token=tokens,
-        bias=[chance.uniform(-5, 5) for _ in tokens],
+        logit_bias=shard_pb2.LogitBias(token=tokens, value=[chance.uniform(-5, 5) for _ in tokens]),
         logprobs=chance.random() < 0.3,
         top_n=chance.choice([0, 0, 5]),
         rules=any_rules(chance) if chance.random() < 0.4 else None,
@@ -183,7 +182,7 @@ def test_any_batch_equals_its_rows_alone(sampler: Sampler, captured: bool, seed:
     state, running = SamplingState(LIMITS, CPU, sampler), dict[int, Plain]()
     standing, drawn = torch.zeros(LIMITS.max_slots, VOCABULARY), None
     if captured:
-        drawn = DrawGraphs(state, sampler, standing)
+        drawn = SampleGraphs(state, sampler, standing)
         drawn.capture(Eager)
     for _ in range(25):
         slot = chance.randrange(LIMITS.max_slots)
@@ -237,7 +236,7 @@ def test_top_k_comes_before_top_p() -> None:
 
 def test_penalties_come_before_the_bias() -> None:
     """Repetition would double a bias that came first: 0.5 + 1 stays below 1.6."""
-    wanted = neutral(repetition_penalty=0.5, bias_token=[0], bias=[1.0])
+    wanted = neutral(repetition_penalty=0.5, logit_bias=shard_pb2.LogitBias(token=[0], value=[1.0]))
     assert sample_one(wanted, [0.2, 1.6], [0]) == {1}
     assert sample_one(wanted, [0.4, 1.6], [0]) == {0}
 
@@ -259,7 +258,7 @@ def test_rehearsing_reads_no_token_that_no_kernel_wrote() -> None:
     """While kernels are only compiled, tokens are what the memory held before."""
 
     class LaunchesNothing(TorchSampler):
-        def draw(self, logits: Tensor, draws: Draws) -> Tensor:
+        def draw(self, logits: Tensor, draws: SamplingBatch) -> Tensor:
             return torch.full((len(draws.slots),), 2**62)
 
     SamplingState(LIMITS, CPU, LaunchesNothing()).rehearse_draws(torch.bfloat16)

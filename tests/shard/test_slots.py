@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from penstock_proto import shard_pb2
-from penstock_shard.slots import BadCommand, Chunks, Limits, SlotBook
+from penstock_shard.slots import BadCommand, Chunks, HostSlots, Limits
 from support.shard_driver import admission
 
 LIMITS = Limits(
@@ -22,7 +22,7 @@ LIMITS = Limits(
 )
 
 
-def apply(book: SlotBook, **fields: Any) -> Chunks:
+def apply(book: HostSlots, **fields: Any) -> Chunks:
     """As the runner does."""
     fields.setdefault("repeat", 1)
     fields.setdefault("step", book.next_step)
@@ -30,6 +30,7 @@ def apply(book: SlotBook, **fields: Any) -> Chunks:
     book.begin(command)
     if command.release:
         book.release(np.array(command.release, np.int64))
+    book.copy(command.copy_from, command.copy_to)
     for one in command.admit:
         book.admit(one)
     if command.grant_slot or command.grant_block:
@@ -37,15 +38,15 @@ def apply(book: SlotBook, **fields: Any) -> Chunks:
     return book.run(command)[0]
 
 
-def step(book: SlotBook, **fields: Any) -> shard_pb2.StepCommand:
+def step(book: HostSlots, **fields: Any) -> shard_pb2.StepCommand:
     """A command that goes on."""
     return shard_pb2.StepCommand(step=book.next_step, repeat=1, **fields)
 
 
 @pytest.fixture
-def book() -> SlotBook:
+def book() -> HostSlots:
     """Slot 0 decodes after 6 tokens in 2 blocks; slot 1 has 3 of 9 tokens computed in 3 blocks."""
-    book = SlotBook(LIMITS)
+    book = HostSlots(LIMITS)
     apply(
         book,
         admit=[admission(0, [1] * 6, [1, 2]), admission(1, [2] * 9, [3, 4, 5])],
@@ -75,12 +76,20 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "block_scratch": (admit(blocks=[0]), r"admit.blocks must be in \[1, 30\), not 0"),
     "block_beyond": (admit(blocks=[30]), r"admit.blocks must be in \[1, 30\), not 30"),
     "too_many_blocks": (admit(blocks=range(6, 12)), "must number at most 5, not 6"),
-    "no_prompt": (admit(generated=5), "leaves slot 2 no prompt"),
+    "no_prompt": (admit(generated=5), "request of slot 2 has no prompt"),
     "all_cached": (admit(cached=5), "must be below its 5 tokens"),
     "cached_nowhere": (admit(tokens=12, cached=9), "stand in its 2 blocks"),
-    "begun_nowhere": (admit(cached=3), "admit.begun 0 of slot 2 with 3 cached tokens"),
-    "begun_for_nothing": (admit(cached=4, begun=6), "admit.begun 6 of slot 2 with 4 cached tokens"),
-    "begun_beyond": (admit(cached=3, begun=30), r"admit.begun must be in \[0, 30\), not 30"),
+    "not_copied": (admit(cached=3), "no copy to block 6 of slot 2, which has 3 cached tokens"),
+    "copied_elsewhere": (
+        admit(cached=3) | {"copy_from": [1], "copy_to": [7]},
+        "no copy to block 6 of slot 2, which has 3 cached tokens",
+    ),
+    "copy_uneven": ({"copy_from": [1], "copy_to": [2, 3]}, "1 copy_from for 2 copy_to"),
+    "copy_from_scratch": (
+        {"copy_from": [0], "copy_to": [7]},
+        r"copy_from must be in \[1, 30\), not 0",
+    ),
+    "copy_beyond": ({"copy_from": [1], "copy_to": [30]}, r"copy_to must be in \[1, 30\), not 30"),
     "cached_logprobs": (
         admit(cached=4, prompt_logprobs=True),
         "admit.cached 4 of slot 2 must be at most its prompt_logprobs_start, 0",
@@ -119,13 +128,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_contradictions_are_refused(book: SlotBook, name: str) -> None:
+def test_contradictions_are_refused(book: HostSlots, name: str) -> None:
     fields, message = REFUSED[name]
     with pytest.raises(BadCommand, match=message):
         apply(book, **fields)
 
 
-def test_chunks_go_on_where_they_stopped(book: SlotBook) -> None:
+def test_chunks_go_on_where_they_stopped(book: HostSlots) -> None:
     chunks = apply(book, chunk_slot=[1], chunk_length=[4])
     assert chunks.starts.tolist() == [3] and chunks.complete.tolist() == [False]
     chunks = apply(book, decode_changed=True, chunk_slot=[1], chunk_length=[2])
@@ -133,25 +142,25 @@ def test_chunks_go_on_where_they_stopped(book: SlotBook) -> None:
     assert book.computed.tolist()[:2] == [8, 9]
 
 
-def test_grants_of_one_command_take_the_next_columns(book: SlotBook) -> None:
+def test_grants_of_one_command_take_the_next_columns(book: HostSlots) -> None:
     slots, columns, blocks = book.grant(np.array([1, 0, 1]), np.array([8, 9, 10]))
     assert [slots.tolist(), columns.tolist(), blocks.tolist()] == [[1, 0, 1], [3, 2, 4], [8, 9, 10]]
     assert book.blocks.tolist()[:2] == [3, 5]
 
 
-def test_a_slot_may_be_released_and_filled_at_once(book: SlotBook) -> None:
+def test_a_slot_may_be_released_and_filled_at_once(book: HostSlots) -> None:
     apply(book, release=[0], decode_changed=True, **admit(slot=0, tokens=3, blocks=[6]))
     assert book.active[0] and book.known[0] == 3 and book.computed[0] == 0 and book.blocks[0] == 1
 
 
-def test_repeats_count_as_steps(book: SlotBook) -> None:
+def test_repeats_count_as_steps(book: HostSlots) -> None:
     apply(book, repeat=5, grant_slot=[0], grant_block=[8])
     assert book.next_step == 8 and book.computed[0] == 12
     with pytest.raises(BadCommand, match="needs 13"):
         apply(book)
 
 
-def test_a_refused_slot_is_counted_and_not_computed(book: SlotBook) -> None:
+def test_a_refused_slot_is_counted_and_not_computed(book: HostSlots) -> None:
     """Its tokens, blocks and groups may be anything; its rows stand where the router expects them,
     until it is released."""
     book.refuse(admission(2, [7] * 26, range(50)))  # longer than any sequence
@@ -173,7 +182,7 @@ def test_a_refused_slot_is_counted_and_not_computed(book: SlotBook) -> None:
         book.run(step(book, **listed))
 
 
-def test_a_group_of_refused_slots_is_none(book: SlotBook) -> None:
+def test_a_group_of_refused_slots_is_none(book: HostSlots) -> None:
     for slot in (2, 3):
         book.refuse(admission(slot, [], []))
     listed = {"decode_changed": True, "decode": [2, 3, 0]}

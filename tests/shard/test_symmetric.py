@@ -97,9 +97,9 @@ def test_small_sums_of_the_dtypes_that_can_be_added(
 ) -> None:
     sums = object.__new__(SymmetricSums)  # no memory is mapped where there is no GPU
     assert LARGEST == 64 * 4096 * 2
-    assert sums.takes(torch.empty(rows, 4096, dtype=dtype)) is taken
-    assert not sums.takes(torch.empty(8, 64, dtype=torch.float32)[:, :32])
-    assert not sums.takes(torch.empty(1, 6, dtype=torch.bfloat16))
+    assert sums.supports(torch.empty(rows, 4096, dtype=dtype)) is taken
+    assert not sums.supports(torch.empty(8, 64, dtype=torch.float32)[:, :32])
+    assert not sums.supports(torch.empty(1, 6, dtype=torch.bfloat16))
 
 
 def test_whatever_fails_on_a_rank_ends_in_the_fallback(

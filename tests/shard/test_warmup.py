@@ -14,7 +14,7 @@ from penstock_kernels.reference.device import TorchDevice
 from penstock_proto import shard_pb2
 from penstock_shard import kv_cache, warmup
 from penstock_shard.kv_cache import Shares
-from penstock_shard.loaded import LoadedModel
+from penstock_shard.loaded_model import LoadedModel
 from penstock_shard.model.decoder import Decoder
 from penstock_shard.runner import Runner
 from penstock_shard.server import message_limit

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from penstock_shard.architecture import Architecture, read_architecture
+from penstock_shard.checkpoint import Checkpoint, DummyWeights, Weights
 from penstock_shard.checkpoint_files import checkpoint_files
-from penstock_shard.loading import load_decoder
+from penstock_shard.load_weights import load_decoder
 from penstock_shard.model.decoder import Decoder
 from penstock_shard.parallel import Group, Partition
-from penstock_shard.weights import Checkpoint, DummyWeights, Weights
 
 CPU = torch.device("cpu")
 FILE = "model.safetensors"

@@ -23,7 +23,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from penstock_kernels.draw import Draws
+from penstock_kernels.draw import SamplingBatch
 from penstock_kernels.gpu import card, hopper
 from penstock_kernels.ops import Act, Activation, AttentionSpec, Norm, NormKind, QKNorm
 from penstock_kernels.penalties import Penalties
@@ -118,7 +118,7 @@ def rotation(
     stored: torch.dtype | None = None,
 ) -> Callable[[torch.dtype, bool], None]:
     def run(dtype: torch.dtype, dependent: bool) -> None:
-        from penstock_kernels.gpu.rope import Seats, rope_and_write
+        from penstock_kernels.gpu.rope import RowPlacement, rope_and_write
 
         case = attention_case(width).to("cpu", dtype)
         if stored is not None:
@@ -132,9 +132,9 @@ def rotation(
             weights = (torch.ones(count * width, dtype=dtype) for count in heads)
             query, key = (Norm(weight, 1e-6, norm) for weight in weights)
             norms = QKNorm(query, key, (lambda means: means) if joint else None)
-        seats = Seats(case.slot, case.position, case.table, angles)
+        placement = RowPlacement(case.slot, case.position, case.table, angles)
         rope_and_write(
-            torch.zeros(rows, 8 * width, dtype=dtype), case.cache, seats, spec, norms, dependent
+            torch.zeros(rows, 8 * width, dtype=dtype), case.cache, placement, spec, norms, dependent
         )
 
     return run
@@ -231,7 +231,7 @@ def rotating_product(
     def run(dtype: torch.dtype, dependent: bool) -> None:
         from penstock_kernels.gpu.products.problem import Epilogue
         from penstock_kernels.gpu.products.table import find
-        from penstock_kernels.gpu.rope import Seats
+        from penstock_kernels.gpu.rope import RowPlacement
 
         case = attention_case(width).to("cpu", dtype)
         if stored is not None:
@@ -245,8 +245,10 @@ def rotating_product(
         launch = find(Epilogue.ROTATE, x, weight, width)
         assert launch is not None
         angles = torch.zeros(256, 2, width // 2)
-        seats = Seats(torch.zeros(rows).long(), torch.zeros(rows).long(), case.table, angles)
-        launch(x, weight, dependent, case.cache, seats)
+        placement = RowPlacement(
+            torch.zeros(rows).long(), torch.zeros(rows).long(), case.table, angles
+        )
+        launch(x, weight, dependent, case.cache, placement)
 
     return run
 
@@ -285,13 +287,13 @@ def step_rows(dtype: torch.dtype, dependent: bool) -> None:
     """What a step does with slots, blocks and most likely tokens."""
     from penstock_kernels.gpu.argmax import argmax
     from penstock_kernels.gpu.blocks import copy_blocks
-    from penstock_kernels.gpu.slots import leave, take
+    from penstock_kernels.gpu.slots import advance_slots, read_slots
 
     slot, last, lengths = (torch.zeros(4).long() for _ in range(3))
-    take(slot, last, lengths, None, dependent)
-    take(slot, last, lengths, (slot, slot), dependent)
-    leave(slot, slot, None, None, last, lengths, dependent)
-    leave(slot, slot, slot, slot, last, lengths, dependent)
+    read_slots(slot, last, lengths, None, dependent)
+    read_slots(slot, last, lengths, (slot, slot), dependent)
+    advance_slots(slot, slot, None, None, last, lengths, dependent)
+    advance_slots(slot, slot, slot, slot, last, lengths, dependent)
     cache = torch.zeros(2, 2, 2, 4, 16, 64, dtype=dtype)
     copy_blocks(cache, torch.zeros(1).long(), torch.ones(1).long())
     logits = torch.zeros(4, 5000, dtype=dtype)
@@ -305,11 +307,11 @@ def sampling(dtype: torch.dtype, dependent: bool) -> None:
     rows = torch.arange(slots)
     logits, real = torch.zeros(slots, 5000, dtype=dtype), torch.ones(slots)
     kinds = ((False, False, False), (True, True, True), (False, False, True))
-    for by_count, by_mass, cuts in kinds:
-        draws = Draws(
+    for any_top_k, any_top_p, cuts in kinds:
+        draws = SamplingBatch(
             slots=rows, rows=rows, temperature=real, top_k=rows, top_p=real, min_p=real,
-            keys=torch.zeros(slots, 2, dtype=torch.int32), generated=rows, by_count=by_count,
-            by_mass=by_mass, cuts=cuts,
+            keys=torch.zeros(slots, 2, dtype=torch.int32), generated=rows, any_top_k=any_top_k,
+            any_top_p=any_top_p, any_filter=cuts,
         )  # fmt: skip
         sampler.draw(logits, draws)
     counts = torch.zeros(slots, 5000, dtype=torch.int32)

@@ -139,7 +139,8 @@ def check_sampling(sampling: Sampling, what: str) -> None:
     require(0 <= sampling.min_p <= 1, f"{what}: min_p {sampling.min_p}")
     penalty = sampling.repetition_penalty
     require(penalty > 0, f"{what}: repetition_penalty {penalty}, must be > 0")
-    require(len(sampling.bias_token) == len(sampling.bias), f"{what}: bias_token and bias differ")
+    bias = sampling.logit_bias
+    require(len(bias.token) == len(bias.value), f"{what}: tokens and values of logit_bias differ")
 
 
 class Slot:
@@ -147,17 +148,19 @@ class Slot:
 
     def __init__(self, admission: Admission) -> None:
         self.number = admission.slot
-        self.tokens = from_bytes(admission.tokens, "tokens")
+        request = admission.request
+        self.tokens = from_bytes(request.prompt, "prompt")
+        self.generated = len(admission.generated) // 4
+        self.tokens += from_bytes(admission.generated, "generated")
         self.prompt_length = len(self.tokens)  # what chunks must compute, regenerated part included
-        self.generated = admission.generated
         self.grammar = admission.grammar
         self.run: list[int] = []  # forced, and not generated yet
         self.computed = admission.cached
         self.blocks: list[int] = []
-        self.sampling = admission.sampling
-        self.prompt_logprobs = admission.prompt_logprobs
-        self.prompt_top_n = admission.prompt_top_n
-        self.prompt_start = admission.prompt_logprobs_start
+        self.sampling = request.sampling
+        self.prompt_logprobs = request.prompt_logprobs
+        self.prompt_top_n = request.prompt_top_n
+        self.prompt_start = request.prompt_logprobs_start
         self.refused = False  # at admission: nothing of it is computed
         self.read = 0  # tokens whose KV was looked at for NaN
         self.broken = False  # there was some
@@ -251,6 +254,7 @@ class FakeShardModel:
             for block in slot.blocks:
                 self._holders[block] -= 1
             del self.slots[number]
+        self._copy(command)
         for admission in command.admit:
             self._admit(admission)
         for number, block in zip(command.grant_slot, command.grant_block, strict=True):
@@ -342,17 +346,23 @@ class FakeShardModel:
         self.slots[number] = slot
         for index, block in enumerate(blocks):
             self._grant(slot, block, shared=(index + 1) * size <= cached)
-        self._begin(slot, admission.begun)
+        for block in slot.blocks[-(-cached // size) :]:
+            self._kv.pop(block, None)  # blocks are cleared for whoever gets them
+        full, partial = divmod(cached, size)
+        require(
+            not partial or slot.blocks[full] in self._copied,
+            f"admit: slot {number} with {cached} cached tokens, and no copy to its block {full}",
+        )
         self._check_cached(slot)
 
-    def _begin(self, slot: Slot, begun: int) -> None:
-        """Copy the block that holds the last cached tokens, where they fill none."""
-        size = self.config.block_size
-        what = f"admit: slot {slot.number} with {slot.computed} cached tokens begins like {begun}"
-        require(bool(begun) == bool(slot.computed % size), what)
-        if begun:
-            require(0 < begun < self.num_blocks, what)
-            self._kv[slot.blocks[slot.computed // size]] = list(self._kv.get(begun, [None] * size))
+    def _copy(self, command: StepCommand) -> None:
+        """Copy blocks in their order."""
+        require(len(command.copy_from) == len(command.copy_to), "copy_from and copy_to differ")
+        self._copied = set(command.copy_to)
+        for source, target in zip(command.copy_from, command.copy_to, strict=True):
+            require(0 < source < self.num_blocks and 0 < target < self.num_blocks, "copy: blocks")
+            require(not self._holders[target], f"copy: block {target} is held")
+            self._kv[target] = list(self._kv.get(source, [None] * self.config.block_size))
 
     def _check_admission(self, admission: Admission, slot: Slot) -> None:
         what, length = f"admit: slot {slot.number}", len(slot.tokens)
@@ -361,14 +371,12 @@ class FakeShardModel:
             admission.cached < length,
             f"{what} claims {admission.cached} cached of {length}: the last must be computed",
         )
+        require(slot.generated < length, f"{what} has {slot.generated} generated of {length}")
         require(
-            admission.generated < length, f"{what} has {admission.generated} generated of {length}"
-        )
-        require(
-            not admission.prompt_logprobs or admission.cached <= admission.prompt_logprobs_start,
+            not slot.prompt_logprobs or admission.cached <= slot.prompt_start,
             f"{what}: cached prompt_logprobs",
         )
-        check_sampling(admission.sampling, what)
+        check_sampling(slot.sampling, what)
         bad = [token for token in slot.tokens if not 0 <= token < self.config.vocab_size]
         if bad:
             slot.refused = True

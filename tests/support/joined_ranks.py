@@ -17,10 +17,10 @@ from torch import Tensor
 
 from penstock_proto import shard_pb2
 from penstock_quantization.kv_scheme import AUTO, NAMES
-from penstock_shard.loaded import LoadedModel
-from penstock_shard.loading import load_decoder
+from penstock_shard.checkpoint import Checkpoint
+from penstock_shard.load_weights import load_decoder
+from penstock_shard.loaded_model import LoadedModel
 from penstock_shard.parallel import Group
-from penstock_shard.weights import Checkpoint
 from support.local_shard import LocalShard, load_model
 
 SECONDS = 60

@@ -19,7 +19,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from penstock_kernels.gpu.sampler import TritonSampler
-from penstock_shard.draw_graphs import DrawGraphs
+from penstock_shard.sample_graphs import SampleGraphs
 from penstock_shard.sampling import SamplingState
 from penstock_shard.slots import Limits
 from support.local_shard import Eager
@@ -76,7 +76,7 @@ def main() -> None:
     standing = torch.zeros(slots, VOCABULARY, dtype=torch.bfloat16)
     drawn = None
     if graphs:
-        drawn = DrawGraphs(state, sampler, standing)
+        drawn = SampleGraphs(state, sampler, standing)
         drawn.capture(Eager)
         for draw in drawn._graphs.values():
             draw.replay()

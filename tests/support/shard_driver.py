@@ -24,6 +24,7 @@ import numpy as np
 
 from penstock_proto import shard_pb2, shard_pb2_grpc
 
+REQUEST_FIELDS = frozenset(("prompt_logprobs", "prompt_logprobs_start", "prompt_top_n"))
 TIMEOUT = 60.0  # seconds for anything that a tiny model does
 
 
@@ -40,12 +41,15 @@ def admission(
     sampling: shard_pb2.Sampling | None = None,
     **fields: Any,
 ) -> shard_pb2.Admission:
-    """An Admission from Python lists."""
+    """An Admission from Python lists; the last `generated` of the tokens were generated."""
+    packed = np.array(tokens, np.int32).tobytes()
+    prompt = len(packed) - 4 * fields.pop("generated", 0)
+    asked = {name: fields.pop(name) for name in REQUEST_FIELDS & fields.keys()}
     return shard_pb2.Admission(
         slot=slot,
-        tokens=np.array(tokens, np.int32).tobytes(),
+        request=shard_pb2.Request(prompt=packed[:prompt], sampling=sampling or neutral(), **asked),
+        generated=packed[prompt:],
         blocks=np.array(blocks, np.int32).tobytes(),
-        sampling=sampling or neutral(),
         **fields,
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from penstock_proto.shard_pb2 import (
@@ -21,20 +20,11 @@ from support.fake_model import (
     FakeShardModel,
     expected_tokens,
 )
+from support.shard_driver import admission
 from support.zero_cost_model import ZeroCostModel
 
 CONFIG = FakeModelConfig(vocab_size=100, block_size=4, num_blocks=20)
-GREEDY = Sampling(top_p=1, typical_p=1, repetition_penalty=1)
 PROMPT = [5, 6, 7, 8, 9, 10]  # a full block and a half
-
-
-def ints(values: list[int]) -> bytes:
-    return np.array(values, dtype="<i4").tobytes()
-
-
-def admission(slot: int, tokens: list[int], blocks: list[int], **fields: object) -> Admission:
-    fields.setdefault("sampling", GREEDY)
-    return Admission(slot=slot, tokens=ints(tokens), blocks=ints(blocks), **fields)  # type: ignore[arg-type]
 
 
 def command(step: int, **fields: object) -> StepCommand:

@@ -20,7 +20,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.language.extra.cuda import gdc_wait
 
-from penstock_kernels.gpu.hopper import described
+from penstock_kernels.gpu.hopper import tma_descriptor
 from support.gluon_interpreter import Interpreted, Late
 from support.gluon_values import GluonError
 
@@ -113,7 +113,7 @@ def run(fault: str, loader_first: bool) -> tuple[Tensor, Tensor]:
     out = torch.full(x.shape, torch.nan, dtype=x.dtype)
     late = [] if fault == "nobody waits" else [Late(x)]
     Interpreted(_kernel, loader_first, late)[(1,)](
-        described(x, 64, 64), out, len(x), TILES, STAGES=STAGES, FAULT=fault, launch_pdl=True
+        tma_descriptor(x, 64, 64), out, len(x), TILES, STAGES=STAGES, FAULT=fault, launch_pdl=True
     )
     return x, out
 

@@ -81,12 +81,12 @@ def check_sums(group: Group, device: torch.device) -> dict[str, Any]:
             residual = _seeded(seed + 100, device, count, width).to(dtype)
             exact = residual.float() + parts.float().sum(0)
             expected = F.rms_norm(exact, (width,), weight.float(), EPS)
-            assert rows.takes(parts[group.rank])
+            assert rows.supports(parts[group.rank])
             out = rows.add_rms_norm(parts[group.rank], residual, weight, EPS)
             worst = max(difference(out, expected), difference(residual, exact))
             found["difference"] = max(found["difference"], worst)
             found["outputs"] += [_checksum(out), _checksum(residual)]
-        assert not rows.takes(parts[0, :, :8].contiguous())
+        assert not rows.supports(parts[0, :, :8].contiguous())
     found["outputs"] = [int(x) for x in found["outputs"]]
     return found
 

@@ -42,7 +42,8 @@ class ZeroCostModel:
     def run(self, command: StepCommand) -> list[StepResult]:
         """One result a step, with made-up tokens and no log-probabilities."""
         for admission in command.admit:
-            self._left[admission.slot] = len(admission.tokens) // 4 - admission.cached
+            tokens = len(admission.request.prompt) + len(admission.generated)
+            self._left[admission.slot] = tokens // 4 - admission.cached
         finished = 0
         for slot, length in zip(command.chunk_slot, command.chunk_length, strict=True):
             self._left[slot] -= length

@@ -11,7 +11,7 @@ from benchmarks.kernels.lines.line import Launch, Line, dependent, randn
 from benchmarks.kernels.lines.products import H100, STREAMED, sizes
 
 from penstock_kernels.gpu.hopper import multiprocessors
-from penstock_kernels.gpu.hopper_lut import hopper_lut, lut_stream_for
+from penstock_kernels.gpu.hopper_lut import hopper_lut, lut_config
 from penstock_kernels.gpu.lut_linear import lut_linear, widened
 from penstock_kernels.gpu.parts import summed
 from penstock_kernels.gpu.products.lut import TILE
@@ -28,9 +28,9 @@ def lines(shape: Shape) -> Iterator[Line]:
         gated = name == "gate-up"
         wide = n // 2 if gated else n
         for rows in (1, *STREAMED):
-            stream = lut_stream_for(rows, n, k, gated, not gated, H100)
-            assert stream is not None
-            parts = 2 if stream.splits == 1 else 4 * stream.splits  # bytes of a result
+            config = lut_config(rows, n, k, gated, not gated, H100)
+            assert config is not None
+            parts = 2 if config.splits == 1 else 4 * config.splits  # bytes of a result
             yield Line(
                 name=f"{name}, nf4", what=f"{rows} x {k} to {n}", flops=2 * rows * n * k,
                 kernels=("hopper_lut._kernel",),
@@ -71,12 +71,12 @@ def _weights(n: int, k: int, device: torch.device, copies: int) -> list[Weight]:
 
 def _stream(rows: int, n: int, k: int, gated: bool, device: torch.device, copies: int) -> Launch:
     weights, x, how = _weights(n, k, device, copies), randn(device, rows, k), dependent(device)
-    stream = lut_stream_for(rows, n, k, gated, not gated, multiprocessors(device))
-    assert stream is not None
+    config = lut_config(rows, n, k, gated, not gated, multiprocessors(device))
+    assert config is not None
     out = x.new_empty(rows, n // 2 if gated else n)
-    if stream.splits > 1:
-        out = torch.empty(stream.splits, rows, n, device=device)
-    return lambda i: hopper_lut(x, weights[i % copies], out, stream, gated, **how)
+    if config.splits > 1:
+        out = torch.empty(config.splits, rows, n, device=device)
+    return lambda i: hopper_lut(x, weights[i % copies], out, config, gated, **how)
 
 
 def _tile(n: int, k: int, device: torch.device, copies: int) -> Launch:

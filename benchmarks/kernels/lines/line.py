@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penstock_kernels.gpu.dependent import supported
+from penstock_kernels.gpu.dependent import supports_dependent_launch
 
 COLD = 150e6  # bytes, three times the L2 of an H100: what is read again after so many is not there
 MOST_COPIES = 128
@@ -43,4 +43,4 @@ def randn(device: torch.device, *shape: int) -> Tensor:
 
 def dependent(device: torch.device) -> dict[str, Any]:
     """Launched as a server does."""
-    return {"dependent": supported(device)}
+    return {"dependent": supports_dependent_launch(device)}

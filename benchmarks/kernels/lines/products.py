@@ -11,10 +11,10 @@ from benchmarks.kernels.lines.line import Launch, Line, dependent, randn
 
 from penstock_kernels.gpu.hopper import multiprocessors
 from penstock_kernels.gpu.hopper_gated import hopper_gated_linear
-from penstock_kernels.gpu.hopper_linear import Stream, hopper_linear, stream_for
+from penstock_kernels.gpu.hopper_linear import LinearConfig, hopper_linear, linear_config
 from penstock_kernels.gpu.hopper_qkv import hopper_qkv
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
-from penstock_kernels.gpu.rope import Seats
+from penstock_kernels.gpu.rope import RowPlacement
 from penstock_kernels.gpu.tiles import tile_for
 from penstock_kernels.weight import Weight
 
@@ -55,9 +55,9 @@ def lines(shape: Shape) -> Iterator[Line]:
                 )  # fmt: skip
                 continue
             split = name in ("o", "down")
-            stream = stream_for(rows, n, k, gated, split, H100)
-            assert stream is not None
-            parts = 2 if stream.splits == 1 else 4 * stream.splits  # bytes of a result
+            config = linear_config(rows, n, k, gated, split, H100)
+            assert config is not None
+            parts = 2 if config.splits == 1 else 4 * config.splits  # bytes of a result
             yield Line(
                 name=name, what=what, kernels=("hopper_linear._kernel",), flops=2 * rows * n * k,
                 moved=weights + parts * rows * wide,
@@ -94,17 +94,19 @@ def _stream(
     rows: int, n: int, k: int, gated: bool, split: bool, device: torch.device, copies: int
 ) -> Launch:
     weights, x, how = _weights(n, k, device, copies), randn(device, rows, k), dependent(device)
-    stream = _stream_of(rows, n, k, gated, split, device)
+    config = _stream_of(rows, n, k, gated, split, device)
     out = x.new_empty(rows, n // 2 if gated else n)
-    if stream.splits > 1:
-        out = torch.empty(stream.splits, rows, n, device=device)
-    return lambda i: hopper_linear(x, weights[i % copies], out, stream, gated, **how)
+    if config.splits > 1:
+        out = torch.empty(config.splits, rows, n, device=device)
+    return lambda i: hopper_linear(x, weights[i % copies], out, config, gated, **how)
 
 
-def _stream_of(rows: int, n: int, k: int, gated: bool, split: bool, device: torch.device) -> Stream:
-    stream = stream_for(rows, n, k, gated, split, multiprocessors(device))
-    assert stream is not None
-    return stream
+def _stream_of(
+    rows: int, n: int, k: int, gated: bool, split: bool, device: torch.device
+) -> LinearConfig:
+    config = linear_config(rows, n, k, gated, split, multiprocessors(device))
+    assert config is not None
+    return config
 
 
 def _qkv(rows: int, shape: Shape, device: torch.device, copies: int) -> Launch:
@@ -112,14 +114,14 @@ def _qkv(rows: int, shape: Shape, device: torch.device, copies: int) -> Launch:
     weights, x, how = _weights(n, k, device, copies), randn(device, rows, k), dependent(device)
     query = x.new_empty(rows, shape.heads * d)
     cache = randn(device, 2, shape.kv_heads, rows, PAGE, d)
-    seats = Seats(
+    placement = RowPlacement(
         slots=torch.randperm(rows, device=device),
         positions=torch.randint(0, PAGE, (rows,), device=device),
         table=torch.randperm(rows, device=device).int().view(rows, 1),
         angles=torch.rand(PAGE, 2, d // 2, device=device),
     )
-    stream = _stream_of(rows, n, k, False, False, device)
-    return lambda i: hopper_qkv(x, weights[i % copies], query, cache, seats, stream, **how)
+    config = _stream_of(rows, n, k, False, False, device)
+    return lambda i: hopper_qkv(x, weights[i % copies], query, cache, placement, config, **how)
 
 
 def _portable(rows: int, n: int, k: int, tile: Tile, device: torch.device, copies: int) -> Launch:

@@ -11,7 +11,7 @@ from benchmarks.kernels.lines.line import Launch, Line, dependent, randn
 from benchmarks.kernels.lines.products import H100, STREAMED, sizes
 
 from penstock_kernels.gpu.hopper import multiprocessors
-from penstock_kernels.gpu.hopper_linear import hopper_linear, widened_stream_for
+from penstock_kernels.gpu.hopper_linear import hopper_linear, widened_linear_config
 from penstock_kernels.gpu.linear import linear_one_row
 from penstock_kernels.gpu.products.fp8 import VECTORS
 from penstock_kernels.gpu.quantise import quantise_rows
@@ -32,9 +32,9 @@ def lines(shape: Shape) -> Iterator[Line]:
                 moved=n * k + 2 * (k + wide), prepare=partial(_one_row, n, k, gated),
             )  # fmt: skip
         for rows in STREAMED:
-            stream = widened_stream_for(rows, n, k, gated, not gated, H100)
-            assert stream is not None
-            parts = 2 if stream.splits == 1 else 4 * stream.splits  # bytes of a result
+            config = widened_linear_config(rows, n, k, gated, not gated, H100)
+            assert config is not None
+            parts = 2 if config.splits == 1 else 4 * config.splits  # bytes of a result
             yield Line(
                 name=f"{name}, FP8", what=f"{rows} x {k} to {n}", flops=2 * rows * n * k,
                 kernels=("hopper_linear._kernel",),
@@ -72,12 +72,12 @@ def _widened(n: int, k: int, device: torch.device, copies: int) -> Launch:
 
 def _stream(rows: int, n: int, k: int, gated: bool, device: torch.device, copies: int) -> Launch:
     weights, x, how = _weights(n, k, device, copies), randn(device, rows, k), dependent(device)
-    stream = widened_stream_for(rows, n, k, gated, not gated, multiprocessors(device))
-    assert stream is not None
+    config = widened_linear_config(rows, n, k, gated, not gated, multiprocessors(device))
+    assert config is not None
     out = x.new_empty(rows, n // 2 if gated else n)
-    if stream.splits > 1:
-        out = torch.empty(stream.splits, rows, n, device=device)
-    return lambda i: hopper_linear(x, weights[i % copies], out, stream, gated, **how)
+    if config.splits > 1:
+        out = torch.empty(config.splits, rows, n, device=device)
+    return lambda i: hopper_linear(x, weights[i % copies], out, config, gated, **how)
 
 
 def _rows(rows: int, d: int, device: torch.device, copies: int) -> Launch:

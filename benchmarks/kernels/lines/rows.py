@@ -15,7 +15,7 @@ from penstock_kernels.gpu.mean_squares import mean_squares
 from penstock_kernels.gpu.norm import add_norm, normalise
 from penstock_kernels.gpu.rank_choice import EMPTY, Votes, argmax_over_ranks
 from penstock_kernels.gpu.rank_sum import TURNS
-from penstock_kernels.gpu.rope import Seats, rope_and_write
+from penstock_kernels.gpu.rope import RowPlacement, rope_and_write
 from penstock_kernels.ops import Act, AttentionSpec, Norm
 
 ROWS = (64, 4096)  # of a decode step and of a step full of prompts
@@ -107,8 +107,11 @@ def _rope(rows: int, shape: Shape, device: torch.device, copies: int) -> Launch:
     slots = torch.zeros(rows, device=device, dtype=torch.int64)
     positions = torch.arange(rows, device=device)
     angles = torch.rand(rows, 2, d // 2, device=device)
-    seats, spec = Seats(slots, positions, table, angles), AttentionSpec(heads, kv_heads, d, 1.0)
-    return lambda i: rope_and_write(qkv[i % copies], cache[i % copies], seats, spec, **how)
+    placement, spec = (
+        RowPlacement(slots, positions, table, angles),
+        AttentionSpec(heads, kv_heads, d, 1.0),
+    )
+    return lambda i: rope_and_write(qkv[i % copies], cache[i % copies], placement, spec, **how)
 
 
 def _silu(rows: int, wide: int, device: torch.device, copies: int) -> Launch:

@@ -15,7 +15,7 @@ from penstock_kernels.gpu.blocks import copy_blocks
 from penstock_kernels.gpu.decode_attention import DecodeAttention
 from penstock_kernels.gpu.hopper_decode import HopperDecode
 from penstock_kernels.gpu.sampler import TritonSampler
-from penstock_kernels.gpu.slots import leave, take
+from penstock_kernels.gpu.slots import advance_slots, read_slots
 from penstock_proto import shard_pb2
 from penstock_shard.sampling import SamplingState
 from penstock_shard.slots import Limits
@@ -24,6 +24,7 @@ ROWS = 256
 PAGE = 64
 BLOCKS = 64  # of the cache that blocks are copied in
 SAMPLED = 64
+THRESHOLD = tuple(f"threshold._{part}_kernel" for part in ("begin", "turn", "end"))
 NOTHING: dict[str, Any] = {"top_p": 1.0, "typical_p": 1.0, "repetition_penalty": 1.0}
 WANTED: dict[str, dict[str, Any]] = {  # beside the temperature
     "sampling, temperature": {},
@@ -36,11 +37,11 @@ WANTED: dict[str, dict[str, Any]] = {  # beside the temperature
 def lines(shape: Shape) -> Iterator[Line]:
     """All of them for a model."""
     yield Line(
-        name="inputs of a step", what=f"{ROWS} rows", kernels=("slots._take_kernel",),
+        name="inputs of a step", what=f"{ROWS} rows", kernels=("slots._read_slots_kernel",),
         moved=5 * 8 * ROWS, small=True, prepare=_take,
     )  # fmt: skip
     yield Line(
-        name="what a step leaves", what=f"{ROWS} rows", kernels=("slots._leave_kernel",),
+        name="what a step leaves", what=f"{ROWS} rows", kernels=("slots._advance_slots_kernel",),
         moved=5 * 8 * ROWS, small=True, prepare=_leave,
     )  # fmt: skip
     for rows in (8, ROWS):
@@ -60,13 +61,13 @@ def lines(shape: Shape) -> Iterator[Line]:
             kernels=("blocks._copy_kernel",), prepare=partial(_copy_blocks, count, shape),
         )  # fmt: skip
     for name, wanted in WANTED.items():
-        cut = ("cut._begin_kernel", "cut._turn_kernel", "cut._end_kernel") if wanted else ()
+        kernels: tuple[str, ...] = THRESHOLD if wanted else ()
         if "repetition_penalty" in wanted:
-            cut = ("penalties._penalise_kernel", *cut)
+            kernels = ("penalties._penalise_kernel", *kernels)
         for rows in (8, SAMPLED):
             yield Line(
                 name=name, what=f"{rows} x {shape.vocab}", moved=2 * rows * shape.vocab,
-                kernels=(*cut, "draw._draw_kernel", "argmax._row_kernel"),
+                kernels=(*kernels, "draw._draw_kernel", "argmax._row_kernel"),
                 prepare=partial(_sample, rows, shape.vocab, wanted),
             )  # fmt: skip
 
@@ -79,13 +80,13 @@ def _slots(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
 
 def _take(device: torch.device, copies: int) -> Launch:
     (slots, last, lengths), how = _slots(device), dependent(device)
-    return lambda _: take(slots, last, lengths, **how)
+    return lambda _: read_slots(slots, last, lengths, **how)
 
 
 def _leave(device: torch.device, copies: int) -> Launch:
     (slots, last, lengths), how = _slots(device), dependent(device)
     positions, tokens = lengths[:-1].clone(), last[:-1].clone()
-    return lambda _: leave(slots, positions, None, tokens, last, lengths, **how)
+    return lambda _: advance_slots(slots, positions, None, tokens, last, lengths, **how)
 
 
 def _sizes(rows: int, shape: Shape, device: torch.device) -> tuple[Any, ...]:

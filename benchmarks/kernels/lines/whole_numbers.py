@@ -12,7 +12,7 @@ from benchmarks.kernels.lines.products import H100, STREAMED, sizes
 from torch import Tensor
 
 from penstock_kernels.gpu.hopper import multiprocessors
-from penstock_kernels.gpu.hopper_int4 import hopper_int4, stream4_for
+from penstock_kernels.gpu.hopper_int4 import hopper_int4, int4_config
 from penstock_kernels.gpu.hopper_int4_many import hopper_int4_many
 from penstock_kernels.gpu.int4_linear import int4_linear, widened
 from penstock_kernels.int4 import BYTES, COLUMNS, ROWS
@@ -29,9 +29,9 @@ def lines(shape: Shape) -> Iterator[Line]:
         gated = name == "gate-up"
         wide = n // 2 if gated else n
         for rows in (1, *STREAMED):
-            stream = stream4_for(rows, n, k, GROUP, False, gated, not gated, H100)
-            assert stream is not None
-            parts = 2 if stream.splits == 1 else 4 * stream.splits  # bytes of a result
+            config = int4_config(rows, n, k, GROUP, False, gated, not gated, H100)
+            assert config is not None
+            parts = 2 if config.splits == 1 else 4 * config.splits  # bytes of a result
             yield Line(
                 name=f"{name}, 4 bits", what=f"{rows} x {k} to {n}", flops=2 * rows * n * k,
                 kernels=("hopper_int4._kernel",),
@@ -75,12 +75,12 @@ def _weights(n: int, k: int, device: torch.device, copies: int) -> list[Weight]:
 
 def _stream(rows: int, n: int, k: int, gated: bool, device: torch.device, copies: int) -> Launch:
     weights, x, how = _weights(n, k, device, copies), randn(device, rows, k), dependent(device)
-    stream = stream4_for(rows, n, k, GROUP, False, gated, not gated, multiprocessors(device))
-    assert stream is not None
+    config = int4_config(rows, n, k, GROUP, False, gated, not gated, multiprocessors(device))
+    assert config is not None
     out: Tensor = x.new_empty(rows, n // 2 if gated else n)
-    if stream.splits > 1:
-        out = torch.empty(stream.splits, rows, n, device=device)
-    return lambda i: hopper_int4(x, weights[i % copies], out, stream, gated, **how)
+    if config.splits > 1:
+        out = torch.empty(config.splits, rows, n, device=device)
+    return lambda i: hopper_int4(x, weights[i % copies], out, config, gated, **how)
 
 
 def _many(n: int, k: int, device: torch.device, copies: int) -> Launch:

@@ -50,6 +50,6 @@ def launch(dependent: bool) -> dict[str, Any]:
     return {"PDL": True, "launch_pdl": True} if dependent else {"PDL": False}
 
 
-def supported(device: torch.device) -> bool:
+def supports_dependent_launch(device: torch.device) -> bool:
     """Whether the device can launch dependently."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)

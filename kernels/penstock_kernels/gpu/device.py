@@ -12,9 +12,9 @@ from torch import Tensor
 from penstock_kernels.gpu.argmax import argmax
 from penstock_kernels.gpu.blocks import copy_blocks
 from penstock_kernels.gpu.decode_attention import DecodeAttention
-from penstock_kernels.gpu.hopper_decode import HopperDecode, on_hopper
+from penstock_kernels.gpu.hopper_decode import HopperDecode, supports_hopper_decode
 from penstock_kernels.gpu.prefill_attention import prefill_tiles, query_tile
-from penstock_kernels.gpu.slots import leave, take
+from penstock_kernels.gpu.slots import advance_slots, read_slots
 from penstock_kernels.gpu.step import TritonStep
 from penstock_kernels.ops import AttentionSpec, StepBatch
 
@@ -52,7 +52,12 @@ class TritonDevice:
         self.hopper: HopperDecode | None = None
         capped = any(spec.soft_cap is not None for spec in specs)
         half = dtype in (None, torch.bfloat16, torch.float16)
-        if cache is not None and half and not capped and on_hopper(device, cache, heads):
+        if (
+            cache is not None
+            and half
+            and not capped
+            and supports_hopper_decode(device, cache, heads)
+        ):
             self.hopper = HopperDecode(*sizes)
         self.piece_rows = query_tile(heads, kv_heads)
         self.tile_rows = (self.hopper or self.decode).tile_rows
@@ -65,16 +70,16 @@ class TritonDevice:
     ) -> NDArray[np.int32]:
         return prefill_tiles(queries, context, first_row, self.piece_rows)
 
-    def take(
+    def read_slots(
         self,
         slots: Tensor,
         last_tokens: Tensor,
         lengths: Tensor,
         given: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
-        return take(slots, last_tokens, lengths, given, self.dependent)
+        return read_slots(slots, last_tokens, lengths, given, self.dependent)
 
-    def leave(
+    def advance_slots(
         self,
         slots: Tensor,
         positions: Tensor,
@@ -83,9 +88,9 @@ class TritonDevice:
         last_tokens: Tensor,
         lengths: Tensor,
     ) -> None:
-        leave(slots, positions, ends, tokens, last_tokens, lengths, self.dependent)
+        advance_slots(slots, positions, ends, tokens, last_tokens, lengths, self.dependent)
 
-    def choose(self, logits: Tensor, kept: Tensor, token: Tensor) -> None:
+    def argmax_into(self, logits: Tensor, kept: Tensor, token: Tensor) -> None:
         argmax(logits, kept, token, self.dependent)
 
     def copy_blocks(self, cache: Tensor, source: Tensor, target: Tensor) -> None:

@@ -7,11 +7,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from penstock_kernels.draw import Draws
+from penstock_kernels.draw import SamplingBatch
 from penstock_kernels.gpu.argmax import PIECE, best_of_row
-from penstock_kernels.gpu.cut import cut
 from penstock_kernels.gpu.dependent import launch, wait
 from penstock_kernels.gpu.mask import hide, tensors
+from penstock_kernels.gpu.threshold import filter_threshold
 
 
 @triton.jit
@@ -43,7 +43,7 @@ def _gumbel(column, first, second):
 
 @triton.jit(do_not_specialize_on_alignment=["rows"])
 def _draw_kernel(
-    logits, rows, slots, temperature, keys, generated, least, best, where, n, stride,
+    logits, rows, slots, temperatures, keys, generated, least, best, where, n, stride,
     parameter_stride, pieces, bits, on, words, PIECE: tl.constexpr, CUTS: tl.constexpr,
     MASK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
@@ -59,8 +59,8 @@ def _draw_kernel(
     if MASK:
         score = hide(score, bits, on, slot, column, n, words)
     score = tl.where(score == score, score, float("inf"))  # NaN, as in `argmax`
-    warmth = tl.load(temperature + slot * parameter_stride)
-    if warmth > 0:
+    temperature = tl.load(temperatures + slot * parameter_stride)
+    if temperature > 0:
         kept, left = float("-inf"), True
         if CUTS:
             kept = tl.load(least + i)
@@ -70,7 +70,7 @@ def _draw_kernel(
             first = tl.load(keys + slot * 2).to(tl.uint32, bitcast=True)
             second = tl.load(keys + slot * 2 + 1).to(tl.uint32, bitcast=True)
             noise = _gumbel(column, _mix(first ^ step, 0), _mix(second ^ step, 0))
-            drawn = score / warmth + noise
+            drawn = score / temperature + noise
             if CUTS:
                 drawn = tl.where(score >= kept, drawn, float("-inf"))
             score = drawn
@@ -81,19 +81,21 @@ def _draw_kernel(
     tl.store(where + i * pieces + piece, piece * PIECE + index)
 
 
-def draw(logits: Tensor, draws: Draws, dependent: bool = False) -> Tensor:
+def draw(logits: Tensor, draws: SamplingBatch, dependent: bool = False) -> Tensor:
     """See `penstock_kernels.draw.draw`; noise differs by less than 1e-5."""
     n, count = logits.shape[1], len(draws.slots)
     pieces = triton.cdiv(n, PIECE)
     best = torch.empty(count, pieces, dtype=torch.float32, device=logits.device)
     where = torch.empty(count, pieces, dtype=torch.int32, device=logits.device)
-    least = cut(logits, draws, dependent) if draws.cuts else best  # not read unless there are cuts
+    least = (
+        filter_threshold(logits, draws, dependent) if draws.any_filter else best
+    )  # not read unless there are cuts
     stride, parameter_stride = logits.stride(0), draws.temperature.stride(0)
     _draw_kernel[(count, pieces)](
         logits, draws.rows, draws.slots, draws.temperature, draws.keys, draws.generated, least,
         best, where, n, stride, parameter_stride, pieces, *tensors(draws), PIECE=PIECE,
-        CUTS=draws.cuts, MASK=draws.mask is not None, num_warps=4,
-        **launch(dependent and draws.cuts),
+        CUTS=draws.any_filter, MASK=draws.mask is not None, num_warps=4,
+        **launch(dependent and draws.any_filter),
     )  # fmt: skip
     token = torch.empty(count, dtype=torch.int64, device=logits.device)
     best_of_row(best, where, token, dependent)

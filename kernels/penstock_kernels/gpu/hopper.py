@@ -24,12 +24,12 @@ def multiprocessors(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
-def suits(x: Tensor) -> bool:
+def supports_half(x: Tensor) -> bool:
     """Whether the card and the dtype are those of the kernels for Hopper."""
     return x.dtype in (torch.bfloat16, torch.float16) and is_hopper(x.device)
 
 
-def described(x: Tensor, rows: int, columns: int) -> TensorDescriptor:
+def tma_descriptor(x: Tensor, rows: int, columns: int) -> TensorDescriptor:
     """A dense matrix in half precision or FP8, to be copied in tiles of [rows, columns]."""
     return TensorDescriptor.from_tensor(x, [rows, columns], tile_layout(rows, columns, x.dtype))
 

@@ -1,12 +1,13 @@
 """Decode attention for Hopper: programs that stay, and rows that share tokens read them together.
 
-Means what `gpu.decode_attention` means, where `on_hopper` says so. Two programs a multiprocessor
-take the items of their shares (`gpu.hopper_plan`), one after the other. One warp copies pages of
-keys and values to a ring in shared memory and is ahead of the others also from item to item, so
-that the memory never rests; four warps multiply. Plan and tokens of earlier steps were written
-before the launch before this one: the ring is filled while that one still runs. Rows that share
-tokens are the rows of a product of 64 (`gpu.hopper_decode_many`); of a row's own tokens the keys
-are (`gpu.hopper_decode_few`), and so of all where the cache is in FP8 (`gpu.hopper_decode_fp8`).
+Means what `gpu.decode_attention` means, where `supports_hopper_decode` says so. Two programs a
+multiprocessor take the items of their shares (`gpu.hopper_plan`), one after the other. One warp
+copies pages of keys and values to a ring in shared memory and is ahead of the others also from item
+to item, so that the memory never rests; four warps multiply. Plan and tokens of earlier steps were
+written before the launch before this one: the ring is filled while that one still runs. Rows that
+share tokens are the rows of a product of 64 (`gpu.hopper_decode_shared`); of a row's own tokens the
+keys are (`gpu.hopper_decode_swap_ab`), and so of all where the cache is in FP8
+(`gpu.hopper_decode_fp8`).
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from penstock_kernels.fp8 import bits
 from penstock_kernels.gpu.dependent import launch
-from penstock_kernels.gpu.hopper import described, is_hopper, multiprocessors
-from penstock_kernels.gpu.hopper_decode_few import attend_few, few_queries, few_tiles, load_few
+from penstock_kernels.gpu.hopper import is_hopper, multiprocessors, tma_descriptor
 from penstock_kernels.gpu.hopper_decode_fp8 import MANY, attend_fp8, store_queries
-from penstock_kernels.gpu.hopper_decode_many import attend_many
+from penstock_kernels.gpu.hopper_decode_shared import attend_many
+from penstock_kernels.gpu.hopper_decode_swap_ab import attend_few, few_queries, few_tiles, load_few
 from penstock_kernels.gpu.hopper_merge import merge
 from penstock_kernels.gpu.hopper_plan import HopperPlan, empty_plan, most_partials, plan_hopper
 from penstock_kernels.gpu.hopper_ring import kv_ring
@@ -31,7 +32,7 @@ from penstock_kernels.gpu.kv8 import exponent_bits
 from penstock_kernels.ops import AS_MODEL, CacheSpec, Sharing
 
 ROWS = 64  # of a product: the fewest of a group of four warps
-PART = 16  # tokens a copy: what is read behind the end of a context is less than that
+COPY_TOKENS = 16  # tokens a copy: what is read behind the end of a context is less than that
 STAGES = 3  # of the ring: 96 KiB, twice on a multiprocessor
 STAGES_OF_FP8 = {8: 5, 16: 5, 32: 4}  # by queries of few: beside tiles for 64 queries
 RESIDENT = 2  # programs of a multiprocessor
@@ -94,15 +95,17 @@ def _copy(desc, pages, plane, token, stop, full, tile, PAGE: gl.constexpr):
 
     That part comes from L2 then, and a tile always has the same number of bytes.
     """
-    PART: gl.constexpr = desc.block_shape[0]
-    end = (stop - 1) // PART * PART
+    COPY_TOKENS: gl.constexpr = desc.block_shape[0]
+    end = (stop - 1) // COPY_TOKENS * COPY_TOKENS
     page = gl.load(pages + token // PAGE)
-    for i in gl.static_range(tile.shape[0] // PART):
-        at = gl.minimum(token + i * PART, end)
-        if i > 0 and i * PART % PAGE == 0:
+    for i in gl.static_range(tile.shape[0] // COPY_TOKENS):
+        at = gl.minimum(token + i * COPY_TOKENS, end)
+        if i > 0 and i * COPY_TOKENS % PAGE == 0:
             page = gl.load(pages + at // PAGE)
         row = plane + page * PAGE + at % PAGE
-        tma.async_copy_global_to_shared(desc, [row, 0], full, tile.slice(i * PART, PART))
+        tma.async_copy_global_to_shared(
+            desc, [row, 0], full, tile.slice(i * COPY_TOKENS, COPY_TOKENS)
+        )
 
 
 @gluon.jit
@@ -147,7 +150,7 @@ def _attend(
 @gluon.jit(do_not_specialize=["blocks", "width"])
 def _kernel(
     query,  # [rows, row_stride], heads * D of them used
-    desc,  # of the cache as [2 * kv_heads * blocks * PAGE, D], in parts of [PART, D]; bytes of FP8
+    desc,  # of the cache as [2 * kv_heads * blocks * PAGE, D], in [COPY_TOKENS, D]; bytes of FP8
     table,  # [slots, width] int32
     items,  # of the plan
     bounds,
@@ -200,7 +203,7 @@ def key_tile(head_dim: int) -> int:
     return 8192 // head_dim
 
 
-def on_hopper(device: torch.device, cache: Tensor, heads: int) -> bool:
+def supports_hopper_decode(device: torch.device, cache: Tensor, heads: int) -> bool:
     """Whether card, dtype and shapes are those of this kernel, for queries in half precision.
 
     cache: [..., kv_heads, blocks, page, head_dim], in half precision or FP8.
@@ -210,15 +213,15 @@ def on_hopper(device: torch.device, cache: Tensor, heads: int) -> bool:
         is_hopper(device)
         and (cache.dtype in (torch.bfloat16, torch.float16) or exponent_bits(cache) > 0)
         and head_dim in (64, 128)
-        and page % PART == 0
+        and page % COPY_TOKENS == 0
         and (page % key_tile(head_dim) == 0 or key_tile(head_dim) % page == 0)
         and heads // kv_heads <= ROWS
     )
 
 
 class HopperDecode:
-    """`gpu.decode_attention.DecodeAttention` without a soft cap, where `on_hopper`; the same
-    parameters."""
+    """`gpu.decode_attention.DecodeAttention` without a soft cap, where
+    `supports_hopper_decode`; the same parameters."""
 
     def __init__(
         self,
@@ -284,8 +287,8 @@ class HopperDecode:
         _, kv_heads, blocks, page, _ = cache.shape
         kind, few = exponent_bits(cache), few_queries(heads // kv_heads)
         _kernel[(self._programs * kv_heads,)](
-            query, described(bits(cache).view(-1, d), PART, d), table, plan.items, plan.bounds,
-            plan.spans, out, self.partial, self.lse, scale * stored.key_scale * LOG2_E,
+            query, tma_descriptor(bits(cache).view(-1, d), COPY_TOKENS, d), table, plan.items,
+            plan.bounds, plan.spans, out, self.partial, self.lse, scale * stored.key_scale * LOG2_E,
             stored.value_scale, query.stride(0), blocks, table.stride(0), kv_heads=kv_heads,
             GROUP=heads // kv_heads, W=few, D=d, PAGE=page, N=key_tile(d),
             STAGES=STAGES_OF_FP8[few] if kind else STAGES, FP8=kind, num_warps=4, maxnreg=128,

@@ -1,4 +1,4 @@
-"""Decode attention of a cache in FP8 for Hopper: `gpu.hopper_decode_few` with numbers that are
+"""Decode attention of a cache in FP8 for Hopper: `gpu.hopper_decode_swap_ab` with numbers that are
 widened on the way.
 
 Keys, and values transposed, are the tall side of the products and come from registers
@@ -18,7 +18,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from penstock_kernels.gpu.hopper_decode_rows import hide, spans_of, store
+from penstock_kernels.gpu.hopper_decode_epilogue import hide, spans_of, store
 from penstock_kernels.gpu.hopper_kv8 import ordered, tall_keys, tall_values
 
 MANY = gl.constexpr(64)  # columns of the products of many queries

@@ -18,7 +18,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from penstock_kernels.gpu.hopper import described, multiprocessors
+from penstock_kernels.gpu.hopper import multiprocessors, tma_descriptor
 
 ROWS = 128  # of a tile, half of them a group's
 COLUMNS = 128  # of a tile: as many of the gate and of the other matrix
@@ -172,6 +172,6 @@ def hopper_gated_linear(x: Tensor, weight: Tensor, out: Tensor) -> None:
     tiles = -(-rows // ROWS)
     band = -(-tiles // -(-tiles // BAND))  # bands of equal height
     _kernel[(min(_tiles(rows, columns), multiprocessors(x.device)),)](
-        described(x, ROWS, DEPTH), described(weight, COLUMNS, DEPTH), out, rows, columns, depth,
-        band, STAGES=STAGES, num_warps=4, maxnreg=168,
+        tma_descriptor(x, ROWS, DEPTH), tma_descriptor(weight, COLUMNS, DEPTH), out, rows, columns,
+        depth, band, STAGES=STAGES, num_warps=4, maxnreg=168,
     )  # fmt: skip

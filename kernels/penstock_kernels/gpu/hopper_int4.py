@@ -26,7 +26,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from penstock_kernels.gpu.hopper import described, multiprocessors, tile_layout
+from penstock_kernels.gpu.hopper import multiprocessors, tile_layout, tma_descriptor
 from penstock_kernels.gpu.hopper_int4_tile import group_product
 from penstock_kernels.gpu.hopper_linear import place_of, row_tile, turns
 from penstock_kernels.weight import Weight
@@ -37,7 +37,7 @@ LINES = 32  # of 128 bytes in a tile
 
 
 @dataclass(frozen=True, slots=True)
-class Stream4:
+class Int4Config:
     """Shape of a launch: splits of k, tiles of the weight's rows that a program multiplies with
     the same x, tiles along k of a stage, stages, programs a multiprocessor."""
 
@@ -54,10 +54,10 @@ MOST_FEW = 16  # rows that the smaller products multiply
 LEAST_STAGES = 8  # of a split: fewer cost more in sums than they save
 
 
-def stream4_for(
+def int4_config(
     rows: int, n: int, k: int, group: int, zeros: bool, gated: bool, split: bool,
     multiprocessors: int,
-) -> Stream4 | None:  # fmt: skip
+) -> Int4Config | None:  # fmt: skip
     """How to multiply [rows, k] by a weight [n, k] in groups of so many columns; None: not this
     way. split: whether k may be. By what was fastest of some 600 for Llama-3.1-8B on an H200
     (results in h200_int4_variants.json).
@@ -82,7 +82,7 @@ def stream4_for(
     if few:
         most = 5 if alone and splits == 1 else 4 if gated else 3
         stages = min(stages, most)
-    return Stream4(splits, depths, stages, residents, few) if stages >= 2 else None
+    return Int4Config(splits, depths, stages, residents, few) if stages >= 2 else None
 
 
 @gluon.jit
@@ -271,7 +271,7 @@ def _kernel(
 
 
 def hopper_int4(
-    x: Tensor, weight: Weight, out: Tensor, stream: Stream4, gated: bool, dependent: bool,
+    x: Tensor, weight: Weight, out: Tensor, config: Int4Config, gated: bool, dependent: bool,
     maxnreg: int = 128,
 ) -> None:  # fmt: skip
     """out = x W^T + b, or silu(gate) * up of it when gated.
@@ -283,16 +283,17 @@ def hopper_int4(
     columns = weight.n // 2 if gated else weight.n
     assert weight.scale is not None
     groups = DEPTH // weight.scale_columns
-    units = columns // ROWS * stream.splits
-    programs = min(units, stream.residents * multiprocessors(x.device))
-    scale = scale_line(weight.scale, stream.depths * groups)
-    zero = scale if weight.zero is None else scale_line(weight.zero, stream.depths * groups)
-    lines = LINES * stream.depths
+    units = columns // ROWS * config.splits
+    programs = min(units, config.residents * multiprocessors(x.device))
+    scale = scale_line(weight.scale, config.depths * groups)
+    zero = scale if weight.zero is None else scale_line(weight.zero, config.depths * groups)
+    lines = LINES * config.depths
     _kernel[(programs,)](
-        described(x, row_tile(rows), DEPTH), described(weight.data.view(-1, 128), lines, 128),
+        tma_descriptor(x, row_tile(rows), DEPTH),
+        tma_descriptor(weight.data.view(-1, 128), lines, 128),
         scale, zero, out, x if weight.bias is None else weight.bias, rows, columns, depth,
-        SPLITS=stream.splits, HELD=2 if gated else 1, D=stream.depths, G=groups,
-        ZEROS=weight.zero is not None, FEW=stream.few, STAGES=stream.stages,
+        SPLITS=config.splits, HELD=2 if gated else 1, D=config.depths, G=groups,
+        ZEROS=weight.zero is not None, FEW=config.few, STAGES=config.stages,
         BIASED=weight.bias is not None, W_LAYOUT=tile_layout(lines, 128, torch.uint8),
         PDL=dependent, num_warps=4, maxnreg=maxnreg, launch_pdl=dependent,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from penstock_kernels.gpu.hopper import described, multiprocessors, tile_layout
+from penstock_kernels.gpu.hopper import multiprocessors, tile_layout, tma_descriptor
 from penstock_kernels.gpu.hopper_int4 import DEPTH, LINES, scale_line
 from penstock_kernels.gpu.hopper_int4_tile import group_product
 from penstock_kernels.weight import Weight
@@ -216,9 +216,9 @@ def hopper_int4_many(
     scale = scale_line(weight.scale, groups)
     zero = scale if weight.zero is None else scale_line(weight.zero, groups)
     _kernel[(min(units, multiprocessors(x.device)),)](
-        described(x, tile, DEPTH), described(weight.data.view(-1, 128), LINES, 128), scale, zero,
-        out, x if weight.bias is None else weight.bias, rows, weight.n, depth, SPLITS=splits,
-        G=groups, ZEROS=weight.zero is not None, BIASED=weight.bias is not None,
+        tma_descriptor(x, tile, DEPTH), tma_descriptor(weight.data.view(-1, 128), LINES, 128),
+        scale, zero, out, x if weight.bias is None else weight.bias, rows, weight.n, depth,
+        SPLITS=splits, G=groups, ZEROS=weight.zero is not None, BIASED=weight.bias is not None,
         STAGES=STAGES[tile], W_LAYOUT=tile_layout(LINES, 128, torch.uint8), PDL=dependent,
         num_warps=4, maxnreg=168, launch_pdl=dependent,
     )  # fmt: skip

@@ -2,7 +2,7 @@
 float16, which holds every number of FP8.
 
 Products of decode attention have keys, and numbers of a head, as their tall side, which may stand
-in registers (`gpu.hopper_decode_few`). Of keys a thread reads 16 neighbours of a row: in which
+in registers (`gpu.hopper_decode_swap_ab`). Of keys a thread reads 16 neighbours of a row: in which
 order the numbers of a head are multiplied does not matter, as long as queries stand in the same
 (`ordered`). Values are transposed on the way by an instruction that moves pairs of numbers; those
 of a pair become rows of the product, 8 apart (`number_of`).

@@ -30,7 +30,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from penstock_kernels.gpu.hopper import described, multiprocessors, tile_layout
+from penstock_kernels.gpu.hopper import multiprocessors, tile_layout, tma_descriptor
 from penstock_kernels.gpu.hopper_widen import widened
 from penstock_kernels.gpu.operands import kinds, operands
 from penstock_kernels.weight import Weight
@@ -44,7 +44,7 @@ MOST_GATED_ROWS = 128  # above MOST_ROWS cuBLAS is faster but where it needs a s
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class LinearConfig:
     """Shape of a launch: splits of k, stages of a ring, programs (and rings) a multiprocessor."""
 
     splits: int
@@ -52,9 +52,9 @@ class Stream:
     residents: int
 
 
-def stream_for(
+def linear_config(
     rows: int, n: int, k: int, gated: bool, split: bool, multiprocessors: int
-) -> Stream | None:
+) -> LinearConfig | None:
     """How to multiply [rows, k] by a weight [n, k]; None: not this way. split: whether k may be.
 
     By benchmarks/kernels/chain.py, the ring should be as deep as it can; where there are more tiles
@@ -77,12 +77,12 @@ def stream_for(
     half = split and splits == 1 and rows <= 16 and 2 * tiles <= multiprocessors
     if half and 2 * stages < k // DEPTH:
         stages //= 2
-    return Stream(splits, min(stages, k // DEPTH), residents)
+    return LinearConfig(splits, min(stages, k // DEPTH), residents)
 
 
-def widened_stream_for(
+def widened_linear_config(
     rows: int, n: int, k: int, gated: bool, split: bool, multiprocessors: int
-) -> Stream | None:
+) -> LinearConfig | None:
     """The same of a weight in FP8, by what each is fastest with on an H200 (8B's products).
 
     Two programs a multiprocessor, of which one widens numbers while the other multiplies. Where
@@ -102,7 +102,7 @@ def widened_stream_for(
     stages = SHARED // residents // (held * DEPTH)
     if residents > 1:
         stages = min(stages, WIDENED_STAGES)
-    return Stream(splits, min(stages, k // DEPTH), residents)
+    return LinearConfig(splits, min(stages, k // DEPTH), residents)
 
 
 @gluon.jit
@@ -373,7 +373,7 @@ def row_tile(rows: int) -> int:
 
 
 def hopper_linear(
-    x: Tensor, weight: Weight, out: Tensor, stream: Stream, gated: bool, dependent: bool
+    x: Tensor, weight: Weight, out: Tensor, config: LinearConfig, gated: bool, dependent: bool
 ) -> None:
     """out = x W^T + b, or silu(gate) * up of it when gated.
 
@@ -382,11 +382,11 @@ def hopper_linear(
     """
     rows, depth = x.shape
     columns = weight.n // 2 if gated else weight.n
-    units = columns // COLUMNS * stream.splits
-    programs = min(units, stream.residents * multiprocessors(x.device))
+    units = columns // COLUMNS * config.splits
+    programs = min(units, config.residents * multiprocessors(x.device))
     _kernel[(programs,)](
-        described(x, row_tile(rows), DEPTH), described(weight.data, COLUMNS, DEPTH), out,
-        *operands(weight, x), rows, columns, depth, SPLITS=stream.splits, STAGES=stream.stages,
+        tma_descriptor(x, row_tile(rows), DEPTH), tma_descriptor(weight.data, COLUMNS, DEPTH), out,
+        *operands(weight, x), rows, columns, depth, SPLITS=config.splits, STAGES=config.stages,
         GATED=gated, **kinds(weight), W_LAYOUT=tile_layout(COLUMNS, DEPTH, weight.data.dtype),
         PDL=dependent,
         num_warps=4, maxnreg=128, launch_pdl=dependent,

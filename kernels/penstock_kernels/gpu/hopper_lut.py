@@ -12,14 +12,14 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from penstock_kernels.gpu.hopper import described, multiprocessors
+from penstock_kernels.gpu.hopper import multiprocessors, tma_descriptor
 from penstock_kernels.gpu.hopper_codes import accumulate_codes, lookup, scale_layout
 from penstock_kernels.gpu.hopper_linear import (
     COLUMNS,
     DEPTH,
     MOST_ROWS,
     SHARED,
-    Stream,
+    LinearConfig,
     place_of,
     row_tile,
     store_outputs,
@@ -31,10 +31,10 @@ BYTES = DEPTH // 2  # of a row of a tile
 FEW = 16  # rows up to which the tensor cores' smaller products multiply
 
 
-def lut_stream_for(
+def lut_config(
     rows: int, n: int, k: int, gated: bool, split: bool, multiprocessors: int
-) -> Stream | None:
-    """How to multiply [rows, k] by codes [n, k], as `hopper_linear.stream_for`; blocks of scales
+) -> LinearConfig | None:
+    """How to multiply [rows, k] by codes [n, k], as `hopper_linear.linear_config`; blocks of scales
     divide 128 columns.
 
     By what each is fastest with on an H200 (8B's products, benchmarks/results/h200_codes.json):
@@ -52,7 +52,7 @@ def lut_stream_for(
     residents = 1 if splits == 1 and tiles <= multiprocessors else 2
     stage = halves * COLUMNS * BYTES + 2 * row_tile(rows) * DEPTH
     stages = min(SHARED // residents // stage, 4 if residents > 1 else 8)
-    return Stream(splits, min(stages, k // DEPTH), residents)
+    return LinearConfig(splits, min(stages, k // DEPTH), residents)
 
 
 @gluon.jit
@@ -198,7 +198,7 @@ def _kernel(
 
 
 def hopper_lut(
-    x: Tensor, weight: Weight, out: Tensor, stream: Stream, gated: bool, dependent: bool
+    x: Tensor, weight: Weight, out: Tensor, config: LinearConfig, gated: bool, dependent: bool
 ) -> None:
     """out = x W^T + b, or silu(gate) * up of it when gated.
 
@@ -208,15 +208,15 @@ def hopper_lut(
     """
     rows, depth = x.shape
     columns = weight.n // 2 if gated else weight.n
-    units = columns // COLUMNS * stream.splits
-    programs = min(units, stream.residents * multiprocessors(x.device))
+    units = columns // COLUMNS * config.splits
+    programs = min(units, config.residents * multiprocessors(x.device))
     assert weight.scale is not None
     tiles = (2 if gated else 1) * COLUMNS * BYTES
     _kernel[(programs,)](
-        described(x, row_tile(rows), DEPTH), described(weight.data, COLUMNS, BYTES), weight.scale,
-        out, x if weight.outer is None else weight.outer,
-        x if weight.bias is None else weight.bias, rows, columns, depth, SPLITS=stream.splits,
-        STAGES=stream.stages, GATED=gated, BIASED=weight.bias is not None,
+        tma_descriptor(x, row_tile(rows), DEPTH), tma_descriptor(weight.data, COLUMNS, BYTES),
+        weight.scale, out, x if weight.outer is None else weight.outer,
+        x if weight.bias is None else weight.bias, rows, columns, depth, SPLITS=config.splits,
+        STAGES=config.stages, GATED=gated, BIASED=weight.bias is not None,
         OUTER=weight.outer is not None, FEW=rows <= FEW, LOOKUP=lookup(weight.code, x.dtype),
         SCALES=scale_layout(DEPTH // weight.scale_columns),
         STAGE_BYTES=tiles + row_tile(rows) * DEPTH * 2, PDL=dependent,

@@ -1,10 +1,10 @@
 """Prefill attention for Hopper's tensor cores (FlashAttention-3, Shah et al., arXiv:2407.08608).
 
-Means what `gpu.prefill_attention` means, where `on_hopper` says so. A program takes tile after
-tile. One warp copies pages of keys and values to a ring in shared memory, and is ahead of the
-others also from tile to tile; two groups of four warps hold 64 rows each. While one group is at its
-softmax the other multiplies, and in a group the product with the values of some keys runs under the
-softmax of the next ones.
+Means what `gpu.prefill_attention` means, where `supports_hopper_prefill` says so. A program takes
+tile after tile. One warp copies pages of keys and values to a ring in shared memory, and is ahead
+of the others also from tile to tile; two groups of four warps hold 64 rows each. While one group is
+at its softmax the other multiplies, and in a group the product with the values of some keys runs
+under the softmax of the next ones.
 
 Of a cache in FP8 one more group of four warps takes what was copied, to a ring in float16 for those
 that multiply: the tensor cores read a product's keys from shared memory, and the two groups would
@@ -24,7 +24,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from penstock_kernels.fp8 import bits
-from penstock_kernels.gpu.hopper import described, multiprocessors, suits
+from penstock_kernels.gpu.hopper import multiprocessors, supports_half, tma_descriptor
 from penstock_kernels.gpu.hopper_prefill_fp8 import widen
 from penstock_kernels.gpu.hopper_prefill_turns import span, task, turns
 from penstock_kernels.gpu.hopper_ring import clear, kv_ring
@@ -33,7 +33,7 @@ from penstock_kernels.gpu.kv8 import exponent_bits
 from penstock_kernels.ops import AS_MODEL, CacheSpec
 
 ROWS = 128  # of a tile, half of them a group's
-PART = 64  # tokens a copy; a page holds one or more of them
+COPY_TOKENS = 64  # tokens a copy; a page holds one or more of them
 STAGES = 4  # of the ring: two are 6 % slower over a long context
 HELD = 3  # of the ring in FP8 before it
 
@@ -187,7 +187,7 @@ def _hide(scores, token, position, window, WINDOW: gl.constexpr):
 @gluon.jit(do_not_specialize=["total", "window"])
 def _kernel(
     query,  # [n, row_stride], heads * D of them used
-    desc,  # of the cache as [2 * kv_heads * blocks * PAGE, D], in parts of [PART, D]; bytes of FP8
+    desc,  # of the cache as [2 * kv_heads * blocks * PAGE, D], in [COPY_TOKENS, D]; bytes of FP8
     table,  # [slots, width] int32
     slots,  # [n] integers
     positions,  # [n] int64
@@ -250,13 +250,13 @@ def key_tile(head_dim: int) -> int:
     return 64 if head_dim == 128 else 128
 
 
-def on_hopper(query: Tensor, cache: Tensor) -> bool:
+def supports_hopper_prefill(query: Tensor, cache: Tensor) -> bool:
     """Whether the card and the shapes are those of this kernel."""
     heads, d = query.shape[1:]
     return (
-        suits(query)
+        supports_half(query)
         and d in (64, 128)
-        and cache.shape[3] % PART == 0
+        and cache.shape[3] % COPY_TOKENS == 0
         and heads // cache.shape[1] <= ROWS
     )
 
@@ -278,9 +278,9 @@ def hopper_prefill(
     _, kv_heads, blocks, page, _ = cache.shape
     total, kind, keys = tiles.shape[0] * kv_heads, exponent_bits(cache), key_tile(d)
     _kernel[(min(total, multiprocessors(query.device)),)](
-        query, described(bits(cache).view(-1, d), PART, d), table, slots, positions, tiles, out,
-        scale * stored.key_scale * 1.4426950408889634, stored.value_scale, query.stride(0),
-        heads * d, blocks, table.stride(0), total, window or 0, kv_heads=kv_heads,
+        query, tma_descriptor(bits(cache).view(-1, d), COPY_TOKENS, d), table, slots, positions,
+        tiles, out, scale * stored.key_scale * 1.4426950408889634, stored.value_scale,
+        query.stride(0), heads * d, blocks, table.stride(0), total, window or 0, kv_heads=kv_heads,
         GROUP=heads // kv_heads, D=d, PAGE=page, N=keys, STAGES=STAGES, HELD=HELD, FP8=kind,
         WINDOW=window is not None, num_warps=4, maxnreg=128 if kind else 168,
     )  # fmt: skip

@@ -23,12 +23,12 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from penstock_kernels.fp8 import bits
 from penstock_kernels.gpu.dependent import launch
-from penstock_kernels.gpu.hopper import described, multiprocessors, tile_layout
+from penstock_kernels.gpu.hopper import multiprocessors, tile_layout, tma_descriptor
 from penstock_kernels.gpu.hopper_kv8 import narrowed
 from penstock_kernels.gpu.hopper_linear import (
     COLUMNS,
     DEPTH,
-    Stream,
+    LinearConfig,
     accumulate,
     accumulate_widened,
     load_stream,
@@ -40,7 +40,7 @@ from penstock_kernels.gpu.hopper_linear import (
 )
 from penstock_kernels.gpu.kv8 import exponent_bits
 from penstock_kernels.gpu.operands import kinds, operands
-from penstock_kernels.gpu.rope import Seats
+from penstock_kernels.gpu.rope import RowPlacement
 from penstock_kernels.weight import Weight
 
 HALF = COLUMNS // 2  # rows of a tile from each half of a head
@@ -55,9 +55,9 @@ def _rotated(low, high, cos, sin):
 
 
 @gluon.jit
-def _seats(seats, row, inside, PAGE: gl.constexpr):
+def _cache_places(placement, row, inside, PAGE: gl.constexpr):
     """Position and place in the cache, in tokens, of each row."""
-    slots, positions, table, width = seats
+    slots, positions, table, width = placement
     position = gl.load(positions + row, mask=inside, other=0, cache_modifier=".cg")
     slot = gl.load(slots + row, mask=inside, other=0, cache_modifier=".cg")
     entry = table + (slot.to(gl.int64) * width + position // PAGE)
@@ -67,7 +67,7 @@ def _seats(seats, row, inside, PAGE: gl.constexpr):
 
 @gluon.jit
 def _multiply(
-    plan, ring, target, seats, angles, scale, bias,
+    plan, ring, target, placement, angles, scale, bias,
     heads: gl.constexpr, kv_heads: gl.constexpr, D: gl.constexpr, PAGE: gl.constexpr,
     STAGES: gl.constexpr, BIASED: gl.constexpr, WIDENED: gl.constexpr, FP8: gl.constexpr,
 ):  # fmt: skip
@@ -81,7 +81,7 @@ def _multiply(
     io_layout: gl.constexpr = gl.BlockedLayout([1, 8], [8, 4], [4, 1], [1, 0])
     row = gl.arange(0, BM, gl.SliceLayout(1, io_layout))
     inside = row < rows
-    position, token = _seats(seats, row, inside, PAGE)
+    position, token = _cache_places(placement, row, inside, PAGE)
     turning = gl.expand_dims(position * D, 1)
     inside = gl.expand_dims(inside, 1)
     acc = gl.zeros([BN, BM], gl.float32, layout)
@@ -131,7 +131,7 @@ def _kernel(
     angles,  # [positions, 2, D / 2] float32, cosines then sines
     scale,  # [(heads + 2 * kv_heads) * D] float32, with WIDENED
     bias,  # [(heads + 2 * kv_heads) * D], with BIASED
-    by_key,  # with FP8: see `Seats`
+    by_key,  # with FP8: see `RowPlacement`
     by_value,
     rows,
     depth,  # k
@@ -156,7 +156,7 @@ def _kernel(
     plan = (tiles, tiles, gl.to_tensor(depth) // BK, gl.to_tensor(1))
     plane = gl.to_tensor(blocks).to(gl.int64) * PAGE
     target = (query, cache, gl.to_tensor(rows), plane, by_key, by_value)
-    seats = (slots, positions, table, gl.to_tensor(width))
+    placement = (slots, positions, table, gl.to_tensor(width))
     gl.warp_specialize(
         [
             (
@@ -165,7 +165,7 @@ def _kernel(
                     plan,
                     ring,
                     target,
-                    seats,
+                    placement,
                     angles,
                     scale,
                     bias,
@@ -191,23 +191,23 @@ def hopper_qkv(
     weight: Weight,
     query: Tensor,
     cache: Tensor,
-    seats: Seats,
-    stream: Stream,
+    placement: RowPlacement,
+    config: LinearConfig,
     dependent: bool,
 ) -> None:
     """x W^T + b: the queries rotated, the keys rotated and stored, the values stored.
 
     x: [rows, k]; weight: [(heads + 2 * kv_heads) * d, k], d 64 or 128, dense or FP8; query: [rows,
     heads * d], written; cache: [2, kv_heads, blocks, page, d], written; these in half precision,
-    the cache also in FP8. stream: of this product, unsplit.
+    the cache also in FP8. config: of this product, unsplit.
     """
     (rows, depth), (_, kv_heads, blocks, page, d) = x.shape, cache.shape
-    programs = min(weight.n // COLUMNS, stream.residents * multiprocessors(x.device))
+    programs = min(weight.n // COLUMNS, config.residents * multiprocessors(x.device))
     _kernel[(programs,)](
-        described(x, row_tile(rows), DEPTH), _halves(weight.data, d), query, bits(cache),
-        seats.table, seats.slots, seats.positions, seats.angles, *operands(weight, x),
-        *seats.inverses, rows, depth, blocks, seats.table.stride(0),
-        heads=query.shape[1] // d, kv_heads=kv_heads, D=d, PAGE=page, STAGES=stream.stages,
+        tma_descriptor(x, row_tile(rows), DEPTH), _halves(weight.data, d), query, bits(cache),
+        placement.table, placement.slots, placement.positions, placement.angles,
+        *operands(weight, x), *placement.inverses, rows, depth, blocks, placement.table.stride(0),
+        heads=query.shape[1] // d, kv_heads=kv_heads, D=d, PAGE=page, STAGES=config.stages,
         **kinds(weight), FP8=exponent_bits(cache),
         W_LAYOUT=tile_layout(COLUMNS, DEPTH, weight.data.dtype), num_warps=4, maxnreg=128,
         **launch(dependent),

@@ -6,10 +6,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from penstock_kernels.draw import Draws
+from penstock_kernels.draw import SamplingBatch
 
 
-def tensors(draws: Draws) -> tuple[Tensor, Tensor, int]:
+def tensors(draws: SamplingBatch) -> tuple[Tensor, Tensor, int]:
     """Bits, switches and words of a row for a launch; what is not read where there is no mask."""
     if draws.mask is None:
         return draws.keys, draws.keys, 1

@@ -21,7 +21,7 @@ from penstock_kernels.gpu import kv8
 from penstock_kernels.gpu.card import has_tensor_cores, shared_bytes
 from penstock_kernels.gpu.decode_attention import LOG2_E, load_tile, soft_capped
 from penstock_kernels.gpu.decode_merge import padded
-from penstock_kernels.gpu.hopper_prefill import hopper_prefill, on_hopper
+from penstock_kernels.gpu.hopper_prefill import hopper_prefill, supports_hopper_prefill
 from penstock_kernels.ops import AS_MODEL, CacheSpec
 
 ROWS = 128  # of a piece, and of a program where its memory holds them
@@ -204,7 +204,7 @@ def prefill_attention(
     of fewer pieces; out: [n, heads * d]; soft_cap: scores become cap * tanh(score / cap);
     stored: the scales of a cache in FP8.
     """
-    if soft_cap is None and on_hopper(query, cache):
+    if soft_cap is None and supports_hopper_prefill(query, cache):
         hopper_prefill(query, cache, table, slots, positions, tiles, out, scale, window, stored)
     else:
         triton_prefill(

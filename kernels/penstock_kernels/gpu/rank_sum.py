@@ -66,7 +66,7 @@ class Inboxes:
     every: tuple[Tensor, ...]
     turns: Tensor
 
-    def takes(self, x: Tensor) -> bool:
+    def supports(self, x: Tensor) -> bool:
         """Whether x [n, d] is such rows, and few enough; the same on every rank."""
         _, _, rows, width = self.every[0].shape
         right = x.dtype == self.dtype and x.shape[1] == width and x.is_contiguous()

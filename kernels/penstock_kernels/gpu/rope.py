@@ -23,7 +23,7 @@ HEADS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Seats:
+class RowPlacement:
     """Where the rows of a step stand, what turns them there, and how they are stored."""
 
     slots: Tensor  # [n] integers
@@ -45,7 +45,7 @@ def _rope_kernel(
     k_norm,
     means,  # [n, 2] float32, with JOINT: of the squares of queries and of keys
     eps,
-    by_key,  # with FP8: see `Seats`
+    by_key,  # with FP8: see `RowPlacement`
     by_value,
     blocks,
     width,
@@ -140,7 +140,7 @@ def _gain(x, weight, ONE: tl.constexpr):
 def rope_and_write(
     qkv: Tensor,
     cache: Tensor,
-    seats: Seats,
+    placement: RowPlacement,
     spec: AttentionSpec,
     norm: QKNorm | None = None,
     dependent: bool = False,
@@ -159,10 +159,10 @@ def rope_and_write(
     share = min(HEADS, triton.next_power_of_2(total))
     cache, kinds = kv8.operands(cache)
     _rope_kernel[(qkv.shape[0], triton.cdiv(total, share))](
-        qkv, cache, seats.table, seats.slots, seats.positions, seats.angles,
+        qkv, cache, placement.table, placement.slots, placement.positions, placement.angles,
         q_norm.weight if q_norm else qkv, k_norm.weight if k_norm else qkv,
-        means, q_norm.eps if q_norm else 0.0, *seats.inverses, blocks, seats.table.stride(0),
-        heads=spec.heads, kv_heads=kv_heads, D=d, ROTARY=rotary,
+        means, q_norm.eps if q_norm else 0.0, *placement.inverses, blocks,
+        placement.table.stride(0), heads=spec.heads, kv_heads=kv_heads, D=d, ROTARY=rotary,
         HALF=triton.next_power_of_2(max(rotary // 2, 1)),
         TAIL=triton.next_power_of_2(d - rotary) if rotary < d else 0, PAGE=page,
         NORM=norm is not None, JOINT=joint,

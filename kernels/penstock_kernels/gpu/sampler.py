@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from penstock_kernels.draw import Draws
+from penstock_kernels.draw import SamplingBatch
 from penstock_kernels.gpu.draw import draw
 from penstock_kernels.gpu.penalties import penalise
 from penstock_kernels.penalties import Penalties
@@ -17,7 +17,7 @@ class TritonSampler:
         """dependent: launch kernels as `gpu.dependent` says."""
         self._dependent = dependent
 
-    def draw(self, logits: Tensor, draws: Draws) -> Tensor:
+    def draw(self, logits: Tensor, draws: SamplingBatch) -> Tensor:
         return draw(logits, draws, self._dependent)
 
     def penalise(self, logits: Tensor, penalties: Penalties) -> Tensor:

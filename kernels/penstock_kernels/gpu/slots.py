@@ -16,7 +16,7 @@ BLOCK = 128  # rows of a program
 
 
 @triton.jit(do_not_specialize=["rows"], do_not_specialize_on_alignment=["slots", "given", "places"])
-def _take_kernel(
+def _read_slots_kernel(
     slots, last_tokens, lengths, given, places, tokens, positions, rows,
     GIVEN: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
@@ -36,7 +36,7 @@ def _take_kernel(
     tl.store(positions + row, position, mask=inside)
 
 
-def take(
+def read_slots(
     slots: Tensor,
     last_tokens: Tensor,
     lengths: Tensor,
@@ -52,7 +52,7 @@ def take(
     rows = len(slots)
     tokens, positions = torch.empty_like(slots), torch.empty_like(slots)
     fixed, places = given or (slots, slots)
-    _take_kernel[(triton.cdiv(rows, BLOCK),)](
+    _read_slots_kernel[(triton.cdiv(rows, BLOCK),)](
         slots, last_tokens, lengths, fixed, places, tokens, positions, rows,
         GIVEN=given is not None, BLOCK=BLOCK, num_warps=4, **launch(dependent),
     )  # fmt: skip
@@ -63,7 +63,7 @@ def take(
     do_not_specialize=["count", "scratch"],
     do_not_specialize_on_alignment=["slots", "positions", "ends", "tokens"],
 )
-def _leave_kernel(
+def _advance_slots_kernel(
     slots, positions, ends, tokens, last_tokens, lengths, count, scratch,
     ENDS: tl.constexpr, TOKENS: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
@@ -82,7 +82,7 @@ def _leave_kernel(
         tl.store(last_tokens + slot, tl.load(tokens + index, mask=inside, other=0), mask=inside)
 
 
-def leave(
+def advance_slots(
     slots: Tensor,
     positions: Tensor,
     ends: Tensor | None,
@@ -99,7 +99,7 @@ def leave(
     0.
     """
     count = len(slots) if ends is None else len(ends)
-    _leave_kernel[(triton.cdiv(count, BLOCK),)](
+    _advance_slots_kernel[(triton.cdiv(count, BLOCK),)](
         slots, positions, slots if ends is None else ends, slots if tokens is None else tokens,
         last_tokens, lengths, count, len(lengths) - 1,
         ENDS=ends is not None, TOKENS=tokens is not None, BLOCK=BLOCK, num_warps=4,

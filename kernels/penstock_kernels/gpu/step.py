@@ -13,7 +13,7 @@ from penstock_kernels.gpu.kv8 import inverses
 from penstock_kernels.gpu.prefill_attention import prefill_attention
 from penstock_kernels.gpu.products.problem import Epilogue
 from penstock_kernels.gpu.products.table import find
-from penstock_kernels.gpu.rope import Seats, rope_and_write
+from penstock_kernels.gpu.rope import RowPlacement, rope_and_write
 from penstock_kernels.gpu.rows import TritonRows
 from penstock_kernels.ops import Activation, AttentionSpec, QKNorm, StepBatch
 from penstock_kernels.weight import Weight
@@ -43,15 +43,15 @@ class TritonStep(TritonRows):
     ) -> Tensor:
         # Two launches before it is read: attention does so while the one before it still runs.
         self._plan(spec)
-        seats = self._seats(spec, cache)
+        placement = self._placement(spec, cache)
         launch = None
         if norm is None and spec.rope is not None and spec.rotary is None:
             launch = find(Epilogue.ROTATE, x, weight, spec.width)
         if launch is not None:
-            query: Tensor = launch(x, weight, self._dependent, cache, seats)
+            query: Tensor = launch(x, weight, self._dependent, cache, placement)
         else:
             qkv = self.linear(x, weight)
-            rope_and_write(qkv, cache, seats, spec, norm, self._dependent)
+            rope_and_write(qkv, cache, placement, spec, norm, self._dependent)
             query = qkv[:, : spec.heads * spec.width]
         return query.view(-1, spec.heads, spec.width)
 
@@ -94,10 +94,10 @@ class TritonStep(TritonRows):
                 positions, batch.live, batch.sharing, window
             )
 
-    def _seats(self, spec: AttentionSpec, cache: Tensor) -> Seats:
+    def _placement(self, spec: AttentionSpec, cache: Tensor) -> RowPlacement:
         batch, angles = self._batch, self._device.ropes[spec.rope or 0]
         by = inverses(cache, spec.cache)
-        return Seats(batch.slot, batch.position, batch.block_table, angles, by)
+        return RowPlacement(batch.slot, batch.position, batch.block_table, angles, by)
 
 
 def _eager_pieces(device: TritonDevice, batch: StepBatch) -> Tensor | None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from penstock_kernels.draw import Draws, draw
+from penstock_kernels.draw import SamplingBatch, draw
 from penstock_kernels.experts import Experts
 from penstock_kernels.fp8 import bits
 from penstock_kernels.ops import Act, Activation, AttentionSpec, Norm, QKNorm, StepBatch
@@ -24,7 +24,7 @@ from penstock_kernels.weight import Layout, Weight
 class TorchSampler:
     """In plain torch."""
 
-    def draw(self, logits: Tensor, draws: Draws) -> Tensor:
+    def draw(self, logits: Tensor, draws: SamplingBatch) -> Tensor:
         return draw(logits, draws)
 
     def penalise(self, logits: Tensor, penalties: Penalties) -> Tensor:

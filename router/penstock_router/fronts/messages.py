@@ -1,4 +1,4 @@
-"""Requests and what becomes of them as messages, and back.
+"""What becomes of requests as messages, and back.
 
 Each pair of functions says the same in both directions.
 """
@@ -6,11 +6,9 @@ Each pair of functions says the same in both directions.
 from __future__ import annotations
 
 import math
-from array import array
 from collections.abc import Sequence
 
-from penstock_proto.front_pb2 import End, Failure, ScoredPrompt, Submission
-from penstock_router.grammars import grammar_of, wire_grammar
+from penstock_proto.front_pb2 import End, Failure, ScoredPrompt
 from penstock_router.request import (
     Aborted,
     BadGrammar,
@@ -19,12 +17,11 @@ from penstock_router.request import (
     Finish,
     FinishReason,
     GenerationFailed,
-    GenerationRequest,
     GrammarsBusy,
     ShuttingDown,
     TopTokens,
 )
-from penstock_router.wire import sampling_of, top_lists, wire_sampling
+from penstock_router.wire import top_lists
 
 REASONS = {
     End.LENGTH: FinishReason.LENGTH,
@@ -42,45 +39,6 @@ ERRORS: dict[Failure.Kind, type[EngineError]] = {
     Failure.BUSY: GrammarsBusy,
 }
 ERROR_NUMBERS = {error: number for number, error in ERRORS.items()}
-
-
-def submission(sequence: int, request: GenerationRequest) -> Submission:
-    """A request, under the number that its front gave it."""
-    prompt = request.prompt
-    ids: array[int] = prompt if isinstance(prompt, array) else array("I", prompt)
-    return Submission(
-        sequence=sequence,
-        prompt=ids.tobytes(),
-        max_new_tokens=request.max_new_tokens,
-        sampling=wire_sampling(request.sampling),
-        ignore_eos=request.ignore_eos,
-        prompt_logprobs=request.prompt_logprobs,
-        prompt_top_n=request.prompt_top_n,
-        max_time=request.max_time or 0.0,
-        priority=request.priority,
-        prompt_logprobs_start=request.prompt_logprobs_start,
-        name=request.name,
-        grammar=None if request.grammar is None else wire_grammar(request.grammar),
-        cache_salt=request.cache_salt,
-    )
-
-
-def request_of(message: Submission) -> GenerationRequest:
-    """The request in a submission."""
-    return GenerationRequest(
-        prompt=array("I", message.prompt),
-        max_new_tokens=message.max_new_tokens,
-        sampling=sampling_of(message.sampling),
-        ignore_eos=message.ignore_eos,
-        prompt_logprobs=message.prompt_logprobs,
-        prompt_top_n=message.prompt_top_n,
-        max_time=message.max_time or None,
-        priority=message.priority,
-        prompt_logprobs_start=message.prompt_logprobs_start,
-        name=message.name,
-        grammar=grammar_of(message.grammar) if message.HasField("grammar") else None,
-        cache_salt=message.cache_salt,
-    )
 
 
 def scored_prompt(

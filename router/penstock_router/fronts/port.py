@@ -19,9 +19,9 @@ from penstock_proto.front_pb2 import (
 )
 from penstock_proto.shard_pb2 import TopTokens as WireTopTokens
 from penstock_router.fronts import messages
-from penstock_router.grammars import grammar_of
 from penstock_router.metrics import Metrics
 from penstock_router.request import EngineError, Finish, TopTokens
+from penstock_router.request_wire import GRAMMAR, REQUEST
 
 if TYPE_CHECKING:
     from penstock_router.engine import Engine
@@ -102,7 +102,7 @@ class Port:
     async def _prepare(self, preparation: Preparation) -> None:
         answer = Prepared(number=preparation.number)
         try:
-            await self._engine.prepare(grammar_of(preparation.grammar))
+            await self._engine.prepare(GRAMMAR.decode(preparation.grammar))
         except EngineError as error:
             answer.failure.CopyFrom(messages.failure(0, error))
         self._last.prepared.append(answer)
@@ -111,7 +111,8 @@ class Port:
     def _submit(self, submission: Submission) -> None:
         sequence = submission.sequence
         try:
-            number = self._engine.submit(messages.request_of(submission), Echo(self, sequence))
+            request = REQUEST.decode(submission.request)
+            number = self._engine.submit(request, Echo(self, sequence))
         except EngineError as error:
             self.failed(sequence, error)
         else:

@@ -17,7 +17,7 @@ from penstock_proto.front_pb2 import FromFront
 from penstock_router.api.app import make_app, make_runner
 from penstock_router.api.keys import KEYS
 from penstock_router.api.service import Permits
-from penstock_router.collector import quiet_collector
+from penstock_router.collector import freeze_gc
 from penstock_router.fronts.acceptor import take_connections
 from penstock_router.fronts.config import FrontConfig, read_limits
 from penstock_router.fronts.frames import BEAT_SECONDS, Frames, frame
@@ -83,7 +83,7 @@ async def serve(config: FrontConfig, text: TextModel, limits: Limits) -> int:
     server = cast(Callable[[], asyncio.Protocol], runner.server)
     tls = Tls(files) if (files := config.router.tls) is not None else None
     take_connections(socket.socket(fileno=config.handover), server, tls)
-    quiet_collector()
+    freeze_gc()
     outbox.frame.ready = True
     Pulse(BEAT_SECONDS, lambda late: frames.send(FromFront(lag=[late])))
     await engine.leave.wait()

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from penstock_proto.front_pb2 import End, Flushed, FromFront, Prepared, Served, ToFront
 from penstock_router.fronts import messages
 from penstock_router.grammar import Grammar
-from penstock_router.grammars import wire_grammar
 from penstock_router.instruments import Failure
 from penstock_router.limits import Limits
 from penstock_router.request import Draining, Finish, FinishReason, GenerationRequest, Listener
+from penstock_router.request_wire import GRAMMAR, REQUEST
 
 
 @dataclasses.dataclass(slots=True)
@@ -78,7 +78,7 @@ class RemoteEngine:
         number = next(self._numbers)
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._preparing[number] = answer
-        self._outbox.frame.prepare.add(number=number, grammar=wire_grammar(grammar))
+        self._outbox.frame.prepare.add(number=number, grammar=GRAMMAR.encode(grammar))
         try:
             await answer
         finally:
@@ -90,7 +90,7 @@ class RemoteEngine:
             raise Draining("The server is shutting down")
         number = next(self._numbers)
         self._live[number] = _Live(listener)
-        self._outbox.frame.submit.append(messages.submission(number, request))
+        self._outbox.frame.submit.add(sequence=number, request=REQUEST.encode(request))
         return number
 
     def cancel(self, request_id: int) -> None:

@@ -69,20 +69,22 @@ class BlockManager:
         the shards make before they write anything, so the other may be evicted here already.
         """
         self.cache.pin(prefix)
-        begun, tokens = self._begun(sequence, prefix)
+        source, tokens = self._partial_block(sequence, prefix)
         cached = prefix.depth * self.block_size + tokens
-        seat = Seat(sequence, slot, prefix, prefix.path_blocks(), cached, begun)
+        seat = Seat(sequence, slot, prefix, prefix.path_blocks(), cached)
         while len(seat.blocks) < self.blocks_for(sequence.length):
             self.grow(seat)
+        if tokens:
+            seat.copy = (source, seat.blocks[prefix.depth])
         seat.note_table()
         return seat
 
-    def _begun(self, sequence: Sequence, prefix: Node) -> tuple[int, int]:
+    def _partial_block(self, sequence: Sequence, prefix: Node) -> tuple[int, int]:
         """A cached block that begins like the one behind the prefix, and with how many tokens:
         enough to be worth a copy."""
         if not self._caching:
             return 0, 0
-        block, shared = self.cache.begun(prefix, self.key_after(sequence, prefix))
+        block, shared = self.cache.partial_block(prefix, self.key_after(sequence, prefix))
         shared = min(shared, sequence.reusable - prefix.depth * self.block_size)
         return (block, shared) if shared * WORTH_COPYING >= self.block_size else (0, 0)
 

@@ -25,6 +25,11 @@ class StepPlan:
     groups: list[tuple[int, int]] = field(default_factory=list)  # of `decode`: see `sharing`
 
     @property
+    def copies(self) -> list[tuple[int, int]]:
+        """Blocks that admissions start from, and their copies."""
+        return [seat.copy for seat in self.admit if seat.copy is not None]
+
+    @property
     def prefill_tokens(self) -> int:
         """Prompt tokens that the step computes."""
         return sum(length for _, length in self.chunks)

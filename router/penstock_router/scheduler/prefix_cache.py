@@ -117,7 +117,7 @@ class PrefixCache:
             return node
         return self.root(salt)
 
-    def begun(self, node: Node, tokens: bytes) -> tuple[int, int]:
+    def partial_block(self, node: Node, tokens: bytes) -> tuple[int, int]:
         """The block behind `node` that begins like `tokens`, and how many tokens they share.
 
         (0, 0) where none of the last few children begins so. Only what is confirmed: a copy of NaN

@@ -11,7 +11,7 @@ import itertools
 import re
 from collections import deque
 from collections.abc import Mapping
-from collections.abc import Sequence as Rows
+from collections.abc import Sequence as Tokens
 
 from penstock_router.request import FinishReason, GenerationRequest, Listener
 from penstock_router.scheduler.admission import Admission
@@ -78,7 +78,7 @@ class Scheduler:
         now: float,
         listener: Listener | None = None,
         grammar: int = 0,
-        opening: Rows[int] = (),
+        opening: Tokens[int] = (),
     ) -> Sequence:
         """Queue a request. grammar: the shards' number for what it is held to; opening: the tokens
         that this forces at the start.
@@ -144,9 +144,9 @@ class Scheduler:
     def commit(
         self,
         step: int,
-        tokens: Rows[int],
+        tokens: Tokens[int],
         seconds: float,
-        forced: Mapping[int, Rows[int]] | None = None,
+        forced: Mapping[int, Tokens[int]] | None = None,
     ) -> list[Outcome]:
         """Take in a step's result: the tokens of its rows, in the order the wire defines, and what
         grammars force behind some of them.
@@ -176,7 +176,7 @@ class Scheduler:
                 if seat.computed % self.config.block_size == 0:
                     self.blocks.publish(seat, confirmed=True)
         outcomes: list[Outcome] = []
-        runs: list[Rows[int]] = [()] * len(flight.decode)
+        runs: list[Tokens[int]] = [()] * len(flight.decode)
         runs += [chunk.run[1:] for chunk in flight.chunks if chunk.samples]
         for row, (seat, run) in enumerate(zip(rows, runs, strict=True)):
             self._take_token(outcomes, row, seat.sequence, run, tokens[row])
@@ -376,7 +376,7 @@ class Scheduler:
         sequence.extend(list(chunk.run[1:]))
 
     def _take_token(
-        self, outcomes: list[Outcome], row: int, sequence: Sequence, run: Rows[int], token: int
+        self, outcomes: list[Outcome], row: int, sequence: Sequence, run: Tokens[int], token: int
     ) -> None:
         """One more token is known, behind those of a run. A sequence that has ended meanwhile drops
         it."""

@@ -82,6 +82,11 @@ class Sequence:
         return len(self.tokens) >> 2
 
     @property
+    def prompt_length(self) -> int:
+        """Tokens of its prompt."""
+        return self.length - self.generated
+
+    @property
     def last_token(self) -> int:
         """The last one known."""
         return int.from_bytes(self.tokens[-4:], "little")
@@ -128,12 +133,12 @@ class Seat:
     """
 
     __slots__ = (
-        "begun",
         "blocks",
         "cached",
         "certain",
         "certain_from",
         "computed",
+        "copy",
         "node",
         "open",
         "place",
@@ -153,7 +158,6 @@ class Seat:
         node: Node,
         blocks: list[int],
         cached: int,
-        begun: int = 0,
     ) -> None:
         self.sequence = sequence
         self.slot: int | None = slot  # None once given back, before the last results are in
@@ -162,7 +166,9 @@ class Seat:
         self.blocks = blocks  # block table
         self.private: set[int] = set()  # those of `blocks` that are not in the tree
         self.cached = cached  # tokens found in the cache at admission
-        self.begun = begun  # block that holds the last of them, where they fill none; 0: they do
+        # Where they end within a block: the block that holds the last of them, and its own block
+        # that starts as a copy of it.
+        self.copy: tuple[int, int] | None = None
         self.computed = cached  # tokens whose KV is known to be computed
         self.planned = cached  # tokens whose KV some planned step computes
         self.target = sequence.length  # tokens to prefill before decoding starts

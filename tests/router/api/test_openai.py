@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from penstock_router.request import Sampling
-from penstock_router.wire import wire_sampling
+from penstock_router.request_wire import SAMPLING
 from support.fake_engine import FakeEngine
 
 HI = [{"role": "user", "content": "hi"}]
@@ -237,7 +237,7 @@ async def test_parameters_reach_the_engine(serve: Any) -> None:
     await client.post("/v1/chat/completions", {"messages": HI, "temperature": 0, "top_k": -1})
     first, second, third = client.engine.requests
     asked = Sampling(**sampling, logit_bias=((5, 1.0),))
-    assert wire_sampling(first.sampling) == wire_sampling(asked)
+    assert SAMPLING.encode(first.sampling) == SAMPLING.encode(asked)
     assert first.ignore_eos and first.priority == 3
     assert second.sampling.temperature == 1.0 and second.sampling.presence_penalty == 0.0
     assert third.sampling.temperature == 0.0 and third.sampling.top_k == 0

@@ -10,7 +10,7 @@ from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError, ValidationError
 
 from penstock_router.request import Sampling
-from penstock_router.wire import wire_sampling
+from penstock_router.request_wire import SAMPLING
 from support.fake_engine import EOS, FakeEngine
 
 
@@ -222,7 +222,7 @@ async def test_every_parameter_reaches_the_engine(serve: Any) -> None:
     [request] = client.engine.requests
     assert status == 200
     asked = Sampling(**sampling, logit_bias=((5, -100.0), (6, 1.5)))  # no log-probabilities
-    assert wire_sampling(request.sampling) == wire_sampling(asked)
+    assert SAMPLING.encode(request.sampling) == SAMPLING.encode(asked)
     assert (request.ignore_eos, request.priority, request.max_new_tokens) == (True, -7, 4)
     assert tuple(request.prompt) == tuple(
         client.text.tokenizer.encode("The capital of France is")[-3:]

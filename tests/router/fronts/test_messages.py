@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_proto.front_pb2 import FromFront, ScoredPrompt
+from penstock_proto.front_pb2 import FromFront, ScoredPrompt, Submission
 from penstock_router.fronts import messages
 from penstock_router.fronts.config import FrontConfig, limits_line, read_limits
+from penstock_router.grammar import Grammar
 from penstock_router.request import GenerationRequest, Sampling
-from penstock_router.wire import sampling_of, wire_sampling
+from penstock_router.request_wire import KINDS, REQUEST, SAMPLING
+from penstock_router.token_rules import TokenRules
 from router.api.conftest import CONFIG
 from support.fake_engine import limits
 
@@ -71,6 +73,7 @@ def float32(value: float) -> float:
 
 
 values = st.floats(-1e30, 1e30)
+tokens = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=5)
 samplings = st.builds(
     Sampling,
     temperature=values,
@@ -86,13 +89,28 @@ samplings = st.builds(
     logprobs=st.booleans(),
     top_n=st.integers(0, 20),
     given=st.lists(st.integers(0, 2**31 - 1), max_size=5).map(tuple),
+    rules=st.one_of(
+        st.none(),
+        st.builds(
+            TokenRules,
+            allowed=st.one_of(st.just(()), tokens.map(lambda ids: array("I", ids))),
+            late=tokens.map(tuple),
+            min_tokens=st.integers(0, 2**31),
+            banned=st.lists(tokens.map(tuple), max_size=3).map(tuple),
+            green_share=st.sampled_from((0.0, 0.25)),
+            green_bias=st.sampled_from((0.0, 2.5)),
+        ),
+    ),
+)
+grammars = st.one_of(
+    st.none(), st.builds(Grammar, st.sampled_from(sorted(KINDS)), st.text(max_size=20))
 )
 
 
 @given(samplings)
 def test_sampling_is_what_it_was_to_the_precision_of_float32(sampling: Sampling) -> None:
     """Each field by itself, so that none can stand in for another."""
-    there = sampling_of(wire_sampling(sampling))
+    there = SAMPLING.decode(SAMPLING.encode(sampling))
     for field in dataclasses.fields(Sampling):
         value = getattr(sampling, field.name)
         if field.name == "logit_bias":
@@ -101,7 +119,7 @@ def test_sampling_is_what_it_was_to_the_precision_of_float32(sampling: Sampling)
             value = float32(value)
         assert getattr(there, field.name) == value, field.name
     # What the shards get is the same, wherever the API is.
-    assert wire_sampling(there) == wire_sampling(sampling)
+    assert SAMPLING.encode(there) == SAMPLING.encode(sampling)
 
 
 @given(
@@ -115,6 +133,7 @@ def test_sampling_is_what_it_was_to_the_precision_of_float32(sampling: Sampling)
     name=st.text(max_size=20),
     cache_salt=st.binary(max_size=40),
     sampling=samplings,
+    grammar=grammars,
 )
 def test_a_request_is_the_same_on_the_other_side(
     prompt: list[int],
@@ -127,11 +146,12 @@ def test_a_request_is_the_same_on_the_other_side(
     name: str,
     cache_salt: bytes,
     sampling: Sampling,
+    grammar: Grammar | None,
 ) -> None:
     request = GenerationRequest(
         prompt=array("I", prompt) if packed else tuple(prompt),
         max_new_tokens=length,
-        sampling=sampling_of(wire_sampling(sampling)),
+        sampling=SAMPLING.decode(SAMPLING.encode(sampling)),
         ignore_eos=flags[0],
         prompt_logprobs=flags[1],
         prompt_top_n=top_n,
@@ -140,11 +160,12 @@ def test_a_request_is_the_same_on_the_other_side(
         prompt_logprobs_start=length,
         name=name,
         cache_salt=cache_salt,
+        grammar=grammar,
     )
-    frame = FromFront(submit=[messages.submission(7, request)])
+    frame = FromFront(submit=[Submission(sequence=7, request=REQUEST.encode(request))])
     arrived = FromFront.FromString(frame.SerializeToString()).submit[0]
     assert arrived.sequence == 7
-    there = messages.request_of(arrived)
+    there = REQUEST.decode(arrived.request)
     assert dataclasses.replace(there, prompt=tuple(there.prompt)) == dataclasses.replace(
         request, prompt=tuple(prompt)
     )

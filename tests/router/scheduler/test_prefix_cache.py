@@ -168,13 +168,13 @@ def test_the_child_that_begins_with_most_of_the_tokens() -> None:
         child = cache.insert(parent, key, block)
         cache.pin(child)
         if block == 2:
-            assert cache.begun(parent, key) == (0, 0), "nobody knows yet what is in it"
+            assert cache.partial_block(parent, key) == (0, 0), "nobody knows yet what is in it"
         child.confirmed = True
-    assert cache.begun(parent, b"aaaabbbbdddd") == (2, 2)
-    assert cache.begun(parent, b"aaaabbbb") == (2, 2)
-    assert cache.begun(parent, b"aaaaccccbbbb") == (3, 3)
-    assert cache.begun(parent, b"aaa\x00bbbbcccc") == (0, 0)
-    assert cache.begun(cache.root(b""), b"ssssaaaa") == (1, 1)
+    assert cache.partial_block(parent, b"aaaabbbbdddd") == (2, 2)
+    assert cache.partial_block(parent, b"aaaabbbb") == (2, 2)
+    assert cache.partial_block(parent, b"aaaaccccbbbb") == (3, 3)
+    assert cache.partial_block(parent, b"aaa\x00bbbbcccc") == (0, 0)
+    assert cache.partial_block(cache.root(b""), b"ssssaaaa") == (1, 1)
 
 
 @pytest.mark.parametrize("common", [0, 1, 255, 256, 257, 1000, 1024])

@@ -12,33 +12,33 @@ from torch import Tensor
 from penstock_kernels.gpu.card import shared_bytes
 from penstock_kernels.gpu.hopper import is_hopper, multiprocessors
 from penstock_kernels.gpu.hopper_gated import fills_hopper, hopper_gated_linear
-from penstock_kernels.gpu.hopper_linear import Stream, hopper_linear, stream_for
+from penstock_kernels.gpu.hopper_linear import LinearConfig, hopper_linear, linear_config
 from penstock_kernels.gpu.hopper_qkv import hopper_qkv
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row, row_tile
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
-from penstock_kernels.gpu.rope import Seats
+from penstock_kernels.gpu.rope import RowPlacement
 from penstock_kernels.gpu.tiles import tile_for
 from penstock_kernels.ops import Activation
 from penstock_kernels.weight import Layout, Weight
 
 
-def _stream(p: Problem, gated: bool = False, split: bool = False) -> Stream | None:
+def _stream(p: Problem, gated: bool = False, split: bool = False) -> LinearConfig | None:
     """Weights through shared memory, on Hopper."""
     if p.rows == 1 or not (p.half and p.dense and is_hopper(p.device)):
         return None
-    return stream_for(p.rows, p.n, p.k, gated, split, multiprocessors(p.device))
+    return linear_config(p.rows, p.n, p.k, gated, split, multiprocessors(p.device))
 
 
-def _rotating_stream(p: Problem) -> Stream | None:
+def _rotating_stream(p: Problem) -> LinearConfig | None:
     return _stream(p) if p.width in (64, 128) else None
 
 
-def _split_stream(p: Problem) -> Stream | None:
+def _split_stream(p: Problem) -> LinearConfig | None:
     """A bias cannot be added to parts."""
     return None if p.biased else _stream(p, split=True)
 
 
-def _gated_stream(p: Problem) -> Stream | None:
+def _gated_stream(p: Problem) -> LinearConfig | None:
     return _stream(p, gated=True)
 
 
@@ -78,19 +78,21 @@ def _always(p: Problem) -> bool:
     return True
 
 
-def launch_stream(stream: Stream, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+def launch_stream(config: LinearConfig, x: Activation, weight: Weight, dependent: bool) -> Tensor:
     rows = x.x
-    if stream.splits == 1:
+    if config.splits == 1:
         out = rows.new_empty(len(rows), weight.n)
     else:
-        out = rows.new_empty(stream.splits, len(rows), weight.n, dtype=torch.float32)
-    hopper_linear(rows, weight, out, stream, False, dependent)
+        out = rows.new_empty(config.splits, len(rows), weight.n, dtype=torch.float32)
+    hopper_linear(rows, weight, out, config, False, dependent)
     return out
 
 
-def launch_gated_stream(stream: Stream, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+def launch_gated_stream(
+    config: LinearConfig, x: Activation, weight: Weight, dependent: bool
+) -> Tensor:
     out = _gated_out(x, weight)
-    hopper_linear(x.x, weight, out, stream, True, dependent)
+    hopper_linear(x.x, weight, out, config, True, dependent)
     return out
 
 
@@ -117,10 +119,15 @@ def _gated_out(x: Activation, weight: Weight) -> Tensor:
 
 
 def launch_rotate(
-    stream: Stream, x: Activation, weight: Weight, dependent: bool, cache: Tensor, seats: Seats
+    config: LinearConfig,
+    x: Activation,
+    weight: Weight,
+    dependent: bool,
+    cache: Tensor,
+    placement: RowPlacement,
 ) -> Tensor:
     query = x.x.new_empty(len(x.x), weight.n - 2 * cache.shape[1] * cache.shape[4])
-    hopper_qkv(x.x, weight, query, cache, seats, stream, dependent)
+    hopper_qkv(x.x, weight, query, cache, placement, config, dependent)
     return query
 
 

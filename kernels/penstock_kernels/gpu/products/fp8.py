@@ -15,7 +15,7 @@ from torch import Tensor
 
 from penstock_kernels.gpu.card import has_fp8
 from penstock_kernels.gpu.hopper import is_hopper, multiprocessors
-from penstock_kernels.gpu.hopper_linear import Stream, widened_stream_for
+from penstock_kernels.gpu.hopper_linear import LinearConfig, widened_linear_config
 from penstock_kernels.gpu.linear import Tile
 from penstock_kernels.gpu.products import dense
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
@@ -32,17 +32,17 @@ GATED_VECTORS = (Tile(4, 4096, 4, 2), *VECTORS[1:])
 TILE = Tile(64, 128, 4, 3)  # of a few rows on other cards than Hopper: not measured
 
 
-def _stream(p: Problem, gated: bool = False, split: bool = False) -> Stream | None:
+def _stream(p: Problem, gated: bool = False, split: bool = False) -> LinearConfig | None:
     if not (p.half and p.dense and is_hopper(p.device)):
         return None
-    return widened_stream_for(p.rows, p.n, p.k, gated, split, multiprocessors(p.device))
+    return widened_linear_config(p.rows, p.n, p.k, gated, split, multiprocessors(p.device))
 
 
-def _rotating_stream(p: Problem) -> Stream | None:
+def _rotating_stream(p: Problem) -> LinearConfig | None:
     return _stream(p) if p.width in (64, 128) else None
 
 
-def _split_stream(p: Problem) -> Stream | None:
+def _split_stream(p: Problem) -> LinearConfig | None:
     """A bias cannot be added to parts; and one row of 4,096 is a vector's (o of Llama-3.1-8B takes
     8.5 us instead of 10.2, but down 22.2 us instead of 21.6)."""
     if p.biased or (p.rows == 1 and one_row(p) == VECTORS[0]):
@@ -50,7 +50,7 @@ def _split_stream(p: Problem) -> Stream | None:
     return _stream(p, split=True)
 
 
-def _gated_stream(p: Problem) -> Stream | None:
+def _gated_stream(p: Problem) -> LinearConfig | None:
     return _stream(p, gated=True)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from penstock_kernels.gpu.hopper import is_hopper, multiprocessors
 from penstock_kernels.gpu.hopper_gated import fills_hopper, hopper_gated_linear
-from penstock_kernels.gpu.hopper_int4 import Stream4, hopper_int4, stream4_for
+from penstock_kernels.gpu.hopper_int4 import Int4Config, hopper_int4, int4_config
 from penstock_kernels.gpu.hopper_int4_many import hopper_int4_many, splits_for
 from penstock_kernels.gpu.int4_linear import int4_linear, widened
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
@@ -26,21 +26,21 @@ from penstock_kernels.weight import Layout, Weight
 FEW = 64  # rows up to which the weight's bytes are what a product costs
 
 
-def _stream(p: Problem, gated: bool = False, split: bool = False) -> Stream4 | None:
+def _stream(p: Problem, gated: bool = False, split: bool = False) -> Int4Config | None:
     """Weights through shared memory, on Hopper."""
     if p.ordered or p.wide_scales or not (p.half and p.dense and is_hopper(p.device)):
         return None
-    return stream4_for(
+    return int4_config(
         p.rows, p.n, p.k, p.scale_columns, p.zeros, gated, split, multiprocessors(p.device)
     )
 
 
-def _split_stream(p: Problem) -> Stream4 | None:
+def _split_stream(p: Problem) -> Int4Config | None:
     """A bias cannot be added to parts."""
     return None if p.biased else _stream(p, split=True)
 
 
-def _gated_stream(p: Problem) -> Stream4 | None:
+def _gated_stream(p: Problem) -> Int4Config | None:
     return _stream(p, gated=True)
 
 
@@ -80,19 +80,21 @@ def _always(p: Problem) -> bool:
     return True
 
 
-def _launch_stream(stream: Stream4, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+def _launch_stream(config: Int4Config, x: Activation, weight: Weight, dependent: bool) -> Tensor:
     rows = x.x
-    if stream.splits == 1:
+    if config.splits == 1:
         out = rows.new_empty(len(rows), weight.n)
     else:
-        out = rows.new_empty(stream.splits, len(rows), weight.n, dtype=torch.float32)
-    hopper_int4(rows, weight, out, stream, False, dependent)
+        out = rows.new_empty(config.splits, len(rows), weight.n, dtype=torch.float32)
+    hopper_int4(rows, weight, out, config, False, dependent)
     return out
 
 
-def _launch_gated_stream(stream: Stream4, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+def _launch_gated_stream(
+    config: Int4Config, x: Activation, weight: Weight, dependent: bool
+) -> Tensor:
     out = x.x.new_empty(len(x.x), weight.n // 2)
-    hopper_int4(x.x, weight, out, stream, True, dependent)
+    hopper_int4(x.x, weight, out, config, True, dependent)
     return out
 
 

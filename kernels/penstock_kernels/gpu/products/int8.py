@@ -11,7 +11,7 @@ from functools import partial
 
 from penstock_kernels.fp8 import GROUP
 from penstock_kernels.gpu.hopper import is_hopper, multiprocessors
-from penstock_kernels.gpu.hopper_linear import Stream, widened_stream_for
+from penstock_kernels.gpu.hopper_linear import LinearConfig, widened_linear_config
 from penstock_kernels.gpu.linear import Tile
 from penstock_kernels.gpu.products import dense
 from penstock_kernels.gpu.products.fp8 import (
@@ -59,24 +59,24 @@ def _gated_tile(p: Problem) -> Tile | None:
     return _tile(p, gated=True)
 
 
-def _stream(p: Problem, gated: bool = False, split: bool = False) -> Stream | None:
+def _stream(p: Problem, gated: bool = False, split: bool = False) -> LinearConfig | None:
     if p.grouped or not (_is_plain(p) and p.dense and is_hopper(p.device)):
         return None
-    return widened_stream_for(p.rows, p.n, p.k, gated, split, multiprocessors(p.device))
+    return widened_linear_config(p.rows, p.n, p.k, gated, split, multiprocessors(p.device))
 
 
-def _rotating_stream(p: Problem) -> Stream | None:
+def _rotating_stream(p: Problem) -> LinearConfig | None:
     return _stream(p) if p.width in (64, 128) else None
 
 
-def _split_stream(p: Problem) -> Stream | None:
+def _split_stream(p: Problem) -> LinearConfig | None:
     """See `products.fp8`."""
     if p.biased or (p.rows == 1 and _one_row(p) == VECTORS[0]):
         return None
     return _stream(p, split=True)
 
 
-def _gated_stream(p: Problem) -> Stream | None:
+def _gated_stream(p: Problem) -> LinearConfig | None:
     return _stream(p, gated=True)
 
 

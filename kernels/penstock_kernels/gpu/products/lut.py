@@ -14,8 +14,8 @@ from torch import Tensor
 
 from penstock_kernels.gpu.card import has_fp8
 from penstock_kernels.gpu.hopper import is_hopper, multiprocessors
-from penstock_kernels.gpu.hopper_linear import COLUMNS, DEPTH, Stream
-from penstock_kernels.gpu.hopper_lut import hopper_lut, lut_stream_for
+from penstock_kernels.gpu.hopper_linear import COLUMNS, DEPTH, LinearConfig
+from penstock_kernels.gpu.hopper_lut import hopper_lut, lut_config
 from penstock_kernels.gpu.linear import Tile
 from penstock_kernels.gpu.lut_linear import lut_linear, widened
 from penstock_kernels.gpu.parts import summed
@@ -28,29 +28,29 @@ FEW = 64  # rows up to which the weight's bytes are what a product costs
 TILE = Tile(32, 128, 4, 3)  # not measured
 
 
-def _stream(p: Problem, gated: bool = False, split: bool = False) -> Stream | None:
+def _stream(p: Problem, gated: bool = False, split: bool = False) -> LinearConfig | None:
     """Codes through shared memory, on Hopper."""
     fits = p.code and DEPTH % max(p.scale_columns, 16) == 0
     if not (fits and p.half and p.dense and is_hopper(p.device)):
         return None
-    return lut_stream_for(p.rows, p.n, p.k, gated, split, multiprocessors(p.device))
+    return lut_config(p.rows, p.n, p.k, gated, split, multiprocessors(p.device))
 
 
-def _split_stream(p: Problem) -> Stream | None:
+def _split_stream(p: Problem) -> LinearConfig | None:
     """A bias cannot be added to parts."""
     return None if p.biased else _stream(p, split=True)
 
 
-def _summed_stream(p: Problem) -> Stream | None:
+def _summed_stream(p: Problem) -> LinearConfig | None:
     """Where there are fewer tiles than multiprocessors, two programs each and a launch that adds
     their parts up."""
-    stream = _split_stream(p) if p.rows <= FEWER else None
-    if stream is None or stream.splits == 1 or p.n // COLUMNS > multiprocessors(p.device):
+    config = _split_stream(p) if p.rows <= FEWER else None
+    if config is None or config.splits == 1 or p.n // COLUMNS > multiprocessors(p.device):
         return None
-    return stream
+    return config
 
 
-def _gated_stream(p: Problem) -> Stream | None:
+def _gated_stream(p: Problem) -> LinearConfig | None:
     return _stream(p, gated=True)
 
 
@@ -69,23 +69,25 @@ def _always(p: Problem) -> bool:
     return True
 
 
-def _launch_stream(stream: Stream, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+def _launch_stream(config: LinearConfig, x: Activation, weight: Weight, dependent: bool) -> Tensor:
     rows = x.x
-    if stream.splits == 1:
+    if config.splits == 1:
         out = rows.new_empty(len(rows), weight.n)
     else:
-        out = rows.new_empty(stream.splits, len(rows), weight.n, dtype=torch.float32)
-    hopper_lut(rows, weight, out, stream, False, dependent)
+        out = rows.new_empty(config.splits, len(rows), weight.n, dtype=torch.float32)
+    hopper_lut(rows, weight, out, config, False, dependent)
     return out
 
 
-def _launch_summed(stream: Stream, x: Activation, weight: Weight, dependent: bool) -> Tensor:
-    return summed(_launch_stream(stream, x, weight, dependent), x.x.dtype, dependent)
+def _launch_summed(config: LinearConfig, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    return summed(_launch_stream(config, x, weight, dependent), x.x.dtype, dependent)
 
 
-def _launch_gated_stream(stream: Stream, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+def _launch_gated_stream(
+    config: LinearConfig, x: Activation, weight: Weight, dependent: bool
+) -> Tensor:
     out = x.x.new_empty(len(x.x), weight.n // 2)
-    hopper_lut(x.x, weight, out, stream, True, dependent)
+    hopper_lut(x.x, weight, out, config, True, dependent)
     return out
 
 

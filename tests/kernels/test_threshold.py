@@ -13,9 +13,9 @@ import triton.language as tl
 from numpy.typing import NDArray
 from torch import Tensor
 
-from penstock_kernels.draw import Draws
-from penstock_kernels.gpu import cut as kernels
-from penstock_kernels.gpu.cut import PARTS, SPARE_BITS, cut, turns_of
+from penstock_kernels.draw import SamplingBatch
+from penstock_kernels.gpu import threshold as kernels
+from penstock_kernels.gpu.threshold import PARTS, SPARE_BITS, filter_threshold, turns_of
 from support.logit_places import LOGIT_PLACES
 
 Floats = NDArray[np.float64]
@@ -68,14 +68,14 @@ def rows_of(width: int, dtype: torch.dtype) -> Iterator[Tensor]:
     yield torch.randn(width).sign() * torch.finfo(dtype).max
 
 
-def draws_of(cuts: list[tuple[float, int, float, float]], device: str) -> Draws:
+def draws_of(cuts: list[tuple[float, int, float, float]], device: str) -> SamplingBatch:
     """The same row once for each of the cuts."""
     temperature, top_k, top_p, min_p = (
         torch.tensor([wanted[column] for wanted in cuts], device=device) for column in range(4)
     )
     slots = torch.arange(len(cuts), device=device)
     random = [wanted for wanted in cuts if wanted[0] > 0]
-    return Draws(
+    return SamplingBatch(
         slots=slots,
         rows=torch.zeros_like(slots),
         temperature=temperature,
@@ -84,9 +84,9 @@ def draws_of(cuts: list[tuple[float, int, float, float]], device: str) -> Draws:
         min_p=min_p,
         keys=torch.zeros(len(cuts), 2, dtype=torch.int32, device=device),
         generated=torch.zeros_like(slots),
-        by_count=any(wanted[1] > 0 for wanted in random),
-        by_mass=any(wanted[2] < 1 for wanted in random),
-        cuts=True,
+        any_top_k=any(wanted[1] > 0 for wanted in random),
+        any_top_p=any(wanted[2] < 1 for wanted in random),
+        any_filter=True,
     )
 
 
@@ -115,7 +115,7 @@ def test_cuts_are_those_of_sorted_rows(place: tuple[str, torch.dtype], width: in
         if not row.isfinite().any():
             continue
         cuts = CUTS[i % 3 :: 3] if device == "cpu" else CUTS  # 10 ms a program in the interpreter
-        found = cut(row.unsqueeze(0).to(device), draws_of(cuts, device)).tolist()
+        found = filter_threshold(row.unsqueeze(0).to(device), draws_of(cuts, device)).tolist()
         plain = row.double().numpy()
         for least, wanted in zip(found, cuts, strict=True):
             if wanted[0] == 0:
@@ -131,9 +131,9 @@ def test_a_cut_is_the_same_beside_others(place: tuple[str, torch.dtype]) -> None
     torch.manual_seed(1)
     logits = (torch.randn(1, 130) * 3).to(place[1]).to(place[0])
     cuts = [(1.0, 7, 1.0, 0.0), (0.7, 0, 0.95, 0.0), (1.0, 20, 0.8, 0.0), (1.0, 0, 1.0, 0.05)]
-    together = cut(logits, draws_of(cuts, place[0]))
+    together = filter_threshold(logits, draws_of(cuts, place[0]))
     for found, wanted in zip(together.tolist(), cuts, strict=True):
-        assert cut(logits, draws_of([wanted], place[0])).tolist() == [found]
+        assert filter_threshold(logits, draws_of([wanted], place[0])).tolist() == [found]
 
 
 @triton.jit

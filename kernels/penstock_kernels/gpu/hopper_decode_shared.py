@@ -14,7 +14,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from penstock_kernels.gpu.hopper_decode_rows import hide, spans_of, store
+from penstock_kernels.gpu.hopper_decode_epilogue import hide, spans_of, store
 from penstock_kernels.gpu.hopper_ring import clear
 from penstock_kernels.gpu.hopper_softmax import softmax
 

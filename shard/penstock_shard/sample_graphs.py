@@ -14,9 +14,9 @@ from torch import Tensor
 
 from penstock_kernels.ops import Sampler
 from penstock_shard.graphs import Capturer, Replayable
-from penstock_shard.sampling import Part, SamplingState
+from penstock_shard.sampling import RowGroup, SamplingState
 
-KINDS = (  # by_count, by_mass, cuts, held
+KINDS = (  # any_top_k, any_top_p, any_filter, held
     (False, False, False, False),
     (False, False, True, False),
     (False, True, True, False),
@@ -36,7 +36,7 @@ def sizes_up_to(rows: int) -> list[int]:
     return [*(size for size in sizes if size < rows), rows]
 
 
-class DrawGraphs:
+class SampleGraphs:
     """Draws for rows that want no penalties. What a row does not want ends its programs at once."""
 
     def __init__(self, state: SamplingState, sampler: Sampler, logits: Tensor) -> None:
@@ -44,11 +44,11 @@ class DrawGraphs:
         rows, device = len(logits), logits.device
         self._state, self._sampler, self._logits = state, sampler, logits
         self._sizes = sizes_up_to(rows)
-        self._seats = torch.zeros(2, rows, dtype=torch.int64, device=device)
+        self._slot_and_row = torch.zeros(2, rows, dtype=torch.int64, device=device)
         self._token = torch.zeros(rows, dtype=torch.int64, device=device)
         self._ones = torch.ones_like(self._token)
         self._graphs: dict[tuple[int, bool, bool, bool, bool], Replayable] = {}
-        self._loaded: Part | None = None
+        self._loaded: RowGroup | None = None
 
     @property
     def count(self) -> int:
@@ -61,23 +61,27 @@ class DrawGraphs:
             for kind in KINDS:
                 self._graphs[size, *kind] = capture(partial(self._step, size, *kind))
 
-    def draw(self, part: Part) -> Tensor:
+    def draw(self, part: RowGroup) -> Tensor:
         """The tokens of a part, until the next one: [n] int64."""
-        count = part.seats.shape[1]
+        count = part.slot_and_row.shape[1]
         size = self._sizes[bisect_left(self._sizes, count)]
         if part is not self._loaded:
-            self._seats[:, :count].copy_(part.seats)
-            self._seats[0, count:size].fill_(self._state.limits.max_slots)  # greedy: little work
+            self._slot_and_row[:, :count].copy_(part.slot_and_row)
+            self._slot_and_row[0, count:size].fill_(
+                self._state.limits.max_slots
+            )  # greedy: little work
             self._loaded = part
         wanted = part.draws
         held = wanted.mask is not None
-        self._graphs[size, wanted.by_count, wanted.by_mass, wanted.cuts, held].replay()
+        self._graphs[size, wanted.any_top_k, wanted.any_top_p, wanted.any_filter, held].replay()
         return self._token[:count]
 
-    def _step(self, size: int, by_count: bool, by_mass: bool, cuts: bool, held: bool) -> None:
-        slots, rows = self._seats[:, :size]
+    def _step(
+        self, size: int, any_top_k: bool, any_top_p: bool, any_filter: bool, held: bool
+    ) -> None:
+        slots, rows = self._slot_and_row[:, :size]
         draws = self._state.draws(
-            slots, rows, by_count=by_count, by_mass=by_mass, cuts=cuts, held=held
+            slots, rows, any_top_k=any_top_k, any_top_p=any_top_p, any_filter=any_filter, held=held
         )
         self._token[:size].copy_(self._sampler.draw(self._logits, draws))
         self._state.generated.index_add_(0, slots, self._ones[:size])

@@ -23,7 +23,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma,
 )
 
-from penstock_kernels.gpu.hopper_decode_rows import hide, spans_of, store
+from penstock_kernels.gpu.hopper_decode_epilogue import hide, spans_of, store
 from penstock_kernels.gpu.hopper_ring import clear
 
 

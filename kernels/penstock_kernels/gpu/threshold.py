@@ -1,12 +1,12 @@
 """Where a row of logits is cut by top_k, top_p and min_p, without a sort.
 
 A cut by top_k or top_p keeps the logits above some value: the largest one at and above which there
-are k tokens, or a share p of the mass. Floats ordered as integers, places, are searched for it.
-Each turn is a launch: some sixteen programs a row hold a piece of it each and add up what lies at
-and above seven places; the programs of the next turn read those sums and go on between two of the
-places. Places of bfloat16 are found in six turns at most, and where one is found earlier the
-programs of the turns left end at once. The pieces of a row are the same whatever other rows there
-are, and so are its sums and its token.
+are k tokens, or a share p of the mass. Bits of floats, ordered as the floats are (places), are
+searched for it. Each turn is a launch: some sixteen programs a row hold a piece of it each and add
+up what lies at and above seven places; the programs of the next turn read those sums and go on
+between two of the places. Places of bfloat16 are found in six turns at most, and where one is found
+earlier the programs of the turns left end at once. The pieces of a row are the same whatever other
+rows there are, and so are its sums and its token.
 
 A draw from 128,256 logits with top_p takes 33 us where they are flat and 26 where few stand out, of
 64 rows 121 and 68 (H100). One program a row took 100 and 70, and 133 and 103.
@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from penstock_kernels.draw import Draws
+from penstock_kernels.draw import SamplingBatch
 from penstock_kernels.gpu.dependent import launch, wait
 from penstock_kernels.gpu.mask import hide, tensors
 
@@ -30,7 +30,7 @@ SPARE_BITS = {torch.float32: 0, torch.float16: 13, torch.bfloat16: 16}
 
 
 @triton.jit
-def _place_of(value, SPARE: tl.constexpr):
+def _ordered_bits(value, SPARE: tl.constexpr):
     """Integers in the order of floats; two of float32 can be 2^32 apart."""
     bits = (value + 0.0).to(tl.int32, bitcast=True)  # -0 is 0
     place = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits) >> SPARE
@@ -38,7 +38,7 @@ def _place_of(value, SPARE: tl.constexpr):
 
 
 @triton.jit
-def _float_at(place, SPARE: tl.constexpr):
+def _from_ordered_bits(place, SPARE: tl.constexpr):
     """The smallest float at a place."""
     ordered = place.to(tl.int32) << SPARE
     bits = tl.where(ordered < 0, ordered ^ 0x7FFFFFFF, ordered)
@@ -61,15 +61,15 @@ def _read(
 
 @triton.jit(do_not_specialize_on_alignment=["rows"])
 def _begin_kernel(
-    logits, rows, slots, temperature, largest, floor, n, stride, parameter_stride, pieces, bits, on,
-    words, SPARE: tl.constexpr, PIECE: tl.constexpr, MASK: tl.constexpr,
+    logits, rows, slots, temperatures, largest, floor, n, stride, parameter_stride, pieces, bits,
+    on, words, SPARE: tl.constexpr, PIECE: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
     """The largest logit of a piece of a row, NaN as infinity; and the place of the least."""
     i, piece = tl.program_id(0), tl.program_id(1)
     if piece == 0:
-        tl.store(floor + i, _place_of(tl.full([], -3.4028234663852886e38, tl.float32), SPARE))
+        tl.store(floor + i, _ordered_bits(tl.full([], -3.4028234663852886e38, tl.float32), SPARE))
     slot = tl.load(slots + i)
-    if tl.load(temperature + slot * parameter_stride) > 0:
+    if tl.load(temperatures + slot * parameter_stride) > 0:
         value = _read(logits, rows, i, piece, n, stride, bits, on, slot, words, PIECE, MASK)
         value = tl.where(value == value, value, float("inf"))
         tl.store(largest + i * pieces + piece, tl.max(value, 0))
@@ -83,17 +83,17 @@ def _largest_of(i, largest, pieces, PIECES: tl.constexpr):
 
 
 @triton.jit
-def _first_interval(most, floor, warmth, by_count, k, p, n, SPARE: tl.constexpr):
+def _first_interval(most, floor, temperature, by_count, k, p, n, SPARE: tl.constexpr):
     """The weights at and above its beginning reach the target, those at its end do not; an empty
     one where there is nothing to search."""
     low, high = floor, floor
     searched = ((by_count != 0) & (k > 0) & (k < n)) | ((by_count == 0) & (p < 1))
-    if (warmth > 0) & searched & (most < float("inf")):
-        high = _place_of(most, SPARE) + 1
+    if (temperature > 0) & searched & (most < float("inf")):
+        high = _ordered_bits(most, SPARE) + 1
         if by_count == 0:
             # What lies so far below the largest is less than 1 - p of all, even together.
-            depth = warmth * (tl.log(n / (1 - p)) + 1)
-            low = tl.maximum(low, _place_of(most - depth, SPARE))
+            depth = temperature * (tl.log(n / (1 - p)) + 1)
+            low = tl.maximum(low, _ordered_bits(most - depth, SPARE))
     return low, high
 
 
@@ -135,7 +135,7 @@ def _narrowed(
 def _from(value, weight, low, high, turn, part, SPARE: tl.constexpr, PARTS: tl.constexpr):
     """What a thread's logits weigh from a place on. Multiplied by one or zero it is compared and
     added in two instructions, selected in three."""
-    least = _float_at(_between(low, high, turn, part, SPARE, PARTS), SPARE)
+    least = _from_ordered_bits(_between(low, high, turn, part, SPARE, PARTS), SPARE)
     return tl.sum(tl.where(value >= least, 1.0, 0.0) * weight, 1)
 
 
@@ -143,7 +143,7 @@ def _from(value, weight, low, high, turn, part, SPARE: tl.constexpr, PARTS: tl.c
     do_not_specialize=["count", "turn", "by_count"], do_not_specialize_on_alignment=["rows"]
 )
 def _turn_kernel(
-    logits, rows, slots, temperature, top_k, top_p, largest, floor, bounds, sums, n, stride,
+    logits, rows, slots, temperatures, top_k, top_p, largest, floor, bounds, sums, n, stride,
     parameter_stride, count, pieces, turn, by_count, bits, on, words,
     SPARE: tl.constexpr, PIECE: tl.constexpr, PIECES: tl.constexpr, PARTS: tl.constexpr,
     MASK: tl.constexpr, PDL: tl.constexpr,
@@ -153,11 +153,11 @@ def _turn_kernel(
     wait(PDL)
     i, piece = tl.program_id(0), tl.program_id(1)
     slot = tl.load(slots + i)
-    warmth = tl.load(temperature + slot * parameter_stride)
+    temperature = tl.load(temperatures + slot * parameter_stride)
     k, p = tl.load(top_k + slot), tl.load(top_p + slot * parameter_stride)
     lowest, most = tl.load(floor + i), _largest_of(i, largest, pieces, PIECES)
     if turn == 0:
-        low, high = _first_interval(most, lowest, warmth, by_count, k, p, n, SPARE)
+        low, high = _first_interval(most, lowest, temperature, by_count, k, p, n, SPARE)
     else:
         low, high = _narrowed(
             i, bounds, sums, turn - 1, by_count, k, p, count, pieces, SPARE, PIECES, PARTS
@@ -169,11 +169,11 @@ def _turn_kernel(
     if high - low > 1:
         value = _read(logits, rows, i, piece, n, stride, bits, on, slot, words, PIECE, MASK)
         value = tl.reshape(value, [PIECE // 8, 8])  # eight side by side are a thread's
-        scale = 1.4426950408889634 / warmth
+        scale = 1.4426950408889634 / temperature
         weight = tl.exp2(value * scale - most * scale)
         if by_count != 0:
             weight = tl.full([PIECE // 8, 8], 1.0, tl.float32)
-        left = tl.where(value >= _float_at(lowest, SPARE), 1.0, 0.0)
+        left = tl.where(value >= _from_ordered_bits(lowest, SPARE), 1.0, 0.0)
         at_left = tl.sum(left * weight, 1)
         at_a = _from(value, weight, low, high, turn, 1, SPARE, PARTS)
         at_b = _from(value, weight, low, high, turn, 2, SPARE, PARTS)
@@ -191,7 +191,7 @@ def _turn_kernel(
 
 @triton.jit(do_not_specialize=["count", "turns", "by_count"])
 def _end_kernel(
-    slots, temperature, top_k, top_p, min_p, largest, floor, bounds, sums, cut, parameter_stride,
+    slots, temperatures, top_k, top_p, min_p, largest, floor, bounds, sums, cut, parameter_stride,
     count, pieces, turns, by_count,
     SPARE: tl.constexpr, PIECES: tl.constexpr, PARTS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
@@ -199,7 +199,7 @@ def _end_kernel(
     wait(PDL)
     i = tl.program_id(0)
     slot = tl.load(slots + i)
-    warmth = tl.load(temperature + slot * parameter_stride)
+    temperature = tl.load(temperatures + slot * parameter_stride)
     low = tl.load(floor + i)
     if turns > 0:
         k, p = tl.load(top_k + slot), tl.load(top_p + slot * parameter_stride)
@@ -208,12 +208,12 @@ def _end_kernel(
         )
         tl.store(floor + i, low)
     least = float("-inf")
-    if warmth > 0:
+    if temperature > 0:
         least = _largest_of(i, largest, pieces, PIECES)
         if least < float("inf"):
             share = tl.load(min_p + slot * parameter_stride)
-            likely = tl.where(share > 0, least + warmth * tl.log(share), float("-inf"))
-            least = tl.maximum(_float_at(low, SPARE), likely)
+            likely = tl.where(share > 0, least + temperature * tl.log(share), float("-inf"))
+            least = tl.maximum(_from_ordered_bits(low, SPARE), likely)
     tl.store(cut + i, least)
 
 
@@ -222,7 +222,7 @@ def turns_of(dtype: torch.dtype) -> int:
     return -(-(32 - SPARE_BITS[dtype]) // (PARTS.bit_length() - 1))
 
 
-def cut(logits: Tensor, draws: Draws, dependent: bool = False) -> Tensor:
+def filter_threshold(logits: Tensor, draws: SamplingBatch, dependent: bool = False) -> Tensor:
     """The smallest logit that the cuts leave of each row that is not greedy: [n] float32."""
     n, count, device = logits.shape[1], len(draws.slots), logits.device
     pieces, spare = triton.cdiv(n, PIECE), SPARE_BITS[logits.dtype]
@@ -241,7 +241,7 @@ def cut(logits: Tensor, draws: Draws, dependent: bool = False) -> Tensor:
         parameter_stride, pieces, *mask, SPARE=spare, PIECE=PIECE, MASK=masked, num_warps=WARPS,
     )  # fmt: skip
     searches = [
-        by_count for by_count, wanted in ((1, draws.by_count), (0, draws.by_mass)) if wanted
+        by_count for by_count, wanted in ((1, draws.any_top_k), (0, draws.any_top_p)) if wanted
     ]
     for by_count in searches or [0]:
         for turn in range(turns if searches else 0):
