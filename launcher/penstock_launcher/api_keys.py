@@ -5,36 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 
 from penstock_launcher.errors import LauncherError
+from penstock_launcher.key_file import read_keys
 from penstock_launcher.options import Options
+from penstock_proto.api_keys import UNNAMED, ApiKey
 
 MOST = 1024  # every request is compared with all of them
 
 
-def api_keys(options: Options) -> tuple[str, ...]:
+def api_keys(options: Options) -> tuple[ApiKey, ...]:
     """All keys, each once. Raises LauncherError, which holds none of them."""
-    keys = [*options.api_key]
+    keys = [ApiKey.of(key) for key in options.api_key]
     if options.api_key_file is not None:
-        keys += _of_file(Path(options.api_key_file))
+        keys += read_keys(Path(options.api_key_file))
     if len(keys) > MOST:
         raise LauncherError(f"there may be {MOST} API keys: {len(keys)} were given")
-    return tuple(dict.fromkeys(keys))
+    found: dict[str, ApiKey] = {}
+    for key in keys:
+        same = found.setdefault(key.sha256, key)
+        if same.name != key.name:
+            raise LauncherError(_twice(same, key))
+    return tuple(found.values())
 
 
-def _of_file(path: Path) -> list[str]:
-    """One key a line; empty lines are none. A file without keys would open the server to all."""
-    name = f"--api-key-file {path}"
-    try:
-        if path.exists() and not path.is_file():
-            raise LauncherError(f"{name} is not a file")
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        raise LauncherError(f"{name} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise LauncherError(f"{name} is not text in UTF-8") from None
-    keys = [line.strip() for line in lines]
-    for number, key in enumerate(keys, start=1):
-        if not key.isprintable():
-            raise LauncherError(f"{name}: line {number} must be printable text")
-    if not any(keys):
-        raise LauncherError(f"{name} holds no key")
-    return [key for key in keys if key]
+def secrets_of(keys: tuple[ApiKey, ...]) -> list[str]:
+    """What the log must not show."""
+    return [text for key in keys for text in (key.key, key.salt) if text is not None]
+
+
+def _twice(one: ApiKey, other: ApiKey) -> str:
+    """Which name and limits count would depend on the reader."""
+    names = sorted({one.name, other.name} - {UNNAMED})
+    return f"the API key named {' and '.join(names)} is given twice"

@@ -31,6 +31,7 @@ from penstock_launcher.kinds import (
 )
 from penstock_launcher.spellings import SPELLINGS, Spelling
 from penstock_launcher.unsupported import UNSUPPORTED
+from penstock_proto.api_keys import KeyItem
 
 PREFIX = "TGI_"
 TOKENS = integer(1, 100_000_000)
@@ -486,7 +487,7 @@ class Options:
         "repeatable",
         default_text="tgi",
     )
-    api_key: tuple[str, ...] = _option(
+    api_key: tuple[KeyItem, ...] = _option(
         (),
         many(text(), separator=None),
         "Clients must send `Authorization: Bearer <key>`; repeatable, in the environment one. "
@@ -498,8 +499,8 @@ class Options:
     api_key_file: str | None = _option(
         None,
         path(),
-        "File with further such keys, one a line; read at the start, and again on SIGHUP, which "
-        "else ends the server",
+        "File with further such keys, one a line; or, where its name ends in .toml, with names and "
+        "limits (docs/keys.md). Read at the start, and again on SIGHUP, which else ends the server",
     )
     cors_allow_origin: tuple[str, ...] = _option(
         (), many(text()), "Origin that browsers may call from; repeatable", default_text="any"

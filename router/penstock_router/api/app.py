@@ -18,6 +18,7 @@ from penstock_router.api.interface import Engine, Metrics
 from penstock_router.api.keys import KEYS, Keys
 from penstock_router.api.openapi import docs_routes
 from penstock_router.api.platform_routes import with_platform_routes
+from penstock_router.api.quota import Ledger, NearLedger
 from penstock_router.api.routes import ROUTES
 from penstock_router.api.sampling_defaults import sampling_defaults
 from penstock_router.api.service import SERVICE, Permits, Service
@@ -25,6 +26,7 @@ from penstock_router.api.turns import Turns
 from penstock_router.batches.store import Store
 from penstock_router.config import RouterConfig
 from penstock_router.exposition import CONTENT_TYPE
+from penstock_router.quotas import Quotas
 from penstock_router.text import TextModel
 
 if TYPE_CHECKING:
@@ -43,10 +45,11 @@ def make_app(
     text: TextModel,
     metrics: Metrics,
     permits: Permits | None = None,
+    ledger: Ledger | None = None,
 ) -> web.Application:
     """The application with all routes. `make_runner` runs it.
 
-    permits: those of all processes, where several serve HTTP.
+    permits, ledger: those of all processes, where several serve HTTP.
     """
     listed = with_platform_routes(ROUTES, config.predict_route, config.health_route)
     store = _store(config)
@@ -54,8 +57,9 @@ def make_app(
         listed = (*listed, *BATCH_ROUTES)
     routes = (*listed, *docs_routes(listed, config.root_path, keyed=bool(config.api_key)))
     origins = Origins(config.cors_allow_origin)
-    keys = Keys(config.api_key, {(r.method, r.path) for r in routes if r.public})
-    guard = middleware(origins, keys, config.payload_limit, UPLOADS)
+    keys = Keys(config.keys, {(r.method, r.path) for r in routes if r.public})
+    ledger = ledger or NearLedger(Quotas(config.keys))
+    guard = middleware(origins, keys, ledger, config.payload_limit, UPLOADS)
     app = web.Application(
         middlewares=[guard]  # type: ignore[list-item]
     )

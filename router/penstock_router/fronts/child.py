@@ -10,6 +10,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 
+from penstock_proto.api_keys import ApiKey
 from penstock_proto.front_pb2 import FromFront, ToFront
 from penstock_proto.stacks import ask_for_stacks
 from penstock_router.config import RouterConfig
@@ -20,6 +21,7 @@ from penstock_router.fronts.frames import BEAT_SECONDS, Frames
 from penstock_router.fronts.port import Port
 from penstock_router.logs import log
 from penstock_router.metrics import Metrics
+from penstock_router.quotas import Quotas
 
 COMMAND = (sys.executable, "-m", "penstock_router.fronts")
 UNREAD_BYTES = 64 * 1024 * 1024  # that a front has not taken: it hangs
@@ -87,9 +89,9 @@ class FrontProcess:
         """It was heard of lately."""
         return self._silence < LATE_BEATS
 
-    async def open(self, engine: Engine, metrics: Metrics) -> None:
+    async def open(self, engine: Engine, metrics: Metrics, quotas: Quotas) -> None:
         """Returns when it takes connections."""
-        self._port = Port(engine, metrics, self._send)
+        self._port = Port(engine, metrics, self._send, quotas)
         self._tell(limits_line(engine.limits))
         await self._ready
         self._listen_for_beats()
@@ -104,7 +106,7 @@ class FrontProcess:
         if self._port is not None:
             self._port.trouble(reason)
 
-    def replace_keys(self, keys: tuple[str, ...]) -> None:
+    def replace_keys(self, keys: tuple[ApiKey, ...]) -> None:
         """Tell it the API keys that count from now on."""
         if self._port is not None:
             self._port.replace_keys(keys)

@@ -22,6 +22,7 @@ from penstock_router.fronts.acceptor import take_connections
 from penstock_router.fronts.config import FrontConfig, read_limits
 from penstock_router.fronts.frames import BEAT_SECONDS, Frames, frame
 from penstock_router.fronts.remote_engine import Outbox, RemoteEngine, RemoteMetrics
+from penstock_router.fronts.remote_ledger import RemoteLedger
 from penstock_router.fronts.text import load_text
 from penstock_router.limits import Limits
 from penstock_router.logs import configure_logs
@@ -76,7 +77,8 @@ async def serve(config: FrontConfig, text: TextModel, limits: Limits) -> int:
         config.router.max_concurrent_requests, shared_counts(config.permits), config.place
     )
     metrics = RemoteMetrics(engine, outbox)
-    app = make_app(config.router, engine, text, metrics, permits)
+    ledger = RemoteLedger(engine, outbox)
+    app = make_app(config.router, engine, text, metrics, permits, ledger)
     engine.on_keys = app[KEYS].replace
     runner = make_runner(app)
     await runner.setup()
