@@ -517,6 +517,24 @@ class Options:
         "Requests that generate, of one client, at a time; beyond: 429 at once. 0: only "
         "max-concurrent-requests counts",
     )
+    max_headers: int = _option(128, integer(16, 1024), "Headers of a request; beyond: 400")
+    max_header_size: int = _option(
+        8190,
+        integer(1024, 65_536),
+        "Bytes of a header, and of the line with the path; beyond: 400",
+    )
+    header_timeout: float = _option(
+        15.0,
+        number(0, 3600, above=True),
+        "Seconds from the first byte of a request to the end of its headers; beyond: 408. Bodies "
+        "have 15 s for their next bytes, and 60 s in all",
+    )
+    idle_timeout: float = _option(
+        75.0,
+        number(0, 86_400, above=True),
+        "Seconds that a connection may do nothing: before its first request, and between two. "
+        "Proxies usually give up after 60 s, and must do so first",
+    )
     trusted_proxies: tuple[str, ...] = _option(
         (),
         many(network()),

@@ -81,6 +81,10 @@ class RouterConfig:
     metric_names: tuple[str, ...] = ()  # whose names /metrics shows beside ours and TGI's
     start_seconds: dict[str, float] = field(default_factory=dict)  # of the launcher, by phase
     stream_keepalive: float = 15.0  # seconds of silence until a stream says something; 0: never
+    header_timeout: float = 15.0  # seconds for the head of a request, from its first byte
+    idle_timeout: float = 75.0  # seconds that a connection may do nothing
+    max_headers: int = 128  # of a request
+    max_header_size: int = 8190  # bytes of each, and of the request line
     max_request_time: float | None = None  # seconds that a request may take; None: any
     ssl_certfile: str | None = None  # None: HTTP without TLS
     ssl_keyfile: str | None = None  # None: in the certificate's file

@@ -35,7 +35,6 @@ from penstock_router.api.request_id import request_id
 if TYPE_CHECKING:
     from penstock_router.api.connections import Connections
 
-HEAD_SECONDS = 15.0  # for the head of a request to arrive, from its first byte
 DISCARD_BYTES = 4 * 1024 * 1024  # that a client may send behind what is kept
 LINGER_SECONDS = 1.0  # for a refused client to read why
 STUCK_SECONDS = 30.0  # in which a client must read of what waits for it
@@ -73,7 +72,8 @@ class Connection(web.RequestHandler):
         self.say_something: Callable[[], None] | None = None  # of the answer that is: a stream
         self._deaf = False  # what still comes is thrown away
         self._discarded = 0
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._silent = True  # nothing has come yet
+        self._head_timer: asyncio.TimerHandle | None = None  # or that of the first byte
         self._probe_timer: asyncio.TimerHandle | None = None
         self._unsent = 0  # bytes that waited for the client to read them when it last read
         self._unsent_since = 0.0
@@ -93,6 +93,9 @@ class Connection(web.RequestHandler):
         super().connection_made(transport)
         if (error := self._connections.admit(self)) is not None:
             self._refuse(error)
+        else:  # aiohttp looks at who is idle between requests alone
+            seconds = self._connections.waits.idle
+            self._head_timer = self._loop.call_later(seconds, self.end)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         for timer in (self._head_timer, self._probe_timer):
@@ -121,12 +124,16 @@ class Connection(web.RequestHandler):
             if self._discarded > DISCARD_BYTES:
                 self.abort()
             return
+        if self._silent:
+            self._silent = False
+            self._stop_head_timer()
         super().data_received(data)
         self._refuse_other_versions()
         if not self.idle:
             self._stop_head_timer()
         elif data and self._head_timer is None:
-            self._head_timer = self._loop.call_later(HEAD_SECONDS, self._on_late_head)
+            seconds = self._connections.waits.head
+            self._head_timer = self._loop.call_later(seconds, self._on_late_head)
 
     def _refuse_other_versions(self) -> None:
         """A request of another version than ours becomes what a malformed one is."""
@@ -186,7 +193,7 @@ class Connection(web.RequestHandler):
     def _on_late_head(self) -> None:
         self._head_timer = None
         if self.idle:
-            self._refuse(ApiError(Kind.TIMEOUT, f"{HEAD_SECONDS:g}"))
+            self._refuse(ApiError(Kind.TIMEOUT, f"{self._connections.waits.head:g}"))
 
     def _refuse(self, error: ApiError) -> None:
         """Say why, and end."""
