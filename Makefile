@@ -6,6 +6,7 @@
 #   make test-chart            # images, chart, alerts
 #   make test-balancers        # HAProxy and Envoy before three servers
 #   make test-hosts            # one model on two hosts
+#   make fuzz [SECONDS=600]    # hostile files, frames and requests, as long a target
 #   make test-clients          # other people's clients, each in an environment of its own
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ STUBS := proto/penstock_proto
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
-.PHONY: serve test test-quick test-full test-chart test-balancers test-hosts test-clients lint proto readme clean
+.PHONY: fuzz serve test test-quick test-full test-chart test-balancers test-hosts test-clients lint proto readme clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/launcher $(ARGS)
@@ -48,6 +49,11 @@ test-hosts: $(VENV)/.test
 
 test-chart: $(VENV)/.test
 	$(BIN)/python -m pytest -q tests/deployment $(ARGS)
+
+# what is found stays in tests/fuzz/corpus, which `test` runs; TARGETS="http bodies": only those
+SECONDS ?= 60
+fuzz: $(VENV)/.test
+	nice -n 19 $(BIN)/python -m tests.fuzz $(TARGETS) --seconds $(SECONDS)
 
 # kept in ~/.cache/penstock/clients; the first time they are installed, which takes minutes
 test-clients: $(VENV)/.test

@@ -28,14 +28,13 @@ def main() -> int:
         if notice := storage_notice(options, environ):
             notices.append(notice)
     except LauncherError as error:
-        given_keys = tuple(key for key in options.api_key if isinstance(key, str))
-        Log(as_json=options.json_output, secrets=given_keys).error(str(error))
+        secrets = tuple(secrets_of(options.api_key))
+        Log(as_json=options.json_output, secrets=secrets).error(str(error))
         return 1
-    items = tuple(key.item() for key in keys)
-    asked, options = options, dataclasses.replace(options, api_key=items)
-    secrets = [*secrets_of(keys), hub_token(environ) or ""]
-    secrets += [environ.get(name, "") for name in SECRETS]
-    log = Log(as_json=options.json_output, level=options.log_level, secrets=tuple(secrets))
+    asked, options = options, dataclasses.replace(options, api_key=keys)
+    hidden = [*secrets_of(keys), hub_token(environ) or ""]
+    hidden += [environ.get(name, "") for name in SECRETS]
+    log = Log(as_json=options.json_output, level=options.log_level, secrets=tuple(hidden))
     for notice in notices:
         log.warning(notice)
     if options.env:

@@ -20,13 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from penstock_launcher.errors import LauncherError
-from penstock_proto.api_keys import UNNAMED, ApiKey, digest_of
 
+# A key as the router gets it: its text, or an object with the fields of `ApiKey` in penstock_proto.
+KeyItem = str | Mapping[str, Any]
+
+UNNAMED = "unnamed"  # what the router calls keys without a name
 MOST_BYTES = 512 * 1024  # what the router reads of a pipe is twice that
 LONGEST_KEY = 4096  # characters; a header holds 8,190
 
 
-def read_keys(path: Path) -> list[ApiKey]:
+def read_keys(path: Path) -> list[KeyItem]:
     """The keys of a file. A file without keys would open the server to all.
 
     Raises LauncherError, which holds nothing of what the file says but names and places.
@@ -50,16 +53,16 @@ def read_keys(path: Path) -> list[ApiKey]:
     return keys
 
 
-def _of_lines(text: str, name: str) -> list[ApiKey]:
+def _of_lines(text: str, name: str) -> list[KeyItem]:
     """One key a line; empty lines are none."""
     keys = [line.strip() for line in text.splitlines()]
     for number, key in enumerate(keys, start=1):
         if not key.isprintable():
             raise LauncherError(f"{name}: line {number} must be printable text")
-    return [ApiKey(key=key, sha256=digest_of(key)) for key in keys if key]
+    return [key for key in keys if key]
 
 
-def _of_tables(text: str, name: str) -> list[ApiKey]:
+def _of_tables(text: str, name: str) -> list[KeyItem]:
     try:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -71,13 +74,13 @@ def _of_tables(text: str, name: str) -> list[ApiKey]:
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise LauncherError(f"{name}: `key` must be tables, [[key]]")
     keys = [_of_table(table, f"{name}: key {place}") for place, table in enumerate(tables, 1)]
-    names = Counter(key.name for key in keys)
+    names = Counter(key["name"] for key in keys)
     if twice := [one for one, times in names.items() if times > 1]:
         raise LauncherError(f"{name}: there is more than one key named {', '.join(sorted(twice))}")
-    return keys
+    return [*keys]
 
 
-def _of_table(table: Mapping[str, Any], name: str) -> ApiKey:
+def _of_table(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if unknown := table.keys() - _FIELDS.keys():
         raise LauncherError(f"{name} has fields that do not exist: {len(unknown)} beside {_KNOWN}")
     if "name" not in table:
@@ -90,10 +93,9 @@ def _of_table(table: Mapping[str, Any], name: str) -> ApiKey:
         values[field.replace("-", "_")] = value
     if ("key" in values) == ("sha256" in values):
         raise LauncherError(f"{name} must have either `key` or `sha256`")
-    if "key" in values:
-        values["sha256"] = digest_of(values["key"])
-    values["sha256"] = values["sha256"].lower()
-    return ApiKey(**values)
+    if "sha256" in values:
+        values["sha256"] = values["sha256"].lower()
+    return values
 
 
 Fits = Callable[[object], bool]

@@ -31,7 +31,6 @@ from penstock_launcher.kinds import (
 )
 from penstock_launcher.spellings import SPELLINGS, Spelling
 from penstock_launcher.unsupported import UNSUPPORTED
-from penstock_proto.api_keys import KeyItem
 
 PREFIX = "TGI_"
 TOKENS = integer(1, 100_000_000)
@@ -487,7 +486,7 @@ class Options:
         "repeatable",
         default_text="tgi",
     )
-    api_key: tuple[KeyItem, ...] = _option(
+    api_key: tuple[Any, ...] = _option(
         (),
         many(text(), separator=None),
         "Clients must send `Authorization: Bearer <key>`; repeatable, in the environment one. "

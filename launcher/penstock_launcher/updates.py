@@ -1,7 +1,7 @@
 """What changes while the server runs: files that are read again on SIGHUP, and told to the router.
 
 One line of JSON each, on a pipe that the router inherits: `{"api_key": [key, …]}`, where a key is
-what `ApiKey.item` makes of it.
+a `KeyItem`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Self
 
 from penstock_launcher.api_keys import secrets_of
 from penstock_launcher.errors import LauncherError
+from penstock_launcher.key_file import KeyItem
 from penstock_launcher.logs import Log
-from penstock_proto.api_keys import ApiKey
 
 PIPE_BYTES = 1024 * 1024  # what an unprivileged user may have
 
-ReadKeys = Callable[[], tuple[ApiKey, ...]]  # raises LauncherError
+ReadKeys = Callable[[], tuple[KeyItem, ...]]  # raises LauncherError
 
 
 class Updates:
@@ -57,7 +57,7 @@ class Updates:
         try:
             keys = self._read_keys()
             self._log.mask(secrets_of(keys))
-            self._tell({"api_key": [key.item() for key in keys]})
+            self._tell({"api_key": keys})
         except LauncherError as error:
             self._log.error(f"SIGHUP: the API keys stay as they were: {error}")
         except OSError as error:

@@ -15,18 +15,14 @@ from penstock_proto.api_keys import ApiKey, KeyItem, digest_of
 
 
 def of_file(path: Path, *more: str) -> tuple[KeyItem, ...]:
-    return items(Options(api_key=more, api_key_file=str(path)))
-
-
-def items(options: Options) -> tuple[KeyItem, ...]:
-    return tuple(key.item() for key in api_keys(options))
+    return api_keys(Options(api_key=more, api_key_file=str(path)))
 
 
 def test_both_in_one_list(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text("first\n\n  second, with a comma \r\nthird\nfirst")
     assert of_file(path, "own", "third") == ("own", "third", "first", "second, with a comma")
-    assert items(Options(api_key=("a", "b"))) == ("a", "b")
+    assert api_keys(Options(api_key=("a", "b"))) == ("a", "b")
     assert api_keys(Options()) == ()
 
 
@@ -77,7 +73,7 @@ def test_tables_with_names_and_limits(tmp_path: Path) -> None:
     path = tmp_path / "keys.toml"
     path.write_text(TABLES.replace("SECOND", digest_of("second").upper()))
     options = Options(api_key=("plain",), api_key_file=str(path))
-    plain, first, second = api_keys(options)
+    plain, first, second = found = [ApiKey.of(item) for item in api_keys(options)]
     assert plain == ApiKey(key="plain", sha256=digest_of("plain"))
     assert first == ApiKey(
         name="team-a",
@@ -90,9 +86,9 @@ def test_tables_with_names_and_limits(tmp_path: Path) -> None:
         max_priority=-3,
     )
     assert second == ApiKey(name="team.b", sha256=digest_of("second"))
-    for key in (plain, first, second):
+    for key in found:
         assert ApiKey.of(json.loads(json.dumps(key.item()))) == key
-    assert secrets_of((plain, first, second)) == ["plain", "first", "both"]
+    assert secrets_of(api_keys(options)) == ["plain", "first", "both"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import pytest
 from penstock_launcher import updates
 from penstock_launcher.errors import LauncherError
 from penstock_launcher.updates import Updates
-from penstock_proto.api_keys import ApiKey
 
 
 class Log:
@@ -43,10 +42,10 @@ def told(one: Updates) -> list[dict]:
 
 def test_keys_are_read_again_and_masked():
     log = Log()
-    keys = ApiKey.of("one"), ApiKey.of({"name": "b", "key": "two", "max_priority": 1})
+    keys = "one", {"name": "b", "key": "two", "max_priority": 1}
     with Updates(lambda: keys, log) as one:
         assert one.wanted and one.hangup()
-        assert told(one) == [{"api_key": [key.item() for key in keys]}]
+        assert told(one) == [{"api_key": [*keys]}]
     assert log.masked == ["one", "two"]
     assert not any("one" in line for line in log.lines)
 
@@ -82,6 +81,6 @@ def test_a_terminal_that_is_gone_ends_the_server(monkeypatch):
 
 def test_a_router_that_reads_nothing_stops_nobody():
     log = Log()
-    with Updates(lambda: (ApiKey.of("x" * 1000),) * 1000, log) as one:
+    with Updates(lambda: ("x" * 1000,) * 1000, log) as one:
         assert one.hangup() and one.hangup()
         assert "does not read" in log.lines[-1]

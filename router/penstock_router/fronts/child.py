@@ -10,6 +10,8 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 
+from google.protobuf.message import DecodeError
+
 from penstock_proto.api_keys import ApiKey
 from penstock_proto.front_pb2 import FromFront, ToFront
 from penstock_proto.stacks import ask_for_stacks
@@ -17,7 +19,7 @@ from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
 from penstock_router.fronts.activity import Activity
 from penstock_router.fronts.config import FrontConfig, limits_line
-from penstock_router.fronts.frames import BEAT_SECONDS, Frames
+from penstock_router.fronts.frames import BEAT_SECONDS, BadFrame, Frames
 from penstock_router.fronts.port import Port
 from penstock_router.logs import log
 from penstock_router.metrics import Metrics
@@ -137,7 +139,14 @@ class FrontProcess:
             self._hangs(f"{self._wire.unread >> 20} MiB are unread")
 
     def _receive(self, data: bytes) -> None:
-        frame = FromFront.FromString(data)
+        try:
+            frame = FromFront.FromString(data)
+            self._take(frame)
+        except (BadFrame, DecodeError) as error:
+            self._on_failure(f"{self._name} sent what makes no sense: {error}")
+            self._wire.abort()
+
+    def _take(self, frame: FromFront) -> None:
         self._silence = self._idle = 0
         if frame.fault:
             self._fault = frame.fault

@@ -21,6 +21,7 @@ from penstock_proto.front_pb2 import (
 )
 from penstock_proto.shard_pb2 import TopTokens as WireTopTokens
 from penstock_router.fronts import messages
+from penstock_router.fronts.frames import BadFrame
 from penstock_router.fronts.remote_ledger import wire_verdict
 from penstock_router.grammars import grammar_of
 from penstock_router.metrics import Metrics
@@ -55,7 +56,13 @@ class Port:
         self._clear()
 
     def receive(self, frame: FromFront) -> None:
-        """Take in a frame."""
+        """Take in a frame. Raises BadFrame."""
+        try:
+            self._apply(frame)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise BadFrame(f"{type(error).__name__}: {error}") from error
+
+    def _apply(self, frame: FromFront) -> None:
         for preparation in frame.prepare:
             task = asyncio.create_task(self._prepare(preparation))
             self._preparing.add(task)

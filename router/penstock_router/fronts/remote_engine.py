@@ -9,6 +9,8 @@ import json
 import math
 from collections.abc import Callable, Sequence
 
+from google.protobuf.message import DecodeError
+
 from penstock_proto.api_keys import ApiKey
 from penstock_proto.front_pb2 import (
     End,
@@ -20,6 +22,7 @@ from penstock_proto.front_pb2 import (
     ToFront,
 )
 from penstock_router.fronts import messages
+from penstock_router.fronts.frames import BadFrame
 from penstock_router.grammar import Grammar
 from penstock_router.grammars import wire_grammar
 from penstock_router.instruments import Failure
@@ -129,8 +132,13 @@ class RemoteEngine:
             self._flushes.pop(number, None)
 
     def receive(self, data: bytes) -> None:
-        """Take in a frame."""
-        frame = ToFront.FromString(data)
+        """Take in a frame. Raises BadFrame."""
+        try:
+            self._apply(ToFront.FromString(data))
+        except (ArithmeticError, DecodeError, LookupError, TypeError, ValueError) as error:
+            raise BadFrame(f"{type(error).__name__}: {error}") from error
+
+    def _apply(self, frame: ToFront) -> None:
         for scored in frame.prompt:
             if live := self._live.get(scored.sequence):
                 live.listener.prompt(*messages.scores_of(scored))

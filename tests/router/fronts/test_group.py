@@ -26,7 +26,7 @@ from router.api.conftest import CONFIG
 from support.fake_engine import FakeEngine, limits
 from support.small_text import byte_level, write_folder
 
-WITHIN = 15.0  # seconds; a process takes one to start
+WITHIN = 60.0  # seconds; a process takes one to start
 
 
 @pytest.fixture(scope="module")
