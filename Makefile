@@ -6,6 +6,7 @@
 #   make test-chart            # images, chart, alerts
 #   make test-balancers        # HAProxy and Envoy before three servers
 #   make test-hosts            # one model on two hosts
+#   make lock-check             # requirements.lock is what resolves, on every platform: needs uv
 #   make fuzz [SECONDS=600]    # hostile files, frames and requests, as long a target
 #   make test-clients          # other people's clients, each in an environment of its own
 
@@ -19,7 +20,7 @@ STUBS := proto/penstock_proto
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
-.PHONY: fuzz serve test test-quick test-full test-chart test-balancers test-hosts test-clients lint proto readme clean
+.PHONY: fuzz lock-check serve test test-quick test-full test-chart test-balancers test-hosts test-clients lint proto readme clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/launcher $(ARGS)
@@ -49,6 +50,17 @@ test-hosts: $(VENV)/.test
 
 test-chart: $(VENV)/.test
 	$(BIN)/python -m pytest -q tests/deployment $(ARGS)
+
+# no file is fetched but metadata; wheels alone, as the images have no compilers
+UV ?= uv
+lock-check:
+	@set -e; pins=$$(mktemp); trap 'rm -f $$pins' EXIT; \
+	grep -oE '^[A-Za-z0-9_.-]+==[^ ]+' requirements.lock > $$pins; \
+	for platform in x86_64-manylinux_2_31 aarch64-manylinux_2_31; do \
+	  $(UV) pip compile pyproject.toml --extra shard --extra s3 -c $$pins --only-binary :all: -q \
+	    --generate-hashes --python-version 3.11 --python-platform $$platform \
+	    --no-header --no-annotate | diff - requirements.lock -I '^#' && echo "$$platform: the lock"; \
+	done
 
 # what is found stays in tests/fuzz/corpus, which `test` runs; TARGETS="http bodies": only those
 SECONDS ?= 60

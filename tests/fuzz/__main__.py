@@ -23,7 +23,7 @@ for place in (ROOT, ROOT / "tests"):
 from tests.fuzz.targets import TARGETS  # noqa: E402
 from tests.fuzz.worker import keep, work  # noqa: E402
 
-GRACE_SECONDS = 300.0  # for a worker to start and to end
+GRACE_SECONDS = 900.0  # for a worker to start and to end
 
 
 def arguments() -> argparse.Namespace:
