@@ -223,7 +223,7 @@ def bodies() -> Target:
         try:
             path, body = json.loads(data)
             path.encode("ascii")
-        except (AttributeError, TypeError, ValueError):
+        except (AttributeError, RecursionError, TypeError, ValueError):
             path, body = "/generate", None
         text = data.decode("latin-1") if body is None else json.dumps(body)
         if re.fullmatch(r"/[\w/]*", path):

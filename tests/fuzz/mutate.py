@@ -27,15 +27,15 @@ def mutated(chance: random.Random, data: bytes, others: Sequence[bytes]) -> byte
 
 def mutated_json(chance: random.Random, data: bytes, others: Sequence[bytes]) -> bytes:
     """JSON with a few changes of its tree; sometimes of its bytes."""
-    try:
-        tree = json.loads(data)
-    except ValueError:
-        return mutated(chance, data, others)
     if chance.random() < 0.2:
         return mutated(chance, data, others)
-    for _ in range(1 << chance.randrange(3)):
-        tree = _grown(chance, tree, others)
-    return json.dumps(tree).encode()[:MOST_BYTES]
+    try:
+        tree = json.loads(data)
+        for _ in range(1 << chance.randrange(3)):
+            tree = _grown(chance, tree, others)
+        return json.dumps(tree).encode()[:MOST_BYTES]
+    except (ValueError, RecursionError):  # no JSON, or deeper than Python goes
+        return mutated(chance, data, others)
 
 
 # -- bytes -------------------------------------------------------------------------------------
