@@ -72,8 +72,7 @@ class Connection(web.RequestHandler):
         self.say_something: Callable[[], None] | None = None  # of the answer that is: a stream
         self._deaf = False  # what still comes is thrown away
         self._discarded = 0
-        self._silent = True  # nothing has come yet
-        self._head_timer: asyncio.TimerHandle | None = None  # or that of the first byte
+        self._head_timer: asyncio.TimerHandle | None = None
         self._probe_timer: asyncio.TimerHandle | None = None
         self._unsent = 0  # bytes that waited for the client to read them when it last read
         self._unsent_since = 0.0
@@ -93,9 +92,6 @@ class Connection(web.RequestHandler):
         super().connection_made(transport)
         if (error := self._connections.admit(self)) is not None:
             self._refuse(error)
-        else:  # aiohttp looks at who is idle between requests alone
-            seconds = self._connections.waits.idle
-            self._head_timer = self._loop.call_later(seconds, self.end)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         for timer in (self._head_timer, self._probe_timer):
@@ -124,9 +120,6 @@ class Connection(web.RequestHandler):
             if self._discarded > DISCARD_BYTES:
                 self.abort()
             return
-        if self._silent:
-            self._silent = False
-            self._stop_head_timer()
         super().data_received(data)
         self._refuse_other_versions()
         if not self.idle:

@@ -29,7 +29,7 @@ class Waits:
     """Seconds."""
 
     head: float = 15.0  # for the head of a request, from its first byte
-    idle: float = 75.0  # without a request; proxies usually give up after 60 s
+    idle: float = 75.0  # without a request, which aiohttp sees to; proxies give up after 60 s
 
 
 Group = dict[Connection, None]  # in the order in which they came

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -158,6 +159,21 @@ async def test_a_key_known_by_its_digest(serve: Any) -> None:
     for wrong in (digest_of("key-of-d"), "key-of-D", "key-of-d "):
         headers = {"Authorization": f"Bearer {wrong}"}
         assert (await client.get("/info", headers=headers))[0] == 401 or wrong.endswith(" ")
+
+
+async def test_batches_need_the_key_itself(serve: Any, tmp_path: Path) -> None:
+    """They are sent with it, later."""
+    keys = ({"name": "d", "sha256": digest_of("key-of-d")}, key("a"))
+    client = await serve(api_key=keys, batch_folder=str(tmp_path), batch_storage_limit=10**6)
+    body = {
+        "input_file_id": "file-" + "0" * 32,
+        "endpoint": "/v1/completions",
+        "completion_window": "24h",
+    }
+    status, _, answer = await ask(client, "d", "/v1/batches", **body)
+    assert status == 422 and "no more than the SHA-256" in answer["error"]["message"]
+    status, _, answer = await ask(client, "a", "/v1/batches", **body)
+    assert status == 422 and "a file of yours" in answer["error"]["message"]
 
 
 async def test_keys_with_one_salt_share_prefixes(serve: Any) -> None:
