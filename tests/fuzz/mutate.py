@@ -30,10 +30,10 @@ def mutated_json(chance: random.Random, data: bytes, others: Sequence[bytes]) ->
     if chance.random() < 0.2:
         return mutated(chance, data, others)
     try:
-        tree = json.loads(data)
         for _ in range(1 << chance.randrange(3)):
-            tree = _grown(chance, tree, others)
-        return json.dumps(tree).encode()[:MOST_BYTES]
+            if len(data) <= MOST_BYTES:  # else what is repeated again would never end
+                data = json.dumps(_grown(chance, json.loads(data), others)).encode()
+        return data[:MOST_BYTES]
     except (ValueError, RecursionError):  # no JSON, or deeper than Python goes
         return mutated(chance, data, others)
 
@@ -140,5 +140,5 @@ def _other(chance: random.Random, value: Any, others: Sequence[bytes]) -> Any:
         case 2 if isinstance(value, int | float) and not isinstance(value, bool):
             return chance.choice((-value, value * 2, value + 1, value - 1, value / 3, str(value)))
         case 3:
-            return [value] * chance.choice((2, 300))
+            return [value] * chance.choice((2, 100))
     return chance.choice(ODD)

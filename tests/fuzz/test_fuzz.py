@@ -14,11 +14,14 @@ from tests.fuzz.targets import TARGETS
 from tests.fuzz.worker import CORPUS, _fault, _inputs, known
 
 ROOT = Path(__file__).parent.parent.parent
-ROUNDS = 40
+ROUNDS = 25
+# makes a model first
+SLOW = {"shard": pytest.mark.full}
+NAMES = [pytest.param(name, marks=SLOW.get(name, ())) for name in TARGETS]
 
 
 @pytest.mark.timeout(1200)  # each imports all that it needs, on a machine that may be busy
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", NAMES)
 def test_inputs_end_as_they_may(name: str) -> None:
     """In a process of its own, as `make fuzz` runs it: what is found there comes here."""
     command = [sys.executable, "-m", "tests.fuzz", name, "--rounds", str(ROUNDS)]
