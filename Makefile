@@ -6,6 +6,8 @@
 #   make test-chart            # images, chart, alerts
 #   make test-balancers        # HAProxy and Envoy before three servers
 #   make test-hosts            # one model on two hosts
+#   make lock-check             # requirements.lock is what resolves, on every platform: needs uv
+#   make fuzz [SECONDS=600]    # hostile files, frames and requests, as long a target
 #   make test-clients          # other people's clients, each in an environment of its own
 #   make docs                  # the documentation as a site, in build/site
 
@@ -25,7 +27,7 @@ FEW := 3
 ALONE = scripts/run_alone.sh $$? $(BIN)/python $(FEW)
 FRESH = rm -f .pytest_cache/v/cache/lastfailed
 
-.PHONY: serve test test-quick test-full test-chart test-balancers test-hosts test-clients lint proto readme docs clean
+.PHONY: serve test test-quick test-full test-chart test-balancers test-hosts test-clients lint lock-check fuzz proto readme docs clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/launcher $(ARGS)
@@ -57,6 +59,22 @@ test-hosts: $(VENV)/.test
 
 test-chart: $(VENV)/.test
 	$(BIN)/python -m pytest -q tests/deployment $(ARGS)
+
+# no file is fetched but metadata; wheels alone, as the images have no compilers
+UV ?= uv
+lock-check:
+	@set -e; pins=$$(mktemp); trap 'rm -f $$pins' EXIT; \
+	grep -oE '^[A-Za-z0-9_.-]+==[^ ]+' requirements.lock > $$pins; \
+	for platform in x86_64-manylinux_2_31 aarch64-manylinux_2_31; do \
+	  $(UV) pip compile pyproject.toml --extra shard --extra s3 -c $$pins --only-binary :all: -q \
+	    --generate-hashes --python-version 3.11 --python-platform $$platform \
+	    --no-header --no-annotate | diff - requirements.lock -I '^#' && echo "$$platform: the lock"; \
+	done
+
+# what is found stays in tests/fuzz/corpus, which `test` runs; TARGETS="http bodies": only those
+SECONDS ?= 60
+fuzz: $(VENV)/.test
+	nice -n 19 $(BIN)/python -m tests.fuzz $(TARGETS) --seconds $(SECONDS)
 
 # kept in ~/.cache/penstock/clients; the first time they are installed, which takes minutes
 test-clients: $(VENV)/.test

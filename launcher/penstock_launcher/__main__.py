@@ -6,7 +6,7 @@ import dataclasses
 import os
 import sys
 
-from penstock_launcher.api_keys import api_keys
+from penstock_launcher.api_keys import api_keys, secrets_of
 from penstock_launcher.command_line import parse
 from penstock_launcher.configs import SECRETS
 from penstock_launcher.environment import report
@@ -28,12 +28,13 @@ def main() -> int:
         if notice := storage_notice(options, environ):
             notices.append(notice)
     except LauncherError as error:
-        Log(as_json=options.json_output, secrets=options.api_key).error(str(error))
+        secrets = tuple(secrets_of(options.api_key))
+        Log(as_json=options.json_output, secrets=secrets).error(str(error))
         return 1
     asked, options = options, dataclasses.replace(options, api_key=keys)
-    secrets = [*keys, hub_token(environ) or ""]
-    secrets += [environ.get(name, "") for name in SECRETS]
-    log = Log(as_json=options.json_output, level=options.log_level, secrets=tuple(secrets))
+    hidden = [*secrets_of(keys), hub_token(environ) or ""]
+    hidden += [environ.get(name, "") for name in SECRETS]
+    log = Log(as_json=options.json_output, level=options.log_level, secrets=tuple(hidden))
     for notice in notices:
         log.warning(notice)
     if options.env:

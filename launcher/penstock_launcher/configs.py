@@ -64,6 +64,10 @@ ROUTER_OPTIONS = (
     "health_route",
     "stream_keepalive",
     "max_request_time",
+    "header_timeout",
+    "idle_timeout",
+    "max_headers",
+    "max_header_size",
     "root_path",
     "metric_names",
 )

@@ -1,6 +1,7 @@
 """What changes while the server runs: files that are read again on SIGHUP, and told to the router.
 
-One line of JSON each, on a pipe that the router inherits: `{"api_key": [key, …]}`.
+One line of JSON each, on a pipe that the router inherits: `{"api_key": [key, …]}`, where a key is
+a `KeyItem`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import signal
 from collections.abc import Callable, Mapping
 from typing import Self
 
+from penstock_launcher.api_keys import secrets_of
 from penstock_launcher.errors import LauncherError
+from penstock_launcher.key_file import KeyItem
 from penstock_launcher.logs import Log
 
 PIPE_BYTES = 1024 * 1024  # what an unprivileged user may have
 
-ReadKeys = Callable[[], tuple[str, ...]]  # raises LauncherError
+ReadKeys = Callable[[], tuple[KeyItem, ...]]  # raises LauncherError
 
 
 class Updates:
@@ -53,7 +56,7 @@ class Updates:
             return False
         try:
             keys = self._read_keys()
-            self._log.mask(keys)
+            self._log.mask(secrets_of(keys))
             self._tell({"api_key": keys})
         except LauncherError as error:
             self._log.error(f"SIGHUP: the API keys stay as they were: {error}")

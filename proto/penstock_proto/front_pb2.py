@@ -29,7 +29,7 @@ except AttributeError:
   penstock__proto_dot_request__pb2 = penstock__proto_dot_shard__pb2.penstock_proto.request_pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apenstock_proto/front.proto\x12\x0epenstock_proto\x1a\x1apenstock_proto/shard.proto\"\xaf\x02\n\tFromFront\x12\r\n\x05ready\x18\x01 \x01(\x08\x12*\n\x06submit\x18\x02 \x03(\x0b\x32\x1a.penstock_proto.Submission\x12\"\n\x04stop\x18\x03 \x03(\x0b\x32\x14.penstock_proto.Stop\x12\x0e\n\x06\x63\x61ncel\x18\x04 \x03(\x04\x12$\n\x05\x63ount\x18\x05 \x01(\x0b\x32\x15.penstock_proto.Count\x12\x0e\n\x06scrape\x18\x06 \x01(\x04\x12\r\n\x05\x66\x61ult\x18\x07 \x01(\t\x12\x0b\n\x03lag\x18\x08 \x03(\x01\x12$\n\x05\x61\x62ort\x18\x0c \x03(\x0b\x32\x15.penstock_proto.Abort\x12\r\n\x05\x66lush\x18\r \x01(\x04\x12,\n\x07prepare\x18\t \x03(\x0b\x32\x1b.penstock_proto.Preparation\"G\n\x0bPreparation\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12(\n\x07grammar\x18\x02 \x01(\x0b\x32\x17.penstock_proto.Grammar\"H\n\nSubmission\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x07request\x18\x02 \x01(\x0b\x32\x17.penstock_proto.Request\"\"\n\x05\x41\x62ort\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\"+\n\x04Stop\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x11\n\tgenerated\x18\x02 \x01(\r\"\x8c\x01\n\x05\x43ount\x12\x10\n\x08requests\x18\x01 \x01(\r\x12\x13\n\x0b\x64isconnects\x18\x02 \x01(\r\x12\x14\n\x0cslow_readers\x18\x03 \x01(\r\x12&\n\x06served\x18\x04 \x03(\x0b\x32\x16.penstock_proto.Served\x12\x0e\n\x06\x66\x61iled\x18\x05 \x03(\t\x12\x0e\n\x06unsent\x18\x06 \x01(\x12\">\n\x06Served\x12\r\n\x05total\x18\x01 \x01(\x01\x12\x12\n\nvalidation\x18\x02 \x01(\x01\x12\x11\n\tper_token\x18\x03 \x03(\x01\"\xb1\x03\n\x07ToFront\x12,\n\x06prompt\x18\x01 \x03(\x0b\x32\x1c.penstock_proto.ScoredPrompt\x12\x10\n\x08sequence\x18\x02 \x03(\x04\x12\r\n\x05token\x18\x03 \x03(\r\x12\x0f\n\x07logprob\x18\x04 \x03(\x02\x12&\n\x03top\x18\x05 \x03(\x0b\x32\x19.penstock_proto.TopTokens\x12 \n\x03\x65nd\x18\x06 \x03(\x0b\x32\x13.penstock_proto.End\x12(\n\x07\x66\x61ilure\x18\x07 \x03(\x0b\x32\x17.penstock_proto.Failure\x12(\n\x07metrics\x18\x08 \x01(\x0b\x32\x17.penstock_proto.Metrics\x12\x10\n\x08\x64raining\x18\t \x01(\x08\x12\r\n\x05leave\x18\n \x01(\x08\x12\x14\n\x07trouble\x18\x0b \x01(\tH\x00\x88\x01\x01\x12*\n\x08prepared\x18\x0c \x03(\x0b\x32\x18.penstock_proto.Prepared\x12(\n\x07\x66lushed\x18\r \x03(\x0b\x32\x17.penstock_proto.Flushed\x12\x0f\n\x07\x61pi_key\x18\x1e \x03(\tB\n\n\x08_trouble\"\'\n\x07\x46lushed\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\"U\n\x08Prepared\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12-\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x17.penstock_proto.FailureH\x00\x88\x01\x01\x42\n\n\x08_failure\"Y\n\x0cScoredPrompt\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07logprob\x18\x02 \x03(\x02\x12\x11\n\ttop_token\x18\x03 \x03(\r\x12\x13\n\x0btop_logprob\x18\x04 \x03(\x02\"\xc2\x01\n\x03\x45nd\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12*\n\x06reason\x18\x02 \x01(\x0e\x32\x1a.penstock_proto.End.Reason\x12\x11\n\tgenerated\x18\x03 \x01(\r\x12\x0e\n\x06\x63\x61\x63hed\x18\x04 \x01(\r\x12\r\n\x05queue\x18\x05 \x01(\x01\x12\x13\n\x0b\x66irst_token\x18\x06 \x01(\x01\x12\r\n\x05total\x18\x07 \x01(\x01\"\'\n\x06Reason\x12\n\n\x06LENGTH\x10\x00\x12\x07\n\x03\x45OS\x10\x01\x12\x08\n\x04STOP\x10\x02\"\xb1\x01\n\x07\x46\x61ilure\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.penstock_proto.Failure.Kind\x12\x0f\n\x07message\x18\x03 \x01(\t\"W\n\x04Kind\x12\x0e\n\nGENERATION\x10\x00\x12\x0c\n\x08\x44RAINING\x10\x01\x12\r\n\tSHUT_DOWN\x10\x02\x12\x0b\n\x07GRAMMAR\x10\x03\x12\x08\n\x04\x42USY\x10\x04\x12\x0b\n\x07\x41\x42ORTED\x10\x05\"\'\n\x07Metrics\x12\x0e\n\x06scrape\x18\x01 \x01(\x04\x12\x0c\n\x04text\x18\x02 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apenstock_proto/front.proto\x12\x0epenstock_proto\x1a\x1apenstock_proto/shard.proto\"\xbc\x03\n\tFromFront\x12\r\n\x05ready\x18\x01 \x01(\x08\x12*\n\x06submit\x18\x02 \x03(\x0b\x32\x1a.penstock_proto.Submission\x12\"\n\x04stop\x18\x03 \x03(\x0b\x32\x14.penstock_proto.Stop\x12\x0e\n\x06\x63\x61ncel\x18\x04 \x03(\x04\x12$\n\x05\x63ount\x18\x05 \x01(\x0b\x32\x15.penstock_proto.Count\x12\x0e\n\x06scrape\x18\x06 \x01(\x04\x12\r\n\x05\x66\x61ult\x18\x07 \x01(\t\x12\x0b\n\x03lag\x18\x08 \x03(\x01\x12$\n\x05\x61\x62ort\x18\x0c \x03(\x0b\x32\x15.penstock_proto.Abort\x12\r\n\x05\x66lush\x18\r \x01(\x04\x12,\n\x07prepare\x18\t \x03(\x0b\x32\x1b.penstock_proto.Preparation\x12+\n\tkey_begin\x18( \x03(\x0b\x32\x18.penstock_proto.KeyBegin\x12/\n\x0bkey_reserve\x18) \x03(\x0b\x32\x1a.penstock_proto.KeyReserve\x12-\n\nkey_settle\x18* \x03(\x0b\x32\x19.penstock_proto.KeySettle\"8\n\x08KeyBegin\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x03 \x01(\x08\",\n\nKeyReserve\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06tokens\x18\x02 \x01(\x04\">\n\tKeySettle\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06prompt\x18\x02 \x01(\x04\x12\x11\n\tgenerated\x18\x03 \x01(\x04\"G\n\x0bPreparation\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12(\n\x07grammar\x18\x02 \x01(\x0b\x32\x17.penstock_proto.Grammar\"H\n\nSubmission\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x07request\x18\x02 \x01(\x0b\x32\x17.penstock_proto.Request\"\"\n\x05\x41\x62ort\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\"+\n\x04Stop\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x11\n\tgenerated\x18\x02 \x01(\r\"\x8c\x01\n\x05\x43ount\x12\x10\n\x08requests\x18\x01 \x01(\r\x12\x13\n\x0b\x64isconnects\x18\x02 \x01(\r\x12\x14\n\x0cslow_readers\x18\x03 \x01(\r\x12&\n\x06served\x18\x04 \x03(\x0b\x32\x16.penstock_proto.Served\x12\x0e\n\x06\x66\x61iled\x18\x05 \x03(\t\x12\x0e\n\x06unsent\x18\x06 \x01(\x12\">\n\x06Served\x12\r\n\x05total\x18\x01 \x01(\x01\x12\x12\n\nvalidation\x18\x02 \x01(\x01\x12\x11\n\tper_token\x18\x03 \x03(\x01\"\xe2\x03\n\x07ToFront\x12,\n\x06prompt\x18\x01 \x03(\x0b\x32\x1c.penstock_proto.ScoredPrompt\x12\x10\n\x08sequence\x18\x02 \x03(\x04\x12\r\n\x05token\x18\x03 \x03(\r\x12\x0f\n\x07logprob\x18\x04 \x03(\x02\x12&\n\x03top\x18\x05 \x03(\x0b\x32\x19.penstock_proto.TopTokens\x12 \n\x03\x65nd\x18\x06 \x03(\x0b\x32\x13.penstock_proto.End\x12(\n\x07\x66\x61ilure\x18\x07 \x03(\x0b\x32\x17.penstock_proto.Failure\x12(\n\x07metrics\x18\x08 \x01(\x0b\x32\x17.penstock_proto.Metrics\x12\x10\n\x08\x64raining\x18\t \x01(\x08\x12\r\n\x05leave\x18\n \x01(\x08\x12\x14\n\x07trouble\x18\x0b \x01(\tH\x00\x88\x01\x01\x12*\n\x08prepared\x18\x0c \x03(\x0b\x32\x18.penstock_proto.Prepared\x12(\n\x07\x66lushed\x18\r \x03(\x0b\x32\x17.penstock_proto.Flushed\x12\x0f\n\x07\x61pi_key\x18\x1e \x03(\t\x12/\n\x0bkey_verdict\x18( \x03(\x0b\x32\x1a.penstock_proto.KeyVerdictB\n\n\x08_trouble\"\x93\x01\n\nKeyVerdict\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0f\n\x07refused\x18\x02 \x01(\t\x12\x0c\n\x04wait\x18\x03 \x01(\x01\x12+\n\x08requests\x18\x04 \x01(\x0b\x32\x19.penstock_proto.Allowance\x12)\n\x06tokens\x18\x05 \x01(\x0b\x32\x19.penstock_proto.Allowance\"*\n\tAllowance\x12\x0c\n\x04left\x18\x01 \x01(\x04\x12\x0f\n\x07\x66ull_in\x18\x02 \x01(\x01\"\'\n\x07\x46lushed\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\"U\n\x08Prepared\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12-\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x17.penstock_proto.FailureH\x00\x88\x01\x01\x42\n\n\x08_failure\"Y\n\x0cScoredPrompt\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07logprob\x18\x02 \x03(\x02\x12\x11\n\ttop_token\x18\x03 \x03(\r\x12\x13\n\x0btop_logprob\x18\x04 \x03(\x02\"\xc2\x01\n\x03\x45nd\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12*\n\x06reason\x18\x02 \x01(\x0e\x32\x1a.penstock_proto.End.Reason\x12\x11\n\tgenerated\x18\x03 \x01(\r\x12\x0e\n\x06\x63\x61\x63hed\x18\x04 \x01(\r\x12\r\n\x05queue\x18\x05 \x01(\x01\x12\x13\n\x0b\x66irst_token\x18\x06 \x01(\x01\x12\r\n\x05total\x18\x07 \x01(\x01\"\'\n\x06Reason\x12\n\n\x06LENGTH\x10\x00\x12\x07\n\x03\x45OS\x10\x01\x12\x08\n\x04STOP\x10\x02\"\xb1\x01\n\x07\x46\x61ilure\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.penstock_proto.Failure.Kind\x12\x0f\n\x07message\x18\x03 \x01(\t\"W\n\x04Kind\x12\x0e\n\nGENERATION\x10\x00\x12\x0c\n\x08\x44RAINING\x10\x01\x12\r\n\tSHUT_DOWN\x10\x02\x12\x0b\n\x07GRAMMAR\x10\x03\x12\x08\n\x04\x42USY\x10\x04\x12\x0b\n\x07\x41\x42ORTED\x10\x05\"\'\n\x07Metrics\x12\x0e\n\x06scrape\x18\x01 \x01(\x04\x12\x0c\n\x04text\x18\x02 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,35 +37,45 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock_proto.front_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FROMFRONT']._serialized_start=75
-  _globals['_FROMFRONT']._serialized_end=378
-  _globals['_PREPARATION']._serialized_start=380
-  _globals['_PREPARATION']._serialized_end=451
-  _globals['_SUBMISSION']._serialized_start=453
-  _globals['_SUBMISSION']._serialized_end=525
-  _globals['_ABORT']._serialized_start=527
-  _globals['_ABORT']._serialized_end=561
-  _globals['_STOP']._serialized_start=563
-  _globals['_STOP']._serialized_end=606
-  _globals['_COUNT']._serialized_start=609
-  _globals['_COUNT']._serialized_end=749
-  _globals['_SERVED']._serialized_start=751
-  _globals['_SERVED']._serialized_end=813
-  _globals['_TOFRONT']._serialized_start=816
-  _globals['_TOFRONT']._serialized_end=1249
-  _globals['_FLUSHED']._serialized_start=1251
-  _globals['_FLUSHED']._serialized_end=1290
-  _globals['_PREPARED']._serialized_start=1292
-  _globals['_PREPARED']._serialized_end=1377
-  _globals['_SCOREDPROMPT']._serialized_start=1379
-  _globals['_SCOREDPROMPT']._serialized_end=1468
-  _globals['_END']._serialized_start=1471
-  _globals['_END']._serialized_end=1665
-  _globals['_END_REASON']._serialized_start=1626
-  _globals['_END_REASON']._serialized_end=1665
-  _globals['_FAILURE']._serialized_start=1668
-  _globals['_FAILURE']._serialized_end=1845
-  _globals['_FAILURE_KIND']._serialized_start=1758
-  _globals['_FAILURE_KIND']._serialized_end=1845
-  _globals['_METRICS']._serialized_start=1847
-  _globals['_METRICS']._serialized_end=1886
+  _globals['_FROMFRONT']._serialized_end=519
+  _globals['_KEYBEGIN']._serialized_start=521
+  _globals['_KEYBEGIN']._serialized_end=577
+  _globals['_KEYRESERVE']._serialized_start=579
+  _globals['_KEYRESERVE']._serialized_end=623
+  _globals['_KEYSETTLE']._serialized_start=625
+  _globals['_KEYSETTLE']._serialized_end=687
+  _globals['_PREPARATION']._serialized_start=689
+  _globals['_PREPARATION']._serialized_end=760
+  _globals['_SUBMISSION']._serialized_start=762
+  _globals['_SUBMISSION']._serialized_end=834
+  _globals['_ABORT']._serialized_start=836
+  _globals['_ABORT']._serialized_end=870
+  _globals['_STOP']._serialized_start=872
+  _globals['_STOP']._serialized_end=915
+  _globals['_COUNT']._serialized_start=918
+  _globals['_COUNT']._serialized_end=1058
+  _globals['_SERVED']._serialized_start=1060
+  _globals['_SERVED']._serialized_end=1122
+  _globals['_TOFRONT']._serialized_start=1125
+  _globals['_TOFRONT']._serialized_end=1607
+  _globals['_KEYVERDICT']._serialized_start=1610
+  _globals['_KEYVERDICT']._serialized_end=1757
+  _globals['_ALLOWANCE']._serialized_start=1759
+  _globals['_ALLOWANCE']._serialized_end=1801
+  _globals['_FLUSHED']._serialized_start=1803
+  _globals['_FLUSHED']._serialized_end=1842
+  _globals['_PREPARED']._serialized_start=1844
+  _globals['_PREPARED']._serialized_end=1929
+  _globals['_SCOREDPROMPT']._serialized_start=1931
+  _globals['_SCOREDPROMPT']._serialized_end=2020
+  _globals['_END']._serialized_start=2023
+  _globals['_END']._serialized_end=2217
+  _globals['_END_REASON']._serialized_start=2178
+  _globals['_END_REASON']._serialized_end=2217
+  _globals['_FAILURE']._serialized_start=2220
+  _globals['_FAILURE']._serialized_end=2397
+  _globals['_FAILURE_KIND']._serialized_start=2310
+  _globals['_FAILURE_KIND']._serialized_end=2397
+  _globals['_METRICS']._serialized_start=2399
+  _globals['_METRICS']._serialized_end=2438
 # @@protoc_insertion_point(module_scope)

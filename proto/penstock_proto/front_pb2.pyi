@@ -10,7 +10,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FromFront(_message.Message):
-    __slots__ = ("ready", "submit", "stop", "cancel", "count", "scrape", "fault", "lag", "abort", "flush", "prepare")
+    __slots__ = ("ready", "submit", "stop", "cancel", "count", "scrape", "fault", "lag", "abort", "flush", "prepare", "key_begin", "key_reserve", "key_settle")
     READY_FIELD_NUMBER: _ClassVar[int]
     SUBMIT_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
@@ -22,6 +22,9 @@ class FromFront(_message.Message):
     ABORT_FIELD_NUMBER: _ClassVar[int]
     FLUSH_FIELD_NUMBER: _ClassVar[int]
     PREPARE_FIELD_NUMBER: _ClassVar[int]
+    KEY_BEGIN_FIELD_NUMBER: _ClassVar[int]
+    KEY_RESERVE_FIELD_NUMBER: _ClassVar[int]
+    KEY_SETTLE_FIELD_NUMBER: _ClassVar[int]
     ready: bool
     submit: _containers.RepeatedCompositeFieldContainer[Submission]
     stop: _containers.RepeatedCompositeFieldContainer[Stop]
@@ -33,7 +36,38 @@ class FromFront(_message.Message):
     abort: _containers.RepeatedCompositeFieldContainer[Abort]
     flush: int
     prepare: _containers.RepeatedCompositeFieldContainer[Preparation]
-    def __init__(self, ready: _Optional[bool] = ..., submit: _Optional[_Iterable[_Union[Submission, _Mapping]]] = ..., stop: _Optional[_Iterable[_Union[Stop, _Mapping]]] = ..., cancel: _Optional[_Iterable[int]] = ..., count: _Optional[_Union[Count, _Mapping]] = ..., scrape: _Optional[int] = ..., fault: _Optional[str] = ..., lag: _Optional[_Iterable[float]] = ..., abort: _Optional[_Iterable[_Union[Abort, _Mapping]]] = ..., flush: _Optional[int] = ..., prepare: _Optional[_Iterable[_Union[Preparation, _Mapping]]] = ...) -> None: ...
+    key_begin: _containers.RepeatedCompositeFieldContainer[KeyBegin]
+    key_reserve: _containers.RepeatedCompositeFieldContainer[KeyReserve]
+    key_settle: _containers.RepeatedCompositeFieldContainer[KeySettle]
+    def __init__(self, ready: _Optional[bool] = ..., submit: _Optional[_Iterable[_Union[Submission, _Mapping]]] = ..., stop: _Optional[_Iterable[_Union[Stop, _Mapping]]] = ..., cancel: _Optional[_Iterable[int]] = ..., count: _Optional[_Union[Count, _Mapping]] = ..., scrape: _Optional[int] = ..., fault: _Optional[str] = ..., lag: _Optional[_Iterable[float]] = ..., abort: _Optional[_Iterable[_Union[Abort, _Mapping]]] = ..., flush: _Optional[int] = ..., prepare: _Optional[_Iterable[_Union[Preparation, _Mapping]]] = ..., key_begin: _Optional[_Iterable[_Union[KeyBegin, _Mapping]]] = ..., key_reserve: _Optional[_Iterable[_Union[KeyReserve, _Mapping]]] = ..., key_settle: _Optional[_Iterable[_Union[KeySettle, _Mapping]]] = ...) -> None: ...
+
+class KeyBegin(_message.Message):
+    __slots__ = ("number", "name", "answer")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    name: str
+    answer: bool
+    def __init__(self, number: _Optional[int] = ..., name: _Optional[str] = ..., answer: _Optional[bool] = ...) -> None: ...
+
+class KeyReserve(_message.Message):
+    __slots__ = ("number", "tokens")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    tokens: int
+    def __init__(self, number: _Optional[int] = ..., tokens: _Optional[int] = ...) -> None: ...
+
+class KeySettle(_message.Message):
+    __slots__ = ("number", "prompt", "generated")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    GENERATED_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    prompt: int
+    generated: int
+    def __init__(self, number: _Optional[int] = ..., prompt: _Optional[int] = ..., generated: _Optional[int] = ...) -> None: ...
 
 class Preparation(_message.Message):
     __slots__ = ("number", "grammar")
@@ -94,7 +128,7 @@ class Served(_message.Message):
     def __init__(self, total: _Optional[float] = ..., validation: _Optional[float] = ..., per_token: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ToFront(_message.Message):
-    __slots__ = ("prompt", "sequence", "token", "logprob", "top", "end", "failure", "metrics", "draining", "leave", "trouble", "prepared", "flushed", "api_key")
+    __slots__ = ("prompt", "sequence", "token", "logprob", "top", "end", "failure", "metrics", "draining", "leave", "trouble", "prepared", "flushed", "api_key", "key_verdict")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +143,7 @@ class ToFront(_message.Message):
     PREPARED_FIELD_NUMBER: _ClassVar[int]
     FLUSHED_FIELD_NUMBER: _ClassVar[int]
     API_KEY_FIELD_NUMBER: _ClassVar[int]
+    KEY_VERDICT_FIELD_NUMBER: _ClassVar[int]
     prompt: _containers.RepeatedCompositeFieldContainer[ScoredPrompt]
     sequence: _containers.RepeatedScalarFieldContainer[int]
     token: _containers.RepeatedScalarFieldContainer[int]
@@ -123,7 +158,30 @@ class ToFront(_message.Message):
     prepared: _containers.RepeatedCompositeFieldContainer[Prepared]
     flushed: _containers.RepeatedCompositeFieldContainer[Flushed]
     api_key: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, prompt: _Optional[_Iterable[_Union[ScoredPrompt, _Mapping]]] = ..., sequence: _Optional[_Iterable[int]] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[_shard_pb2.TopTokens, _Mapping]]] = ..., end: _Optional[_Iterable[_Union[End, _Mapping]]] = ..., failure: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., draining: _Optional[bool] = ..., leave: _Optional[bool] = ..., trouble: _Optional[str] = ..., prepared: _Optional[_Iterable[_Union[Prepared, _Mapping]]] = ..., flushed: _Optional[_Iterable[_Union[Flushed, _Mapping]]] = ..., api_key: _Optional[_Iterable[str]] = ...) -> None: ...
+    key_verdict: _containers.RepeatedCompositeFieldContainer[KeyVerdict]
+    def __init__(self, prompt: _Optional[_Iterable[_Union[ScoredPrompt, _Mapping]]] = ..., sequence: _Optional[_Iterable[int]] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[_shard_pb2.TopTokens, _Mapping]]] = ..., end: _Optional[_Iterable[_Union[End, _Mapping]]] = ..., failure: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., draining: _Optional[bool] = ..., leave: _Optional[bool] = ..., trouble: _Optional[str] = ..., prepared: _Optional[_Iterable[_Union[Prepared, _Mapping]]] = ..., flushed: _Optional[_Iterable[_Union[Flushed, _Mapping]]] = ..., api_key: _Optional[_Iterable[str]] = ..., key_verdict: _Optional[_Iterable[_Union[KeyVerdict, _Mapping]]] = ...) -> None: ...
+
+class KeyVerdict(_message.Message):
+    __slots__ = ("number", "refused", "wait", "requests", "tokens")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    refused: str
+    wait: float
+    requests: Allowance
+    tokens: Allowance
+    def __init__(self, number: _Optional[int] = ..., refused: _Optional[str] = ..., wait: _Optional[float] = ..., requests: _Optional[_Union[Allowance, _Mapping]] = ..., tokens: _Optional[_Union[Allowance, _Mapping]] = ...) -> None: ...
+
+class Allowance(_message.Message):
+    __slots__ = ("left", "full_in")
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    FULL_IN_FIELD_NUMBER: _ClassVar[int]
+    left: int
+    full_in: float
+    def __init__(self, left: _Optional[int] = ..., full_in: _Optional[float] = ...) -> None: ...
 
 class Flushed(_message.Message):
     __slots__ = ("number", "done")

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Self
 
+from penstock_proto.api_keys import ApiKey, KeyItem
 from penstock_router.tls import TlsFiles
 
 _LISTS = (
@@ -37,7 +38,7 @@ class RouterConfig:
     listener: int  # descriptor of a socket that is bound, but does not listen yet
     prometheus_listener: int | None  # of one for /metrics alone
     http_processes: int  # that serve HTTP and text; 0: the router itself does
-    api_key: tuple[str, ...]  # empty: everybody may call
+    api_key: tuple[KeyItem, ...]  # empty: everybody may call
     cors_allow_origin: tuple[str, ...]
     max_concurrent_requests: int
     max_connections_per_client: int
@@ -80,11 +81,20 @@ class RouterConfig:
     metric_names: tuple[str, ...] = ()  # whose names /metrics shows beside ours and TGI's
     start_seconds: dict[str, float] = field(default_factory=dict)  # of the launcher, by phase
     stream_keepalive: float = 15.0  # seconds of silence until a stream says something; 0: never
+    header_timeout: float = 15.0  # seconds for the head of a request, from its first byte
+    idle_timeout: float = 75.0  # seconds that a connection may do nothing
+    max_headers: int = 128  # of a request
+    max_header_size: int = 8190  # bytes of each, and of the request line
     max_request_time: float | None = None  # seconds that a request may take; None: any
     ssl_certfile: str | None = None  # None: HTTP without TLS
     ssl_keyfile: str | None = None  # None: in the certificate's file
     ssl_ca_certs: str | None = None  # of clients' certificates; None: clients need none
     root_path: str = ""  # behind which a proxy shows the server; requests may come with or without
+
+    @property
+    def keys(self) -> tuple[ApiKey, ...]:
+        """The API keys."""
+        return tuple(ApiKey.of(item) for item in self.api_key)
 
     @property
     def tls(self) -> TlsFiles | None:

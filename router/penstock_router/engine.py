@@ -134,12 +134,16 @@ class Engine:
         self._pump_soon()
         return sequence.id
 
-    def cancel(self, request_id: int) -> None:
-        """End a request without a word to its listener. Its blocks are free for the next plan."""
-        if sequence := self._scheduler.cancel(request_id):
-            self._forget(sequence)
-            self._metrics.on_given_up("abort")
-            self._pump_soon()
+    def cancel(self, request_id: int) -> int:
+        """End a request without a word to its listener. Its blocks are free for the next plan.
+        How many tokens it had generated; 0 after its end."""
+        sequence = self._scheduler.cancel(request_id)
+        if sequence is None:
+            return 0
+        self._forget(sequence)
+        self._metrics.on_given_up("abort")
+        self._pump_soon()
+        return sequence.generated
 
     def abort(self, name: str | None) -> None:
         """End requests of that name, or of a batch of that name, or all (None); their listeners

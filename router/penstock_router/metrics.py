@@ -19,6 +19,7 @@ class Metrics(Instruments):
     def __init__(self, max_input_tokens: int, max_total_tokens: int) -> None:
         super().__init__(max_input_tokens, max_total_tokens)
         self.others: Callable[[], Iterable[str]] = tuple  # further lines, of `metric_names`
+        self.keys: Callable[[], Iterable[str]] = tuple  # the same, of `quotas`
         self.throughput = Throughput()
         self.http_processes = Processes("penstock_http")
         self.grammars = GrammarMetrics(self._registry)
@@ -196,5 +197,5 @@ class Metrics(Instruments):
 
     def render(self) -> bytes:
         """Everything, with memory, CPU time and descriptors of the router's processes."""
-        own = (self._registry.render() + "\n".join((*self.others(), ""))).encode()
+        own = (self._registry.render() + "\n".join((*self.others(), *self.keys(), ""))).encode()
         return own + prometheus_client.generate_latest() + self.http_processes.render()

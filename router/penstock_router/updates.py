@@ -7,10 +7,12 @@ import json
 import os
 from collections.abc import Callable
 
+from penstock_proto.api_keys import ApiKey
+
 MOST_BYTES = 64 * 1024  # read at a time
 
 
-def listen_for_updates(descriptor: int, on_keys: Callable[[tuple[str, ...]], None]) -> None:
+def listen_for_updates(descriptor: int, on_keys: Callable[[tuple[ApiKey, ...]], None]) -> None:
     """Call `on_keys` with the API keys that count from then on."""
     loop = asyncio.get_running_loop()
     os.set_blocking(descriptor, False)
@@ -25,7 +27,7 @@ def listen_for_updates(descriptor: int, on_keys: Callable[[tuple[str, ...]], Non
         buffer[:] = rest
         for line in filter(None, lines):
             try:
-                keys = tuple(json.loads(line)["api_key"])
+                keys = tuple(ApiKey.of(item) for item in json.loads(line)["api_key"])
             except ValueError:  # the launcher could not write all of it, and said so
                 continue
             on_keys(keys)

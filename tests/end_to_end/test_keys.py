@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import time
@@ -42,6 +43,79 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+TABLES = """
+[[key]]
+name = "limited"
+key = "key-of-limited"
+requests-per-minute = 6
+tokens-per-minute = 3000
+concurrent-requests = 2
+[[key]]
+name = "free"
+sha256 = "SHA"
+"""
+
+
+def ask(server: Server, key: str, path: str = "/v1/completions") -> tuple[int, dict[str, str]]:
+    """Status and headers; each connection may go to another process."""
+    body = {"prompt": "one two three", "max_tokens": 3} if path.startswith("/v1") else None
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+    request = urllib.request.Request(server.url + path, data, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, {k.lower(): v for k, v in answer.headers.items()}
+    except urllib.error.HTTPError as error:
+        return error.code, {k.lower(): v for k, v in error.headers.items()}
+
+
+def samples(server: Server) -> dict[str, float]:
+    with urllib.request.urlopen(server.url + "/metrics", timeout=60) as answer:
+        lines = answer.read().decode().splitlines()
+    found = [line.rsplit(" ", 1) for line in lines if line.startswith("penstock_key_")]
+    return {name.removeprefix("penstock_key_"): float(value) for name, value in found}
+
+
+def test_limits_hold_over_all_processes(tmp_path: Path) -> None:
+    """Two HTTP processes, to which connections go in turn: six requests a minute are six, not
+    twelve, and what was used stays used when the file is read again."""
+    keys = tmp_path / "keys.toml"
+    digest = hashlib.sha256(b"key-of-free").hexdigest()
+    keys.write_text(TABLES.replace("SHA", digest))
+    arguments = ("--device", "cpu", "--http-processes", "2", "--api-key-file", str(keys))
+    with running_server(tmp_path, *arguments) as server:
+        started = time.monotonic()
+        answers = [ask(server, "key-of-limited") for _ in range(16)]
+        served = [headers for status, headers in answers if status == 200]
+        # what flows in meanwhile: one each ten seconds
+        assert 6 <= len(served) <= 6 + (time.monotonic() - started) / 10 + 1
+        assert {status for status, _ in answers} == {200, 429}
+        assert [int(h["x-ratelimit-remaining-requests"]) for h in served[:3]] == [5, 4, 3]
+        assert {h["x-ratelimit-limit-tokens"] for h in served} == {"3000"}
+        refused = next(headers for status, headers in answers if status == 429)
+        assert 1 <= int(refused["retry-after"]) <= 10
+        assert [ask(server, "key-of-free")[0] for _ in range(12)] == [200] * 12
+        found = samples(server)
+        assert found['requests_total{key="limited"}'] == len(served)
+        assert found['refused_total{key="limited"}'] == 16 - len(served)
+        assert found['requests_total{key="free"}'] == 12
+        assert found['generated_tokens_total{key="free"}'] == 12 * 3
+        assert found['prompt_tokens_total{key="free"}'] > 12
+        changed = TABLES.replace("SHA", digest).replace("minute = 6\n", "minute = 5\n")
+        keys.write_text(changed + '[[key]]\nname = "new"\nkey = "key-of-new"\n')
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: "3 API keys count" in server.log)
+        until(lambda: [ask(server, "key-of-new")[0] for _ in range(4)] == [200] * 4)
+        answers = [ask(server, "key-of-limited") for _ in range(16)]
+        assert 16 - [status for status, _ in answers].count(429) <= (
+            (time.monotonic() - started) / 10 + 1
+        )
+        assert samples(server)['requests_total{key="limited"}'] >= len(served)
+        until(lambda: "key=limited" in server.log or '"key":"limited"' in server.log)
+        for secret in ("key-of-limited", "key-of-free", "key-of-new", digest):
+            assert secret not in server.log
 
 
 def environment(pid: int) -> str:

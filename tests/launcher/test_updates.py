@@ -42,9 +42,10 @@ def told(one: Updates) -> list[dict]:
 
 def test_keys_are_read_again_and_masked():
     log = Log()
-    with Updates(lambda: ("one", "two"), log) as one:
+    keys = "one", {"name": "b", "key": "two", "max_priority": 1}
+    with Updates(lambda: keys, log) as one:
         assert one.wanted and one.hangup()
-        assert told(one) == [{"api_key": ["one", "two"]}]
+        assert told(one) == [{"api_key": [*keys]}]
     assert log.masked == ["one", "two"]
     assert not any("one" in line for line in log.lines)
 

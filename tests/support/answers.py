@@ -49,7 +49,7 @@ class Ended:
     def __init__(self) -> None:
         self.count = 0
 
-    def one_ended(self) -> None:
+    def one_ended(self, generated: int) -> None:
         self.count += 1
 
 

@@ -109,10 +109,12 @@ class FakeEngine:
         asyncio.get_running_loop().call_soon(self._turn, job)
         return job.id
 
-    def cancel(self, request_id: int) -> None:
+    def cancel(self, request_id: int) -> int:
         job = self.jobs[request_id - 1]
-        if not job.ended:
-            job.cancelled = True
+        if job.ended or job.cancelled:
+            return 0
+        job.cancelled = True
+        return job.sent
 
     def abort(self, name: str | None) -> None:
         for job in self.jobs:

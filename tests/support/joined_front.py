@@ -13,7 +13,9 @@ from penstock_router.engine import Engine
 from penstock_router.fronts.frames import Frames
 from penstock_router.fronts.port import Port
 from penstock_router.fronts.remote_engine import Outbox, RemoteEngine, RemoteMetrics
+from penstock_router.fronts.remote_ledger import RemoteLedger
 from penstock_router.metrics import Metrics
+from penstock_router.quotas import Quotas
 from support.fake_engine import FakeEngine
 
 
@@ -23,6 +25,7 @@ class JoinedFront:
 
     engine: RemoteEngine
     metrics: RemoteMetrics
+    ledger: RemoteLedger
     port: Port
     front_frames: Frames
     port_frames: Frames
@@ -45,7 +48,11 @@ class JoinedFront:
 
 @contextlib.asynccontextmanager
 async def joined_front(
-    engine: Engine | FakeEngine, metrics: Metrics, *, ready: bool = True
+    engine: Engine | FakeEngine,
+    metrics: Metrics,
+    *,
+    ready: bool = True,
+    quotas: Quotas | None = None,
 ) -> AsyncIterator[JoinedFront]:
     """A front of the engine. At the end both sockets are closed, if they are not already."""
     loop = asyncio.get_running_loop()
@@ -54,7 +61,8 @@ async def joined_front(
     outbox = Outbox(lambda frame: front_frames.send(frame))
     remote = RemoteEngine(engine.limits, outbox)
     front_frames = Frames(remote.receive, lost.set)
-    port = Port(engine, metrics, lambda frame: port_frames.send(frame))  # type: ignore[arg-type]
+    send = lambda frame: port_frames.send(frame)  # noqa: E731
+    port = Port(engine, metrics, send, quotas)  # type: ignore[arg-type]
 
     def receive(data: bytes) -> None:
         frame = FromFront.FromString(data)
@@ -68,6 +76,7 @@ async def joined_front(
     front = JoinedFront(
         engine=remote,
         metrics=RemoteMetrics(remote, outbox),
+        ledger=RemoteLedger(remote, outbox),
         port=port,
         front_frames=front_frames,
         port_frames=port_frames,

@@ -22,6 +22,24 @@ class Clients:
         "Connections of one client (IP address; of IPv6 the first 64 bits) at a time, if there are "
         "descriptors for as many; one more closes the oldest idle one, or is answered with 429",
     )
+    max_headers: int = option(128, integer(16, 1024), "Headers of a request; beyond: 400")
+    max_header_size: int = option(
+        8190,
+        integer(1024, 65_536),
+        "Bytes of a header, and of the line with the path; beyond: 400",
+    )
+    header_timeout: float = option(
+        15.0,
+        number(0, 3600, above=True),
+        "Seconds from the first byte of a request to the end of its headers; beyond: 408. Bodies "
+        "have 15 s for their next bytes, and 60 s in all",
+    )
+    idle_timeout: float = option(
+        75.0,
+        number(0, 86_400, above=True),
+        "Seconds that a connection may do nothing: before its first request, and between two. "
+        "Proxies usually give up after 60 s, and must do so first",
+    )
     trusted_proxies: tuple[str, ...] = option(
         (),
         many(network()),

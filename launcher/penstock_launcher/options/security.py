@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from penstock_launcher.kinds import many, path, text
 from penstock_launcher.options.option import option
@@ -10,7 +11,7 @@ from penstock_launcher.options.option import option
 
 @dataclass(frozen=True, kw_only=True)
 class Security:
-    api_key: tuple[str, ...] = option(
+    api_key: tuple[Any, ...] = option(
         (),
         many(text(), separator=None),
         "Clients must send `Authorization: Bearer <key>`; repeatable, in the environment one. "
@@ -22,8 +23,8 @@ class Security:
     api_key_file: str | None = option(
         None,
         path(),
-        "File with further such keys, one a line; read at the start, and again on SIGHUP, which "
-        "else ends the server",
+        "File with further such keys, one a line; or, where its name ends in .toml, with names and "
+        "limits (docs/keys.md). Read at the start, and again on SIGHUP, which else ends the server",
     )
     ssl_certfile: str | None = option(
         None,

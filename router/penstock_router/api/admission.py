@@ -41,8 +41,12 @@ async def admit(
     The caller holds a permit for each prompt, so that no more than those wait for a tokeniser.
     Raises ApiError.
     """
-    salt = cache_salt(call.request, options.cache_salt)
+    salt, lease = cache_salt(call.request, options.cache_salt), call.lease
+    if lease is not None:
+        lease.check_priority(options.priority)
     requests = await requests_of(call.service, prompts, options, salt, add_special_tokens)
+    if lease is not None:
+        await lease.reserve(requests)
     call.validated()
     return requests
 

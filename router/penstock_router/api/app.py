@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -12,12 +12,13 @@ from penstock_router.api.batch_routes import BATCH_ROUTES, UPLOADS, add_store
 from penstock_router.api.bodies import Bodies
 from penstock_router.api.clients import Clients
 from penstock_router.api.connection import note_answer
-from penstock_router.api.connections import Connections
+from penstock_router.api.connections import Connections, Waits
 from penstock_router.api.guard import Origins, finish_headers, middleware
 from penstock_router.api.interface import Engine, Metrics
 from penstock_router.api.keys import KEYS, Keys
 from penstock_router.api.openapi import docs_routes
 from penstock_router.api.platform_routes import with_platform_routes
+from penstock_router.api.quota import Ledger, NearLedger
 from penstock_router.api.routes import ROUTES
 from penstock_router.api.sampling_defaults import sampling_defaults
 from penstock_router.api.service import SERVICE, Permits, Service
@@ -25,6 +26,7 @@ from penstock_router.api.turns import Turns
 from penstock_router.batches.store import Store
 from penstock_router.config import RouterConfig
 from penstock_router.exposition import CONTENT_TYPE
+from penstock_router.quotas import Quotas
 from penstock_router.text import TextModel
 
 if TYPE_CHECKING:
@@ -34,7 +36,6 @@ FLUSH_SECONDS = 2.0  # for the last bytes of answers that have ended, when the s
 LINGER_SECONDS = 2.0  # for a refused client to read the answer while it still sends its body
 READ_BYTES = 64 * 1024  # of a body that nobody reads yet; twice as many may wait
 SCRAPERS = 64  # connections of one client to the port for /metrics alone
-KEEP_CONNECTION_SECONDS = 75.0  # idle; longer than the 60 s after which proxies usually give up
 
 
 def make_app(
@@ -43,10 +44,11 @@ def make_app(
     text: TextModel,
     metrics: Metrics,
     permits: Permits | None = None,
+    ledger: Ledger | None = None,
 ) -> web.Application:
     """The application with all routes. `make_runner` runs it.
 
-    permits: those of all processes, where several serve HTTP.
+    permits, ledger: those of all processes, where several serve HTTP.
     """
     listed = with_platform_routes(ROUTES, config.predict_route, config.health_route)
     store = _store(config)
@@ -54,8 +56,9 @@ def make_app(
         listed = (*listed, *BATCH_ROUTES)
     routes = (*listed, *docs_routes(listed, config.root_path, keyed=bool(config.api_key)))
     origins = Origins(config.cors_allow_origin)
-    keys = Keys(config.api_key, {(r.method, r.path) for r in routes if r.public})
-    guard = middleware(origins, keys, config.payload_limit, UPLOADS)
+    keys = Keys(config.keys, {(r.method, r.path) for r in routes if r.public})
+    ledger = ledger or NearLedger(Quotas(config.keys))
+    guard = middleware(origins, keys, ledger, config.payload_limit, UPLOADS)
     app = web.Application(
         middlewares=[guard]  # type: ignore[list-item]
     )
@@ -104,20 +107,24 @@ class Runner(web.AppRunner):
         clients: Clients,
         metrics: Metrics,
         most_of_client: int,
+        waits: Waits,
         root_path: str = "",
+        **parser: Any,
     ) -> None:
-        """Handlers end with their client, and compressed bodies stay packed."""
+        """Handlers end with their client, and compressed bodies stay packed. parser: aiohttp's
+        bounds of heads."""
         super().__init__(
             app,
             handler_cancellation=True,
             access_log=None,
             auto_decompress=False,
-            keepalive_timeout=KEEP_CONNECTION_SECONDS,
+            keepalive_timeout=waits.idle,
             lingering_time=LINGER_SECONDS,
             read_bufsize=READ_BYTES,
             shutdown_timeout=FLUSH_SECONDS,
+            **parser,
         )
-        self._connections = clients, metrics, most_of_client, root_path
+        self._connections = clients, metrics, most_of_client, waits, root_path
 
     async def _make_server(self) -> web.Server:
         return Connections(await super()._make_server(), *self._connections)
@@ -128,7 +135,17 @@ def make_runner(app: web.Application) -> web.AppRunner:
     service = app[SERVICE]
     config = service.config
     most = _share(config, config.max_connections_per_client)
-    return Runner(app, service.clients, service.metrics, most, config.root_path)
+    return Runner(
+        app,
+        service.clients,
+        service.metrics,
+        most,
+        Waits(config.header_timeout, config.idle_timeout),
+        config.root_path,
+        max_headers=config.max_headers,
+        max_line_size=config.max_header_size,
+        max_field_size=config.max_header_size,
+    )
 
 
 def make_scrape_runner(metrics: Metrics) -> web.AppRunner:
@@ -140,7 +157,7 @@ def make_scrape_runner(metrics: Metrics) -> web.AppRunner:
     app = web.Application()
     app.router.add_get("/metrics", scrape)
     app.on_response_prepare.append(finish_headers(Origins(())))
-    return Runner(app, Clients((), 0), metrics, SCRAPERS)
+    return Runner(app, Clients((), 0), metrics, SCRAPERS, Waits())
 
 
 def _share(config: RouterConfig, most: int) -> int:

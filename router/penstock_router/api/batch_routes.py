@@ -20,6 +20,7 @@ from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.fields import checked
 from penstock_router.api.file_upload import receive
 from penstock_router.api.keys import owner_of_request
+from penstock_router.api.quota import KEY
 from penstock_router.api.routes import Route
 from penstock_router.api.tgi_routes import json_response
 from penstock_router.batches.store import NoRoom, Store
@@ -173,7 +174,12 @@ async def delete_file(request: web.Request) -> web.Response:
 
 async def create_batch(request: web.Request) -> web.Response:
     """POST /v1/batches"""
-    store, owner = request.app[_STORE], owner_of_request(request)
+    store, owner, key = request.app[_STORE], owner_of_request(request), request.get(KEY)
+    if key is not None and key.key is None:
+        raise invalid(
+            "batches are sent with the API key, and of this one the server has no more "
+            "than the SHA-256"
+        )
     body = checked(request, BatchRequest, await read_json(request))
     hours = body.hours
     shown = await _blocking(

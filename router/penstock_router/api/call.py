@@ -15,6 +15,7 @@ from penstock_router.api.bodies import SMALL_BYTES
 from penstock_router.api.body_shape import MOST_CONTAINERS_AND_KEYS, containers_and_keys
 from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.fields import checked
+from penstock_router.api.quota import LEASE, named
 from penstock_router.api.refusal import TARGET, log_failure
 from penstock_router.api.request_id import request_id
 from penstock_router.api.run import Track
@@ -64,6 +65,7 @@ class Call:
         self.service: Service = request.app[SERVICE]
         self.id = request_id(request)
         self.limit = TimeLimit(request)
+        self.lease = request.get(LEASE)  # None: nothing is counted for a key
         # Not the event loop's clock: uvloop's ticks in milliseconds.
         self._start = time.monotonic()
         self._validated = self._start
@@ -130,6 +132,7 @@ class Call:
             request_id=self.id,
             method=self.request.method,
             route=self.request.path,
+            **named(self.request),
             status=200,
             total_time=round(total, 6),
             validation_time=round(validation, 6),
@@ -166,6 +169,7 @@ class Call:
             request_id=self.id,
             method=self.request.method,
             route=self.request.path,
+            **named(self.request),
             reason=reason,
         )
 
@@ -239,6 +243,7 @@ def logged(handler: Handler) -> Handler:
             request_id=request_id(request),
             method=request.method,
             route=request.path,
+            **named(request),
             status=response.status,
             total_time=round(time.monotonic() - start, 6),
         )

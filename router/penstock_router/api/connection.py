@@ -35,7 +35,6 @@ from penstock_router.api.request_id import request_id
 if TYPE_CHECKING:
     from penstock_router.api.connections import Connections
 
-HEAD_SECONDS = 15.0  # for the head of a request to arrive, from its first byte
 DISCARD_BYTES = 4 * 1024 * 1024  # that a client may send behind what is kept
 LINGER_SECONDS = 1.0  # for a refused client to read why
 STUCK_SECONDS = 30.0  # in which a client must read of what waits for it
@@ -126,7 +125,8 @@ class Connection(web.RequestHandler):
         if not self.idle:
             self._stop_head_timer()
         elif data and self._head_timer is None:
-            self._head_timer = self._loop.call_later(HEAD_SECONDS, self._on_late_head)
+            seconds = self._connections.waits.head
+            self._head_timer = self._loop.call_later(seconds, self._on_late_head)
 
     def _refuse_other_versions(self) -> None:
         """A request of another version than ours becomes what a malformed one is."""
@@ -186,7 +186,7 @@ class Connection(web.RequestHandler):
     def _on_late_head(self) -> None:
         self._head_timer = None
         if self.idle:
-            self._refuse(ApiError(Kind.TIMEOUT, f"{HEAD_SECONDS:g}"))
+            self._refuse(ApiError(Kind.TIMEOUT, f"{self._connections.waits.head:g}"))
 
     def _refuse(self, error: ApiError) -> None:
         """Say why, and end."""

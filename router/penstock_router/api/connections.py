@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -22,6 +23,15 @@ CLIENT_SHARE = 0.75  # of the room that one client may take
 MOST_LINGERING = 64  # refused connections whose clients may read why, beside the others
 LOOK_SECONDS = 5.0  # between two looks at what clients have not read
 
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Seconds."""
+
+    head: float = 15.0  # for the head of a request, from its first byte
+    idle: float = 75.0  # without a request, which aiohttp sees to; proxies give up after 60 s
+
+
 Group = dict[Connection, None]  # in the order in which they came
 
 
@@ -34,6 +44,7 @@ class Connections(web.Server):
         clients: Clients,
         metrics: Metrics,
         most_of_client: int,
+        waits: Waits,
         root_path: str = "",
     ) -> None:
         """server: what aiohttp would use instead. most_of_client: connections of one client."""
@@ -51,6 +62,7 @@ class Connections(web.Server):
             handler_cancellation=server.handler_cancellation,
             **server._kwargs,
         )
+        self.waits = waits
         self._clients = clients
         self._metrics = metrics
         descriptors = room()

@@ -51,6 +51,7 @@ class Kind(enum.Enum):
     GENERATION = Row(424, "generation", "Request failed during generation: {}", "generation")
     OVERLOADED = Row(429, "overloaded", "Model is overloaded", "overloaded", 1)
     TOO_MANY = Row(429, "overloaded", "{}", "overloaded", 1)
+    RATE = Row(429, "rate_limit", "{}", "overloaded", code="rate_limit_exceeded")
     DEADLINE = Row(
         504, "deadline_exceeded", "The request was not done within {:g} seconds", "timeout"
     )

@@ -10,6 +10,7 @@ from aiohttp import hdrs, web
 from penstock_router.api.errors import ApiError, Kind
 from penstock_router.api.fields import ignored_fields
 from penstock_router.api.keys import Keys
+from penstock_router.api.quota import HEADER_NAMES, Ledger, leased, limit_headers
 from penstock_router.api.refusal import refuse
 from penstock_router.api.request_id import request_id
 
@@ -39,6 +40,8 @@ EXPOSED_HEADERS = ",".join(
         "x-prompt-tokens",
         "x-cached-tokens",
         "x-generated-tokens",
+        "retry-after-ms",
+        *HEADER_NAMES,
     )
 )
 
@@ -104,7 +107,11 @@ def _is_one_of(request: web.Request, routes: Collection[tuple[str, str]]) -> boo
 
 
 def middleware(
-    origins: Origins, keys: Keys, payload_limit: int, uploads: Collection[tuple[str, str]] = ()
+    origins: Origins,
+    keys: Keys,
+    ledger: Ledger,
+    payload_limit: int,
+    uploads: Collection[tuple[str, str]] = (),
 ) -> Callable[..., object]:
     """One middleware around everything."""
 
@@ -115,7 +122,8 @@ def middleware(
                 return answer
             check_head(request, payload_limit, uploads)
             keys.check(request)
-            return await handler(request)
+            async with leased(request, ledger):
+                return await handler(request)
         except (ApiError, web.HTTPException) as error:
             return refuse(request, error)
 
@@ -131,6 +139,7 @@ def finish_headers(
         response.headers[hdrs.SERVER] = "penstock"
         response.headers["x-request-id"] = request_id(request)
         response.headers.update(ignored_fields(request))
+        response.headers.update(limit_headers(request))
         response.headers.update(origins.headers(request))
 
     return add

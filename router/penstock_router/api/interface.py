@@ -24,8 +24,9 @@ class Engine(Protocol):
     def submit(self, request: GenerationRequest, listener: Listener) -> int:
         """Queue a request; the answer is its number. Raises Draining or GenerationFailed."""
 
-    def cancel(self, request_id: int) -> None:
-        """End a request without a word to its listener; harmless after its end."""
+    def cancel(self, request_id: int) -> int:
+        """End a request without a word to its listener; harmless after its end. How many tokens
+        it had generated; 0 after its end."""
 
     def abort(self, name: str | None) -> None:
         """End requests of that name, or of that batch, or all (None), whoever waits for them:

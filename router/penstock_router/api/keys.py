@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Collection, Sequence
 
 from aiohttp import hdrs, web
 
+from penstock_proto.api_keys import ApiKey, digest_of
 from penstock_proto.batch_folder import owner_of
 from penstock_router.api.errors import ApiError, Kind
+from penstock_router.api.quota import KEY
 
 _OF_A_KEY = b"penstock: prefix cache"
 
@@ -20,21 +21,14 @@ _OWNER = web.RequestKey("owner", str)
 class Keys:
     """The keys that clients may have, as digests. Without any, everybody may call."""
 
-    def __init__(self, keys: Sequence[str], public: Collection[tuple[str, str]]) -> None:
+    def __init__(self, keys: Sequence[ApiKey], public: Collection[tuple[str, str]]) -> None:
         """public: method and path of the routes that need no key."""
         self.replace(keys)
         self._public = frozenset(public)
 
-    def replace(self, keys: Sequence[str]) -> None:
+    def replace(self, keys: Sequence[ApiKey]) -> None:
         """These count from now on, and no others. What runs goes on."""
-        self._known = [
-            (
-                hashlib.sha256(key.encode()).digest(),
-                hmac.digest(key.encode(), _OF_A_KEY, "sha256"),
-                owner_of(key),
-            )
-            for key in keys
-        ]
+        self._known = [(bytes.fromhex(key.sha256), key) for key in keys]
 
     def check(self, request: web.Request) -> None:
         """Raises ApiError unless the client may have what it asks for.
@@ -44,19 +38,21 @@ class Keys:
         """
         if not self._known or self._is_public(request):
             return
-        found = self._find(_given_key(request))
-        if found is None:
+        given = _given_key(request)
+        key = self._find(given)
+        if key is None:
             raise ApiError(Kind.UNAUTHORIZED, headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
-        request[_SALT], request[_OWNER] = found
+        request[KEY], request[_OWNER] = key, owner_of(given)
+        request[_SALT] = _salt(given if key.salt is None else f"salt {key.salt}")
 
-    def _find(self, given: str) -> tuple[bytes, str] | None:
-        """Salt and owner of a key; None where there is no such key. Looks at all of them, so that
-        its time does not depend on which it is."""
-        mine = hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
+    def _find(self, given: str) -> ApiKey | None:
+        """None where there is no such key. Looks at all of them, so that its time does not depend
+        on which it is."""
+        mine = bytes.fromhex(digest_of(given))
         found = None
-        for digest, salt, owner in self._known:
+        for digest, key in self._known:
             if hmac.compare_digest(mine, digest):
-                found = salt, owner
+                found = key
         return found
 
     def _is_public(self, request: web.Request) -> bool:
@@ -68,6 +64,10 @@ class Keys:
 
 
 KEYS: web.AppKey[Keys] = web.AppKey("keys", Keys)
+
+
+def _salt(secret: str) -> bytes:
+    return hmac.digest(secret.encode("utf-8", "surrogateescape"), _OF_A_KEY, "sha256")
 
 
 def _given_key(request: web.Request) -> str:

@@ -6,6 +6,7 @@ from aiohttp import hdrs, web
 
 from penstock_router.api.absent_routes import why_absent
 from penstock_router.api.errors import ApiError, Kind
+from penstock_router.api.quota import named
 from penstock_router.api.request_id import request_id
 from penstock_router.logs import log
 
@@ -42,6 +43,7 @@ def log_failure(request: web.Request, error: ApiError) -> None:
         request_id=request_id(request),
         method=request.method,
         route=request.path,
+        **named(request),
         status=row.status,
         error_type=row.error_type,
         reason=str(error)[:LONGEST_REASON],

@@ -10,6 +10,7 @@ from typing import Self
 from penstock_router.api.errors import ApiError, from_engine
 from penstock_router.api.interface import Engine
 from penstock_router.api.output import Output
+from penstock_router.api.quota import Lease
 from penstock_router.request import EngineError, Finish, GenerationRequest, TopTokens
 
 
@@ -21,9 +22,12 @@ class Run:
         await run.ended
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, lease: Lease | None = None) -> None:
+        """lease: what is generated is counted for its key."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._engine = engine
+        self._lease = lease
+        self._generated = 0  # by sequences that have ended
         self._ids: list[int] = []
         self._remaining = 0
 
@@ -37,7 +41,9 @@ class Run:
         trace: TracebackType | None,
     ) -> None:
         for request_id in self._ids:
-            self._engine.cancel(request_id)
+            self._generated += self._engine.cancel(request_id)
+        if self._lease is not None:
+            self._lease.generated += self._generated
         if self.ended.done() and not self.ended.cancelled():
             self.ended.exception()  # seen, even if nobody waited for it
 
@@ -59,8 +65,9 @@ class Run:
         except EngineError as error:
             raise from_engine(error) from error
 
-    def one_ended(self) -> None:
-        """A sequence ended as it should."""
+    def one_ended(self, generated: int) -> None:
+        """A sequence ended as it should, and has so many tokens."""
+        self._generated += generated
         self._remaining -= 1
         if not self._remaining and not self.ended.done():
             self.ended.set_result(None)
@@ -89,7 +96,7 @@ class Track:
 
     def finish(self, finish: Finish) -> None:
         self.end = finish
-        self.run.one_ended()
+        self.run.one_ended(finish.generated_tokens)
 
     def fail(self, error: EngineError) -> None:
         self.run.fail(from_engine(error))

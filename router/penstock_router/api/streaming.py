@@ -41,7 +41,7 @@ async def stream_out(
     An error before the first event is raised; after it, it becomes the last event.
     """
     try:
-        with call.limit.converting(), Run(call.service.engine) as run:
+        with call.limit.converting(), Run(call.service.engine, call.lease) as run:
             async with submitting(run, tracks):
                 await stream.serve(run)
         call.succeed(tracks, seed)
@@ -78,6 +78,6 @@ async def end_with(
 
 async def collect(call: Call, tracks: Sequence[T], submitting: Submitting[T] = at_once) -> None:
     """Run all tracks to their ends. Raises ApiError."""
-    with Run(call.service.engine) as run:
+    with Run(call.service.engine, call.lease) as run:
         async with submitting(run, tracks):
             await run.ended

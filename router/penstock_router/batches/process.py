@@ -25,7 +25,7 @@ def settings(config: RouterConfig, url: str) -> dict[str, object]:
     return {
         "folder": config.batch_folder,
         "url": _reachable(url),
-        "keys": list(config.api_key),
+        "keys": [key.key for key in config.keys if key.key is not None],
         "storage_limit": config.batch_storage_limit,
         "concurrency": max(1, config.max_concurrent_requests // 2),
     }

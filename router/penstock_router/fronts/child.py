@@ -10,16 +10,20 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 
+from google.protobuf.message import DecodeError
+
+from penstock_proto.api_keys import ApiKey
 from penstock_proto.front_pb2 import FromFront, ToFront
 from penstock_proto.stacks import ask_for_stacks
 from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
 from penstock_router.fronts.activity import Activity
 from penstock_router.fronts.config import FrontConfig, limits_line
-from penstock_router.fronts.frames import BEAT_SECONDS, Frames
+from penstock_router.fronts.frames import BEAT_SECONDS, BadFrame, Frames
 from penstock_router.fronts.port import Port
 from penstock_router.logs import log
 from penstock_router.metrics import Metrics
+from penstock_router.quotas import Quotas
 
 COMMAND = (sys.executable, "-m", "penstock_router.fronts")
 UNREAD_BYTES = 64 * 1024 * 1024  # that a front has not taken: it hangs
@@ -87,9 +91,9 @@ class FrontProcess:
         """It was heard of lately."""
         return self._silence < LATE_BEATS
 
-    async def open(self, engine: Engine, metrics: Metrics) -> None:
+    async def open(self, engine: Engine, metrics: Metrics, quotas: Quotas) -> None:
         """Returns when it takes connections."""
-        self._port = Port(engine, metrics, self._send)
+        self._port = Port(engine, metrics, self._send, quotas)
         self._tell(limits_line(engine.limits))
         await self._ready
         self._listen_for_beats()
@@ -104,7 +108,7 @@ class FrontProcess:
         if self._port is not None:
             self._port.trouble(reason)
 
-    def replace_keys(self, keys: tuple[str, ...]) -> None:
+    def replace_keys(self, keys: tuple[ApiKey, ...]) -> None:
         """Tell it the API keys that count from now on."""
         if self._port is not None:
             self._port.replace_keys(keys)
@@ -135,7 +139,14 @@ class FrontProcess:
             self._hangs(f"{self._wire.unread >> 20} MiB are unread")
 
     def _receive(self, data: bytes) -> None:
-        frame = FromFront.FromString(data)
+        try:
+            frame = FromFront.FromString(data)
+            self._take(frame)
+        except (BadFrame, DecodeError) as error:
+            self._on_failure(f"{self._name} sent what makes no sense: {error}")
+            self._wire.abort()
+
+    def _take(self, frame: FromFront) -> None:
         self._silence = self._idle = 0
         if frame.fault:
             self._fault = frame.fault

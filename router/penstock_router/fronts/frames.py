@@ -17,6 +17,10 @@ MOST_BYTES = 2**31 - 1  # of a message; protobuf writes no longer ones
 BEAT_SECONDS = 1.0  # between two messages of a front, if only to say that it lives
 
 
+class BadFrame(ValueError):
+    """A message that makes no sense: the other side is broken."""
+
+
 class Frames(asyncio.Protocol):
     """Both directions of one socket.
 

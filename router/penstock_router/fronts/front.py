@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from penstock_proto.api_keys import ApiKey
 from penstock_router.engine import Engine
 from penstock_router.metrics import Metrics
 
@@ -23,7 +24,7 @@ class Front(Protocol):
     def drain(self) -> None:
         """Turn new requests away, as the engine does from now on."""
 
-    def replace_keys(self, keys: tuple[str, ...]) -> None:
+    def replace_keys(self, keys: tuple[ApiKey, ...]) -> None:
         """These API keys count from now on, and no others."""
 
     async def close(self) -> None:

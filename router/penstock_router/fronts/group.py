@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 
+from penstock_proto.api_keys import ApiKey
 from penstock_router.api.app import FLUSH_SECONDS
 from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
@@ -16,6 +17,7 @@ from penstock_router.fronts.acceptor import Acceptor
 from penstock_router.fronts.child import FrontProcess
 from penstock_router.listening import inherited
 from penstock_router.metrics import Metrics
+from penstock_router.quotas import Quotas
 
 # For a front to send what is left, and to end: aiohttp waits twice. The launcher's ROUTER_MARGIN
 # is longer, so that the router can still say which one did not end.
@@ -35,6 +37,7 @@ class FrontGroup:
         self._fronts: list[FrontProcess] = []
         self._acceptor: Acceptor | None = None
         self._leaving = False
+        self._quotas = Quotas(config.keys)
 
     async def load(self) -> None:
         """Start the processes; each loads its text while the shards warm up."""
@@ -50,7 +53,8 @@ class FrontGroup:
 
     async def open(self, engine: Engine, metrics: Metrics) -> str:
         """Take requests; the URL. Raises OSError when it cannot listen."""
-        await asyncio.gather(*(front.open(engine, metrics) for front in self._fronts))
+        metrics.keys = self._quotas.samples
+        await asyncio.gather(*(one.open(engine, metrics, self._quotas) for one in self._fronts))
         for place, front in enumerate(self._fronts):
             metrics.http_processes.watch(str(place), front.pid)
         engine.on_trouble = self._trouble
@@ -64,8 +68,9 @@ class FrontGroup:
         for front in self._fronts:
             front.drain()
 
-    def replace_keys(self, keys: tuple[str, ...]) -> None:
+    def replace_keys(self, keys: tuple[ApiKey, ...]) -> None:
         """These API keys count from now on, and no others."""
+        self._quotas.replace(keys)
         for front in self._fronts:
             front.replace_keys(keys)
 

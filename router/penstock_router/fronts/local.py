@@ -10,8 +10,10 @@ from typing import cast
 
 from aiohttp import web
 
+from penstock_proto.api_keys import ApiKey
 from penstock_router.api.app import make_app, make_runner
 from penstock_router.api.keys import KEYS
+from penstock_router.api.quota import NearLedger
 from penstock_router.api.service import SERVICE
 from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
@@ -20,6 +22,7 @@ from penstock_router.fronts.text import load_text
 from penstock_router.listening import BACKLOG, inherited, url_of
 from penstock_router.metrics import Metrics
 from penstock_router.offline.server import OfflineServer
+from penstock_router.quotas import Quotas
 from penstock_router.text import TextModel
 from penstock_router.tls import Tls
 
@@ -30,6 +33,7 @@ class LocalFront:
     def __init__(self, config: RouterConfig) -> None:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._config = config
+        self._quotas = Quotas(config.keys)
         self._text: TextModel | None = None
         self._runner: web.AppRunner | None = None
         self._offline: OfflineServer | None = None
@@ -43,7 +47,9 @@ class LocalFront:
         assert self._text is not None
         self._text.warn_about_rows(engine.limits.vocab_size)
         config = self._config
-        app = make_app(config, engine, self._text, metrics)
+        metrics.keys = self._quotas.samples
+        ledger = NearLedger(self._quotas)
+        app = make_app(config, engine, self._text, metrics, ledger=ledger)
         self._runner = make_runner(app)
         await self._runner.setup()
         if config.offline_socket is not None:
@@ -59,7 +65,8 @@ class LocalFront:
     def drain(self) -> None:
         """The API sees that the engine does."""
 
-    def replace_keys(self, keys: tuple[str, ...]) -> None:
+    def replace_keys(self, keys: tuple[ApiKey, ...]) -> None:
+        self._quotas.replace(keys)
         if self._runner is not None:
             self._runner.app[KEYS].replace(keys)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from penstock_proto.api_keys import ApiKey
 from penstock_proto.front_pb2 import (
     End,
     Failure,
@@ -19,7 +21,10 @@ from penstock_proto.front_pb2 import (
 )
 from penstock_proto.shard_pb2 import TopTokens as WireTopTokens
 from penstock_router.fronts import messages
+from penstock_router.fronts.frames import BadFrame
+from penstock_router.fronts.remote_ledger import wire_verdict
 from penstock_router.metrics import Metrics
+from penstock_router.quotas import Quotas
 from penstock_router.request import EngineError, Finish, TopTokens
 from penstock_router.request_wire import GRAMMAR, REQUEST
 
@@ -33,10 +38,17 @@ class Port:
     What one turn of the event loop brings goes out as one frame at its end, by `send`.
     """
 
-    def __init__(self, engine: Engine, metrics: Metrics, send: Callable[[ToFront], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        metrics: Metrics,
+        send: Callable[[ToFront], None],
+        quotas: Quotas | None = None,
+    ) -> None:
         self._engine = engine
         self._metrics = metrics
         self._send = send
+        self._quotas = quotas or Quotas()
         self._loop = asyncio.get_running_loop()
         self._numbers: dict[int, int] = {}  # the front's number of a live sequence -> the engine's
         self._due = False
@@ -44,7 +56,13 @@ class Port:
         self._clear()
 
     def receive(self, frame: FromFront) -> None:
-        """Take in a frame."""
+        """Take in a frame. Raises BadFrame."""
+        try:
+            self._apply(frame)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise BadFrame(f"{type(error).__name__}: {error}") from error
+
+    def _apply(self, frame: FromFront) -> None:
         for preparation in frame.prepare:
             task = asyncio.create_task(self._prepare(preparation))
             self._preparing.add(task)
@@ -63,6 +81,7 @@ class Port:
             done = self._engine.flush_cache()
             self._last.flushed.add(number=frame.flush, done=done)
             self._flush_soon()
+        self._charge(frame)
         for seconds in frame.lag:
             self._metrics.http_loop_lag.observe(seconds)
         if frame.HasField("count"):
@@ -82,10 +101,10 @@ class Port:
         self._last.trouble = reason
         self._flush_soon()
 
-    def replace_keys(self, keys: Sequence[str]) -> None:
+    def replace_keys(self, keys: Sequence[ApiKey]) -> None:
         """Tell the front the API keys that count from now on."""
         del self._last.api_key[:]
-        self._last.api_key.extend(keys)
+        self._last.api_key.extend(json.dumps(key.item()) for key in keys)
         self._flush_soon()
 
     def leave(self) -> None:
@@ -117,6 +136,21 @@ class Port:
             self.failed(sequence, error)
         else:
             self._numbers[sequence] = number
+
+    def _charge(self, frame: FromFront) -> None:
+        """What requests of API keys take; a front's numbers are its own."""
+        verdicts = self._last.key_verdict
+        for begin in frame.key_begin:
+            verdict = self._quotas.begin((self, begin.number), begin.name)
+            if begin.answer:
+                verdicts.append(wire_verdict(begin.number, verdict))
+                self._flush_soon()
+        for reserve in frame.key_reserve:
+            verdict = self._quotas.reserve((self, reserve.number), reserve.tokens)
+            verdicts.append(wire_verdict(reserve.number, verdict))
+            self._flush_soon()
+        for end in frame.key_settle:
+            self._quotas.settle((self, end.number), end.prompt, end.generated)
 
     def _count(self, frame: FromFront) -> None:
         metrics, count = self._metrics, frame.count

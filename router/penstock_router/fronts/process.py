@@ -20,11 +20,12 @@ from penstock_router.api.service import Permits
 from penstock_router.collector import freeze_gc
 from penstock_router.fronts.acceptor import take_connections
 from penstock_router.fronts.config import FrontConfig, read_limits
-from penstock_router.fronts.frames import BEAT_SECONDS, Frames, frame
+from penstock_router.fronts.frames import BEAT_SECONDS, BadFrame, Frames, frame
 from penstock_router.fronts.remote_engine import Outbox, RemoteEngine, RemoteMetrics
+from penstock_router.fronts.remote_ledger import RemoteLedger
 from penstock_router.fronts.text import load_text
 from penstock_router.limits import Limits
-from penstock_router.logs import configure_logs
+from penstock_router.logs import configure_logs, log
 from penstock_router.pulse import Pulse
 from penstock_router.text import TextModel
 from penstock_router.tls import Tls
@@ -70,13 +71,22 @@ async def serve(config: FrontConfig, text: TextModel, limits: Limits) -> int:
 
     outbox = Outbox(lambda frame: frames.send(frame))
     engine = RemoteEngine(limits, outbox)
-    frames = Frames(engine.receive, lost)
+
+    def receive(data: bytes) -> None:
+        try:
+            engine.receive(data)
+        except BadFrame as error:
+            log("ERROR", f"the scheduling process sent what makes no sense: {error}")
+            frames.abort()
+
+    frames = Frames(receive, lost)
     await loop.create_unix_connection(lambda: frames, sock=socket.socket(fileno=config.frames))
     permits = Permits(
         config.router.max_concurrent_requests, shared_counts(config.permits), config.place
     )
     metrics = RemoteMetrics(engine, outbox)
-    app = make_app(config.router, engine, text, metrics, permits)
+    ledger = RemoteLedger(engine, outbox)
+    app = make_app(config.router, engine, text, metrics, permits, ledger)
     engine.on_keys = app[KEYS].replace
     runner = make_runner(app)
     await runner.setup()

@@ -5,11 +5,24 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
+import json
 import math
 from collections.abc import Callable, Sequence
 
-from penstock_proto.front_pb2 import End, Flushed, FromFront, Prepared, Served, ToFront
+from google.protobuf.message import DecodeError
+
+from penstock_proto.api_keys import ApiKey
+from penstock_proto.front_pb2 import (
+    End,
+    Flushed,
+    FromFront,
+    KeyVerdict,
+    Prepared,
+    Served,
+    ToFront,
+)
 from penstock_router.fronts import messages
+from penstock_router.fronts.frames import BadFrame
 from penstock_router.grammar import Grammar
 from penstock_router.instruments import Failure
 from penstock_router.limits import Limits
@@ -61,7 +74,8 @@ class RemoteEngine:
         self._trouble = ""
         self.leave = asyncio.Event()  # the scheduling process is about to end
         self.on_metrics: Callable[[int, bytes], None] = lambda scrape, text: None
-        self.on_keys: Callable[[tuple[str, ...]], None] = lambda keys: None
+        self.on_keys: Callable[[tuple[ApiKey, ...]], None] = lambda keys: None
+        self.on_verdict: Callable[[KeyVerdict], None] = lambda verdict: None
         self._outbox = outbox
         self._numbers = itertools.count(1)
         self._live: dict[int, _Live] = {}
@@ -93,10 +107,14 @@ class RemoteEngine:
         self._outbox.frame.submit.add(sequence=number, request=REQUEST.encode(request))
         return number
 
-    def cancel(self, request_id: int) -> None:
-        """End a request without a word to its listener."""
-        if self._live.pop(request_id, None) is not None:
-            self._outbox.frame.cancel.append(request_id)
+    def cancel(self, request_id: int) -> int:
+        """End a request without a word to its listener. How many tokens have come of it; 0 after
+        its end."""
+        live = self._live.pop(request_id, None)
+        if live is None:
+            return 0
+        self._outbox.frame.cancel.append(request_id)
+        return live.generated
 
     def abort(self, name: str | None) -> None:
         """End requests of that name, or all, wherever they came in; their listeners are told."""
@@ -114,8 +132,13 @@ class RemoteEngine:
             self._flushes.pop(number, None)
 
     def receive(self, data: bytes) -> None:
-        """Take in a frame."""
-        frame = ToFront.FromString(data)
+        """Take in a frame. Raises BadFrame."""
+        try:
+            self._apply(ToFront.FromString(data))
+        except (ArithmeticError, DecodeError, LookupError, TypeError, ValueError) as error:
+            raise BadFrame(f"{type(error).__name__}: {error}") from error
+
+    def _apply(self, frame: ToFront) -> None:
         for scored in frame.prompt:
             if live := self._live.get(scored.sequence):
                 live.listener.prompt(*messages.scores_of(scored))
@@ -137,7 +160,9 @@ class RemoteEngine:
         if frame.HasField("trouble"):
             self._trouble = frame.trouble
         if frame.api_key:
-            self.on_keys(tuple(frame.api_key))
+            self.on_keys(tuple(ApiKey.of(json.loads(item)) for item in frame.api_key))
+        for verdict in frame.key_verdict:
+            self.on_verdict(verdict)
         self.draining |= frame.draining
         if frame.leave:
             self.leave.set()

@@ -33,6 +33,9 @@ _NAMES = (
 )
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
+# What a part of another kind than expected leads to; the library takes more than we do.
+MALFORMED = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
+
 Token = dict[str, Any]  # content, id and flags, as in tokenizer.json
 
 
@@ -87,7 +90,7 @@ def read_definition(folder: Path, override: Path | None = None) -> Definition:
         config |= tokenizer_config(folder, override)
     try:
         return _read(path, config)
-    except (ValueError, TypeError, AttributeError, LookupError) as error:
+    except MALFORMED as error:
         raise unreadable(path, error) from error
 
 

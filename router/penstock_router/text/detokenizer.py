@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from penstock_router.text.alphabet import spelled_bytes
 from penstock_router.text.components import components
+from penstock_router.text.definition import MALFORMED
 from penstock_router.text.library import TokenizerError
 from penstock_router.text.tokenizer import Tokenizer
 
@@ -54,7 +55,15 @@ class TokenTable(Protocol):
 
 
 def token_table(tokenizer: Tokenizer) -> TokenTable:
-    """Chooses by the decoder that tokenizer.json names."""
+    """Chooses by the decoder that tokenizer.json names. Raises ValueError for one that is no
+    decoder."""
+    try:
+        return _table(tokenizer)
+    except MALFORMED as error:
+        raise ValueError(f"the decoder of tokenizer.json cannot be read: {error}") from error
+
+
+def _table(tokenizer: Tokenizer) -> TokenTable:
     decoders = list(_decoders(tokenizer))
     kinds = [decoder.get("type") for decoder in decoders]
     if kinds in (["ByteLevel"], ["ByteLevel", "Fuse"]):

@@ -8,7 +8,7 @@ from pathlib import Path
 import tokenizers
 
 from penstock_router.text import library
-from penstock_router.text.definition import Definition, read_definition, unreadable
+from penstock_router.text.definition import MALFORMED, Definition, read_definition, unreadable
 from penstock_router.text.guarded import Guard, Renaming
 from penstock_router.text.length import LengthBound
 from penstock_router.text.library import TokenizerError, TooManyTokens
@@ -51,7 +51,7 @@ class Tokenizer:
         definition = read_definition(folder, override)
         try:
             return cls(definition, template_source)
-        except TokenizerError as error:
+        except (TokenizerError, *MALFORMED) as error:
             raise unreadable(definition.path, error) from error
 
     def added_tokens(self) -> dict[int, tokenizers.AddedToken]:

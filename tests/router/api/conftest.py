@@ -22,9 +22,11 @@ from penstock_proto.front_pb2 import ToFront
 from penstock_router.api import make_app, make_runner
 from penstock_router.api.interface import Engine
 from penstock_router.api.interface import Metrics as ApiMetrics
+from penstock_router.api.quota import Ledger, NearLedger
 from penstock_router.api.service import SERVICE
 from penstock_router.config import RouterConfig
 from penstock_router.metrics import Metrics
+from penstock_router.quotas import Quotas
 from penstock_router.text import TextModel
 from support.fake_engine import FakeEngine
 from support.joined_front import JoinedFront, joined_front
@@ -86,6 +88,7 @@ class Client:
     text: TextModel
     app: web.Application
     session: aiohttp.ClientSession
+    quotas: Quotas
 
     async def post(self, path: str, body: Any, **kwargs: Any) -> tuple[int, Any]:
         """Status and decoded body."""
@@ -162,13 +165,16 @@ async def serve(text: TextModel, place: str) -> AsyncIterator[Serve]:
             fake = fake or FakeEngine()
             config = dataclasses.replace(CONFIG, **changes)
             counts = Metrics(fake.limits.max_input_tokens, fake.limits.max_total_tokens)
+            quotas = Quotas(config.keys)
+            counts.keys = quotas.samples
+            ledger: Ledger = NearLedger(quotas)
             front = None
             engine: Engine = fake
             metrics: ApiMetrics = counts
             if place == "in front":
-                front = await stack.enter_async_context(joined_front(fake, counts))
-                engine, metrics = front.engine, front.metrics
-            app = make_app(config, engine, text, metrics)
+                front = await stack.enter_async_context(joined_front(fake, counts, quotas=quotas))
+                engine, metrics, ledger = front.engine, front.metrics, front.ledger
+            app = make_app(config, engine, text, metrics, ledger=ledger)
             runner = make_runner(app)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
@@ -176,6 +182,6 @@ async def serve(text: TextModel, place: str) -> AsyncIterator[Serve]:
             await site.start()
             port = runner.addresses[0][1]
             session = await stack.enter_async_context(aiohttp.ClientSession())
-            return Client(f"http://127.0.0.1:{port}", port, fake, front, text, app, session)
+            return Client(f"http://127.0.0.1:{port}", port, fake, front, text, app, session, quotas)
 
         yield start

@@ -244,10 +244,9 @@ async def test_a_fault_in_the_server_itself(
     assert json.loads(text.partition(b"\r\n\r\n")[2])["error_type"] == "internal"
 
 
-async def test_a_head_that_does_not_come(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_head_that_does_not_come(serve: Any) -> None:
     """L3: byte by byte or not at all."""
-    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.3)
-    client = await serve()
+    client = await serve(header_timeout=0.3)
     reader, writer = await connect(client)
 
     async def trickle() -> None:
@@ -258,8 +257,41 @@ async def test_a_head_that_does_not_come(serve: Any, monkeypatch: pytest.MonkeyP
     task = asyncio.create_task(trickle())
     async with asyncio.timeout(60):
         text = await reader.read()
-    assert text.startswith(b"HTTP/1.1 408") and b"did not arrive" in text
+    assert text.startswith(b"HTTP/1.1 408") and b"did not arrive within 0.3 seconds" in text
     task.cancel()
+
+
+async def test_who_says_nothing_is_let_go(serve: Any) -> None:
+    """Before a first request and behind one; what runs is not idle, however long."""
+    client = await serve(FakeEngine(hold=True, script=[10, 2]), idle_timeout=0.3)
+    busy, writer = await connect(client, GENERATE)
+    await until(lambda: client.engine.jobs)
+    silent, _ = await connect(client)
+    between, _ = await connect(client, HEALTH)
+    assert await answer(silent) == b""
+    assert (await answer(between)).startswith(b"HTTP/1.1 200")
+    client.engine.release()
+    assert (await asyncio.wait_for(busy.readline(), 60)) == b"HTTP/1.1 200 OK\r\n"
+
+
+async def test_heads_have_bounds(serve: Any) -> None:
+    """S16: the number of headers, the size of each, and that of the path."""
+    client = await serve(max_headers=20, max_header_size=2000)
+    for more, path, status in (
+        ("X-%d: x\r\n", "/health", 400),
+        ("X: " + "x" * 3000 + "\r\n", "/health", 400),
+        ("x" * 3000 + ": x\r\n", "/health", 400),
+        ("", "/health?" + "x" * 3000, 400),
+        ("X: " + "x" * 1900 + "\r\n", "/health?" + "x" * 1800, 200),
+    ):
+        lines = "".join(more % n for n in range(40)) if "%d" in more else more
+        head = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{lines}\r\n"
+        text = await client.raw(head.encode())
+        assert int(text.split(b" ", 2)[1]) == status, (more[:9], path[:9], text)
+    client = await serve()  # the defaults
+    many = "".join(f"X-{n}: x\r\n" for n in range(200))
+    text = await client.raw(f"GET /health HTTP/1.1\r\nHost: x\r\n{many}\r\n".encode())
+    assert text.split(b" ", 2)[1] == b"400"
 
 
 async def test_large_bodies_are_bounded(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 import uvloop
 
+from penstock_proto.api_keys import ApiKey
 from penstock_router import tls
 from penstock_router.fronts.group import FrontGroup
 from penstock_router.fronts.local import LocalFront
@@ -221,7 +222,7 @@ async def test_keys_that_change(folder: Path, processes: int) -> None:
             return found
 
         assert await statuses() == [200, 200, 401]
-        front.replace_keys(("kept", "new"))
+        front.replace_keys((ApiKey.of("kept"), ApiKey.of("new")))
         async with asyncio.timeout(60):
             while await statuses() != [401, 200, 200]:
                 await asyncio.sleep(0.01)

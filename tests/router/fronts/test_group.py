@@ -224,6 +224,26 @@ async def test_one_that_is_busy_does_not_hang(
         assert time.monotonic() - begun > 3
 
 
+@pytest.mark.parametrize("data", [b"\xff\xff", b"\x12\x05\x12\x03abc", b"*\x07*\x05wrong"])
+async def test_one_that_talks_nonsense(folder: Path, data: bytes) -> None:
+    """No message; a prompt of three bytes; a reason that does not exist."""
+    async with group_of(folder, 1) as group:
+        await opened(group, FakeEngine())
+        group._fronts[0]._receive(data)
+        with pytest.raises(FrontFailure, match="HTTP process 0 sent what makes no sense: "):
+            await asyncio.wait_for(group.failed, WITHIN)
+
+
+async def test_one_that_hears_nonsense_ends(folder: Path) -> None:
+    async with group_of(folder, 1) as group:
+        await opened(group, FakeEngine())
+        front = group._fronts[0]
+        assert front._wire._transport is not None
+        front._wire._transport.write((2).to_bytes(4, "little") + b"\xff\xff")
+        with pytest.raises(FrontFailure, match="HTTP process 0 ended with code 1"):
+            await asyncio.wait_for(group.failed, WITHIN)
+
+
 async def test_a_folder_without_a_tokenizer(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
