@@ -16,7 +16,7 @@ from tqdm import tqdm
 from penstock.batches.requests import survey
 from penstock.batches.results import ResultFile, WrongFile
 from penstock.batches.runner import Batch, Counts, run
-from penstock.batches.sending import Server, Unreachable
+from penstock.batches.sending import Server, Unreachable, check_reachable
 from penstock.bench.options import api_key, header, real, whole
 from penstock.embedded import EmbeddedServer, ServerError
 
@@ -58,6 +58,7 @@ def answer(arguments: argparse.Namespace, launcher: Sequence[str]) -> int:
         server = Server(
             url=url, headers=headers, tries=arguments.tries, seconds=arguments.request_seconds
         )
+        asyncio.run(check_reachable(server))
         total = batch.survey.lines
         bar = tqdm(total=total, unit=" requests", disable=arguments.disable_tqdm)
         stack.enter_context(bar)
