@@ -127,8 +127,13 @@ def start_worker(plan: Plan) -> subprocess.Popen[bytes]:
         start_new_session=True,  # Ctrl-C is this process's to handle
     )
     assert worker.stdin is not None
-    worker.stdin.write(plan.to_json())
-    worker.stdin.flush()
+    try:
+        worker.stdin.write(plan.to_json())
+        worker.stdin.flush()
+    except BaseException:
+        worker.kill()
+        worker.wait()
+        raise
     return worker
 
 

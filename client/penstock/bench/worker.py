@@ -174,18 +174,29 @@ class Worker:
 
 def _listen(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
     """For a word to stop, and for the end of the process that wants the measurements."""
-    for _ in sys.stdin:
+    while sys.stdin.buffer.readline():
         with contextlib.suppress(RuntimeError):  # all is over already
             loop.call_soon_threadsafe(stop)
     os._exit(1)
 
 
+def _line() -> bytes:
+    """What is said next; the end where who says it is gone."""
+    line = sys.stdin.buffer.readline()
+    if not line.endswith(b"\n"):
+        os._exit(1)
+    return line
+
+
 def main() -> None:
     """The process: read the plan, wait for the start, run, report."""
-    worker = Worker(Plan.from_json(sys.stdin.buffer.readline()))
+    worker = Worker(Plan.from_json(_line()))
     gc.disable()  # for its pauses; what the plan says bounds what there is
-    print("ready", flush=True)
-    start = float(sys.stdin.readline())
+    try:
+        print("ready", flush=True)
+    except BrokenPipeError:
+        os._exit(1)
+    start = float(_line())
     cpu, wall = time.process_time(), time.monotonic()
     uvloop.run(worker.run(start))
     cpu, wall = time.process_time() - cpu, time.monotonic() - max(wall, start)
