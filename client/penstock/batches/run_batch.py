@@ -82,7 +82,8 @@ def _served(arguments: argparse.Namespace, launcher: Sequence[str]) -> Iterator[
         return
     options = launcher_options(launcher)
     options.setdefault("max_concurrent_requests", str(max(128, 2 * arguments.max_concurrency)))
-    with EmbeddedServer(arguments.model, **options) as server:
+    names = {name: f"--{name.replace('_', '-')}" for name in options} | {"model_id": "--model"}
+    with EmbeddedServer(arguments.model, names=names, **options) as server:
         yield server.url
 
 

@@ -206,6 +206,15 @@ def test_options_for_the_launcher() -> None:
         run_batch.launcher_options(["num-shard"])
 
 
+def test_a_wrong_option_for_the_launcher_is_named_as_it_was_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(tmp_path / "in.jsonl", [entry("a", "x")])
+    options = ["-i", str(source), "-o", str(tmp_path / "out"), "--disable-tqdm"]
+    assert run_batch.main([*options, "--model", "/none", "--", "--num-shard", "0"]) == 1
+    assert "run-batch: --num-shard: must be a whole number" in capsys.readouterr().err
+
+
 def test_what_cannot_be_done_is_said_in_words(
     chat_server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
