@@ -11,7 +11,8 @@ from typing import Any
 
 from penstock.assembly import Assembly
 from penstock.connection import Connection, Message
-from penstock.embedded import ServerError
+from penstock.embedded import ServerError, renamed
+from penstock.engine_args import NAMES
 from penstock.outputs import GenerationError
 from penstock.sampling_params import SamplingParams
 from penstock_proto.offline_pb2 import Failed, Parameters, Piece, Prompt, Started
@@ -44,9 +45,10 @@ def fields_of(params: SamplingParams, extra: Mapping[str, Any]) -> bytes:
 
 def failure(message: Failed) -> Exception:
     """What a program gets of it."""
+    sentence = renamed(message.message, NAMES)
     if message.kind == Failed.INVALID:
-        return ValueError(message.message)
-    return GenerationError(message.message)
+        return ValueError(sentence)
+    return GenerationError(sentence)
 
 
 @dataclass(slots=True)

@@ -24,18 +24,20 @@ class _Search:
     """Of one prompt."""
 
     beams: list[BeamSearchSequence]
+    priority: int
     ended: list[BeamSearchSequence] = field(default_factory=list)
 
 
 def search(
-    engine: Engine, given: Sequence[Given], params: BeamSearchParams
+    engine: Engine, given: Sequence[tuple[Given, int]], params: BeamSearchParams
 ) -> list[BeamSearchOutput]:
-    """Search behind several prompts at once. Raises what `LLM.generate` raises."""
+    """Search behind several prompts at once, each with its priority. Raises what `LLM.generate`
+    raises."""
     tokenizer = engine.get_tokenizer()
     searches = []
-    for prompt in given:
+    for prompt, priority in given:
         ids = prompt.token_ids() if prompt.text is None else tokenizer.encode(prompt.text)
-        searches.append(_Search([BeamSearchSequence(tokens=ids)]))
+        searches.append(_Search([BeamSearchSequence(tokens=ids)], priority))
     step = SamplingParams(
         max_tokens=1,
         temperature=params.temperature,
@@ -45,7 +47,7 @@ def search(
     )
     ends = frozenset() if params.ignore_eos else frozenset(tokenizer.eos_token_ids)
     for _ in range(params.max_tokens):
-        beams = [beam for one in searches for beam in one.beams]
+        beams = [(beam, one.priority) for one in searches for beam in one.beams]
         if not beams:
             break
         outputs = iter(_step(engine, beams, step))
@@ -57,17 +59,17 @@ def search(
         one.ended.sort(key=lambda beam: _score(beam, params, ends), reverse=True)
         del one.ended[params.beam_width :]
         for beam in one.ended:
-            beam.text = tokenizer.decode(beam.tokens)
+            beam.text = tokenizer.decode(beam.tokens, params.skip_special_tokens)
     return [BeamSearchOutput(one.ended) for one in searches]
 
 
 def _step(
-    engine: Engine, beams: Sequence[BeamSearchSequence], params: SamplingParams
+    engine: Engine, beams: Sequence[tuple[BeamSearchSequence, int]], params: SamplingParams
 ) -> list[RequestOutput]:
     """One more token behind each beam."""
     asks = [
-        engine.ask_of(place, Given(ids=packed(beam.tokens)), params)
-        for place, beam in enumerate(beams)
+        engine.ask_of(place, Given(ids=packed(beam.tokens)), params, priority=priority)
+        for place, (beam, priority) in enumerate(beams)
     ]
     for ask in Batch(engine.connection, asks):
         if ask.error is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,12 +23,18 @@ from typing import IO, Any, Self
 CLOSE_SECONDS = 10.0  # to end in order, then it is killed
 LAST_WORDS_SECONDS = 5.0  # for the launcher to say why it ends, once a part of it is gone
 DRAIN_SECONDS = 2.0  # that requests get which run when it is closed, by default
+CLOSED = "it was closed: close() ended the server, and a new one has to be made"
 KEPT_LINES = 20  # of the log, for the error that says why it ended
+OPTION = re.compile(r"(?<![\w-])(?:argument )?(?:-\w/)?--(?P<option>[a-z][a-z0-9-]*)")
 USAGE_ERROR = "launcher: error: "  # how the launcher begins what it says of a wrong option
 
 
 class ServerError(RuntimeError):
     """The server could not start, or has ended. Says why, in its own words."""
+
+
+class WrongOption(ServerError, ValueError):
+    """An option breaks a rule, and nothing was started."""
 
 
 class EmbeddedServer:
@@ -37,9 +44,10 @@ class EmbeddedServer:
     under their names with underscores: num_shard=2, disable_prefix_cache=True, api_key="…"
     (`launcher --help`). True names a switch; None and False leave an option out; a list repeats it.
     environment: variables beside those of this process. quiet: nothing is shown; else progress of
-    the start, and warnings, on standard error.
+    the start, and warnings, on standard error. progress: that of the weights is shown too. names:
+    of options -> what the program calls them, in all that is said of them.
 
-    Raises ServerError with the launcher's last error.
+    Raises ServerError with the launcher's last error; where that is about an option, WrongOption.
     """
 
     def __init__(
@@ -48,8 +56,11 @@ class EmbeddedServer:
         *,
         environment: Mapping[str, str] | None = None,
         quiet: bool = False,
+        progress: bool = True,
+        names: Mapping[str, str] = {},
         **options: Any,
     ) -> None:
+        known = {"model_id": "model"} | {name: name for name in options} | dict(names)
         variables = {**os.environ, **(environment or {}), "PENSTOCK_PARENT": str(os.getpid())}
         variables.pop("API_KEY", None)  # whatever it is for
         if (key := options.pop("api_key", None)) is not None:
@@ -66,11 +77,13 @@ class EmbeddedServer:
         )
         self._finalizer = weakref.finalize(self, _end, self.process, os.getpid())
         assert self.process.stdout is not None
-        self._log = _ServerLog(self.process.stdout, quiet)
+        self._closed = False
+        self._log = _ServerLog(self.process.stdout, known, quiet=quiet, progress=progress)
         try:
             self._log.decided.wait()
             if self._log.ready is None:
-                raise ServerError(self._why())
+                wrong = self._log.usage_error
+                raise ServerError(self._why()) if wrong is None else WrongOption(wrong)
         except BaseException:
             self.close()
             raise
@@ -106,6 +119,7 @@ class EmbeddedServer:
 
     def close(self) -> None:
         """End it and all that it started. Harmless when it has ended."""
+        self._closed = True
         self._finalizer()
         self._log.join()
 
@@ -117,6 +131,8 @@ class EmbeddedServer:
 
     def _why(self) -> str:
         code = self.process.wait()
+        if self._closed:
+            return CLOSED
         self._log.join()
         return self._log.last_error or f"the server has ended with code {code}"
 
@@ -124,11 +140,16 @@ class EmbeddedServer:
 class _ServerLog:
     """Reads what the launcher writes, to the end, so that it never waits for a reader."""
 
-    def __init__(self, stream: IO[bytes], quiet: bool) -> None:
+    def __init__(
+        self, stream: IO[bytes], names: Mapping[str, str], *, quiet: bool, progress: bool
+    ) -> None:
+        self.usage_error: str | None = None  # a wrong option
         self.ready: dict[str, Any] | None = None
         self.decided = threading.Event()  # it is ready, or has ended
         self._stream = stream
+        self._names = names
         self._quiet = quiet
+        self._progress = progress
         self._error = ""
         self._raw: deque[str] = deque(maxlen=KEPT_LINES)
         self._thread = threading.Thread(target=self._read, name="penstock-log", daemon=True)
@@ -157,13 +178,17 @@ class _ServerLog:
         except (ValueError, TypeError, KeyError):
             self._raw.append(line)
             if line.startswith(USAGE_ERROR):
-                self._error = line.removeprefix(USAGE_ERROR)
+                self.usage_error = self._error = renamed(
+                    line.removeprefix(USAGE_ERROR), self._names
+                )
             return
+        message = renamed(message, self._names)
         if level == "ERROR":
             self._error = message
         if "url" in record and message.startswith("Penstock ready"):
             self.ready = record
         own = record.get("target") == "penstock_launcher" and message != "options"
+        own = own and (self._progress or "% (" not in message)
         if level in ("WARN", "WARNING", "ERROR") or (own and not self.decided.is_set()):
             self._show(message)
         if self.ready is not None:
@@ -173,6 +198,15 @@ class _ServerLog:
         if not self._quiet:
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 print(message, file=sys.stderr, flush=True)
+
+
+def renamed(sentence: str, names: Mapping[str, str]) -> str:
+    """A sentence of the launcher with a program's names of options, where it has some."""
+
+    def name(match: re.Match[str]) -> str:
+        return names.get(match["option"].replace("-", "_"), match[0])
+
+    return OPTION.sub(name, sentence)
 
 
 def _flags(options: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from penstock.assembly import Assembly
 from penstock.batch import Ask, fields_of
 from penstock.connection import Connection
 from penstock.embedded import EmbeddedServer, ServerError
-from penstock.engine_args import OWN, SEQUENCES, launcher_options
+from penstock.engine_args import NAMES, SEQUENCES, launcher_options, own_arguments
 from penstock.prompts import Given
 from penstock.sampling_params import SamplingParams
 from penstock.tokenizer import Tokenizer
@@ -36,17 +36,21 @@ class Engine:
     """
 
     def __init__(self, model: str | os.PathLike[str] | None, arguments: Mapping[str, Any]) -> None:
-        own = {name: arguments[name] for name in arguments.keys() & OWN}
-        options = launcher_options({n: v for n, v in arguments.items() if n not in OWN})
+        if model is not None and not isinstance(model, str | os.PathLike):
+            raise TypeError(f"model must be text or a path, not {type(model).__name__}")
+        own, options = own_arguments(arguments), launcher_options(arguments)
         tokenizer = own.get("tokenizer")
         if tokenizer is not None and str(tokenizer) != str(model):
             raise ValueError("tokenizer must be the model's own: others are not read")
-        at_once = max(SEQUENCES, options["max_batch_size"] or 0)
+        seats, further = options["max_batch_size"], own.get("launcher_options", {})
+        at_once = max(SEQUENCES, seats) if isinstance(seats, int) else SEQUENCES
         options |= {"max_concurrent_requests": at_once, "max_stop_sequences": STOP_SEQUENCES}
-        options |= own.get("launcher_options") or {}
-        environment = {"HF_TOKEN": own["hf_token"]} if own.get("hf_token") else {}
-        self._seeds = random.Random(own.get("seed", 0))
-        self._overrides = own.get("override_generation_config") or {}
+        options |= further
+        token = own.get("hf_token")  # True: the one that the hub's tools have kept
+        environment = {"HF_TOKEN": token} if isinstance(token, str) and token else {}
+        seed = arguments.get("seed", 0)
+        self._seeds = random.Random(None if seed is None else int(seed))
+        self._overrides = own.get("override_generation_config", {})
         self._key = options.get("api_key")
         self._requests = 0
         with _template_file(own.get("chat_template")) as template:
@@ -56,6 +60,8 @@ class Engine:
                 model,
                 environment=environment,
                 quiet=own.get("quiet", False),
+                progress=own.get("use_tqdm_on_load", True),
+                names={option: name for option, name in NAMES.items() if option not in further},
                 offline_socket=True,
                 **options,
             )

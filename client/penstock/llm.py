@@ -24,6 +24,11 @@ from penstock_proto.offline_pb2 import Prompt
 ABSENT = {  # of vLLM's LLM -> why
     "apply_model": "no foreign code runs in the shards",
     "collective_rpc": "no foreign code runs in the shards",
+    "from_engine_args": "LLM(…) takes the arguments themselves",
+    "get_metrics": "what LLM.url + '/metrics' answers has them",
+    "get_world_size": "it is tensor_parallel_size",
+    "release_kv_cache_memory": "close() gives it back",
+    "reset_mm_cache": "prompts are text alone, so there is none",
     "enqueue": "generate takes any number of prompts",
     "enqueue_chat": "chat takes any number of conversations",
     "wait_for_completion": "generate returns when all prompts are done",
@@ -31,7 +36,15 @@ ABSENT = {  # of vLLM's LLM -> why
     "wake_up": "nothing sleeps",
     "start_profile": "the server's /metrics say where time goes",
     "stop_profile": "the server's /metrics say where time goes",
-}
+    **dict.fromkeys(
+        (
+            "init_weight_transfer_engine", "shutdown_weight_transfer_engine",
+            "start_weight_update", "start_draft_weight_update", "update_weights",
+            "finish_weight_update", "update_weight_version", "get_weight_version",
+        ),
+        "weights stay as they were loaded",
+    ),
+}  # fmt: skip
 Messages = Sequence[Mapping[str, Any]]
 Progress = bool | Callable[..., Any]  # a bar; or what makes one, with tqdm's arguments
 
@@ -66,15 +79,15 @@ class LLM(Engine):
         *,
         use_tqdm: Progress = True,
         lora_request: None = None,
-        priority: Sequence[int] | None = None,
+        priority: int | Sequence[int] | None = None,
         tokenization_kwargs: Mapping[str, Any] | None = None,
         mm_processor_kwargs: None = None,
     ) -> list[RequestOutput]:
         """Continue prompts; an output for each, in their order.
 
         prompts: a text, token ids, a dict with `prompt` or `prompt_token_ids`, or a list of these.
-        sampling_params: for all, or one for each; None: the model's own defaults. priority: one for
-        each, -100 to 100, smaller is sooner.
+        sampling_params: for all, or one for each; None: the model's own defaults. priority: of
+        all, or one for each; -100 to 100, smaller is sooner.
 
         Raises ValueError for parameters that break a rule; RequestError, a ValueError, when all
         others are done, for prompts that do; ServerError where the server is gone.
@@ -82,12 +95,7 @@ class LLM(Engine):
         _refuse(lora_request=lora_request, mm_processor_kwargs=mm_processor_kwargs)
         given = read_prompts(prompts)
         params = self._params_for(sampling_params, len(given))
-        if priority is not None and len(priority) != len(given):
-            raise ValueError(f"priority must have {len(given)} entries, one for each prompt")
-        extra = tokenization(tokenization_kwargs)
-        order = priority or [0] * len(given)
-        for one in order:
-            check_priority(one)
+        extra, order = tokenization(tokenization_kwargs), _order(priority, len(given))
         asks = (
             self.ask_of(place, one, params[place], priority=order[place], extra=extra)
             for place, one in enumerate(given)
@@ -100,6 +108,7 @@ class LLM(Engine):
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         use_tqdm: Progress = True,
         lora_request: None = None,
+        priority: int | Sequence[int] | None = None,
         chat_template: str | None = None,
         chat_template_content_format: str = "auto",
         add_generation_prompt: bool = True,
@@ -125,11 +134,11 @@ class LLM(Engine):
             tools=tools,
             chat_template_kwargs=chat_template_kwargs,
         )
-        extra = tokenization(tokenization_kwargs)
+        extra, order = tokenization(tokenization_kwargs), _order(priority, len(conversations))
         asks = (
             self.ask(
                 place,
-                Prompt(messages=json.dumps(list(one)).encode()),
+                Prompt(messages=json.dumps(list(one)).encode(), priority=-order[place]),
                 params[place],
                 prompt=None,
                 extra=extra,
@@ -146,13 +155,15 @@ class LLM(Engine):
         lora_request: None = None,
         use_tqdm: bool = False,
         concurrency_limit: int | None = None,
+        priority: int | Sequence[int] | None = None,
     ) -> list[BeamSearchOutput]:
         """The most likely continuations that a beam search finds, best first.
 
         concurrency_limit: prompts that are searched at a time. Raises what `generate` raises.
         """
         _refuse(lora_request=lora_request)
-        given = read_prompts(prompts)
+        read = read_prompts(prompts)
+        given = list(zip(read, _order(priority, len(read)), strict=True))
         size = concurrency_limit or max(len(given), 1)
         outputs: list[BeamSearchOutput] = []
         with _bar(use_tqdm, len(given), "Searched prompts") as bar:
@@ -274,6 +285,16 @@ def _is_one(messages: Any) -> bool:
             f"or a list of conversations, not {type(messages).__name__}"
         )
     return bool(messages) and isinstance(messages[0], Mapping)
+
+
+def _order(priority: int | Sequence[int] | None, count: int) -> Sequence[int]:
+    """A priority for each prompt. Raises ValueError."""
+    order = [priority or 0] * count if isinstance(priority, int | None) else priority
+    if len(order) != count:
+        raise ValueError(f"priority must have {count} entries, one for each prompt")
+    for one in order:
+        check_priority(one)
+    return order
 
 
 def _refuse(**arguments: Any) -> None:

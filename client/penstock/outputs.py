@@ -79,6 +79,11 @@ class CompletionOutput:
     finish_reason: str | None = None  # "stop" or "length"; None: it goes on
     stop_reason: int | str | None = None  # the stop token or sequence; None: EOS
     lora_request: Any = None
+    # what is never reported here
+    routed_experts: Any = None
+    sampling_mask: Any = None
+    spec_decode_metrics: Any = None
+    weight_versions: Any = None
 
     def finished(self) -> bool:
         return self.finish_reason is not None
@@ -108,6 +113,7 @@ class RequestOutput:
     encoder_prompt: str | None = None
     encoder_prompt_token_ids: Sequence[int] | None = None
     num_cached_tokens: int | None = None  # prompt tokens that the prefix cache had
+    num_cache_creation_tokens: int | None = None  # never reported
     kv_transfer_params: Any = None
 
 

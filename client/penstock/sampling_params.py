@@ -96,17 +96,28 @@ class SamplingParams:
     thinking_token_budget: int | None = None
     repetition_detection: Any = None
     routed_experts_prompt_start: int = 0
+    prompt_logprob_token_ids: Any = None
+    prompt_logprob_start: int | None = None
+    trace_decode_token_ids: Sequence[int] | None = None
+    watermarking: bool | None = None
+    stream_interval: int | None = None
+    output_text_buffer_length: int = 0
 
     _UNBUILDABLE = {  # refused unless they ask for nothing
         "extra_args": "no plug-in of this server reads them",
         "thinking_token_budget": "reasoning is not cut; max_tokens bounds the whole answer",
         "repetition_detection": "nothing looks for repetitions; repetition_penalty makes them rare",
         "routed_experts_prompt_start": "experts are not reported",
+        "prompt_logprob_token_ids": "prompt_logprobs gives the most likely tokens in each place, "
+        "LLM.loglikelihood those of a continuation",
+        "prompt_logprob_start": "prompt_logprobs are those of the whole prompt",
+        "trace_decode_token_ids": "answers are the model's; LLM.loglikelihood scores given ones",
     }
 
     def __post_init__(self) -> None:
         for name, reason in self._UNBUILDABLE.items():
-            if getattr(self, name):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int | dict | list) or value):
                 raise ValueError(f"{name} is not supported: {reason}")
         if self.seed == -1:
             self.seed = None
@@ -206,10 +217,14 @@ class BeamSearchParams:
     length_penalty: float = 1.0
     include_stop_str_in_output: bool = False
     structured_outputs: StructuredOutputsParams | None = None
+    skip_special_tokens: bool = True
+    watermarking: bool | None = None  # no effect: texts have no watermark
+    allowed_token_ids: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         for name in ("beam_width", "max_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1. Given: {getattr(self, name)}")
-        if self.structured_outputs is not None:
-            raise ValueError("structured_outputs are not supported in a beam search")
+        for name in ("structured_outputs", "allowed_token_ids"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} are not supported in a beam search")

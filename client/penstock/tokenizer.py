@@ -41,10 +41,11 @@ class Tokenizer:
         }
         return list(self._call("/tokenize", body)["token_strs"])
 
-    def decode(self, ids: Sequence[int] | int) -> str:
+    def decode(self, ids: Sequence[int] | int, skip_special_tokens: bool = False) -> str:
         """The text of tokens, special ones by their names."""
         tokens = [ids] if isinstance(ids, int) else list(ids)
-        return str(self._call("/detokenize", {"tokens": tokens})["prompt"]) if tokens else ""
+        body = {"tokens": tokens, "skip_special_tokens": skip_special_tokens}
+        return str(self._call("/detokenize", body)["prompt"]) if tokens else ""
 
     def apply_chat_template(
         self,

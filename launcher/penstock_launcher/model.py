@@ -51,7 +51,10 @@ class S3Model:
     def parse(cls, url: str, cache: str | None, with_weights: bool) -> S3Model:
         """Raises LauncherError for what names no bucket."""
         if (found := S3_URL.fullmatch(url)) is None or len(url) > 1024:
-            raise LauncherError(f"--model-id {url!r}: expected s3://BUCKET/PREFIX")
+            raise LauncherError(
+                f"--model-id {url!r}: expected s3://BUCKET/PREFIX. A bucket's name has 3 to 63 "
+                "small letters, digits, dots and dashes"
+            )
         return cls(url, found[1], found[2].strip("/"), cache, with_weights)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import prometheus_client
 
+from penstock_router.batches.metrics import BatchMetrics
 from penstock_router.exposition import Gauge
 from penstock_router.grammar_metrics import GrammarMetrics
 from penstock_router.instruments import End, Failure, Instruments, Method, RefusalKind
@@ -23,6 +24,7 @@ class Metrics(Instruments):
         self.throughput = Throughput()
         self.http_processes = Processes("penstock_http")
         self.grammars = GrammarMetrics(self._registry)
+        self.batches = BatchMetrics(self._registry)
         self._seats = 0  # of a batch
 
     # -- the engine reports ----------------------------------------------------------------------

@@ -102,7 +102,7 @@ async def _serve(config: RouterConfig, front: Front) -> int:
         part.add_done_callback(_announce)
     freeze_gc()
     _say_ready(url, limits, phases, memory)
-    async with _batches(config, url):
+    async with _batches(config, url, metrics):
         await _first_of(terminated, engine.failed, front.failed)
     if front.failed.done():
         engine.give_up(str(front.failed.exception()))
@@ -120,12 +120,12 @@ async def _serve(config: RouterConfig, front: Front) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _batches(config: RouterConfig, url: str) -> AsyncIterator[None]:
+async def _batches(config: RouterConfig, url: str, metrics: Metrics) -> AsyncIterator[None]:
     """Batches are answered meanwhile, where there is a folder for them."""
     if config.batch_folder is None:
         yield
         return
-    task = asyncio.create_task(answer_batches(config, url))
+    task = asyncio.create_task(answer_batches(config, url, metrics.batches.take))
     try:
         yield
     finally:

@@ -31,7 +31,7 @@ from penstock_shard.calibration import Calibration
 from penstock_shard.checkpoint import Checkpoint, renamed
 from penstock_shard.load_weights import load_decoder
 from penstock_shard.parallel import Group
-from penstock_shard.rewrite import rewrite, tensors_of
+from penstock_shard.rewrite import is_free, rewrite, tensors_of
 
 LONGEST_TEXT = 1 << 30  # bytes
 MOST = 1 << 16  # samples, and tokens of one
@@ -43,7 +43,7 @@ def quantize(arguments: argparse.Namespace) -> int:
     chosen = FORMATS[arguments.format]
     if not (folder / "config.json").is_file():
         raise ValueError(f"--model-id {folder} is no folder with a config.json")
-    if output.exists() and any(output.iterdir()):
+    if not is_free(output):
         raise ValueError(f"--output {output} is not empty")
     if arguments.bits is not None and arguments.bits not in chosen.bits:
         known = ", ".join(map(str, chosen.bits))

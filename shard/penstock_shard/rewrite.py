@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from penstock_shard.json_file import read_object
 
 # What a tensor becomes: None: itself. Its name is that of the file.
 Change = Callable[[str, Tensor], dict[str, Tensor] | None]
+CONFIG = "config.json"  # a folder without it is no model
+UNFINISHED = ".unfinished"  # a folder of what is written, until all is
 LEFT_OUT = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack")
 
 
@@ -29,6 +33,29 @@ def tensors_of(folder: Path) -> list[str]:
     return names
 
 
+def is_free(output: Path) -> bool:
+    """Whether a model may be written there: nothing is there but what a run left that was ended."""
+    return not output.exists() or set(os.listdir(output)) <= {UNFINISHED}
+
+
+@contextmanager
+def all_or_nothing(output: Path) -> Iterator[Path]:
+    """A folder whose files become those of `output` in the end, config.json last. It lies in
+    `output`, which may be a mount of its own. Whatever goes wrong, nothing of it stays; a run that
+    is killed leaves UNFINISHED, which the next one removes."""
+    made = not output.exists()
+    parts = output / UNFINISHED
+    shutil.rmtree(parts, ignore_errors=True)
+    parts.mkdir(parents=True)
+    try:
+        yield parts
+        for name in sorted(os.listdir(parts), key=lambda name: name == CONFIG):
+            os.rename(parts / name, output / name)
+        made = False
+    finally:
+        shutil.rmtree(output if made else parts, ignore_errors=True)
+
+
 def rewrite(
     folder: Path,
     output: Path,
@@ -38,7 +65,17 @@ def rewrite(
 ) -> int:
     """One file of weights is in memory at a time. config: what config.json gets besides; done:
     called behind each tensor. Returns the bytes of all tensors."""
-    output.mkdir(parents=True, exist_ok=True)
+    with all_or_nothing(output) as parts:
+        return _write(folder, parts, config, change, done)
+
+
+def _write(
+    folder: Path,
+    output: Path,
+    config: dict[str, Any],
+    change: Change,
+    done: Callable[[], None],
+) -> int:
     places: dict[str, str] = {}
     total = 0
     for path in checkpoint_files(folder).chosen:
@@ -60,6 +97,6 @@ def rewrite(
     for path in folder.iterdir():
         if path.is_file() and path.name != INDEX and not path.name.endswith(LEFT_OUT):
             shutil.copyfile(path, output / path.name)
-    whole = read_object(folder / "config.json") | config
-    (output / "config.json").write_text(json.dumps(whole, indent=2) + "\n")
+    whole = read_object(folder / CONFIG) | config
+    (output / CONFIG).write_text(json.dumps(whole, indent=2) + "\n")
     return total

@@ -70,8 +70,11 @@ def test_it_serves_until_it_is_closed(tmp_path: Path, monkeypatch: pytest.Monkey
     ("options", "sentence"),
     [
         ({"model": "/no/such/folder"}, "is no folder here"),
-        ({"max_input_tokens": 9, "max_total_tokens": 9}, "--max-input-tokens must be less than"),
-        ({"nonsense": 3}, "unrecognized arguments: --nonsense=3"),
+        (
+            {"max_input_tokens": 9, "max_total_tokens": 9},
+            "^max_input_tokens must be less than max_total_tokens: 9 and 9 were given",
+        ),
+        ({"nonsense": 3}, "unrecognized arguments: nonsense=3"),
         ({"dtype": "float7"}, "float7"),
     ],
 )

@@ -16,9 +16,11 @@ from typing import Any
 
 import psutil
 import pytest
+from tqdm import tqdm
 
 from client.conftest import DEMO
 from penstock import LLM, SamplingParams, ServerError
+from penstock.embedded import CLOSED
 from support.server import gone
 
 SECONDS = 60.0
@@ -128,6 +130,44 @@ def test_an_interrupted_call_frees_its_blocks(llm: LLM) -> None:
     else:
         raise AssertionError("something still runs")
     assert llm.generate("a", SamplingParams(max_tokens=1), use_tqdm=False)[0].finished
+
+
+def test_after_close_every_call_says_so(tmp_path: Path) -> None:
+    """Also one that ran, in another thread."""
+    options = {"shard_uds_path": tmp_path / "run", "device": "cpu"}
+    llm = LLM(DEMO, quiet=True, launcher_options=options)
+    tokenizer = llm.get_tokenizer()
+    raised: list[Exception] = []
+
+    def run() -> None:
+        try:
+            llm.generate(["a"] * 300, LONG, use_tqdm=began)
+        except ServerError as error:
+            raised.append(error)
+
+    begun = threading.Event()
+
+    def began(**options: Any) -> Any:
+        begun.set()
+        return tqdm(**options | {"disable": True})
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert begun.wait(SECONDS)
+    llm.close()
+    thread.join(SECONDS)
+    for call in (
+        lambda: llm.generate("a"),
+        lambda: llm.chat([{"role": "user", "content": "a"}], LONG),
+        lambda: llm.loglikelihood(["a"], ["b"]),
+        lambda: tokenizer.encode("a"),
+        llm.reset_prefix_cache,
+    ):
+        with pytest.raises(ServerError) as caught:
+            call()
+        raised.append(caught.value)
+    assert {str(error) for error in raised} == {CLOSED} and len(raised) == 6
+    llm.close()
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def beams_by_hand(
     "params",
     [
         BeamSearchParams(beam_width=3, max_tokens=5),
-        BeamSearchParams(beam_width=2, max_tokens=8, length_penalty=2.0),
+        BeamSearchParams(beam_width=2, max_tokens=8, length_penalty=2.0, skip_special_tokens=False),
         BeamSearchParams(beam_width=3, max_tokens=4, ignore_eos=True, length_penalty=0.5),
     ],
 )
@@ -124,13 +124,14 @@ def test_beam_search(llm: LLM, reference: torch.nn.Module, params: BeamSearchPar
     prompts = ["The capital of France is", "What is 3 + 4?"]
     outputs = llm.beam_search(prompts, params, concurrency_limit=2)
     tokenizer = llm.get_tokenizer()
+    assert tokenizer.decode(tokenizer.eos_token_ids, skip_special_tokens=True) == ""
     for prompt, output in zip(prompts, outputs, strict=True):
         ids = tokenizer.encode(prompt)
         expected = beams_by_hand(reference, ids, params, set(tokenizer.eos_token_ids))
         assert [beam.tokens for beam in output.sequences] == [tokens for tokens, _ in expected]
         for beam, (tokens, total) in zip(output.sequences, expected, strict=True):
             assert beam.cum_logprob == pytest.approx(total, abs=2e-3)
-            assert beam.text == tokenizer.decode(tokens)
+            assert beam.text == tokenizer.decode(tokens, params.skip_special_tokens)
 
 
 def test_beam_search_refuses_what_it_cannot_do(llm: LLM) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,19 @@ def ended(api: OpenAI, name: str, *, within: float = 60.0) -> Any:
     raise AssertionError(f"still {batch.status}")
 
 
+def told(server: Server, family: str, **wanted: int) -> None:
+    """Waits until /metrics says so, by the values of the family's label."""
+    deadline, found = time.monotonic() + 60, {}
+    while time.monotonic() < deadline:
+        page = urllib.request.urlopen(f"{server.url}/metrics").read().decode()
+        lines = re.findall(rf'^{family}\{{\w+="(\w+)"\}} (\d+)$', page, re.MULTILINE)
+        found = {label: int(number) for label, number in lines}
+        if wanted.items() <= found.items():
+            return
+        time.sleep(0.2)
+    raise AssertionError(found)
+
+
 def create(api: OpenAI, content: bytes) -> Any:
     file = api.files.create(file=("in.jsonl", io.BytesIO(content)), purpose="batch")
     return api.batches.create(
@@ -69,6 +84,8 @@ def test_a_batch_is_answered(server: Server) -> None:
     assert done.status == "completed" and done.completed_at >= done.created_at
     counts = done.request_counts
     assert (counts.total, counts.completed, counts.failed) == (81, 80, 1)
+    told(server, "penstock_batches", completed=1, in_progress=0)
+    told(server, "penstock_batch_requests_total", completed=80, failed=1)
     answers = [json.loads(line) for line in api.files.content(done.output_file_id).iter_lines()]
     assert {answer["custom_id"] for answer in answers} == {f"r{i}" for i in range(80)}
     assert all(answer["response"]["body"]["choices"] for answer in answers)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +20,7 @@ from penstock_quantization.offline.gptq import gptq
 from penstock_quantization.offline.groups import Grid
 from penstock_quantization.offline.store import FORMATS
 from penstock_shard.quantize import main
+from penstock_shard.rewrite import UNFINISHED
 from support.checkpoints import make_checkpoint
 from support.joined_ranks import joined_ranks
 from support.local_shard import LocalShard, load_model
@@ -111,6 +118,18 @@ def test_calibration_loses_less_than_rounding() -> None:
     assert lost(scaled) < 0.95 * nearest
 
 
+KILLED_WHILE_WRITING = """
+import os, shutil, signal, sys
+from penstock_shard.quantize import main
+shutil.copyfile = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # behind the weights
+main(sys.argv[1:])
+"""
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 REFUSED = [
     (["--format", "gptq"], "needs --calibration FILE"),
     (["--format", "fp8", "--samples", "3"], "is for gptq and awq, not for fp8"),
@@ -130,6 +149,29 @@ def test_an_interrupt_is_no_traceback(
     monkeypatch.setattr("penstock_shard.quantize.quantize", interrupted)
     assert main(["--model-id", "x", "--output", str(tmp_path), "--format", "fp8"]) == 130
     assert capsys.readouterr().err == "penstock quantize: interrupted\n"
+
+
+def test_a_model_is_there_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind an error nothing is left, behind a kill what the next run removes."""
+    folder, output = make_checkpoint(tmp_path / "model", "llama2"), tmp_path / "out"
+    arguments = ["--model-id", str(folder), "--output", str(output)]
+    arguments += ["--format", "int8", "--device", "cpu"]
+    command = [sys.executable, "-c", KILLED_WHILE_WRITING, *arguments]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+    assert os.listdir(output) == [UNFINISHED]
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", full_disk)
+        assert main(arguments) == 1
+        assert os.listdir(output) == []  # it was there before
+        output.rmdir()
+        assert main(arguments) == 1
+        assert not output.exists()
+    output.mkdir()
+    assert main(arguments) == 0
+    assert UNFINISHED not in os.listdir(output)
+    load_model(output)
 
 
 @pytest.mark.parametrize(("more", "message"), REFUSED)

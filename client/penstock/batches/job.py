@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,14 @@ LIFE = 30 * 86_400  # seconds that results are kept
 class Job:
     """A batch that is run; `shown` is its object, which only this writes."""
 
-    def __init__(self, folder: BatchFolder, owner: str, path: Path) -> None:
-        """Raises ValueError where there is no object."""
+    def __init__(
+        self,
+        folder: BatchFolder,
+        owner: str,
+        path: Path,
+        on_results: Callable[[int, int], None] = lambda completed, failed: None,
+    ) -> None:
+        """on_results: hears of each that is new. Raises ValueError where there is no object."""
         shown = read_object(path)
         if shown is None:
             raise ValueError(f"{path} holds no batch")
@@ -45,6 +51,8 @@ class Job:
         self._folder = folder
         self._owner = owner
         self._path = path
+        self._on_results = on_results
+        self._counted: tuple[int, int] | None = None
         self._told = 0.0
 
     @property
@@ -178,6 +186,10 @@ class Job:
             (self._path / name).unlink(missing_ok=True)
 
     def _tell(self, counts: Counts, at_once: bool = False) -> None:
+        now = counts.completed, counts.failed
+        before = self._counted or now  # the first ones were counted when they were answered
+        self._counted = now
+        self._on_results(now[0] - before[0], now[1] - before[1])
         if at_once or time.monotonic() - self._told > TELL_SECONDS:
             self._told = time.monotonic()
             told = {"total": counts.total, "completed": counts.completed, "failed": counts.failed}

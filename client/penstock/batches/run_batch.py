@@ -16,7 +16,7 @@ from tqdm import tqdm
 from penstock.batches.requests import survey
 from penstock.batches.results import ResultFile, WrongFile
 from penstock.batches.runner import Batch, Counts, run
-from penstock.batches.sending import Server, Unreachable
+from penstock.batches.sending import Server, Unreachable, check_reachable
 from penstock.bench.options import api_key, header, real, whole
 from penstock.embedded import EmbeddedServer, ServerError
 from penstock_proto.config_file import Parser
@@ -59,6 +59,7 @@ def answer(arguments: argparse.Namespace, launcher: Sequence[str]) -> int:
         server = Server(
             url=url, headers=headers, tries=arguments.tries, seconds=arguments.request_seconds
         )
+        asyncio.run(check_reachable(server))
         total = batch.survey.lines
         bar = tqdm(total=total, unit=" requests", disable=arguments.disable_tqdm)
         stack.enter_context(bar)
@@ -82,7 +83,8 @@ def _served(arguments: argparse.Namespace, launcher: Sequence[str]) -> Iterator[
         return
     options = launcher_options(launcher)
     options.setdefault("max_concurrent_requests", str(max(128, 2 * arguments.max_concurrency)))
-    with EmbeddedServer(arguments.model, **options) as server:
+    names = {name: f"--{name.replace('_', '-')}" for name in options} | {"model_id": "--model"}
+    with EmbeddedServer(arguments.model, names=names, **options) as server:
         yield server.url
 
 

@@ -14,6 +14,7 @@ import orjson
 from penstock.batches.requests import BatchRequest
 
 LARGEST_ANSWER = 256 << 20  # bytes
+CONNECT_SECONDS = 30.0
 LONGEST_PAUSE = 30.0  # seconds between two tries
 # Another try may have another answer: 408, 425, 429 and what gateways and restarts say.
 PASSING = (408, 425, 429, 500, 502, 503, 504)
@@ -44,6 +45,24 @@ class Server:
     first_pause: float = 0.5
 
 
+async def check_reachable(server: Server) -> None:
+    """Raises Unreachable where nobody listens. What goes away later is waited for; an address that
+    is wrong from the start is better known at once."""
+    timeout = aiohttp.ClientTimeout(total=CONNECT_SECONDS)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(server.url + "/health", headers=server.headers),
+        ):
+            pass
+    except aiohttp.ClientConnectorError as error:
+        raise _unreachable(server, error) from error
+    except (ValueError, aiohttp.NonHttpUrlClientError) as error:
+        raise Unreachable(f"{server.url!r} is no address of a server") from error
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        pass  # something is there
+
+
 async def send(session: aiohttp.ClientSession, server: Server, request: BatchRequest) -> Answer:
     """The answer, of whatever status. Raises Unreachable when no try had one."""
     for attempt in range(server.tries):
@@ -57,24 +76,24 @@ async def send(session: aiohttp.ClientSession, server: Server, request: BatchReq
                 return answer
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if last:
-                raise Unreachable(f"{server.url} cannot be reached: {_reason(error)}") from error
+                raise _unreachable(server, error) from error
         pause = min(server.first_pause * 2**attempt, LONGEST_PAUSE)
         await asyncio.sleep(max(pause * random.uniform(0.5, 1.0), min(asked_pause, LONGEST_PAUSE)))
     raise AssertionError("the last try returns or raises")
 
 
-def _reason(error: Exception) -> str:
+def _unreachable(server: Server, error: Exception) -> Unreachable:
     """In words, where the library has none but its own names."""
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return str(error.os_error)
-    return str(error) or type(error).__name__
+    reason = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    said = str(reason) or type(error).__name__
+    return Unreachable(f"{server.url} cannot be reached: {said}")
 
 
 async def _send_once(
     session: aiohttp.ClientSession, server: Server, request: BatchRequest
 ) -> tuple[Answer, float]:
     """An answer, and how many seconds the server asks to wait."""
-    timeout = aiohttp.ClientTimeout(total=server.seconds, sock_connect=30)
+    timeout = aiohttp.ClientTimeout(total=server.seconds, sock_connect=CONNECT_SECONDS)
     async with session.post(
         server.url + request.url,
         data=orjson.dumps(request.body),

@@ -12,6 +12,8 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +51,26 @@ def say(level: str, message: str, **fields: object) -> None:
     print(json.dumps(record), file=sys.stderr, flush=True)
 
 
+class Tally:
+    """What /metrics shows of batches: lines of JSON on standard output, which the router reads."""
+
+    def __init__(self) -> None:
+        self._fresh = {"completed": 0, "failed": 0}
+        self._told: dict[str, int] | None = None
+
+    def add(self, completed: int, failed: int) -> None:
+        """So many requests have their results."""
+        self._fresh["completed"] += completed
+        self._fresh["failed"] += failed
+
+    def tell(self, batches: Mapping[str, int]) -> None:
+        """By status. Says nothing where nothing has changed."""
+        if batches != self._told or any(self._fresh.values()):
+            print(json.dumps({"batches": batches, "requests": self._fresh}), flush=True)
+            self._told = dict(batches)
+            self._fresh = dict.fromkeys(self._fresh, 0)
+
+
 class Service:
     """Looks for batches and runs them."""
 
@@ -58,7 +80,8 @@ class Service:
         keys: tuple[str | None, ...] = settings.keys or (None,)
         self._keys = {owner_of(key): key for key in keys}
         self._running: dict[str, tuple[Path, asyncio.Task[None]]] = {}  # by owner
-        self._ended: set[str] = set()
+        self._ended: dict[str, str] = {}  # statuses of batches that nothing happens to any more
+        self._tally = Tally()
 
     async def run(self) -> None:
         """For ever."""
@@ -66,29 +89,35 @@ class Service:
         while True:
             if time.monotonic() - purged > PURGE_SECONDS:
                 purged = time.monotonic()
-                self._ended &= await asyncio.to_thread(purge, self._folder)
-            for owner, path in await asyncio.to_thread(self._waiting):
+                left = await asyncio.to_thread(purge, self._folder)
+                self._ended = {name: one for name, one in self._ended.items() if name in left}
+            waiting, statuses = await asyncio.to_thread(self._waiting)
+            self._tally.tell(Counter(statuses))
+            for owner, path in waiting:
                 if len(self._running) < MOST_RUNNING and owner not in self._running:
                     task = asyncio.create_task(self._answer(owner, path))
                     self._running[owner] = path, task
             await asyncio.sleep(LOOK_SECONDS)
 
-    def _waiting(self) -> list[tuple[str, Path]]:
-        """Batches that have not ended, the oldest first."""
+    def _waiting(self) -> tuple[list[tuple[str, Path]], list[str]]:
+        """Batches that have not ended, the oldest first; and the statuses of all."""
         found: list[tuple[float, str, Path]] = []
+        statuses: list[str] = []
         for owner in self._folder.owners("batch"):
             for path in self._folder.paths("batch", owner):
                 if path.name in self._ended or (shown := read_object(path)) is None:
                     continue
                 if shown["status"] in ENDED:
-                    self._ended.add(path.name)
+                    self._ended[path.name] = shown["status"]
                 else:
                     found.append((shown["created_at"], owner, path))
-        return [(owner, path) for _, owner, path in sorted(found)]
+                    statuses.append(shown["status"])
+        waiting = [(owner, path) for _, owner, path in sorted(found)]
+        return waiting, [*statuses, *self._ended.values()]
 
     async def _answer(self, owner: str, path: Path) -> None:
         try:
-            job = Job(self._folder, owner, path)
+            job = Job(self._folder, owner, path, self._tally.add)
             key = self._keys.get(owner)
             if owner not in self._keys:
                 job.fail("unknown_key", "the API key that made this batch is none any more")

@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "penstock bench") -> int
         print(f"{prog} {command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        print(f"{prog} {command}: interrupted", file=sys.stderr)
         return 130
 
 

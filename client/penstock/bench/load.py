@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -21,6 +22,15 @@ from penstock.bench.worker import Plan
 
 MOST_PROCESSES = 64
 Progress = Callable[[int], None]  # is told how many requests have ended
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C has cut a load; what `run_load` had to return by then."""
+
+    def __init__(self, figures: dict[str, Any], requests: list[dict[str, Any]]) -> None:
+        super().__init__()
+        self.figures = figures
+        self.requests = requests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +76,9 @@ def run_load(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Runs a load once; its figures (`summarise`), and the measurements that they are made of.
 
-    Raises RuntimeError when a client process dies.
+    Raises RuntimeError when a client process dies, Interrupted where Ctrl-C cuts it.
     """
-    reports = run_workers(_plans(target, load, seed), progress)
+    reports, interrupted = run_workers(_plans(target, load, seed), progress)
     requests = [request for each in reports for request in each["requests"]]
     shares = [each["cpu_seconds"] / max(each["wall_seconds"], 1e-9) for each in reports]
     figures = summarise(requests, objectives=objectives, points=points) | {
@@ -76,6 +86,8 @@ def run_load(
         "client_cpu": round(max(shares), 3),  # of a core, the busiest process
         "client_cpu_seconds": round(sum(each["cpu_seconds"] for each in reports), 3),
     }
+    if interrupted:
+        raise Interrupted(figures, requests)
     return figures, requests
 
 
@@ -112,17 +124,26 @@ def start_worker(plan: Plan) -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "penstock.bench.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is this process's to handle
     )
     assert worker.stdin is not None
-    worker.stdin.write(plan.to_json())
-    worker.stdin.flush()
+    try:
+        worker.stdin.write(plan.to_json())
+        worker.stdin.flush()
+    except BaseException:
+        worker.kill()
+        worker.wait()
+        raise
     return worker
 
 
-def run_workers(plans: list[Plan], progress: Progress | None = None) -> list[dict[str, Any]]:
-    """Runs the plans at once, from one common start; their reports.
+def run_workers(
+    plans: list[Plan], progress: Progress | None = None
+) -> tuple[list[dict[str, Any]], bool]:
+    """Runs the plans at once, from one common start; their reports, and whether Ctrl-C cut them.
 
-    Raises RuntimeError when a client process dies.
+    Raises KeyboardInterrupt for one before the start, or a second one; RuntimeError when a client
+    process dies.
     """
     workers: list[subprocess.Popen[bytes]] = []
     try:
@@ -148,15 +169,24 @@ def run_workers(plans: list[Plan], progress: Progress | None = None) -> list[dic
 
 def _reports(
     workers: list[subprocess.Popen[bytes]], progress: Progress | None
-) -> list[dict[str, Any]]:
-    """What each worker says at its end. All are read at once: none may wait for a reader."""
+) -> tuple[list[dict[str, Any]], bool]:
+    """What each worker says at its end, and whether it was interrupted. All are read at once: none
+    may wait for a reader."""
     said: SimpleQueue[tuple[int, dict[str, Any] | None]] = SimpleQueue()
     for index, worker in enumerate(workers):
         threading.Thread(target=_read, args=(index, worker, said), daemon=True).start()
     ended = [0] * len(workers)
     reports: dict[int, dict[str, Any]] = {}
+    interrupted = False
     while len(reports) < len(workers):
-        index, word = said.get()
+        try:
+            index, word = said.get()
+        except KeyboardInterrupt:
+            if interrupted:
+                raise
+            interrupted = True
+            _stop(workers)
+            continue
         if word is None:
             raise RuntimeError("a client process died while it ran")
         if "requests" in word:
@@ -166,7 +196,15 @@ def _reports(
             ended[index] = word["ended"]
         if progress is not None:
             progress(sum(ended))
-    return [reports[index] for index in range(len(workers))]
+    return [reports[index] for index in range(len(workers))], interrupted
+
+
+def _stop(workers: list[subprocess.Popen[bytes]]) -> None:
+    for worker in workers:
+        assert worker.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has reported
+            worker.stdin.write(b"stop\n")
+            worker.stdin.flush()
 
 
 def _read(

@@ -49,7 +49,7 @@ def plot(out: Path, runs: Sequence[Mapping[str, Any]], requests: Sequence[list[A
         _distributions(axes.flat, runs[0], requests[0])
     for axis in axes.flat:
         axis.grid(alpha=0.3)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(bottom=0, top=1.05 * axis.get_ylim()[1])
     figure.tight_layout()
     figure.savefig(out, dpi=120)
     plt.close(figure)
@@ -67,6 +67,9 @@ def _curves(axes: Sequence[Any], runs: Sequence[Mapping[str, Any]]) -> None:
         shown = sorted(pair for pair in pairs if pair[1] is not None)
         axis.plot([x for x, _ in shown], [y for _, y in shown], "o-")
         axis.set(title=title, xlabel=label, xscale="log")
+        places = [x for x, _ in shown]
+        axis.set_xticks(places, [f"{x:g}" for x in places])
+        axis.minorticks_off()
 
 
 def _distributions(axes: Sequence[Any], run: Mapping[str, Any], requests: list[Any]) -> None:

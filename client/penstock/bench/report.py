@@ -10,7 +10,7 @@ from penstock.bench.compare import SPREADS
 LINES = (  # what it is called, its key, how it is written
     ("completed", "completed", ",d"),
     ("failed", "failed", ",d"),
-    ("cut at --max-seconds", "cut", ",d"),
+    ("cut before their end", "cut", ",d"),
     ("seconds", "seconds", ",.2f"),
     ("prompt tokens", "prompt_tokens", ",d"),
     ("  of them cached", "cached_tokens", ",d"),

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from penstock.bench.arrivals import Arrivals
 from penstock.bench.compare import read_runs, regressions
 from penstock.bench.gpu import GpuWatch
-from penstock.bench.load import Load, Target, model_name, run_load
+from penstock.bench.load import Interrupted, Load, Target, model_name, run_load
 from penstock.bench.options import serve_parser
 from penstock.bench.plot import NoMatplotlib, plot, pyplot
 from penstock.bench.prompt_source import PromptSource
@@ -56,6 +56,7 @@ def main(argv: Sequence[str], prog: str = "penstock bench serve", backend: str =
         print(f"{prog}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
         return 130
 
 
@@ -141,12 +142,17 @@ class Serve:
         )
         self._warm_up()
         results, measured = [], []
+        interrupted = False
         for run in self.runs:
-            figures, requests = self._run(run)
+            figures, requests, interrupted = self._run(run)
             results.append(figures)
             measured.append(requests)
             print(report(figures, given.percentile_metrics.split(",")), flush=True)
+            if interrupted:
+                break
         self._write(results)
+        if interrupted:
+            raise KeyboardInterrupt
         if given.plot is not None:
             plot(given.plot, results, measured)
         worse = regressions(self.old, results, given.tolerance) if self.old is not None else []
@@ -154,22 +160,27 @@ class Serve:
             print(f"worse than {given.compare}: {sentence}", flush=True)
         return 1 if worse or any(each["failed"] for each in results) else 0
 
-    def _run(self, run: Run) -> tuple[dict[str, Any], list[Any]]:
+    def _run(self, run: Run) -> tuple[dict[str, Any], list[Any], bool]:
+        """Figures, measurements, and whether Ctrl-C cut it."""
         given = self.arguments
         prompts = self.source.draw(given.num_prompts, run.label)
         load = Load(prompts=prompts, streams=run.concurrency or 0, arrivals=self._arrivals(run))
         if given.flush_cache:
             flush_cache(self.url, self.target.headers)
         bar = tqdm(total=len(prompts), desc=run.label, unit=" requests", disable=given.disable_tqdm)
+        interrupted = False
         with bar, GpuWatch() as gpus:
-            figures, requests = run_load(
-                self.target,
-                load,
-                seed=self.seed,
-                objectives=dict(given.goodput) if given.goodput else None,
-                points=given.metric_percentiles,
-                progress=lambda ended: bar.update(ended - bar.n),
-            )
+            try:
+                figures, requests = run_load(
+                    self.target,
+                    load,
+                    seed=self.seed,
+                    objectives=dict(given.goodput) if given.goodput else None,
+                    points=given.metric_percentiles,
+                    progress=lambda ended: bar.update(ended - bar.n),
+                )
+            except Interrupted as cut:
+                figures, requests, interrupted = cut.figures, cut.requests, True
         settings = {
             "label": run.label,
             "dataset": given.dataset_name,
@@ -179,7 +190,7 @@ class Serve:
             "burstiness": given.burstiness,
             "counts_along": given.count_tokens or self.protocol == "sglang",
         }
-        return settings | figures | {"gpus": gpus.figures}, requests
+        return settings | figures | {"gpus": gpus.figures}, requests, interrupted
 
     def _arrivals(self, run: Run) -> Arrivals | None:
         if run.rate is None:

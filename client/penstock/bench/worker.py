@@ -1,19 +1,22 @@
 """One client process of the load generator: a plan in on stdin, measurements out on stdout.
 
-stdin   one line of JSON (`Plan`), later one line: the time.monotonic() at which to start
+stdin   one line of JSON (`Plan`), later one line: the time.monotonic() at which to start; a further
+        line ends it early, with what was measured, and the end of the file at once, without
 stdout  "ready", then now and then `{"ended": requests}`, and at the end one line of JSON (`report`)
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import ssl
 import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -70,6 +73,7 @@ class Worker:
         self.kept_bytes = 0
         self.measured: list[dict[str, Any]] = []
         self.ended = 0
+        self.tasks: list[asyncio.Future[None]] = []
         self.idle: list[Connection] = []
 
     def _request(self, prompt: Prompt) -> bytes:
@@ -79,18 +83,25 @@ class Worker:
         return http_request(self.address.netloc.rpartition("@")[2], path, body, plan.headers)
 
     async def run(self, start: float) -> None:
-        """Returns when all requests have ended or `max_seconds` are over."""
+        """Returns when all requests have ended, `max_seconds` are over, or `stop` was called."""
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=_listen, args=(loop, self.stop), daemon=True).start()
         await asyncio.sleep(start - time.monotonic())
         telling = asyncio.ensure_future(self._tell())
         loops = self._closed_loop() if self.plan.due is None else self._open_loop(start)
-        tasks = [asyncio.ensure_future(each) for each in loops]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=self.plan.max_seconds)
+        self.tasks = [asyncio.ensure_future(each) for each in loops]
+        if self.tasks:
+            _, late = await asyncio.wait(self.tasks, timeout=self.plan.max_seconds)
             for task in late:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=FINISH_SECONDS)
         telling.cancel()
+
+    def stop(self) -> None:
+        """Cut what is under way."""
+        for task in self.tasks:
+            task.cancel()
 
     async def _tell(self) -> None:
         while True:
@@ -161,12 +172,31 @@ class Worker:
         }
 
 
+def _listen(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
+    """For a word to stop, and for the end of the process that wants the measurements."""
+    while sys.stdin.buffer.readline():
+        with contextlib.suppress(RuntimeError):  # all is over already
+            loop.call_soon_threadsafe(stop)
+    os._exit(1)
+
+
+def _line() -> bytes:
+    """What is said next; the end where who says it is gone."""
+    line = sys.stdin.buffer.readline()
+    if not line.endswith(b"\n"):
+        os._exit(1)
+    return line
+
+
 def main() -> None:
     """The process: read the plan, wait for the start, run, report."""
-    worker = Worker(Plan.from_json(sys.stdin.buffer.readline()))
+    worker = Worker(Plan.from_json(_line()))
     gc.disable()  # for its pauses; what the plan says bounds what there is
-    print("ready", flush=True)
-    start = float(sys.stdin.readline())
+    try:
+        print("ready", flush=True)
+    except BrokenPipeError:
+        os._exit(1)
+    start = float(_line())
     cpu, wall = time.process_time(), time.monotonic()
     uvloop.run(worker.run(start))
     cpu, wall = time.process_time() - cpu, time.monotonic() - max(wall, start)

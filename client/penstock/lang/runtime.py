@@ -43,7 +43,8 @@ class Runtime(RuntimeEndpoint):
     ) -> None:
         given: dict[str, Any] = {"max_requests_per_client": 0}  # there is one client
         given |= {OPTIONS.get(name, name): value for name, value in options.items()}
-        self.server = EmbeddedServer(model_path, **given)
+        names = {OPTIONS.get(name, name): name for name in options}
+        self.server = EmbeddedServer(model_path, names=names, **given)
         try:
             super().__init__(
                 self.server.url,

@@ -54,10 +54,11 @@ class DetokenizeRequest(ClientObject):
 
     tokens: Annotated[Sequence[int], TokenIds(MAX_TOKENS)]
     model: str | None = None
+    skip_special_tokens: bool = False
 
 
 class DetokenizeResponse(TypedDict):
-    """The text of all tokens, special ones by their names."""
+    """The text of all tokens, special ones by their names unless they are skipped."""
 
     prompt: str
 
@@ -109,6 +110,6 @@ async def detokenize(request: web.Request) -> web.Response:
     tokenizer = service.text.tokenizer
     with service.permits.take(1), text_errors():
         prompt = await service.text.run(
-            lambda: tokenizer.decode(body.tokens, skip_special_tokens=False)
+            lambda: tokenizer.decode(body.tokens, skip_special_tokens=body.skip_special_tokens)
         )
     return json_response({"prompt": prompt})

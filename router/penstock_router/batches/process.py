@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import sys
+from collections.abc import Callable
 from urllib.parse import urlsplit, urlunsplit
 
 from penstock_router.config import RouterConfig
@@ -38,14 +39,14 @@ def _reachable(url: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{host}:{parts.port}")) if host else url
 
 
-async def answer_batches(config: RouterConfig, url: str) -> None:
-    """Runs the process until this is cancelled."""
+async def answer_batches(config: RouterConfig, url: str, tell: Callable[[bytes], None]) -> None:
+    """Runs the process until this is cancelled. tell: gets each line of what it counts."""
     line = json.dumps(settings(config, url)).encode() + b"\n"
     pause = FIRST_PAUSE
     loop = asyncio.get_running_loop()
     while True:
         started = loop.time()
-        code = await _run_once(line)
+        code = await _run_once(line, tell)
         pause = FIRST_PAUSE if loop.time() - started > LONGEST_PAUSE else pause
         log(
             "WARNING",
@@ -56,17 +57,21 @@ async def answer_batches(config: RouterConfig, url: str) -> None:
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
-async def _run_once(line: bytes) -> int:
+async def _run_once(line: bytes, tell: Callable[[bytes], None]) -> int:
+    pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", SERVICE, stdin=asyncio.subprocess.PIPE
+        sys.executable, "-m", SERVICE, stdin=pipe, stdout=pipe
     )
-    assert process.stdin is not None
+    assert process.stdin is not None and process.stdout is not None
+    listening = asyncio.create_task(_listen(process.stdout, tell))
     try:
         with contextlib.suppress(ConnectionError):
             process.stdin.write(line)
             await process.stdin.drain()
+        await listening
         return await process.wait()
     finally:
+        listening.cancel()
         process.stdin.close()
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -76,3 +81,10 @@ async def _run_once(line: bytes) -> int:
             except TimeoutError:
                 process.kill()
                 await process.wait()
+
+
+async def _listen(source: asyncio.StreamReader, tell: Callable[[bytes], None]) -> None:
+    """Lines to their end, which is that of the process. What is wrong is left out."""
+    while line := await source.readline():
+        with contextlib.suppress(ValueError):
+            tell(line)

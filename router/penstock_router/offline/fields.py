@@ -98,6 +98,6 @@ def _check_most_likely(body: CompletionFields, service: Service) -> None:
     for name in ("logprobs", "prompt_logprobs"):
         if (getattr(body, name) or 0) > most:
             raise invalid(
-                f"`{name}` must be at most {most} (`--max-top-n-tokens`, `max_logprobs` of LLM). "
+                f"`{name}` must be at most {most} (`--max-top-n-tokens`). "
                 f"Given: {getattr(body, name)}"
             )

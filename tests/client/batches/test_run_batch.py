@@ -206,12 +206,24 @@ def test_options_for_the_launcher() -> None:
         run_batch.launcher_options(["num-shard"])
 
 
+def test_a_wrong_option_for_the_launcher_is_named_as_it_was_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(tmp_path / "in.jsonl", [entry("a", "x")])
+    options = ["-i", str(source), "-o", str(tmp_path / "out"), "--disable-tqdm"]
+    assert run_batch.main([*options, "--model", "/none", "--", "--num-shard", "0"]) == 1
+    assert "run-batch: --num-shard: must be a whole number" in capsys.readouterr().err
+
+
 def test_what_cannot_be_done_is_said_in_words(
     chat_server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, out = write(tmp_path / "in.jsonl", [entry("a", "x")]), tmp_path / "out.jsonl"
-    assert run(source, out, "http://127.0.0.1:9", "--tries", "1") == 1
+    assert run(source, out, "http://127.0.0.1:9", "--tries", "1000") == 1  # it does not wait
     said = capsys.readouterr().err
     assert "http://127.0.0.1:9 cannot be reached: [Errno" in said and "ConnectionKey" not in said
+    for url in ("ftp://127.0.0.1", "127.0.0.1", "http://127.0.0.1:99999"):
+        assert run(source, out, url, "--tries", "1000") == 1
+        assert f"'{url}' is no address of a server" in capsys.readouterr().err
     assert run(source, out, chat_server[1], "--error-file", str(tmp_path / "." / out.name)) == 1
     assert "--error-file and --output must be two files" in capsys.readouterr().err

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from penstock import benchmark_serving
 from penstock.bench.serve import main
+from support.server import gone
 from support.token_server import TokenServer, running_token_server
 
 SMALL = ["--num-prompts", "6", "--input-len", "40", "--output-len", "5", "--disable-tqdm"]
@@ -133,6 +139,44 @@ def test_failures_end_with_one(
         with pytest.raises(SystemExit):
             bench(url, *wrong)
         assert sentence in capsys.readouterr().err
+
+
+def test_what_was_measured_until_ctrl_c_is_kept(
+    server: tuple[TokenServer, str], tmp_path: Path
+) -> None:
+    """All processes of a terminal's job get the signal."""
+    handler, url = server
+    both_hang = threading.Event()
+
+    def behave(index: int) -> str:
+        if index == 6:
+            both_hang.set()
+        return "ok" if index < 5 else "hang"
+
+    handler.behave = behave
+    out = tmp_path / "r.json"
+    command = [sys.executable, "-m", "penstock.bench", "serve", *SMALL, "--url", url]
+    command += ["--num-prompts", "50", "--max-concurrency", "2", "--processes", "2"]
+    command += ["--num-warmups", "0", "--out", str(out)]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as running:
+        try:
+            assert both_hang.wait(60)
+            workers = psutil.Process(running.pid).children()
+            os.killpg(running.pid, signal.SIGINT)
+            said, errors = running.communicate(timeout=60)
+        finally:
+            running.kill()
+    assert running.returncode == 130 and errors == "penstock bench serve: interrupted\n"
+    (run,) = json.loads(out.read_text())["runs"]
+    assert (run["completed"], run["failed"], run["cut"]) == (5, 0, 2) and "c2: 7 requests" in said
+    assert len(workers) == 2 and gone(workers, 60)
 
 
 def test_plots_without_matplotlib_say_what_to_install(

@@ -35,7 +35,20 @@ def test_sglangs_names_of_options(monkeypatch: pytest.MonkeyPatch) -> None:
         "disable_prefix_cache": True,
         "dtype": "x",
         "max_requests_per_client": 0,
+        "names": {
+            "num_shard": "tp_size",
+            "cuda_memory_fraction": "mem_fraction_static",
+            "disable_prefix_cache": "disable_radix_cache",
+            "dtype": "dtype",
+        },
     }
+
+
+def test_a_wrong_option_has_the_programs_name() -> None:
+    with pytest.raises(
+        penstock.ServerError, match="^tp_size: must be a whole number from 1 to 64, not '0'"
+    ):
+        sgl.Runtime(tp_size=0)
 
 
 @pytest.fixture
