@@ -156,7 +156,7 @@ class ProgressView:
 
     def waited(self) -> None:
         """What was waited for is there."""
-        if bar := self._bars.pop(WAIT, None):
+        if (bar := self._bars.pop(WAIT, None)) is not None:  # tqdm has no truth
             bar.close()
 
     def hidden(self) -> contextlib.AbstractContextManager[Any]:

@@ -86,6 +86,15 @@ def test_waiting_in_a_log_has_a_line_where_one_is_due() -> None:
     assert world.said == ["waiting for router to be ready (10 s)"]
 
 
+def test_waiting_without_a_last_start(capsys: pytest.CaptureFixture[str]) -> None:
+    view = ProgressView(bars=True, say=print)
+    for elapsed in (1.0, 2.0):
+        view.wait("router", elapsed, None, due=True)
+    view.waited()
+    view.waited()
+    assert "waiting for router to be ready (2 s)" in capsys.readouterr().err
+
+
 def test_waiting_on_a_terminal_is_a_bar_that_goes(capsys: pytest.CaptureFixture[str]) -> None:
     view = ProgressView(bars=True, say=print)
     for elapsed in (1.0, 2.0, 99.0):
