@@ -21,7 +21,7 @@ import yaml
 LONGEST = 1 << 20  # bytes
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 NO_OPTIONS = ("--config", "--help", "--version")
-HELP = "YAML file of options, as `port: 8000`; the command line wins over it"
+HELP = "YAML file of these options, as `name: value`; the command line wins over it"
 TAG = "tag:yaml.org,2002:"
 TRUTHS = {"true": True, "false": False, "yes": True, "no": False, "on": True, "off": False}
 

@@ -92,7 +92,7 @@ def test_waiting_without_a_last_start(capsys: pytest.CaptureFixture[str]) -> Non
         view.wait("router", elapsed, None, due=True)
     view.waited()
     view.waited()
-    assert "waiting for router to be ready (2 s)" in capsys.readouterr().err
+    assert "waiting for router: 2 s" in capsys.readouterr().err
 
 
 def test_waiting_on_a_terminal_is_a_bar_that_goes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,5 +102,5 @@ def test_waiting_on_a_terminal_is_a_bar_that_goes(capsys: pytest.CaptureFixture[
     view.waited()
     shown = capsys.readouterr()
     assert shown.out == "" and "20%|" in shown.err and "some 8 s left" in shown.err
-    assert "100%|" in shown.err and "the last start took 10 s" in shown.err
+    assert "100%|" in shown.err and "waiting for router: 1 min 39 s" in shown.err
     assert shown.err.rsplit("\r", 1)[-1].strip() == "", "nothing is left of it"
