@@ -108,7 +108,7 @@ class Parser(argparse.ArgumentParser):
     """A command's parser that takes --config as well."""
 
     def __init__(self, *args: Any, config_help: str = HELP, **settings: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **settings)
+        super().__init__(*args, **{"allow_abbrev": False, **settings})
         self._where = ""  # what is being read, before what error() says
         self.add_argument("--config", metavar="FILE", help=config_help)
 
@@ -156,9 +156,8 @@ class Parser(argparse.ArgumentParser):
 
     def _check(self, entry: Entry, action: argparse.Action, words: list[str]) -> None:
         """Read an option alone, so that what is wrong with it is said of its line."""
-        required = [
-            one for one in (*self._actions, *self._mutually_exclusive_groups) if one.required
-        ]
+        anything: tuple[Any, ...] = (*self._actions, *self._mutually_exclusive_groups)
+        required = [one for one in anything if one.required]
         for one in required:
             one.required = False
         self._where = f"{entry.where}: "
