@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -80,8 +81,23 @@ COMMANDS = {
 
 
 def main() -> int:
-    """The exit code."""
-    argv = sys.argv[1:]
+    """The exit code. Who reads our output no more, or interrupts us, gets no traceback."""
+    try:
+        code = _main(sys.argv[1:])
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        print(f"penstock: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def _main(argv: Sequence[str]) -> int:
     if argv[:1] in (["--version"], ["-V"]):
         print(f"penstock {penstock.__version__}")
         return 0

@@ -14,6 +14,8 @@ from penstock_launcher.spellings import SGLANG, VLLM, Spelling, as_it_is
 from penstock_launcher.unsupported import TGI_VARIABLES, UNSUPPORTED, Unsupported
 from penstock_launcher.variables import Reader, broken_rule
 
+MIGRATE = "penstock migrate translates the command lines of TGI, vLLM and SGLang"
+STRAY = "the model is --model-id MODEL, or comes right behind `penstock serve`"
 LONG_CHOICES = 60  # characters
 _FLAGS = " flags"  # no option is called so
 EPILOGUE = (
@@ -55,10 +57,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, lis
 def _read(parser: argparse.ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
     given, unknown = parser.parse_known_args(argv)
     if unknown:
-        parser.error(
-            f"unrecognized arguments: {' '.join(unknown)} (penstock migrate translates the command "
-            "lines of TGI, vLLM and SGLang)"
-        )
+        hint = MIGRATE if any(word.startswith("-") for word in unknown) else STRAY
+        parser.error(f"unrecognized arguments: {' '.join(unknown)} ({hint})")
     return vars(given)
 
 

@@ -47,15 +47,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def download(model: str, asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Fetch it; the environment gives the token and the cache. The exit code."""
     log = Log(as_json=asked.json_output, secrets=(hub_token(environ) or "",))
+
+    def interrupted(_number: int, _frame: object) -> None:
+        log.error(INTERRUPTED)
+        log.close()
+        os._exit(130)  # the hub's threads would fetch their files to the end first
+
+    signal.signal(signal.SIGINT, interrupted)
     try:
         with told_to(lambda line: log.child_line("download", line)):
             folder, sha = _fetch(model, asked.revision, environ)
     except LauncherError as error:
         log.error(str(error))
         return 1
-    except KeyboardInterrupt:
-        log.error(INTERRUPTED)
-        return 130
     finally:
         log.close()
     log.info("the model is complete", model=model, path=str(folder), sha=sha)

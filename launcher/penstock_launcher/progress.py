@@ -44,6 +44,10 @@ class Progress:
         return self.process, self.what
 
     @property
+    def label(self) -> str:
+        return self.what if self.what == self.process else f"{self.process}: {self.what}"
+
+    @property
     def quarters(self) -> int:
         return min(int(4 * self.done / self.total), 4) if self.total else 0
 
@@ -82,6 +86,13 @@ def waited(names: str, elapsed: float, expected: float | None) -> str:
     return f"{text}; the last start took {duration(expected)})"
 
 
+def waited_so_far(names: str, elapsed: float, expected: float | None) -> str:
+    """The same for a line of a terminal, which may be short."""
+    text = f"waiting for {names}: {duration(elapsed)}"
+    left = 0 if expected is None else expected - elapsed
+    return f"{text}, some {duration(left)} left" if left > 0 else text
+
+
 class Lines:
     """One piece of work in a log: what to say of it, and when."""
 
@@ -101,7 +112,7 @@ class Lines:
             amounts = progress.amount(progress.done)
         unit = "" if progress.unit == "B" else f" {progress.unit}"
         share = f"{progress.percent} % ({amounts}{unit})" if progress.total else amounts + unit
-        return f"{progress.process}: {progress.what}: {share}{self._time(progress, now)}"
+        return f"{progress.label}: {share}{self._time(progress, now)}"
 
     def _time(self, progress: Progress, now: float) -> str:
         elapsed, come = now - self._begun, progress.done - self._first.done
@@ -142,9 +153,8 @@ class ProgressView:
 
     def wait(self, names: str, elapsed: float, expected: float | None, *, due: bool) -> None:
         """Somebody waits for what has no measure. due: a log should have a line of it now."""
-        text = waited(names, elapsed, expected)
         if not self._draws_bars:
-            return self._say(text) if due else None
+            return self._say(waited(names, elapsed, expected)) if due else None
         if WAIT not in self._bars:
             shape = "{desc}" if expected is None else "{percentage:3.0f}%|{bar:20}| {desc}"
             self._bars[WAIT] = tqdm(
@@ -152,11 +162,11 @@ class ProgressView:
             )
         bar = self._bars[WAIT]
         bar.n = elapsed if expected is None else min(elapsed, expected)
-        bar.set_description_str(text)
+        bar.set_description_str(waited_so_far(names, elapsed, expected))
 
     def waited(self) -> None:
         """What was waited for is there."""
-        if bar := self._bars.pop(WAIT, None):
+        if (bar := self._bars.pop(WAIT, None)) is not None:  # tqdm has no truth
             bar.close()
 
     def hidden(self) -> contextlib.AbstractContextManager[Any]:
@@ -177,7 +187,7 @@ class ProgressView:
         if bar is None:
             is_bytes = progress.unit == "B"
             bar = self._bars[progress.key] = tqdm(
-                desc=f"{progress.process}: {progress.what}",
+                desc=progress.label,
                 total=progress.total or None,
                 initial=progress.done,  # what was there before says nothing of the speed
                 unit="B" if is_bytes else f" {progress.unit}",

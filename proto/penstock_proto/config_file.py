@@ -21,7 +21,7 @@ import yaml
 LONGEST = 1 << 20  # bytes
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 NO_OPTIONS = ("--config", "--help", "--version")
-HELP = "YAML file of options, as `port: 8000`; the command line wins over it"
+HELP = "YAML file of these options, as `name: value`; the command line wins over it"
 TAG = "tag:yaml.org,2002:"
 TRUTHS = {"true": True, "false": False, "yes": True, "no": False, "on": True, "off": False}
 
@@ -108,7 +108,7 @@ class Parser(argparse.ArgumentParser):
     """A command's parser that takes --config as well."""
 
     def __init__(self, *args: Any, config_help: str = HELP, **settings: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **settings)
+        super().__init__(*args, **{"allow_abbrev": False, **settings})
         self._where = ""  # what is being read, before what error() says
         self.add_argument("--config", metavar="FILE", help=config_help)
 
@@ -156,9 +156,8 @@ class Parser(argparse.ArgumentParser):
 
     def _check(self, entry: Entry, action: argparse.Action, words: list[str]) -> None:
         """Read an option alone, so that what is wrong with it is said of its line."""
-        required = [
-            one for one in (*self._actions, *self._mutually_exclusive_groups) if one.required
-        ]
+        anything: tuple[Any, ...] = (*self._actions, *self._mutually_exclusive_groups)
+        required = [one for one in anything if one.required]
         for one in required:
             one.required = False
         self._where = f"{entry.where}: "

@@ -23,6 +23,11 @@ def test_names_its_commands() -> None:
     assert unknown.returncode == 2 and "no command 'swerve'; did you mean serve?" in unknown.stderr
 
 
+def test_a_benchmark_must_be_chosen() -> None:
+    result = penstock("bench")
+    assert result.returncode == 2 and "throughput" in result.stderr
+
+
 def test_without_a_command_it_is_the_launcher() -> None:
     for argv in (["--port", "http"], ["serve", "--port", "http"]):
         result = penstock(*argv)

@@ -86,6 +86,15 @@ def test_waiting_in_a_log_has_a_line_where_one_is_due() -> None:
     assert world.said == ["waiting for router to be ready (10 s)"]
 
 
+def test_waiting_without_a_last_start(capsys: pytest.CaptureFixture[str]) -> None:
+    view = ProgressView(bars=True, say=print)
+    for elapsed in (1.0, 2.0):
+        view.wait("router", elapsed, None, due=True)
+    view.waited()
+    view.waited()
+    assert "waiting for router: 2 s" in capsys.readouterr().err
+
+
 def test_waiting_on_a_terminal_is_a_bar_that_goes(capsys: pytest.CaptureFixture[str]) -> None:
     view = ProgressView(bars=True, say=print)
     for elapsed in (1.0, 2.0, 99.0):
@@ -93,5 +102,5 @@ def test_waiting_on_a_terminal_is_a_bar_that_goes(capsys: pytest.CaptureFixture[
     view.waited()
     shown = capsys.readouterr()
     assert shown.out == "" and "20%|" in shown.err and "some 8 s left" in shown.err
-    assert "100%|" in shown.err and "the last start took 10 s" in shown.err
+    assert "100%|" in shown.err and "waiting for router: 1 min 39 s" in shown.err
     assert shown.err.rsplit("\r", 1)[-1].strip() == "", "nothing is left of it"

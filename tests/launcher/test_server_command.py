@@ -1,13 +1,15 @@
 """`text-generation-server download-weights`, as an init container runs it."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from support.small_hub import SHA, running_hub
+from support.small_hub import SHA, Hub, running_hub
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,34 @@ def test_what_it_fetched_is_there_without_the_hub(hub: str, tmp_path: Path) -> N
     again = run("download-weights", "org/good", **offline)
     assert again.returncode == 0 and SHA in again.stdout
     assert run("download-weights", "org/other", **offline).returncode == 1
+
+
+def test_an_interrupt_ends_it_at_once(hub: str, tmp_path: Path, monkeypatch) -> None:
+    """The file that is being sent never ends."""
+    asked, may_end = threading.Event(), threading.Event()
+    send = Hub.answer_file
+
+    def answer_file(self, repository, revision, name):
+        if name == "model.safetensors" and self.command == "GET":
+            asked.set()
+            may_end.wait(120)
+        send(self, repository, revision, name)
+
+    monkeypatch.setattr(Hub, "answer_file", answer_file)
+    environment = {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "penstock_launcher.download_command", "org/good"]
+    with subprocess.Popen(
+        command,
+        env={n: v for n, v in os.environ.items() if not n.startswith("HF_")} | environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        assert asked.wait(120)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode == 130 and "interrupted; the same command goes on" in said
+    may_end.set()
 
 
 def test_a_folder_is_looked_at(tmp_path: Path) -> None:

@@ -116,7 +116,8 @@ def test_values_of_options_that_are_named_alike() -> None:
     assert parse(names, {})[0].served_model_name == ("a", "b", "c")
     keys = ["--api-key", "a", "--api-key", "b"]
     assert parse(keys, {})[0].api_key == ("a", "b")
-    assert "unrecognized arguments: stray (penstock migrate" in refused(*keys, "stray")
+    assert "unrecognized arguments: stray (the model is --model-id" in refused(*keys, "stray")
+    assert "unrecognized arguments: --stray (penstock migrate" in refused("--stray")
 
 
 COMMAND = re.compile(

@@ -28,6 +28,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "penstock bench") -> int
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
     argv = sys.argv[1:] if argv is None else argv
+    if not argv:
+        parser.print_help(sys.stderr)
+        return 2
     command = parser.parse_args(argv[:1]).command
     run = importlib.import_module(f"penstock.bench.{command}").main
     try:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from penstock.embedded import EmbeddedServer, ServerError
 from penstock.lang.backend import BackendError
 from penstock.terminal.conversation import Conversation
+from penstock.terminal.screen import DIM, PLAIN, RED, Screen
 from penstock_proto.config_file import Parser
 
 URL = "http://127.0.0.1:3000"
@@ -21,7 +22,7 @@ HELP = f"""\
 /help          this
 /exit          leave, as Ctrl-D does
 A line that ends in \\ goes on; {BLOCK} begins and ends a block of lines. Ctrl-C stops an answer."""
-BOLD, DIM, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
+CUT = "(cut: the most tokens that an answer may have; see --max-tokens)"
 
 
 def chat(argv: Sequence[str]) -> int:
@@ -34,29 +35,37 @@ def chat(argv: Sequence[str]) -> int:
 
 def run(argv: Sequence[str]) -> int:
     """`penstock run PROMPT`: one answer to standard output. The exit code."""
-    parser = _parser("run", "Answer one prompt; - reads it from standard input.")
-    parser.add_argument("prompt")
+    parser = _parser("run", "Answer one prompt.")
+    parser.add_argument("prompt", nargs="?", help="without it, or -: standard input")
     given = parser.parse_args(argv)
-    prompt = sys.stdin.read() if given.prompt == "-" else given.prompt
+    if given.prompt is None and sys.stdin.isatty():
+        parser.error("give a PROMPT, or text on standard input")
+    prompt = sys.stdin.read() if given.prompt in (None, "-") else given.prompt
+    if not prompt.strip():
+        parser.error("the prompt is empty")
 
     def answer(conversation: Conversation) -> None:
+        screen = Screen()
         for piece in conversation.say(prompt):
-            print(piece, end="", flush=True)
-        print()
+            if not piece.thought:
+                screen.write(piece.text)
+        screen.end()
+        if conversation.cut:
+            print(f"penstock: {CUT}", file=sys.stderr)
 
     return _reported(given, answer)
 
 
-def _parser(name: str, description: str) -> argparse.ArgumentParser:
+def _parser(name: str, description: str) -> Parser:
     parser = Parser(prog=f"penstock {name}", description=description)
     add = parser.add_argument
     add("--model", metavar="MODEL", help="start this model here: a folder or a hub id, or `demo`")
     add("--url", default=URL, help=f"of a server that runs; default {URL}")
     add("--api-key", default=os.environ.get("PENSTOCK_API_KEY", ""), help="or PENSTOCK_API_KEY")
     add("--system", default="", metavar="TEXT", help="what the model is told first")
-    add("--temperature", type=float, help="default: the model's own")
-    add("--max-tokens", type=int, help="of an answer; default: as many as fit")
-    add("--seed", type=int)
+    add("--temperature", type=float, metavar="X", help="default: the model's own")
+    add("--max-tokens", type=int, metavar="N", help="of an answer; default: as many as fit")
+    add("--seed", type=int, metavar="N")
     return parser
 
 
@@ -84,7 +93,10 @@ def _reported(given: argparse.Namespace, talk: Callable[[Conversation], None]) -
         with _conversation(given) as conversation:
             talk(conversation)
     except (BackendError, ServerError, ValueError) as error:
-        print(f"penstock: {error}", file=sys.stderr)
+        hint = ""
+        if given.model is None and "cannot be reached" in str(error):
+            hint = " (`penstock serve MODEL` starts a server there, --model MODEL one for this)"
+        print(f"penstock: {error}{hint}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(file=sys.stderr)
@@ -94,53 +106,62 @@ def _reported(given: argparse.Namespace, talk: Callable[[Conversation], None]) -
 
 def _converse(conversation: Conversation) -> None:
     """Read, answer, until the input ends."""
-    bold, dim, plain = _colours()
-    print(f"{dim}{conversation.model()}; /help lists commands{plain}")
-    while (text := _read(f"{bold}>{plain} ")) is not None:
+    screen = Screen()
+    screen.note(f"{conversation.model()}; /help lists commands")
+    while (text := _read(screen)) is not None:
         if text.startswith("/"):
-            if not _command(conversation, text):
+            if not _command(conversation, text, screen):
                 return
         elif text.strip():
-            _answer(conversation, text)
+            _answer(conversation, text, screen)
     print()
 
 
-def _answer(conversation: Conversation, text: str) -> None:
+def _answer(conversation: Conversation, text: str, screen: Screen) -> None:
     """Print an answer as it comes; Ctrl-C and errors end it alone."""
     pieces = conversation.say(text)
+    thinks = False
     try:
         for piece in pieces:
-            print(piece, end="", flush=True)
-        print()
+            if thinks and not piece.thought:
+                screen.end()
+            thinks = piece.thought
+            screen.write(piece.text, DIM if piece.thought else PLAIN)
+        screen.end()
+        if conversation.cut:
+            screen.note(CUT)
     except KeyboardInterrupt:
-        print(" (stopped)")
+        screen.note(" (stopped)")
     except BackendError as error:
-        print(f"error: {error}")
+        hint = "; /reset begins anew" if conversation.messages else ""
+        screen.note(f"error: {error}{hint}", RED)
     finally:
         pieces.close()
 
 
-def _command(conversation: Conversation, text: str) -> bool:
+def _command(conversation: Conversation, text: str, screen: Screen) -> bool:
     """Do what a line with a slash says. False: leave."""
     name, _, rest = text.partition(" ")
     match name:
-        case "/exit" | "/quit":
+        case "/exit" | "/quit" | "/bye":
             return False
-        case "/reset":
+        case "/reset" | "/clear":
             conversation.reset()
+            screen.note("(a new conversation)")
         case "/system":
             conversation.system = rest.strip()
-        case "/help":
-            print(HELP)
+            screen.note("(the model is told so from now on)" if rest.strip() else "(forgotten)")
+        case "/help" | "/?":
+            screen.note(HELP, PLAIN)
         case _:
-            print(f"there is no command {name}; /help lists them")
+            screen.note(f"there is no command {name}; /help lists them")
     return True
 
 
-def _read(prompt: str) -> str | None:
+def _read(screen: Screen) -> str | None:
     """A line, or several; None at the end of the input."""
     try:
-        line = input(prompt)
+        line = input(screen.prompt("> "))
         if line.strip() == BLOCK:
             return "\n".join(iter(lambda: _unless_block(input("… ")), None))
         while line.endswith("\\"):
@@ -155,8 +176,3 @@ def _read(prompt: str) -> str | None:
 
 def _unless_block(line: str) -> str | None:
     return None if line.strip() == BLOCK else line
-
-
-def _colours() -> tuple[str, str, str]:
-    plain = not sys.stdout.isatty() or "NO_COLOR" in os.environ
-    return ("", "", "") if plain else (BOLD, DIM, PLAIN)

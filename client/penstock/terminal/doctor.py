@@ -189,6 +189,7 @@ def _hub(environ: Mapping[str, str]) -> Finding:
     url = environ.get("HF_ENDPOINT", "https://huggingface.co")
     try:
         request = urllib.request.Request(url, method="HEAD")
+        url = _without_password(url)
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:
             return Finding("ok", "hub", f"{url} answers {answer.status}")
     except urllib.error.HTTPError as error:
@@ -199,9 +200,13 @@ def _hub(environ: Mapping[str, str]) -> Finding:
         return Finding("warning", "hub", f"{url} cannot be reached: {reason}", advice)
 
 
+def _without_password(url: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//***@", url)
+
+
 def _environment(environ: Mapping[str, str]) -> Finding:
     shown = [
-        f"{name}={'(set, not shown)' if SECRET.search(name) else value}"
+        f"{name}={'(set, not shown)' if SECRET.search(name) else _without_password(value)}"
         for name, value in sorted(environ.items())
         if NAMES.fullmatch(name) or (SECRET.search(name) and name == "API_KEY")
     ]

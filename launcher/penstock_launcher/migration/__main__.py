@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,4 +97,5 @@ def migrate_variables(text: str) -> Migrated | None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `penstock migrate FILE | head`
     sys.exit(main())

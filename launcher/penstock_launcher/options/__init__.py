@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from penstock_launcher.options.batches import Batches
 from penstock_launcher.options.batching import Batching
 from penstock_launcher.options.clients import Clients
+from penstock_launcher.options.connections import Connections
 from penstock_launcher.options.hardware import Hardware
 from penstock_launcher.options.hosts import Hosts
 from penstock_launcher.options.limits import Limits
@@ -41,6 +42,7 @@ class Options(
     Network,
     Security,
     Clients,
+    Connections,
     Observability,
     Batches,
     Hosts,
@@ -72,6 +74,7 @@ GROUPS = (
     Group("network", "address, routes, HTTP processes", Network),
     Group("security", "API keys, HTTPS, origins of browsers", Security),
     Group("clients", "limits of one client, proxies", Clients),
+    Group("connections", "headers, silence, idle connections", Connections),
     Group("observability", "logs, metrics and traces", Observability),
     Group("batches", "files of requests, and penstock.LLM", Batches),
     Group("hosts", "one model on several hosts", Hosts),

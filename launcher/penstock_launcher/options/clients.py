@@ -1,10 +1,10 @@
-"""What one client may take, and how its connections are kept."""
+"""What one client may take."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock_launcher.kinds import COUNT, integer, many, network, number
+from penstock_launcher.kinds import COUNT, integer, many, network
 from penstock_launcher.options.option import option
 
 
@@ -22,34 +22,10 @@ class Clients:
         "Connections of one client (IP address; of IPv6 the first 64 bits) at a time, if there are "
         "descriptors for as many; one more closes the oldest idle one, or is answered with 429",
     )
-    max_headers: int = option(128, integer(16, 1024), "Headers of a request; beyond: 400")
-    max_header_size: int = option(
-        8190,
-        integer(1024, 65_536),
-        "Bytes of a header, and of the line with the path; beyond: 400",
-    )
-    header_timeout: float = option(
-        15.0,
-        number(0, 3600, above=True),
-        "Seconds from the first byte of a request to the end of its headers; beyond: 408. Bodies "
-        "have 15 s for their next bytes, and 60 s in all",
-    )
-    idle_timeout: float = option(
-        75.0,
-        number(0, 86_400, above=True),
-        "Seconds that a connection may do nothing: before its first request, and between two. "
-        "Proxies usually give up after 60 s, and must do so first",
-    )
     trusted_proxies: tuple[str, ...] = option(
         (),
         many(network()),
         "Proxies (IP address or network) whose connections are not counted, and whose "
         "X-Forwarded-For says who the client is; repeatable",
         default_text="none: the address of the connection is the client",
-    )
-    stream_keepalive: float = option(
-        15.0,
-        number(0, 3600),
-        "Seconds of silence after which a stream sends its head, or a comment that clients pass "
-        "over: proxies cut connections that are silent for 30 or 60 s. 0: never",
     )

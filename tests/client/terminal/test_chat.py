@@ -72,7 +72,8 @@ def test_messages_are_kept_of_whole_answers_alone(llm: LLM) -> None:
         next(stopped)
         stopped.close()
         assert conversation.messages == []
-        answer = "".join(conversation.say("What is the capital of France?"))
+        said = list(conversation.say("What is the capital of France?"))
+        answer = "".join(piece.text for piece in said)
         assert [one["content"] for one in conversation.messages] == [
             "What is the capital of France?",
             answer,

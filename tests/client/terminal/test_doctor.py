@@ -26,6 +26,13 @@ def test_secrets_are_named_and_not_shown() -> None:
     assert not any(secret in what for secret in (*SECRETS.values(), "/nobody/asks"))
 
 
+def test_passwords_in_urls_are_not_shown() -> None:
+    environ = {"HF_ENDPOINT": "http://user:hunter22@127.0.0.1:1"}
+    for subject in ("environment", "hub"):
+        what = found(subject, environ).what
+        assert "hunter22" not in what and "//***@127.0.0.1:1" in what
+
+
 def test_a_port_that_is_taken() -> None:
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))
