@@ -87,7 +87,6 @@ COMMON = (
     ("--num-shard N", "over how many GPUs (all)"),
     ("--quantize KIND", "weights in fewer bits, such as fp8"),
     ("--max-total-tokens N", "longest prompt and answer together"),
-    ("--max-concurrent-requests N", "further ones are refused with 429 (128)"),
     ("--cuda-memory-fraction X", "share of each GPU's memory to take (1.0)"),
     ("--api-key KEY", "what clients must send; better in API_KEY"),
     ("--config FILE", "these options in YAML"),
