@@ -42,6 +42,38 @@ def test_objects_are_closed_where_they_do_not_say() -> None:
     assert closed["additionalProperties"] is False
 
 
+def test_the_type_that_a_schema_leaves_out() -> None:
+    """TGI's guide writes schemas so, and its grammar made objects of them."""
+    inner = {"properties": {"b": {"items": {"minLength": 1}}}, "required": ["b"]}
+    typed = schema_of({"properties": {"a": inner}, "required": ["a"], "$defs": {"d": inner}})
+    made = {
+        "type": "object",
+        "properties": {
+            "b": {"type": "array", "items": {"type": "string", "minLength": 1}},
+        },
+        "required": ["b"],
+    }
+    assert typed["type"] == "object" and typed["properties"]["a"] == made == typed["$defs"]["d"]
+
+
+@pytest.mark.parametrize(
+    "untouched",
+    [
+        {"enum": [{"properties": 1}, 2]},
+        {"const": 1, "minLength": 2},
+        {"type": ["object", "null"], "properties": {}},
+        {"$ref": "#/$defs/a", "properties": {}, "$defs": {"a": True}},
+        {"allOf": [{"minLength": 3}, {"type": "integer"}]},
+        {"oneOf": [{"properties": {}}, {"type": "string"}]},  # an object matches the first alone
+        {"type": "object", "properties": {"a": {"oneOf": [{"items": {}}, {"minimum": 1}]}}},
+        {"minLength": 1, "minimum": 2},  # of two types
+        {},
+    ],
+)
+def test_types_that_may_stand_elsewhere_are_not_implied(untouched: dict[str, Any]) -> None:
+    assert schema_of(untouched) == {**untouched, "x-guidance": {"whitespace_pattern": WHITE_SPACE}}
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "said"),
     [
