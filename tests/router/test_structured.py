@@ -52,6 +52,7 @@ def test_the_type_that_a_schema_leaves_out() -> None:
             "b": {"type": "array", "items": {"type": "string", "minLength": 1}},
         },
         "required": ["b"],
+        "additionalProperties": False,
     }
     assert typed["type"] == "object" and typed["properties"]["a"] == made == typed["$defs"]["d"]
 
@@ -61,7 +62,7 @@ def test_the_type_that_a_schema_leaves_out() -> None:
     [
         {"enum": [{"properties": 1}, 2]},
         {"const": 1, "minLength": 2},
-        {"type": ["object", "null"], "properties": {}},
+        {"type": ["object", "null"], "maxLength": 1},
         {"$ref": "#/$defs/a", "properties": {}, "$defs": {"a": True}},
         {"allOf": [{"minLength": 3}, {"type": "integer"}]},
         {"oneOf": [{"properties": {}}, {"type": "string"}]},  # an object matches the first alone
@@ -72,6 +73,46 @@ def test_the_type_that_a_schema_leaves_out() -> None:
 )
 def test_types_that_may_stand_elsewhere_are_not_implied(untouched: dict[str, Any]) -> None:
     assert schema_of(untouched) == {**untouched, "x-guidance": {"whitespace_pattern": WHITE_SPACE}}
+
+
+A, B = {"type": "object", "properties": {"a": {}}}, {"type": "object", "required": ["b"]}
+REF = {"$ref": "#/$defs/a"}
+
+
+@pytest.mark.parametrize(
+    "open_",
+    [
+        {**A, "required": ["b"]},
+        {**A, "minProperties": 2},
+        {**A, "minProperties": "2"},
+        {**A, "required": [["a"]]},
+        {**A, "required": {"a": 1}},
+        {**A, "additionalProperties": True},
+        {**A, "patternProperties": {"^x": {}}},
+        {"allOf": [A, B]},
+        {"oneOf": [A, {"type": "null"}]},
+        {**A, "anyOf": [B]},
+        {**REF, "anyOf": [B], "$defs": {"a": A}},
+        {**A, "properties": {"x": {**REF, "required": ["b"]}}, "$defs": {"a": A}},
+    ],
+)
+def test_objects_stay_open_where_they_must(open_: dict[str, Any]) -> None:
+    """Another place says more of them, or they need what they do not name."""
+    assert schema_of(open_) == {**open_, "x-guidance": {"whitespace_pattern": WHITE_SPACE}}
+
+
+def test_objects_hold_what_they_name() -> None:
+    """As vLLM, SGLang and TGI make them."""
+    shut = {**A, "additionalProperties": False}
+    for schema, closed in (
+        (A, shut),
+        ({"anyOf": [A, {"type": "null"}]}, {"anyOf": [shut, {"type": "null"}]}),
+        ({**REF, "$defs": {"a": A}}, {**REF, "$defs": {"a": shut}}),
+        ({"type": "array", "items": A}, {"type": "array", "items": shut}),
+        ({"type": "object"}, {"type": "object"}),
+    ):
+        found = schema_of(schema)
+        assert found.pop("x-guidance") and found == closed
 
 
 @pytest.mark.parametrize(
