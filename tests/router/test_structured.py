@@ -130,6 +130,7 @@ def test_objects_hold_what_they_name() -> None:
         ("choice", [], "list of strings"),
         ("choice", ["a", ""], "no empty string"),
         ("grammar", "a: b", "rule `start`"),
+        ("grammar", 'start: _list{"a"}\n_list{x}: x ("," x)*', "has the template `_list`"),
         ("grammar", "start: a B\nx: c", "does not define: `B`, `a`, `c`"),
         ("structural_tag", {"structures": []}, "`structures`"),
         ("structural_tag", {"format": {"type": "dance"}}, "`dance`"),
