@@ -36,6 +36,6 @@ def test_L8_versions_are_those_of_the_tests() -> None:
 def test_L8_nothing_that_serving_needs_is_missing() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    needed = [*project["dependencies"], *extras["shard"], *extras["s3"]]
+    needed = [*project["dependencies"], *extras["shard"], *extras["s3"], *extras["otlp"]]
     names = {re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", one)[0]).lower() for one in needed}  # type: ignore[index]
     assert names <= pins("requirements.lock").keys()

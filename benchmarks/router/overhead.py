@@ -142,6 +142,7 @@ def router_configuration(model: Path, shard: Path, listener: int, http_processes
         "disable_grammar_support": False,
         "step_timeout": 60.0,
         "otlp_endpoint": None,
+        "otlp_protocol": None,
         "otlp_service_name": "router",
         "watermark_gamma": 0.5,
         "watermark_delta": 2.0,

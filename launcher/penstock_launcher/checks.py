@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import ssl
 from pathlib import Path
 
 from penstock_launcher.errors import LauncherError
 from penstock_launcher.folder import check_file
 from penstock_launcher.options import Options
+from penstock_launcher.traces import check_traces
 
 
 def check(options: Options) -> None:
@@ -43,8 +43,7 @@ def check(options: Options) -> None:
         )
     if options.tokenizer_config_path is not None:
         check_file(Path(options.tokenizer_config_path), "tokenizer-config-path")
-    if options.otlp_endpoint is not None:
-        _check_traces(options.otlp_endpoint)
+    check_traces(options)
     _check_tls(options)
     _check_hosts(options)
     weights = options.weights_cache_override
@@ -58,18 +57,6 @@ def _check_cache(options: Options) -> None:
         raise LauncherError(
             "--kv-cache-memory and --max-batch-total-tokens both say how large the KV cache is: "
             f"{size} bytes and {tokens} tokens were given"
-        )
-
-
-def _check_traces(endpoint: str) -> None:
-    if not re.fullmatch(r"https?://[^/\s]+:\d{1,5}/?", endpoint):
-        raise LauncherError(
-            f"--otlp-endpoint must be http://HOST:PORT or https://HOST:PORT, not {endpoint!r}"
-        )
-    if importlib.util.find_spec("opentelemetry") is None:
-        raise LauncherError(
-            "--otlp-endpoint needs OpenTelemetry's libraries, which are not installed: "
-            "pip install 'penstock[otlp]'"
         )
 
 

@@ -17,6 +17,7 @@ from penstock_launcher.host_place import Place
 from penstock_launcher.listening import Ports
 from penstock_launcher.model import HubModel, Model, S3Model
 from penstock_launcher.options import Options
+from penstock_launcher.traces import collector
 
 AWS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 SECRETS = (*hub_token.VARIABLES, "API_KEY", "TGI_API_KEY", "NGROK_AUTHTOKEN", *AWS)
@@ -50,7 +51,6 @@ ROUTER_OPTIONS = (
     "strict_requests",
     "generation_config",
     "watermark_gamma",
-    "otlp_endpoint",
     "otlp_service_name",
     "watermark_delta",
     "max_client_batch_size",
@@ -160,6 +160,7 @@ def router_program(
     options = plan.options
     argv = (sys.executable, "-m", "penstock_router")
     template, batches = options.tokenizer_config_path, options.batch_folder
+    traces, protocol = collector(options) or (None, None)
     config = _chosen(options, ROUTER_OPTIONS) | {
         "model_path": str(model.path),
         "model_id": model.id,
@@ -169,6 +170,8 @@ def router_program(
         "shard_processes": list(shards),
         "remote_shards": list(remote),
         "host_keys": keys,
+        "otlp_endpoint": traces,
+        "otlp_protocol": protocol,
         "max_input_tokens": options.max_input_tokens or options.max_input_length,
         "batch_folder": str(Path(batches).absolute()) if batches else None,
         "http_processes": http_processes(plan),

@@ -59,6 +59,7 @@ class RouterConfig:
     strict_requests: bool  # unknown fields are refused
     generation_config: str  # auto or none: whether /v1 takes its sampling defaults
     otlp_endpoint: str | None  # of a collector of traces
+    otlp_protocol: str | None  # grpc or http/protobuf
     otlp_service_name: str
     watermark_gamma: float  # share of the vocabulary that is green
     watermark_delta: float  # added to the logits of green tokens

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -24,6 +24,7 @@ class Grammar:
 
     kind: GrammarKind
     text: str
+    asked_by: str = field(default="", compare=False)  # the client's field, for errors
 
 
 def behind(token_id: int, grammar: Grammar) -> Grammar:

@@ -1,4 +1,4 @@
-"""Traces of requests, for a collector that speaks OTLP over gRPC.
+"""Traces of requests, for a collector that speaks OTLP over gRPC or HTTP.
 
 Spans are made when a request has ended, of times that are known by then: nothing is done for a
 token. A thread of the library sends them. The libraries are those of the extra `otlp`.
@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -40,13 +39,13 @@ class Served:
 class Traces:
     """Makes spans and hands them to the library's thread."""
 
-    def __init__(self, endpoint: str, service_name: str) -> None:
-        """endpoint: as `http://host:4317`; TLS is for `https`."""
+    def __init__(self, endpoint: str, protocol: str | None, service_name: str) -> None:
+        """endpoint: as `http://host:4317`, or `http://host:4318/v1/traces` for the protocol
+        `http/protobuf`; TLS is for `https`."""
         resource = Resource.create({"service.name": service_name})
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        insecure = not endpoint.startswith("https://")
-        exporter = OTLPSpanExporter(endpoint, insecure=insecure, timeout=_EXPORT_SECONDS)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        make = _over_http if protocol == "http/protobuf" else _over_grpc
+        self._provider.add_span_processor(BatchSpanProcessor(make(endpoint)))
         self._tracer = self._provider.get_tracer(_SCOPE)
         self._context = TraceContextTextMapPropagator()
 
@@ -98,6 +97,20 @@ class Traces:
             name, context=inside, start_time=start, attributes=dict(attributes)
         )
         span.end(end)
+
+
+def _over_grpc(endpoint: str) -> SpanExporter:
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+    insecure = not endpoint.startswith("https://")
+    return OTLPSpanExporter(endpoint, insecure=insecure, timeout=_EXPORT_SECONDS)
+
+
+def _over_http(endpoint: str) -> SpanExporter:
+    from opentelemetry.exporter.otlp.proto.http import Compression
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter(endpoint, timeout=_EXPORT_SECONDS, compression=Compression.Gzip)
 
 
 def _nanoseconds(seconds: float) -> int:

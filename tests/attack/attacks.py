@@ -405,7 +405,7 @@ ATTACKS = (
             post("surrogate", GENERATE, lambda: b'{"inputs":"\\ud800"}', "400", "422"),
             post("NUL", GENERATE, generate("a\0b"), "200", "422"),
             post("BOM", GENERATE, lambda: b"\xef\xbb\xbf" + SMALL, "200", "400"),
-            post("NaN", GENERATE, lambda: b'{"inputs":"a","parameters":{"top_p":NaN}}', "400"),
+            post("NaN", GENERATE, lambda: b'{"inputs":"a","parameters":{"top_p":NaN}}', "422"),
             post(
                 "1e999",
                 GENERATE,

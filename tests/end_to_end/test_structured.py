@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 from jsonschema import Draft202012Validator
 
-from support.schemas import schema
+from support.schemas import loosened, schema
 from support.server import Server
 
 COUNT = int(os.environ.get("PENSTOCK_SCHEMAS", "24"))
@@ -38,6 +38,8 @@ async def test_what_is_generated_validates(demo_server: Server) -> None:
     async def one(number: int) -> bool:
         chance = random.Random(number)
         wanted = schema(chance)
+        if number % 2:
+            wanted = loosened(chance, wanted)
         body = {
             "messages": HI,
             "max_tokens": 400,

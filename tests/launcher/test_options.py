@@ -60,6 +60,7 @@ SAMPLES = {
     "generation_config": ("none", "none", ["sglang"]),
     "otlp_endpoint": ("http://127.0.0.1:4317", "http://127.0.0.1:4317", ["a\nb"]),
     "otlp_service_name": ("chat", "chat", ["a\nb"]),
+    "otlp_protocol": ("http", "http/protobuf", ["thrift", "GRPC"]),
     "watermark_gamma": ("0.25", 0.25, ["0", "1.5", "nan"]),
     "watermark_delta": ("1.5", 1.5, ["0", "-1", "inf"]),
     "max_concurrent_requests": ("1", 1, ["0", "1000001"]),

@@ -42,6 +42,79 @@ def test_objects_are_closed_where_they_do_not_say() -> None:
     assert closed["additionalProperties"] is False
 
 
+def test_the_type_that_a_schema_leaves_out() -> None:
+    """TGI's guide writes schemas so, and its grammar made objects of them."""
+    inner = {"properties": {"b": {"items": {"minLength": 1}}}, "required": ["b"]}
+    typed = schema_of({"properties": {"a": inner}, "required": ["a"], "$defs": {"d": inner}})
+    made = {
+        "type": "object",
+        "properties": {
+            "b": {"type": "array", "items": {"type": "string", "minLength": 1}},
+        },
+        "required": ["b"],
+        "additionalProperties": False,
+    }
+    assert typed["type"] == "object" and typed["properties"]["a"] == made == typed["$defs"]["d"]
+
+
+@pytest.mark.parametrize(
+    "untouched",
+    [
+        {"enum": [{"properties": 1}, 2]},
+        {"const": 1, "minLength": 2},
+        {"type": ["object", "null"], "maxLength": 1},
+        {"$ref": "#/$defs/a", "properties": {}, "$defs": {"a": True}},
+        {"allOf": [{"minLength": 3}, {"type": "integer"}]},
+        {"oneOf": [{"properties": {}}, {"type": "string"}]},  # an object matches the first alone
+        {"type": "object", "properties": {"a": {"oneOf": [{"items": {}}, {"minimum": 1}]}}},
+        {"minLength": 1, "minimum": 2},  # of two types
+        {},
+    ],
+)
+def test_types_that_may_stand_elsewhere_are_not_implied(untouched: dict[str, Any]) -> None:
+    assert schema_of(untouched) == {**untouched, "x-guidance": {"whitespace_pattern": WHITE_SPACE}}
+
+
+A, B = {"type": "object", "properties": {"a": {}}}, {"type": "object", "required": ["b"]}
+REF = {"$ref": "#/$defs/a"}
+
+
+@pytest.mark.parametrize(
+    "open_",
+    [
+        {**A, "required": ["b"]},
+        {**A, "minProperties": 2},
+        {**A, "minProperties": "2"},
+        {**A, "required": [["a"]]},
+        {**A, "required": {"a": 1}},
+        {**A, "additionalProperties": True},
+        {**A, "patternProperties": {"^x": {}}},
+        {"allOf": [A, B]},
+        {"oneOf": [A, {"type": "null"}]},
+        {**A, "anyOf": [B]},
+        {**REF, "anyOf": [B], "$defs": {"a": A}},
+        {**A, "properties": {"x": {**REF, "required": ["b"]}}, "$defs": {"a": A}},
+    ],
+)
+def test_objects_stay_open_where_they_must(open_: dict[str, Any]) -> None:
+    """Another place says more of them, or they need what they do not name."""
+    assert schema_of(open_) == {**open_, "x-guidance": {"whitespace_pattern": WHITE_SPACE}}
+
+
+def test_objects_hold_what_they_name() -> None:
+    """As vLLM, SGLang and TGI make them."""
+    shut = {**A, "additionalProperties": False}
+    for schema, closed in (
+        (A, shut),
+        ({"anyOf": [A, {"type": "null"}]}, {"anyOf": [shut, {"type": "null"}]}),
+        ({**REF, "$defs": {"a": A}}, {**REF, "$defs": {"a": shut}}),
+        ({"type": "array", "items": A}, {"type": "array", "items": shut}),
+        ({"type": "object"}, {"type": "object"}),
+    ):
+        found = schema_of(schema)
+        assert found.pop("x-guidance") and found == closed
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "said"),
     [
@@ -57,6 +130,7 @@ def test_objects_are_closed_where_they_do_not_say() -> None:
         ("choice", [], "list of strings"),
         ("choice", ["a", ""], "no empty string"),
         ("grammar", "a: b", "rule `start`"),
+        ("grammar", 'start: _list{"a"}\n_list{x}: x ("," x)*', "has the template `_list`"),
         ("grammar", "start: a B\nx: c", "does not define: `B`, `a`, `c`"),
         ("structural_tag", {"structures": []}, "`structures`"),
         ("structural_tag", {"format": {"type": "dance"}}, "`dance`"),

@@ -16,6 +16,20 @@ def schema(chance: random.Random, depth: int = 3) -> Schema:
     return chance.choice(makers)(chance, depth)
 
 
+def loosened(chance: random.Random, node: Any) -> Any:
+    """A schema without some of its types, and with some of its objects open."""
+    if isinstance(node, list):
+        return [loosened(chance, one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    kept = {k: v if k in ("enum", "const") else loosened(chance, v) for k, v in node.items()}
+    if isinstance(kept.get("type"), str) and len(kept) > 1 and chance.random() < 0.7:
+        del kept["type"]
+    if kept.get("additionalProperties") is False and chance.random() < 0.7:
+        del kept["additionalProperties"]
+    return kept
+
+
 def _integer(chance: random.Random, depth: int) -> Schema:
     low = chance.randint(-50, 50)
     wanted: Schema = {"type": "integer", "minimum": low, "maximum": low + chance.randint(0, 200)}

@@ -141,6 +141,25 @@ SAMPLES = (
         )
         for name, section in (("deepseek_v32", "function_calls"), ("deepseek_v4", "tool_calls"))
     ),
+    Sample(
+        "deepseek_v41",
+        'Now.\n\n<｜DSML｜ calls>\n<｜DSML｜ invoke name="weather">\n'
+        + _DSML.replace("｜DSML｜", "｜DSML｜ ")
+        + '\n</｜DSML｜ invoke>\n<｜DSML｜ invoke name="get_time">\n</｜DSML｜ invoke>\n'
+        "</｜DSML｜ calls>",
+        "Now.",
+    ),
+    Sample(
+        "cohere_command_r",
+        "I look.\nAction:\n```json\n[\n    "
+        + ",\n    ".join(_calls("parameters", "tool_name"))
+        + "\n]```",
+        "I look.",
+    ),
+    Sample(
+        "cohere_command_r",
+        "Action: ```json\n[" + ", ".join(_calls("parameters", "tool_name")) + "]\n```",
+    ),
     Sample("phi4_mini_json", "functools[" + ", ".join(_calls()) + "]"),
     Sample("granite", "<|tool_call|>[" + ", ".join(_calls()) + "]"),
     Sample("granite", "<tool_call>[" + ", ".join(_calls()) + "]"),

@@ -41,9 +41,16 @@ class Observability:
     otlp_endpoint: str | None = option(
         None,
         text(),
-        "Collector that gets a trace of each request by OTLP over gRPC, for instance "
-        "http://127.0.0.1:4317. Needs the extra `otlp`",
+        "Collector that gets a trace of each request by OTLP, for instance http://127.0.0.1:4317. "
+        "Needs the extra `otlp`",
         default_text="no traces",
+    )
+    otlp_protocol: str | None = option(
+        None,
+        one_of("grpc", "http/protobuf", "http/json", names={"http": "http/protobuf"}),
+        "How otlp-endpoint is spoken to. http/json is refused",
+        default_text="http/protobuf for port 4318 or an endpoint with a path, else grpc",
+        also=("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"),
     )
     otlp_service_name: str = option(
         "text-generation-inference.router", text(), "What traces call this server"

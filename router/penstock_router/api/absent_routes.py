@@ -14,6 +14,7 @@ _REASONS = {
     "/v1/embeddings": _EMBEDS,
     "/v2/embed": _EMBEDS,
     "/embed": _EMBEDS,
+    "/encode": _EMBEDS,
     "/pooling": _EMBEDS,
     "/v1/rerank": _RANKS,
     "/v2/rerank": _RANKS,

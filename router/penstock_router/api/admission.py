@@ -99,7 +99,8 @@ async def _prepared(service: Service, options: Options, ids: Sequence[int]) -> G
         await service.engine.prepare(grammar)
     except BadGrammar as error:
         if plan is None or not plan.may_be_free or options.grammar is not None:
-            raise from_engine(error) from error
+            name = options.grammar.asked_by if options.grammar is not None else ""
+            raise from_engine(error, name) from error
         _log_free(service, error)
         return None
     except EngineError as error:
@@ -113,7 +114,7 @@ async def _from_gbnf(service: Service, grammar: Grammar) -> Grammar:
         with text_errors():
             return await service.text.run(lambda: converted(grammar))
     except BadGrammar as error:
-        raise from_engine(error) from error
+        raise from_engine(error, grammar.asked_by) from error
 
 
 def _log_free(service: Service, error: BadGrammar) -> None:

@@ -95,7 +95,7 @@ def _traces(config: RouterConfig) -> Traces | None:
         return None
     from penstock_router.traces import Traces  # its libraries are an extra
 
-    return Traces(config.otlp_endpoint, config.otlp_service_name)
+    return Traces(config.otlp_endpoint, config.otlp_protocol, config.otlp_service_name)
 
 
 class Runner(web.AppRunner):

@@ -208,7 +208,7 @@ BATCH_ROUTES = (
     ),
     Route("GET", "/v1/files", logged(list_files), "The files", answer=_OBJECT),
     Route("GET", "/v1/files/{id}", logged(get_file), "A file", answer=_OBJECT),
-    Route("GET", "/v1/files/{id}/content", logged(file_content), "What is in a file", answer=str),
+    Route("GET", "/v1/files/{id}/content", logged(file_content), "What is in a file", answer=bytes),
     Route("DELETE", "/v1/files/{id}", logged(delete_file), "Delete a file", answer=_OBJECT),
     Route(
         "POST",

@@ -53,8 +53,10 @@ class Bodies:
             return
         async with self._turn:
             start = time.perf_counter()
-            yield
-            await asyncio.sleep(2 * (time.perf_counter() - start))
+            try:
+                yield
+            finally:
+                await asyncio.sleep(2 * (time.perf_counter() - start))
 
     async def _read(self, content: aiohttp.StreamReader, lease: _Lease) -> bytes:
         loop = asyncio.get_running_loop()

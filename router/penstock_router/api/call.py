@@ -15,6 +15,7 @@ from penstock_router.api.bodies import SMALL_BYTES
 from penstock_router.api.body_shape import MOST_CONTAINERS_AND_KEYS, containers_and_keys
 from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.fields import checked
+from penstock_router.api.no_numbers import place_of_no_number
 from penstock_router.api.quota import LEASE, named
 from penstock_router.api.refusal import TARGET, log_failure
 from penstock_router.api.request_id import request_id
@@ -265,14 +266,21 @@ async def read_json(request: web.Request) -> object:
             f"the body must have at most {MOST_CONTAINERS_AND_KEYS} objects, lists and keys "
             f"altogether; given {found}"
         )
-    try:
-        async with bodies.turn(len(data)):
+    async with bodies.turn(len(data)):
+        try:
             value: object = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise ApiError(Kind.BAD_REQUEST, f"The body is not valid JSON: {error}") from None
+        except orjson.JSONDecodeError as error:
+            raise await _no_json(data, error) from None
     if not isinstance(value, dict):
         raise invalid("the body must be a JSON object")
     return value
+
+
+async def _no_json(data: bytes, error: orjson.JSONDecodeError) -> ApiError:
+    if (found := await asyncio.to_thread(place_of_no_number, data)) is not None:
+        place, value = found
+        return invalid(f"`{place}` must be a finite number: {value} was given, which is no JSON")
+    return ApiError(Kind.BAD_REQUEST, f"The body is not valid JSON: {error}")
 
 
 def _milliseconds(seconds: float) -> str:

@@ -140,11 +140,13 @@ def invalid(message: str) -> ApiError:
     return ApiError(Kind.VALIDATION, message)
 
 
-def from_engine(error: EngineError) -> ApiError:
-    """The engine did not take a request, or did not finish it."""
+def from_engine(error: EngineError, asked_by: str = "") -> ApiError:
+    """The engine did not take a request, or did not finish it. asked_by: the field that a grammar
+    is of."""
     match error:
         case BadGrammar():
-            return invalid(f"the grammar cannot be used: {error}")
+            name = f"`{asked_by}`" if asked_by else "the grammar"
+            return invalid(f"{name} cannot be used: {error}")
         case GrammarsBusy():
             return ApiError(Kind.TOO_MANY, f"Model is overloaded: {error}")
         case Draining():

@@ -115,6 +115,8 @@ def _content(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if route.answer is str:
         content["text/plain"] = {"schema": {"type": "string"}}
+    elif route.answer is bytes:
+        content["application/octet-stream"] = {"schema": {}}
     elif route.answer is not None:
         content["application/json"] = {"schema": _schema(route.answer, schemas)}
     if route.event is not None:

@@ -328,7 +328,13 @@ def _most_telling(errors: list[ErrorDetails]) -> ErrorDetails:
     """The first wrong field's error; of a choice between types the one that came furthest."""
     first = errors[0]["loc"][:1]
     own = [error for error in errors if error["loc"][:1] == first]
-    return max(own, key=lambda error: (error["type"] == "value_error", len(error["loc"])))
+    return max(own, key=_telling)
+
+
+def _telling(error: ErrorDetails) -> tuple[bool, int, bool]:
+    """That a value is of another type says the least: it is not what the client meant."""
+    kind = error["type"]
+    return kind == "value_error", len(error["loc"]), not kind.endswith("_type")
 
 
 def _is_name(part: int | str) -> bool:

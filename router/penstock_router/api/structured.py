@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -30,7 +31,7 @@ def grammar(kind: str, value: object, name: str) -> Grammar:
 def named(name: str, make: Callable[[], Grammar]) -> Grammar:
     """What is made of a field. Raises ApiError (422) that begins with its name."""
     try:
-        return make()
+        return replace(make(), asked_by=name)
     except ValueError as error:
         raise _refused(name, error) from None
     except RecursionError:

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from penstock_router.grammar import Grammar, GrammarKind
+from penstock_router.structured.meant import as_meant
 
 MAX_BYTES = 65_536
 MAX_DEPTH = 64  # levels of arrays and objects in the schema's own text
@@ -42,6 +43,7 @@ def json_schema(
     _check(schema)
     if isinstance(schema, bool):
         schema = {} if schema else {"not": {}}
+    schema = as_meant(schema)
     if closed:
         schema = _closed(schema)
     schema = {**schema, "x-guidance": _style(white_space, compact)}

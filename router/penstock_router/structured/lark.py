@@ -39,6 +39,7 @@ _IMPORT = re.compile(
     r"^[ \t]*%import[ \t]+(\w+)(?:\.(\w+|\*)(?:[ \t]*->[ \t]*(\w+))?|[ \t]*\(([^)]*)\))", re.M
 )
 _IMPORT_ALL = re.compile(r"^[ \t]*%import[ \t]+common\.\*[ \t]*$", re.M)
+_TEMPLATE = re.compile(r"^[ \t]*[?!]?([A-Za-z_]\w*)[ \t]*\{[^}\n]*\}[ \t]*:", re.M)
 _NAME = re.compile(r"(?<![\w@%$])[A-Za-z_]\w*")
 _ALIAS = re.compile(r"->[ \t]*\w+")
 _BRACES = re.compile(r"%(?:json|regex|lark|llguidance)\b")
@@ -71,6 +72,11 @@ def lark_text(text: str) -> str:
     defined = set(_DEFINITION.findall(bare))
     if len(defined) > MAX_RULES:
         raise ValueError(f"must have at most {MAX_RULES} rules. Given: {len(defined)}")
+    if template := _TEMPLATE.search(bare):
+        raise ValueError(
+            f"has the template `{template[1][:64]}`: templates are not supported, write a rule for "
+            "each use of it"
+        )
     if "start" not in defined:
         raise ValueError("must have a rule `start`, or in GBNF a rule `root ::=`")
     used = _used(bare)

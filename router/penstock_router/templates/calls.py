@@ -22,7 +22,10 @@ _TOOL = {
     "function": {
         "name": "penstock_t",
         "description": "penstock",
-        "parameters": {"type": "object", "properties": {"penstock_p": {"type": "string"}}},
+        "parameters": {
+            "type": "object",
+            "properties": {"penstock_p": {"type": "string", "description": "penstock"}},
+        },
     },
 }
 _LONG_ID, _SHORT_ID = "call_penstock0123456789", "penstock0"

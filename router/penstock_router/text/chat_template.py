@@ -28,14 +28,27 @@ def template_source(
 
 
 def _choose(template: object) -> str | None:
-    """A template, or the one named `default` of a list."""
+    """A template; of a list that named `default`, and for requests with tools that named
+    `tool_use`, as transformers chooses."""
     if isinstance(template, str):
         return template
     if isinstance(template, list):
         named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
         chosen = named.get("default", next(iter(named.values()), None))
+        with_tools = named.get("tool_use")
+        if isinstance(chosen, str) and isinstance(with_tools, str) and with_tools != chosen:
+            return _of_two(with_tools, chosen)
         return chosen if isinstance(chosen, str) else None
     return None
+
+
+def _of_two(with_tools: str, without: str) -> str:
+    """One template of both. Empty expressions keep white space beside the tags that Jinja would
+    take away; the new line at a template's end it would not keep."""
+    first, second = (text.removesuffix("\n") for text in (with_tools, without))
+    nothing = "{{ '' }}"
+    pieces = ("{% if tools %}", first, "{% else %}", second, "{% endif %}")
+    return nothing.join(pieces)
 
 
 def special_tokens(model_path: Path, config: Mapping[str, Any]) -> dict[str, str]:

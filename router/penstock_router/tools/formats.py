@@ -84,6 +84,7 @@ _DSML = Tagged(
     attribute_end='">', raw="true", other="false",
     value_end="</｜DSML｜parameter>", close="</｜DSML｜invoke>", line="\n",
 )  # fmt: skip
+_SPACED_DSML = _DSML.encoded(lambda text: text.replace("｜DSML｜", "｜DSML｜ "))
 _XML = Tagged(
     name_end=">", key_open="<parameter=", key_end=">", value_end="</parameter>",
     close="</function>", padded=True, line="\n",
@@ -141,6 +142,16 @@ FORMATS: tuple[Format, ...] = (
         template=r"<\|tool_calls_section_begin\|>",
     ),
     Format(
+        "deepseek_v41",
+        _SPACED_DSML,
+        opens=('<｜DSML｜ invoke name="',),
+        strays=("<｜DSML｜ calls>", "</｜DSML｜ calls>"),
+        section=("<｜DSML｜ calls>\n", "\n</｜DSML｜ calls>"),
+        between="\n",
+        names=("deepseekv41",),
+        template=r"(?s)DSML.* calls>",
+    ),
+    Format(
         "deepseek_v32",
         _DSML,
         opens=('<｜DSML｜invoke name="',),
@@ -188,6 +199,13 @@ FORMATS: tuple[Format, ...] = (
         strays=("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),
         names=("cohere_command3", "cohere_command4"),
         template=r"<\|START_ACTION\|>",
+    ),
+    Format(
+        "cohere_command_r",
+        JsonCall(name="tool_name", arguments="parameters", many=True, close="```"),
+        opens=("Action:\n```json", "Action: ```json"),
+        pads=("\n", ""),
+        template=r"Action:\\n```json",
     ),
     Format(
         "mistral",

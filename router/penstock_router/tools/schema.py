@@ -1,7 +1,7 @@
 """The JSON schema of a tool's parameters: what is wrong with it, and what of it can be enforced.
 
 Which keywords the grammar library enforces was tried with llguidance 1.9; see
-`tests/router/tools/test_schema.py`.
+`tests/router/test_refused_keywords.py`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import anthropic
 from verdict import MESSAGES, QUESTION, URL, raised, says, verdict
 
@@ -68,6 +70,17 @@ def calls_a_tool() -> None:
     assert client.messages.create(messages=back, **wanted).content
 
 
+def calls_a_tool_in_a_stream() -> None:
+    question = [{"role": "user", "content": "What is the weather in Paris?"}]
+    wanted = {**COMMON, "max_tokens": 60, "tools": [WEATHER], "tool_choice": {"type": "any"}}
+    with client.messages.stream(messages=question, **wanted) as stream:
+        pieces = [event.partial_json for event in stream if event.type == "input_json"]
+        final = stream.get_final_message()
+    [call] = [block for block in final.content if block.type == "tool_use"]
+    assert final.stop_reason == "tool_use" and list(call.input) == ["city"], final
+    assert len(pieces) > 1 and json.loads("".join(pieces)) == call.input, (pieces, call)
+
+
 def reads_refusals() -> None:
     image = [{"type": "image", "source": {"type": "url", "url": "http://x"}}]
     asked = [{"role": "user", "content": image}]
@@ -86,5 +99,6 @@ verdict(
     stops,
     counts,
     calls_a_tool,
+    calls_a_tool_in_a_stream,
     reads_refusals,
 )

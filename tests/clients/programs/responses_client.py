@@ -67,6 +67,24 @@ def calls_a_tool() -> None:
     assert client.responses.create(model=MODEL, input=back, tools=[WEATHER], temperature=0).output
 
 
+def calls_a_tool_in_a_stream() -> None:
+    with client.responses.stream(
+        model=MODEL,
+        input="What is the weather in Paris?",
+        tools=[WEATHER],
+        tool_choice="required",
+        temperature=0,
+        max_output_tokens=80,
+    ) as stream:
+        events = list(stream)
+        final = stream.get_final_response()
+    pieces = [e.delta for e in events if e.type == "response.function_call_arguments.delta"]
+    [call] = [item for item in final.output if item.type == "function_call"]
+    assert len(pieces) > 1 and "".join(pieces) == call.arguments, (pieces, call)
+    assert list(call.parsed_arguments) == ["city"], call
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+
+
 def reads_refusals() -> None:
     error = raised(
         lambda: client.responses.create(model=MODEL, input="x", previous_response_id="resp_1")
@@ -78,4 +96,12 @@ def reads_refusals() -> None:
     says(wanted, "turns no text into vectors")
 
 
-verdict("openai", answers, answers_in_a_stream, answers_in_a_schema, calls_a_tool, reads_refusals)
+verdict(
+    "openai",
+    answers,
+    answers_in_a_stream,
+    answers_in_a_schema,
+    calls_a_tool,
+    calls_a_tool_in_a_stream,
+    reads_refusals,
+)

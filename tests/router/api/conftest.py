@@ -65,6 +65,7 @@ CONFIG = RouterConfig(
     strict_requests=False,
     generation_config="auto",
     otlp_endpoint=None,
+    otlp_protocol=None,
     otlp_service_name="router",
     watermark_gamma=0.5,
     watermark_delta=2.0,

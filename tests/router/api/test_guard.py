@@ -173,7 +173,7 @@ async def test_compressed_body(serve: Any) -> None:
         (b'{"inputs":', "application/json", 400),
         (b"", "application/json", 400),
         (b"[" * 5000, "application/json", 400),
-        (b'{"inputs":NaN}', "application/json", 400),
+        (b'{"inputs":NaN}', "application/json", 422),
         (b'{"inputs":"\xff"}', "application/json", 400),
         (b"[]", "application/json", 422),
         (b"null", "application/json", 422),

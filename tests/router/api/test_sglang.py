@@ -188,6 +188,7 @@ async def test_stop_strings_are_trimmed_or_kept(serve: Serve) -> None:
 
 REFUSED = {
     "text": ({"text": "a", "input_ids": [1]}, "exactly one of `text` and `input_ids`"),
+    "empty": (body([]), "at least 1 item"),
     "input_ids": ({"input_ids": [[1], []]}, "`input_ids` must be a list of token ids"),
     "token": ({"input_ids": [700]}, "token ids >= 0 and < 700"),
     "length": (body(["a", "b"], rid=["x"]), "`rid` must have one value for each of 2 prompts"),

@@ -13,6 +13,7 @@ from support.fake_engine import FakeEngine, limits
 HI = [{"role": "user", "content": "hi"}]
 CHAT = "/v1/chat/completions"
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": SCHEMA}}
 
 
 async def grammar_of(serve: Any, path: str, body: dict[str, Any]) -> Grammar | None:
@@ -71,14 +72,19 @@ async def test_no_grammar_is_none(serve: Any) -> None:
             "`response_format`, `guided_json`",
         ),
         ({"response_format": {"type": "json_schema"}}, "must have `json_schema`"),
-        ({"guided_regex": "bad"}, "the grammar cannot be used: it is bad"),
+        ({"guided_regex": "bad"}, "`guided_regex` cannot be used: it is bad"),
+        ({"guided_grammar": "root ::= ("}, "`guided_grammar` cannot be used: it is not a grammar"),
+        (
+            {"tools": [TOOL], "response_format": {"type": "regex", "value": "bad"}},
+            "`response_format` cannot be used: it is bad",
+        ),
         ({"guided_json": {"nullable": True}}, "`guided_json` has the keyword `nullable`"),
     ],
 )
 async def test_what_is_wrong_reaches_no_engine(
     serve: Any, extra: dict[str, Any], said: str
 ) -> None:
-    client = await serve()
+    client = await serve(FakeEngine(limits(max_input_tokens=900, max_total_tokens=1000)))
     status, answer = await client.post(CHAT, {"messages": HI, **extra})
     assert status == 422 and said in answer["error"]["message"], answer
     assert not client.engine.jobs

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
+import http.server
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -37,14 +40,52 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
 
 
 @contextlib.contextmanager
-def collecting() -> Iterator[tuple[Collector, str]]:
-    server = grpc.server(ThreadPoolExecutor(2))
+def collecting(protocol: str = "grpc") -> Iterator[tuple[Collector, dict[str, str]]]:
+    """A collector, and how a server is told of it."""
     collector = Collector()
+    with (over_grpc if protocol == "grpc" else over_http)(collector) as endpoint:
+        yield collector, {"otlp_endpoint": endpoint, "otlp_protocol": protocol}
+
+
+@contextlib.contextmanager
+def over_http(collector: Collector) -> Iterator[str]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if self.headers.get("content-encoding") == "gzip":
+                body = gzip.decompress(body)
+            good = self.path == "/v1/traces"
+            good &= self.headers["content-type"] == "application/x-protobuf"
+            if good:
+                request = trace_service_pb2.ExportTraceServiceRequest.FromString(body)
+                answer = collector.Export(request, None).SerializeToString()
+            self.send_response(200 if good else 404)
+            self.send_header("content-length", str(len(answer) if good else 0))
+            self.end_headers()
+            self.wfile.write(answer if good else b"")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1/traces"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextlib.contextmanager
+def over_grpc(collector: Collector) -> Iterator[str]:
+    server = grpc.server(ThreadPoolExecutor(2))
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        yield collector, f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.stop(0).wait()
 
@@ -53,12 +94,11 @@ async def flushed(client: Any) -> None:
     await asyncio.to_thread(client.app[SERVICE].traces.flush)
 
 
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_spans_of_a_request(serve: Any, stream: bool) -> None:
-    with collecting() as (collector, endpoint):
-        client = await serve(
-            FakeEngine(cached_tokens=2), otlp_endpoint=endpoint, otlp_service_name="mine"
-        )
+async def test_spans_of_a_request(serve: Any, stream: bool, protocol: str) -> None:
+    with collecting(protocol) as (collector, options):
+        client = await serve(FakeEngine(cached_tokens=2), **options, otlp_service_name="mine")
         headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
         body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5, "n": 2,
                 "stream": stream}  # fmt: skip
@@ -88,8 +128,8 @@ async def test_spans_of_a_request(serve: Any, stream: bool) -> None:
 
 
 async def test_failures_and_what_is_not_sampled(serve: Any) -> None:
-    with collecting() as (collector, endpoint):
-        client = await serve(otlp_endpoint=endpoint)
+    with collecting() as (collector, options):
+        client = await serve(**options)
         unsampled = {"traceparent": f"00-{TRACE}-{PARENT}-00"}
         await client.post("/generate", {"inputs": "hi"}, headers=unsampled)
         await client.post("/generate", {"inputs": ""})
@@ -100,7 +140,8 @@ async def test_failures_and_what_is_not_sampled(serve: Any) -> None:
         assert root.trace_id.hex() != TRACE
 
 
-async def test_no_collector(serve: Any) -> None:
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+async def test_no_collector(serve: Any, protocol: str) -> None:
     """Nobody waits for it."""
-    client = await serve(otlp_endpoint="http://127.0.0.1:9")
+    client = await serve(otlp_endpoint="http://127.0.0.1:9", otlp_protocol=protocol)
     assert (await client.post("/generate", {"inputs": "hi"}))[0] == 200

@@ -5,6 +5,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,11 @@ from hypothesis import strategies as st
 from penstock_router.templates.errors import TemplateError
 from penstock_router.text import Conversation, Rendered, TextModel
 from support.small_text import CHATML, KINDS, SPECIAL, byte_level, write_folder
+
+TOOL = {
+    "type": "function",
+    "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {}}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +132,28 @@ def test_where_the_template_comes_from(tmp_path: Path) -> None:
     jinja = tmp_path / "other.jinja"
     jinja.write_text("{{ bos_token }}P")
     assert written(jinja) == "P"
+
+
+@pytest.mark.parametrize("tools", [None, [TOOL]])
+def test_a_request_with_tools_has_a_template_of_its_own(tmp_path: Path, tools: Any) -> None:
+    """As transformers chooses from a list, character by character."""
+    transformers = pytest.importorskip("transformers")
+    plain = "\n  {% for m in messages %}\n{{ m.content }}\n  {%- endfor %}\n end \n  \n"
+    told = "\n{% macro name(t) %}{{ t.function.name }}{% endmacro %}\n  " + (
+        "{% for t in tools %}{{ name(t) }}{% endfor %}" + plain + "{# end #}\n"
+    )
+    folder = write_folder(tmp_path, byte_level(), plain)
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+    theirs.chat_template = {"default": plain, "tool_use": told}
+    path = folder / "tokenizer_config.json"
+    named = [{"name": "default", "template": plain}, {"name": "tool_use", "template": told}]
+    config = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(config | {"chat_template": named}))
+    messages = [{"role": "user", "content": "Hi"}]
+    with loaded(folder) as model:
+        rendered = asyncio.run(model.render(Conversation(messages, tools=tools)))
+    assert rendered.text == theirs.apply_chat_template(messages, tools=tools, tokenize=False)
+    assert ("get_weather" in rendered.text) is bool(tools)
 
 
 def test_a_broken_template_refuses_the_start(tmp_path: Path) -> None:

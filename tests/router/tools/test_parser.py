@@ -51,6 +51,19 @@ def test_every_split_comes_to_the_same(data):
     assert plain(parse(chosen, list(text))) == plain(parse(chosen, [text]))
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("as_tokens", [False, True])
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda s: s.format)
+def test_every_place_may_be_between_two_pieces(sample, as_tokens):
+    """And every sequence may end there."""
+    chosen = dialect(sample.format, tokens_of(sample) if as_tokens else ())
+    text = chosen.alphabet.encoded(sample.text)
+    whole = plain(parse(chosen, [text]))
+    for place in range(1, len(text)):
+        assert plain(parse(chosen, [text[:place], text[place:]])) == whole
+        assert plain(parse(chosen, list(text[:place]))) == plain(parse(chosen, [text[:place]]))
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_garbage_comes_to_text(data):

@@ -24,6 +24,7 @@ FOUND = {
     "llamacpp_Apriel-1.6-15b-Thinker-fixed": ("apriel", None),
     "llamacpp_ByteDance-Seed-OSS": ("seed_oss", "seed_oss"),
     "llamacpp_Cohere2MoE": ("cohere", "cohere"),
+    "llamacpp_CohereForAI-c4ai-command-r-plus-tool_use": ("cohere_command_r", None),
     "llamacpp_CohereForAI-c4ai-command-r7b-12-2024-tool_use": ("cohere", "cohere"),
     "llamacpp_GLM-4.7-Flash": ("glm45", "think"),
     "llamacpp_GigaChat3-10B-A1.8B": ("json", None),
@@ -90,7 +91,10 @@ TOOL: dict[str, Any] = {
         "description": "The weather",
         "parameters": {
             "type": "object",
-            "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+            "properties": {
+                "city": {"type": "string", "description": "Where"},
+                "days": {"type": "integer", "description": "How many"},
+            },
             "required": ["city"],
         },
     },
