@@ -17,7 +17,6 @@ import pytest
 
 from balancers.fleet import ENVOY, HAPROXY, KINDS, Kind, Replica, balancer, configuration
 from balancers.load import Sent, conversation, one, under_load
-from support.server import gone
 
 ROOT = Path(__file__).parents[2]
 SESSIONS, TURNS = 10, 5
