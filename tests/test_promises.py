@@ -36,6 +36,15 @@ def test_every_row_names_tests_that_exist(page: str) -> None:
             assert name in names_of(ROOT / path), (path, name)
 
 
+def test_every_entry_of_the_runbook_was_tried() -> None:
+    page = (ROOT / "docs" / "runbook.md").read_text()
+    tried = {row[0]: TEST.findall(row[1]) for row in rows("docs/runbook.md")}
+    for entry in re.findall(r"^## (.+)$", page, re.MULTILINE)[:-1]:
+        assert tried[entry], entry
+    for path, name in sum(tried.values(), []):
+        assert name in names_of(ROOT / path), (path, name)
+
+
 def test_every_known_fault_and_attack_has_a_row() -> None:
     numbers = {row[0] for row in rows("docs/reliability.md")} - {"-"}
     assert numbers == {f"F{n}" for n in range(1, 19)} | {f"S{n}" for n in range(1, 25)}

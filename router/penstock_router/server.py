@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,7 @@ from penstock_router import metric_names
 from penstock_router.api.app import make_scrape_runner
 from penstock_router.api.connections import allow_descriptors
 from penstock_router.batches.process import answer_batches
+from penstock_router.callers import Callers
 from penstock_router.collector import freeze_gc
 from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
@@ -95,6 +97,7 @@ async def _serve(config: RouterConfig, front: Front) -> int:
     engine.start()
     url = await _unless(front.open(engine, metrics), front.failed, engine.failed)
     await _unless(asyncio.wait_for(grammars, None), front.failed, engine.failed)
+    callers = Callers(lambda: metrics.request_count.value)
     terminated = _on_terminate()
     if config.updates is not None:
         listen_for_updates(config.updates, front.replace_keys)
@@ -108,7 +111,9 @@ async def _serve(config: RouterConfig, front: Front) -> int:
         engine.give_up(str(front.failed.exception()))
     elif not engine.failed.done():
         front.drain()
-        await engine.drain(config.graceful_termination_timeout)
+        end = time.monotonic() + config.graceful_termination_timeout
+        if await engine.drain(config.graceful_termination_timeout):
+            await callers.gone(end)
     await front.close()
     if scrapes is not None:
         await scrapes.cleanup()

@@ -18,7 +18,7 @@ from tests.attack.wire import exchange, request
 
 BASELINE_SHARE = 0.08  # of the time of a campaign
 OVERTIME = 20.0  # seconds that the shots of an attack, one by one, may take beyond its share
-GROWTH = 400.0  # megabytes that an attack may add to the router, or leave there
+GROWTH = 250.0  # megabytes that an attack may add to the router, or leave there
 
 # As many clients as most attacks have, asking for what the canary asks for.
 HONEST = Attack(

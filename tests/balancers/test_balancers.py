@@ -121,11 +121,9 @@ async def test_one_is_killed(kind: Kind, replicas: list[Replica], tmp_path: Path
             goal = clients.ended + 30
             while clients.ended < goal:
                 await asyncio.sleep(0.05)
-        later = [it for it in clients.failed if it.begun > killed + 0.05]
+        later = [it for it in clients.failed if it.begun > killed]
         print(f"\n{kind.mode}: {len(clients.failed)} of {len(clients.sent)} failed, all before")
         assert [it.failure for it in later] == []
-        assert len(clients.failed) <= 6, "more than one of each client"
-    victim.server.process.wait()
     victim.start_again()
     victim.wait_ready()
 

@@ -319,3 +319,93 @@ async def test_an_answer_ends_in_time(demo: Server, stream: bool) -> None:
         details = (await post(demo, "/generate", body))["details"]
     assert details["finish_reason"] == "length"
     assert details["generated_tokens"] < most
+
+
+# L9: every field that TGI's OpenAPI document (2.4.1) has in its answers
+
+OF_A_TOKEN, OF_AN_ANSWER = "id text logprob special", "id created model system_fingerprint choices"
+DETAILED = {"details": True, "max_new_tokens": 2, "top_n_tokens": 2}
+ANSWERS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
+    "L9-generate": (
+        "/generate",
+        {
+            "inputs": "hi",
+            "parameters": DETAILED
+            | {"best_of": 2, "do_sample": True, "decoder_input_details": True},
+        },
+        {
+            "": "generated_text details",
+            "details": "finish_reason generated_tokens prefill seed tokens top_tokens "
+            "best_of_sequences",
+            "details.tokens.0": OF_A_TOKEN,
+            "details.top_tokens.0.0": OF_A_TOKEN,
+            "details.prefill.0": "id text logprob",
+            "details.best_of_sequences.0": "finish_reason generated_text generated_tokens prefill "
+            "seed tokens top_tokens",
+        },
+    ),
+    "L9-stream": (
+        "/generate_stream",
+        {"inputs": "hi", "parameters": DETAILED},
+        {
+            "": "index token top_tokens generated_text details",
+            "token": OF_A_TOKEN,
+            "details": "finish_reason generated_tokens input_length seed",
+        },
+    ),
+    "L9-chat": (
+        CHAT,
+        {"messages": HI, "max_tokens": 2, "logprobs": True, "top_logprobs": 2},
+        {
+            "": OF_AN_ANSWER + " usage",
+            "choices.0": "index message finish_reason logprobs",
+            "choices.0.message": "role content",
+            "choices.0.logprobs.content.0": "token logprob top_logprobs",
+            "choices.0.logprobs.content.0.top_logprobs.0": "token logprob",
+            "usage": "prompt_tokens completion_tokens total_tokens",
+        },
+    ),
+    "L9-chat-stream": (
+        CHAT,
+        {"messages": HI, "max_tokens": 2, "stream": True},
+        {"": OF_AN_ANSWER, "choices.0": "index delta finish_reason logprobs"},
+    ),
+    "L9-completions": (
+        COMPLETIONS,
+        {"prompt": ["hi"], "max_tokens": 2},
+        {"": OF_AN_ANSWER + " usage object", "choices.0": "index text finish_reason logprobs"},
+    ),
+    "L9-tokenize": ("/tokenize", {"inputs": "hi"}, {"0": "id text start stop"}),
+    "L9-chat_tokenize": (
+        "/chat_tokenize",
+        {"messages": HI},
+        {"": "templated_text tokenize_response", "tokenize_response.0": "id text start stop"},
+    ),
+    "L9-info": (
+        "/info",
+        {},
+        {
+            "": "docker_label max_best_of max_client_batch_size max_concurrent_requests "
+            "max_input_tokens max_stop_sequences max_total_tokens model_id model_pipeline_tag "
+            "model_sha router sha validation_workers version"
+        },
+    ),
+    "L9-models": ("/v1/models", {}, {"data.0": "id object created owned_by"}),
+}
+
+
+@pytest.mark.parametrize("row", ANSWERS)
+async def test_answers_have_every_field_of_tgi(demo: Server, row: str) -> None:
+    path, body, fields = ANSWERS[row]
+    if not body:
+        async with aiohttp.ClientSession(demo.url) as session, session.get(path) as reply:
+            answer = await reply.json()
+    elif "stream" in path or body.get("stream"):
+        answer = (await events(demo, path, body))[-1]
+    else:
+        answer = await post(demo, path, body)
+    for place, names in fields.items():
+        inner = answer
+        for step in filter(None, place.split(".")):
+            inner = inner[int(step) if step.isdigit() else step]
+        assert set(names.split()) <= set(inner), (place, inner)

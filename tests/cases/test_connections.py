@@ -42,7 +42,7 @@ def post(path: str, body: object, head: str = "") -> bytes:
 
 def connect(server: Server, data: bytes = b"", source: str = "127.0.0.1") -> socket.socket:
     sock = socket.socket()
-    sock.settimeout(10)
+    sock.settimeout(60)
     sock.bind((source, 0))
     sock.connect(("127.0.0.1", int(server.url.rsplit(":", 1)[1])))
     sock.sendall(data)
@@ -219,7 +219,7 @@ def test_L7_a_shard_that_fails_while_the_server_ends(tmp_path: Path) -> None:
         server.process.send_signal(signal.SIGTERM)
         until(lambda: lines(server, "SIGTERM: shutting down"), 60)
         second.send_signal(signal.SIGKILL)
-        assert server.process.wait(60) == 1
+        assert server.process.wait(120) == 1
         assert "shard 1 was killed by SIGKILL" in server.last_line, server.log
         assert b'"error_type":"generation"' in read_all(sock)
 
@@ -282,7 +282,7 @@ def test_C1b_a_shard_that_says_nothing_is_found(stoppable: Server) -> None:
     sock = connect(stoppable, post("/generate_stream", LONG, "Connection: close\r\n"))
     sock.recv(1000)
     stoppable.children("shard")[0].send_signal(signal.SIGSTOP)
-    assert stoppable.process.wait(60) == 1
+    assert stoppable.process.wait(120) == 1
     assert b"no result of step" in read_all(sock)
     assert "no result of step" in stoppable.last_line
     assert lines(stoppable, "shard 1: Thread"), "no stack of the shard that waits for the other"

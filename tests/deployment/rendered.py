@@ -62,6 +62,29 @@ MATRIX: dict[str, Values] = {
         "cache": {"accessMode": "ReadWriteMany"},
         "autoscaling": {"mode": "hpa"},
     },
+    "options": {
+        "options": {
+            "kv-cache-dtype": "fp8",
+            "kv-cache-memory": 20_000_000_000,
+            "prometheus-port": 9000,
+            "strict-requests": True,
+            "disable-prefix-cache": False,
+            "otlp-endpoint": "http://collector.watch:4317",
+            "served-model-name": ["chat", "chat-8b"],
+            "tokenizer-config-path": "/more/template.jinja",
+        },
+        "volumes": [{"name": "more", "configMap": {"name": "more"}}],
+        "volumeMounts": [{"name": "more", "mountPath": "/more", "readOnly": True}],
+        "networkPolicy": {
+            "egress": [{"ports": [{"protocol": "TCP", "port": 4317}]}],
+            "monitoring": [{"podSelector": {"matchLabels": {"a": "b"}}}],
+        },
+    },
+    "batch": {
+        "batch": {"enabled": True, "storageClass": "fast"},
+        "options": {"batch-storage-limit": 10_000_000_000},
+        "existingSecrets": {"apiKeyFile": {"name": "keys", "key": "all"}},
+    },
     "tls": {"tls": {"secret": "certificate"}, "serviceMonitor": {"enabled": True}},
     "haproxy": {
         "balancer": {"mode": "haproxy", "image": {"repository": "haproxy", "tag": "3.0"}},

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from scripts.chart_options import ALWAYS, LEFT_OUT, SCHEMA, SET_BY, refused_arguments, schema
 from scripts.chart_readme import readme
 
 from deployment.others_schemas import SPECS
@@ -17,6 +18,8 @@ from deployment.rendered import (
     BASE,
     CHART,
     MATRIX,
+    NAME,
+    NAMESPACE,
     helm,
     merged,
     objects,
@@ -28,6 +31,7 @@ from deployment.rendered import (
 )
 from penstock_launcher.checks import check
 from penstock_launcher.command_line import parse
+from penstock_launcher.options import OPTIONS
 from penstock_router.api.routes import ROUTES
 
 ROLES = ("leader", "worker")
@@ -276,6 +280,93 @@ def test_several_hosts() -> None:
     assert {"from": [own]} in policy["ingress"] and {"to": [own]} in policy["egress"]
 
 
+def sample(rule: dict[str, Any]) -> Any:
+    """The largest, or the last, value that a rule of the schema takes."""
+    if rule["type"] == "array":
+        return [sample(rule["items"])]
+    if "enum" in rule:
+        return rule["enum"][-1]
+    return {"boolean": True, "string": "1"}.get(rule["type"], rule.get("maximum"))
+
+
+# Texts of a form of their own.
+FORMS: dict[str, Any] = {"trusted-proxies": ["10.0.0.0/8"]} | dict.fromkeys(
+    ("root-path", "predict-route", "health-route"), "/a"
+)
+
+
+def test_every_option_can_be_set() -> None:
+    """By a value of the chart's own, or in `options`; or it says why not."""
+    taken = json.loads(SCHEMA.read_text())["properties"]["options"]["properties"]
+    values = {}
+    for option in OPTIONS:
+        flag = option.flag.removeprefix("--")
+        places = [option.name in SET_BY, option.name in ALWAYS, option.name in LEFT_OUT]
+        assert sum(places) + (flag in taken) == 1, option.name
+        if flag in taken:
+            values[flag] = FORMS.get(flag, sample(taken[flag]))
+    del values["max-batch-total-tokens"]  # not with kv-cache-memory
+    chart = helm().Chart.load(str(CHART))
+    given = merged(BASE, {"options": values})
+    chart.validate_schema(given)
+    text = chart.render(given, name=NAME, namespace=NAMESPACE)["penstock/templates/deployment.yaml"]
+    [container] = yaml.safe_load(text)["spec"]["template"]["spec"]["containers"]
+    options, notices = parse(container["args"], {})
+    assert notices == []
+    for flag, value in values.items():
+        [option] = [one for one in OPTIONS if one.flag == f"--{flag}"]
+        [text] = value if isinstance(value, list) else [value]
+        expected = option.kind.parse(f"{text:.0f}" if isinstance(text, float) else str(text))
+        found = getattr(options, option.name)
+        assert found == ((expected,) if option.kind.repeated else expected), flag
+
+
+def test_values_that_set_options_exist() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    for place in SET_BY.values():
+        inner: Any = values
+        for name in place.split("."):
+            inner = inner[name]
+    pattern = re.compile(refused_arguments())
+    assert pattern.match("--batch-folder=/a") and not pattern.match("--batch-storage-limit=1")
+
+
+def test_the_schema_is_the_one_that_the_options_make() -> None:
+    text = SCHEMA.read_text()
+    assert schema(text) == text, "run `python scripts/chart_options.py`"
+
+
+def test_options_reach_the_launcher() -> None:
+    options, _ = parse(server("options")["args"], {})
+    assert (options.kv_cache_dtype, options.kv_cache_memory) == ("fp8", 20_000_000_000)
+    assert options.strict_requests and not options.disable_prefix_cache
+    assert options.served_model_name == ("chat", "chat-8b")
+    mounts = {mount["name"]: mount for mount in server("options")["volumeMounts"]}
+    assert str(options.tokenizer_config_path).startswith(mounts["more"]["mountPath"])
+    ports = {port["name"]: port["containerPort"] for port in server("options")["ports"]}
+    assert ports == {"http": 8080, "scrapes": 9000}
+    policy = only("options", "NetworkPolicy")["spec"]
+    assert policy["ingress"][1]["ports"] == [{"protocol": "TCP", "port": "scrapes"}]
+    assert [rule["ports"][0]["port"] for rule in policy["egress"]] == [53, 443, 4317]
+
+
+def test_batches_have_a_volume() -> None:
+    options, _ = parse(server("batch")["args"], {})
+    check(options)
+    claim = objects("batch")["PersistentVolumeClaim", "chat-penstock-batches"]["spec"]
+    assert claim["storageClassName"] == "fast" and claim["accessModes"] == ["ReadWriteOnce"]
+    # The folder itself is made by the server, for itself alone; a volume is the node's.
+    mounts = {mount["mountPath"]: mount for mount in server("batch")["volumeMounts"]}
+    folder = Path(str(options.batch_folder))
+    assert not mounts[str(folder.parent)].get("readOnly")
+    assert options.batch_storage_limit < 20 * 2**30
+    keys = Path(str(options.api_key_file))
+    [volume] = [one for one in template("batch")["spec"]["volumes"] if one["name"] == "keys"]
+    assert volume["secret"]["items"] == [{"key": "all", "path": keys.name}]
+    assert mounts[str(keys.parent)]["readOnly"] is True
+    assert "WARNING" not in texts("batch")["penstock/templates/NOTES.txt"]
+
+
 @pytest.mark.parametrize("case", ["haproxy", "envoy"])
 def test_balancer(case: str) -> None:
     """It sees each pod, and nothing else; the pods and the Ingress know it."""
@@ -362,6 +453,16 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     ({"replicas": 2}, "cache.accessMode"),
     ({"rollingUpdate": {"maxSurge": 1}}, "cache.accessMode"),
+    ({"options": {"kv-cache-dtyp": "fp8"}}, "kv-cache-dtyp"),
+    ({"options": {"kv-cache-dtype": "int8"}}, "kv-cache-dtype"),
+    ({"options": {"max-total-tokens": 0}}, "max-total-tokens"),
+    ({"options": {"port": 1}}, "port"),
+    ({"args": ["--batch-folder=/a"]}, "args"),
+    ({"volumes": [{"name": "models"}]}, "volumes"),
+    (
+        {"batch": {"enabled": True}, "replicas": 2, "cache": {"enabled": False}},
+        "batch.enabled needs one replica",
+    ),
     ({"rollingUpdate": {"maxUnavailable": 0}}, "maxSurge and maxUnavailable"),
 ]
 
@@ -400,7 +501,7 @@ def test_defaults_are_all_described() -> None:
         assert rule["properties"].keys() - left_out == value.keys(), path
         assert rule["additionalProperties"] is False
         for name, inner in rule["properties"].items():
-            if "properties" in inner:
+            if "properties" in inner and name != "options":  # the launcher has its defaults
                 compare(inner, value[name], f"{path}.{name}")
 
     compare(schema, values, "")

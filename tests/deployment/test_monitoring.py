@@ -109,7 +109,7 @@ def test_every_alert_has_an_entry_in_the_runbook() -> None:
         page_name, anchor = rule["annotations"]["runbook"].split("#")
         assert page_name == "docs/runbook.md" and entries[anchor] == rule["alert"]
     assert len(entries) == len(alerts)
-    for entry in re.split(r"^## ", page, flags=re.M)[1:]:
+    for entry in re.split(r"^## ", page, flags=re.M)[1:-1]:  # the last says how each was tried
         assert all(f"**{word}**" in entry for word in ("Symptom", "Look at", "Do")), entry[:40]
 
 

@@ -47,6 +47,28 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- .Values.cache.existingClaim | default (printf "%s-models" (include "penstock.name" .)) -}}
 {{- end }}
 
+{{- define "penstock.batchClaim" -}}
+{{- .Values.batch.existingClaim | default (printf "%s-batches" (include "penstock.name" .)) -}}
+{{- end }}
+
+{{- /* Options of the launcher. Helm reads all numbers as fractions, and writes large ones as 1e+10. */ -}}
+{{- define "penstock.options" -}}
+{{- range $name, $value := .Values.options }}
+{{- $values := ternary $value (list $value) (kindIs "slice" $value) }}
+{{- range $one := $values }}
+{{- if kindIs "bool" $one }}
+{{- if $one }}
+- {{ printf "--%s" $name | quote }}
+{{- end }}
+{{- else if and (kindIs "float64" $one) (eq $one (floor $one)) }}
+- {{ printf "--%s=%d" $name (int64 $one) | quote }}
+{{- else }}
+- {{ printf "--%s=%v" $name $one | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- /* Most replicas there can be. */ -}}
 {{- define "penstock.most" -}}
 {{- if eq .Values.autoscaling.mode "none" }}{{ .Values.replicas }}{{ else }}{{ .Values.autoscaling.maxReplicas }}{{ end -}}
@@ -73,6 +95,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- if and .Values.cache.enabled (not .Values.cache.existingClaim) (gt (mul (add (include "penstock.most" . | int) .Values.rollingUpdate.maxSurge) .Values.hosts.count) 1) (ne .Values.cache.accessMode "ReadWriteMany") }}
 {{- fail (printf "cache.accessMode must be ReadWriteMany where there can be several pods (replicas and rollingUpdate.maxSurge), not %s: they run on several nodes (or set cache.enabled to false, or cache.existingClaim)" .Values.cache.accessMode) }}
+{{- end }}
+{{- if and .Values.batch.enabled (gt (add (include "penstock.most" . | int) .Values.rollingUpdate.maxSurge) 1) }}
+{{- fail "batch.enabled needs one replica, no autoscaling and rollingUpdate.maxSurge 0: files and batches are those of one server" }}
 {{- end }}
 {{- end }}
 

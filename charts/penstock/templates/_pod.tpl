@@ -69,7 +69,14 @@ spec:
         - --ssl-certfile=/tls/tls.crt
         - --ssl-keyfile=/tls/tls.key
         {{- end }}
+        {{- if .Values.existingSecrets.apiKeyFile.name }}
+        - --api-key-file=/keys/keys
+        {{- end }}
+        {{- if and .Values.batch.enabled (not $worker) }}
+        - --batch-folder=/batches/files
+        {{- end }}
         - --json-output
+        {{- include "penstock.options" . | nindent 8 }}
         {{- range .Values.args }}
         - {{ . | quote }}
         {{- end }}
@@ -93,6 +100,9 @@ spec:
       {{- if not $worker }}
       ports:
         - {name: http, containerPort: {{ .Values.port }}}
+        {{- with index .Values.options "prometheus-port" }}
+        - {name: scrapes, containerPort: {{ . }}}
+        {{- end }}
       startupProbe:
         httpGet: {path: /startup, port: http{{ if $values.tls.secret }}, scheme: HTTPS{{ end }}}
         periodSeconds: 10
@@ -127,8 +137,17 @@ spec:
         {{- if gt (int .Values.hosts.count) 1 }}
         - {name: hosts, mountPath: /hosts, readOnly: true}
         {{- end }}
+        {{- if .Values.existingSecrets.apiKeyFile.name }}
+        - {name: keys, mountPath: /keys, readOnly: true}
+        {{- end }}
+        {{- if and .Values.batch.enabled (not $worker) }}
+        - {name: batches, mountPath: /batches}
+        {{- end }}
         - {name: tmp, mountPath: /tmp}
         - {name: models, mountPath: /data{{ if .Values.download.enabled }}, readOnly: true{{ end }}}
+        {{- with .Values.volumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
   volumes:
     - name: shm
       emptyDir: {medium: Memory, sizeLimit: {{ .Values.sharedMemory }}}
@@ -144,6 +163,22 @@ spec:
         secretName: {{ .Values.hosts.secret.name }}
         defaultMode: 288
         items: [{key: {{ .Values.hosts.secret.key | quote }}, path: secret}]
+    {{- end }}
+    {{- with .Values.existingSecrets.apiKeyFile }}
+    {{- if .name }}
+    - name: keys
+      secret:
+        secretName: {{ .name }}
+        defaultMode: 288
+        items: [{key: {{ .key | quote }}, path: keys}]
+    {{- end }}
+    {{- end }}
+    {{- if and .Values.batch.enabled (not $worker) }}
+    - name: batches
+      persistentVolumeClaim: {claimName: {{ include "penstock.batchClaim" . }}}
+    {{- end }}
+    {{- with .Values.volumes }}
+    {{- toYaml . | nindent 4 }}
     {{- end }}
     - name: models
       {{- if .Values.cache.enabled }}

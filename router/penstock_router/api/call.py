@@ -12,7 +12,7 @@ import orjson
 from aiohttp import web
 
 from penstock_router.api.bodies import SMALL_BYTES
-from penstock_router.api.body_shape import MOST_CONTAINERS_AND_KEYS, containers_and_keys
+from penstock_router.api.body_shape import MOST_VALUES, fault_of
 from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.fields import checked
 from penstock_router.api.no_numbers import place_of_no_number
@@ -257,15 +257,13 @@ async def read_json(request: web.Request) -> object:
     """The body of a request. Raises ApiError when it is late, too large or no JSON."""
     if request.content_type != "application/json" and not request.content_type.endswith("+json"):
         raise ApiError(Kind.MEDIA_TYPE, "Expected request with `Content-Type: application/json`")
-    bodies = request.app[SERVICE].bodies
+    service = request.app[SERVICE]
+    bodies = service.bodies
     data = await bodies.read(request)
-    if len(data) > SMALL_BYTES and (found := await asyncio.to_thread(containers_and_keys, data)) > (
-        MOST_CONTAINERS_AND_KEYS
-    ):
-        raise invalid(
-            f"the body must have at most {MOST_CONTAINERS_AND_KEYS} objects, lists and keys "
-            f"altogether; given {found}"
-        )
+    if len(data) > SMALL_BYTES:
+        most = max(MOST_VALUES, service.engine.limits.max_input_tokens)
+        if fault := await asyncio.to_thread(fault_of, data, most):
+            raise invalid(f"the body must have {fault}")
     async with bodies.turn(len(data)):
         try:
             value: object = orjson.loads(data)

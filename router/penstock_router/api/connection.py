@@ -121,17 +121,21 @@ class Connection(web.RequestHandler):
                 self.abort()
             return
         super().data_received(data)
-        self._refuse_other_versions()
+        self._look_for_faults()
         if not self.idle:
             self._stop_head_timer()
         elif data and self._head_timer is None:
             seconds = self._connections.waits.head
             self._head_timer = self._loop.call_later(seconds, self._on_late_head)
 
-    def _refuse_other_versions(self) -> None:
-        """A request of another version than ours becomes what a malformed one is."""
+    def _look_for_faults(self) -> None:
+        """A request of another version than ours becomes what a malformed one is. Nothing can be
+        made of what comes behind either: each part would be another fault, as large as itself."""
         for place, (message, _) in enumerate(self._messages):
-            if not isinstance(message, _ErrInfo) and message.version not in VERSIONS:
+            if isinstance(message, _ErrInfo):
+                message.exc.__traceback__ = None  # its frames know it, and all that was read
+                self._deaf = True
+            elif message.version not in VERSIONS:
                 error = BadStatusLine()
                 self._messages[place] = _ErrInfo(400, error, error.message), EMPTY_PAYLOAD
 
@@ -282,7 +286,6 @@ class Connection(web.RequestHandler):
         if isinstance(exc, HttpProcessingError):
             error = ApiError(Kind.BAD_REQUEST, describe(exc))
             self._connections.note("INFO", f"malformed request: {error}", self.peername)
-            exc.with_traceback(None)  # its frames know it, and all that was read with it
         else:
             error = ApiError(Kind.INTERNAL)
             self.logger.error("Fault", exc_info=exc)

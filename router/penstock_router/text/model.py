@@ -168,7 +168,7 @@ class TextModel:
         Raises TooManyTokens when there are more than `limit`, and TokenizerError.
         """
         return await self._encode(
-            text, lambda: array("I", self.tokenizer.encode(text, add_special_tokens, limit))
+            text, limit, lambda: array("I", self.tokenizer.encode(text, add_special_tokens, limit))
         )
 
     async def spans_json(
@@ -180,13 +180,15 @@ class TextModel:
         """
 
         def work() -> bytes:
-            self.tokenizer.bound.check(text, limit)
             return spans_json(text, self.tokenizer.each_span(text, add_special_tokens))
 
-        return await self._encode(text, work)
+        return await self._encode(text, limit, work)
 
-    async def _encode(self, text: str, work: Callable[[], T]) -> T:
+    async def _encode(self, text: str, limit: int | None, work: Callable[[], T]) -> T:
         def encode() -> T:
+            # Nothing is given back behind a text that is refused here: the allocator's lock is
+            # the event loop's too, and memory that comes again costs it a fault a page.
+            self.tokenizer.bound.check(text, limit)
             try:
                 return work()
             finally:
@@ -204,12 +206,11 @@ class TextModel:
             return Rendered(marked.text, await self.encode_marked(marked, limit))
 
         def work() -> Rendered:
-            self.tokenizer.bound.check(marked.text, limit)
             spans = self.tokenizer.spans_marked(marked)
             ids = [span.id for span in spans]
             return Rendered(marked.text, array("I", ids), spans, spans_json(marked.text, spans))
 
-        return await self._encode(marked.text, work)
+        return await self._encode(marked.text, limit, work)
 
     async def written(self, conversation: Conversation) -> MarkedText:
         """What the chat template makes of a conversation. Raises TemplateError."""
@@ -221,5 +222,5 @@ class TextModel:
     async def encode_marked(self, marked: MarkedText, limit: int | None = None) -> Sequence[int]:
         """Its token ids. Raises what `encode` raises."""
         return await self._encode(
-            marked.text, lambda: array("I", self.tokenizer.encode_marked(marked, limit))
+            marked.text, limit, lambda: array("I", self.tokenizer.encode_marked(marked, limit))
         )

@@ -48,13 +48,16 @@ class Workers:
         self._jobs.put(job)
         try:
             while True:
-                done, _ = await asyncio.wait({future}, timeout=self._left(job))
-                if done:
+                await asyncio.wait({future}, timeout=self._left(job))
+                if future.done():
                     return future.result()
                 if self._abandon(job):
                     raise TokenizerError(f"the text took more than {self._seconds:g} seconds")
         finally:
             future.cancel()
+            # An error knows this frame, and what this frame knows knows the error: such a ring
+            # keeps its text in memory until the collector comes by, which is seldom.
+            del future, job
 
     def close(self) -> None:
         """Let the threads end; does not wait for them."""
@@ -92,12 +95,7 @@ class Workers:
             if not job.future.set_running_or_notify_cancel():
                 continue  # nobody waits for it any more
             job.began = time.monotonic()
-            try:
-                result = job.work()
-            except BaseException as error:  # goes to whoever waits for it
-                job.future.set_exception(error)
-            else:
-                job.future.set_result(result)
+            _do(job)
             if not self._still_needed(job):
                 return
             del job
@@ -112,3 +110,12 @@ class Workers:
                 return False
             self._free += 1
             return True
+
+
+def _do(job: _Job) -> None:
+    """In a frame of its own, which ends: a thread that waits holds no text."""
+    try:
+        job.future.set_result(job.work())
+    except BaseException as error:  # goes to whoever waits for it
+        job.future.set_exception(error)
+        del job  # see `Workers.run`

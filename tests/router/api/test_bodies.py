@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from penstock_router.api.bodies import SMALL_BYTES, Bodies
+from penstock_router.api.bodies import AHEAD_SECONDS, PACE_BYTES, SMALL_BYTES, Bodies
 from penstock_router.api.no_numbers import place_of_no_number
 
 
@@ -66,3 +66,21 @@ def test_a_place_is_found_whatever_stands_around_it() -> None:
     assert place_of_no_number(b'{"a": 1e999, "b": NaN}') == ("a", "Infinity")
     assert place_of_no_number(json.dumps({"k" * 999: float("nan")}).encode()) == ("k" * 128, "NaN")
     assert place_of_no_number(b'{"a": "NaN", "b": }') is None
+
+
+async def test_large_bodies_share_one_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, and however fast they come: by a clock that stands still."""
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "time", lambda: 100.0)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    bodies = Bodies(2_000_000)
+    parts = 64
+    for _ in range(parts):
+        await bodies._keep_pace(256 * 1024)
+    assert max(waits) == pytest.approx(parts * 256 * 1024 / PACE_BYTES)
+    assert len(waits) == parts - int(AHEAD_SECONDS * PACE_BYTES / (256 * 1024))
