@@ -333,9 +333,11 @@ class Refusal(_message.Message):
         BAD_ADMISSION: _ClassVar[Refusal.Kind]
         NOT_A_NUMBER: _ClassVar[Refusal.Kind]
         GRAMMAR_FAILED: _ClassVar[Refusal.Kind]
+        OUT_OF_MEMORY: _ClassVar[Refusal.Kind]
     BAD_ADMISSION: Refusal.Kind
     NOT_A_NUMBER: Refusal.Kind
     GRAMMAR_FAILED: Refusal.Kind
+    OUT_OF_MEMORY: Refusal.Kind
     SLOT_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
