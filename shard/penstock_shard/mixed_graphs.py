@@ -141,9 +141,9 @@ class MixedGraphs:
         self._buffer = torch.zeros(size, dtype=torch.int64, device=device)
         self._graphs: dict[int, Replayable] = {}
 
-    def capture(self, capture: Capturer) -> None:
-        """Capture every bucket, the largest first."""
-        for bucket in reversed(self._buckets):
+    def capture(self, capture: Capturer, largest: bool = False) -> None:
+        """Capture every bucket, the largest first; or that one alone."""
+        for bucket in reversed(self._buckets[-1:] if largest else self._buckets):
             self._load_nothing(bucket)
             self._graphs[bucket] = capture(partial(self.run, bucket))
 

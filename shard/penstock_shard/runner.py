@@ -53,7 +53,8 @@ from penstock_shard.sharing import SharingTensors
 from penstock_shard.slots import Chunks, Indices, Limits, SlotBook
 
 OUT_OF_MEMORY = "the step that computed the request did not fit in memory"
-NO_CHUNKS = Chunks(*(np.empty(0, kind) for kind in (np.int64, np.int64, np.int64, np.bool_)))
+_NONE = np.empty(0, np.int64)
+NO_CHUNKS = Chunks(_NONE, _NONE, _NONE, np.empty(0, np.bool_))
 PROMPT_LOGPROB_ROWS = 256  # at once: 4096 rows of 128k float32 logits would take 2 GiB
 
 
@@ -113,9 +114,12 @@ class Runner:
         self._graphs: StepGraphs | None = None
 
     @torch.inference_mode()
-    def capture_graphs(self, sizes: tuple[int, ...], capture: Capturer) -> None:
+    def capture_graphs(
+        self, sizes: tuple[int, ...], capture: Capturer, largest: bool = False
+    ) -> None:
         """From here on steps are replays of CUDA graphs: decode steps of up to sizes[-1] rows, and
-        steps with chunks."""
+        steps with chunks. largest: only the largest of each kind, to see what they take; the
+        runner runs no step then."""
         ops = cast(GraphDevice, self.ops)  # that of the CPU is never captured
         limits, dtype = self.limits, self.model.dtype
         outputs = mapped_outputs(self.model.head, limits.max_slots, dtype) or StepOutputs.empty(
@@ -130,7 +134,7 @@ class Runner:
         parts = (self.model, ops, self.slots, self.cache, outputs, sharing)
         mixed = MixedGraphs(*parts, limits.max_prefill_tokens, limits.max_chunks)
         decode = DecodeGraphs(*parts, sizes)
-        mixed.capture(capture)
+        mixed.capture(capture, largest)
         decode.capture(capture)
         draws = None
         if self.sampling is not None:

@@ -15,9 +15,11 @@ from penstock_shard.compile_ahead import compile_ahead
 from penstock_shard.graphs import Capture, buckets_for
 from penstock_shard.loaded import LoadedModel
 from penstock_shard.memory import blocks_of, count_blocks, held_bytes, ledger, too_small
+from penstock_shard.out_of_memory import give_back, is_out_of_memory
 from penstock_shard.phases import SPENT, phase
 from penstock_shard.runner import Runner, operations
 from penstock_shard.slots import MAX_CHUNKS, Limits
+from penstock_shard.smaller import attempts, prefill_sizes
 
 PHASES = ("compile", "warm-up", "capture")
 NEUTRAL = shard_pb2.Sampling(top_p=1, typical_p=1, repetition_penalty=1)
@@ -38,6 +40,16 @@ class _Ran(NamedTuple):
         return _Ran(later.seconds, self.finite and later.finite)
 
 
+class _Measured(NamedTuple):
+    """Steps, and bytes of a GPU, 0 on a CPU."""
+
+    prefill: _Ran
+    decode: _Ran
+    peak: int  # of these steps beside the cache, weights included
+    sampling: int  # the same while everything is sampled that can be asked for every slot
+    graphs: int
+
+
 def warm_up(
     loaded: LoadedModel, request: shard_pb2.WarmupRequest
 ) -> tuple[Runner, shard_pb2.WarmupResponse]:
@@ -48,43 +60,23 @@ def warm_up(
     """
     _check(request)
     _check_rotations(loaded, request.max_sequence_length)
-    probe = _limits(loaded, request, _probe_blocks(loaded, request))
-    try:
-        _compile_ahead(loaded, probe)
-        with phase("warm-up"):
-            prefill, decode, peak, sampling = _measure(loaded, probe)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise DoesNotFit(
-            f"a step of {request.max_prefill_tokens} prompt tokens, or sampling for "
-            f"{request.max_slots} sequences, does not fit in memory: lower "
-            f"--max-batch-prefill-tokens or --max-batch-size ({error})"
-        ) from None
+    request, measured = _measure_what_fits(loaded, request)
+    prefill, decode = measured.prefill, measured.decode
     # Rank 0 knows, and every rank takes part before any gives up: no other must wait for one that
     # has. The same holds for the number of blocks.
     if not loaded.group.minimum(prefill.finite and decode.finite, loaded.device):
         raise ValueError(_not_finite(loaded))
-    # The graphs keep an own copy of a step's activations.
-    workspace = max(peak, sampling) - loaded.decoder.nbytes
-    kept = peak - loaded.decoder.nbytes if _graph_sizes(loaded, probe) else 0
-    peak = kept + max(peak, sampling)
+    workspace = max(measured.peak, measured.sampling) - loaded.decoder.nbytes
+    peak = measured.graphs + max(measured.peak, measured.sampling)
     blocks, problem = count_blocks(loaded, request, peak)
     blocks = loaded.group.minimum(blocks, loaded.device)
     if problem is None and blocks < 2:
         problem = too_small(loaded, request)
     if problem is not None:
         raise DoesNotFit(problem)
-    try:
-        runner = _runner(loaded, _limits(loaded, request, blocks))
-        before = held_bytes(loaded.device)
-        _capture_graphs(loaded, runner)
-        graphs = held_bytes(loaded.device) - before
-        costs = runner.step_costs()
-    except torch.OutOfMemoryError as error:
-        raise DoesNotFit(
-            f"the graphs of steps do not fit beside a KV cache of {blocks} blocks: lower "
-            f"--cuda-memory-fraction, --max-batch-total-tokens or --max-batch-prefill-tokens, or "
-            f"switch graphs off by --cuda-graphs 0 ({error})"
-        ) from None
+    runner, graphs = _allocate_what_fits(loaded, request, blocks)
+    blocks = runner.limits.num_blocks
+    costs = runner.step_costs()
     if costs:
         told = ", ".join(f"{rows}: {seconds * 1e3:.2f}" for rows, seconds in costs.items())
         log.info(f"ms of steps with prompts by rows: {told}")
@@ -99,7 +91,82 @@ def warm_up(
         phases={name: SPENT[name] for name in PHASES if name in SPENT},
         cost_rows=costs.keys(),
         cost_seconds=costs.values(),
+        max_prefill_tokens=request.max_prefill_tokens,
     )
+
+
+def _measure_what_fits(
+    loaded: LoadedModel, asked: shard_pb2.WarmupRequest
+) -> tuple[shard_pb2.WarmupRequest, _Measured]:
+    """Measure the largest step that memory holds: with as many prompt tokens as were asked, or
+    fewer. Returns the request with what it has now."""
+    request = shard_pb2.WarmupRequest()
+    request.CopyFrom(asked)
+    problem = ""
+    for tokens in prefill_sizes(asked.max_prefill_tokens):
+        if problem:
+            log.warning(
+                f"a step of {request.max_prefill_tokens} prompt tokens does not fit in memory, "
+                f"trying {tokens}: {problem}"
+            )
+        request.max_prefill_tokens = tokens
+        try:
+            probe = _limits(loaded, request, _probe_blocks(loaded, request))
+            _compile_ahead(loaded, probe)
+            with phase("warm-up"):
+                return request, _measure(loaded, probe)
+        except (RuntimeError, MemoryError) as error:
+            problem = _reason(error, loaded)
+        give_back(loaded.device)
+    raise DoesNotFit(
+        f"a step of {request.max_prefill_tokens} prompt tokens, or sampling for "
+        f"{request.max_slots} sequences, does not fit in memory: lower "
+        f"--max-batch-prefill-tokens or --max-batch-size ({problem})"
+    )
+
+
+def _allocate_what_fits(
+    loaded: LoadedModel, request: shard_pb2.WarmupRequest, blocks: int
+) -> tuple[Runner, int]:
+    """The KV cache and graphs beside it, or less of both. Returns the bytes of graphs, too."""
+    fixed = bool(request.max_batch_total_tokens or loaded.shares.kv_cache)
+    wanted = _graph_sizes(loaded, _limits(loaded, request, blocks))
+    problem = ""
+    for graphs, fewer in attempts(wanted, blocks, fixed):
+        if problem:
+            log.warning(
+                f"KV cache and graphs do not fit in memory, trying {fewer} of {blocks} blocks and "
+                f"{len(graphs)} of {len(wanted)} sizes of graphs: {problem}"
+            )
+        try:
+            runner = _runner(loaded, _limits(loaded, request, fewer))
+            before = held_bytes(loaded.device)
+            _capture_graphs(runner, graphs)
+            return runner, held_bytes(loaded.device) - before
+        except (RuntimeError, MemoryError) as error:
+            problem = _reason(error, loaded)
+        runner = None  # type: ignore[assignment]  # its memory
+        give_back(loaded.device)
+    raise DoesNotFit(
+        f"the KV cache of {blocks} blocks and the graphs of steps do not fit in memory: lower "
+        f"--cuda-memory-fraction, --max-batch-total-tokens or --max-batch-prefill-tokens, or "
+        f"switch graphs off by --cuda-graphs 0 ({problem})"
+    )
+
+
+def _reason(error: Exception, loaded: LoadedModel) -> str:
+    """What an allocation says that failed. Raises DoesNotFit where several ranks would have to
+    agree on what is tried next, while the others are in the middle of a collective; and an error
+    that says anything else."""
+    if not is_out_of_memory(error):
+        raise error
+    problem = (str(error) or "out of memory").partition("\n")[0]
+    if loaded.group.world_size > 1:
+        raise DoesNotFit(
+            f"memory ran out on rank {loaded.group.rank}: lower --max-batch-prefill-tokens, "
+            f"--max-batch-size or --max-batch-total-tokens ({problem})"
+        ) from None
+    return problem
 
 
 def _not_finite(loaded: LoadedModel) -> str:
@@ -131,8 +198,7 @@ def _compile_ahead(loaded: LoadedModel, limits: Limits) -> None:
         log.info(f"compiled kernels in {SPENT['compile']:.1f} s")
 
 
-def _capture_graphs(loaded: LoadedModel, runner: Runner) -> None:
-    sizes = _graph_sizes(loaded, runner.limits)
+def _capture_graphs(runner: Runner, sizes: tuple[int, ...]) -> None:
     if sizes:
         with phase("capture"):
             runner.capture_graphs(sizes, Capture())
@@ -188,9 +254,8 @@ def _probe_blocks(loaded: LoadedModel, request: shard_pb2.WarmupRequest) -> int:
     return 1 + max(sum(blocks_of(loaded, length) for length in lengths), 3)
 
 
-def _measure(loaded: LoadedModel, limits: Limits) -> tuple[_Ran, _Ran, int, int]:
-    """The largest prefill step and a decode step, and the peaks beside the cache: of these steps,
-    and of sampling all that can be asked for every slot."""
+def _measure(loaded: LoadedModel, limits: Limits) -> _Measured:
+    """The largest prefill step and a decode step, and what they take."""
     cuda = loaded.device.type == "cuda"
     if cuda:
         torch.cuda.empty_cache()
@@ -204,16 +269,35 @@ def _measure(loaded: LoadedModel, limits: Limits) -> tuple[_Ran, _Ran, int, int]
     if limits.max_sequence_length >= 3:
         first = _run(runner, step)  # the first one of its shape is slower
         decode = decode.and_then(first).and_then(_run(runner, again))
-    peak = sampling = 0
+    peak = sampling = graphs = 0
     if cuda:
         peak = torch.cuda.max_memory_allocated(loaded.device) - runner.cache.nbytes
         torch.cuda.reset_peak_memory_stats(loaded.device)
         if runner.sampling is not None:
             runner.sampling.rehearse(loaded.dtype)
         sampling = torch.cuda.max_memory_allocated(loaded.device) - runner.cache.nbytes
+        graphs = _rehearse_graphs(loaded, runner, peak)
         del runner
         torch.cuda.empty_cache()
-    return prefill, decode, peak, sampling
+    return _Measured(prefill, decode, peak, sampling, graphs)
+
+
+def _rehearse_graphs(loaded: LoadedModel, runner: Runner, peak: int) -> int:
+    """Bytes that the graphs of steps hold: all share the memory of the largest ones, so these are
+    captured before the cache is sized, and dropped; they know its address.
+
+    Of several ranks it is an estimate, a copy of a step's activations: their graphs take mapped
+    memory, which is not given back.
+    """
+    sizes = _graph_sizes(loaded, runner.limits)
+    if not sizes:
+        return 0
+    if loaded.group.world_size > 1:
+        return peak - loaded.decoder.nbytes
+    torch.cuda.empty_cache()
+    before = held_bytes(loaded.device)
+    runner.capture_graphs(sizes[-1:], Capture(), largest=True)
+    return held_bytes(loaded.device) - before
 
 
 def _prefill(runner: Runner, loaded: LoadedModel, times: int) -> _Ran:
@@ -232,7 +316,10 @@ def _run(runner: Runner, command: shard_pb2.StepCommand) -> _Ran:
     start = time.perf_counter()
     results = [pending.build() for pending in runner.execute(command)]
     seconds = time.perf_counter() - start
-    return _Ran(seconds, not any(result.refused for result in results))
+    refused = [refusal for result in results for refusal in result.refused]
+    if any(refusal.kind == shard_pb2.Refusal.OUT_OF_MEMORY for refusal in refused):
+        raise MemoryError("the log's last line has the size")
+    return _Ran(seconds, not refused)
 
 
 def _prefill_command(loaded: LoadedModel, limits: Limits) -> shard_pb2.StepCommand:

@@ -157,3 +157,19 @@ def test_what_says_that_memory_ran_out() -> None:
         np.empty(1 << 60, np.uint8)
     assert is_out_of_memory(numpys.value)
     assert not is_out_of_memory(RuntimeError("CUDA error: out of bounds"))
+
+
+def test_a_start_takes_smaller_steps_where_memory_ends(tmp_path: Path) -> None:
+    """F12: the shard may have little beside what it has loaded, and the largest matrix of a step
+    of 4,096 tokens alone takes twice that."""
+    model = make_checkpoint(
+        tmp_path / "model", "llama2", max_position_embeddings=4096, intermediate_size=4096
+    )
+    with running_shards(model, tmp_path / "s", 1) as shards:
+        limit_memory(shards, 2 * SPARE)
+        sizes = {"max_prefill_tokens": 4096, "max_sequence_length": 4096, "max_slots": 2}
+        [warmed] = shards.warm_up(**sizes, max_batch_total_tokens=4096)
+        assert 64 <= warmed.max_prefill_tokens < 4096
+        said = shards.logs[0].read_text()
+        assert "a step of 4096 prompt tokens does not fit in memory, trying 2048" in said
+        assert [len(tokens) for tokens in shards.generate([[5, 6, 7]], 4)] == [4]
