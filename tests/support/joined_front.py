@@ -15,6 +15,7 @@ from penstock_router.fronts.port import Port
 from penstock_router.fronts.remote_engine import Outbox, RemoteEngine, RemoteMetrics
 from penstock_router.metrics import Metrics
 from support.fake_engine import FakeEngine
+from support.relay import Relay
 
 
 @dataclass
@@ -45,11 +46,23 @@ class JoinedFront:
 
 @contextlib.asynccontextmanager
 async def joined_front(
-    engine: Engine | FakeEngine, metrics: Metrics, *, ready: bool = True
+    engine: Engine | FakeEngine,
+    metrics: Metrics,
+    *,
+    ready: bool = True,
+    relay: Relay | None = None,
 ) -> AsyncIterator[JoinedFront]:
-    """A front of the engine. At the end both sockets are closed, if they are not already."""
+    """A front of the engine. At the end both sockets are closed, if they are not already.
+
+    relay: between the two; the front is who connects.
+    """
     loop = asyncio.get_running_loop()
     ours, its = socket.socketpair()
+    relaying = None
+    if relay is not None:
+        near, its_end = socket.socketpair()
+        ends = [await asyncio.open_unix_connection(sock=sock) for sock in (near, its)]
+        relaying, its = asyncio.create_task(relay.join(*ends)), its_end
     is_ready, lost = asyncio.Event(), asyncio.Event()
     outbox = Outbox(lambda frame: front_frames.send(frame))
     remote = RemoteEngine(engine.limits, outbox)
@@ -83,3 +96,6 @@ async def joined_front(
         front_frames.close()
         port_frames.close()
         await asyncio.wait_for(lost.wait(), 5)
+        if relaying is not None:
+            relaying.cancel()
+            await asyncio.wait({relaying})
