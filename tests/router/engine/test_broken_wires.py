@@ -5,11 +5,14 @@ Nothing hangs, every request ends once, with its tokens or with a typed error, a
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from penstock_router import shard_client
 from penstock_router.request import Finish, GenerationFailed, GenerationRequest
 from penstock_router.shard_client import ShardFailure
+from router.engine.conftest import Recorder, running_engine
 from support.fake_shard import expected_tokens
 from support.relay import KINDS, Fault, Relay, http2
 
@@ -18,20 +21,31 @@ TOKENS = 12
 LATE = 2.0  # seconds after which a step, or a warm-up, is called dead
 
 
-async def conversation(engine_rig, recorder, relay: Relay) -> bool:
+def fresh(folder: Path) -> Path:
+    """gRPC remembers addresses that failed, for a while and for all channels."""
+    path = folder / str(len(list(folder.iterdir())))
+    path.mkdir()
+    return path
+
+
+async def conversation(folder: Path, relay: Relay) -> bool:
     """Start an engine, have some requests served, and look at what is left. Whether all was well;
     what is not is an error of the right type."""
     patient = relay.fault is None or relay.fault.kind != "stall"
     try:
-        async with engine_rig(
-            relay=relay, ranks=2, step_timeout=30.0 if patient else LATE, step_seconds=0.001
+        async with running_engine(
+            fresh(folder),
+            relay=relay,
+            ranks=2,
+            step_timeout=30.0 if patient else LATE,
+            step_seconds=0.001,
         ) as rig:
-            listeners = [recorder() for _ in PROMPTS]
+            listeners = [Recorder() for _ in PROMPTS]
             numbers = []
             try:
                 for prompt, listener in zip(PROMPTS, listeners, strict=True):
                     numbers.append(rig.engine.submit(GenerationRequest(prompt, TOKENS), listener))
-                gone = recorder()
+                gone = Recorder()
                 rig.engine.cancel(rig.engine.submit(GenerationRequest((5,), TOKENS), gone))
             except GenerationFailed:  # it is known already that the shards are gone
                 listeners = listeners[: len(numbers)]
@@ -54,16 +68,16 @@ async def conversation(engine_rig, recorder, relay: Relay) -> bool:
 @pytest.mark.parametrize("up", [True, False], ids=["to the shard", "to the router"])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_at_every_message(
-    engine_rig, recorder, monkeypatch: pytest.MonkeyPatch, kind: str, up: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, up: bool
 ) -> None:
     monkeypatch.setattr(shard_client, "WARM_UP_SECONDS", LATE if kind == "stall" else 60.0)
     clean = Relay(http2)
-    assert await conversation(engine_rig, recorder, clean)
+    assert await conversation(tmp_path, clean)
     broken = 0
     # Each step brings a few frames; one that hangs costs its time, so of those some are tried.
     for number in range(1, clean.seen[up] + 1, 9 if kind == "stall" else 3):
         relay = Relay(http2, Fault(kind, number, up))
-        well = await conversation(engine_rig, recorder, relay)
+        well = await conversation(tmp_path, relay)
         assert well or relay.struck or kind == "stall"  # whose short times load may pass
         broken += not well
     assert broken if kind != "delay" else not broken
@@ -73,10 +87,10 @@ async def test_at_every_message(
 @pytest.mark.parametrize("up", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_at_every_single_one(
-    engine_rig, recorder, monkeypatch: pytest.MonkeyPatch, kind: str, up: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, up: bool
 ) -> None:
     monkeypatch.setattr(shard_client, "WARM_UP_SECONDS", LATE if kind == "stall" else 60.0)
     clean = Relay(http2)
-    assert await conversation(engine_rig, recorder, clean)
+    assert await conversation(tmp_path, clean)
     for number in range(1, clean.seen[up] + 3):
-        await conversation(engine_rig, recorder, Relay(http2, Fault(kind, number, up)))
+        await conversation(tmp_path, Relay(http2, Fault(kind, number, up)))
