@@ -6,6 +6,7 @@
 #   make test-chart            # images, chart, alerts
 #   make test-balancers        # HAProxy and Envoy before three servers
 #   make test-hosts            # one model on two hosts
+#   make mutate                # which defences no test would miss
 #   make test-clients          # other people's clients, each in an environment of its own
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ STUBS := proto/penstock_proto
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
-.PHONY: serve test test-quick test-full test-chart test-balancers test-hosts test-clients lint proto readme clean
+.PHONY: serve test test-quick test-full test-chart test-balancers test-hosts test-clients mutate lint proto readme clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/launcher $(ARGS)
@@ -52,6 +53,10 @@ test-chart: $(VENV)/.test
 # kept in ~/.cache/penstock/clients; the first time they are installed, which takes minutes
 test-clients: $(VENV)/.test
 	$(BIN)/python -m pytest -q -m clients tests/clients $(ARGS)
+
+# removes each defence of docs/reliability.md in turn: some test must notice
+mutate: $(VENV)/.test
+	$(BIN)/python -m tests.mutations $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check
