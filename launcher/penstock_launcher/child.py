@@ -96,17 +96,24 @@ class Child:
 
     def show_stacks(self) -> None:
         """Have the process write where each of its threads stands to its log."""
-        if self.alive:
-            self._process.send_signal(SHOW_STACKS)
+        self._tell(SHOW_STACKS)
 
     def terminate(self) -> None:
         """SIGTERM to the process alone: how it ends its own is its business.
 
         One that is stopped would hear it never.
         """
+        self._tell(signal.SIGTERM)
+        self._tell(signal.SIGCONT)
+
+    def _tell(self, number: int) -> None:
+        """Send to the process alone.
+
+        Not by Popen, which first asks whether the process has ended, and so takes from reap()
+        what it waits for. Until reap() has seen the end, the id belongs to this process.
+        """
         if self.alive:
-            self._process.terminate()
-            self._process.send_signal(signal.SIGCONT)
+            os.kill(self.group, number)
 
     def reap(self) -> bool:
         """True once, when the process has ended. Whatever it left in its group is killed."""

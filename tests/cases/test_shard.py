@@ -91,7 +91,7 @@ def test_a_command_that_is_wrong_as_a_whole_still_ends_the_group(tmp_path: Path)
         shards.send(release=[3])
         error = shards.receive().error
         assert error.kind == shard_pb2.StepError.BAD_COMMAND and "free slot 3" in error.message
-        assert [process.wait(20) for process in shards.processes] == [1, 1]
+        assert [process.wait(60) for process in shards.processes] == [1, 1]
 
 
 # -- n7 --------------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ async def metrics(server: Server) -> dict[str, float]:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await condition():
             await asyncio.sleep(0.02)
 

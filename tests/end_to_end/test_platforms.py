@@ -63,4 +63,4 @@ async def test_probes_and_names(tmp_path: Path) -> None:
                 assert await status(session, "/live") == 200
                 text = await stream.content.read()
         assert b'"generated_text":"' in text
-        assert server.process.wait(30) == 0
+        assert server.process.wait(60) == 0

@@ -63,7 +63,7 @@ async def two(signer: Pair, folder: Path, **theirs: Any) -> AsyncIterator[tuple[
     follower = Follower(replace(place, node_rank=1), keys(signer, folder, 1), Log())  # type: ignore[arg-type]
     await leader.listen()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             joining = asyncio.ensure_future(follower.join({**SERVED, **theirs}))
             try:
                 assert await leader.gather(SERVED) == {1: "127.0.0.1"}
@@ -80,7 +80,7 @@ async def two(signer: Pair, folder: Path, **theirs: Any) -> AsyncIterator[tuple[
 
 async def heard(hosts: Hosts) -> str:
     with pytest.raises(LauncherError) as error:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await hosts.watch()
     return str(error.value)
 
@@ -101,7 +101,7 @@ async def test_who_closes_is_lost_and_who_drains_is_not(signer: Pair, tmp_path: 
         drains = asyncio.get_running_loop().create_future()
         follower.on_drain = drains.set_result
         leader.drain()
-        assert await asyncio.wait_for(drains, 5) == "host 0 (127.0.0.1)"
+        assert await asyncio.wait_for(drains, 60) == "host 0 (127.0.0.1)"
         follower.drain()
         await follower.close()
         await asyncio.sleep(0.05)
@@ -150,7 +150,7 @@ async def test_a_certificate_says_which_host(
     own = keys(signer, tmp_path, rank, name)
     follower = Follower(replace(place, node_rank=rank), own, Log())  # type: ignore[arg-type]
     with pytest.raises(LauncherError, match=words):
-        await asyncio.wait_for(follower.join(SERVED), 10)
+        await asyncio.wait_for(follower.join(SERVED), 60)
     await follower.close()
     await leader.close()
 
@@ -165,7 +165,7 @@ async def test_another_authority_is_none_of_the_group(signer: Pair, tmp_path: Pa
         Log(),  # type: ignore[arg-type]
     )
     with pytest.raises(LauncherError, match="host 0 at 127.0.0.1 port .* is none of this group"):
-        await asyncio.wait_for(stranger.join(SERVED), 10)
+        await asyncio.wait_for(stranger.join(SERVED), 60)
     assert not leader._waiting
     await leader.close()
 
@@ -184,7 +184,7 @@ async def test_a_secret_makes_one_group(tmp_path: Path) -> None:
     leader = Leader(place, made[0], Log())  # type: ignore[arg-type]
     follower = Follower(replace(place, node_rank=1), made[1], Log())  # type: ignore[arg-type]
     await leader.listen()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await asyncio.gather(follower.join(SERVED), leader.gather(SERVED))
     await follower.close()
     await leader.close()

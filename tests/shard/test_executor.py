@@ -23,4 +23,4 @@ def test_what_lives_on_is_never_collected_during_steps(checkpoint: Callable[[str
     finally:
         gc.unfreeze()
         executor.close()
-        executor.join(10)
+        executor.join(60)

@@ -182,7 +182,7 @@ class World:
         for side in (True, False):
             with contextlib.suppress(RuntimeError):
                 self.hear(side)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(60):
             await self.front.round_trip()
             unwanted = [job for job in self.engine.open if self.heard[index_of(job)].cancelled]
             assert not unwanted, "the engine does not know that nobody wants it"

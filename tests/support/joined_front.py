@@ -90,12 +90,12 @@ async def joined_front(
     try:
         if ready:
             outbox.frame.ready = True
-            await asyncio.wait_for(is_ready.wait(), 5)
+            await asyncio.wait_for(is_ready.wait(), 60)
         yield front
     finally:
         front_frames.close()
         port_frames.close()
-        await asyncio.wait_for(lost.wait(), 5)
+        await asyncio.wait_for(lost.wait(), 60)
         if relaying is not None:
             relaying.cancel()
             await asyncio.wait({relaying})

@@ -121,7 +121,7 @@ def running_server(
         if server.process.poll() is None:
             server.process.terminate()
             try:
-                server.process.wait(30)
+                server.process.wait(60)
             except subprocess.TimeoutExpired:
                 server.process.kill()
                 server.process.wait()

@@ -52,7 +52,7 @@ async def test_a_run_over_the_socket(tmp_path: Path) -> None:
     socket = tmp_path / "shard-0.sock"
     async with fake_shard(socket, FakeShardConfig(model=CONFIG)) as shard:
         results = await collect(socket, *COMMANDS)
-        await asyncio.wait_for(shard.ended.wait(), 5)
+        await asyncio.wait_for(shard.ended.wait(), 60)
     assert [list(r.token) for r in results] == [[t] for t in expected_tokens(PROMPT, 3, CONFIG)]
 
 

@@ -13,7 +13,7 @@ import orjson
 PREFIX = 4  # bytes of a message's length
 MOST_BYTES = 128 * 1024 * 1024  # of a message
 BORN = struct.Struct("<ii")  # id of a new process, and how the one that it replaces ended
-OUT_OF_TIME = -signal.SIGPROF  # how a process ends that its time limit ends
+OUT_OF_TIME = -signal.SIGVTALRM  # how a process ends that its time limit ends
 
 
 def pack(message: object) -> bytes:

@@ -105,7 +105,7 @@ class Client:
         """Send bytes on a connection of their own and read until the server closes it."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(data)
-        answer = await asyncio.wait_for(reader.read(), 10)
+        answer = await asyncio.wait_for(reader.read(), 60)
         writer.close()
         return answer
 
@@ -118,7 +118,7 @@ class Client:
     async def quiet(self) -> None:
         """Wait until nothing runs, every permit is back and nobody remembers a sequence."""
         permits, front = self.app[SERVICE].permits, self.front
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while self.engine.live or permits.free != 16 or (front and front.entries):
                 await asyncio.sleep(0.01)
 

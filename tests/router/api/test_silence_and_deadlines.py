@@ -34,7 +34,7 @@ WHOLE = [
 
 async def read_until(response: Any, what: bytes) -> bytes:
     got = b""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while what not in got:
             got += await response.content.readany()
     return got

@@ -255,6 +255,7 @@ async def test_a_failing_step_ends_every_request_with_an_error(engine_rig, recor
             end = await listener.wait()
             assert isinstance(end, GenerationFailed)
             assert f"shard {rank}" in str(end)
+            assert kind == "close" or f"injected {kind} at step {step}" in str(end)
         assert rig.engine.failed.done() and rig.engine.trouble
         with pytest.raises(GenerationFailed):
             rig.engine.submit(GenerationRequest((1,), 1), recorder())
@@ -303,7 +304,7 @@ async def test_L7_a_failure_ends_a_drain(engine_rig, recorder):
     async with engine_rig(fault=Fault("internal", 9), step_seconds=0.005) as rig:
         listener = recorder()
         rig.engine.submit(GenerationRequest((1, 2), 40), listener)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await rig.engine.drain(60)
         assert isinstance(listener.end, GenerationFailed)
         assert "injected internal at step 9" in rig.engine.trouble
@@ -321,12 +322,12 @@ async def test_a_shard_that_does_not_answer_is_not_ready(engine_rig, recorder, m
         await asyncio.sleep(0.5)
         assert not rig.engine.trouble
         rig.shards[1].deaf = True
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not rig.engine.trouble:
                 await asyncio.sleep(0.01)
         assert rig.engine.trouble == "no answer from shard 1"
         rig.shards[1].deaf = False
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while rig.engine.trouble:
                 await asyncio.sleep(0.01)
         assert heard == ["no answer from shard 1", ""]
@@ -368,7 +369,7 @@ async def test_a_step_that_takes_far_too_long_is_not_ready(engine_rig, recorder)
         rig.engine.on_trouble = heard.append
         listener = recorder()
         rig.engine.submit(GenerationRequest((1, 2), 30), listener)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not rig.engine.trouble:
                 await asyncio.sleep(0.01)
         assert listener.end is None and "no result of step 3" in heard[0]

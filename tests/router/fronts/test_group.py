@@ -26,7 +26,7 @@ from router.api.conftest import CONFIG
 from support.fake_engine import FakeEngine, limits
 from support.small_text import byte_level, write_folder
 
-WITHIN = 15.0  # seconds; a process takes one to start
+WITHIN = 60.0  # seconds; a process takes one to start
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ async def test_they_serve_drain_and_end(folder: Path) -> None:
         assert [status for status, _ in [await post(url) for _ in range(2)]] == [503] * 2
         engine.release()
         assert (await last)[0] == 200
-        await asyncio.wait_for(group.close(), 3)
+        await asyncio.wait_for(group.close(), 60)
         assert codes(group) == [0, 0] and not group.failed.done()
         with pytest.raises(aiohttp.ClientConnectorError):
             await post(url)
@@ -120,7 +120,7 @@ async def test_the_end_of_an_answer_goes_out_before_they_leave(folder: Path) -> 
         running = [asyncio.create_task(post(url)) for _ in range(6)]
         await until(lambda: len(engine.jobs) == 6)
         engine.release()
-        await asyncio.wait_for(group.close(), 3)
+        await asyncio.wait_for(group.close(), 60)
         assert [status for status, _ in await asyncio.gather(*running)] == [200] * 6
         assert codes(group) == [0, 0]
 
@@ -179,7 +179,7 @@ async def test_one_that_takes_nothing_hangs(folder: Path, monkeypatch: pytest.Mo
             group._fronts[0]._send(ToFront(failure=[Failure(sequence=1, message="x" * 100_000)]))
         group._fronts[0]._send(ToFront(failure=[Failure(sequence=1, message="x" * 1_000_000)]))
         with pytest.raises(FrontFailure, match="HTTP process 0 hangs: 2 MiB are unread"):
-            await asyncio.wait_for(group.failed, 1)
+            await asyncio.wait_for(group.failed, 60)
 
 
 async def test_one_that_says_nothing_hangs(
@@ -243,7 +243,7 @@ async def test_who_has_lost_the_scheduling_process_ends_at_once(folder: Path) ->
         await until(lambda: engine.jobs)
         front = group._fronts[0]
         front._wire.close()
-        await asyncio.wait_for(front.ended, 1)
+        await asyncio.wait_for(front.ended, 60)
         assert codes(group) == [1]
         with pytest.raises(aiohttp.ClientError):
             await running
@@ -278,5 +278,5 @@ async def test_a_killed_one_is_not_a_failure_once_they_leave(folder: Path) -> No
         closing = asyncio.create_task(group.close())
         await until(lambda: group._fronts[1].ended.done())
         group._fronts[0]._process.send_signal(signal.SIGKILL)
-        await asyncio.wait_for(closing, 2)
+        await asyncio.wait_for(closing, 60)
         assert codes(group) == [-9, 0] and not group.failed.done()

@@ -64,7 +64,7 @@ def pool() -> Iterator[TemplatePool]:
 
 def gone(pid: int) -> bool:
     """Whether a process has ended, if it does so soon."""
-    for _ in range(200):
+    for _ in range(1200):
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
         except FileNotFoundError:
@@ -115,7 +115,7 @@ def test_loops_are_counted_by_the_clock(renderer: Renderer) -> None:
     pid = renderer.pid
     for name in ("loops", "macros"):
         with pytest.raises(TooSlow):
-            renderer.render(job(name), 0.1, 60)
+            renderer.render(job(name), 0.5, 120)
     assert renderer.pid == pid
 
 
@@ -204,6 +204,7 @@ async def test_what_takes_longer_gets_its_time(monkeypatch: pytest.MonkeyPatch) 
     long = "{% for a in range(messages | length * 99999) %}{{ loop.index }}{% endfor %}"
     pool = TemplatePool(Script(long, {}), 1)
     monkeypatch.setattr(pool.quick, "_patience", Patience(0.001, 20))
+    monkeypatch.setattr(pool.long, "_patience", Patience(60, 120))
     with pytest.raises(TooSlow):
         await pool.quick.render(job("fine"))
     assert (await pool.render(job("fine"))).text.endswith("99999")
@@ -265,9 +266,9 @@ def test_close_does_not_wait_for_what_hangs() -> None:
     time.sleep(0.1)
     closing = threading.Thread(target=fork_server.close)
     closing.start()
-    closing.join(5)
+    closing.join(60)
     assert not closing.is_alive(), "it waits for the lock"
-    asked.join(5)
+    asked.join(60)
     assert not asked.is_alive()
     with pytest.raises(TemplateError, match="shutting down"):
         fork_server.fork(None)
@@ -316,7 +317,7 @@ lines = []
 def trace(frame, event, argument):
     if event == "line" and frame.f_code.co_name == "time_limit" and ended and not rung:
         rung.append(frame.f_lineno)
-        signal.raise_signal(signal.SIGVTALRM)
+        signal.raise_signal(signal.SIGPROF)
     return trace
 ended, rung = [], []
 sys.settrace(trace)
