@@ -215,7 +215,7 @@ MUTATIONS = (
     ),
     Mutation(
         "F12",
-        f"{SHARD}/warmup.py",
+        f"{SHARD}/measure.py",
         '        raise MemoryError("the log\'s last line has the size")',
         "        pass",
         "tests/shard/test_out_of_memory.py::test_a_start_takes_smaller_steps_where_memory_ends",
