@@ -323,7 +323,7 @@ MUTATIONS = (
         f"{ROUTER}/templates/template.py",
         "            if size > MAX_CHARACTERS:",
         "            if False:",
-        "tests/router/templates/test_pool.py::test_a_hostile_message_is_an_error_of_its_own",
+        "tests/router/templates/test_template.py::test_output_is_bounded",
     ),
     Mutation(
         "S9",
