@@ -8,6 +8,7 @@
 #   make test-hosts            # one model on two hosts
 #   make lock-check             # requirements.lock is what resolves, on every platform: needs uv
 #   make fuzz [SECONDS=600]    # hostile files, frames and requests, as long a target
+#   make mutate                # which defences no test would miss
 #   make test-clients          # other people's clients, each in an environment of its own
 #   make docs                  # the documentation as a site, in build/site
 
@@ -27,7 +28,7 @@ FEW := 3
 ALONE = scripts/run_alone.sh $$? $(BIN)/python $(FEW)
 FRESH = rm -f .pytest_cache/v/cache/lastfailed
 
-.PHONY: serve test test-quick test-full test-chart test-balancers test-hosts test-clients lint lock-check fuzz proto readme docs clean
+.PHONY: serve test test-quick test-full test-chart test-balancers test-hosts test-clients lint lock-check fuzz mutate proto readme docs clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/launcher $(ARGS)
@@ -79,6 +80,10 @@ fuzz: $(VENV)/.test
 # kept in ~/.cache/penstock/clients; the first time they are installed, which takes minutes
 test-clients: $(VENV)/.test
 	$(BIN)/python -m pytest -q -m clients tests/clients $(ARGS)
+
+# removes each defence of docs/reliability.md in turn: some test must notice
+mutate: $(VENV)/.test
+	$(BIN)/python -m tests.mutations $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check

@@ -14,6 +14,7 @@ from penstock_launcher.errors import LauncherError
 from penstock_launcher.hub_token import hub_token
 from penstock_launcher.launch import given, serve
 from penstock_launcher.logs import Log
+from penstock_launcher.outlet import open_standard_descriptors
 from penstock_launcher.parent import variables_of_options
 from penstock_launcher.sagemaker import adapt
 from penstock_launcher.vertex import storage_notice
@@ -21,6 +22,7 @@ from penstock_launcher.vertex import storage_notice
 
 def main() -> int:
     """The exit code: 0 after a signal and a clean end, 1 after a failure, 2 for a bad option."""
+    open_standard_descriptors()
     argv, environ = adapt(sys.argv[1:], dict(os.environ))
     options, notices = parse(argv, variables_of_options(environ))
     try:

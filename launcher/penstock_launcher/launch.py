@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from penstock_launcher import shared_memory
 from penstock_launcher.checks import check, check_lengths
 from penstock_launcher.child import Program
 from penstock_launcher.configs import (
@@ -142,6 +143,8 @@ def _announce(model: Model, plan: Plan, log: Log) -> None:
         log.info("no --model-id was given: serving the built-in demo model")
     if plan.options.load_format == "dummy":
         log.warning("--load-format dummy: the weights are random, and so are the answers")
+    if said := shared_memory.notice(plan.shards, plan.gpus, plan.environ):
+        log.warning(said)
     log.info("starting", model=model.id, path=str(model.path), shards=plan.shards)
 
 

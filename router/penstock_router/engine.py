@@ -328,7 +328,20 @@ class Engine:
             sequence = self._scheduler.refuse(result.step, refusal.slot, broken)
             if sequence is not None:
                 ended.append((sequence, refusal))
+        if any(refusal.kind == Refusal.OUT_OF_MEMORY for refusal in result.refused):
+            self._shrink()
         return ended
+
+    def _shrink(self) -> None:
+        """The step whose result is taken in did not fit in the shards' memory."""
+        room = self._scheduler.room
+        if room.shrink(self._under_way[0]):
+            log(
+                "WARNING",
+                "a step did not fit in memory: from here on steps are smaller",
+                prompt_tokens=room.prompt_tokens,
+                sequences=room.sequences,
+            )
 
     def _fail_refused(self, refused: list[tuple[Sequence, Refusal]]) -> None:
         for sequence, refusal in refused:

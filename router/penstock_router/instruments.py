@@ -11,7 +11,7 @@ Failure = Literal[
 ]
 Method = Literal["prefill", "decode"]
 End = Literal["length", "eos_token", "stop_sequence", "abort", "error"]
-RefusalKind = Literal["bad_admission", "not_a_number", "grammar_failed"]
+RefusalKind = Literal["bad_admission", "not_a_number", "grammar_failed", "out_of_memory"]
 
 # Seconds, 0.15 ms to 146 s: TGI's buckets of every duration.
 DURATIONS = [0.0001 * 1.5**k for k in range(1, 36)]

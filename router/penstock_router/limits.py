@@ -107,7 +107,7 @@ def derive(
     return Limits(
         max_input_tokens=longest_input,
         max_total_tokens=total,
-        max_batch_prefill_tokens=request.max_prefill_tokens,
+        max_batch_prefill_tokens=_prefill_tokens(request, warmups),
         max_batch_total_tokens=capacity,
         max_batch_size=request.max_slots,
         block_size=block_size,
@@ -125,6 +125,11 @@ def derive(
         memory_total=sum(warmup.memory_total for warmup in warmups),
         step_rows=_step_rows(config.step_rows, warmups),
     )
+
+
+def _prefill_tokens(request: WarmupRequest, warmups: Sequence[WarmupResponse]) -> int:
+    """A step that fits on every shard."""
+    return min(warmup.max_prefill_tokens or request.max_prefill_tokens for warmup in warmups)
 
 
 def _step_rows(given: tuple[int, ...] | None, warmups: Sequence[WarmupResponse]) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ KINDS: dict[int, RefusalKind] = {
     Refusal.BAD_ADMISSION: "bad_admission",
     Refusal.NOT_A_NUMBER: "not_a_number",
     Refusal.GRAMMAR_FAILED: "grammar_failed",
+    Refusal.OUT_OF_MEMORY: "out_of_memory",
 }
 
 

@@ -16,6 +16,7 @@ import torch
 
 from penstock_proto import shard_pb2
 from penstock_shard.loaded_model import LoadedModel
+from penstock_shard.out_of_memory import is_out_of_memory
 from penstock_shard.results import PendingResult
 from penstock_shard.runner import Runner
 from penstock_shard.slots import BadCommand
@@ -150,7 +151,7 @@ class _Failure(Exception):
         kinds = shard_pb2.StepError
         if isinstance(self.cause, BadCommand):
             kind = kinds.BAD_COMMAND
-        elif isinstance(self.cause, (torch.OutOfMemoryError, MemoryError)):
+        elif is_out_of_memory(self.cause):
             kind = kinds.OUT_OF_MEMORY
         else:
             kind = kinds.INTERNAL

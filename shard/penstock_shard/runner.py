@@ -28,6 +28,7 @@ from penstock_kernels.ops import (
 )
 from penstock_kernels.reference.device import TorchDevice, TorchSampler
 from penstock_proto import shard_pb2
+from penstock_shard import log
 from penstock_shard.admissions import objection
 from penstock_shard.copies import conflict_free_batches
 from penstock_shard.device import upload
@@ -36,6 +37,7 @@ from penstock_shard.graphs import Capturer, DecodeGraphs, SlotTensors, StepOutpu
 from penstock_shard.mapped_outputs import mapped_outputs
 from penstock_shard.mixed_graphs import MixedGraphs
 from penstock_shard.model.model import Model
+from penstock_shard.out_of_memory import give_back, is_out_of_memory
 from penstock_shard.parallel import Group
 from penstock_shard.results import PendingResult, PromptPart, StepTimer, to_host
 from penstock_shard.sample_graphs import SampleGraphs
@@ -50,6 +52,9 @@ from penstock_shard.scores import Scores, columns, joined_on_host, scores_of
 from penstock_shard.sharing import SharingTensors
 from penstock_shard.slots import Chunks, HostSlots, Indices, Limits
 
+OUT_OF_MEMORY = "the step that computed the request did not fit in memory"
+_NONE = np.empty(0, np.int64)
+NO_CHUNKS = Chunks(_NONE, _NONE, _NONE, np.empty(0, np.bool_))
 PROMPT_LOGPROB_ROWS = 256  # at once: 4096 rows of 128k float32 logits would take 2 GiB
 
 
@@ -167,11 +172,41 @@ class Runner:
         # The book is ahead of the steps: lengths before the first of them.
         lengths = self.book.computed[self.book.decode] - command.repeat
         for repeat in range(command.repeat):
-            pending = self._step(command.step + repeat, lengths + repeat, chunks)
+            pending = self._attempt(command.step + repeat, lengths + repeat, chunks)
+            if pending is None:  # nothing of its slots is computed, in later steps neither
+                refused, rows, chunks = refused + self._give_up(chunks), rows.without(), NO_CHUNKS
+                lengths = lengths[:0]
+                pending = PendingResult(command.step + repeat, StepTimer(self.device))
             if self.sampling is not None:
                 pending.rows, pending.refused = rows, refused
             refused = []
             yield pending
+
+    def _attempt(self, step: int, lengths: Indices, chunks: Chunks) -> PendingResult | None:
+        """Run a step. None: it did not fit in memory.
+
+        Of several ranks the others are waiting in a collective by then: there it is an error.
+        """
+        try:
+            return self._step(step, lengths, chunks)
+        except (RuntimeError, MemoryError) as error:
+            if self.group.world_size > 1 or not is_out_of_memory(error):
+                raise
+            log.warning(f"step {step} does not fit in memory: {error}")
+        return None
+
+    def _give_up(self, chunks: Chunks) -> list[shard_pb2.Refusal]:
+        """The slots of the step are refused: how far each came is not known."""
+        give_back(self.device)
+        slots = self.book.give_up(chunks)
+        if self._graphs is not None:
+            self._load_graphs(self._graphs)
+        self._decode_plan = None
+        kind = shard_pb2.Refusal.OUT_OF_MEMORY
+        return [
+            shard_pb2.Refusal(slot=slot, kind=kind, message=OUT_OF_MEMORY)
+            for slot in slots.tolist()
+        ]
 
     def _release_and_copy(self, command: shard_pb2.StepCommand) -> None:
         if command.release:

@@ -66,6 +66,10 @@ class ResultRows:
     slots: Indices
     computed: NDArray[np.bool_] | None  # all but those of refused slots; None: all
 
+    def without(self) -> ResultRows:
+        """The same rows, of which none is computed."""
+        return ResultRows(self.slots, np.zeros(len(self.slots), np.bool_))
+
     @property
     def places(self) -> Indices:
         """Rows of the result that the computed ones are."""
@@ -141,6 +145,13 @@ class HostSlots:
         self._take(admission)
         self.prompt_logprobs[admission.slot] = False
         self.refused.add(admission.slot)
+
+    def give_up(self, chunks: Chunks) -> Indices:
+        """Compute nothing more of the slots of the step that `run` has checked. Returns them."""
+        slots = np.concatenate((self.decode, chunks.slots))
+        self.refused.update(slots.tolist())
+        self.decode = self.group_rows = self.group_blocks = np.empty(0, np.int64)
+        return slots
 
     def _take(self, admission: shard_pb2.Admission) -> None:
         """What the router counts from, whether the sequence is computed or not."""

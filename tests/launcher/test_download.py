@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import resource
 import subprocess
 import sys
 from dataclasses import asdict
@@ -189,3 +190,14 @@ def test_a_folder_of_another_user_is_named_with_what_to_do():
     error = PermissionError(errno.EACCES, "Permission denied", "/data/hub")
     sentence = _explain(error, HubModel("org/name", None, None, None, True))
     assert f"user {os.getuid()} may not write /data/hub" in sentence and "chown" in sentence
+
+
+def test_a_full_disk_is_said(download, monkeypatch):
+    """Files of a few bytes, as a full disk would let the cache have: the sentence says why."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, limit[1]))
+    try:
+        answer, _ = download()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert answer["error"].startswith("org/good could not be stored: File too large")

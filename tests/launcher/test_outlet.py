@@ -96,3 +96,17 @@ def test_no_standard_output_at_all() -> None:
     command = f"exec {sys.executable} -m penstock_launcher --model-id /no/such/folder >&-"
     result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stderr) == (1, "")
+
+
+def test_the_next_file_is_no_standard_one() -> None:
+    """A launcher without standard output opened its pipes and sockets under that number."""
+    code = """
+import os
+from penstock_launcher.outlet import open_standard_descriptors
+open_standard_descriptors()
+assert os.fstat(1).st_rdev == os.stat(os.devnull).st_rdev
+assert min(os.pipe()) > 2
+"""
+    command = ["sh", "-c", 'exec "$@" >&- <&-', "sh", sys.executable, "-c", code]
+    result = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr

@@ -12,13 +12,15 @@ import torch
 
 from penstock_kernels.reference.device import TorchDevice
 from penstock_proto import shard_pb2
-from penstock_shard import kv_cache, warmup
+from penstock_shard import kv_cache, measure, warmup
 from penstock_shard.kv_cache import Shares
 from penstock_shard.loaded_model import LoadedModel
+from penstock_shard.measure import graph_sizes
 from penstock_shard.model.decoder import Decoder
 from penstock_shard.runner import Runner
 from penstock_shard.server import message_limit
-from penstock_shard.warmup import DoesNotFit, _graph_sizes
+from penstock_shard.smaller import attempts, prefill_sizes
+from penstock_shard.warmup import DoesNotFit
 from support.local_shard import LocalShard, load_model
 
 
@@ -117,12 +119,92 @@ def test_m7_a_command_of_the_longest_prompts(loaded: LoadedModel, positions: int
 
 
 def test_graphs_that_do_not_fit(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    def capture(loaded: LoadedModel, runner: Runner) -> None:
+    def capture(runner: Runner, sizes: tuple[int, ...]) -> None:
         raise torch.OutOfMemoryError("tried to allocate 2 GiB")
 
     monkeypatch.setattr(warmup, "_capture_graphs", capture)
-    with pytest.raises(DoesNotFit, match=r"129 blocks: .*--cuda-graphs 0 \(tried to allocate"):
+    with pytest.raises(DoesNotFit, match=r"129 blocks .*--cuda-graphs 0 \(tried to allocate"):
         LocalShard(loaded)
+
+
+def test_fewer_graphs_and_a_smaller_cache_are_tried_and_said(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """F12: the same calls as on a GPU whose memory ends where two sizes of graphs are left."""
+    tried: list[tuple[int, int]] = []
+
+    def capture(runner: Runner, sizes: tuple[int, ...]) -> None:
+        tried.append((len(sizes), runner.limits.num_blocks))
+        if len(sizes) > 2:
+            raise torch.OutOfMemoryError("tried to allocate 2 GiB\nand more")
+
+    monkeypatch.setattr(warmup, "_capture_graphs", capture)
+    monkeypatch.setattr(warmup, "graph_sizes", lambda loaded, limits: (1, 2, 4, 6))
+    monkeypatch.setattr(warmup, "_compile_ahead", lambda loaded, limits: None)
+    sizes = {"max_batch_total_tokens": 0, "max_sequence_length": 64, "max_slots": 6}
+    shard = LocalShard(loaded, **sizes)
+    assert tried == [(4, 49), (4, 42), (2, 36)] and shard.warmup.num_blocks == 36
+    said = capsys.readouterr().err
+    assert "trying 36 of 49 blocks and 2 of 4 sizes of graphs: tried to allocate 2 GiB" in said
+    assert "and more" not in said
+    tried.clear()
+    LocalShard(loaded, **(sizes | {"max_batch_total_tokens": 1024}))  # is what it is to be
+    assert tried == [(4, 129), (2, 129)]
+
+
+def test_a_smaller_step_is_tried_and_said(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """F12: halved until it fits, and the router is told."""
+    really = warmup.measure
+
+    def measured(loaded: LoadedModel, limits: Any) -> Any:
+        if limits.max_prefill_tokens > 150:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: 1 TB")
+        return really(loaded, limits)
+
+    monkeypatch.setattr(warmup, "measure", measured)
+    shard = LocalShard(loaded, max_prefill_tokens=500)
+    assert shard.runner.limits.max_prefill_tokens == shard.warmup.max_prefill_tokens == 125
+    said = capsys.readouterr().err
+    assert "a step of 250 prompt tokens does not fit in memory, trying 125" in said
+    with pytest.raises(RuntimeError, match="something else"):
+        monkeypatch.setattr(warmup, "measure", broken)
+        LocalShard(loaded, max_prefill_tokens=500)
+
+
+def broken(loaded: LoadedModel, limits: Any) -> Any:
+    raise RuntimeError("something else")
+
+
+def test_several_ranks_do_not_try(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are in the middle of a collective."""
+
+    def measured(loaded: LoadedModel, limits: Any) -> Any:
+        raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+
+    monkeypatch.setattr(warmup, "measure", measured)
+    two = dataclasses.replace(loaded, group=type(loaded.group)(1, 2))
+    with pytest.raises(DoesNotFit, match="memory ran out on rank 1: lower .* allocate 2 GiB"):
+        LocalShard(two)
+
+
+@pytest.mark.parametrize(
+    ("graphs", "blocks", "fixed", "expected"),
+    [
+        ((1, 2, 4), 100, False, [(3, 100), (3, 87), (2, 75), (0, 50), (0, 25)]),
+        ((1, 2, 4), 100, True, [(3, 100), (2, 100), (0, 100)]),
+        ((), 100, False, [(0, 100), (0, 87), (0, 75), (0, 50), (0, 25)]),
+        ((), 2, False, [(0, 2)]),
+    ],
+)
+def test_what_is_tried(
+    graphs: tuple[int, ...], blocks: int, fixed: bool, expected: list[tuple[int, int]]
+) -> None:
+    found = [(len(one.graphs), one.blocks) for one in attempts(graphs, blocks, fixed)]
+    assert found == expected
+    assert list(prefill_sizes(300)) == [300, 150, 75, 64]
+    assert list(prefill_sizes(1)) == [1]
 
 
 @pytest.mark.parametrize("name", ["max_prefill_tokens", "max_slots", "max_sequence_length"])
@@ -156,8 +238,8 @@ def test_sizes_of_graphs_beyond_all_slots_are_that_of_all_slots(
     """A step never has more rows, and 512 must not mean none."""
     limits = LocalShard(loaded, max_slots=4).runner.limits
     there = dataclasses.replace(loaded, device=torch.device("cuda"), cuda_graphs=asked)
-    assert _graph_sizes(there, limits) == captured
-    assert _graph_sizes(loaded, limits) == ()
+    assert graph_sizes(there, limits) == captured
+    assert graph_sizes(loaded, limits) == ()
 
 
 def test_the_largest_step_is_timed_after_one_that_may_compile(
@@ -171,9 +253,9 @@ def test_the_largest_step_is_timed_after_one_that_may_compile(
         ran.append(command)
         return run_step(runner, command)._replace(seconds=next(taken))
 
-    run_step = warmup._run
-    monkeypatch.setattr(warmup, "_run", run)
-    assert warmup._prefill(shard.runner, loaded, 2).seconds == 0.1
+    run_step = measure._run
+    monkeypatch.setattr(measure, "_run", run)
+    assert measure._prefill(shard.runner, loaded, 2).seconds == 0.1
     assert [sum(command.chunk_length) for command in ran] == [200, 200]
 
 

@@ -49,6 +49,7 @@ class FakeModelConfig:
     eos_every: int = 0  # one prefix in so many is followed by eos_token; 0: none is
     forced_every: int = 0  # one prefix in so many of what has a grammar begins a run; 0: none does
     nan_every: int = 0  # the last token of one prefix in so many has NaN for its KV; 0: none has
+    memory_rows: int = 0  # a step of more rows does not fit in memory; 0: all do
 
     def __post_init__(self) -> None:
         if self.eos_every and self.eos_token is None:
@@ -428,6 +429,7 @@ class FakeShardModel:
     def _step(self, command: StepCommand, step: int, *, first: bool) -> StepResult:
         result, rows = StepResult(step=step, device_ns=1000), []
         chunking = set(command.chunk_slot)
+        self._give_up(command, first)
         for number in self.decode:
             slot = self._slot(number, "decode")
             require(number not in chunking, f"slot {number} has a chunk and decodes in one step")
@@ -447,6 +449,18 @@ class FakeShardModel:
         result.refused.extend(self._refused)
         self._refused = []
         return result
+
+    def _give_up(self, command: StepCommand, first: bool) -> None:
+        """Refuse all slots of a step that does not fit in memory."""
+        rows = dict.fromkeys(self.decode, 1)
+        if first:
+            rows |= zip(command.chunk_slot, command.chunk_length, strict=True)
+        found = [self.slots.get(number) for number in rows]
+        slots = [slot for slot in found if slot is not None and not slot.refused]
+        if 0 < self.config.memory_rows < sum(rows[slot.number] for slot in slots):
+            for slot in slots:
+                slot.refused = True
+                self._refuse(slot, Refusal.OUT_OF_MEMORY, "the step did not fit in memory")
 
     def _chunk(self, slot: Slot, length: int, result: StepResult) -> None:
         start, left = slot.computed, slot.prompt_length - slot.computed

@@ -17,6 +17,7 @@ from penstock_router.fronts.remote_ledger import RemoteLedger
 from penstock_router.metrics import Metrics
 from penstock_router.quotas import Quotas
 from support.fake_engine import FakeEngine
+from support.relay import Relay
 
 
 @dataclass
@@ -53,10 +54,19 @@ async def joined_front(
     *,
     ready: bool = True,
     quotas: Quotas | None = None,
+    relay: Relay | None = None,
 ) -> AsyncIterator[JoinedFront]:
-    """A front of the engine. At the end both sockets are closed, if they are not already."""
+    """A front of the engine. At the end both sockets are closed, if they are not already.
+
+    relay: between the two; the front is who connects.
+    """
     loop = asyncio.get_running_loop()
     ours, its = socket.socketpair()
+    relaying = None
+    if relay is not None:
+        near, its_end = socket.socketpair()
+        ends = [await asyncio.open_unix_connection(sock=sock) for sock in (near, its)]
+        relaying, its = asyncio.create_task(relay.join(*ends)), its_end
     is_ready, lost = asyncio.Event(), asyncio.Event()
     outbox = Outbox(lambda frame: front_frames.send(frame))
     remote = RemoteEngine(engine.limits, outbox)
@@ -92,3 +102,6 @@ async def joined_front(
         front_frames.close()
         port_frames.close()
         await asyncio.wait_for(lost.wait(), 60)
+        if relaying is not None:
+            relaying.cancel()
+            await asyncio.wait({relaying})

@@ -31,7 +31,12 @@ class Loop:
     """Plans, runs and commits by hand."""
 
     def __init__(
-        self, eos_every: int = 0, nan_every: int = 0, forced_every: int = 0, **settings: object
+        self,
+        eos_every: int = 0,
+        nan_every: int = 0,
+        forced_every: int = 0,
+        memory_rows: int = 0,
+        **settings: object,
     ) -> None:
         defaults: dict[str, object] = {
             "num_blocks": 64,
@@ -52,6 +57,7 @@ class Loop:
             eos_every=eos_every,
             nan_every=nan_every,
             forced_every=forced_every,
+            memory_rows=memory_rows,
         )
         self.scheduler = Scheduler(self.config)
         self.sequences: dict[int, Sequence] = {}  # every one submitted
@@ -111,6 +117,9 @@ class Loop:
         result = self.results.popleft()
         for refusal in result.refused:
             self._refuse(result.step, refusal)
+        if any(refusal.kind == Refusal.OUT_OF_MEMORY for refusal in result.refused):
+            [plan] = [p for p in self.plans if p.step <= result.step <= p.last_step]
+            self.scheduler.room.shrink(plan)
         forced = {one.row: one.token for one in result.forced}
         outcomes = self.scheduler.commit(result.step, result.token, 0.001, forced)
         for outcome in outcomes:
@@ -174,6 +183,8 @@ class Loop:
         generated = self.live.pop(sequence.id)
         generated.refused = True
         self.ended.append(generated)
+        if refusal.kind == Refusal.OUT_OF_MEMORY:
+            generated.expected = generated.expected[: len(generated.tokens)]
         assert generated.tokens == generated.expected, "refused too late, or too early"
         # Of a request for no token the prompt is computed all the same.
         assert len(generated.tokens) < max(1, generated.request.max_new_tokens)

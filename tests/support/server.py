@@ -30,9 +30,11 @@ class Server:
         env: dict[str, str] | None,
         descriptors: int | None = None,
         tree: Path | None = None,
+        within: Sequence[str] = (),
     ) -> None:
         """descriptors: that each of its processes may have, as of `ulimit -n`. tree: another
-        version of the repository than this one, whose code runs."""
+        version of the repository than this one, whose code runs. within: a command that runs the
+        one behind it."""
         folder.mkdir(parents=True, exist_ok=True)
         # a socket's path is short, and a test's folder may not be
         near = folder if len(str(folder)) < 60 else Path(tempfile.mkdtemp(prefix="penstock-test-"))
@@ -42,6 +44,7 @@ class Server:
         command += ["--port", "0", "--shard-uds-path", str(self.sockets), *arguments]
         if descriptors is not None:
             command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
+        command = [*within, *command]
         if tree is not None:
             packages = ("proto", "launcher", "router", "shard", "kernels", "quantization")
             path = os.pathsep.join(str(tree / package) for package in packages)
@@ -107,9 +110,10 @@ def running_server(
     *arguments: str,
     env: dict[str, str] | None = None,
     descriptors: int | None = None,
+    within: Sequence[str] = (),
 ) -> Iterator[Server]:
     """A server that is ready; ended, and its processes with it, when the block ends."""
-    server = Server(arguments, folder, env, descriptors)
+    server = Server(arguments, folder, env, descriptors, within=within)
     try:
         server.wait_ready()
         yield server

@@ -9,6 +9,7 @@ from penstock_router.scheduler.config import SchedulerConfig
 from penstock_router.scheduler.plan import StepPlan
 from penstock_router.scheduler.prefix_cache import Node
 from penstock_router.scheduler.queue import Queue
+from penstock_router.scheduler.room import Room
 from penstock_router.scheduler.seats import Seats
 from penstock_router.scheduler.sequence import Seat, Sequence, State
 
@@ -19,12 +20,18 @@ class Admission:
     """Moves sequences from the queue to seats while there are slots, blocks and budget for them."""
 
     def __init__(
-        self, config: SchedulerConfig, blocks: BlockManager, queue: Queue, seats: Seats
+        self,
+        config: SchedulerConfig,
+        blocks: BlockManager,
+        queue: Queue,
+        seats: Seats,
+        steps: Room,
     ) -> None:
         self._config = config
         self._blocks = blocks
         self._queue = queue
         self._seats = seats
+        self._steps = steps
         self._steps_since = 0  # the last one was seated
 
     def pass_steps(self, steps: int) -> None:
@@ -36,7 +43,7 @@ class Admission:
 
         Before it is the queue's turn, only what makes a step little longer.
         """
-        if not self._queue or not self._seats.vacant:
+        if not self._queue or self._full:
             return
         turn = self._is_turn_of_queue()
         if not turn:
@@ -48,6 +55,11 @@ class Admission:
         if turn and (unserved or passed):
             # The queue's turn is not over: what did not fit goes on in the next step.
             self._steps_since = self._config.max_waiting_tokens
+
+    @property
+    def _full(self) -> bool:
+        withheld = self._config.max_batch_size - self._steps.sequences
+        return self._seats.vacant <= withheld
 
     def _is_turn_of_queue(self) -> bool:
         enough = len(self._queue) >= self._config.waiting_served_ratio * len(self._seats)
@@ -64,7 +76,7 @@ class Admission:
         computing = self._blocks_being_computed()
         room, admitted = budget - plan.prefill_tokens, 0  # tokens
         for _ in range(self._config.max_batch_size):
-            if not self._seats.vacant:
+            if self._full:
                 return False
             sequence = self._queue.first
             if sequence is None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence as Tokens
 from penstock_router.scheduler.block_manager import BlockManager
 from penstock_router.scheduler.config import SchedulerConfig
 from penstock_router.scheduler.plan import StepPlan
+from penstock_router.scheduler.room import Room
 from penstock_router.scheduler.sequence import Seat
 
 LEAST = 2  # tokens of a chunk; one is what a decode row computes
@@ -25,8 +26,8 @@ NEAR = 16  # tokens behind a run in which another one is likely
 class Runs:
     """Those that the last results named. Each is in the next plan, or in none."""
 
-    def __init__(self, config: SchedulerConfig, blocks: BlockManager) -> None:
-        self._config, self._blocks = config, blocks
+    def __init__(self, config: SchedulerConfig, blocks: BlockManager, steps: Room) -> None:
+        self._config, self._blocks, self._steps = config, blocks, steps
         self._found: list[Seat] = []
 
     def note(self, seat: Seat, tokens: Tokens[int]) -> None:
@@ -61,7 +62,7 @@ class Runs:
         worth = saved * seconds >= decoding * (HOST_SECONDS + longer * seconds)
         if saved < LEAST_SAVED or (seconds and not worth):
             return
-        room = self._config.max_batch_prefill_tokens
+        room = self._steps.prompt_tokens
         for seat, tokens in found[: self._config.most_runs]:
             tokens = tokens[:room]
             if len(tokens) >= LEAST and self._grant(plan, seat, len(tokens)):

@@ -21,6 +21,7 @@ from penstock_router.scheduler.config import SchedulerConfig
 from penstock_router.scheduler.flight import Chunk, Flight, Outcome
 from penstock_router.scheduler.plan import StepPlan
 from penstock_router.scheduler.queue import Queue
+from penstock_router.scheduler.room import Room
 from penstock_router.scheduler.runs import Runs
 from penstock_router.scheduler.seats import Seats
 from penstock_router.scheduler.sequence import Seat, Sequence, State
@@ -39,8 +40,9 @@ class Scheduler:
         self._sequences: dict[int, Sequence] = {}  # every one that has not ended
         self._queue = Queue()
         self._seats = Seats(config.max_batch_size)
-        self._admission = Admission(config, self.blocks, self._queue, self._seats)
-        self._runs = Runs(config, self.blocks)
+        self.room = Room(config.max_batch_prefill_tokens, config.max_batch_size)
+        self._admission = Admission(config, self.blocks, self._queue, self._seats, self.room)
+        self._runs = Runs(config, self.blocks, self.room)
         self._decode: list[Seat] = []  # rows of the last planned decode step
         self._groups: list[tuple[int, int]] = []  # of them that share blocks
         self._decode_stale = False
@@ -261,7 +263,7 @@ class Scheduler:
         longest = max((seat.target - seat.cached for seat in prefilling), default=0)
         decoding = len(plan.decode) + len(plan.runs)
         budget = prompt_budget(self.config, decoding, unplanned, longest)
-        room = budget = min(budget, self.config.max_batch_prefill_tokens - plan.run_tokens)
+        room = budget = min(budget, self.room.prompt_tokens - plan.run_tokens)
         for seat in prefilling:
             room -= plan.add_chunk(seat, room)
         return budget
@@ -321,6 +323,7 @@ class Scheduler:
             self._flight.append(Flight(plan.step + offset, plan.decode, chunks))
         self._step += plan.repeat
         self._admission.pass_steps(plan.repeat)
+        self.room.pass_steps(plan.repeat)
 
     def _expect_tokens(self, seat: Seat, count: int) -> None:
         sequence = seat.sequence

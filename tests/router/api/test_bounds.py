@@ -266,6 +266,10 @@ async def test_deep_template_variables(serve: Any) -> None:
     body = {"messages": HI, "chat_template_kwargs": {"a": deep}}
     status, answer = await client.post("/v1/chat/completions", body)
     assert status == 422 and "16 levels deep" in answer["error"]["message"]
+    for wide in ({"a": [0] * 128}, {"a": [[0] * 64, [0] * 64]}):
+        body = {"messages": HI, "chat_template_kwargs": wide}
+        status, answer = await client.post("/v1/chat/completions", body)
+        assert status == 422 and "at most 128 values" in answer["error"]["message"]
 
 
 async def test_completion_refusals(serve: Any) -> None:

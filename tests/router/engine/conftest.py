@@ -19,6 +19,7 @@ from penstock_router.request import EngineError, Finish, TopTokens
 from penstock_router.scheduler import Scheduler, SchedulerConfig
 from penstock_router.shard_client import ShardGroup
 from support.fake_shard import FakeModelConfig, FakeShard, FakeShardConfig, Fault, fake_shard
+from support.relay import Relay, relayed
 
 
 @dataclass
@@ -85,6 +86,7 @@ async def running_engine(
     faulty_rank: int = 0,
     step_timeout: float = 20.0,
     step_seconds: float = 0.0,
+    relay: Relay | None = None,  # in front of the last rank
     **scheduling: object,
 ) -> AsyncIterator[Rig]:
     model = model or FakeModelConfig(num_blocks=64, block_size=4, vocab_size=500)
@@ -112,7 +114,11 @@ async def running_engine(
             servicers.append(
                 await stack.enter_async_context(fake_shard(folder / f"{rank}.sock", shard))
             )
-        group = ShardGroup([str(folder / f"{rank}.sock") for rank in range(ranks)])
+        sockets = [folder / f"{rank}.sock" for rank in range(ranks)]
+        if relay is not None:
+            sockets[-1] = await stack.enter_async_context(relayed(sockets[-1], relay))
+        group = ShardGroup([str(socket) for socket in sockets])
+        stack.push_async_callback(group.close, 0.5)  # one that hangs answers nothing more
         capacity = (model.num_blocks - 1) * model.block_size
         await group.warmup(
             WarmupRequest(
@@ -129,7 +135,6 @@ async def running_engine(
         try:
             yield Rig(engine, scheduler, servicers, model, metrics)
         finally:
-            await group.close(timeout=0.5)  # one that hangs answers nothing more
             if engine.failed.done():
                 engine.failed.exception()
 

@@ -255,6 +255,7 @@ async def test_a_failing_step_ends_every_request_with_an_error(engine_rig, recor
             end = await listener.wait()
             assert isinstance(end, GenerationFailed)
             assert f"shard {rank}" in str(end)
+            assert kind == "close" or f"injected {kind} at step {step}" in str(end)
         assert rig.engine.failed.done() and rig.engine.trouble
         with pytest.raises(GenerationFailed):
             rig.engine.submit(GenerationRequest((1,), 1), recorder())

@@ -53,6 +53,7 @@ async def test_each_request_ends_once_and_none_ends_another(engine_rig, recorder
             f'{name}{{kind="bad_admission"}} 2',
             f'{name}{{kind="not_a_number"}} {failures - 2}',
             f'{name}{{kind="grammar_failed"}} 0',
+            f'{name}{{kind="out_of_memory"}} 0',
         ]
         # Once a kind, whatever comes in the next seconds.
         assert sorted(said(caplog)) == [
@@ -104,3 +105,29 @@ def test_many_refusals_are_a_line_now_and_then(caplog, monkeypatch):  # type: ig
 def said(caplog) -> list[tuple[str, dict[str, object]]]:  # type: ignore[no-untyped-def]
     records = [record for record in caplog.records if "refused" in record.getMessage()]
     return [(record.getMessage(), record.fields) for record in records]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+async def test_steps_that_do_not_fit_in_memory_become_smaller(engine_rig, recorder, ranks, caplog):
+    """F1: their requests end with an error of their own, those that wait are served, and steps
+    shrink until they fit."""
+    model = FakeModelConfig(num_blocks=256, block_size=4, vocab_size=500, memory_rows=100)
+    async with engine_rig(model=model, ranks=ranks, max_batch_prefill_tokens=256) as rig:
+        prompts = [(first, *range(100)) for first in range(30)]
+        listeners = [recorder() for _ in prompts]
+        for prompt, listener in zip(prompts, listeners, strict=True):
+            rig.engine.submit(GenerationRequest(prompt, 10), listener)
+        ends = [await listener.wait() for listener in listeners]
+        lost = [end for end in ends if not isinstance(end, Finish)]
+        assert {type(end) for end in lost} <= {Refused} and len(lost) < len(ends)
+        for prompt, listener, end in zip(prompts, listeners, ends, strict=True):
+            expected = expected_tokens(prompt, 10, model)
+            assert listener.tokens == expected[: len(listener.tokens)]
+            assert isinstance(end, Finish) == (len(listener.tokens) == 10)
+        assert f'penstock_refused_sequences_total{{kind="out_of_memory"}} {len(lost)}' in refused(
+            rig
+        )
+        assert any("did not fit in memory" in record.getMessage() for record in caplog.records)
+        rig.scheduler.check_integrity()
+        assert rig.scheduler.idle and rig.scheduler.blocks.used == 0
+        assert not rig.engine.failed.done() and not rig.engine.trouble

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from penstock_router.templates import template as template_module
 from penstock_router.templates.environment import Environment
 from penstock_router.templates.errors import MissingVariable, TemplateError
 from penstock_router.templates.template import ChatTemplate, Job, Page, Script
@@ -223,6 +224,14 @@ def test_refusals_are_sentences() -> None:
         render("{{ tool.name }}")
     with pytest.raises(TemplateError, match="syntax error"):
         render("{% for %}")
+
+
+def test_output_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it is too much for the memory or the time that the process may take."""
+    monkeypatch.setattr(template_module, "MAX_CHARACTERS", 1000)
+    assert len(render("{% for i in range(500) %}ab{% endfor %}").text) == 1000
+    with pytest.raises(TemplateError, match="exceeds 1000 characters"):
+        render("{% for i in range(501) %}ab{% endfor %}")
 
 
 def test_names_that_no_request_sets() -> None:
