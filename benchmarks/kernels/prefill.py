@@ -28,7 +28,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from penstock_kernels.gpu.activation import gate
 from penstock_kernels.gpu.hopper import multiprocessors
-from penstock_kernels.gpu.hopper_gated import fills_hopper, hopper_gated_linear
+from penstock_kernels.gpu.hopper_gated import hopper_gated_linear, supports_hopper_gated
 from penstock_kernels.gpu.norm import add_norm
 from penstock_kernels.gpu.prefill_attention import (
     prefill_attention,
@@ -170,7 +170,7 @@ def gated(name: str, rows: int) -> dict[str, Any]:
         "one": lambda i: hopper_gated_linear(x, weights[i % 3], out),
         "cublas_then_silu": lambda i: gate(F.linear(x, weights[i % 3]), Act.SILU),
     }
-    chosen = fills_hopper(rows, 2 * n, k, multiprocessors(x.device))
+    chosen = supports_hopper_gated(rows, 2 * n, k, multiprocessors(x.device))
     found: dict[str, Any] = {"shape": name, "rows": rows, "chosen": chosen}
     for label, launch in [*launches.items(), *launches.items()]:  # the faster of two, in turns
         us = microseconds(launch, REPEATS)

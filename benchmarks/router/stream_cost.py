@@ -26,7 +26,7 @@ from penstock_router.api.openai_answer import Head
 from penstock_router.api.openai_stream import CHAT, ChoiceStream, Extras
 from penstock_router.api.options import Options
 from penstock_router.api.output import Output
-from penstock_router.api.run import Collector, Track
+from penstock_router.api.sequence_group import Collector, SequenceListener
 from penstock_router.api.sse import EventStream
 from penstock_router.api.tgi_answer import GenerateStream
 from penstock_router.request import GenerationRequest, Sampling
@@ -37,7 +37,7 @@ STREAMS = 64
 TOKENS = 512
 ROUNDS = 3  # the quickest counts: others run on this machine
 
-Make = Callable[[TextModel, EventStream], Track]
+Make = Callable[[TextModel, EventStream], SequenceListener]
 
 
 class CountingTransport:
@@ -65,7 +65,7 @@ def output(text: TextModel, *stop: str) -> Output:
 
 
 def chat(*stop: str, logprobs: bool = False) -> Make:
-    def make(text: TextModel, stream: EventStream) -> Track:
+    def make(text: TextModel, stream: EventStream) -> SequenceListener:
         return ChoiceStream(
             request(logprobs=logprobs),
             output(text, *stop),
@@ -81,13 +81,13 @@ def chat(*stop: str, logprobs: bool = False) -> Make:
     return make
 
 
-def generate(text: TextModel, stream: EventStream) -> Track:
+def generate(text: TextModel, stream: EventStream) -> SequenceListener:
     return GenerateStream(
         request(logprobs=True), output(text), stream, text, prefix="", details=True, samples=True
     )
 
 
-def collect(text: TextModel, stream: EventStream) -> Track:
+def collect(text: TextModel, stream: EventStream) -> SequenceListener:
     return Collector(request(), output(text))
 
 
@@ -102,16 +102,16 @@ CASES: dict[str, Make] = {
 
 async def cost(text: TextModel, ids: list[int], make: Make, per_turn: int) -> float:
     """Microseconds a token."""
-    tracks = []
+    listeners = []
     for _ in range(STREAMS):
         stream = EventStream(make_mocked_request("POST", "/"), {})
         stream._transport = cast(asyncio.WriteTransport, CountingTransport())
-        tracks.append(make(text, stream))
+        listeners.append(make(text, stream))
     start = time.process_time()
     for first in range(0, TOKENS, per_turn):
-        for track in tracks:
+        for listener in listeners:
             for i in range(first, first + per_turn):
-                track.token(ids[i % len(ids)], -1.25, ())
+                listener.token(ids[i % len(ids)], -1.25, ())
         await asyncio.sleep(0)
     return (time.process_time() - start) * 1e6 / (STREAMS * TOKENS)
 

@@ -18,7 +18,7 @@ from penstock_router import wire
 from penstock_router.deadlines import Deadlines
 from penstock_router.grammar import Grammar
 from penstock_router.grammars import Grammars
-from penstock_router.limits import Limits
+from penstock_router.limits import ServerLimits
 from penstock_router.logs import log
 from penstock_router.metrics import Metrics
 from penstock_router.pace import Pace
@@ -55,7 +55,7 @@ class Engine:
         self,
         scheduler: Scheduler,
         shards: ShardGroup,
-        limits: Limits,
+        limits: ServerLimits,
         metrics: Metrics,
         step_timeout: float,
     ) -> None:

@@ -18,7 +18,7 @@ class LimitError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ServerLimits:
     """What the server takes, in tokens unless said otherwise."""
 
     max_input_tokens: int
@@ -86,7 +86,7 @@ def derive(
     infos: Sequence[InfoResponse],
     request: WarmupRequest,
     warmups: Sequence[WarmupResponse],
-) -> Limits:
+) -> ServerLimits:
     """The limits, now that it is known how many KV blocks there are."""
     if len({warmup.num_blocks for warmup in warmups}) != 1:
         raise LimitError("the shards disagree about the number of KV blocks")
@@ -104,7 +104,7 @@ def derive(
             f"`max-input-tokens` must be between 1 and `max-total-tokens` - 1, {total - 1}. "
             f"Given: {longest_input}"
         )
-    return Limits(
+    return ServerLimits(
         max_input_tokens=longest_input,
         max_total_tokens=total,
         max_batch_prefill_tokens=_prefill_tokens(request, warmups),

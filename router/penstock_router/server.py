@@ -30,7 +30,7 @@ from penstock_router.engine import Engine
 from penstock_router.fronts.front import Front
 from penstock_router.fronts.group import FrontFailure, FrontGroup
 from penstock_router.fronts.local import LocalFront
-from penstock_router.limits import LimitError, Limits, derive, warmup_request
+from penstock_router.limits import LimitError, ServerLimits, derive, warmup_request
 from penstock_router.listening import inherited
 from penstock_router.logs import configure_logs, log
 from penstock_router.metrics import Metrics
@@ -161,7 +161,7 @@ async def _unless(work: Coroutine[Any, Any, T], *failed: asyncio.Future[None]) -
 
 async def _warm_up(
     config: RouterConfig, shards: ShardGroup
-) -> tuple[Limits, dict[str, float], dict[str, int]]:
+) -> tuple[ServerLimits, dict[str, float], dict[str, int]]:
     """The limits, and where the time of the start and the memory went."""
     infos = await shards.info()
     request = warmup_request(config, infos)
@@ -189,7 +189,7 @@ def _definition(config: RouterConfig) -> tuple[bytes, frozenset[int]]:
     return orjson.dumps(tree), eos_token_ids(config.model_path, path)
 
 
-def _scheduling(config: RouterConfig, limits: Limits) -> SchedulerConfig:
+def _scheduling(config: RouterConfig, limits: ServerLimits) -> SchedulerConfig:
     return SchedulerConfig(
         num_blocks=limits.num_blocks,
         block_size=limits.block_size,
@@ -230,7 +230,9 @@ def _on_terminate() -> asyncio.Future[None]:
     return terminated
 
 
-def _say_ready(url: str, limits: Limits, phases: dict[str, float], memory: dict[str, int]) -> None:
+def _say_ready(
+    url: str, limits: ServerLimits, phases: dict[str, float], memory: dict[str, int]
+) -> None:
     log("INFO", f"listening on {url}")
     if fd := os.environ.get(READY):
         with os.fdopen(int(fd), "w") as ready:

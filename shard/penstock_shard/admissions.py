@@ -12,10 +12,10 @@ from penstock_kernels.rules import LOOK_BACK
 from penstock_proto import shard_pb2
 from penstock_shard.sampling import COLUMNS
 from penstock_shard.scores import MAX_GIVEN
-from penstock_shard.slots import Limits
+from penstock_shard.slots import ShardLimits
 
 
-def objection(admission: shard_pb2.Admission, limits: Limits) -> str | None:
+def objection(admission: shard_pb2.Admission, limits: ShardLimits) -> str | None:
     """Why a sequence cannot be computed; None: it can.
 
     It follows from the command alone, so all ranks refuse the same sequences.
@@ -38,7 +38,7 @@ def objection(admission: shard_pb2.Admission, limits: Limits) -> str | None:
     return _objection_to_sampling(request.sampling, limits)
 
 
-def _objection_to_sampling(wanted: shard_pb2.Sampling, limits: Limits) -> str | None:
+def _objection_to_sampling(wanted: shard_pb2.Sampling, limits: ShardLimits) -> str | None:
     tokens, biases = wanted.logit_bias.token, wanted.logit_bias.value
     values = [*biases, *(getattr(wanted, name) for name in COLUMNS)]
     if len(tokens) != len(biases):
@@ -61,7 +61,7 @@ def _objection_to_sampling(wanted: shard_pb2.Sampling, limits: Limits) -> str | 
     return _objection_to_rules(wanted.rules, limits)
 
 
-def _objection_to_rules(rules: shard_pb2.TokenRules, limits: Limits) -> str | None:
+def _objection_to_rules(rules: shard_pb2.TokenRules, limits: ShardLimits) -> str | None:
     if len(rules.allowed) % 4:
         return f"allowed token ids must have 4 bytes each, not {len(rules.allowed)} in all"
     lengths = [len(run.token) for run in rules.banned]

@@ -12,10 +12,10 @@ from penstock_shard import kv_cache
 from penstock_shard.loaded_model import LoadedModel
 from penstock_shard.log import Progress
 from penstock_shard.runner import Runner, operations
-from penstock_shard.slots import Limits
+from penstock_shard.slots import ShardLimits
 
 
-def compile_ahead(loaded: LoadedModel, limits: Limits, sizes: tuple[int, ...]) -> None:
+def compile_ahead(loaded: LoadedModel, limits: ShardLimits, sizes: tuple[int, ...]) -> None:
     """Compile what steps of `limits` launch, with graphs of decode steps of `sizes`."""
     from penstock_kernels.gpu.ahead import compile_only
 

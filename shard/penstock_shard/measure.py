@@ -15,7 +15,7 @@ from penstock_shard.graphs import buckets_for
 from penstock_shard.loaded_model import LoadedModel
 from penstock_shard.memory import blocks_of
 from penstock_shard.runner import Runner, operations
-from penstock_shard.slots import Limits
+from penstock_shard.slots import ShardLimits
 
 NEUTRAL = shard_pb2.Sampling(top_p=1, typical_p=1, repetition_penalty=1)
 
@@ -41,7 +41,7 @@ class Measured(NamedTuple):
     graphs: int  # an estimate
 
 
-def graph_sizes(loaded: LoadedModel, limits: Limits) -> tuple[int, ...]:
+def graph_sizes(loaded: LoadedModel, limits: ShardLimits) -> tuple[int, ...]:
     """Decode rows to capture graphs for; none where steps are launched kernel by kernel."""
     if loaded.device.type != "cuda":
         return ()
@@ -51,13 +51,13 @@ def graph_sizes(loaded: LoadedModel, limits: Limits) -> tuple[int, ...]:
     return tuple(sorted({min(size, limits.max_slots) for size in sizes if size > 0}))
 
 
-def make_runner(loaded: LoadedModel, limits: Limits) -> Runner:
+def make_runner(loaded: LoadedModel, limits: ShardLimits) -> Runner:
     cache = kv_cache.allocate(loaded.decoder, limits.num_blocks, loaded.block_size, loaded.device)
     ops = operations(loaded.decoder, limits, cache, loaded.dependent_launch)
     return Runner(loaded.decoder, loaded.group, limits, cache, *ops, loaded.grammars)
 
 
-def measure(loaded: LoadedModel, limits: Limits) -> Measured:
+def measure(loaded: LoadedModel, limits: ShardLimits) -> Measured:
     """The largest prefill step and a decode step, and what they take."""
     cuda = loaded.device.type == "cuda"
     if cuda:
@@ -115,7 +115,7 @@ def _admission(
     return shard_pb2.Admission(slot=slot, request=request, blocks=blocks.tobytes())
 
 
-def _prefill_command(loaded: LoadedModel, limits: Limits) -> shard_pb2.StepCommand:
+def _prefill_command(loaded: LoadedModel, limits: ShardLimits) -> shard_pb2.StepCommand:
     command = shard_pb2.StepCommand(repeat=1)
     block = 1
     for slot, length in enumerate(_chunk_lengths(limits)):
@@ -128,7 +128,7 @@ def _prefill_command(loaded: LoadedModel, limits: Limits) -> shard_pb2.StepComma
     return command
 
 
-def _decode_commands(limits: Limits) -> list[shard_pb2.StepCommand]:
+def _decode_commands(limits: ShardLimits) -> list[shard_pb2.StepCommand]:
     """A prompt of one token in place of the first sequence, then two decode steps."""
     start = shard_pb2.StepCommand(repeat=1, release=[0], chunk_slot=[0], chunk_length=[1])
     blocks = np.arange(1, 1 + min(3, limits.num_blocks - 1, limits.table_width), dtype=np.int32)
@@ -137,7 +137,7 @@ def _decode_commands(limits: Limits) -> list[shard_pb2.StepCommand]:
     return [start, step, shard_pb2.StepCommand(repeat=1)]
 
 
-def _chunk_lengths(request: shard_pb2.WarmupRequest | Limits) -> list[int]:
+def _chunk_lengths(request: shard_pb2.WarmupRequest | ShardLimits) -> list[int]:
     """The largest step, in as few sequences as their longest length allows."""
     longest = request.max_sequence_length
     total = min(request.max_prefill_tokens, longest * request.max_slots)

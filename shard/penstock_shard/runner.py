@@ -50,7 +50,7 @@ from penstock_shard.sampling import (
 )
 from penstock_shard.scores import Scores, columns, joined_on_host, scores_of
 from penstock_shard.sharing import SharingTensors
-from penstock_shard.slots import Chunks, HostSlots, Indices, Limits
+from penstock_shard.slots import Chunks, HostSlots, Indices, ShardLimits
 
 OUT_OF_MEMORY = "the step that computed the request did not fit in memory"
 _NONE = np.empty(0, np.int64)
@@ -89,7 +89,7 @@ class Runner:
         self,
         model: Model,
         group: Group,
-        limits: Limits,
+        limits: ShardLimits,
         cache: Tensor,
         ops: Device,
         sampler: Sampler,
@@ -515,7 +515,7 @@ class Runner:
 
 
 def operations(
-    model: Model, limits: Limits, cache: Tensor, dependent: bool
+    model: Model, limits: ShardLimits, cache: Tensor, dependent: bool
 ) -> tuple[Device, Sampler]:
     """What runs the model's steps: Triton's kernels where there is CUDA, plain torch elsewhere.
 

@@ -25,7 +25,7 @@ from penstock_shard.grammars.bits import Bits
 from penstock_shard.grammars.matching import Constraint, Matching, Row
 from penstock_shard.grammars.templates import Templates
 from penstock_shard.scores import Given, Scores, scores_of
-from penstock_shard.slots import Indices, Limits
+from penstock_shard.slots import Indices, ShardLimits
 from penstock_shard.token_rules import TokenRuleBook
 
 
@@ -115,7 +115,7 @@ class SamplingState:
 
     def __init__(
         self,
-        limits: Limits,
+        limits: ShardLimits,
         device: torch.device,
         sampler: Sampler,
         templates: Templates | None = None,

@@ -27,7 +27,7 @@ MAX_CHUNKS = 64  # where the router does not say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ShardLimits:
     """Sizes fixed at warmup."""
 
     max_prefill_tokens: int
@@ -92,7 +92,7 @@ class HostSlots:
     of it is computed and nothing of its blocks is looked at.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ShardLimits) -> None:
         self.limits = limits
         slots = limits.max_slots
         self.active = np.zeros(slots, np.bool_)

@@ -12,7 +12,7 @@ from torch import Tensor
 from penstock_kernels.rules import ANY, LOOK_BACK, Allowed, Bans, Green, Rules, green_below
 from penstock_proto import shard_pb2
 from penstock_shard.device import upload
-from penstock_shard.slots import Indices, Limits
+from penstock_shard.slots import Indices, ShardLimits
 
 NONE = -1  # in `recent`, where nothing is generated yet
 ALWAYS = 2**62
@@ -33,7 +33,7 @@ class SlotRules:
 class TokenRuleBook:
     """Nothing of it is looked at in a step without a slot that has rules."""
 
-    def __init__(self, limits: Limits, device: torch.device) -> None:
+    def __init__(self, limits: ShardLimits, device: torch.device) -> None:
         rows = limits.max_slots + 1
         self._device, self._vocabulary = device, limits.vocab_size
         self._slots: dict[int, SlotRules] = {}

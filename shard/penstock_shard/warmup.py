@@ -15,7 +15,7 @@ from penstock_shard.memory import count_blocks, held_bytes, ledger, too_small
 from penstock_shard.out_of_memory import give_back, is_out_of_memory
 from penstock_shard.phases import SPENT, phase
 from penstock_shard.runner import Runner
-from penstock_shard.slots import MAX_CHUNKS, Limits
+from penstock_shard.slots import MAX_CHUNKS, ShardLimits
 from penstock_shard.smaller import attempts, prefill_sizes
 
 PHASES = ("compile", "warm-up", "capture")
@@ -154,7 +154,7 @@ def _not_finite(loaded: LoadedModel) -> str:
     return f"the model's logits are not finite numbers (NaN or infinity) at warmup: {reason}"
 
 
-def _compile_ahead(loaded: LoadedModel, limits: Limits) -> None:
+def _compile_ahead(loaded: LoadedModel, limits: ShardLimits) -> None:
     """Of several ranks each compiles as it goes: their steps are collectives."""
     sizes = graph_sizes(loaded, limits)
     if sizes and loaded.group.world_size == 1:
@@ -188,8 +188,8 @@ def _check_rotations(loaded: LoadedModel, positions: int) -> None:
         )
 
 
-def _limits(loaded: LoadedModel, request: shard_pb2.WarmupRequest, blocks: int) -> Limits:
-    return Limits(
+def _limits(loaded: LoadedModel, request: shard_pb2.WarmupRequest, blocks: int) -> ShardLimits:
+    return ShardLimits(
         max_prefill_tokens=request.max_prefill_tokens,
         max_slots=request.max_slots,
         max_sequence_length=request.max_sequence_length,

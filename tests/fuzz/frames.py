@@ -40,7 +40,7 @@ class Lenient(FakeEngine):
 def front() -> Target:
     """What an HTTP process says to the one that schedules."""
     from penstock_router.fronts.frames import BadFrame
-    from penstock_router.fronts.port import Port
+    from penstock_router.fronts.front_link import FrontLink
     from penstock_router.metrics import Metrics
     from penstock_router.quotas import Quotas
 
@@ -49,13 +49,13 @@ def front() -> Target:
 
     async def play(data: bytes) -> None:
         quotas, engine = Quotas(), Lenient(script=[10, 2])
-        port = Port(engine, metrics, lambda frame: None, quotas)  # type: ignore[arg-type]
+        link = FrontLink(engine, metrics, lambda frame: None, quotas)  # type: ignore[arg-type]
         try:
             for part in data.split(PARTING, FRAMES):
-                port.receive(front_pb2.FromFront.FromString(part))
+                link.receive(front_pb2.FromFront.FromString(part))
                 await asyncio.sleep(0)
         finally:
-            port.gone()
+            link.gone()
             assert not engine.live
 
     submission = front_pb2.Submission(

@@ -7,10 +7,10 @@ import pytest
 from penstock_proto import shard_pb2
 from penstock_proto.shard_pb2 import LogitBias
 from penstock_shard.admissions import objection
-from penstock_shard.slots import Limits
+from penstock_shard.slots import ShardLimits
 from support.shard_driver import admission, neutral
 
-LIMITS = Limits(
+LIMITS = ShardLimits(
     max_prefill_tokens=16,
     max_slots=4,
     max_sequence_length=20,

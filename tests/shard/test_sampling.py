@@ -17,12 +17,12 @@ from penstock_kernels.reference.device import TorchSampler
 from penstock_proto import shard_pb2
 from penstock_shard.sample_graphs import SampleGraphs
 from penstock_shard.sampling import Sampler, SamplingState
-from penstock_shard.slots import Limits
+from penstock_shard.slots import ShardLimits
 from support.local_shard import Eager
 from support.shard_driver import neutral
 
 VOCABULARY = 40
-LIMITS = Limits(
+LIMITS = ShardLimits(
     max_prefill_tokens=8,
     max_slots=7,
     max_sequence_length=64,

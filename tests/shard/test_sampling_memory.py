@@ -13,10 +13,10 @@ from torch.utils._pytree import tree_leaves
 
 from penstock_kernels.reference.device import TorchSampler
 from penstock_shard.sampling import SamplingState
-from penstock_shard.slots import Limits
+from penstock_shard.slots import ShardLimits
 from support.shard_driver import neutral
 
-LIMITS = Limits(
+LIMITS = ShardLimits(
     max_prefill_tokens=8,
     max_slots=6,
     max_sequence_length=64,

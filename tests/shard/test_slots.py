@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from penstock_proto import shard_pb2
-from penstock_shard.slots import BadCommand, Chunks, HostSlots, Limits
+from penstock_shard.slots import BadCommand, Chunks, HostSlots, ShardLimits
 from support.shard_driver import admission
 
-LIMITS = Limits(
+LIMITS = ShardLimits(
     max_prefill_tokens=16,
     max_slots=4,
     max_sequence_length=20,

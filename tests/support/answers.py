@@ -1,4 +1,4 @@
-"""Answers without a server: tokens go into the tracks of a request as an engine would give them."""
+"""Answers without a server: listeners of a request get tokens as an engine would give them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from penstock_router.api.openai_answer import Head
 from penstock_router.api.openai_stream import ChoiceStream, Extras, Shape
 from penstock_router.api.options import Options
 from penstock_router.api.output import Output
-from penstock_router.api.run import Collector, Track
+from penstock_router.api.sequence_group import Collector, SequenceListener
 from penstock_router.api.tgi_answer import GenerateStream
 from penstock_router.request import Finish, FinishReason, GenerationRequest, Sampling, TopTokens
 from penstock_router.text import TextModel
@@ -44,7 +44,7 @@ class Events:
 
 
 class Ended:
-    """In place of a run."""
+    """In place of a group."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -53,17 +53,19 @@ class Ended:
         self.count += 1
 
 
-def play(track: Track, told: Sequence[Told], events: Events | None = None) -> FinishReason:
-    """Give a track its tokens, one a turn, until its text ends or none is left."""
-    track.run = ended = Ended()  # type: ignore[assignment]
+def play(
+    listener: SequenceListener, told: Sequence[Told], events: Events | None = None
+) -> FinishReason:
+    """Give a listener its tokens, one a turn, until its text ends or none is left."""
+    listener.group = ended = Ended()  # type: ignore[assignment]
     reason = FinishReason.LENGTH
     for token, logprob, top in told:
         if events is not None:
             events.turn()
-        if track.token(token, logprob, top):
+        if listener.token(token, logprob, top):
             reason = FinishReason.STOP
             break
-    track.finish(Finish(reason, len(told), 0, 0.0, 0.0, 0.0))
+    listener.finish(Finish(reason, len(told), 0, 0.0, 0.0, 0.0))
     assert ended.count == 1
     return reason
 
@@ -80,10 +82,10 @@ def output(text: TextModel, prompt: Sequence[int], stop: Sequence[str], keep: bo
 def collected(
     text: TextModel, told: Sequence[Told], *, stop: Sequence[str] = (), keep: bool = True
 ) -> Collector:
-    """The track of an answer that is sent at once."""
-    track = Collector(request((5,)), output(text, (5,), stop, keep))
-    play(track, told)
-    return track
+    """The listener of an answer that is sent at once."""
+    listener = Collector(request((5,)), output(text, (5,), stop, keep))
+    play(listener, told)
+    return listener
 
 
 def generate_events(
@@ -91,7 +93,7 @@ def generate_events(
 ) -> list[dict[str, Any]]:
     """The events of /generate_stream."""
     events = Events()
-    track = GenerateStream(
+    listener = GenerateStream(
         request((5,), 2),
         output(text, (5,), stop, True),
         events,  # type: ignore[arg-type]
@@ -100,7 +102,7 @@ def generate_events(
         details=True,
         samples=False,
     )
-    play(track, told, events)
+    play(listener, told, events)
     return events.objects
 
 
@@ -113,7 +115,7 @@ def choices(
 ) -> list[dict[str, Any]]:
     """The choices of a stream of OpenAI's routes."""
     events = Events()
-    track = ChoiceStream(
+    listener = ChoiceStream(
         request((5,), 2),
         output(text, (5,), stop, False),
         events,  # type: ignore[arg-type]
@@ -124,5 +126,5 @@ def choices(
         echo=None,
         extras=Extras(),
     )
-    play(track, told, events)
+    play(listener, told, events)
     return [event["choices"][0] for event in events.objects]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from penstock_router.grammar import Grammar
-from penstock_router.limits import Limits
+from penstock_router.limits import ServerLimits
 from penstock_router.request import (
     Aborted,
     BadGrammar,
@@ -28,7 +28,7 @@ from penstock_router.request import (
 EOS = 2
 
 
-def limits(**changes: object) -> Limits:
+def limits(**changes: object) -> ServerLimits:
     """Limits of a small model on a CPU."""
     values: dict[str, object] = {
         "max_input_tokens": 64,
@@ -47,7 +47,7 @@ def limits(**changes: object) -> Limits:
         "world_size": 1,
         "prefill_seconds": 0.01,
     }
-    return Limits(**{**values, **changes})  # type: ignore[arg-type]
+    return ServerLimits(**{**values, **changes})  # type: ignore[arg-type]
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Job:
 class FakeEngine:
     """`script` is what every sequence generates, over and over; EOS in it ends the sequence."""
 
-    limits: Limits = field(default_factory=limits)
+    limits: ServerLimits = field(default_factory=limits)
     script: Sequence[int] = (10, 11, 12)
     tokens_per_turn: int = 1
     hold: bool = False  # nothing is generated until `release`
@@ -204,7 +204,7 @@ def tell_prompt(request: GenerationRequest, listener: Listener) -> None:
         listener.prompt([*[None] * without, *(-0.5 for _ in rest)], [*none, *tops] if asked else [])
 
 
-def check(request: GenerationRequest, limits: Limits) -> None:
+def check(request: GenerationRequest, limits: ServerLimits) -> None:
     """The promises of GenerationRequest."""
     assert 0 < len(request.prompt) <= limits.max_input_tokens
     assert all(0 <= token < limits.vocab_size for token in request.prompt)

@@ -161,7 +161,7 @@ class World:
 
     def drain(self) -> None:
         self.engine.draining = True
-        self.front.port_frames.send(ToFront(draining=True))
+        self.front.link_frames.send(ToFront(draining=True))
 
     def deaf(self, front: bool) -> None:
         self._transport(front).pause_reading()
@@ -174,7 +174,7 @@ class World:
             await asyncio.sleep(0)
 
     def _transport(self, front: bool) -> Any:
-        frames = self.front.front_frames if front else self.front.port_frames
+        frames = self.front.front_frames if front else self.front.link_frames
         return frames._transport
 
     async def settle(self) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from penstock_proto.front_pb2 import FromFront
 from penstock_router.engine import Engine
 from penstock_router.fronts.frames import Frames
-from penstock_router.fronts.port import Port
+from penstock_router.fronts.front_link import FrontLink
 from penstock_router.fronts.remote_engine import Outbox, RemoteEngine, RemoteMetrics
 from penstock_router.fronts.remote_ledger import RemoteLedger
 from penstock_router.metrics import Metrics
@@ -27,16 +27,16 @@ class JoinedFront:
     engine: RemoteEngine
     metrics: RemoteMetrics
     ledger: RemoteLedger
-    port: Port
+    link: FrontLink
     front_frames: Frames
-    port_frames: Frames
+    link_frames: Frames
     ready: asyncio.Event
     lost: asyncio.Event  # the front has seen that the other side is gone
 
     @property
     def entries(self) -> int:
         """Sequences that either side still has in its table."""
-        return len(self.engine._live) + len(self.port._numbers)
+        return len(self.engine._live) + len(self.link._numbers)
 
     async def round_trip(self) -> None:
         """Returns when everything that was said has been heard, and the answers to it."""
@@ -71,25 +71,25 @@ async def joined_front(
     outbox = Outbox(lambda frame: front_frames.send(frame))
     remote = RemoteEngine(engine.limits, outbox)
     front_frames = Frames(remote.receive, lost.set)
-    send = lambda frame: port_frames.send(frame)  # noqa: E731
-    port = Port(engine, metrics, send, quotas)  # type: ignore[arg-type]
+    send = lambda frame: link_frames.send(frame)  # noqa: E731
+    link = FrontLink(engine, metrics, send, quotas)  # type: ignore[arg-type]
 
     def receive(data: bytes) -> None:
         frame = FromFront.FromString(data)
         if frame.ready:
             is_ready.set()
-        port.receive(frame)
+        link.receive(frame)
 
-    port_frames = Frames(receive, port.gone)
-    await loop.create_unix_connection(lambda: port_frames, sock=ours)
+    link_frames = Frames(receive, link.gone)
+    await loop.create_unix_connection(lambda: link_frames, sock=ours)
     await loop.create_unix_connection(lambda: front_frames, sock=its)
     front = JoinedFront(
         engine=remote,
         metrics=RemoteMetrics(remote, outbox),
         ledger=RemoteLedger(remote, outbox),
-        port=port,
+        link=link,
         front_frames=front_frames,
-        port_frames=port_frames,
+        link_frames=link_frames,
         ready=is_ready,
         lost=lost,
     )
@@ -100,7 +100,7 @@ async def joined_front(
         yield front
     finally:
         front_frames.close()
-        port_frames.close()
+        link_frames.close()
         await asyncio.wait_for(lost.wait(), 60)
         if relaying is not None:
             relaying.cancel()

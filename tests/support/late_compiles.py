@@ -21,7 +21,7 @@ from triton.runtime.jit import JITFunction
 from penstock_kernels.gpu.sampler import TritonSampler
 from penstock_shard.sample_graphs import SampleGraphs
 from penstock_shard.sampling import SamplingState
-from penstock_shard.slots import Limits
+from penstock_shard.slots import ShardLimits
 from support.local_shard import Eager
 from support.shard_driver import neutral
 
@@ -67,7 +67,7 @@ def main() -> None:
     JITFunction.__getitem__ = lambda kernel, grid: functools.partial(
         kernel.run, grid=grid, warmup=True
     )
-    limits = Limits(
+    limits = ShardLimits(
         max_prefill_tokens=8, max_slots=slots, max_sequence_length=64, max_top_n=5,
         vocab_size=VOCABULARY, block_size=8, num_blocks=9,
     )  # fmt: skip

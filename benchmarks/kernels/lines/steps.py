@@ -18,7 +18,7 @@ from penstock_kernels.gpu.sampler import TritonSampler
 from penstock_kernels.gpu.slots import advance_slots, read_slots
 from penstock_proto import shard_pb2
 from penstock_shard.sampling import SamplingState
-from penstock_shard.slots import Limits
+from penstock_shard.slots import ShardLimits
 
 ROWS = 256
 PAGE = 64
@@ -118,7 +118,7 @@ def _sample(
     rows: int, vocab: int, wanted: dict[str, Any], device: torch.device, copies: int
 ) -> Launch:
     """With a cut a row is read again some times, from L2."""
-    limits = Limits(
+    limits = ShardLimits(
         max_prefill_tokens=1, max_slots=rows, max_sequence_length=PAGE, max_top_n=0,
         vocab_size=vocab, block_size=PAGE, num_blocks=1,
     )  # fmt: skip

@@ -148,7 +148,7 @@ def _kernel(
     )
 
 
-def fills_hopper(rows: int, n: int, k: int, multiprocessors: int) -> bool:
+def supports_hopper_gated(rows: int, n: int, k: int, multiprocessors: int) -> bool:
     """Whether shapes [rows, k] and [n, k] are those of this kernel, and its tiles leave few
     programs idle.
 

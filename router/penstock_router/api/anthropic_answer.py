@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from penstock_router.api.blocks import Block, BlockKind, BlockTrack
+from penstock_router.api.blocks import Block, BlockKind, BlockStream
 from penstock_router.api.errors import ApiError, anthropic_error
 from penstock_router.request import Finish, FinishReason, GenerationRequest
 
@@ -34,9 +34,9 @@ class MessageWording:
         head = {"id": self.id, "type": "message", "role": "assistant", "model": self.model}
         return {**head, "content": content, **stop, "usage": usage}
 
-    def whole(self, track: BlockTrack) -> dict[str, Any]:
-        content = [_content(block) for block in track.blocks.all]
-        return self.message(content, stop_of(track, track.end), usage_of(track))
+    def whole(self, listener: BlockStream) -> dict[str, Any]:
+        content = [_content(block) for block in listener.blocks.all]
+        return self.message(content, stop_of(listener, listener.end), usage_of(listener))
 
     def writer(self, request: GenerationRequest, push: Callable[[bytes], None]) -> MessageWriter:
         return MessageWriter(self, len(request.prompt), push)
@@ -72,8 +72,8 @@ class MessageWriter:
             self._send("content_block_delta", index=block.index, delta=signature)
         self._send("content_block_stop", index=block.index)
 
-    def end(self, track: BlockTrack, finish: Finish) -> None:
-        self._send("message_delta", delta=stop_of(track, finish), usage=usage_of(track))
+    def end(self, listener: BlockStream, finish: Finish) -> None:
+        self._send("message_delta", delta=stop_of(listener, finish), usage=usage_of(listener))
         self._send("message_stop")
 
     def error_event(self, error: ApiError) -> bytes:
@@ -84,22 +84,22 @@ class MessageWriter:
         self._push(b"event: %b\ndata: %b\n\n" % (name.encode(), data))
 
 
-def stop_of(track: BlockTrack, finish: Finish) -> dict[str, Any]:
+def stop_of(listener: BlockStream, finish: Finish) -> dict[str, Any]:
     """Why an answer ended, and at which stop sequence."""
-    found = track.output.stop_reason
+    found = listener.output.stop_reason
     if finish.reason is FinishReason.LENGTH:
         reason, found = "max_tokens", None
     elif isinstance(found, str):
         reason = "stop_sequence"
     else:
-        reason = "tool_use" if track.blocks.called else "end_turn"
+        reason = "tool_use" if listener.blocks.called else "end_turn"
     return {"stop_reason": reason, "stop_sequence": found if isinstance(found, str) else None}
 
 
-def usage_of(track: BlockTrack) -> dict[str, int]:
+def usage_of(listener: BlockStream) -> dict[str, int]:
     """Tokens under this API's names, where cached ones are no input."""
-    end = track.end
-    return _usage(len(track.request.prompt), end.cached_tokens, end.generated_tokens)
+    end = listener.end
+    return _usage(len(listener.request.prompt), end.cached_tokens, end.generated_tokens)
 
 
 def _usage(prompt: int, cached: int, generated: int) -> dict[str, int]:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from penstock_router.api.admission import listing_errors
 from penstock_router.api.anthropic_answer import MessageWording
 from penstock_router.api.anthropic_schema import CountRequest, MessagesRequest
-from penstock_router.api.call import Call, read_json
 from penstock_router.api.converse import converse
 from penstock_router.api.fields import checked
 from penstock_router.api.options import Names
+from penstock_router.api.prepare import listing_errors
+from penstock_router.api.request_context import RequestContext, read_json
 from penstock_router.api.service import SERVICE
 from penstock_router.api.tgi_routes import json_response
 
 NAMES = Names("messages", "max_tokens", openai=True)
 
 
-async def messages(call: Call) -> web.StreamResponse:
+async def messages(context: RequestContext) -> web.StreamResponse:
     """POST /v1/messages"""
-    body = await call.body(MessagesRequest)
-    return await converse(call, body.chat(), NAMES, MessageWording(call.service.model_name))
+    body = await context.body(MessagesRequest)
+    return await converse(context, body.chat(), NAMES, MessageWording(context.service.model_name))
 
 
 async def count_tokens(request: web.Request) -> web.Response:

@@ -14,7 +14,7 @@ from penstock_router.api.errors import ApiError
 from penstock_router.api.logprobs import ChatLogprobs
 from penstock_router.api.output import Output
 from penstock_router.api.reply import ReplyOutput
-from penstock_router.api.run import Track
+from penstock_router.api.sequence_group import SequenceListener
 from penstock_router.request import Finish, GenerationRequest, TopTokens
 from penstock_router.tools.events import Arguments, CallEnded, CallStarted, Event, Reasoning, Text
 
@@ -119,14 +119,14 @@ class AnswerWriter(BlockListener, Protocol):
     def begin(self) -> None:
         """The first token is there."""
 
-    def end(self, track: BlockTrack, finish: Finish) -> None:
+    def end(self, listener: BlockStream, finish: Finish) -> None:
         """All blocks have stopped."""
 
     def error_event(self, error: ApiError) -> bytes:
         """The last event of a stream that failed."""
 
 
-class BlockTrack(Track):
+class BlockStream(SequenceListener):
     """A sequence whose answer is blocks."""
 
     def __init__(

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from penstock_router.api.admission import admit, output
-from penstock_router.api.blocks import AnswerWriter, BlockTrack
-from penstock_router.api.call import Call
+from penstock_router.api.blocks import AnswerWriter, BlockStream
 from penstock_router.api.logprobs import ChatLogprobs
 from penstock_router.api.openai_chat import ChatRequest
 from penstock_router.api.openai_routes import wanted_options
 from penstock_router.api.options import Names
+from penstock_router.api.prepare import output, prepare
+from penstock_router.api.request_context import RequestContext
 from penstock_router.api.sse import EventStream
 from penstock_router.api.streaming import collect, stream_out
 from penstock_router.api.tgi_routes import json_response
@@ -24,7 +24,7 @@ from penstock_router.request import GenerationRequest
 class Wording(Protocol):
     """How one protocol says an answer."""
 
-    def whole(self, track: BlockTrack) -> dict[str, Any]:
+    def whole(self, listener: BlockStream) -> dict[str, Any]:
         """All of it at once."""
 
     def writer(self, request: GenerationRequest, push: Callable[[bytes], None]) -> AnswerWriter:
@@ -32,29 +32,29 @@ class Wording(Protocol):
 
 
 async def converse(
-    call: Call, chat: ChatRequest, names: Names, wording: Wording
+    context: RequestContext, chat: ChatRequest, names: Names, wording: Wording
 ) -> web.StreamResponse:
     """chat: the request in the terms of OpenAI's chat. names: what the client calls fields."""
-    service = call.service
-    options = dataclasses.replace(wanted_options(call, chat), names=names)
+    service = context.service
+    options = dataclasses.replace(wanted_options(context, chat), names=names)
     conversation = chat.conversation(service.text.replies.shows_tools)
-    headers = call.early_headers(sum(len(m.get("content") or "") for m in conversation.messages))
+    headers = context.early_headers(sum(len(m.get("content") or "") for m in conversation.messages))
     with service.permits.take(1):
-        [[request]] = await admit(call, [conversation], options)
+        [[request]] = await prepare(context, [conversation], options)
         shown = output(service, request, options)
         logprobs = ChatLogprobs(service.text) if chat.logprobs else None
         seed = request.sampling.seed if options.samples else None
         if not chat.stream:
-            track = BlockTrack(request, shown, logprobs)
-            await collect(call, [track])
-            figures = call.succeed([track], seed)
-            return json_response(wording.whole(track), headers | figures.headers())
-        stream = EventStream(call.request, headers)
+            listener = BlockStream(request, shown, logprobs)
+            await collect(context, [listener])
+            figures = context.succeed([listener], seed)
+            return json_response(wording.whole(listener), headers | figures.headers())
+        stream = EventStream(context.request, headers)
         writer = wording.writer(request, stream.push)
         return await stream_out(
-            call,
+            context,
             stream,
-            [BlockTrack(request, shown, logprobs, writer)],
+            [BlockStream(request, shown, logprobs, writer)],
             seed=seed,
             last_events=lambda: b"",
             error_event=writer.error_event,

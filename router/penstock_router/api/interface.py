@@ -7,7 +7,7 @@ from typing import Protocol
 
 from penstock_router.grammar import Grammar
 from penstock_router.instruments import Failure
-from penstock_router.limits import Limits
+from penstock_router.limits import ServerLimits
 from penstock_router.request import GenerationRequest, Listener
 
 
@@ -15,7 +15,7 @@ class Engine(Protocol):
     """Runs validated requests. Everything happens on the event loop's thread."""
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> ServerLimits:
         """What the server takes."""
 
     async def prepare(self, grammar: Grammar) -> None:

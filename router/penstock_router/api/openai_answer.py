@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 from penstock_router.api.echo import EchoedPrompt
 from penstock_router.api.logprobs import CompletionLogprobs, Logprobs
 from penstock_router.api.reply import ReplyOutput
-from penstock_router.api.run import Collector, Track
+from penstock_router.api.sequence_group import Collector, SequenceListener
 from penstock_router.api.service import FINGERPRINT
 from penstock_router.request import FinishReason
 
@@ -70,13 +70,13 @@ class Head:
         return before, tail.encode()
 
 
-def usage(tracks: Sequence[Track]) -> Usage:
+def usage(listeners: Sequence[SequenceListener]) -> Usage:
     """Tokens of a request; a prompt counts once, however many sequences continue it."""
-    prompts = {id(track.request.prompt): track for track in tracks}.values()
-    prompt = sum(len(track.request.prompt) for track in prompts)
-    completion = sum(track.end.generated_tokens for track in tracks)
-    total = counted(prompt, completion, sum(track.end.cached_tokens for track in prompts))
-    read = [track.output for track in tracks if isinstance(track.output, ReplyOutput)]
+    prompts = {id(listener.request.prompt): listener for listener in listeners}.values()
+    prompt = sum(len(listener.request.prompt) for listener in prompts)
+    completion = sum(listener.end.generated_tokens for listener in listeners)
+    total = counted(prompt, completion, sum(listener.end.cached_tokens for listener in prompts))
+    read = [listener.output for listener in listeners if isinstance(listener.output, ReplyOutput)]
     if read:
         thoughts = sum(output.reasoning_tokens for output in read)
         total["completion_tokens_details"] = {"reasoning_tokens": thoughts}
@@ -159,14 +159,14 @@ class Completion(TypedDict):
 
 
 def collected_logprobs(
-    track: Collector, logprobs: Logprobs, echo: EchoedPrompt | None = None
+    listener: Collector, logprobs: Logprobs, echo: EchoedPrompt | None = None
 ) -> dict[str, Any]:
     """Log-probabilities of a finished choice, behind those of the prompt that it repeats."""
     if echo is not None and isinstance(logprobs, CompletionLogprobs):
         logprobs.add_prompt(
-            track.request.prompt, echo.offsets, track.prompt_logprobs, track.prompt_tops
+            listener.request.prompt, echo.offsets, listener.prompt_logprobs, listener.prompt_tops
         )
-    rows = zip(track.ids, track.texts, track.logprobs, track.tops, strict=True)
+    rows = zip(listener.ids, listener.texts, listener.logprobs, listener.tops, strict=True)
     for token_id, text, value, top in rows:
         logprobs.add(token_id, text, value, top)
     return logprobs.take()

@@ -14,7 +14,7 @@ from penstock_router.api.openai_stream import ChoiceStream
 from penstock_router.api.openai_tools import shown_calls
 from penstock_router.api.output import Output
 from penstock_router.api.reply import ReplyOutput
-from penstock_router.api.run import Collector, Track
+from penstock_router.api.sequence_group import Collector, SequenceListener
 from penstock_router.request import Finish, GenerationRequest, TopTokens
 from penstock_router.tools.events import (
     Arguments,
@@ -128,7 +128,7 @@ class ReplyStream(ChoiceStream):
         self._tell(self.output.events)
         reason = self._style.finish_reason(FINISH_REASONS[finish.reason], self.output.called)
         self._push_end(reason)
-        Track.finish(self, finish)
+        SequenceListener.finish(self, finish)
 
     def _tell(self, events: Sequence[Event]) -> None:
         for event in events:

@@ -11,8 +11,6 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from penstock_router.api.admission import Prompt, admit, listing_errors, output, text_errors
-from penstock_router.api.call import Call, read_json
 from penstock_router.api.echo import EchoedPrompt, echoed
 from penstock_router.api.errors import invalid
 from penstock_router.api.fields import checked, sent_fields
@@ -36,7 +34,9 @@ from penstock_router.api.openai_stream import (
     last_events,
 )
 from penstock_router.api.options import Options
-from penstock_router.api.run import Collector
+from penstock_router.api.prepare import Prompt, listing_errors, output, prepare, text_errors
+from penstock_router.api.request_context import RequestContext, read_json
+from penstock_router.api.sequence_group import Collector
 from penstock_router.api.service import SERVICE
 from penstock_router.api.sse import EventStream
 from penstock_router.api.streaming import collect, stream_out
@@ -47,41 +47,41 @@ from penstock_router.request import GenerationRequest
 from penstock_router.text import Conversation, TextModel
 
 
-async def chat_completions(call: Call) -> web.StreamResponse:
+async def chat_completions(context: RequestContext) -> web.StreamResponse:
     """POST /v1/chat/completions"""
-    return await run_chat(call, await call.body(ChatRequest))
+    return await run_chat(context, await context.body(ChatRequest))
 
 
-async def completions(call: Call) -> web.StreamResponse:
+async def completions(context: RequestContext) -> web.StreamResponse:
     """POST /v1/completions"""
-    return await run_completion(call, await call.body(CompletionRequest))
+    return await run_completion(context, await context.body(CompletionRequest))
 
 
-async def run_chat(call: Call, body: ChatRequest) -> web.StreamResponse:
+async def run_chat(context: RequestContext, body: ChatRequest) -> web.StreamResponse:
     """An answer to a conversation."""
-    conversation = body.conversation(call.service.text.replies.shows_tools)
+    conversation = body.conversation(context.service.text.replies.shows_tools)
     characters = sum(len(message["content"]) for message in conversation.messages)
     if body.stream:
-        head = _head(call, body, "chat.completion.chunk", "chatcmpl")
-        return await _stream(call, body, [conversation], head, _chat_shape(call), characters)
-    head = _head(call, body, "chat.completion", "chatcmpl")
-    return await _complete(call, body, [conversation], head, characters)
+        head = _head(context, body, "chat.completion.chunk", "chatcmpl")
+        return await _stream(context, body, [conversation], head, _chat_shape(context), characters)
+    head = _head(context, body, "chat.completion", "chatcmpl")
+    return await _complete(context, body, [conversation], head, characters)
 
 
-async def run_completion(call: Call, body: CompletionRequest) -> web.StreamResponse:
+async def run_completion(context: RequestContext, body: CompletionRequest) -> web.StreamResponse:
     """Continuations of one or several prompts."""
     prompts = body.prompts
-    most = max(MAX_PROMPTS, call.service.config.max_client_batch_size)
+    most = max(MAX_PROMPTS, context.service.config.max_client_batch_size)
     if len(prompts) > most:
         raise invalid(
             f"Number of prompts exceeds the maximum allowed batch size of {most}. "
             f"Given: {len(prompts)}"
         )
-    head = _head(call, body, "text_completion", "cmpl")
+    head = _head(context, body, "text_completion", "cmpl")
     characters = sum(len(prompt) for prompt in prompts if isinstance(prompt, str))
     if body.stream:
-        return await _stream(call, body, prompts, head, COMPLETION, characters)
-    return await _complete(call, body, prompts, head, characters)
+        return await _stream(context, body, prompts, head, COMPLETION, characters)
+    return await _complete(context, body, prompts, head, characters)
 
 
 async def chat_tokenize(request: web.Request) -> web.Response:
@@ -97,53 +97,57 @@ async def chat_tokenize(request: web.Request) -> web.Response:
 
 
 async def _complete(
-    call: Call, body: OpenAIRequest, prompts: Sequence[Prompt], head: Head, characters: int
+    context: RequestContext,
+    body: OpenAIRequest,
+    prompts: Sequence[Prompt],
+    head: Head,
+    characters: int,
 ) -> web.StreamResponse:
-    service = call.service
-    options = wanted_options(call, body)
+    service = context.service
+    options = wanted_options(context, body)
     with service.permits.take(len(prompts) * options.sequences):
-        requests, echoes = await _requests(call, body, prompts, options)
+        requests, echoes = await _requests(context, body, prompts, options)
         keep = Collector if options.reply is None else ReplyCollector
-        tracks = [keep(r, output(service, r, options)) for r in requests]
-        await collect(call, tracks)
-    best = _best(body, tracks, len(prompts))
+        listeners = [keep(r, output(service, r, options)) for r in requests]
+        await collect(context, listeners)
+    best = _best(body, listeners, len(prompts))
     show = partial(_shown, service.text, body, best, echoes)
     # Log-probabilities of a long prompt take a moment.
     quick = body.top_n is None and body.prompt_logprobs is None
     shown = show() if quick else await asyncio.to_thread(show)
-    figures = call.succeed(tracks, _seed(requests, options))
-    headers = call.early_headers(characters) | figures.headers()
-    return json_response(head.fields() | shown | {"usage": usage(tracks)}, headers)
+    figures = context.succeed(listeners, _seed(requests, options))
+    headers = context.early_headers(characters) | figures.headers()
+    return json_response(head.fields() | shown | {"usage": usage(listeners)}, headers)
 
 
-def _best(body: OpenAIRequest, tracks: Sequence[Collector], prompts: int) -> list[Collector]:
+def _best(body: OpenAIRequest, listeners: Sequence[Collector], prompts: int) -> list[Collector]:
     """The sequences that are shown: of more than `n` a prompt, those with the highest mean."""
     if not isinstance(body, CompletionRequest) or body.candidates == body.n:
-        return [*tracks]
+        return [*listeners]
     each = body.candidates
-    groups = [tracks[first : first + each] for first in range(0, prompts * each, each)]
-    ranked = [sorted(g, key=lambda track: track.mean_logprob, reverse=True) for g in groups]
-    return [track for group in ranked for track in group[: body.n]]
+    groups = [listeners[first : first + each] for first in range(0, prompts * each, each)]
+    ranked = [sorted(g, key=lambda listener: listener.mean_logprob, reverse=True) for g in groups]
+    return [listener for group in ranked for listener in group[: body.n]]
 
 
 async def _stream(
-    call: Call,
+    context: RequestContext,
     body: OpenAIRequest,
     prompts: Sequence[Prompt],
     head: Head,
     shape: Shape,
     characters: int,
 ) -> web.StreamResponse:
-    service = call.service
-    options = wanted_options(call, body)
+    service = context.service
+    options = wanted_options(context, body)
     with service.permits.take(len(prompts) * options.sequences):
-        requests, echoes = await _requests(call, body, prompts, options)
-        stream = EventStream(call.request, call.early_headers(characters))
-        done = b"" if reads_only_json(call.user_agent, sent_fields(call.request)) else DONE
+        requests, echoes = await _requests(context, body, prompts, options)
+        stream = EventStream(context.request, context.early_headers(characters))
+        done = b"" if reads_only_json(context.user_agent, sent_fields(context.request)) else DONE
         scores = options.prompt_logprobs
         extras = Extras(body.include_usage, body.usage_in_chunks, body.return_token_ids)
-        make = _track(options, scores, body)
-        tracks = [
+        make = _listener(options, scores, body)
+        listeners = [
             make(
                 request,
                 output(service, request, options),
@@ -158,21 +162,21 @@ async def _stream(
             for index, (request, echo) in enumerate(zip(requests, echoes, strict=True))
         ]
         return await stream_out(
-            call,
+            context,
             stream,
-            tracks,
+            listeners,
             seed=_seed(requests, options),
-            last_events=lambda: last_events(head, tracks, body.include_usage, done),
+            last_events=lambda: last_events(head, listeners, body.include_usage, done),
             error_event=error_event,
         )
 
 
-def _head(call: Call, body: OpenAIRequest, kind: str, prefix: str) -> Head:
-    head = Head(kind, prefix, call.service.model_name)
+def _head(context: RequestContext, body: OpenAIRequest, kind: str, prefix: str) -> Head:
+    head = Head(kind, prefix, context.service.model_name)
     return head if body.request_id is None else dataclasses.replace(head, id=body.request_id)
 
 
-def _track(options: Options, scores: bool, body: OpenAIRequest) -> Callable[..., ChoiceStream]:
+def _listener(options: Options, scores: bool, body: OpenAIRequest) -> Callable[..., ChoiceStream]:
     """What streams a choice."""
     if options.reply is not None:
         assert isinstance(body, ChatRequest)
@@ -180,19 +184,21 @@ def _track(options: Options, scores: bool, body: OpenAIRequest) -> Callable[...,
     return ScoredStream if scores else ChoiceStream
 
 
-def _chat_shape(call: Call) -> Shape:
+def _chat_shape(context: RequestContext) -> Shape:
     # The helpers of OpenAI's clients say by this header that they fold a stream.
-    if "x-stainless-helper-method" in call.request.headers:
+    if "x-stainless-helper-method" in context.request.headers:
         return FOLDED_CHAT
-    return TYPED_CHAT if is_text_generation(call.user_agent, sent_fields(call.request)) else CHAT
+    return (
+        TYPED_CHAT if is_text_generation(context.user_agent, sent_fields(context.request)) else CHAT
+    )
 
 
-def wanted_options(call: Call, body: OpenAIRequest) -> Options:
+def wanted_options(context: RequestContext, body: OpenAIRequest) -> Options:
     """What a body asks for, in the server's terms. Raises ApiError."""
-    service = call.service
+    service = context.service
     service.check_model(body.model)
     body = body.completed(service.sampling_defaults)
-    options = body.options(service.config, priority=call.priority())
+    options = body.options(service.config, priority=context.priority())
     options.check(service.engine.limits)
     if isinstance(body, ChatRequest):
         plan = service.text.replies.plan(body.toolbox())
@@ -201,13 +207,13 @@ def wanted_options(call: Call, body: OpenAIRequest) -> Options:
 
 
 async def _requests(
-    call: Call, body: OpenAIRequest, prompts: Sequence[Prompt], options: Options
+    context: RequestContext, body: OpenAIRequest, prompts: Sequence[Prompt], options: Options
 ) -> tuple[list[GenerationRequest], list[EchoedPrompt | None]]:
     """One request a sequence, and what each repeats of its prompt."""
     requests: list[GenerationRequest] = []
     echoes: list[EchoedPrompt | None] = []
     special = not isinstance(body, CompletionRequest) or body.add_special_tokens
-    admitted = await admit(call, prompts, options, special)
+    admitted = await prepare(context, prompts, options, special)
     for prompt, own in zip(prompts, admitted, strict=True):
         echo = None
         if isinstance(body, ChatRequest) and (repeated := body.echoed):
@@ -218,7 +224,7 @@ async def _requests(
             and not isinstance(prompt, Conversation)
         ):
             with text_errors():
-                echo = await echoed(call.service.text, prompt, own[0].prompt)
+                echo = await echoed(context.service.text, prompt, own[0].prompt)
         requests += own
         echoes += [echo] * body.n
     return requests, echoes
@@ -227,35 +233,35 @@ async def _requests(
 def _shown(
     text: TextModel,
     body: OpenAIRequest,
-    tracks: Sequence[Collector],
+    listeners: Sequence[Collector],
     echoes: Sequence[EchoedPrompt | None],
 ) -> dict[str, Any]:
     """The choices of an answer that is sent at once, and what stands beside them."""
     choices = []
-    for index, (track, echo) in enumerate(zip(tracks, echoes, strict=True)):
+    for index, (listener, echo) in enumerate(zip(listeners, echoes, strict=True)):
         source = _logprobs(text, body, echo)
-        content = track.text if echo is None else echo.text + track.text
+        content = listener.text if echo is None else echo.text + listener.text
         shown: dict[str, Any] = {"text": content}
-        finish_reason = FINISH_REASONS[track.end.reason]
+        finish_reason = FINISH_REASONS[listener.end.reason]
         if isinstance(body, ChatRequest):
             shown = {"message": {"role": "assistant", "content": content}}
-        if isinstance(track, ReplyCollector):
+        if isinstance(listener, ReplyCollector):
             assert isinstance(body, ChatRequest)
             style = answer_style(body)
-            shown = {"message": style.message(track.reply)}
-            finish_reason = style.finish_reason(finish_reason, bool(track.reply.calls))
+            shown = {"message": style.message(listener.reply)}
+            finish_reason = style.finish_reason(finish_reason, bool(listener.reply.calls))
             if echo is not None:
                 shown["message"]["content"] = echo.text + (shown["message"]["content"] or "")
         choices.append(
             {
                 "index": index,
                 **shown,
-                "logprobs": source and collected_logprobs(track, source, echo),
+                "logprobs": source and collected_logprobs(listener, source, echo),
                 "finish_reason": finish_reason,
-                **in_choice(text, body, track),
+                **in_choice(text, body, listener),
             }
         )
-    return {"choices": choices, **beside_choices(text, body, tracks)}
+    return {"choices": choices, **beside_choices(text, body, listeners)}
 
 
 def _logprobs(text: TextModel, body: OpenAIRequest, echo: EchoedPrompt | None) -> Logprobs | None:

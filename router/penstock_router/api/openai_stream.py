@@ -16,7 +16,7 @@ from penstock_router.api.logprobs import CompletionLogprobs, Logprobs
 from penstock_router.api.openai_answer import FINISH_REASONS, Head, counted, usage
 from penstock_router.api.output import Output
 from penstock_router.api.refusal import TARGET
-from penstock_router.api.run import Track
+from penstock_router.api.sequence_group import SequenceListener
 from penstock_router.api.sse import EventStream
 from penstock_router.request import Finish, GenerationRequest, TopTokens
 
@@ -66,7 +66,7 @@ class Extras:
         return self.usage_in_chunks or self.token_ids
 
 
-class ChoiceStream(Track):
+class ChoiceStream(SequenceListener):
     """Streams one choice: an event for each token that shows text.
 
     Everything but text and log-probabilities is known when the request comes, so an event is
@@ -220,7 +220,7 @@ class ScoredStream(ChoiceStream):
     def _go_on(self, work: asyncio.Future[None]) -> None:
         if (fault := work.exception()) is not None:
             logging.getLogger(TARGET).error("Fault", exc_info=fault)
-            return self.run.fail(ApiError(Kind.INTERNAL))
+            return self.group.fail(ApiError(Kind.INTERNAL))
         waiting, self._waiting = self._waiting or [], None
         self._begin()
         for token_id, text, _, logprob, top in waiting:
@@ -231,11 +231,13 @@ class ScoredStream(ChoiceStream):
             super().finish(self._end)
 
 
-def last_events(head: Head, tracks: Sequence[Track], include_usage: bool, done: bytes) -> bytes:
+def last_events(
+    head: Head, listeners: Sequence[SequenceListener], include_usage: bool, done: bytes
+) -> bytes:
     """What ends a stream that succeeded. done: what says so."""
     if not include_usage:
         return done
-    chunk = head.fields() | {"choices": [], "usage": usage(tracks)}
+    chunk = head.fields() | {"choices": [], "usage": usage(listeners)}
     return b"data: " + orjson.dumps(chunk) + b"\n\n" + done
 
 

@@ -11,7 +11,7 @@ from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.schema import StopSequence
 from penstock_router.api.token_rules import RuleWishes
 from penstock_router.grammar import Grammar
-from penstock_router.limits import Limits
+from penstock_router.limits import ServerLimits
 from penstock_router.request import GenerationRequest, Sampling
 from penstock_router.tools.plan import ReplyPlan
 
@@ -65,7 +65,7 @@ class Options:
         """Tokens decide what is text, and where it ends; see `ruled_output`."""
         return self.show_special or bool(self.rules.stop_token_ids or self.rules.min_tokens)
 
-    def check(self, limits: Limits) -> None:
+    def check(self, limits: ServerLimits) -> None:
         """What the schema cannot know. Raises ApiError."""
         self.rules.check(limits, self.max_new_tokens)
         if (
@@ -80,7 +80,7 @@ class Options:
             check_token(token, limits, "logit_bias")
 
     def requests(
-        self, prompt: Sequence[int], limits: Limits, salt: bytes = b""
+        self, prompt: Sequence[int], limits: ServerLimits, salt: bytes = b""
     ) -> list[GenerationRequest]:
         """One request for each sequence of a prompt. Raises ApiError for lengths beyond limits.
 
@@ -106,7 +106,7 @@ class Options:
             for seed in self._seeds()
         ]
 
-    def _room(self, length: int, limits: Limits) -> int:
+    def _room(self, length: int, limits: ServerLimits) -> int:
         """How many tokens may follow a prompt of `length` tokens."""
         prompt, wanted = self.names.prompt, self.max_new_tokens
         if length == 0:
@@ -124,12 +124,12 @@ class Options:
             )
         return room if wanted is None else min(wanted, room)
 
-    def too_many(self, given: str, limits: Limits) -> ApiError:
+    def too_many(self, given: str, limits: ServerLimits) -> ApiError:
         """The prompt has more tokens than one may have."""
         rule = f"`{self.names.prompt}` must have less than {limits.max_input_tokens} tokens"
         return self._too_long(f"{rule}. Given: {given}", "--max-input-tokens", limits)
 
-    def _too_long(self, sentence: str, option: str, limits: Limits) -> ApiError:
+    def _too_long(self, sentence: str, option: str, limits: ServerLimits) -> ApiError:
         if self.names.openai:
             sentence += (
                 f". This model's maximum context length is {limits.max_total_tokens} tokens; "
@@ -143,7 +143,7 @@ class Options:
         return [(self.seed + i) % _SEEDS for i in range(self.sequences)]
 
 
-def check_token(token: int, limits: Limits, field_name: str) -> None:
+def check_token(token: int, limits: ServerLimits, field_name: str) -> None:
     """Raises ApiError for a token id that the model does not have."""
     if not 0 <= token < limits.vocab_size:
         raise invalid(

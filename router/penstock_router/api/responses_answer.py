@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from penstock_router.api.blocks import Block, BlockKind, BlockTrack
+from penstock_router.api.blocks import Block, BlockKind, BlockStream
 from penstock_router.api.errors import ApiError
 from penstock_router.api.responses_schema import ResponsesRequest
 from penstock_router.request import Finish, FinishReason, GenerationRequest
@@ -65,10 +65,10 @@ class ResponseWording:
             "metadata": body.metadata or {},
         }
 
-    def whole(self, track: BlockTrack) -> dict[str, Any]:
-        blocks = track.blocks.all or [Block(BlockKind.TEXT, 0, complete=True)]
+    def whole(self, listener: BlockStream) -> dict[str, Any]:
+        blocks = listener.blocks.all or [Block(BlockKind.TEXT, 0, complete=True)]
         items = [self.item(block, "completed") for block in blocks]
-        return self.response(status_of(track.end), items, usage_of(track))
+        return self.response(status_of(listener.end), items, usage_of(listener))
 
     def writer(self, request: GenerationRequest, push: Callable[[bytes], None]) -> ResponseWriter:
         return ResponseWriter(self, push)
@@ -145,13 +145,13 @@ class ResponseWriter:
         item = words.item(block, "completed")
         self._send("response.output_item.done", output_index=block.index, item=item)
 
-    def end(self, track: BlockTrack, finish: Finish) -> None:
-        if not track.blocks.all:  # an answer without a word is a message without a word
+    def end(self, listener: BlockStream, finish: Finish) -> None:
+        if not listener.blocks.all:  # an answer without a word is a message without a word
             empty = Block(BlockKind.TEXT, 0, complete=True)
-            track.blocks.all.append(empty)
+            listener.blocks.all.append(empty)
             self.start(empty)
             self.stop(empty)
-        self._send(f"response.{status_of(finish)}", response=self._wording.whole(track))
+        self._send(f"response.{status_of(finish)}", response=self._wording.whole(listener))
 
     def error_event(self, error: ApiError) -> bytes:
         what = {"code": error.row.error_type, "message": str(error), "param": None}
@@ -174,14 +174,14 @@ def status_of(finish: Finish) -> str:
     return "incomplete" if finish.reason is FinishReason.LENGTH else "completed"
 
 
-def usage_of(track: BlockTrack) -> dict[str, Any]:
+def usage_of(listener: BlockStream) -> dict[str, Any]:
     """Tokens under this API's names."""
-    prompt, end = len(track.request.prompt), track.end
+    prompt, end = len(listener.request.prompt), listener.end
     return {
         "input_tokens": prompt,
         "input_tokens_details": {"cached_tokens": end.cached_tokens, "cache_write_tokens": 0},
         "output_tokens": end.generated_tokens,
-        "output_tokens_details": {"reasoning_tokens": track.reasoning_tokens},
+        "output_tokens_details": {"reasoning_tokens": listener.reasoning_tokens},
         "total_tokens": prompt + end.generated_tokens,
     }
 

@@ -22,10 +22,10 @@ from penstock_router.api import (
     token_routes,
 )
 from penstock_router.api.anthropic_schema import CountRequest, MessagesRequest
-from penstock_router.api.call import generating, logged
 from penstock_router.api.openai_answer import ChatCompletion, Completion
 from penstock_router.api.openai_chat import ChatRequest
 from penstock_router.api.openai_completion import CompletionRequest
+from penstock_router.api.request_context import generating, logged
 from penstock_router.api.responses_schema import ResponsesRequest
 from penstock_router.api.sglang_answer import SGLangResponse
 from penstock_router.api.sglang_schema import AbortRequest, AppendRequest, SGLangRequest

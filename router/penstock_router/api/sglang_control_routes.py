@@ -11,9 +11,9 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from penstock_router.api.call import read_json
 from penstock_router.api.errors import ApiError, Kind, from_engine
 from penstock_router.api.fields import checked
+from penstock_router.api.request_context import read_json
 from penstock_router.api.service import SERVICE, VERSION, Service
 from penstock_router.api.sglang_chat import EXTENSIONS
 from penstock_router.api.sglang_schema import AbortRequest, AppendRequest

@@ -11,12 +11,12 @@ from typing import Any, cast
 from aiohttp import hdrs, web
 
 from penstock_router.api import sglang_frontend, tgi_routes
-from penstock_router.api.admission import Admitted, admit, output, text_errors
-from penstock_router.api.call import Call
 from penstock_router.api.errors import ApiError, invalid
 from penstock_router.api.fields import checked
 from penstock_router.api.options import Options, check_token
+from penstock_router.api.prepare import PromptInput, output, prepare, text_errors
 from penstock_router.api.refusal import errors_as_of
+from penstock_router.api.request_context import RequestContext
 from penstock_router.api.sglang_answer import (
     DONE,
     Generated,
@@ -37,39 +37,39 @@ SHORT_PROMPT = 1024  # tokens whose log-probabilities are written on the event l
 Planned = tuple[GenerationRequest, Options, Wanted]  # a sequence that is ready to run
 
 
-async def generate(call: Call) -> web.StreamResponse:
+async def generate(context: RequestContext) -> web.StreamResponse:
     """POST /generate: TGI's or SGLang's, which its fields tell."""
-    body = cast(Mapping[str, object], await call.json())
+    body = cast(Mapping[str, object], await context.json())
     if "inputs" not in body and body.keys() & {"text", "input_ids", "sampling_params"}:
-        errors_as_of(call.request, "/v1/")
-        return await run_sglang(call, body)
-    return await tgi_routes.run_generate(call, checked(call.request, GenerateRequest, body))
+        errors_as_of(context.request, "/v1/")
+        return await run_sglang(context, body)
+    return await tgi_routes.run_generate(context, checked(context.request, GenerateRequest, body))
 
 
-async def run_sglang(call: Call, raw: Mapping[str, object]) -> web.StreamResponse:
+async def run_sglang(context: RequestContext, raw: Mapping[str, object]) -> web.StreamResponse:
     """One answer or a list of them, or a stream where the body asks for it."""
-    body = checked(call.request, SGLangRequest, raw)
-    agent = call.request.headers.get(hdrs.USER_AGENT, "")
-    planning = partial(_plan_in_turn, call, body, skips=sglang_frontend.selects(agent, raw))
-    async with call.service.turns.waiting():
+    body = checked(context.request, SGLangRequest, raw)
+    agent = context.request.headers.get(hdrs.USER_AGENT, "")
+    planning = partial(_plan_in_turn, context, body, skips=sglang_frontend.selects(agent, raw))
+    async with context.service.turns.waiting():
         if body.stream:
-            return await _stream(call, body, planning())
+            return await _stream(context, body, planning())
         for_frontend = sglang_frontend.generates(agent, raw)
-        return await _complete(call, body, await planning(), for_frontend)
+        return await _complete(context, body, await planning(), for_frontend)
 
 
 async def _complete(
-    call: Call, body: SGLangRequest, planned: Sequence[Planned], for_frontend: bool
+    context: RequestContext, body: SGLangRequest, planned: Sequence[Planned], for_frontend: bool
 ) -> web.StreamResponse:
-    service = call.service
-    tracks = [
+    service = context.service
+    listeners = [
         Generated(request, output(service, request, options), service.text, wanted)
         for request, options, wanted in planned
     ]
-    await collect(call, tracks, service.turns.submitting)
+    await collect(context, listeners, service.turns.submitting)
 
     def show() -> web.Response:
-        answers: list[dict[str, Any]] = [track.shown() for track in tracks]
+        answers: list[dict[str, Any]] = [listener.shown() for listener in listeners]
         if body.batched or (len(answers) > 1 and not for_frontend):
             return json_response(answers, headers)
         if len(answers) == 1:
@@ -77,31 +77,34 @@ async def _complete(
         fields = ("text", "output_ids", "meta_info")
         return json_response({name: [a[name] for a in answers] for name in fields}, headers)
 
-    headers = call.early_headers(_characters(body)) | call.succeed(tracks, _seed(planned)).headers()
-    scored = sum(len(track.request.prompt) for track in tracks if track.wanted.logprobs)
+    headers = (
+        context.early_headers(_characters(body))
+        | context.succeed(listeners, _seed(planned)).headers()
+    )
+    scored = sum(len(listener.request.prompt) for listener in listeners if listener.wanted.logprobs)
     return show() if scored <= SHORT_PROMPT else await asyncio.to_thread(show)
 
 
 async def _stream(
-    call: Call, body: SGLangRequest, planning: Coroutine[Any, Any, list[Planned]]
+    context: RequestContext, body: SGLangRequest, planning: Coroutine[Any, Any, list[Planned]]
 ) -> web.StreamResponse:
-    service = call.service
-    stream = EventStream(call.request, call.early_headers(_characters(body)))
+    service = context.service
+    stream = EventStream(context.request, context.early_headers(_characters(body)))
     try:
-        with call.limit.converting():
+        with context.limit.converting():
             planned = await stream.wait(planning)
     except ApiError as error:
         if not stream.started:
             raise
-        return await end_with(call, stream, error, error_event)
-    tracks = [
+        return await end_with(context, stream, error, error_event)
+    listeners = [
         GeneratedStream(request, output(service, request, options), service.text, wanted, stream)
         for request, options, wanted in planned
     ]
     return await stream_out(
-        call,
+        context,
         stream,
-        tracks,
+        listeners,
         seed=_seed(planned),
         last_events=lambda: DONE,
         error_event=error_event,
@@ -109,29 +112,31 @@ async def _stream(
     )
 
 
-async def _plan_in_turn(call: Call, body: SGLangRequest, *, skips: bool) -> list[Planned]:
-    with await call.service.turns.take():
-        return await _plan(call, body, skips=skips)
+async def _plan_in_turn(
+    context: RequestContext, body: SGLangRequest, *, skips: bool
+) -> list[Planned]:
+    with await context.service.turns.take():
+        return await _plan(context, body, skips=skips)
 
 
-async def _plan(call: Call, body: SGLangRequest, *, skips: bool) -> list[Planned]:
+async def _plan(context: RequestContext, body: SGLangRequest, *, skips: bool) -> list[Planned]:
     """Everything that will run, checked. skips: the entry that has no value is left out."""
     planned: list[Planned] = []
-    text, chat = call.service.text, chat_of(call.request, body)
-    prompts: Sequence[Admitted] = body.prompts
+    text, chat = context.service.text, chat_of(context.request, body)
+    prompts: Sequence[PromptInput] = body.prompts
     if chat is not None and chat.messages:
         with text_errors():
             prompts = await prompts_of(chat, cast(Sequence[str], prompts), text)
     reading = chat is not None and bool(body.tools or body.separate_reasoning)
     plan = plan_of(chat, body, text)
     for index, prompt in enumerate(prompts):
-        options = _options(call, body, index)
+        options = _options(context, body, index)
         if reading:  # markers are part of the text, which the program may send again
             options = dataclasses.replace(options, show_special=True)
-        [requests] = await admit(call, [prompt], dataclasses.replace(options, reply=plan))
+        [requests] = await prepare(context, [prompt], dataclasses.replace(options, reply=plan))
         start = _start(body, index, len(requests[0].prompt))
         for sample, request in enumerate(requests):
-            request = _completed(request, options, body, start, _name(call, body, index))
+            request = _completed(request, options, body, start, _name(context, body, index))
             place = len(planned)
             wanted = Wanted(
                 id=request.name if len(requests) == 1 else f"{request.name}_{sample}",
@@ -147,11 +152,11 @@ async def _plan(call: Call, body: SGLangRequest, *, skips: bool) -> list[Planned
     return planned
 
 
-def _options(call: Call, body: SGLangRequest, index: int) -> Options:
+def _options(context: RequestContext, body: SGLangRequest, index: int) -> Options:
     """Of one prompt. Raises ApiError."""
-    service = call.service
+    service = context.service
     limits = service.engine.limits
-    priority = call.priority() if body.priority is None else body.priority
+    priority = context.priority() if body.priority is None else body.priority
     parameters = of_prompt(body.sampling_params, index)
     options: Options = parameters.options(service.config, prompt=body.field, priority=priority)
     options = dataclasses.replace(options, cache_salt=body.extra_key)
@@ -203,9 +208,9 @@ def _completed(
     )
 
 
-def _name(call: Call, body: SGLangRequest, index: int) -> str:
+def _name(context: RequestContext, body: SGLangRequest, index: int) -> str:
     """By which a prompt's sequences may be aborted, and what the answer calls it."""
-    own = f"{call.id}_{index}" if body.batched else call.id
+    own = f"{context.id}_{index}" if body.batched else context.id
     return body.name(index) or own
 
 

@@ -15,7 +15,7 @@ from aiohttp import HttpVersion11, web
 from aiohttp.http import StreamWriter
 
 from penstock_router.api.connection import Connection
-from penstock_router.api.run import Run
+from penstock_router.api.sequence_group import SequenceGroup
 from penstock_router.api.service import SERVICE
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class EventStream:
         self._due = False
         self._begun: asyncio.Future[None] = self._loop.create_future()
         self._last_write = self._loop.time()
-        self._run: Run | None = None
+        self._group: SequenceGroup | None = None
         self._alarm: asyncio.TimerHandle | None = None
 
     @property
@@ -94,23 +94,23 @@ class EventStream:
             if self._alarm is not None:
                 self._alarm.cancel()
 
-    async def serve(self, run: Run) -> None:
-        """Send events until all sequences of `run` have ended; `close` sends the last of them.
+    async def serve(self, group: SequenceGroup) -> None:
+        """Send events until all sequences of `group` have ended; `close` sends the last of them.
 
         The head waits for the first event, so that an error before it has its own HTTP status.
         Raises ApiError when a sequence fails, SlowReader when the client does not read.
         """
-        self._run = run
-        run.ended.add_done_callback(self._begin)
+        self._group = group
+        group.ended.add_done_callback(self._begin)
         self._watch()
         try:
             await self._begun
-            if not self._due and run.ended.done():
-                run.ended.result()
+            if not self._due and group.ended.done():
+                group.ended.result()
             await self._start()
-            await run.ended
+            await group.ended
         finally:
-            run.ended.remove_done_callback(self._begin)  # which knows this stream
+            group.ended.remove_done_callback(self._begin)  # which knows this stream
             if self._alarm is not None:
                 self._alarm.cancel()
 
@@ -167,12 +167,12 @@ class EventStream:
         return data
 
     def _flush(self) -> None:
-        transport, run = self._transport, self._run
-        if not self._due or transport is None or (run is not None and run.ended.done()):
+        transport, group = self._transport, self._group
+        if not self._due or transport is None or (group is not None and group.ended.done()):
             return  # written already, or `close` is about to
         data = self._take()
         if transport.is_closing():
             return
         transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
-        if transport.get_write_buffer_size() > FULL_BYTES and run is not None:
-            run.ended.set_exception(SlowReader())
+        if transport.get_write_buffer_size() > FULL_BYTES and group is not None:
+            group.ended.set_exception(SlowReader())

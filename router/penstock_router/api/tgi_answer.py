@@ -13,7 +13,7 @@ from penstock_router.api.errors import ApiError
 from penstock_router.api.logprobs import number
 from penstock_router.api.options import Options
 from penstock_router.api.output import Output
-from penstock_router.api.run import Collector, Track
+from penstock_router.api.sequence_group import Collector, SequenceListener
 from penstock_router.api.sse import EventStream
 from penstock_router.request import Finish, GenerationRequest, TopTokens
 from penstock_router.text import TextModel
@@ -76,10 +76,10 @@ class StreamResponse(TypedDict):
 
 
 def answer(
-    text: TextModel, tracks: Sequence[Collector], options: Options, prefix: str, details: bool
+    text: TextModel, listeners: Sequence[Collector], options: Options, prefix: str, details: bool
 ) -> GenerateResponse:
     """The best of the sequences, and the others in its details. prefix: text before each."""
-    best, *others = sorted(tracks, key=lambda track: track.mean_logprob, reverse=True)
+    best, *others = sorted(listeners, key=lambda listener: listener.mean_logprob, reverse=True)
     response: GenerateResponse = {"generated_text": prefix + best.text}
     if not details:
         return response
@@ -87,8 +87,8 @@ def answer(
         **_sequence(text, best, options),
         "cached_tokens": best.end.cached_tokens,
         "best_of_sequences": [
-            {"generated_text": prefix + track.text, **_sequence(text, track, options)}
-            for track in others
+            {"generated_text": prefix + listener.text, **_sequence(text, listener, options)}
+            for listener in others
         ],
     }
     if not others:
@@ -97,25 +97,25 @@ def answer(
     return response
 
 
-def _sequence(text: TextModel, track: Collector, options: Options) -> SequenceDetails:
+def _sequence(text: TextModel, listener: Collector, options: Options) -> SequenceDetails:
     special = text.tokenizer.special_ids
-    rows = zip(track.ids, track.closed_texts, track.logprobs, strict=True)
+    rows = zip(listener.ids, listener.closed_texts, listener.logprobs, strict=True)
     sequence: SequenceDetails = {
-        "finish_reason": track.end.reason.value,
-        "generated_tokens": track.end.generated_tokens,
-        "seed": track.request.sampling.seed if options.samples else None,
-        "prefill": _prefill(text, track),
+        "finish_reason": listener.end.reason.value,
+        "generated_tokens": listener.end.generated_tokens,
+        "seed": listener.request.sampling.seed if options.samples else None,
+        "prefill": _prefill(text, listener),
         "tokens": [
             {"id": i, "text": t, "logprob": number(logprob), "special": i in special}
             for i, t, logprob in rows
         ],
     }
-    if track.request.sampling.top_n:
-        sequence["top_tokens"] = [top_tokens(text, top) for top in track.tops]
+    if listener.request.sampling.top_n:
+        sequence["top_tokens"] = [top_tokens(text, top) for top in listener.tops]
     return sequence
 
 
-def _prefill(text: TextModel, track: Collector) -> list[PrefillToken]:
+def _prefill(text: TextModel, listener: Collector) -> list[PrefillToken]:
     # An empty list unless decoder_input_details asked for the prompt's log-probabilities.
     return [
         {
@@ -123,7 +123,9 @@ def _prefill(text: TextModel, track: Collector) -> list[PrefillToken]:
             "text": text.token_text(token_id),
             "logprob": None if logprob is None else number(logprob),
         }
-        for token_id, logprob in zip(track.request.prompt, track.prompt_logprobs, strict=False)
+        for token_id, logprob in zip(
+            listener.request.prompt, listener.prompt_logprobs, strict=False
+        )
     ]
 
 
@@ -170,7 +172,7 @@ def _event(
     )
 
 
-class GenerateStream(Track):
+class GenerateStream(SequenceListener):
     """Streams one sequence as /generate_stream does: an event a token.
 
     The last token's event carries the whole text. The engine says that it was the last in the same

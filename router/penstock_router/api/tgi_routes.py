@@ -5,11 +5,11 @@ from __future__ import annotations
 import orjson
 from aiohttp import web
 
-from penstock_router.api.admission import admit, listing_errors, output
-from penstock_router.api.call import Call
 from penstock_router.api.fields import checked
 from penstock_router.api.options import Options
-from penstock_router.api.run import Collector
+from penstock_router.api.prepare import listing_errors, output, prepare
+from penstock_router.api.request_context import RequestContext
+from penstock_router.api.sequence_group import Collector
 from penstock_router.api.service import SERVICE
 from penstock_router.api.sse import EventStream
 from penstock_router.api.streaming import collect, stream_out
@@ -29,59 +29,63 @@ def json_response(value: object, headers: dict[str, str] | None = None) -> web.R
     )
 
 
-async def generate_stream(call: Call) -> web.StreamResponse:
+async def generate_stream(context: RequestContext) -> web.StreamResponse:
     """POST /generate_stream"""
-    body = await call.body(GenerateRequest)
-    return await _stream(call, body, full_text=bool(body.parameters.return_full_text))
+    body = await context.body(GenerateRequest)
+    return await _stream(context, body, full_text=bool(body.parameters.return_full_text))
 
 
-async def compat(call: Call) -> web.StreamResponse:
+async def compat(context: RequestContext) -> web.StreamResponse:
     """POST /: `stream` decides, the answer is a list of one, the prompt is part of the text."""
-    return await run_compat(call, await call.body(GenerateRequest))
+    return await run_compat(context, await context.body(GenerateRequest))
 
 
-async def run_generate(call: Call, body: GenerateRequest) -> web.StreamResponse:
+async def run_generate(context: RequestContext, body: GenerateRequest) -> web.StreamResponse:
     """One answer, or a stream where the body asks for it."""
     full_text = bool(body.parameters.return_full_text)
     if body.stream:
-        return await _stream(call, body, full_text)
-    response, headers = await complete(call, body, full_text)
+        return await _stream(context, body, full_text)
+    response, headers = await complete(context, body, full_text)
     return json_response(response, headers)
 
 
-async def run_compat(call: Call, body: GenerateRequest) -> web.StreamResponse:
+async def run_compat(context: RequestContext, body: GenerateRequest) -> web.StreamResponse:
     """As `run_generate`, with the defaults and the shape of POST /."""
     full_text = body.parameters.return_full_text is not False
     if body.stream:
-        return await _stream(call, body, full_text)
-    response, headers = await complete(call, body, full_text)
+        return await _stream(context, body, full_text)
+    response, headers = await complete(context, body, full_text)
     return json_response([response], headers)
 
 
 async def complete(
-    call: Call, body: GenerateRequest, full_text: bool
+    context: RequestContext, body: GenerateRequest, full_text: bool
 ) -> tuple[GenerateResponse, dict[str, str]]:
     """Generate to the end; the answer and its headers."""
-    service, parameters = call.service, body.parameters
-    options = _options(call, body, stream=False)
+    service, parameters = context.service, body.parameters
+    options = _options(context, body, stream=False)
     with service.permits.take(options.sequences):
-        [requests] = await admit(call, [body.inputs], options, body.add_special_tokens)
-        tracks = [Collector(r, output(service, r, options)) for r in requests]
-        await collect(call, tracks)
+        [requests] = await prepare(context, [body.inputs], options, body.add_special_tokens)
+        listeners = [Collector(r, output(service, r, options)) for r in requests]
+        await collect(context, listeners)
     details = parameters.details or parameters.decoder_input_details
     prefix = body.inputs if full_text else ""
-    response = answer(service.text, tracks, options, prefix, details)
+    response = answer(service.text, listeners, options, prefix, details)
     seed = requests[0].sampling.seed if options.samples else None
-    return response, call.early_headers(len(body.inputs)) | call.succeed(tracks, seed).headers()
+    return response, context.early_headers(len(body.inputs)) | context.succeed(
+        listeners, seed
+    ).headers()
 
 
-async def _stream(call: Call, body: GenerateRequest, full_text: bool) -> web.StreamResponse:
-    service = call.service
-    options = _options(call, body, stream=True)
+async def _stream(
+    context: RequestContext, body: GenerateRequest, full_text: bool
+) -> web.StreamResponse:
+    service = context.service
+    options = _options(context, body, stream=True)
     with service.permits.take(1):
-        [[request]] = await admit(call, [body.inputs], options, body.add_special_tokens)
-        stream = EventStream(call.request, call.early_headers(len(body.inputs)))
-        track = GenerateStream(
+        [[request]] = await prepare(context, [body.inputs], options, body.add_special_tokens)
+        stream = EventStream(context.request, context.early_headers(len(body.inputs)))
+        listener = GenerateStream(
             request,
             output(service, request, options),
             stream,
@@ -91,18 +95,18 @@ async def _stream(call: Call, body: GenerateRequest, full_text: bool) -> web.Str
             samples=options.samples,
         )
         return await stream_out(
-            call,
+            context,
             stream,
-            [track],
+            [listener],
             seed=request.sampling.seed if options.samples else None,
             last_events=lambda: b"",
             error_event=error_event,
         )
 
 
-def _options(call: Call, body: GenerateRequest, *, stream: bool) -> Options:
-    service = call.service
-    options = body.parameters.options(service.config, stream=stream, priority=call.priority())
+def _options(context: RequestContext, body: GenerateRequest, *, stream: bool) -> Options:
+    service = context.service
+    options = body.parameters.options(service.config, stream=stream, priority=context.priority())
     options.check(service.engine.limits)
     return options
 

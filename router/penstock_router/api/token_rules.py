@@ -9,7 +9,7 @@ import numpy as np
 
 from penstock_router.api.errors import invalid
 from penstock_router.config import RouterConfig
-from penstock_router.limits import Limits
+from penstock_router.limits import ServerLimits
 from penstock_router.text import TextModel
 from penstock_router.text.tokenizer import Tokenizer
 from penstock_router.token_rules import MAX_RUN, TokenRules
@@ -35,7 +35,7 @@ class RuleWishes:
         """Whether the choice of tokens has rules. A stop token alone is none."""
         return bool(self.min_tokens or self.bad_words or len(self.allowed) or self.watermark)
 
-    def check(self, limits: Limits, max_new_tokens: int | None) -> None:
+    def check(self, limits: ServerLimits, max_new_tokens: int | None) -> None:
         """What the schema cannot know. Raises ApiError."""
         named = {"stop_token_ids": self.stop_token_ids, "allowed_token_ids": self.allowed}
         for name, tokens in named.items():

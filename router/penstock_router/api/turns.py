@@ -13,7 +13,7 @@ from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from penstock_router.api.errors import ApiError, Kind
-from penstock_router.api.run import Run, Track
+from penstock_router.api.sequence_group import SequenceGroup, SequenceListener
 
 if TYPE_CHECKING:
     from penstock_router.api.service import Permits
@@ -53,29 +53,31 @@ class Turns:
                     await asyncio.sleep(LOOK_SECONDS)
 
     @asynccontextmanager
-    async def submitting(self, run: Run, tracks: Sequence[Turn]) -> AsyncIterator[None]:
-        """Hand tracks to the engine as permits become free, until the run ends or is left."""
-        run.expect(len(tracks))
-        task = asyncio.create_task(self._submit(run, tracks))
+    async def submitting(
+        self, group: SequenceGroup, listeners: Sequence[Turn]
+    ) -> AsyncIterator[None]:
+        """Hand listeners to the engine as permits become free, until the group ends or is left."""
+        group.expect(len(listeners))
+        task = asyncio.create_task(self._submit(group, listeners))
         try:
             yield
         finally:
             task.cancel()
             await asyncio.wait([task])
-            for track in tracks:
-                track.give_back()
+            for listener in listeners:
+                listener.give_back()
 
-    async def _submit(self, run: Run, tracks: Sequence[Turn]) -> None:
-        for track in tracks:
-            track.permit = await self.take()
+    async def _submit(self, group: SequenceGroup, listeners: Sequence[Turn]) -> None:
+        for listener in listeners:
+            listener.permit = await self.take()
             try:
-                run.submit_expected(track)
+                group.submit_expected(listener)
             except ApiError as error:
-                return run.fail(error)
+                return group.fail(error)
 
 
-class Turn(Track):
-    """A track whose permit goes back with its end. Base of those that wait for one."""
+class Turn(SequenceListener):
+    """A listener whose permit goes back with its end. Base of those that wait for one."""
 
     permit: ExitStack | None = None
 

@@ -11,48 +11,48 @@ from typing import Any
 from penstock_router.api.logprobs import number
 from penstock_router.api.openai_chat import ChatRequest
 from penstock_router.api.openai_request import OpenAIRequest
-from penstock_router.api.run import Collector
+from penstock_router.api.sequence_group import Collector
 from penstock_router.request import TopTokens
 from penstock_router.text import TextModel
 
 
 def beside_choices(
-    text: TextModel, body: OpenAIRequest, tracks: Sequence[Collector]
+    text: TextModel, body: OpenAIRequest, listeners: Sequence[Collector]
 ) -> dict[str, Any]:
     """Fields of a whole chat answer."""
-    return _of_prompt(text, body, tracks[0]) if isinstance(body, ChatRequest) else {}
+    return _of_prompt(text, body, listeners[0]) if isinstance(body, ChatRequest) else {}
 
 
-def in_choice(text: TextModel, body: OpenAIRequest, track: Collector) -> dict[str, Any]:
+def in_choice(text: TextModel, body: OpenAIRequest, listener: Collector) -> dict[str, Any]:
     """Fields of a choice of a whole answer."""
-    shown: dict[str, Any] = {"stop_reason": track.output.stop_reason}
+    shown: dict[str, Any] = {"stop_reason": listener.output.stop_reason}
     if not isinstance(body, ChatRequest):
-        shown |= _of_prompt(text, body, track)
+        shown |= _of_prompt(text, body, listener)
     if body.return_token_ids:
-        shown["token_ids"] = track.ids
+        shown["token_ids"] = listener.ids
     return shown
 
 
-def _of_prompt(text: TextModel, body: OpenAIRequest, track: Collector) -> dict[str, Any]:
+def _of_prompt(text: TextModel, body: OpenAIRequest, listener: Collector) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     if body.prompt_logprobs is not None:
-        shown["prompt_logprobs"] = prompt_logprobs(text, track, body.prompt_logprobs)
+        shown["prompt_logprobs"] = prompt_logprobs(text, listener, body.prompt_logprobs)
     if body.return_token_ids:
-        shown["prompt_token_ids"] = list(track.request.prompt)
+        shown["prompt_token_ids"] = list(listener.request.prompt)
     return shown
 
 
 def prompt_logprobs(
-    text: TextModel, track: Collector, count: int
+    text: TextModel, listener: Collector, count: int
 ) -> list[dict[str, dict[str, Any]] | None]:
     """For each token of the prompt but the first: it and the `count` most likely ones by their ids.
 
     `rank` is known of those that are among the most likely.
     """
     rows = zip(
-        track.request.prompt,
-        track.prompt_logprobs,
-        track.prompt_tops or [()] * len(track.prompt_logprobs),
+        listener.request.prompt,
+        listener.prompt_logprobs,
+        listener.prompt_tops or [()] * len(listener.prompt_logprobs),
         strict=True,
     )
     return [

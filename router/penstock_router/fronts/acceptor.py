@@ -22,7 +22,7 @@ PAUSE_SECONDS = 0.5  # until something that was exhausted may be there again
 RETRY_SECONDS = 0.002  # while nobody takes a connection; others wait in the backlog
 
 
-class Taker(Protocol):
+class HttpProcess(Protocol):
     """Who serves connections."""
 
     @property
@@ -35,7 +35,7 @@ class Taker(Protocol):
 
 
 class Acceptor:
-    """Listens, and passes each connection on to one taker after the other.
+    """Listens, and passes each connection on to one process after the other.
 
     Raises OSError when it cannot listen.
     """
@@ -43,7 +43,7 @@ class Acceptor:
     def __init__(
         self,
         listener: socket.socket,
-        takers: Sequence[Taker],
+        processes: Sequence[HttpProcess],
         on_failure: Callable[[str], None] = lambda reason: None,
         scheme: str = "http",
     ) -> None:
@@ -51,7 +51,7 @@ class Acceptor:
         any more."""
         listener.listen(BACKLOG)
         self._listener = listener
-        self._takers = takers
+        self._processes = processes
         self._turn = 0
         self._on_failure = on_failure
         self._task = asyncio.create_task(self._accept())
@@ -88,13 +88,15 @@ class Acceptor:
 
     def _passed_on(self, connection: socket.socket) -> bool:
         """False when it must be tried again; where all are gone, nobody will ever take it."""
-        takers = [taker for taker in self._takers if taker.responsive] or self._takers
-        first = self._turn % len(takers)
+        processes = [
+            process for process in self._processes if process.responsive
+        ] or self._processes
+        first = self._turn % len(processes)
         self._turn += 1
         full = False
-        for taker in (*takers[first:], *takers[:first]):
+        for process in (*processes[first:], *processes[:first]):
             try:
-                socket.send_fds(taker.handover, [b"\0"], [connection.fileno()])
+                socket.send_fds(process.handover, [b"\0"], [connection.fileno()])
                 return True
             except OSError as error:  # who is gone is noticed elsewhere
                 full |= error.errno not in GONE

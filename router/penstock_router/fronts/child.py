@@ -20,7 +20,7 @@ from penstock_router.engine import Engine
 from penstock_router.fronts.activity import Activity
 from penstock_router.fronts.config import FrontConfig, limits_line
 from penstock_router.fronts.frames import BEAT_SECONDS, BadFrame, Frames
-from penstock_router.fronts.port import Port
+from penstock_router.fronts.front_link import FrontLink
 from penstock_router.logs import log
 from penstock_router.metrics import Metrics
 from penstock_router.quotas import Quotas
@@ -51,7 +51,7 @@ class FrontProcess:
         self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
         self._wire = Frames(self._receive, self._lost)
-        self._port: Port | None = None
+        self._link: FrontLink | None = None
         self._fault = ""
         self._silence = 0  # beats
         self._idle = 0  # those of them in which it did not compute
@@ -93,30 +93,30 @@ class FrontProcess:
 
     async def open(self, engine: Engine, metrics: Metrics, quotas: Quotas) -> None:
         """Returns when it takes connections."""
-        self._port = Port(engine, metrics, self._send, quotas)
+        self._link = FrontLink(engine, metrics, self._send, quotas)
         self._tell(limits_line(engine.limits))
         await self._ready
         self._listen_for_beats()
 
     def drain(self) -> None:
         """Let it turn new requests away."""
-        if self._port is not None:
-            self._port.drain()
+        if self._link is not None:
+            self._link.drain()
 
     def trouble(self, reason: str) -> None:
         """Tell it why nothing would be generated now, or that all is well (empty)."""
-        if self._port is not None:
-            self._port.trouble(reason)
+        if self._link is not None:
+            self._link.trouble(reason)
 
     def replace_keys(self, keys: tuple[ApiKey, ...]) -> None:
         """Tell it the API keys that count from now on."""
-        if self._port is not None:
-            self._port.replace_keys(keys)
+        if self._link is not None:
+            self._link.replace_keys(keys)
 
     def leave(self) -> None:
         """Let it send what is left of answers, and end."""
-        if self._port is not None:
-            self._port.leave()
+        if self._link is not None:
+            self._link.leave()
         elif self._process.stdin is not None:
             self._process.stdin.close()  # there is nothing to wait for
 
@@ -152,13 +152,13 @@ class FrontProcess:
             self._fault = frame.fault
         if frame.ready and not self._ready.done():
             self._ready.set_result(None)
-        if self._port is not None:
-            self._port.receive(frame)
+        if self._link is not None:
+            self._link.receive(frame)
 
     def _lost(self) -> None:
         self._silent.set_result(None)
-        if self._port is not None:
-            self._port.gone()
+        if self._link is not None:
+            self._link.gone()
 
     def _listen_for_beats(self) -> None:
         """Beats are counted, not seconds: when this process was stopped, all were late.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self, TextIO
 
 from penstock_router.config import RouterConfig
-from penstock_router.limits import Limits
+from penstock_router.limits import ServerLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,15 +33,15 @@ class FrontConfig:
         return cls(router=router, **values)
 
 
-def limits_line(limits: Limits) -> bytes:
+def limits_line(limits: ServerLimits) -> bytes:
     """The second line."""
     return json.dumps(dataclasses.asdict(limits)).encode() + b"\n"
 
 
-def read_limits(source: TextIO) -> Limits:
+def read_limits(source: TextIO) -> ServerLimits:
     """Waits for the shards. Raises EOFError when the scheduling process is gone."""
     values = _line(source)
-    return Limits(**values | {"step_rows": tuple(values["step_rows"])})
+    return ServerLimits(**values | {"step_rows": tuple(values["step_rows"])})
 
 
 def _line(source: TextIO) -> dict[str, Any]:

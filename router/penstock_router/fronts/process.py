@@ -24,7 +24,7 @@ from penstock_router.fronts.frames import BEAT_SECONDS, BadFrame, Frames, frame
 from penstock_router.fronts.remote_engine import Outbox, RemoteEngine, RemoteMetrics
 from penstock_router.fronts.remote_ledger import RemoteLedger
 from penstock_router.fronts.text import load_text
-from penstock_router.limits import Limits
+from penstock_router.limits import ServerLimits
 from penstock_router.logs import configure_logs, log
 from penstock_router.pulse import Pulse
 from penstock_router.text import TextModel
@@ -57,7 +57,7 @@ def _load(config: FrontConfig) -> TextModel | None:
         return None
 
 
-async def serve(config: FrontConfig, text: TextModel, limits: Limits) -> int:
+async def serve(config: FrontConfig, text: TextModel, limits: ServerLimits) -> int:
     """Serve the connections that come, with the engine at the other end of a socket."""
     if config.place == 0:  # all have the same
         text.warn_about_rows(limits.vocab_size)

@@ -25,7 +25,7 @@ from penstock_router.fronts import messages
 from penstock_router.fronts.frames import BadFrame
 from penstock_router.grammar import Grammar
 from penstock_router.instruments import Failure
-from penstock_router.limits import Limits
+from penstock_router.limits import ServerLimits
 from penstock_router.request import Draining, Finish, FinishReason, GenerationRequest, Listener
 from penstock_router.request_wire import GRAMMAR, REQUEST
 
@@ -68,7 +68,7 @@ class RemoteEngine:
     `receive` takes the frames that come from there.
     """
 
-    def __init__(self, limits: Limits, outbox: Outbox) -> None:
+    def __init__(self, limits: ServerLimits, outbox: Outbox) -> None:
         self.limits = limits
         self.draining = False
         self._trouble = ""

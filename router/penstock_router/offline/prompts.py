@@ -8,9 +8,9 @@ from array import array
 from collections.abc import Sequence
 
 from penstock_proto.offline_pb2 import Prompt
-from penstock_router.api.admission import requests_of, text_errors
 from penstock_router.api.errors import invalid
 from penstock_router.api.options import Names, Options
+from penstock_router.api.prepare import requests_of, text_errors
 from penstock_router.api.service import Service
 from penstock_router.offline.fields import Wanted
 from penstock_router.request import GenerationRequest

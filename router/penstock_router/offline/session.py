@@ -14,8 +14,8 @@ import orjson
 from google.protobuf.message import DecodeError
 
 from penstock_proto import offline_pb2 as wire
-from penstock_router.api.admission import output
 from penstock_router.api.errors import ApiError, Kind, from_engine
+from penstock_router.api.prepare import output
 from penstock_router.api.service import Service
 from penstock_router.fronts.frames import Frames
 from penstock_router.logs import log

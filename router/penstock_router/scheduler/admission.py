@@ -16,7 +16,7 @@ from penstock_router.scheduler.sequence import Seat, Sequence, State
 Computing: TypeAlias = dict[tuple[int, bytes], Sequence]  # node above a block, its tokens: by whom
 
 
-class Admission:
+class AdmissionPolicy:
     """Moves sequences from the queue to seats while there are slots, blocks and budget for them."""
 
     def __init__(

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence as Tokens
 
 from penstock_router.request import FinishReason, GenerationRequest, Listener
-from penstock_router.scheduler.admission import Admission
+from penstock_router.scheduler.admission import AdmissionPolicy
 from penstock_router.scheduler.block_manager import BlockManager
 from penstock_router.scheduler.budget import makes_longer_steps, prompt_budget
 from penstock_router.scheduler.config import SchedulerConfig
@@ -41,7 +41,7 @@ class Scheduler:
         self._queue = Queue()
         self._seats = Seats(config.max_batch_size)
         self.room = Room(config.max_batch_prefill_tokens, config.max_batch_size)
-        self._admission = Admission(config, self.blocks, self._queue, self._seats, self.room)
+        self._admission = AdmissionPolicy(config, self.blocks, self._queue, self._seats, self.room)
         self._runs = Runs(config, self.blocks, self.room)
         self._decode: list[Seat] = []  # rows of the last planned decode step
         self._groups: list[tuple[int, int]] = []  # of them that share blocks

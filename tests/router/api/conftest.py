@@ -117,7 +117,7 @@ class Client:
         """Turn new requests away, as SIGTERM does."""
         self.engine.draining = True
         if self.front is not None:
-            self.front.port_frames.send(ToFront(draining=True))
+            self.front.link_frames.send(ToFront(draining=True))
 
     async def quiet(self) -> None:
         """Wait until nothing runs, every permit is back and nobody remembers a sequence."""

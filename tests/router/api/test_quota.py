@@ -236,7 +236,7 @@ async def test_other_keys_count_at_once(serve: Any) -> None:
         from penstock_router.api.keys import KEYS
 
         client.front.engine.on_keys = client.app[KEYS].replace
-        client.front.port.replace_keys(changed)
+        client.front.link.replace_keys(changed)
         await client.front.round_trip()
     assert (await ask(client, "b"))[0] == 200
     assert (await ask(client, "a"))[0] == 200  # one of two was left, and one fits

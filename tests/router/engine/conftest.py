@@ -13,7 +13,7 @@ import pytest
 
 from penstock_proto.shard_pb2 import WarmupRequest
 from penstock_router.engine import Engine
-from penstock_router.limits import Limits
+from penstock_router.limits import ServerLimits
 from penstock_router.metrics import Metrics
 from penstock_router.request import EngineError, Finish, TopTokens
 from penstock_router.scheduler import Scheduler, SchedulerConfig
@@ -139,9 +139,9 @@ async def running_engine(
                 engine.failed.exception()
 
 
-def limits(model: FakeModelConfig) -> Limits:
+def limits(model: FakeModelConfig) -> ServerLimits:
     capacity = (model.num_blocks - 1) * model.block_size
-    return Limits(
+    return ServerLimits(
         max_input_tokens=capacity - 1,
         max_total_tokens=capacity,
         max_batch_prefill_tokens=32,

@@ -45,7 +45,7 @@ class Front:
 
 
 class Fronts:
-    """So many takers of connections; those that take none are stuck."""
+    """So many processes that take connections; those that take none are stuck."""
 
     def __init__(self, count: int, stuck: frozenset[int] = frozenset()) -> None:
         self.nodelay: list[int] = []

@@ -137,31 +137,31 @@ async def test_a_front_that_is_gone_frees_what_it_had() -> None:
         async with asyncio.timeout(60):
             while engine.live:
                 await asyncio.sleep(0.005)
-        assert all(job.cancelled for job in engine.jobs) and not front.port._numbers
+        assert all(job.cancelled for job in engine.jobs) and not front.link._numbers
 
 
 async def test_health_is_that_of_the_scheduling_process() -> None:
     async with joined_front(DrivenEngine(), Metrics(64, 96)) as front:
         assert not front.engine.trouble and not front.engine.draining
-        front.port_frames.send(ToFront(draining=True))
+        front.link_frames.send(ToFront(draining=True))
         await front.round_trip()
         assert front.engine.draining and not front.engine.trouble
         with pytest.raises(Draining):
             front.engine.submit(GenerationRequest((1,), 1), Heard(1, 1, 1, False))
-        front.port_frames.send(ToFront(leave=True))
+        front.link_frames.send(ToFront(leave=True))
         await asyncio.wait_for(front.engine.leave.wait(), 60)
         assert front.engine.trouble == "the server ends"
 
 
 async def test_trouble_is_that_of_the_scheduling_process() -> None:
     async with joined_front(DrivenEngine(), Metrics(64, 96)) as front:
-        front.port.trouble("no answer from shard 1")
+        front.link.trouble("no answer from shard 1")
         await front.round_trip()
         assert front.engine.trouble == "no answer from shard 1"
-        front.port.drain()
+        front.link.drain()
         await front.round_trip()
         assert front.engine.trouble == "no answer from shard 1" and front.engine.draining
-        front.port.trouble("")
+        front.link.trouble("")
         await front.round_trip()
         assert front.engine.trouble == ""
 

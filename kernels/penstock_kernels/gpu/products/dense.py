@@ -11,7 +11,7 @@ from torch import Tensor
 
 from penstock_kernels.gpu.card import shared_bytes
 from penstock_kernels.gpu.hopper import is_hopper, multiprocessors
-from penstock_kernels.gpu.hopper_gated import fills_hopper, hopper_gated_linear
+from penstock_kernels.gpu.hopper_gated import hopper_gated_linear, supports_hopper_gated
 from penstock_kernels.gpu.hopper_linear import LinearConfig, hopper_linear, linear_config
 from penstock_kernels.gpu.hopper_qkv import hopper_qkv
 from penstock_kernels.gpu.linear import Tile, linear, linear_one_row, row_tile
@@ -64,7 +64,7 @@ def staged(tile: Tile, p: Problem, weights: int) -> Tile | None:
 
 def _fills(p: Problem) -> bool | None:
     usable = p.half and p.dense and not p.biased and is_hopper(p.device)
-    return usable and fills_hopper(p.rows, p.n, p.k, multiprocessors(p.device)) or None
+    return usable and supports_hopper_gated(p.rows, p.n, p.k, multiprocessors(p.device)) or None
 
 
 def _adds(p: Problem) -> bool | None:

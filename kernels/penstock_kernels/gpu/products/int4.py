@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from penstock_kernels.gpu.hopper import is_hopper, multiprocessors
-from penstock_kernels.gpu.hopper_gated import fills_hopper, hopper_gated_linear
+from penstock_kernels.gpu.hopper_gated import hopper_gated_linear, supports_hopper_gated
 from penstock_kernels.gpu.hopper_int4 import Int4Config, hopper_int4, int4_config
 from penstock_kernels.gpu.hopper_int4_many import hopper_int4_many, splits_for
 from penstock_kernels.gpu.int4_linear import int4_linear, widened
@@ -65,7 +65,7 @@ def _adds(p: Problem) -> bool | None:
 def _fills(p: Problem) -> bool | None:
     usable = p.half and p.dense and not (p.biased or p.ordered) and is_hopper(p.device)
     usable = usable and _many(p) is None
-    return (usable and fills_hopper(p.rows, p.n, p.k, multiprocessors(p.device))) or None
+    return (usable and supports_hopper_gated(p.rows, p.n, p.k, multiprocessors(p.device))) or None
 
 
 def _few(p: Problem) -> bool | None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from penstock_router.engine import Engine
 
 
-class Port:
+class FrontLink:
     """Hands a front's requests to the engine and collects what the engine says to it.
 
     What one turn of the event loop brings goes out as one frame at its end, by `send`.
@@ -131,7 +131,7 @@ class Port:
         sequence = submission.sequence
         try:
             request = REQUEST.decode(submission.request)
-            number = self._engine.submit(request, Echo(self, sequence))
+            number = self._engine.submit(request, RemoteListener(self, sequence))
         except EngineError as error:
             self.failed(sequence, error)
         else:
@@ -229,24 +229,24 @@ class Port:
         self._last = ToFront()  # what is not of sequences
 
 
-class Echo:
+class RemoteListener:
     """The engine's listener of one sequence whose real listener is in a front."""
 
-    __slots__ = ("_port", "_sequence")
+    __slots__ = ("_link", "_sequence")
 
-    def __init__(self, port: Port, sequence: int) -> None:
-        self._port = port
+    def __init__(self, link: FrontLink, sequence: int) -> None:
+        self._link = link
         self._sequence = sequence
 
     def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
-        self._port.prompt(self._sequence, logprobs, tops)
+        self._link.prompt(self._sequence, logprobs, tops)
 
     def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
-        self._port.token(self._sequence, token_id, logprob, top)
+        self._link.token(self._sequence, token_id, logprob, top)
         return False  # the front looks for stop sequences
 
     def finish(self, finish: Finish) -> None:
-        self._port.finished(self._sequence, finish)
+        self._link.finished(self._sequence, finish)
 
     def fail(self, error: EngineError) -> None:
-        self._port.failed(self._sequence, error)
+        self._link.failed(self._sequence, error)

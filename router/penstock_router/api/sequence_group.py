@@ -14,12 +14,12 @@ from penstock_router.api.quota import Lease
 from penstock_router.request import EngineError, Finish, GenerationRequest, TopTokens
 
 
-class Run:
+class SequenceGroup:
     """Submits sequences and waits for all of them; whatever is left is cancelled on leaving.
 
-    with Run(engine) as run:
-        run.submit(tracks)
-        await run.ended
+    with SequenceGroup(engine) as group:
+        group.submit(listeners)
+        await group.ended
     """
 
     def __init__(self, engine: Engine, lease: Lease | None = None) -> None:
@@ -47,21 +47,21 @@ class Run:
         if self.ended.done() and not self.ended.cancelled():
             self.ended.exception()  # seen, even if nobody waited for it
 
-    def submit(self, tracks: Iterable[Track]) -> None:
+    def submit(self, listeners: Iterable[SequenceListener]) -> None:
         """Hand the sequences to the engine. Raises ApiError when it takes none."""
-        for track in tracks:
+        for listener in listeners:
             self.expect(1)
-            self.submit_expected(track)
+            self.submit_expected(listener)
 
     def expect(self, count: int) -> None:
         """So many sequences will be submitted; it has not ended before they have."""
         self._remaining += count
 
-    def submit_expected(self, track: Track) -> None:
+    def submit_expected(self, listener: SequenceListener) -> None:
         """Hand one of them to the engine. Raises ApiError when it takes none."""
-        track.run = self
+        listener.group = self
         try:
-            self._ids.append(self._engine.submit(track.request, track))
+            self._ids.append(self._engine.submit(listener.request, listener))
         except EngineError as error:
             raise from_engine(error) from error
 
@@ -78,10 +78,10 @@ class Run:
             self.ended.set_exception(error)
 
 
-class Track:
+class SequenceListener:
     """A sequence on its way: the listener of the engine. Base of what streams and what collects."""
 
-    run: Run
+    group: SequenceGroup
     end: Finish
 
     def __init__(self, request: GenerationRequest, output: Output) -> None:
@@ -89,20 +89,20 @@ class Track:
         self.output = output
 
     def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
-        """Only tracks that asked for it keep it."""
+        """Only listeners that asked for it keep it."""
 
     def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
         raise NotImplementedError
 
     def finish(self, finish: Finish) -> None:
         self.end = finish
-        self.run.one_ended(finish.generated_tokens)
+        self.group.one_ended(finish.generated_tokens)
 
     def fail(self, error: EngineError) -> None:
-        self.run.fail(from_engine(error))
+        self.group.fail(from_engine(error))
 
 
-class Collector(Track):
+class Collector(SequenceListener):
     """Keeps everything until the end, for answers that are sent at once."""
 
     def __init__(self, request: GenerationRequest, output: Output) -> None:

@@ -19,19 +19,19 @@ from penstock_router.api.no_numbers import place_of_no_number
 from penstock_router.api.quota import LEASE, named
 from penstock_router.api.refusal import TARGET, log_failure
 from penstock_router.api.request_id import request_id
-from penstock_router.api.run import Track
 from penstock_router.api.schema import M
+from penstock_router.api.sequence_group import SequenceListener
 from penstock_router.api.service import SERVICE, Service
 from penstock_router.api.time_limit import TimeLimit
 from penstock_router.logs import log
 from penstock_router.request import Finish
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-CallHandler = Callable[["Call"], Awaitable[web.StreamResponse]]
+ContextHandler = Callable[["RequestContext"], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class RequestStats:
     """What a request took. Times are seconds; those of the slowest of several sequences."""
 
     total: float
@@ -58,8 +58,8 @@ class Figures:
         }
 
 
-class Call:
-    """See the module."""
+class RequestContext:
+    """The request, what it needs of the server, and when it reached which stage."""
 
     def __init__(self, request: web.Request) -> None:
         self.request = request
@@ -107,25 +107,25 @@ class Call:
         kind = "gpu+optimized" if device == "cuda" else device
         return {"x-compute-type": kind, "x-compute-characters": str(characters)}
 
-    def succeed(self, tracks: Sequence[Track], seed: int | None) -> Figures:
+    def succeed(self, listeners: Sequence[SequenceListener], seed: int | None) -> RequestStats:
         """Count and log the request."""
         self.limit.stop()
         total = time.monotonic() - self._start
         validation = self._validated - self._start
-        ends = [track.end for track in tracks]
+        ends = [listener.end for listener in listeners]
         per_token = [_per_token(end) for end in ends]
-        figures = Figures(
+        stats = RequestStats(
             total=total,
             validation=validation,
             queue=max(end.queue_seconds for end in ends),
             inference=max(end.total_seconds - end.queue_seconds for end in ends),
             per_token=max(per_token),
-            prompt_tokens=_prompt_tokens(tracks),
+            prompt_tokens=_prompt_tokens(listeners),
             cached_tokens=sum(end.cached_tokens for end in ends),
             generated_tokens=sum(end.generated_tokens for end in ends),
         )
         self.service.metrics.on_success(total, validation, per_token)
-        self._trace(None, ends, figures)
+        self._trace(None, ends, stats)
         log(
             "INFO",
             "Success",
@@ -137,15 +137,15 @@ class Call:
             status=200,
             total_time=round(total, 6),
             validation_time=round(validation, 6),
-            queue_time=round(figures.queue, 6),
-            inference_time=round(figures.inference, 6),
-            time_per_token=round(figures.per_token, 6),
-            prompt_tokens=len(tracks[0].request.prompt),
-            generated_tokens=figures.generated_tokens,
+            queue_time=round(stats.queue, 6),
+            inference_time=round(stats.inference, 6),
+            time_per_token=round(stats.per_token, 6),
+            prompt_tokens=len(listeners[0].request.prompt),
+            generated_tokens=stats.generated_tokens,
             cached_tokens=ends[0].cached_tokens,
             seed=seed,
         )
-        return figures
+        return stats
 
     def fail(self, error: ApiError) -> None:
         """Count and log the request that ended with an error."""
@@ -175,7 +175,7 @@ class Call:
         )
 
     def _trace(
-        self, error: str | None, ends: Sequence[Finish] = (), figures: Figures | None = None
+        self, error: str | None, ends: Sequence[Finish] = (), stats: RequestStats | None = None
     ) -> None:
         """Tell the collector of traces, if there is one."""
         if self.service.traces is None:
@@ -188,9 +188,9 @@ class Call:
             "gen_ai.request.model": self.service.model_name,
             "penstock.request_id": self.id,
         }
-        if figures is not None:
-            attributes["gen_ai.usage.input_tokens"] = figures.prompt_tokens
-            attributes["gen_ai.usage.output_tokens"] = figures.generated_tokens
+        if stats is not None:
+            attributes["gen_ai.usage.input_tokens"] = stats.prompt_tokens
+            attributes["gen_ai.usage.output_tokens"] = stats.generated_tokens
         self.service.traces.record(
             Served(
                 name=f"{self.request.method} {self.request.path}",
@@ -204,28 +204,28 @@ class Call:
         )
 
 
-def generating(handler: CallHandler) -> Handler:
+def generating(handler: ContextHandler) -> Handler:
     """A handler of a route that generates, with everything that all of them need."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        call = Call(request)
-        metrics = call.service.metrics
+        context = RequestContext(request)
+        metrics = context.service.metrics
         metrics.on_request()
         try:
-            if call.service.engine.draining:
+            if context.service.engine.draining:
                 raise ApiError(Kind.DRAINING)
-            with call.service.clients.serving(request):
-                async with call.limit.running(call.service.config.max_request_time):
-                    return await handler(call)
+            with context.service.clients.serving(request):
+                async with context.limit.running(context.service.config.max_request_time):
+                    return await handler(context)
         except ApiError as error:
-            call.fail(error)
+            context.fail(error)
             raise
         except (asyncio.CancelledError, ConnectionError):
             metrics.on_disconnect()
-            call.drop("disconnected")
+            context.drop("disconnected")
             raise
         except Exception as error:
-            call.broke()
+            context.broke()
             raise ApiError(Kind.INTERNAL) from error
 
     return handle
@@ -289,6 +289,10 @@ def _per_token(end: Finish) -> float:
     return (end.total_seconds - end.queue_seconds) / max(end.generated_tokens, 1)
 
 
-def _prompt_tokens(tracks: Sequence[Track]) -> int:
+def _prompt_tokens(listeners: Sequence[SequenceListener]) -> int:
     """Every prompt once, however many sequences continue it."""
-    return sum({id(track.request.prompt): len(track.request.prompt) for track in tracks}.values())
+    return sum(
+        {
+            id(listener.request.prompt): len(listener.request.prompt) for listener in listeners
+        }.values()
+    )

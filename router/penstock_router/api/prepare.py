@@ -9,17 +9,17 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from penstock_router.api.call import Call
 from penstock_router.api.errors import from_engine, from_template, invalid
 from penstock_router.api.keys import cache_salt
 from penstock_router.api.options import Options, check_token
 from penstock_router.api.output import Output
 from penstock_router.api.reply import ReplyOutput
+from penstock_router.api.request_context import RequestContext
 from penstock_router.api.ruled_output import RuledOutput, RuledReply
 from penstock_router.api.service import REMEMBERED, Service
 from penstock_router.api.token_rules import token_rules
 from penstock_router.grammar import Grammar, GrammarKind
-from penstock_router.limits import Limits
+from penstock_router.limits import ServerLimits
 from penstock_router.logs import log
 from penstock_router.request import BadGrammar, EngineError, GenerationRequest
 from penstock_router.structured.lark import converted
@@ -30,30 +30,33 @@ from penstock_router.text.marked import MarkedText
 
 # ids as the schema packs them
 Prompt = str | Sequence[int] | Conversation
-Admitted = Prompt | MarkedText  # the latter: of a conversation that is rendered already
+PromptInput = Prompt | MarkedText  # the latter: of a conversation that is rendered already
 
 
-async def admit(
-    call: Call, prompts: Sequence[Admitted], options: Options, add_special_tokens: bool = True
+async def prepare(
+    context: RequestContext,
+    prompts: Sequence[PromptInput],
+    options: Options,
+    add_special_tokens: bool = True,
 ) -> list[list[GenerationRequest]]:
     """Tokenise and check. For each prompt: one request a sequence.
 
     The caller holds a permit for each prompt, so that no more than those wait for a tokeniser.
     Raises ApiError.
     """
-    salt, lease = cache_salt(call.request, options.cache_salt), call.lease
+    salt, lease = cache_salt(context.request, options.cache_salt), context.lease
     if lease is not None:
         lease.check_priority(options.priority)
-    requests = await requests_of(call.service, prompts, options, salt, add_special_tokens)
+    requests = await requests_of(context.service, prompts, options, salt, add_special_tokens)
     if lease is not None:
         await lease.reserve(requests)
-    call.validated()
+    context.validated()
     return requests
 
 
 async def requests_of(
     service: Service,
-    prompts: Sequence[Admitted],
+    prompts: Sequence[PromptInput],
     options: Options,
     salt: bytes,
     add_special_tokens: bool = True,
@@ -74,14 +77,14 @@ async def requests_of(
             raise options.too_many(str(error), limits) from error
         admitted = options.requests(ids, limits, salt)
         _check_ids(admitted[0].prompt, limits, prompt is not ids)
-        grammar = await _prepared(service, options, ids)
+        grammar = await _compiled(service, options, ids)
         if grammar is not options.grammar:
             admitted = [dataclasses.replace(one, grammar=grammar) for one in admitted]
         requests.append(admitted)
     return requests
 
 
-async def _prepared(service: Service, options: Options, ids: Sequence[int]) -> Grammar | None:
+async def _compiled(service: Service, options: Options, ids: Sequence[int]) -> Grammar | None:
     """What the answer to a prompt is held to, compiled. With tools it hangs on where the prompt
     ends. Raises ApiError."""
     plan, text, answer = options.reply, service.text, options.grammar
@@ -126,7 +129,7 @@ def _log_free(service: Service, error: BadGrammar) -> None:
 
 
 async def _tokens(
-    service: Service, prompt: Admitted, name: str, add_special_tokens: bool, limit: int | None
+    service: Service, prompt: PromptInput, name: str, add_special_tokens: bool, limit: int | None
 ) -> Sequence[int]:
     """Raises ApiError, and TooManyTokens when there are more than `limit`."""
     with text_errors():
@@ -167,7 +170,7 @@ def listing_errors(most: int, name: str) -> Iterator[None]:
             raise invalid(sentence) from error
 
 
-def _check_ids(ids: Sequence[int], limits: Limits, from_text: bool) -> None:
+def _check_ids(ids: Sequence[int], limits: ServerLimits, from_text: bool) -> None:
     """Refuse ids that the model has no rows for, whatever they come from: a client, or a tokenizer
     that knows more tokens than the model. Raises ApiError.
 
