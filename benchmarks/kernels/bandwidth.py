@@ -32,8 +32,8 @@ from benchmarks.kernels.lines.line import Line
 from benchmarks.kernels.timing import microseconds
 from benchmarks.machine import facts
 
-from penstock_kernels.gpu.ahead import compile_only
-from penstock_kernels.gpu.hopper import is_hopper
+from penstock_kernels.gpu.launch.ahead import compile_only
+from penstock_kernels.gpu.launch.hopper import is_hopper
 
 MODELS = ("llama-3.1-8b", "llama-3.2-1b")
 GRAPH_US = 2000.0  # a graph should take, so that starting it does not count

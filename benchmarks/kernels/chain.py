@@ -24,8 +24,7 @@ from benchmarks.kernels.served import served_gated, served_linear, served_parts
 from benchmarks.kernels.timing import microseconds
 from torch import Tensor
 
-from penstock_kernels.gpu.activation import gate
-from penstock_kernels.gpu.hopper_linear import (
+from penstock_kernels.gpu.products.hopper_linear import (
     COLUMNS,
     DEPTH,
     SHARED,
@@ -33,8 +32,9 @@ from penstock_kernels.gpu.hopper_linear import (
     hopper_linear,
     row_tile,
 )
-from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
-from penstock_kernels.gpu.norm import add_norm, normalise
+from penstock_kernels.gpu.products.linear import Tile, linear, linear_one_row
+from penstock_kernels.gpu.step.activation import gate
+from penstock_kernels.gpu.step.norm import add_norm, normalise
 from penstock_kernels.ops import Act, Norm
 from penstock_kernels.weight import Weight
 

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from benchmarks.kernels.timing import microseconds
 
-from penstock_kernels.gpu import decode_merge, hopper_decode
-from penstock_kernels.gpu.decode_attention import DecodeAttention
-from penstock_kernels.gpu.hopper_decode import HopperDecode, supports_hopper_decode
+from penstock_kernels.gpu.attention import decode_merge, hopper_decode
+from penstock_kernels.gpu.attention.decode_attention import DecodeAttention
+from penstock_kernels.gpu.attention.hopper_decode import HopperDecode, supports_hopper_decode
 from penstock_kernels.ops import Sharing
 from penstock_shard.sharing import SharingTensors
 

@@ -26,7 +26,7 @@ from benchmarks.kernels.served import served_gated, served_linear, served_parts
 from benchmarks.machine import facts
 from torch import Tensor
 
-from penstock_kernels.gpu.hopper_decode import HopperDecode
+from penstock_kernels.gpu.attention.hopper_decode import HopperDecode
 
 COPIES = 6  # of weights: none of it comes from L2
 SHAPES = {"qkv": (6144, 4096), "o": (4096, 4096), "gate_up": (28672, 4096), "down": (4096, 14336)}

@@ -25,8 +25,9 @@ import torch
 from benchmarks.kernels.timing import microseconds
 from torch import Tensor
 
-from penstock_kernels.gpu.hopper import multiprocessors
-from penstock_kernels.gpu.hopper_linear import (
+from penstock_kernels.gpu.launch.hopper import multiprocessors
+from penstock_kernels.gpu.products import fp8 as table
+from penstock_kernels.gpu.products.hopper_linear import (
     COLUMNS,
     DEPTH,
     SHARED,
@@ -35,9 +36,8 @@ from penstock_kernels.gpu.hopper_linear import (
     row_tile,
     widened_linear_config,
 )
-from penstock_kernels.gpu.linear import Tile, linear_one_row
-from penstock_kernels.gpu.norm import add_norm, normalise
-from penstock_kernels.gpu.products import fp8 as table
+from penstock_kernels.gpu.products.linear import Tile, linear_one_row
+from penstock_kernels.gpu.step.norm import add_norm, normalise
 from penstock_kernels.ops import Act, Norm
 from penstock_kernels.reference.activation import gate
 from penstock_kernels.weight import Weight

@@ -25,11 +25,11 @@ import torch.nn.functional as F
 from benchmarks.kernels.timing import microseconds
 from torch import Tensor
 
-from penstock_kernels.gpu.hopper_int4 import Int4Config, hopper_int4
-from penstock_kernels.gpu.hopper_linear import row_tile
-from penstock_kernels.gpu.norm import add_norm, normalise
+from penstock_kernels.gpu.products.hopper_int4 import Int4Config, hopper_int4
+from penstock_kernels.gpu.products.hopper_linear import row_tile
 from penstock_kernels.gpu.products.problem import Epilogue
 from penstock_kernels.gpu.products.table import find
+from penstock_kernels.gpu.step.norm import add_norm, normalise
 from penstock_kernels.ops import Act, Activation, Norm
 from penstock_kernels.reference.activation import gate
 from penstock_kernels.weight import Layout, Weight

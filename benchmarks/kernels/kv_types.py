@@ -22,9 +22,9 @@ from benchmarks.kernels.timing import microseconds
 from torch import Tensor
 
 from penstock_kernels.fp8 import saturated
-from penstock_kernels.gpu.decode_attention import DecodeAttention
-from penstock_kernels.gpu.hopper_decode import HopperDecode, supports_hopper_decode
-from penstock_kernels.gpu.prefill_attention import prefill_attention, triton_prefill
+from penstock_kernels.gpu.attention.decode_attention import DecodeAttention
+from penstock_kernels.gpu.attention.hopper_decode import HopperDecode, supports_hopper_decode
+from penstock_kernels.gpu.attention.prefill_attention import prefill_attention, triton_prefill
 from penstock_kernels.ops import CacheSpec
 
 HEADS, KV_HEADS, PAGE = 32, 8, 64

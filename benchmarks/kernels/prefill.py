@@ -26,17 +26,17 @@ from benchmarks.kernels.timing import microseconds
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from penstock_kernels.gpu.activation import gate
-from penstock_kernels.gpu.hopper import multiprocessors
-from penstock_kernels.gpu.hopper_gated import hopper_gated_linear, supports_hopper_gated
-from penstock_kernels.gpu.norm import add_norm
-from penstock_kernels.gpu.prefill_attention import (
+from penstock_kernels.gpu.attention.prefill_attention import (
     prefill_attention,
     prefill_tiles,
     query_tile,
     triton_prefill,
 )
-from penstock_kernels.gpu.rope import RowPlacement, rope_and_write
+from penstock_kernels.gpu.launch.hopper import multiprocessors
+from penstock_kernels.gpu.products.hopper_gated import hopper_gated_linear, supports_hopper_gated
+from penstock_kernels.gpu.step.activation import gate
+from penstock_kernels.gpu.step.norm import add_norm
+from penstock_kernels.gpu.step.rope import RowPlacement, rope_and_write
 from penstock_kernels.ops import Act, AttentionSpec, Norm
 
 Shape = tuple[int, int, int]  # heads, KV heads, head_dim

@@ -24,7 +24,7 @@ from benchmarks.kernels.timing import microseconds
 from benchmarks.machine import facts
 from torch import Tensor
 
-from penstock_kernels.gpu.norm import add_norm
+from penstock_kernels.gpu.step.norm import add_norm
 from penstock_kernels.ops import Norm
 from penstock_shard.parallel import join_group
 from penstock_shard.symmetric import LARGEST, MappedRows, SymmetricSums

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from penstock_kernels.gpu.products.problem import Epilogue
 from penstock_kernels.gpu.products.table import find
-from penstock_kernels.gpu.rows import TritonRows
+from penstock_kernels.gpu.step.rows import TritonRows
 from penstock_kernels.ops import Act, Activation
 from penstock_kernels.weight import Weight
 

@@ -20,10 +20,10 @@ from benchmarks.kernels.decode import Bench, Case
 from benchmarks.kernels.prefill import Chunks, Inputs, inputs
 from benchmarks.kernels.timing import microseconds
 
-from penstock_kernels.gpu.decode_attention import DecodeAttention
-from penstock_kernels.gpu.hopper_decode import HopperDecode
-from penstock_kernels.gpu.hopper_prefill import hopper_prefill
-from penstock_kernels.gpu.prefill_attention import triton_prefill
+from penstock_kernels.gpu.attention.decode_attention import DecodeAttention
+from penstock_kernels.gpu.attention.hopper_decode import HopperDecode
+from penstock_kernels.gpu.attention.hopper_prefill import hopper_prefill
+from penstock_kernels.gpu.attention.prefill_attention import triton_prefill
 
 HEADS, KV_HEADS, WIDTH, PAGE = 32, 8, 128, 64
 WINDOWS = (None, 4096, 1024)

@@ -280,7 +280,7 @@ class GraphDevice(Device, Protocol):
         lengths: Tensor,
         given: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
-        """Token and position of each row; see `gpu.slots.read_slots`."""
+        """Token and position of each row; see `slots.read_slots`."""
 
     def advance_slots(
         self,
@@ -291,7 +291,7 @@ class GraphDevice(Device, Protocol):
         last_tokens: Tensor,
         lengths: Tensor,
     ) -> None:
-        """Move slots on; see `gpu.slots.advance_slots`."""
+        """Move slots on; see `slots.advance_slots`."""
 
     def argmax_into(self, logits: Tensor, kept: Tensor, token: Tensor) -> None:
         """Keep the logits and each row's most likely token.

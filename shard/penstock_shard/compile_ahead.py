@@ -1,6 +1,6 @@
 """Compiles the kernels of all steps at once, before the first of them runs.
 
-Every step that is going to be a graph is gone through without its kernels (`gpu.ahead`), on a
+Every step that is going to be a graph is gone through without its kernels (`ahead`), on a
 decoder of as many layers as there are kinds.
 """
 
@@ -17,7 +17,7 @@ from penstock_shard.slots import ShardLimits
 
 def compile_ahead(loaded: LoadedModel, limits: ShardLimits, sizes: tuple[int, ...]) -> None:
     """Compile what steps of `limits` launch, with graphs of decode steps of `sizes`."""
-    from penstock_kernels.gpu.ahead import compile_only
+    from penstock_kernels.gpu.launch.ahead import compile_only
 
     decoder = loaded.decoder.for_compiling()
     cache = kv_cache.allocate(loaded.decoder, limits.num_blocks, loaded.block_size, loaded.device)[

@@ -19,7 +19,7 @@ from penstock_shard.graphs import StepOutputs
 from penstock_shard.model.layers import VocabularyHead
 
 if TYPE_CHECKING:  # Triton is not there on every host
-    from penstock_kernels.gpu.rank_choice import Votes
+    from penstock_kernels.gpu.ranks.rank_choice import Votes
 
 
 @dataclass(slots=True)
@@ -31,13 +31,13 @@ class MappedOutputs(StepOutputs):
     """
 
     votes: Votes
-    dependent: bool  # launch kernels as `gpu.dependent` says
+    dependent: bool  # launch kernels as `dependent` says
     memory: tuple[object, ...]  # as long as it lives, so do the mappings
 
     def keep(
         self, hidden: Activation, head: VocabularyHead, step: Step, ops: GraphDevice
     ) -> Tensor:
-        from penstock_kernels.gpu.rank_choice import argmax_over_ranks
+        from penstock_kernels.gpu.ranks.rank_choice import argmax_over_ranks
 
         rows, part = len(hidden.x), head.part
         logits = head.local(hidden, step)[:, : len(part)]
@@ -54,8 +54,8 @@ def mapped_outputs(head: VocabularyHead, rows: int, dtype: torch.dtype) -> Mappe
         return None
     import torch.distributed._symmetric_memory as symmetric_memory
 
-    from penstock_kernels.gpu.rank_choice import EMPTY, Votes
-    from penstock_kernels.gpu.rank_sum import TURNS
+    from penstock_kernels.gpu.ranks.rank_choice import EMPTY, Votes
+    from penstock_kernels.gpu.ranks.rank_sum import TURNS
 
     world = dist.group.WORLD
     assert world is not None, "the ranks have met"

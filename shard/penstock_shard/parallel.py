@@ -43,7 +43,7 @@ class Group:
     ) -> Group:
         """The group that sums such rows through mapped memory, where it has any. A collective.
 
-        dependent: launch kernels as `gpu.dependent` says.
+        dependent: launch kernels as `dependent` says.
         """
         if self.small_sums is None:
             return self

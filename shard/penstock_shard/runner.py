@@ -519,15 +519,15 @@ def operations(
 ) -> tuple[Device, Sampler]:
     """What runs the model's steps: Triton's kernels where there is CUDA, plain torch elsewhere.
 
-    dependent: launch kernels as `gpu.dependent` says, where the device can.
+    dependent: launch kernels as `dependent` says, where the device can.
     """
     ropes = model.rope_tables(limits.table_width * limits.block_size, cache.device)
     if not cache.is_cuda:
         return TorchDevice(ropes, limits.block_size), TorchSampler()
     # Triton is not there on every host.
-    from penstock_kernels.gpu.dependent import supports_dependent_launch
     from penstock_kernels.gpu.device import TritonDevice
-    from penstock_kernels.gpu.sampler import TritonSampler
+    from penstock_kernels.gpu.launch.dependent import supports_dependent_launch
+    from penstock_kernels.gpu.sampling.sampler import TritonSampler
 
     dependent = dependent and supports_dependent_launch(cache.device)
     device = TritonDevice(model.specs(), ropes, limits.max_slots, cache, dependent, model.dtype)

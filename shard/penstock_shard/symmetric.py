@@ -73,8 +73,8 @@ class MappedRows:
     ) -> None:
         import torch.distributed._symmetric_memory as symmetric_memory
 
-        from penstock_kernels.gpu import rank_sum
-        from penstock_kernels.gpu.dependent import supports_dependent_launch
+        from penstock_kernels.gpu.launch.dependent import supports_dependent_launch
+        from penstock_kernels.gpu.ranks import rank_sum
 
         group = dist.group.WORLD
         assert group is not None, "the ranks have met"

@@ -18,12 +18,13 @@ from triton.runtime.jit import KernelInterface
 
 from penstock_kernels import gpu
 
-MODULES = sorted(Path(str(gpu.__file__)).parent.glob("*.py"))
+MODULES = sorted(Path(str(gpu.__file__)).parent.rglob("*.py"))
 ELSEWHERE = {"rank_sum._rank_sum_kernel": "rank_sum.py"}  # of benchmarks/kernels: needs two cards
 META = torch.device("meta")  # shapes and dtypes without numbers
 HOPPER = (
-    "hopper_decode", "hopper_gated", "hopper_int4", "hopper_int4_many", "hopper_linear",
-    "hopper_lut", "hopper_prefill", "hopper_qkv",
+    "attention.hopper_decode", "attention.hopper_prefill", "products.hopper_gated",
+    "products.hopper_int4", "products.hopper_int4_many", "products.hopper_linear",
+    "products.hopper_lut", "products.hopper_qkv",
 )  # fmt: skip
 
 LINES = [

@@ -58,8 +58,10 @@ def modules_with_kernels() -> set[str]:
     """By name, those of `penstock_kernels.gpu` that launch something."""
     import penstock_kernels.gpu as package
 
-    names = [module.name for module in pkgutil.iter_modules(package.__path__)]
-    modules = {name: importlib.import_module(f"{package.__name__}.{name}") for name in names}
+    names = [
+        found.name for found in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
+    ]
+    modules = {name.rpartition(".")[2]: importlib.import_module(name) for name in names}
     return {
         name
         for name, module in modules.items()

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from penstock_kernels.draw import SamplingBatch
 from penstock_kernels.draw import draw as reference
-from penstock_kernels.gpu.draw import draw
-from penstock_kernels.gpu.penalties import penalise
+from penstock_kernels.gpu.sampling.draw import draw
+from penstock_kernels.gpu.sampling.penalties import penalise
 from penstock_kernels.noise import seed_keys
 from penstock_kernels.penalties import Penalties
 from penstock_kernels.penalties import penalise as penalised

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from penstock_kernels.experts import Experts, choose
-from penstock_kernels.gpu.experts import group, mix, tile_rows
+from penstock_kernels.gpu.products.experts import group, mix, tile_rows
 from penstock_kernels.ops import Act
 from penstock_kernels.reference.experts import mix as reference
 from support.logit_places import LOGIT_PLACES

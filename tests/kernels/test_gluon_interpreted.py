@@ -18,23 +18,25 @@ from torch import Tensor
 from triton import knobs
 
 from penstock_kernels.fp8 import bits, saturated
-from penstock_kernels.gpu import (
-    hopper_decode,
+from penstock_kernels.gpu.attention import hopper_decode, hopper_merge, hopper_prefill
+from penstock_kernels.gpu.attention.hopper_decode import HopperDecode
+from penstock_kernels.gpu.attention.prefill_attention import prefill_tiles, query_tile
+from penstock_kernels.gpu.products import (
     hopper_gated,
     hopper_int4,
     hopper_int4_many,
     hopper_linear,
     hopper_lut,
-    hopper_merge,
-    hopper_prefill,
     hopper_qkv,
 )
-from penstock_kernels.gpu.hopper_codes import lookup
-from penstock_kernels.gpu.hopper_decode import HopperDecode
-from penstock_kernels.gpu.hopper_int4 import Int4Config
-from penstock_kernels.gpu.hopper_linear import LinearConfig, linear_config, widened_linear_config
-from penstock_kernels.gpu.prefill_attention import prefill_tiles, query_tile
-from penstock_kernels.gpu.rope import RowPlacement
+from penstock_kernels.gpu.products.hopper_codes import lookup
+from penstock_kernels.gpu.products.hopper_int4 import Int4Config
+from penstock_kernels.gpu.products.hopper_linear import (
+    LinearConfig,
+    linear_config,
+    widened_linear_config,
+)
+from penstock_kernels.gpu.step.rope import RowPlacement
 from penstock_kernels.lut import TABLES
 from penstock_kernels.ops import CacheSpec
 from penstock_kernels.reference import rope

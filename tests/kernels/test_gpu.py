@@ -50,7 +50,7 @@ def difference(x: Tensor, reference: Tensor) -> float:
 def test_linear_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -> None:
     """One tile, fewer depths than stages, splits of unequal depth, more tiles than programs, half a
     ring for few rows."""
-    from penstock_kernels.gpu.hopper_linear import hopper_linear, linear_config
+    from penstock_kernels.gpu.products.hopper_linear import hopper_linear, linear_config
 
     x = torch.randn(rows, k, device="cuda", dtype=dtype)
     weight = torch.randn(n, k, device="cuda", dtype=dtype) * k**-0.5
@@ -71,7 +71,7 @@ def test_linear_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -> None
 @pytest.mark.parametrize(("n", "k"), [(64, 128), (14336, 512), (8192, 2048)])
 def test_gated_stream_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -> None:
     """Two programs a multiprocessor up to 64 rows, more turns than one above."""
-    from penstock_kernels.gpu.hopper_linear import hopper_linear, linear_config
+    from penstock_kernels.gpu.products.hopper_linear import hopper_linear, linear_config
 
     x = torch.randn(rows, k, device="cuda", dtype=dtype)
     weight = torch.randn(2 * n, k, device="cuda", dtype=dtype) * k**-0.5
@@ -105,8 +105,8 @@ def test_qkv_in_one_launch_are_those_of_two(
     """Bit for bit, queries and cache; and those are what float32 gives."""
     from penstock_kernels.gpu.products.problem import Epilogue
     from penstock_kernels.gpu.products.table import find
-    from penstock_kernels.gpu.rope import RowPlacement, rope_and_write
-    from penstock_kernels.gpu.rows import TritonRows
+    from penstock_kernels.gpu.step.rope import RowPlacement, rope_and_write
+    from penstock_kernels.gpu.step.rows import TritonRows
     from penstock_kernels.reference import rope
 
     torch.manual_seed(0)
@@ -250,7 +250,7 @@ def test_dependent_launch_changes_no_bit_under_stress(rows: int, normed: bool) -
 @pytest.mark.parametrize(("n", "k"), [(128, 64), (384, 320), (1408, 1024)])
 def test_gated_linear_on_hopper(rows: int, n: int, k: int, dtype: torch.dtype) -> None:
     """Bands that are not full, tiles beyond the last row, fewer tiles than programs, many turns."""
-    from penstock_kernels.gpu.hopper_gated import hopper_gated_linear
+    from penstock_kernels.gpu.products.hopper_gated import hopper_gated_linear
 
     x = torch.randn(rows, k, device="cuda", dtype=dtype)
     weight = torch.randn(2 * n, k, device="cuda", dtype=dtype) * k**-0.5
@@ -368,7 +368,7 @@ def decode_reference(
 def test_decode_attention_on_hopper(case: Decode, dtype: torch.dtype) -> None:
     """Shared tokens and own ones, tiles that are full and not, pages of all sizes; the same bits
     each time, in a graph too."""
-    from penstock_kernels.gpu.hopper_decode import HopperDecode, supports_hopper_decode
+    from penstock_kernels.gpu.attention.hopper_decode import HopperDecode, supports_hopper_decode
 
     tensors, groups, rows = decode_case(case, dtype)
     query, cache, table, slots, positions = tensors
@@ -410,7 +410,7 @@ def test_decode_attention_of_fp8_on_hopper(
     case: Decode, fp8: torch.dtype, dtype: torch.dtype, window: int | None
 ) -> None:
     """The same cases; the same bits each time."""
-    from penstock_kernels.gpu.hopper_decode import HopperDecode, supports_hopper_decode
+    from penstock_kernels.gpu.attention.hopper_decode import HopperDecode, supports_hopper_decode
 
     stored = CacheSpec(fp8, 0.04, 0.3)
     tensors, groups, rows = decode_case(case, dtype, stored)
@@ -437,7 +437,7 @@ def test_decode_attention_of_fp8_on_hopper(
 @pytest.mark.parametrize("window", [1, 63, 130, 4096])
 @pytest.mark.parametrize("case", DECODES[::3], ids=str)
 def test_decode_in_a_window_on_hopper(case: Decode, window: int) -> None:
-    from penstock_kernels.gpu.hopper_decode import HopperDecode
+    from penstock_kernels.gpu.attention.hopper_decode import HopperDecode
 
     tensors, _, rows = decode_case(case, torch.bfloat16)
     query, cache, table, slots, positions = tensors
@@ -451,7 +451,7 @@ def test_decode_in_a_window_on_hopper(case: Decode, window: int) -> None:
 @pytest.mark.parametrize(("heads", "width"), [(32, 128), (28, 128), (5, 128), (32, 64), (7, 64)])
 def test_merge_on_hopper_is_that_of_all_cards(rows: int, heads: int, width: int) -> None:
     """More parts than are loaded at once, one, and none."""
-    from penstock_kernels.gpu import decode_merge, hopper_merge
+    from penstock_kernels.gpu.attention import decode_merge, hopper_merge
 
     torch.manual_seed(0)
     parts = torch.randint(0, 40, (rows,), device="cuda", dtype=torch.int32)
@@ -477,7 +477,7 @@ def test_merge_on_hopper_is_that_of_all_cards(rows: int, heads: int, width: int)
 @pytest.mark.parametrize("live", [0, 1, 9, 40])
 def test_decode_rows_that_do_not_count_on_hopper(live: int) -> None:
     """The rest of a captured step's rows are left alone, whatever stands there."""
-    from penstock_kernels.gpu.hopper_decode import HopperDecode
+    from penstock_kernels.gpu.attention.hopper_decode import HopperDecode
 
     tensors, groups, rows = decode_case(Decode(32, 8, 128, 64, [(8, 6)], 32), torch.bfloat16)
     query, cache, table, slots, positions = tensors
@@ -495,9 +495,9 @@ def test_kernels_are_compiled_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing runs before, and nothing is compiled after: a norm and, where it can, a stream."""
     from triton import knobs
 
-    from penstock_kernels.gpu.ahead import compile_only
-    from penstock_kernels.gpu.norm import normalise
-    from penstock_kernels.gpu.rows import TritonRows
+    from penstock_kernels.gpu.launch.ahead import compile_only
+    from penstock_kernels.gpu.step.norm import normalise
+    from penstock_kernels.gpu.step.rows import TritonRows
 
     compiled: list[str] = []
 

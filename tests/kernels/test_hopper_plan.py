@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from triton import knobs
 
-from penstock_kernels.gpu import decode_attention as decode
-from penstock_kernels.gpu import hopper_plan
-from penstock_kernels.gpu.decode_plan import DecodePlan
+from penstock_kernels.gpu.attention import decode_attention as decode
+from penstock_kernels.gpu.attention import hopper_plan
+from penstock_kernels.gpu.attention.decode_plan import DecodePlan
 from penstock_kernels.ops import Sharing
 from penstock_shard.sharing import SharingTensors
 from support.paged import PagedCase, assert_near, naive_attention, paged_case

@@ -10,7 +10,7 @@ from torch import Tensor
 from triton import knobs
 
 from penstock_kernels.fp8 import bits, saturated
-from penstock_kernels.gpu import kv8
+from penstock_kernels.gpu.attention import kv8
 
 TYPES = [torch.float8_e4m3fn, torch.float8_e5m2]
 BLOCK = 1024

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kernels.test_draw import SLOTS, WANTED, draws_of, logits_of
 from penstock_kernels.draw import draw as reference
-from penstock_kernels.gpu.draw import draw
+from penstock_kernels.gpu.sampling.draw import draw
 from penstock_kernels.mask import Mask, hide, words_of
 from penstock_kernels.sampler import NO_TOKEN
 from support.logit_places import LOGIT_PLACES

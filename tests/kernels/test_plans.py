@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from triton import knobs
 
-from penstock_kernels.gpu import decode_plan, hopper_plan
-from penstock_kernels.gpu.dependent import supports_dependent_launch
+from penstock_kernels.gpu.attention import decode_plan, hopper_plan
+from penstock_kernels.gpu.launch.dependent import supports_dependent_launch
 from penstock_kernels.ops import Sharing
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning:triton")

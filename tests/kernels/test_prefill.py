@@ -15,7 +15,11 @@ import torch
 from torch import Tensor
 from triton import knobs
 
-from penstock_kernels.gpu.prefill_attention import prefill_attention, prefill_tiles, query_tile
+from penstock_kernels.gpu.attention.prefill_attention import (
+    prefill_attention,
+    prefill_tiles,
+    query_tile,
+)
 from support.paged import PagedCase, assert_near, naive_attention, paged_case
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning:triton")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from triton import knobs
 
-from penstock_kernels.gpu.rank_choice import EMPTY, Votes, argmax_over_ranks
-from penstock_kernels.gpu.rank_sum import TURNS
+from penstock_kernels.gpu.ranks.rank_choice import EMPTY, Votes, argmax_over_ranks
+from penstock_kernels.gpu.ranks.rank_sum import TURNS
 from penstock_kernels.sampler import NO_TOKEN
 
 

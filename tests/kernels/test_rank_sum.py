@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from triton import knobs
 
-from penstock_kernels.gpu.rank_sum import (
+from penstock_kernels.gpu.ranks.rank_sum import (
     TURNS,
     Inboxes,
     bits_of,

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from triton import knobs
 
-from penstock_kernels.gpu.activation import gate
-from penstock_kernels.gpu.decode_merge import merge
-from penstock_kernels.gpu.dependent import supports_dependent_launch
-from penstock_kernels.gpu.norm import add_norm, normalise
-from penstock_kernels.gpu.rope import RowPlacement, rope_and_write
+from penstock_kernels.gpu.attention.decode_merge import merge
+from penstock_kernels.gpu.launch.dependent import supports_dependent_launch
+from penstock_kernels.gpu.step.activation import gate
+from penstock_kernels.gpu.step.norm import add_norm, normalise
+from penstock_kernels.gpu.step.rope import RowPlacement, rope_and_write
 from penstock_kernels.ops import Act, AttentionSpec, Norm, QKNorm
 from penstock_kernels.reference import activation, norm, rope
 from support.paged import difference

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from penstock_kernels.draw import SamplingBatch
-from penstock_kernels.gpu import threshold as kernels
-from penstock_kernels.gpu.threshold import PARTS, SPARE_BITS, filter_threshold, turns_of
+from penstock_kernels.gpu.sampling import threshold as kernels
+from penstock_kernels.gpu.sampling.threshold import PARTS, SPARE_BITS, filter_threshold, turns_of
 from support.logit_places import LOGIT_PLACES
 
 Floats = NDArray[np.float64]

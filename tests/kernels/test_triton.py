@@ -20,21 +20,21 @@ from torch import Tensor
 from triton import knobs
 
 from penstock_kernels.fp8 import interleave, quantise, scale_of
-from penstock_kernels.gpu import decode_attention as decode
-from penstock_kernels.gpu import decode_plan
-from penstock_kernels.gpu.activation import activate, gate
-from penstock_kernels.gpu.argmax import argmax
-from penstock_kernels.gpu.blocks import copy_blocks
+from penstock_kernels.gpu.attention import decode_attention as decode
+from penstock_kernels.gpu.attention import decode_plan
 from penstock_kernels.gpu.device import TritonDevice
-from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
-from penstock_kernels.gpu.lut_linear import lut_linear
-from penstock_kernels.gpu.lut_linear import widened as looked_up
-from penstock_kernels.gpu.norm import add_norm, normalise
-from penstock_kernels.gpu.parts import summed
-from penstock_kernels.gpu.quantise import quantise_rows
-from penstock_kernels.gpu.rope import RowPlacement, rope_and_write
-from penstock_kernels.gpu.slots import advance_slots, read_slots
-from penstock_kernels.gpu.widen import widened
+from penstock_kernels.gpu.products.linear import Tile, linear, linear_one_row
+from penstock_kernels.gpu.products.lut_linear import lut_linear
+from penstock_kernels.gpu.products.lut_linear import widened as looked_up
+from penstock_kernels.gpu.products.parts import summed
+from penstock_kernels.gpu.products.quantise import quantise_rows
+from penstock_kernels.gpu.products.widen import widened
+from penstock_kernels.gpu.sampling.argmax import argmax
+from penstock_kernels.gpu.step.activation import activate, gate
+from penstock_kernels.gpu.step.blocks import copy_blocks
+from penstock_kernels.gpu.step.norm import add_norm, normalise
+from penstock_kernels.gpu.step.rope import RowPlacement, rope_and_write
+from penstock_kernels.gpu.step.slots import advance_slots, read_slots
 from penstock_kernels.ops import (
     Act,
     Activation,

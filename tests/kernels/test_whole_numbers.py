@@ -15,11 +15,11 @@ from torch import Tensor
 from triton import knobs
 
 from penstock_kernels import int4
-from penstock_kernels.gpu import int4_linear
-from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
+from penstock_kernels.gpu.products import int4_linear
+from penstock_kernels.gpu.products.linear import Tile, linear, linear_one_row
 from penstock_kernels.gpu.products.problem import Epilogue
 from penstock_kernels.gpu.products.table import find
-from penstock_kernels.gpu.widen import widened
+from penstock_kernels.gpu.products.widen import widened
 from penstock_kernels.ops import Act, Activation
 from penstock_kernels.reference import activation
 from penstock_kernels.weight import Layout, Weight

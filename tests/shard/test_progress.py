@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from penstock_kernels.gpu.ahead import CountedPool
+from penstock_kernels.gpu.launch.ahead import CountedPool
 from penstock_shard.graphs import CountedCapture
 from penstock_shard.loaded_model import LoadedModel
 from support.local_shard import Eager, LocalShard, interpret, load_model

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from penstock_kernels.draw import SamplingBatch
-from penstock_kernels.gpu.sampler import TritonSampler
+from penstock_kernels.gpu.sampling.sampler import TritonSampler
 from penstock_kernels.noise import gumbel, seed_keys, token_keys
 from penstock_kernels.reference.device import TorchSampler
 from penstock_proto import shard_pb2

@@ -24,7 +24,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from penstock_kernels.draw import SamplingBatch
-from penstock_kernels.gpu import card, hopper
+from penstock_kernels.gpu.launch import card, hopper
 from penstock_kernels.ops import Act, Activation, AttentionSpec, Norm, NormKind, QKNorm
 from penstock_kernels.penalties import Penalties
 from penstock_kernels.weight import Layout, Weight
@@ -118,7 +118,7 @@ def rotation(
     stored: torch.dtype | None = None,
 ) -> Callable[[torch.dtype, bool], None]:
     def run(dtype: torch.dtype, dependent: bool) -> None:
-        from penstock_kernels.gpu.rope import RowPlacement, rope_and_write
+        from penstock_kernels.gpu.step.rope import RowPlacement, rope_and_write
 
         case = attention_case(width).to("cpu", dtype)
         if stored is not None:
@@ -141,7 +141,7 @@ def rotation(
 
 
 def norms(dtype: torch.dtype, dependent: bool) -> None:
-    from penstock_kernels.gpu.norm import add_norm, normalise
+    from penstock_kernels.gpu.step.norm import add_norm, normalise
 
     x, weight = torch.zeros(3, 4096, dtype=dtype), torch.ones(4096, dtype=dtype)
     for kind in NormKind:
@@ -152,7 +152,7 @@ def norms(dtype: torch.dtype, dependent: bool) -> None:
 
 
 def activations(dtype: torch.dtype, dependent: bool) -> None:
-    from penstock_kernels.gpu.activation import activate, gate
+    from penstock_kernels.gpu.step.activation import activate, gate
 
     for act in Act:
         gate(torch.zeros(3, 4096, dtype=dtype), act, dependent)
@@ -162,7 +162,7 @@ def activations(dtype: torch.dtype, dependent: bool) -> None:
 def experts(rows: int) -> Callable[[torch.dtype, bool], None]:
     def run(dtype: torch.dtype, dependent: bool) -> None:
         from penstock_kernels.experts import Experts
-        from penstock_kernels.gpu.experts import mix
+        from penstock_kernels.gpu.products.experts import mix
 
         up, down = torch.zeros(8, 512, 256, dtype=dtype), torch.zeros(8, 256, 256, dtype=dtype)
         logits = torch.zeros(rows, 8, dtype=dtype)
@@ -231,7 +231,7 @@ def rotating_product(
     def run(dtype: torch.dtype, dependent: bool) -> None:
         from penstock_kernels.gpu.products.problem import Epilogue
         from penstock_kernels.gpu.products.table import find
-        from penstock_kernels.gpu.rope import RowPlacement
+        from penstock_kernels.gpu.step.rope import RowPlacement
 
         case = attention_case(width).to("cpu", dtype)
         if stored is not None:
@@ -254,22 +254,22 @@ def rotating_product(
 
 
 def widened_4_bits(dtype: torch.dtype, dependent: bool) -> None:
-    from penstock_kernels.gpu.int4_linear import widened
+    from penstock_kernels.gpu.products.int4_linear import widened
 
     for zeros in (False, True):
         widened(rounded(Weight(torch.zeros(64, 256, dtype=dtype)), 4, 64, zeros), dtype, dependent)
 
 
 def widened_weights(dtype: torch.dtype, dependent: bool) -> None:
-    from penstock_kernels.gpu.widen import widened
+    from penstock_kernels.gpu.products.widen import widened
 
     weight = fp8(Weight(torch.zeros(64, 256, dtype=dtype)), lambda largest: largest)
     widened(weight, dtype, dependent)
 
 
 def looked_up_weights(dtype: torch.dtype, dependent: bool) -> None:
-    from penstock_kernels.gpu.lut_linear import widened
-    from penstock_kernels.gpu.parts import summed
+    from penstock_kernels.gpu.products.lut_linear import widened
+    from penstock_kernels.gpu.products.parts import summed
 
     summed(torch.zeros(2, 3, 64), dtype, dependent)
     for kind in ("codes", "codes, nvfp4", "codes, tables"):
@@ -277,7 +277,7 @@ def looked_up_weights(dtype: torch.dtype, dependent: bool) -> None:
 
 
 def quantised_rows(dtype: torch.dtype, dependent: bool) -> None:
-    from penstock_kernels.gpu.quantise import quantise_rows
+    from penstock_kernels.gpu.products.quantise import quantise_rows
 
     for width in (4096, 100):
         quantise_rows(torch.zeros(3, width, dtype=dtype), dependent)
@@ -285,9 +285,9 @@ def quantised_rows(dtype: torch.dtype, dependent: bool) -> None:
 
 def step_rows(dtype: torch.dtype, dependent: bool) -> None:
     """What a step does with slots, blocks and most likely tokens."""
-    from penstock_kernels.gpu.argmax import argmax
-    from penstock_kernels.gpu.blocks import copy_blocks
-    from penstock_kernels.gpu.slots import advance_slots, read_slots
+    from penstock_kernels.gpu.sampling.argmax import argmax
+    from penstock_kernels.gpu.step.blocks import copy_blocks
+    from penstock_kernels.gpu.step.slots import advance_slots, read_slots
 
     slot, last, lengths = (torch.zeros(4).long() for _ in range(3))
     read_slots(slot, last, lengths, None, dependent)
@@ -301,7 +301,7 @@ def step_rows(dtype: torch.dtype, dependent: bool) -> None:
 
 
 def sampling(dtype: torch.dtype, dependent: bool) -> None:
-    from penstock_kernels.gpu.sampler import TritonSampler
+    from penstock_kernels.gpu.sampling.sampler import TritonSampler
 
     sampler, slots = TritonSampler(dependent), 4
     rows = torch.arange(slots)
@@ -319,16 +319,16 @@ def sampling(dtype: torch.dtype, dependent: bool) -> None:
 
 
 def gated_product(dtype: torch.dtype, dependent: bool) -> None:
-    from penstock_kernels.gpu.hopper_gated import hopper_gated_linear
+    from penstock_kernels.gpu.products.hopper_gated import hopper_gated_linear
 
     x, weight = torch.zeros(1024, 512, dtype=dtype), torch.zeros(2048, 512, dtype=dtype)
     hopper_gated_linear(x, weight, x.new_empty(1024, 1024))
 
 
 def rank_sums(dtype: torch.dtype, dependent: bool) -> None:
-    from penstock_kernels.gpu.rank_choice import TURNS as VOTE_TURNS
-    from penstock_kernels.gpu.rank_choice import Votes, argmax_over_ranks
-    from penstock_kernels.gpu.rank_sum import Inboxes, bits_of, inbox_shape, sum_add_rms_norm
+    from penstock_kernels.gpu.ranks.rank_choice import TURNS as VOTE_TURNS
+    from penstock_kernels.gpu.ranks.rank_choice import Votes, argmax_over_ranks
+    from penstock_kernels.gpu.ranks.rank_sum import Inboxes, bits_of, inbox_shape, sum_add_rms_norm
 
     x, rows = torch.zeros(4, 4096, dtype=dtype), 8
     every = tuple(torch.zeros(inbox_shape(4096, 2), dtype=bits_of(dtype)) for _ in range(2))
@@ -423,7 +423,7 @@ def compiled(capability: int, every: bool) -> list[str]:
     def compile_one(self: Any, *arguments: Any, **options: Any) -> Any:
         began = time.perf_counter()
         kernel = do_compile(self, *arguments, **options)
-        module = self.fn.__module__.removeprefix("penstock_kernels.gpu.")
+        module = self.fn.__module__.rpartition(".")[2]
         seconds = round(time.perf_counter() - began, 2)
         cost = {"seconds": seconds, "shared": int(kernel.metadata.shared)}
         lines.append(json.dumps(at | {"kernel": f"{module}.{self.fn.__name__}"} | cost))

@@ -184,7 +184,7 @@ class Interpreted:
                 self._function(*taken, **constants)
                 one.finish()
                 waited = waited or one.waited
-            if named.get("launch_pdl") and not waited:  # see `gpu.dependent`
+            if named.get("launch_pdl") and not waited:  # see `dependent`
                 raise GluonError("launched dependently, and no program waited")
 
         return launch

@@ -18,7 +18,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from penstock_kernels.gpu.sampler import TritonSampler
+from penstock_kernels.gpu.sampling.sampler import TritonSampler
 from penstock_shard.sample_graphs import SampleGraphs
 from penstock_shard.sampling import SamplingState
 from penstock_shard.slots import ShardLimits

@@ -109,7 +109,7 @@ class Eager:
 def interpret(shard: LocalShard, loaded: LoadedModel, sizes: tuple[int, ...]) -> LocalShard:
     """From here on its steps are those of the graphs, by Triton's kernels."""
     from penstock_kernels.gpu.device import TritonDevice
-    from penstock_kernels.gpu.sampler import TritonSampler
+    from penstock_kernels.gpu.sampling.sampler import TritonSampler
 
     runner, model, limits = shard.runner, loaded.decoder, shard.runner.limits
     ropes = model.rope_tables(limits.table_width * limits.block_size, runner.device)

@@ -20,7 +20,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.language.extra.cuda import gdc_wait
 
-from penstock_kernels.gpu.hopper import tma_descriptor
+from penstock_kernels.gpu.launch.hopper import tma_descriptor
 from support.gluon_interpreter import Interpreted, Late
 from support.gluon_values import GluonError
 

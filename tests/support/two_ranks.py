@@ -111,7 +111,7 @@ class Steps:
     """
 
     def __init__(self, group: Group, device: torch.device, dependent: bool) -> None:
-        from penstock_kernels.gpu.rows import TritonRows
+        from penstock_kernels.gpu.step.rows import TritonRows
 
         self.group, self.device = group, device
         self.rows = TritonRows(dependent)

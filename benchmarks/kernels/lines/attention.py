@@ -12,11 +12,11 @@ from benchmarks.kernels.decode import Bench, Case
 from benchmarks.kernels.lines.line import Launch, Line, dependent, randn
 from benchmarks.kernels.prefill import Chunks, inputs
 
-from penstock_kernels.gpu import decode_merge, hopper_merge
-from penstock_kernels.gpu.decode_attention import DecodeAttention
-from penstock_kernels.gpu.hopper_decode import HopperDecode
-from penstock_kernels.gpu.hopper_prefill import hopper_prefill
-from penstock_kernels.gpu.prefill_attention import triton_prefill
+from penstock_kernels.gpu.attention import decode_merge, hopper_merge
+from penstock_kernels.gpu.attention.decode_attention import DecodeAttention
+from penstock_kernels.gpu.attention.hopper_decode import HopperDecode
+from penstock_kernels.gpu.attention.hopper_prefill import hopper_prefill
+from penstock_kernels.gpu.attention.prefill_attention import triton_prefill
 
 PAGE = 64
 OWN = [Case(rows, 576, 0) for rows in (1, 8, 64, 256)] + [Case(16, 7000, 0)]

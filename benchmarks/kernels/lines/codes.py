@@ -10,11 +10,11 @@ from benchmarks.configs import Shape
 from benchmarks.kernels.lines.line import Launch, Line, dependent, randn
 from benchmarks.kernels.lines.products import H100, STREAMED, sizes
 
-from penstock_kernels.gpu.hopper import multiprocessors
-from penstock_kernels.gpu.hopper_lut import hopper_lut, lut_config
-from penstock_kernels.gpu.lut_linear import lut_linear, widened
-from penstock_kernels.gpu.parts import summed
+from penstock_kernels.gpu.launch.hopper import multiprocessors
+from penstock_kernels.gpu.products.hopper_lut import hopper_lut, lut_config
 from penstock_kernels.gpu.products.lut import TILE
+from penstock_kernels.gpu.products.lut_linear import lut_linear, widened
+from penstock_kernels.gpu.products.parts import summed
 from penstock_kernels.weight import Weight
 from penstock_quantization.lut import Coded, packed
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penstock_kernels.gpu.dependent import supports_dependent_launch
+from penstock_kernels.gpu.launch.dependent import supports_dependent_launch
 
 COLD = 150e6  # bytes, three times the L2 of an H100: what is read again after so many is not there
 MOST_COPIES = 128

@@ -9,13 +9,13 @@ import torch
 from benchmarks.configs import Shape
 from benchmarks.kernels.lines.line import Launch, Line, dependent, randn
 
-from penstock_kernels.gpu.hopper import multiprocessors
-from penstock_kernels.gpu.hopper_gated import hopper_gated_linear
-from penstock_kernels.gpu.hopper_linear import LinearConfig, hopper_linear, linear_config
-from penstock_kernels.gpu.hopper_qkv import hopper_qkv
-from penstock_kernels.gpu.linear import Tile, linear, linear_one_row
-from penstock_kernels.gpu.rope import RowPlacement
-from penstock_kernels.gpu.tiles import tile_for
+from penstock_kernels.gpu.launch.hopper import multiprocessors
+from penstock_kernels.gpu.products.hopper_gated import hopper_gated_linear
+from penstock_kernels.gpu.products.hopper_linear import LinearConfig, hopper_linear, linear_config
+from penstock_kernels.gpu.products.hopper_qkv import hopper_qkv
+from penstock_kernels.gpu.products.linear import Tile, linear, linear_one_row
+from penstock_kernels.gpu.products.tiles import tile_for
+from penstock_kernels.gpu.step.rope import RowPlacement
 from penstock_kernels.weight import Weight
 
 STREAMED = (8, 32, 64)

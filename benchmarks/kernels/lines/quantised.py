@@ -10,12 +10,12 @@ from benchmarks.configs import Shape
 from benchmarks.kernels.lines.line import Launch, Line, dependent, randn
 from benchmarks.kernels.lines.products import H100, STREAMED, sizes
 
-from penstock_kernels.gpu.hopper import multiprocessors
-from penstock_kernels.gpu.hopper_linear import hopper_linear, widened_linear_config
-from penstock_kernels.gpu.linear import linear_one_row
+from penstock_kernels.gpu.launch.hopper import multiprocessors
 from penstock_kernels.gpu.products.fp8 import VECTORS
-from penstock_kernels.gpu.quantise import quantise_rows
-from penstock_kernels.gpu.widen import widened
+from penstock_kernels.gpu.products.hopper_linear import hopper_linear, widened_linear_config
+from penstock_kernels.gpu.products.linear import linear_one_row
+from penstock_kernels.gpu.products.quantise import quantise_rows
+from penstock_kernels.gpu.products.widen import widened
 from penstock_kernels.weight import Weight
 from penstock_quantization.online import fp8
 

@@ -9,13 +9,13 @@ import torch
 from benchmarks.configs import Shape
 from benchmarks.kernels.lines.line import EPS, Launch, Line, dependent, randn
 
-from penstock_kernels.gpu.activation import gate
-from penstock_kernels.gpu.argmax import argmax
-from penstock_kernels.gpu.mean_squares import mean_squares
-from penstock_kernels.gpu.norm import add_norm, normalise
-from penstock_kernels.gpu.rank_choice import EMPTY, Votes, argmax_over_ranks
-from penstock_kernels.gpu.rank_sum import TURNS
-from penstock_kernels.gpu.rope import RowPlacement, rope_and_write
+from penstock_kernels.gpu.ranks.rank_choice import EMPTY, Votes, argmax_over_ranks
+from penstock_kernels.gpu.ranks.rank_sum import TURNS
+from penstock_kernels.gpu.sampling.argmax import argmax
+from penstock_kernels.gpu.step.activation import gate
+from penstock_kernels.gpu.step.mean_squares import mean_squares
+from penstock_kernels.gpu.step.norm import add_norm, normalise
+from penstock_kernels.gpu.step.rope import RowPlacement, rope_and_write
 from penstock_kernels.ops import Act, AttentionSpec, Norm
 
 ROWS = (64, 4096)  # of a decode step and of a step full of prompts

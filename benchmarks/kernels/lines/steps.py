@@ -11,11 +11,11 @@ import torch
 from benchmarks.configs import Shape
 from benchmarks.kernels.lines.line import Launch, Line, dependent, randn
 
-from penstock_kernels.gpu.blocks import copy_blocks
-from penstock_kernels.gpu.decode_attention import DecodeAttention
-from penstock_kernels.gpu.hopper_decode import HopperDecode
-from penstock_kernels.gpu.sampler import TritonSampler
-from penstock_kernels.gpu.slots import advance_slots, read_slots
+from penstock_kernels.gpu.attention.decode_attention import DecodeAttention
+from penstock_kernels.gpu.attention.hopper_decode import HopperDecode
+from penstock_kernels.gpu.sampling.sampler import TritonSampler
+from penstock_kernels.gpu.step.blocks import copy_blocks
+from penstock_kernels.gpu.step.slots import advance_slots, read_slots
 from penstock_proto import shard_pb2
 from penstock_shard.sampling import SamplingState
 from penstock_shard.slots import ShardLimits

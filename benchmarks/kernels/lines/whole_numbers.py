@@ -11,10 +11,10 @@ from benchmarks.kernels.lines.line import Launch, Line, dependent, randn
 from benchmarks.kernels.lines.products import H100, STREAMED, sizes
 from torch import Tensor
 
-from penstock_kernels.gpu.hopper import multiprocessors
-from penstock_kernels.gpu.hopper_int4 import hopper_int4, int4_config
-from penstock_kernels.gpu.hopper_int4_many import hopper_int4_many
-from penstock_kernels.gpu.int4_linear import int4_linear, widened
+from penstock_kernels.gpu.launch.hopper import multiprocessors
+from penstock_kernels.gpu.products.hopper_int4 import hopper_int4, int4_config
+from penstock_kernels.gpu.products.hopper_int4_many import hopper_int4_many
+from penstock_kernels.gpu.products.int4_linear import int4_linear, widened
 from penstock_kernels.int4 import BYTES, COLUMNS, ROWS
 from penstock_kernels.weight import Layout, Weight
 

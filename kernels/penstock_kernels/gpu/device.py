@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from penstock_kernels.gpu.argmax import argmax
-from penstock_kernels.gpu.blocks import copy_blocks
-from penstock_kernels.gpu.decode_attention import DecodeAttention
-from penstock_kernels.gpu.hopper_decode import HopperDecode, supports_hopper_decode
-from penstock_kernels.gpu.prefill_attention import prefill_tiles, query_tile
-from penstock_kernels.gpu.slots import advance_slots, read_slots
-from penstock_kernels.gpu.step import TritonStep
+from penstock_kernels.gpu.attention.decode_attention import DecodeAttention
+from penstock_kernels.gpu.attention.hopper_decode import HopperDecode, supports_hopper_decode
+from penstock_kernels.gpu.attention.prefill_attention import prefill_tiles, query_tile
+from penstock_kernels.gpu.sampling.argmax import argmax
+from penstock_kernels.gpu.step.blocks import copy_blocks
+from penstock_kernels.gpu.step.slots import advance_slots, read_slots
+from penstock_kernels.gpu.step.step import TritonStep
 from penstock_kernels.ops import AttentionSpec, StepBatch
 
 
@@ -26,7 +26,7 @@ class TritonDevice:
     [positions, 2, rotated / 2] float32; max_decode_rows: sequences that decode at once; cache: of
     one layer or all, [..., kv_heads, blocks, page, width]: on Hopper, decode attention has a kernel
     for most of its shapes, which takes more rows together, but no soft cap; None: unknown.
-    dependent: launch kernels as `gpu.dependent` says. It changes no result. dtype: of queries;
+    dependent: launch kernels as `dependent` says. It changes no result. dtype: of queries;
     None: that of the cache.
 
     Raises ValueError for kinds of layers that differ in shape.

@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from penstock_kernels.gpu.card import shared_bytes
-from penstock_kernels.gpu.hopper import is_hopper, multiprocessors
-from penstock_kernels.gpu.hopper_gated import hopper_gated_linear, supports_hopper_gated
-from penstock_kernels.gpu.hopper_linear import LinearConfig, hopper_linear, linear_config
-from penstock_kernels.gpu.hopper_qkv import hopper_qkv
-from penstock_kernels.gpu.linear import Tile, linear, linear_one_row, row_tile
+from penstock_kernels.gpu.launch.card import shared_bytes
+from penstock_kernels.gpu.launch.hopper import is_hopper, multiprocessors
+from penstock_kernels.gpu.products.hopper_gated import hopper_gated_linear, supports_hopper_gated
+from penstock_kernels.gpu.products.hopper_linear import LinearConfig, hopper_linear, linear_config
+from penstock_kernels.gpu.products.hopper_qkv import hopper_qkv
+from penstock_kernels.gpu.products.linear import Tile, linear, linear_one_row, row_tile
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
-from penstock_kernels.gpu.rope import RowPlacement
-from penstock_kernels.gpu.tiles import tile_for
+from penstock_kernels.gpu.products.tiles import tile_for
+from penstock_kernels.gpu.step.rope import RowPlacement
 from penstock_kernels.ops import Activation
 from penstock_kernels.weight import Layout, Weight
 

@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from penstock_kernels.gpu.card import has_fp8
-from penstock_kernels.gpu.hopper import is_hopper, multiprocessors
-from penstock_kernels.gpu.hopper_linear import LinearConfig, widened_linear_config
-from penstock_kernels.gpu.linear import Tile
+from penstock_kernels.gpu.launch.card import has_fp8
+from penstock_kernels.gpu.launch.hopper import is_hopper, multiprocessors
 from penstock_kernels.gpu.products import dense
+from penstock_kernels.gpu.products.hopper_linear import LinearConfig, widened_linear_config
+from penstock_kernels.gpu.products.linear import Tile
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
-from penstock_kernels.gpu.quantise import quantise_rows
-from penstock_kernels.gpu.widen import widened
+from penstock_kernels.gpu.products.quantise import quantise_rows
+from penstock_kernels.gpu.products.widen import widened
 from penstock_kernels.ops import Activation
 from penstock_kernels.weight import Layout, Weight
 

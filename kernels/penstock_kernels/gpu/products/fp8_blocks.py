@@ -11,10 +11,10 @@ from dataclasses import replace
 from functools import partial
 
 from penstock_kernels.fp8 import GROUP
-from penstock_kernels.gpu.card import has_fp8
-from penstock_kernels.gpu.linear import Tile
+from penstock_kernels.gpu.launch.card import has_fp8
 from penstock_kernels.gpu.products import dense
 from penstock_kernels.gpu.products.fp8 import FEW, TILE, always, launch_widened, one_row
+from penstock_kernels.gpu.products.linear import Tile
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
 from penstock_kernels.weight import Layout
 

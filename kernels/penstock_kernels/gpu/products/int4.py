@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from penstock_kernels.gpu.hopper import is_hopper, multiprocessors
-from penstock_kernels.gpu.hopper_gated import hopper_gated_linear, supports_hopper_gated
-from penstock_kernels.gpu.hopper_int4 import Int4Config, hopper_int4, int4_config
-from penstock_kernels.gpu.hopper_int4_many import hopper_int4_many, splits_for
-from penstock_kernels.gpu.int4_linear import int4_linear, widened
+from penstock_kernels.gpu.launch.hopper import is_hopper, multiprocessors
+from penstock_kernels.gpu.products.hopper_gated import hopper_gated_linear, supports_hopper_gated
+from penstock_kernels.gpu.products.hopper_int4 import Int4Config, hopper_int4, int4_config
+from penstock_kernels.gpu.products.hopper_int4_many import hopper_int4_many, splits_for
+from penstock_kernels.gpu.products.int4_linear import int4_linear, widened
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
 from penstock_kernels.int4 import ROWS
 from penstock_kernels.ops import Activation

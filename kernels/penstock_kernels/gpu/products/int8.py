@@ -10,9 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from penstock_kernels.fp8 import GROUP
-from penstock_kernels.gpu.hopper import is_hopper, multiprocessors
-from penstock_kernels.gpu.hopper_linear import LinearConfig, widened_linear_config
-from penstock_kernels.gpu.linear import Tile
+from penstock_kernels.gpu.launch.hopper import is_hopper, multiprocessors
 from penstock_kernels.gpu.products import dense
 from penstock_kernels.gpu.products.fp8 import (
     FEW,
@@ -22,6 +20,8 @@ from penstock_kernels.gpu.products.fp8 import (
     always,
     launch_widened,
 )
+from penstock_kernels.gpu.products.hopper_linear import LinearConfig, widened_linear_config
+from penstock_kernels.gpu.products.linear import Tile
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
 from penstock_kernels.weight import Layout
 

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from penstock_kernels.gpu.card import has_fp8
-from penstock_kernels.gpu.hopper import is_hopper, multiprocessors
-from penstock_kernels.gpu.hopper_linear import COLUMNS, DEPTH, LinearConfig
-from penstock_kernels.gpu.hopper_lut import hopper_lut, lut_config
-from penstock_kernels.gpu.linear import Tile
-from penstock_kernels.gpu.lut_linear import lut_linear, widened
-from penstock_kernels.gpu.parts import summed
+from penstock_kernels.gpu.launch.card import has_fp8
+from penstock_kernels.gpu.launch.hopper import is_hopper, multiprocessors
+from penstock_kernels.gpu.products.hopper_linear import COLUMNS, DEPTH, LinearConfig
+from penstock_kernels.gpu.products.hopper_lut import hopper_lut, lut_config
+from penstock_kernels.gpu.products.linear import Tile
+from penstock_kernels.gpu.products.lut_linear import lut_linear, widened
+from penstock_kernels.gpu.products.parts import summed
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
 from penstock_kernels.ops import Activation
 from penstock_kernels.weight import Layout, Weight

@@ -1,7 +1,7 @@
 """Which kernel computes a product: the first row of the table that has a launch for it.
 
 Every layout has a row for every problem with the epilogue NONE. Each other epilogue has a second
-launch that comes to the same (`gpu.step`), so a new layout works everywhere with its first row, and
+launch that comes to the same (`step`), so a new layout works everywhere with its first row, and
 rows that do more at once are added where a measurement says so.
 """
 
@@ -26,7 +26,7 @@ PRODUCTS: tuple[Product, ...] = (
     *int4.PRODUCTS,
 )
 
-# Called with the rows, the weight, whether to launch dependently (`gpu.dependent`), and what the
+# Called with the rows, the weight, whether to launch dependently (`dependent`), and what the
 # epilogue needs besides: RESIDUAL the residual, ROTATE the cache and the seats of the rows.
 Launch = Callable[..., Any]
 

@@ -1,0 +1,63 @@
+"""Activation functions in one pass, gated or not.
+
+Reference: `penstock_kernels.reference.activation`."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from penstock_kernels.gpu.launch.dependent import launch, wait
+from penstock_kernels.ops import Act
+
+BLOCK = 1024
+
+
+@triton.jit
+def _act(x, ACT: tl.constexpr):
+    """x: float32."""
+    if ACT == "silu":
+        return x / (1 + tl.exp(-x))
+    if ACT == "gelu":
+        return 0.5 * x * (1 + tl.erf(x * 0.7071067811865476))
+    inner = 0.7978845608028654 * (x + 0.044715 * x * x * x)
+    return x / (1 + tl.exp(-2 * inner))  # (1 + tanh(y)) / 2 = 1 / (1 + exp(-2 y))
+
+
+@triton.jit
+def _kernel(
+    x, out, d, ACT: tl.constexpr, GATED: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr
+):
+    wait(PDL)
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < d
+    wide: tl.constexpr = 2 if GATED else 1
+    value = tl.load(x + row * wide * d + column, mask=inside, other=0.0).to(tl.float32)
+    value = _act(value, ACT).to(out.dtype.element_ty)
+    if GATED:
+        value *= tl.load(x + row * 2 * d + d + column, mask=inside, other=0.0)
+    tl.store(out + row * d + column, value, mask=inside)
+
+
+def gate(gate_up: Tensor, act: Act, dependent: bool = False, out: Tensor | None = None) -> Tensor:
+    """act(gate) * up. gate_up: [n, 2 * d], gate first; returns [n, d] of the same dtype."""
+    n, double = gate_up.shape
+    out = gate_up.new_empty(n, double // 2) if out is None else out
+    return _launch(gate_up, out, act, True, dependent)
+
+
+def activate(x: Tensor, act: Act, dependent: bool = False, out: Tensor | None = None) -> Tensor:
+    """act(x). x: [n, d] dense."""
+    out = torch.empty_like(x) if out is None else out
+    return _launch(x, out, act, False, dependent)
+
+
+def _launch(x: Tensor, out: Tensor, act: Act, gated: bool, dependent: bool) -> Tensor:
+    n, d = out.shape
+    _kernel[(n, triton.cdiv(d, BLOCK))](
+        x, out, d, ACT=act.value, GATED=gated, BLOCK=BLOCK, **launch(dependent)
+    )
+    return out
