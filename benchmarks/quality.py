@@ -28,14 +28,14 @@ from tokenizers import Tokenizer
 
 from penstock_kernels.ops import EagerPlan, StepBatch
 from penstock_kernels.reference.device import TorchDevice
-from penstock_shard import quantize
-from penstock_shard.architecture import read_architecture
-from penstock_shard.calibration import Calibration
-from penstock_shard.checkpoint import Checkpoint
-from penstock_shard.kv_cache import allocate
-from penstock_shard.load_weights import device_bytes, load_decoder
+from penstock_shard.memory.kv_cache import allocate
+from penstock_shard.model.architecture import read_architecture
 from penstock_shard.model.decoder import Decoder
-from penstock_shard.parallel import Group
+from penstock_shard.ranks.parallel import Group
+from penstock_shard.weights import quantize
+from penstock_shard.weights.calibration import Calibration
+from penstock_shard.weights.checkpoint import Checkpoint
+from penstock_shard.weights.load_weights import device_bytes, load_decoder
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "launcher" / "penstock_launcher" / "demo_model"

@@ -27,7 +27,7 @@ from penstock_kernels.gpu.attention import decode_merge, hopper_decode
 from penstock_kernels.gpu.attention.decode_attention import DecodeAttention
 from penstock_kernels.gpu.attention.hopper_decode import HopperDecode, supports_hopper_decode
 from penstock_kernels.ops import Sharing
-from penstock_shard.sharing import SharingTensors
+from penstock_shard.steps.sharing import SharingTensors
 
 
 @dataclass(frozen=True, slots=True)

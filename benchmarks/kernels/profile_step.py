@@ -25,10 +25,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from penstock_proto import shard_pb2
 from penstock_shard.config import ShardConfig
-from penstock_shard.loaded_model import load
-from penstock_shard.measure import NEUTRAL
-from penstock_shard.runner import Runner
-from penstock_shard.warmup import warm_up
+from penstock_shard.memory.measure import NEUTRAL
+from penstock_shard.memory.warmup import warm_up
+from penstock_shard.steps.runner import Runner
+from penstock_shard.weights.loaded_model import load
 
 PROMPT = 512  # tokens
 PREFILL = 4096  # tokens a step

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from penstock_kernels.gpu.step.norm import add_norm
 from penstock_kernels.ops import Norm
-from penstock_shard.parallel import join_group
-from penstock_shard.symmetric import LARGEST, MappedRows, SymmetricSums
+from penstock_shard.ranks.parallel import join_group
+from penstock_shard.ranks.symmetric import LARGEST, MappedRows, SymmetricSums
 
 HIDDEN, EPS, CALLS, LAYERS, REPLAYS = 4096, 1e-5, 64, 12, 20
 SHAPES = {"o": (4096, 2048), "gate_up": (14336, 4096), "down": (4096, 7168), "qkv": (3072, 4096)}

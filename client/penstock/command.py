@@ -41,7 +41,7 @@ def _download(argv: Sequence[str]) -> int:
 
 
 def _quantize(argv: Sequence[str]) -> int:
-    become("penstock_shard.quantize", argv)  # with torch, which nothing here imports
+    become("penstock_shard.weights.quantize", argv)  # with torch, which nothing here imports
 
 
 def _of(module: str, name: str = "main") -> Callable[[Sequence[str]], int]:

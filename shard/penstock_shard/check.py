@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from penstock_shard.architecture import Architecture, check_split, read_architecture
-from penstock_shard.checkpoint_files import checkpoint_files
+from penstock_shard.model.architecture import Architecture, check_split, read_architecture
+from penstock_shard.weights.checkpoint_files import checkpoint_files
 
 SMALLEST = 2  # bytes of a parameter, in the types that are supported
 

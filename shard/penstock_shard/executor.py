@@ -15,12 +15,12 @@ from concurrent.futures import Future
 import torch
 
 from penstock_proto import shard_pb2
-from penstock_shard.loaded_model import LoadedModel
-from penstock_shard.out_of_memory import is_out_of_memory
-from penstock_shard.results import PendingResult
-from penstock_shard.runner import Runner
-from penstock_shard.slots import BadCommand
-from penstock_shard.warmup import warm_up
+from penstock_shard.memory.out_of_memory import is_out_of_memory
+from penstock_shard.memory.warmup import warm_up
+from penstock_shard.steps.results import PendingResult
+from penstock_shard.steps.runner import Runner
+from penstock_shard.steps.slots import BadCommand
+from penstock_shard.weights.loaded_model import LoadedModel
 
 _Task = Callable[[], None]
 

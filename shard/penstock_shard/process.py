@@ -17,8 +17,8 @@ PARENT = os.getppid()  # before the imports below, which take seconds
 BEGUN = time.perf_counter()
 
 from penstock_shard.config import ShardConfig  # noqa: E402
-from penstock_shard.loaded_model import load  # noqa: E402
 from penstock_shard.server import Servicer, message_limit, serve  # noqa: E402
+from penstock_shard.weights.loaded_model import load  # noqa: E402
 
 # Time for the last result, or the error, to reach the router.
 GRACE_SECONDS = 2.0

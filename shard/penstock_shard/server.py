@@ -14,8 +14,8 @@ import grpc
 from penstock_proto import shard_pb2, shard_pb2_grpc
 from penstock_shard import phases
 from penstock_shard.executor import Executor
-from penstock_shard.loaded_model import LoadedModel
-from penstock_shard.warmup import DoesNotFit
+from penstock_shard.memory.warmup import DoesNotFit
+from penstock_shard.weights.loaded_model import LoadedModel
 
 # Sequences that one command may admit at their full length; the router admits what a step's
 # prefill budget holds, so that more than a few long ones come only when nearly all is cached.

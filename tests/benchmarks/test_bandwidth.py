@@ -83,7 +83,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for module in ("products", "quantised", "codes", "whole_numbers"):
         name = f"benchmarks.kernels.lines.{module}.multiprocessors"
         monkeypatch.setattr(name, lambda device: 132)
-    for module in ("sharing", "sampling"):
+    for module in ("steps.sharing", "sampling.sampling"):
         monkeypatch.setattr(f"penstock_shard.{module}.upload", upload)
     return seen
 

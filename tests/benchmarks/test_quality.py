@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from benchmarks import quality
-from penstock_shard.quantize import read_sequences
+from penstock_shard.weights.quantize import read_sequences
 
 
 def test_text_is_the_same_every_time_and_held_out() -> None:

@@ -21,7 +21,7 @@ from penstock_router import wire
 from penstock_router.request import FinishReason, GenerationRequest, Sampling
 from penstock_router.scheduler import Scheduler, SchedulerConfig, StepPlan
 from penstock_router.token_rules import TokenRules
-from penstock_shard.loaded_model import LoadedModel
+from penstock_shard.weights.loaded_model import LoadedModel
 from support.checkpoints import make_checkpoint
 from support.held import compiled, end_of, load_tokenizer, tokenizer_of
 from support.local_shard import LocalShard, interpret, load_model

@@ -31,7 +31,7 @@ def safetensors() -> Target:
     import torch
     from safetensors.torch import save
 
-    from penstock_shard.checkpoint import Checkpoint
+    from penstock_shard.weights.checkpoint import Checkpoint
 
     folder, close = _folder(lambda path: None)
     path = folder / "model.safetensors"

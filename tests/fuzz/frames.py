@@ -202,7 +202,7 @@ def offline() -> Target:
 
 def shard() -> Target:
     """What the router says to a shard: a command is carried out, refused, or a `BadCommand`."""
-    from penstock_shard.slots import BadCommand
+    from penstock_shard.steps.slots import BadCommand
     from support.checkpoints import make_checkpoint
     from support.local_shard import LocalShard, load_model
 

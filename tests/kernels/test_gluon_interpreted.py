@@ -43,7 +43,7 @@ from penstock_kernels.reference import rope
 from penstock_kernels.weight import Weight
 from penstock_quantization.lut import Coded, packed
 from penstock_quantization.online import fp8
-from penstock_shard.sharing import SharingTensors
+from penstock_shard.steps.sharing import SharingTensors
 from support import ptx
 from support.gluon_interpreter import Interpreted, Late
 from support.paged import PagedCase, assert_near, naive_attention, paged_case

@@ -155,7 +155,7 @@ def test_qkv_in_one_launch_are_those_of_two(
 
 def sharing_of(groups: list[tuple[int, int]], rows: int, tile_rows: int, page: int) -> Any:
     """groups: rows and shared blocks of each, from the first row on, as the shard cuts them."""
-    from penstock_shard.sharing import SharingTensors
+    from penstock_shard.steps.sharing import SharingTensors
 
     tensors = SharingTensors(max(2, rows), tile_rows, torch.device("cuda"))
     counts, blocks = np.array(groups, np.int64).reshape(-1, 2).T

@@ -20,7 +20,7 @@ from penstock_kernels.gpu.attention import decode_attention as decode
 from penstock_kernels.gpu.attention import hopper_plan
 from penstock_kernels.gpu.attention.decode_plan import DecodePlan
 from penstock_kernels.ops import Sharing
-from penstock_shard.sharing import SharingTensors
+from penstock_shard.steps.sharing import SharingTensors
 from support.paged import PagedCase, assert_near, naive_attention, paged_case
 
 KEYS = 64

@@ -40,7 +40,7 @@ MUTATIONS = (
     # Memory that ran out ends the shard.
     Mutation(
         "F1",
-        f"{SHARD}/runner.py",
+        f"{SHARD}/steps/runner.py",
         "if self.group.world_size > 1 or not is_out_of_memory(error):",
         "if True:",
         "tests/shard/test_out_of_memory.py::test_the_same_slots_serve_again",
@@ -48,7 +48,7 @@ MUTATIONS = (
     # One rank goes on where the others wait for it.
     Mutation(
         "F1",
-        f"{SHARD}/runner.py",
+        f"{SHARD}/steps/runner.py",
         "if self.group.world_size > 1 or not is_out_of_memory(error):",
         "if not is_out_of_memory(error):",
         "tests/shard/test_out_of_memory.py::test_one_of_several_ranks_does_not_go_on",
@@ -56,7 +56,7 @@ MUTATIONS = (
     # Any error is taken for memory that ran out.
     Mutation(
         "F1",
-        f"{SHARD}/out_of_memory.py",
+        f"{SHARD}/memory/out_of_memory.py",
         "    return isinstance(error, RuntimeError) and CPU_ALLOCATOR in str(error)",
         "    return isinstance(error, RuntimeError)",
         "tests/shard/test_out_of_memory.py::test_other_errors_of_a_step_still_end_the_shard",
@@ -64,7 +64,7 @@ MUTATIONS = (
     # What is left of a failed step is computed on.
     Mutation(
         "F1",
-        f"{SHARD}/slots.py",
+        f"{SHARD}/steps/slots.py",
         "        self.refused.update(slots.tolist())\n",
         "",
         "tests/shard/test_out_of_memory.py::test_the_same_slots_serve_again",
@@ -80,7 +80,7 @@ MUTATIONS = (
     # NaN is a token.
     Mutation(
         "F1",
-        f"{SHARD}/results.py",
+        f"{SHARD}/steps/results.py",
         "        if len(without):  # NO_TOKEN",
         "        if False:",
         "tests/shard/test_refusals.py::test_nan_in_a_prompt_is_known_when_its_last_chunk_is_computed",
@@ -208,21 +208,21 @@ MUTATIONS = (
     # A step that does not fit is the end of a start.
     Mutation(
         "F12",
-        f"{SHARD}/smaller.py",
+        f"{SHARD}/memory/smaller.py",
         "    while tokens > LEAST_PREFILL_TOKENS:",
         "    while False:",
         "tests/shard/test_warmup.py::test_a_smaller_step_is_tried_and_said",
     ),
     Mutation(
         "F12",
-        f"{SHARD}/measure.py",
+        f"{SHARD}/memory/measure.py",
         '        raise MemoryError("the log\'s last line has the size")',
         "        pass",
         "tests/shard/test_out_of_memory.py::test_a_start_takes_smaller_steps_where_memory_ends",
     ),
     Mutation(
         "F12",
-        f"{SHARD}/warmup.py",
+        f"{SHARD}/memory/warmup.py",
         "    for graphs, fewer in attempts(wanted, blocks, fixed):",
         "    for graphs, fewer in [(wanted, blocks)]:",
         "tests/shard/test_warmup.py::test_fewer_graphs_and_a_smaller_cache_are_tried_and_said",
@@ -348,7 +348,7 @@ MUTATIONS = (
     ),
     Mutation(
         "S12",
-        f"{SHARD}/admissions.py",
+        f"{SHARD}/steps/admissions.py",
         "    wrong = tokens[(tokens < 0) | (tokens >= limits.vocab_size)]",
         "    wrong = tokens[:0]",
         "tests/shard/test_refusals.py::test_admissions_that_cannot_be_computed_harm_no_other",
@@ -425,7 +425,7 @@ MUTATIONS = (
     ),
     Mutation(
         "S22",
-        f"{SHARD}/checkpoint.py",
+        f"{SHARD}/weights/checkpoint.py",
         "        if (found := tuple(part.get_shape())) != shape:",
         "        if (found := tuple(part.get_shape())) != shape and False:",
         "tests/shard/test_weights.py::test_a_wrong_shape_is_named",

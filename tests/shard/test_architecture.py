@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from penstock_shard.architecture import Architecture, parse_architecture, read_architecture
 from penstock_shard.model import families
+from penstock_shard.model.architecture import Architecture, parse_architecture, read_architecture
 from support.assets import assets, needs_assets
 from support.checkpoints import FAMILIES, make_checkpoint
 

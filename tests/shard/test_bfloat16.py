@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from penstock_kernels.reference.device import TorchDevice
-from penstock_shard.loaded_model import LoadedModel
+from penstock_shard.weights.loaded_model import LoadedModel
 from support.local_shard import LocalShard, load_model
 
 pytestmark = pytest.mark.gpu

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from penstock_shard import warmup
-from penstock_shard.loaded_model import LoadedModel
-from penstock_shard.parallel import Group
+from penstock_shard.memory import warmup
+from penstock_shard.ranks.parallel import Group
+from penstock_shard.weights.loaded_model import LoadedModel
 from support.local_shard import LocalShard, load_model
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from penstock_shard.config import ShardConfig
-from penstock_shard.graphs import buckets_for
+from penstock_shard.steps.graphs import buckets_for
 from support.shard_driver import shard_config
 
 VALUES = shard_config(Path("/model"), Path("/sockets"))

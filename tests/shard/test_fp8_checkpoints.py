@@ -15,11 +15,11 @@ from torch import Tensor
 from penstock_quantization.methods import check_quantize, parse_scheme
 from penstock_quantization.reader import reader_for
 from penstock_quantization.scheme import Scheme
-from penstock_shard.architecture import read_architecture
 from penstock_shard.check import check
-from penstock_shard.checkpoint import Checkpoint
-from penstock_shard.load_weights import load_decoder
-from penstock_shard.parallel import Group
+from penstock_shard.model.architecture import read_architecture
+from penstock_shard.ranks.parallel import Group
+from penstock_shard.weights.checkpoint import Checkpoint
+from penstock_shard.weights.load_weights import load_decoder
 from support.checkpoints import make_checkpoint
 from support.fp8_checkpoints import BLOCK, FORMATS, quantise_checkpoint
 from support.joined_ranks import joined_ranks

@@ -14,7 +14,7 @@ from jsonschema import validate
 from penstock_proto import shard_pb2
 from penstock_proto.shard_pb2 import LogitBias
 from penstock_shard.grammars import templates
-from penstock_shard.loaded_model import LoadedModel
+from penstock_shard.weights.loaded_model import LoadedModel
 from support.held import (
     SCHEMA,
     compiled,

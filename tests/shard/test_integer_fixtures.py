@@ -14,7 +14,7 @@ from safetensors import safe_open
 from penstock_quantization.matrix import MatrixSpec, Slice
 from penstock_quantization.methods import parse_scheme
 from penstock_quantization.reader import reader_for
-from penstock_shard.checkpoint import Checkpoint
+from penstock_shard.weights.checkpoint import Checkpoint
 
 FOLDER = Path(__file__).parent / "integer_fixtures"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.safetensors"))

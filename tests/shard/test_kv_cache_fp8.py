@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from penstock_quantization.kv_scheme import declared_kv_cache
-from penstock_shard.kv_cache import bytes_per_token
+from penstock_shard.memory.kv_cache import bytes_per_token
 from shard.test_families import COUNT, OTHERS, TEXTS, greedy
 from support.checkpoints import FAMILIES, make_checkpoint
 from support.fp8_checkpoints import quantise_checkpoint

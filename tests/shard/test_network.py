@@ -1,6 +1,6 @@
 """The interface that leads to another host."""
 
-from penstock_shard.network import interface_towards
+from penstock_shard.ranks.network import interface_towards
 
 
 def test_the_loopback_leads_to_itself() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from penstock_shard.architecture import read_architecture
+from penstock_shard.model.architecture import read_architecture
 from support.checkpoints import make_checkpoint
 from support.local_shard import LocalShard, load_model
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from penstock_proto import shard_pb2
-from penstock_shard.out_of_memory import is_out_of_memory
+from penstock_shard.memory.out_of_memory import is_out_of_memory
 from support.checkpoints import make_checkpoint
 from support.local_shard import LocalShard, load_model
 from support.shard_driver import Shards, admission, neutral, running_shards

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from penstock_kernels.gpu.launch.ahead import CountedPool
-from penstock_shard.graphs import CountedCapture
-from penstock_shard.loaded_model import LoadedModel
+from penstock_shard.steps.graphs import CountedCapture
+from penstock_shard.weights.loaded_model import LoadedModel
 from support.local_shard import Eager, LocalShard, interpret, load_model
 
 

@@ -19,8 +19,8 @@ from penstock_quantization.offline.awq import best_scale, cut
 from penstock_quantization.offline.gptq import gptq
 from penstock_quantization.offline.groups import Grid
 from penstock_quantization.offline.store import FORMATS
-from penstock_shard.quantize import main
-from penstock_shard.rewrite import UNFINISHED
+from penstock_shard.weights.quantize import main
+from penstock_shard.weights.rewrite import UNFINISHED
 from support.checkpoints import make_checkpoint
 from support.joined_ranks import joined_ranks
 from support.local_shard import LocalShard, load_model
@@ -120,7 +120,7 @@ def test_calibration_loses_less_than_rounding() -> None:
 
 KILLED_WHILE_WRITING = """
 import os, shutil, signal, sys
-from penstock_shard.quantize import main
+from penstock_shard.weights.quantize import main
 shutil.copyfile = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # behind the weights
 main(sys.argv[1:])
 """
@@ -146,7 +146,7 @@ def test_an_interrupt_is_no_traceback(
     def interrupted(_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("penstock_shard.quantize.quantize", interrupted)
+    monkeypatch.setattr("penstock_shard.weights.quantize.quantize", interrupted)
     assert main(["--model-id", "x", "--output", str(tmp_path), "--format", "fp8"]) == 130
     assert capsys.readouterr().err == "penstock quantize: interrupted\n"
 

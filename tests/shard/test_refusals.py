@@ -11,7 +11,7 @@ import torch
 
 from penstock_proto import shard_pb2
 from penstock_proto.shard_pb2 import LogitBias
-from penstock_shard.sample_graphs import SampleGraphs
+from penstock_shard.sampling.sample_graphs import SampleGraphs
 from support.local_shard import LocalShard, interpret, load_model
 from support.shard_driver import neutral
 

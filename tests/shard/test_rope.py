@@ -9,8 +9,8 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from penstock_shard.rope import rope_table
-from penstock_shard.rope_config import Rope, parse_rope
+from penstock_shard.model.rope import rope_table
+from penstock_shard.model.rope_config import Rope, parse_rope
 
 CPU = torch.device("cpu")
 HEAD = 16

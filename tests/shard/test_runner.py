@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from penstock_proto import shard_pb2
 from penstock_proto.shard_pb2 import LogitBias
-from penstock_shard.copies import conflict_free_batches
-from penstock_shard.loaded_model import LoadedModel
+from penstock_shard.memory.copies import conflict_free_batches
+from penstock_shard.weights.loaded_model import LoadedModel
 from support.local_shard import LocalShard, load_model
 from support.shard_driver import neutral
 

@@ -16,8 +16,8 @@ from penstock_shard.grammars.bits import Bits
 from penstock_shard.grammars.matching import Matching
 from penstock_shard.grammars.template import SEARCHES, Template
 from penstock_shard.grammars.templates import Templates
-from penstock_shard.loaded_model import LoadedModel
-from penstock_shard.slots import BadCommand
+from penstock_shard.steps.slots import BadCommand
+from penstock_shard.weights.loaded_model import LoadedModel
 from support.held import compiled, end_of, load_tokenizer, prompt, tokenizer_of
 from support.local_shard import LocalShard, load_model
 

@@ -15,9 +15,9 @@ from penstock_kernels.gpu.sampling.sampler import TritonSampler
 from penstock_kernels.noise import gumbel, seed_keys, token_keys
 from penstock_kernels.reference.device import TorchSampler
 from penstock_proto import shard_pb2
-from penstock_shard.sample_graphs import SampleGraphs
-from penstock_shard.sampling import Sampler, SamplingState
-from penstock_shard.slots import ShardLimits
+from penstock_shard.sampling.sample_graphs import SampleGraphs
+from penstock_shard.sampling.sampling import Sampler, SamplingState
+from penstock_shard.steps.slots import ShardLimits
 from support.local_shard import Eager
 from support.shard_driver import neutral
 

@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from penstock_kernels.reference.device import TorchSampler
-from penstock_shard.sampling import SamplingState
-from penstock_shard.slots import ShardLimits
+from penstock_shard.sampling.sampling import SamplingState
+from penstock_shard.steps.slots import ShardLimits
 from support.shard_driver import neutral
 
 LIMITS = ShardLimits(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from penstock_proto import shard_pb2
-from penstock_shard.slots import BadCommand, Chunks, HostSlots, ShardLimits
+from penstock_shard.steps.slots import BadCommand, Chunks, HostSlots, ShardLimits
 from support.shard_driver import admission
 
 LIMITS = ShardLimits(

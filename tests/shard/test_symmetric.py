@@ -15,7 +15,7 @@ from torch import Tensor
 
 from penstock_kernels.ops import Norm
 from penstock_kernels.reference.norm import add_norm
-from penstock_shard.symmetric import (
+from penstock_shard.ranks.symmetric import (
     LARGEST,
     MappedRows,
     SymmetricSums,

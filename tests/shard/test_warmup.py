@@ -12,15 +12,15 @@ import torch
 
 from penstock_kernels.reference.device import TorchDevice
 from penstock_proto import shard_pb2
-from penstock_shard import kv_cache, measure, warmup
-from penstock_shard.kv_cache import Shares
-from penstock_shard.loaded_model import LoadedModel
-from penstock_shard.measure import graph_sizes
+from penstock_shard.memory import kv_cache, measure, warmup
+from penstock_shard.memory.kv_cache import Shares
+from penstock_shard.memory.measure import graph_sizes
+from penstock_shard.memory.smaller import attempts, prefill_sizes
+from penstock_shard.memory.warmup import DoesNotFit
 from penstock_shard.model.decoder import Decoder
-from penstock_shard.runner import Runner
 from penstock_shard.server import message_limit
-from penstock_shard.smaller import attempts, prefill_sizes
-from penstock_shard.warmup import DoesNotFit
+from penstock_shard.steps.runner import Runner
+from penstock_shard.weights.loaded_model import LoadedModel
 from support.local_shard import LocalShard, load_model
 
 

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from penstock_shard.architecture import Architecture, read_architecture
-from penstock_shard.checkpoint import Checkpoint, DummyWeights, Weights
-from penstock_shard.checkpoint_files import checkpoint_files
-from penstock_shard.load_weights import load_decoder
+from penstock_shard.model.architecture import Architecture, read_architecture
 from penstock_shard.model.decoder import Decoder
-from penstock_shard.parallel import Group, Partition
+from penstock_shard.ranks.parallel import Group, Partition
+from penstock_shard.weights.checkpoint import Checkpoint, DummyWeights, Weights
+from penstock_shard.weights.checkpoint_files import checkpoint_files
+from penstock_shard.weights.load_weights import load_decoder
 
 CPU = torch.device("cpu")
 FILE = "model.safetensors"

@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from penstock_proto import shard_pb2
-from penstock_shard.loaded_model import LoadedModel
+from penstock_shard.weights.loaded_model import LoadedModel
 from support.checkpoints import END
 from support.local_shard import LocalShard
 

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from penstock_proto import shard_pb2
 from penstock_quantization.kv_scheme import AUTO, NAMES
-from penstock_shard.checkpoint import Checkpoint
-from penstock_shard.load_weights import load_decoder
-from penstock_shard.loaded_model import LoadedModel
-from penstock_shard.parallel import Group
+from penstock_shard.ranks.parallel import Group
+from penstock_shard.weights.checkpoint import Checkpoint
+from penstock_shard.weights.load_weights import load_decoder
+from penstock_shard.weights.loaded_model import LoadedModel
 from support.local_shard import LocalShard, load_model
 
 SECONDS = 60

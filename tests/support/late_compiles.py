@@ -19,9 +19,9 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from penstock_kernels.gpu.sampling.sampler import TritonSampler
-from penstock_shard.sample_graphs import SampleGraphs
-from penstock_shard.sampling import SamplingState
-from penstock_shard.slots import ShardLimits
+from penstock_shard.sampling.sample_graphs import SampleGraphs
+from penstock_shard.sampling.sampling import SamplingState
+from penstock_shard.steps.slots import ShardLimits
 from support.local_shard import Eager
 from support.shard_driver import neutral
 

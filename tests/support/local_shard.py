@@ -16,8 +16,8 @@ import numpy as np
 
 from penstock_proto import shard_pb2
 from penstock_shard.config import ShardConfig
-from penstock_shard.loaded_model import LoadedModel, load
-from penstock_shard.warmup import warm_up
+from penstock_shard.memory.warmup import warm_up
+from penstock_shard.weights.loaded_model import LoadedModel, load
 from support.shard_driver import admission, shard_config
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from penstock_kernels.ops import Act, Activation, Norm
 from penstock_kernels.weight import Weight
-from penstock_shard.parallel import Group, join_group
+from penstock_shard.ranks.parallel import Group, join_group
 
 SECONDS = 60
 WIDTH, WIDE, LAYERS = 4096, 2048, 4

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from penstock_kernels.mask import Mask, words_of
-from penstock_shard.slots import Indices
+from penstock_shard.steps.slots import Indices
 
 
 class Bits:

@@ -11,8 +11,8 @@ from torch import Tensor
 from penstock_kernels.ops import Activation, AttentionSpec, CacheSpec, Norm, Step
 from penstock_shard.model.blocks import Block, Following, norm_tensors
 from penstock_shard.model.layers import VocabularyEmbedding, VocabularyHead, ZeroEmbedding
-from penstock_shard.rope import rope_table
-from penstock_shard.rope_config import Rope
+from penstock_shard.model.rope import rope_table
+from penstock_shard.model.rope_config import Rope
 
 
 @dataclass(slots=True)

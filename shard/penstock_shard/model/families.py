@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from penstock_shard.config_numbers import whole
-from penstock_shard.rope_config import Rope, global_and_local_ropes, parse_rope
+from penstock_shard.model.config_numbers import whole
+from penstock_shard.model.rope_config import Rope, global_and_local_ropes, parse_rope
 
 Config = Mapping[str, Any]
 Windows = tuple[int | None, ...]

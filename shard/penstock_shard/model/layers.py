@@ -13,7 +13,7 @@ from torch import Tensor
 from penstock_kernels.experts import Experts
 from penstock_kernels.ops import Act, Activation, AttentionSpec, Norm, QKNorm, Step
 from penstock_kernels.weight import Weight
-from penstock_shard.parallel import Group
+from penstock_shard.ranks.parallel import Group
 
 
 @dataclass(slots=True)

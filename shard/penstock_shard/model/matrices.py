@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from penstock_quantization.matrix import MatrixSpec, Slice
-from penstock_shard.architecture import Architecture
-from penstock_shard.parallel import Partition
+from penstock_shard.model.architecture import Architecture
+from penstock_shard.ranks.parallel import Partition
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from penstock_kernels.ops import Activation, Norm, NormKind, Step
 from penstock_kernels.weight import Weight
-from penstock_shard.architecture import Architecture, check_split
-from penstock_shard.network import interface_towards
-from penstock_shard.symmetric import MappedRows, SymmetricSums, mapped_rows, symmetric_sums
+from penstock_shard.model.architecture import Architecture, check_split
+from penstock_shard.ranks.network import interface_towards
+from penstock_shard.ranks.symmetric import MappedRows, SymmetricSums, mapped_rows, symmetric_sums
 
 # The router ends a group whose step is late long before this; it bounds a wait with no router.
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)

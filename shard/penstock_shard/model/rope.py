@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from penstock_shard.rope_config import Rope
+from penstock_shard.model.rope_config import Rope
 
 
 def rope_table(rope: Rope, head_dim: int, positions: int, device: torch.device) -> Tensor:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import torch
 
 from penstock_proto import shard_pb2
-from penstock_shard import kv_cache, log
-from penstock_shard.broken_weights import first_broken
-from penstock_shard.compile_ahead import compile_ahead
-from penstock_shard.graphs import Capture, CountedCapture
-from penstock_shard.loaded_model import LoadedModel
-from penstock_shard.measure import Measured, graph_sizes, make_runner, measure, probe_blocks
-from penstock_shard.memory import count_blocks, held_bytes, ledger, too_small
-from penstock_shard.out_of_memory import give_back, is_out_of_memory
+from penstock_shard import log
+from penstock_shard.memory import kv_cache
+from penstock_shard.memory.compile_ahead import compile_ahead
+from penstock_shard.memory.measure import Measured, graph_sizes, make_runner, measure, probe_blocks
+from penstock_shard.memory.memory import count_blocks, held_bytes, ledger, too_small
+from penstock_shard.memory.out_of_memory import give_back, is_out_of_memory
+from penstock_shard.memory.smaller import attempts, prefill_sizes
 from penstock_shard.phases import SPENT, phase
-from penstock_shard.runner import Runner
-from penstock_shard.slots import MAX_CHUNKS, ShardLimits
-from penstock_shard.smaller import attempts, prefill_sizes
+from penstock_shard.steps.graphs import Capture, CountedCapture
+from penstock_shard.steps.runner import Runner
+from penstock_shard.steps.slots import MAX_CHUNKS, ShardLimits
+from penstock_shard.weights.broken_weights import first_broken
+from penstock_shard.weights.loaded_model import LoadedModel
 
 PHASES = ("compile", "warm-up", "capture")
 

@@ -12,15 +12,15 @@ from penstock_proto import shard_pb2
 from penstock_quantization.kv_scheme import NAMES
 from penstock_quantization.methods import check_quantize, dummy_scheme
 from penstock_shard import log
-from penstock_shard.architecture import Architecture, read_architecture
-from penstock_shard.checkpoint import Checkpoint, DummyWeights, Weights
 from penstock_shard.config import ShardConfig
 from penstock_shard.device import choose_device, device_name, served_dtype
 from penstock_shard.grammars.templates import Templates
-from penstock_shard.kv_cache import Shares, bytes_per_token, cache_dtype
-from penstock_shard.load_weights import load_decoder
+from penstock_shard.memory.kv_cache import Shares, bytes_per_token, cache_dtype
+from penstock_shard.model.architecture import Architecture, read_architecture
 from penstock_shard.model.decoder import Decoder
-from penstock_shard.parallel import Group, join_group
+from penstock_shard.ranks.parallel import Group, join_group
+from penstock_shard.weights.checkpoint import Checkpoint, DummyWeights, Weights
+from penstock_shard.weights.load_weights import load_decoder
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ import numpy as np
 
 from penstock_kernels.rules import LOOK_BACK
 from penstock_proto import shard_pb2
-from penstock_shard.sampling import COLUMNS
-from penstock_shard.scores import MAX_GIVEN
-from penstock_shard.slots import ShardLimits
+from penstock_shard.sampling.sampling import COLUMNS
+from penstock_shard.steps.scores import MAX_GIVEN
+from penstock_shard.steps.slots import ShardLimits
 
 
 def objection(admission: shard_pb2.Admission, limits: ShardLimits) -> str | None:

@@ -24,9 +24,9 @@ from penstock_shard.device import upload
 from penstock_shard.grammars.bits import Bits
 from penstock_shard.grammars.matching import Constraint, Matching, Row
 from penstock_shard.grammars.templates import Templates
-from penstock_shard.scores import Given, Scores, scores_of
-from penstock_shard.slots import Indices, ShardLimits
-from penstock_shard.token_rules import TokenRuleBook
+from penstock_shard.sampling.token_rules import TokenRuleBook
+from penstock_shard.steps.scores import Given, Scores, scores_of
+from penstock_shard.steps.slots import Indices, ShardLimits
 
 
 class Feature(enum.IntFlag):

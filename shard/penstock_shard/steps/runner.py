@@ -29,28 +29,28 @@ from penstock_kernels.ops import (
 from penstock_kernels.reference.device import TorchDevice, TorchSampler
 from penstock_proto import shard_pb2
 from penstock_shard import log
-from penstock_shard.admissions import objection
-from penstock_shard.copies import conflict_free_batches
 from penstock_shard.device import upload
 from penstock_shard.grammars.templates import Templates
-from penstock_shard.graphs import Capturer, DecodeGraphs, SlotTensors, StepOutputs
-from penstock_shard.mapped_outputs import mapped_outputs
-from penstock_shard.mixed_graphs import MixedGraphs
+from penstock_shard.memory.copies import conflict_free_batches
+from penstock_shard.memory.out_of_memory import give_back, is_out_of_memory
 from penstock_shard.model.model import Model
-from penstock_shard.out_of_memory import give_back, is_out_of_memory
-from penstock_shard.parallel import Group
-from penstock_shard.results import PendingResult, PromptPart, StepTimer, to_host
-from penstock_shard.sample_graphs import SampleGraphs
-from penstock_shard.sampling import (
+from penstock_shard.ranks.mapped_outputs import mapped_outputs
+from penstock_shard.ranks.parallel import Group
+from penstock_shard.sampling.sample_graphs import SampleGraphs
+from penstock_shard.sampling.sampling import (
     ONE_BY_ONE,
     Sampled,
     SamplingPlan,
     SamplingState,
     features_of,
 )
-from penstock_shard.scores import Scores, columns, joined_on_host, scores_of
-from penstock_shard.sharing import SharingTensors
-from penstock_shard.slots import Chunks, HostSlots, Indices, ShardLimits
+from penstock_shard.steps.admissions import objection
+from penstock_shard.steps.graphs import Capturer, DecodeGraphs, SlotTensors, StepOutputs
+from penstock_shard.steps.mixed_graphs import MixedGraphs
+from penstock_shard.steps.results import PendingResult, PromptPart, StepTimer, to_host
+from penstock_shard.steps.scores import Scores, columns, joined_on_host, scores_of
+from penstock_shard.steps.sharing import SharingTensors
+from penstock_shard.steps.slots import Chunks, HostSlots, Indices, ShardLimits
 
 OUT_OF_MEMORY = "the step that computed the request did not fit in memory"
 _NONE = np.empty(0, np.int64)

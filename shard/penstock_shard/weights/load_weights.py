@@ -15,9 +15,8 @@ from penstock_quantization.kv_scales import ENDS, kv_scales
 from penstock_quantization.matrix import MatrixSpec
 from penstock_quantization.online import ONLINE
 from penstock_quantization.reader import reader_for
-from penstock_shard.architecture import Architecture
-from penstock_shard.checkpoint import Rehearsal, Weights
-from penstock_shard.kv_cache import total_bytes
+from penstock_shard.memory.kv_cache import total_bytes
+from penstock_shard.model.architecture import Architecture
 from penstock_shard.model.blocks import Block, Parallel, Sandwich, Sequential
 from penstock_shard.model.decoder import Decoder
 from penstock_shard.model.layers import (
@@ -31,7 +30,8 @@ from penstock_shard.model.layers import (
     VocabularyHead,
 )
 from penstock_shard.model.matrices import BlockMatrices, MlpPlace
-from penstock_shard.parallel import Group, Partition
+from penstock_shard.ranks.parallel import Group, Partition
+from penstock_shard.weights.checkpoint import Rehearsal, Weights
 
 BLOCKS: dict[str, Callable[..., Block]] = {
     "sequential": Sequential,

@@ -14,8 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from penstock_shard.checkpoint_files import INDEX, checkpoint_files
 from penstock_shard.json_file import read_object
+from penstock_shard.weights.checkpoint_files import INDEX, checkpoint_files
 
 # What a tensor becomes: None: itself. Its name is that of the file.
 Change = Callable[[str, Tensor], dict[str, Tensor] | None]

@@ -15,8 +15,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from penstock_kernels.ops import Activation, GraphDevice, Step
-from penstock_shard.graphs import StepOutputs
 from penstock_shard.model.layers import VocabularyHead
+from penstock_shard.steps.graphs import StepOutputs
 
 if TYPE_CHECKING:  # Triton is not there on every host
     from penstock_kernels.gpu.ranks.rank_choice import Votes

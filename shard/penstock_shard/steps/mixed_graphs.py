@@ -19,11 +19,11 @@ from torch import Tensor
 
 from penstock_kernels.ops import GraphDevice, StepBatch
 from penstock_shard.device import upload
-from penstock_shard.graphs import Capturer, Replayable, SlotTensors, StepOutputs
 from penstock_shard.model.model import Model
-from penstock_shard.results import StepTimer
-from penstock_shard.sharing import SharingTensors
-from penstock_shard.slots import Chunks, Indices
+from penstock_shard.steps.graphs import Capturer, Replayable, SlotTensors, StepOutputs
+from penstock_shard.steps.results import StepTimer
+from penstock_shard.steps.sharing import SharingTensors
+from penstock_shard.steps.slots import Chunks, Indices
 
 MOST_ROWS = 6144  # beyond, launching takes less time than computing
 # Sizes whose time the router is told: it plans steps of the cheapest.

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from penstock_shard import kv_cache
-from penstock_shard.loaded_model import LoadedModel
 from penstock_shard.log import Progress
-from penstock_shard.runner import Runner, operations
-from penstock_shard.slots import ShardLimits
+from penstock_shard.memory import kv_cache
+from penstock_shard.steps.runner import Runner, operations
+from penstock_shard.steps.slots import ShardLimits
+from penstock_shard.weights.loaded_model import LoadedModel
 
 
 def compile_ahead(loaded: LoadedModel, limits: ShardLimits, sizes: tuple[int, ...]) -> None:

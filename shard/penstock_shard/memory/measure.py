@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from penstock_proto import shard_pb2
-from penstock_shard import kv_cache
-from penstock_shard.graphs import buckets_for
-from penstock_shard.loaded_model import LoadedModel
-from penstock_shard.memory import blocks_of
-from penstock_shard.runner import Runner, operations
-from penstock_shard.slots import ShardLimits
+from penstock_shard.memory import kv_cache
+from penstock_shard.memory.memory import blocks_of
+from penstock_shard.steps.graphs import buckets_for
+from penstock_shard.steps.runner import Runner, operations
+from penstock_shard.steps.slots import ShardLimits
+from penstock_shard.weights.loaded_model import LoadedModel
 
 NEUTRAL = shard_pb2.Sampling(top_p=1, typical_p=1, repetition_penalty=1)
 

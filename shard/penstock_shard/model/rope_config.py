@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from penstock_shard.config_numbers import real, reals, whole
+from penstock_shard.model.config_numbers import real, reals, whole
 
 BY_LENGTH = ("yarn", "longrope")  # their factor may follow from the lengths
 KINDS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")

@@ -25,13 +25,13 @@ from tqdm import tqdm
 from penstock_proto.config_file import Parser
 from penstock_quantization.offline.groups import Grid, Quantised
 from penstock_quantization.offline.store import FORMATS, Format
-from penstock_shard.architecture import Architecture, read_architecture
-from penstock_shard.calibrated import METHODS, Outcome, matrices_of
-from penstock_shard.calibration import Calibration
-from penstock_shard.checkpoint import Checkpoint, renamed
-from penstock_shard.load_weights import load_decoder
-from penstock_shard.parallel import Group
-from penstock_shard.rewrite import is_free, rewrite, tensors_of
+from penstock_shard.model.architecture import Architecture, read_architecture
+from penstock_shard.ranks.parallel import Group
+from penstock_shard.weights.calibrated import METHODS, Outcome, matrices_of
+from penstock_shard.weights.calibration import Calibration
+from penstock_shard.weights.checkpoint import Checkpoint, renamed
+from penstock_shard.weights.load_weights import load_decoder
+from penstock_shard.weights.rewrite import is_free, rewrite, tensors_of
 
 LONGEST_TEXT = 1 << 30  # bytes
 MOST = 1 << 16  # samples, and tokens of one

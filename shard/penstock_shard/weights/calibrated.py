@@ -14,12 +14,12 @@ from penstock_quantization.matrix import MatrixSpec
 from penstock_quantization.offline.awq import best_scale, cut
 from penstock_quantization.offline.gptq import gptq
 from penstock_quantization.offline.groups import Grid, Quantised
-from penstock_shard.architecture import Architecture
-from penstock_shard.calibration import Calibration
+from penstock_shard.model.architecture import Architecture
 from penstock_shard.model.blocks import Block, Parallel
 from penstock_shard.model.layers import Mlp
 from penstock_shard.model.matrices import BlockMatrices
-from penstock_shard.parallel import Group, Partition
+from penstock_shard.ranks.parallel import Group, Partition
+from penstock_shard.weights.calibration import Calibration
 
 
 @dataclass(slots=True)

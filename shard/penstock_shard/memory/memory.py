@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from penstock_proto import shard_pb2
-from penstock_shard import kv_cache
-from penstock_shard.loaded_model import LoadedModel
+from penstock_shard.memory import kv_cache
+from penstock_shard.weights.loaded_model import LoadedModel
 
 
 def blocks_of(loaded: LoadedModel, tokens: int) -> int:

@@ -8,8 +8,8 @@ from pathlib import Path
 from penstock_quantization.kv_scheme import declared_kv_cache, quantises_cache_alone
 from penstock_quantization.methods import parse_scheme
 from penstock_quantization.scheme import Scheme
-from penstock_shard.config_numbers import real, whole
 from penstock_shard.json_file import read_object
+from penstock_shard.model.config_numbers import real, whole
 from penstock_shard.model.families import (
     FAMILIES,
     MODEL_TYPES,
@@ -19,8 +19,8 @@ from penstock_shard.model.families import (
     QKNormKind,
     Windows,
 )
-from penstock_shard.quantization_file import quantization_file
-from penstock_shard.rope_config import Rope
+from penstock_shard.model.rope_config import Rope
+from penstock_shard.weights.quantization_file import quantization_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
