@@ -29,8 +29,9 @@ def _folder(fill: Callable[[Path], object]) -> tuple[Path, Callable[[], None]]:
 def safetensors() -> Target:
     """The header of the weights, and what is read by it."""
     import torch
-    from penstock_shard.weights import Checkpoint
     from safetensors.torch import save
+
+    from penstock_shard.checkpoint import Checkpoint
 
     folder, close = _folder(lambda path: None)
     path = folder / "model.safetensors"

@@ -58,11 +58,10 @@ def front() -> Target:
             port.gone()
             assert not engine.live
 
-    submission = front_pb2.Submission(
-        sequence=1, prompt=array("I", [5, 6, 7]).tobytes(), max_new_tokens=4, name="a"
-    )
-    submission.sampling.top_p = submission.sampling.typical_p = 1.0
-    submission.sampling.repetition_penalty = 1.0
+    request = shard_pb2.Request(prompt=array("I", [5, 6, 7]).tobytes(), max_new_tokens=4, name="a")
+    request.sampling.top_p = request.sampling.typical_p = 1.0
+    request.sampling.repetition_penalty = 1.0
+    submission = front_pb2.Submission(sequence=1, request=request)
     frames = [
         front_pb2.FromFront(submit=[submission], lag=[0.1], ready=True),
         front_pb2.FromFront(stop=[front_pb2.Stop(sequence=1, generated=2)], cancel=[1], scrape=3),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from penstock_kernels.noise import gumbel, seed_keys, token_keys
-from penstock_kernels.sampler import choose
+from penstock_kernels.sampler import argmax_with_noise
 
 
 def keys_of(seeds: list[int]) -> Tensor:
@@ -94,7 +94,7 @@ def test_draws_follow_the_distribution() -> None:
     weights = torch.tensor([0.5, 0.25, 0.2, 0.04, 0.009, 0.001])
     draws = 100_000
     keys = token_keys(keys_of([3]).expand(draws, 2), torch.arange(draws))
-    token = choose(
+    token = argmax_with_noise(
         weights.log().expand(draws, -1), gumbel(keys, 6), torch.ones(draws, dtype=torch.bool)
     )
     counts = np.bincount(token.numpy(), minlength=6)

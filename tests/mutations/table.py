@@ -363,7 +363,7 @@ MUTATIONS = (
     Mutation(
         "S16",
         f"{ROUTER}/api/connection.py",
-        "            self._head_timer = self._loop.call_later(HEAD_SECONDS, self._on_late_head)",
+        "            self._head_timer = self._loop.call_later(seconds, self._on_late_head)",
         "            pass",
         f"{CONNECTIONS}::test_a_head_that_does_not_come",
     ),
@@ -425,7 +425,7 @@ MUTATIONS = (
     ),
     Mutation(
         "S22",
-        f"{SHARD}/weights.py",
+        f"{SHARD}/checkpoint.py",
         "        if (found := tuple(part.get_shape())) != shape:",
         "        if (found := tuple(part.get_shape())) != shape and False:",
         "tests/shard/test_weights.py::test_a_wrong_shape_is_named",
@@ -433,8 +433,8 @@ MUTATIONS = (
     Mutation(
         "S23",
         f"{ROUTER}/api/connection.py",
-        "            if not isinstance(message, _ErrInfo) and message.version not in VERSIONS:",
-        "            if False:",
+        "            elif message.version not in VERSIONS:",
+        "            elif False:",
         f"{CONNECTIONS}::test_what_is_no_http",
     ),
 )
