@@ -22,6 +22,7 @@ from benchmarks.configs import SHAPES, Shape
 from benchmarks.kernels.lines import (
     attention,
     codes,
+    experts,
     products,
     quantised,
     rows,
@@ -42,7 +43,7 @@ GIB = 1 << 30
 
 def lines(shape: Shape) -> Iterator[Line]:
     """What is measured of a model."""
-    for part in (rows, steps, products, quantised, codes, attention, whole_numbers):
+    for part in (rows, steps, products, quantised, codes, attention, whole_numbers, experts):
         yield from part.lines(shape)
 
 

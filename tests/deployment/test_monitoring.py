@@ -19,7 +19,7 @@ from penstock_router.metrics import Metrics
 ROOT = CHART.parent.parent
 RULES = CHART / "files" / "rules.yaml"
 # of Prometheus itself, and what the rules record
-OTHERS = {"up", "penstock_queue_seconds_p90"}
+OTHERS = {"up", "penstock_queue_seconds_p90", "penstock_memory_bytes"}  # the last: of a shard
 METRIC = re.compile(r"\b(?:tgi|penstock|process|vllm|python)_\w+|\bup\b")
 
 

@@ -235,7 +235,7 @@ def test_numbers_are_those_of_the_library_that_wrote_them(path: Path) -> None:
     class Source(Checkpoint):
         def __init__(self) -> None:
             self._slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            self._read = set(self._slices)
+            self._left: dict[str, int] = {}
 
     with safe_open(path, "pt") as file:
         expected = file.get_tensor("expected")

@@ -147,6 +147,7 @@ def test_heads_meet_their_kv_heads() -> None:
     class Sizes:
         name, num_heads, intermediate_size, vocab_size = "X", 8, 16, 33
         num_kv_heads = 2
+        experts = None
 
     for world in (1, 2, 4, 8):
         for rank in range(world):
