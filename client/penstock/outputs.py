@@ -12,7 +12,7 @@ class Logprob:
     """Of one token in one place: the model's own, before temperature, penalties and filters."""
 
     logprob: float
-    rank: int | None = None  # 1: the most likely one; None: not among those that were asked for
+    rank: int | None = None  # 1: the most likely one; None: only asked for by its id
     decoded_token: str | None = None
 
 

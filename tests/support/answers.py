@@ -60,7 +60,7 @@ def play(track: Track, told: Sequence[Told], events: Events | None = None) -> Fi
     for token, logprob, top in told:
         if events is not None:
             events.turn()
-        if track.token(token, logprob, top):
+        if track.token(token, logprob, top, 1):
             reason = FinishReason.STOP
             break
     track.finish(Finish(reason, len(told), 0, 0.0, 0.0, 0.0))

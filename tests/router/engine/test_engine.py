@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import random
 import time
 
@@ -20,6 +21,7 @@ from penstock_router.request import (
     Sampling,
     ShuttingDown,
 )
+from support.fake_model import mix, rank_of
 from support.fake_shard import FakeModelConfig, Fault, expected_tokens
 
 TINY = FakeModelConfig(num_blocks=16, block_size=4, vocab_size=500)
@@ -115,6 +117,11 @@ async def test_prompt_logprobs_cover_the_prompt_whatever_its_chunks(engine_rig, 
         assert len(asking.prompt_logprobs) == len(prompt) and asking.prompt_logprobs[0] is None
         assert all(value < 0 for value in asking.prompt_logprobs[1:])
         assert len(asking.logprobs) == 3 and all(len(top) == 2 for top in asking.tops)
+        tokens = [*prompt, *asking.tokens]
+        hashes = itertools.accumulate(tokens, mix, initial=0)
+        ranks = [rank_of(*pair) for pair in zip(hashes, tokens, strict=False)][1:]
+        assert asking.prompt_ranks == [0, *ranks[: len(prompt) - 1]]
+        assert asking.ranks == ranks[len(prompt) - 1 :]
         assert asking.prompt_tops[0] == () and len(asking.prompt_tops) == len(prompt)
         places = zip(prompt, asking.prompt_logprobs, asking.prompt_tops, strict=True)
         for token, value, top in list(places)[1:]:
