@@ -141,7 +141,7 @@ class LogLikelihood(NamedTuple):
     """Of a continuation behind a prompt."""
 
     logprob: float  # the sum over its tokens
-    is_greedy: bool  # each is the most likely one in its place
+    is_greedy: bool  # in no place is another more likely
 
 
 class GenerationError(RuntimeError):
