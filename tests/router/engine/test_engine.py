@@ -117,15 +117,30 @@ async def test_prompt_logprobs_cover_the_prompt_whatever_its_chunks(engine_rig, 
         assert len(asking.prompt_logprobs) == len(prompt) and asking.prompt_logprobs[0] is None
         assert all(value < 0 for value in asking.prompt_logprobs[1:])
         assert len(asking.logprobs) == 3 and all(len(top) == 2 for top in asking.tops)
-        tokens = [*prompt, *asking.tokens]
-        hashes = itertools.accumulate(tokens, mix, initial=0)
-        ranks = [rank_of(*pair) for pair in zip(hashes, tokens, strict=False)][1:]
-        assert asking.prompt_ranks == [0, *ranks[: len(prompt) - 1]]
-        assert asking.ranks == ranks[len(prompt) - 1 :]
         assert asking.prompt_tops[0] == () and len(asking.prompt_tops) == len(prompt)
         places = zip(prompt, asking.prompt_logprobs, asking.prompt_tops, strict=True)
         for token, value, top in list(places)[1:]:
             assert len(top) == 3 and dict(top)[token] == value
+
+
+async def test_ranks_are_those_of_each_sequence_and_place(engine_rig, recorder):
+    sampling = Sampling(logprobs=True)
+    requests = [
+        GenerationRequest(prompt, 6, sampling=sampling, prompt_logprobs=True)
+        for prompt in ((7, 8, 9, 10, 11, 12, 13), (7, 8, 9), (30, 31, 32, 33))
+    ]
+    async with engine_rig(max_batch_prefill_tokens=5) as rig:
+        asking = [recorder() for _ in requests]
+        for request, listener in zip(requests, asking, strict=True):
+            rig.engine.submit(request, listener)
+        for request, listener in zip(requests, asking, strict=True):
+            await listener.wait()
+            tokens = [*request.prompt, *listener.tokens]
+            hashes = itertools.accumulate(tokens[:-1], mix, initial=0)
+            ranks = [rank_of(*pair) for pair in zip(hashes, tokens, strict=True)]
+            length = len(request.prompt)
+            assert listener.prompt_ranks == [0, *ranks[1:length]]
+            assert listener.ranks == ranks[length:] and len(listener.tokens) == 6
 
 
 async def test_a_scored_prompt_takes_the_cached_prefix_up_to_where_scores_begin(
