@@ -45,6 +45,22 @@ def test_ranks_of_random_logits(dtype: torch.dtype, top_n: int) -> None:
     assert found[0] == 1 and found[2] == 1 and found[3] == 110
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_ranks_on_a_gpu(dtype: torch.dtype) -> None:
+    """Those of the CPU, and the host waits for nothing."""
+    torch.manual_seed(0)
+    logits, tokens = torch.randn(5, 128256).to(dtype), torch.randint(0, 128256, (5,))
+    there = logits.cuda(), tokens.cuda()
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = scores_of(*there, 5).rank
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    assert found.cpu().tolist() == scores_of(logits, tokens, 5).rank.tolist()
+
+
 def test_ranks_among_the_likely_are_places() -> None:
     torch.manual_seed(0)
     logits = torch.randn(1, 500).expand(20, -1)
