@@ -111,7 +111,7 @@ async def cost(text: TextModel, ids: list[int], make: Make, per_turn: int) -> fl
     for first in range(0, TOKENS, per_turn):
         for listener in listeners:
             for i in range(first, first + per_turn):
-                listener.token(ids[i % len(ids)], -1.25, ())
+                listener.token(ids[i % len(ids)], -1.25, (), 1)
         await asyncio.sleep(0)
     return (time.process_time() - start) * 1e6 / (STREAMS * TOKENS)
 

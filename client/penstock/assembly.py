@@ -137,13 +137,14 @@ class Assembly:
 
 def places(scores: Scores, ranked: int) -> Iterator[Logprobs]:
     """Log-probabilities place by place. ranked: so many behind the token itself are the most likely
-    ones, in order; what else stands there was asked for by its id."""
+    ones, whose rank is their place, also among equals; what else stands there was asked for by its
+    id."""
     tokens, logprobs, texts = list(scores.token), list(scores.logprob), dict(scores.text)
-    for first in range(0, len(tokens), scores.width):
+    others = [place if place <= ranked else None for place in range(1, scores.width)]
+    for first, own in zip(range(0, len(tokens), scores.width), scores.rank, strict=True):
         place: Logprobs = {}
-        for offset in range(scores.width):
+        for offset, rank in enumerate((own, *others)):
             token, value = tokens[first + offset], logprobs[first + offset]
-            rank = offset if 0 < offset <= ranked else None
             if token not in place:
                 place[token] = Logprob(value, rank, texts[token])
             elif rank is not None:

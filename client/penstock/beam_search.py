@@ -85,12 +85,13 @@ def _grow(
 ) -> None:
     """The best of all that the beams may become; those that reach an end leave the search."""
     candidates: list[BeamSearchSequence] = []
+    likely = 2 * params.beam_width  # tokens that a beam may go on with
     for beam, output in grown:
         logprobs = output.outputs[0].logprobs
         assert logprobs is not None and logprobs[0] is not None
         place = logprobs[0]
         for token, entry in place.items():
-            if entry.rank is None:  # it was drawn, and is none of the most likely ones
+            if entry.rank is None or entry.rank > likely:  # it was drawn, and is none of them
                 continue
             at_end = token in ends
             shown = not at_end or params.include_stop_str_in_output

@@ -14,7 +14,7 @@ from penstock_proto.offline_pb2 import Prompt
 if TYPE_CHECKING:
     from penstock.engine import Engine
 
-PARAMS = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=1)
+PARAMS = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0)
 
 
 def scored(

@@ -12,7 +12,7 @@ class Logprob:
     """Of one token in one place: the model's own, before temperature, penalties and filters."""
 
     logprob: float
-    rank: int | None = None  # 1: the most likely one; None: not among those that were asked for
+    rank: int | None = None  # 1: the most likely one; None: only asked for by its id
     decoded_token: str | None = None
 
 
@@ -141,7 +141,7 @@ class LogLikelihood(NamedTuple):
     """Of a continuation behind a prompt."""
 
     logprob: float  # the sum over its tokens
-    is_greedy: bool  # each is the most likely one in its place
+    is_greedy: bool  # in no place is another more likely
 
 
 class GenerationError(RuntimeError):

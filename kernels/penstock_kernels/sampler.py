@@ -123,3 +123,12 @@ def log_probabilities(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """
     total = logits.logsumexp(dim=1)
     return logits.gather(1, tokens.unsqueeze(1)).squeeze(1) - total, total
+
+
+def ranks(logits: Tensor, tokens: Tensor) -> Tensor:
+    """1 + the number of logits that are greater than that of each row's token: equals share one.
+
+    logits: [n, v]; tokens: [n] int64. Returns [n] int32.
+    """
+    greater = logits > logits.gather(1, tokens.unsqueeze(1))
+    return greater.sum(dim=1, dtype=torch.int32).add_(1)

@@ -128,12 +128,13 @@ class Served(_message.Message):
     def __init__(self, total: _Optional[float] = ..., validation: _Optional[float] = ..., per_token: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ToFront(_message.Message):
-    __slots__ = ("prompt", "sequence", "token", "logprob", "top", "end", "failure", "metrics", "draining", "leave", "trouble", "prepared", "flushed", "api_key", "key_verdict")
+    __slots__ = ("prompt", "sequence", "token", "logprob", "top", "rank", "end", "failure", "metrics", "draining", "leave", "trouble", "prepared", "flushed", "api_key", "key_verdict")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     LOGPROB_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
@@ -149,6 +150,7 @@ class ToFront(_message.Message):
     token: _containers.RepeatedScalarFieldContainer[int]
     logprob: _containers.RepeatedScalarFieldContainer[float]
     top: _containers.RepeatedCompositeFieldContainer[_shard_pb2.TopTokens]
+    rank: _containers.RepeatedScalarFieldContainer[int]
     end: _containers.RepeatedCompositeFieldContainer[End]
     failure: _containers.RepeatedCompositeFieldContainer[Failure]
     metrics: Metrics
@@ -159,7 +161,7 @@ class ToFront(_message.Message):
     flushed: _containers.RepeatedCompositeFieldContainer[Flushed]
     api_key: _containers.RepeatedScalarFieldContainer[str]
     key_verdict: _containers.RepeatedCompositeFieldContainer[KeyVerdict]
-    def __init__(self, prompt: _Optional[_Iterable[_Union[ScoredPrompt, _Mapping]]] = ..., sequence: _Optional[_Iterable[int]] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[_shard_pb2.TopTokens, _Mapping]]] = ..., end: _Optional[_Iterable[_Union[End, _Mapping]]] = ..., failure: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., draining: _Optional[bool] = ..., leave: _Optional[bool] = ..., trouble: _Optional[str] = ..., prepared: _Optional[_Iterable[_Union[Prepared, _Mapping]]] = ..., flushed: _Optional[_Iterable[_Union[Flushed, _Mapping]]] = ..., api_key: _Optional[_Iterable[str]] = ..., key_verdict: _Optional[_Iterable[_Union[KeyVerdict, _Mapping]]] = ...) -> None: ...
+    def __init__(self, prompt: _Optional[_Iterable[_Union[ScoredPrompt, _Mapping]]] = ..., sequence: _Optional[_Iterable[int]] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[_shard_pb2.TopTokens, _Mapping]]] = ..., rank: _Optional[_Iterable[int]] = ..., end: _Optional[_Iterable[_Union[End, _Mapping]]] = ..., failure: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., draining: _Optional[bool] = ..., leave: _Optional[bool] = ..., trouble: _Optional[str] = ..., prepared: _Optional[_Iterable[_Union[Prepared, _Mapping]]] = ..., flushed: _Optional[_Iterable[_Union[Flushed, _Mapping]]] = ..., api_key: _Optional[_Iterable[str]] = ..., key_verdict: _Optional[_Iterable[_Union[KeyVerdict, _Mapping]]] = ...) -> None: ...
 
 class KeyVerdict(_message.Message):
     __slots__ = ("number", "refused", "wait", "requests", "tokens")
@@ -200,16 +202,18 @@ class Prepared(_message.Message):
     def __init__(self, number: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
 
 class ScoredPrompt(_message.Message):
-    __slots__ = ("sequence", "logprob", "top_token", "top_logprob")
+    __slots__ = ("sequence", "logprob", "top_token", "top_logprob", "rank")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     LOGPROB_FIELD_NUMBER: _ClassVar[int]
     TOP_TOKEN_FIELD_NUMBER: _ClassVar[int]
     TOP_LOGPROB_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     logprob: _containers.RepeatedScalarFieldContainer[float]
     top_token: _containers.RepeatedScalarFieldContainer[int]
     top_logprob: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, sequence: _Optional[int] = ..., logprob: _Optional[_Iterable[float]] = ..., top_token: _Optional[_Iterable[int]] = ..., top_logprob: _Optional[_Iterable[float]] = ...) -> None: ...
+    rank: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, sequence: _Optional[int] = ..., logprob: _Optional[_Iterable[float]] = ..., top_token: _Optional[_Iterable[int]] = ..., top_logprob: _Optional[_Iterable[float]] = ..., rank: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class End(_message.Message):
     __slots__ = ("sequence", "reason", "generated", "cached", "queue", "first_token", "total")

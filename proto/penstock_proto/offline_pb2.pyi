@@ -134,7 +134,7 @@ class End(_message.Message):
     def __init__(self, reason: _Optional[_Union[End.Reason, str]] = ..., stop_text: _Optional[str] = ..., stop_token: _Optional[int] = ..., cached: _Optional[int] = ..., queue: _Optional[float] = ..., first_token: _Optional[float] = ..., total: _Optional[float] = ...) -> None: ...
 
 class Scores(_message.Message):
-    __slots__ = ("skipped", "width", "token", "logprob", "text")
+    __slots__ = ("skipped", "width", "token", "logprob", "text", "rank")
     class TextEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -147,12 +147,14 @@ class Scores(_message.Message):
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     LOGPROB_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
     skipped: int
     width: int
     token: _containers.RepeatedScalarFieldContainer[int]
     logprob: _containers.RepeatedScalarFieldContainer[float]
     text: _containers.ScalarMap[int, str]
-    def __init__(self, skipped: _Optional[int] = ..., width: _Optional[int] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., text: _Optional[_Mapping[int, str]] = ...) -> None: ...
+    rank: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, skipped: _Optional[int] = ..., width: _Optional[int] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., text: _Optional[_Mapping[int, str]] = ..., rank: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Failed(_message.Message):
     __slots__ = ("prompt", "kind", "message", "parameters")

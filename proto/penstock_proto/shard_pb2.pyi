@@ -224,7 +224,7 @@ class Admission(_message.Message):
     def __init__(self, slot: _Optional[int] = ..., request: _Optional[_Union[_request_pb2.Request, _Mapping]] = ..., generated: _Optional[bytes] = ..., cached: _Optional[int] = ..., blocks: _Optional[bytes] = ..., grammar: _Optional[int] = ...) -> None: ...
 
 class StepResult(_message.Message):
-    __slots__ = ("step", "token", "logprob", "top", "prompt", "device_ns", "error", "refused", "mask_ns", "mask_wait_ns", "forced")
+    __slots__ = ("step", "token", "logprob", "top", "prompt", "device_ns", "error", "refused", "mask_ns", "mask_wait_ns", "forced", "rank")
     STEP_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     LOGPROB_FIELD_NUMBER: _ClassVar[int]
@@ -236,6 +236,7 @@ class StepResult(_message.Message):
     MASK_NS_FIELD_NUMBER: _ClassVar[int]
     MASK_WAIT_NS_FIELD_NUMBER: _ClassVar[int]
     FORCED_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
     step: int
     token: _containers.RepeatedScalarFieldContainer[int]
     logprob: _containers.RepeatedScalarFieldContainer[float]
@@ -247,7 +248,8 @@ class StepResult(_message.Message):
     mask_ns: int
     mask_wait_ns: int
     forced: _containers.RepeatedCompositeFieldContainer[Forced]
-    def __init__(self, step: _Optional[int] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[TopTokens, _Mapping]]] = ..., prompt: _Optional[_Iterable[_Union[PromptLogprobs, _Mapping]]] = ..., device_ns: _Optional[int] = ..., error: _Optional[_Union[StepError, _Mapping]] = ..., refused: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ..., mask_ns: _Optional[int] = ..., mask_wait_ns: _Optional[int] = ..., forced: _Optional[_Iterable[_Union[Forced, _Mapping]]] = ...) -> None: ...
+    rank: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, step: _Optional[int] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[TopTokens, _Mapping]]] = ..., prompt: _Optional[_Iterable[_Union[PromptLogprobs, _Mapping]]] = ..., device_ns: _Optional[int] = ..., error: _Optional[_Union[StepError, _Mapping]] = ..., refused: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ..., mask_ns: _Optional[int] = ..., mask_wait_ns: _Optional[int] = ..., forced: _Optional[_Iterable[_Union[Forced, _Mapping]]] = ..., rank: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Forced(_message.Message):
     __slots__ = ("row", "token")
@@ -288,18 +290,20 @@ class TopTokens(_message.Message):
     def __init__(self, row: _Optional[int] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class PromptLogprobs(_message.Message):
-    __slots__ = ("slot", "start", "logprob", "top_token", "top_logprob")
+    __slots__ = ("slot", "start", "logprob", "top_token", "top_logprob", "rank")
     SLOT_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     LOGPROB_FIELD_NUMBER: _ClassVar[int]
     TOP_TOKEN_FIELD_NUMBER: _ClassVar[int]
     TOP_LOGPROB_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
     slot: int
     start: int
     logprob: _containers.RepeatedScalarFieldContainer[float]
     top_token: _containers.RepeatedScalarFieldContainer[int]
     top_logprob: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, slot: _Optional[int] = ..., start: _Optional[int] = ..., logprob: _Optional[_Iterable[float]] = ..., top_token: _Optional[_Iterable[int]] = ..., top_logprob: _Optional[_Iterable[float]] = ...) -> None: ...
+    rank: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, slot: _Optional[int] = ..., start: _Optional[int] = ..., logprob: _Optional[_Iterable[float]] = ..., top_token: _Optional[_Iterable[int]] = ..., top_logprob: _Optional[_Iterable[float]] = ..., rank: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class StepError(_message.Message):
     __slots__ = ("kind", "message")

@@ -294,7 +294,7 @@ class Engine:
         self._settle()
 
     def _deliver(self, outcomes: list[Outcome], result: StepResult, now: float) -> None:
-        logprobs = result.logprob
+        logprobs, ranks = result.logprob, result.rank
         tops = {top.row: list(zip(top.token, top.logprob, strict=True)) for top in result.top}
         late = self._deadlines.passed
         for outcome in outcomes:
@@ -306,11 +306,12 @@ class Engine:
                 self._on_first_token(sequence, listener, now)
             row, reason = outcome.row, outcome.finish
             logprob, top = logprobs[row] if logprobs else math.nan, tops.get(row, ())
+            rank = ranks[row] if ranks else 0
             left = len(outcome.tokens)  # to be delivered
             stop = False
             for token in outcome.tokens:
                 left -= 1
-                if stop := listener.token(token, logprob, top):
+                if stop := listener.token(token, logprob, top, rank):
                     break
             if reason is None and (stop or sequence.id in late):
                 self._scheduler.finish(sequence)
@@ -360,7 +361,7 @@ class Engine:
         sequence.first_token_at = now
         self._metrics.on_first_token(now - sequence.arrival)
         if (scores := self._prompts.pop(sequence)) is not None:
-            listener.prompt(scores.logprobs, scores.tops)
+            listener.prompt(scores.logprobs, scores.tops, scores.ranks)
 
     def _forget(self, sequence: Sequence) -> Listener | None:
         """Nothing is kept for a sequence that has ended. Its listener, which is to hear of it."""

@@ -16,6 +16,7 @@ class PromptScores:
 
     logprobs: list[float | None]
     tops: list[TopTokens]  # most likely tokens of each place; empty where none were asked for
+    ranks: list[int]  # 1 + the number of tokens that are more likely; 0 for none
 
 
 class PromptLogprobs:
@@ -30,7 +31,7 @@ class PromptLogprobs:
         count = len(sequence.request.prompt)
         others = sequence.request.prompt_top_n or sequence.request.sampling.given
         tops: list[TopTokens] = [()] * count if others else []
-        self._collected[sequence.id] = PromptScores([None] * count, tops)
+        self._collected[sequence.id] = PromptScores([None] * count, tops, [0] * count)
 
     def note(self, plan: StepPlan) -> None:
         """Remember whose chunks a step computes."""
@@ -49,6 +50,7 @@ class PromptLogprobs:
             if (scores := self._collected.get(asking.get(part.slot, 0))) is not None:
                 places = slice(part.start + 1, part.start + 1 + len(part.logprob))
                 scores.logprobs[places] = part.logprob
+                scores.ranks[places] = part.rank
                 if part.top_token:
                     count = len(part.top_token) // len(part.logprob)
                     scores.tops[places] = wire.top_lists(part.top_token, part.top_logprob, count)

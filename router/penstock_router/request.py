@@ -112,15 +112,20 @@ class Listener(Protocol):
     token included), then exactly one of `finish` and `fail`; nothing after a `cancel`.
     """
 
-    def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
+    def prompt(
+        self, logprobs: Sequence[float | None], tops: Sequence[TopTokens], ranks: Sequence[int]
+    ) -> None:
         """Log-probability of each prompt token, and the most likely tokens in its place.
 
         None and an empty list up to the place where they begin; no lists at all unless prompt_top_n
-        or given tokens were asked.
+        or given tokens were asked. ranks: 1 + the number of tokens that are more likely, 0 up to
+        there.
         """
 
-    def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
+    def token(self, token_id: int, logprob: float, top: TopTokens, rank: int) -> bool:
         """One generated token. logprob is NaN unless the request asked for log-probabilities.
+
+        rank: 1 + the number of tokens that were more likely; 0 where logprob is NaN.
 
         Returns True when the text has reached a stop sequence: the sequence ends here.
         """

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from client.conftest import DEMO
-from penstock import LLM, BeamSearchParams, RequestError
+from penstock import LLM, BeamSearchParams, RequestError, SamplingParams
 
 PAIRS = [
     ("The capital of France", " is Paris."),
@@ -63,8 +63,6 @@ def test_loglikelihood_of_token_ids(llm: LLM, reference: torch.nn.Module) -> Non
 
 
 def test_greedy_continuations_are_known(llm: LLM) -> None:
-    from penstock import SamplingParams
-
     [output] = llm.generate(
         "The sky is", SamplingParams(temperature=0, max_tokens=6), use_tqdm=False
     )
@@ -81,6 +79,32 @@ def test_what_cannot_be_scored(llm: LLM) -> None:
     with pytest.raises(RequestError, match="at least one token each") as raised:
         llm.loglikelihood(["a", "b"], [" b", ""], use_tqdm=False)
     assert raised.value.outputs[0] is not None and raised.value.outputs[1] is None
+
+
+@pytest.mark.parametrize("count", [0, 2])
+@pytest.mark.parametrize("flat", [False, True])
+def test_ranks(llm: LLM, reference: torch.nn.Module, count: int, flat: bool) -> None:
+    """Of prompt and drawn tokens, wherever in the vocabulary they are."""
+    params = SamplingParams(
+        temperature=3.0, seed=1, max_tokens=12, ignore_eos=True, flat_logprobs=flat,
+        logprobs=count, prompt_logprobs=count,
+    )  # fmt: skip
+    [output] = llm.generate("Paris def 4 the is Spain", params, use_tqdm=False)
+    [one] = output.outputs
+    ids = [*output.prompt_token_ids, *one.token_ids]
+    places = [*output.prompt_logprobs, *one.logprobs]
+    assert places[0] is None and len(places) == len(ids)
+    ranks = []
+    table = log_probabilities(reference, ids)
+    for row, token, place in zip(table[:-1], ids[1:], places[1:], strict=True):
+        rank = place[token].rank
+        # Neighbours may be as near as rounding.
+        assert 1 + (row > row[token] + 2e-3).sum() <= rank <= (row > row[token] - 2e-3).sum()
+        others = [entry.rank for entry in place.values() if entry is not place[token]]
+        assert sorted({*others, rank}) == sorted({*range(1, count + 1), rank})
+        ranks.append(rank)
+    drawn = len(one.token_ids)
+    assert max(ranks[:-drawn]) > 10 and max(ranks[-drawn:]) > 10
 
 
 @dataclass

@@ -64,6 +64,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "/v1/completions",
         {"prompt": [QUESTION, "Hello"], "max_tokens": 8, "logprobs": 2, "temperature": 0},
     ),
+    "a prompt with ranks": (
+        "/v1/completions",
+        {"prompt": QUESTION, "max_tokens": 1, "prompt_logprobs": 1, "temperature": 0},
+    ),
     "completions stream": (
         "/v1/completions",
         {"prompt": QUESTION, "max_tokens": 8, "stop": [" of", "Par"], "stream": True, "seed": 5},

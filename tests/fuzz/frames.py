@@ -110,7 +110,7 @@ def router() -> Target:
             engine.receive(part)
 
     frames = [
-        front_pb2.ToFront(sequence=[1, 2], token=[5, 6], logprob=[-0.5, -0.25]),
+        front_pb2.ToFront(sequence=[1, 2], token=[5, 6], logprob=[-0.5, -0.25], rank=[1, 9]),
         front_pb2.ToFront(
             top=[shard_pb2.TopTokens(row=0, token=[1], logprob=[-1.0])], sequence=[1], token=[7]
         ),
@@ -125,6 +125,7 @@ def router() -> Target:
                     logprob=[float("nan"), -0.5, -0.5],
                     top_token=[1, 2],
                     top_logprob=[-1.0, -2.0],
+                    rank=[0, 1, 2],
                 )
             ]
         ),

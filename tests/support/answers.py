@@ -62,7 +62,7 @@ def play(
     for token, logprob, top in told:
         if events is not None:
             events.turn()
-        if listener.token(token, logprob, top):
+        if listener.token(token, logprob, top, 1):
             reason = FinishReason.STOP
             break
     listener.finish(Finish(reason, len(told), 0, 0.0, 0.0, 0.0))

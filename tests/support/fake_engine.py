@@ -26,6 +26,7 @@ from penstock_router.request import (
 )
 
 EOS = 2
+RANK = 7  # of every token whose log-probability is told
 
 
 def limits(**changes: object) -> ServerLimits:
@@ -167,7 +168,8 @@ class FakeEngine:
         logprob = -0.25 - 0.5 * (sampling.seed % 2) if sampling.logprobs else math.nan
         top = [(token, -0.25), (11, -1.5), (12, -math.inf)][: sampling.top_n]
         top += [(given, -3.0) for given in sampling.given]
-        stop = job.listener.token(token, logprob, top)
+        rank = RANK if sampling.logprobs else 0
+        stop = job.listener.token(token, logprob, top, rank)
         if token == EOS and not job.request.ignore_eos:
             self._finish(job, FinishReason.EOS, job.sent)
         elif stop:
@@ -201,7 +203,11 @@ def tell_prompt(request: GenerationRequest, listener: Listener) -> None:
         ]
         asked = request.prompt_top_n or given
         none: list[TopTokens] = [()] * without
-        listener.prompt([*[None] * without, *(-0.5 for _ in rest)], [*none, *tops] if asked else [])
+        listener.prompt(
+            [*[None] * without, *(-0.5 for _ in rest)],
+            [*none, *tops] if asked else [],
+            [*[0] * without, *(RANK for _ in rest)],
+        )
 
 
 def check(request: GenerationRequest, limits: ServerLimits) -> None:

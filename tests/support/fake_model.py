@@ -93,6 +93,11 @@ def logprob_of(prefix_hash: int, token: int) -> float:
     return -(1 + mix(prefix_hash, token) % 1024) / 128
 
 
+def rank_of(prefix_hash: int, token: int) -> int:
+    """A made-up rank."""
+    return 1 + mix(token, prefix_hash) % 1024
+
+
 def expected_tokens(
     prompt: list[int] | tuple[int, ...],
     count: int,
@@ -474,7 +479,8 @@ class FakeShardModel:
             end = min(start + length + 1, slot.prompt_length - slot.generated)
             start = max(start, slot.prompt_start)
             values = [logprob_of(slot.hashes[i - 1], slot.tokens[i]) for i in range(start + 1, end)]
-            part = PromptLogprobs(slot=slot.number, start=start, logprob=values)
+            ranks = [rank_of(slot.hashes[i - 1], slot.tokens[i]) for i in range(start + 1, end)]
+            part = PromptLogprobs(slot=slot.number, start=start, logprob=values, rank=ranks)
             asked = slot.prompt_top_n or slot.sampling.given
             for i in range(start + 1, end if asked else 0):
                 top = self._top(0, slot, i - 1, slot.tokens[i], slot.prompt_top_n)
@@ -512,6 +518,7 @@ class FakeShardModel:
             result.token.append(token)
             if want_logprobs:
                 result.logprob.append(logprob_of(prefix, token))
+                result.rank.append(rank_of(prefix, token))
             if slot.sampling.top_n or slot.sampling.given:
                 place = len(slot.hashes) - 1
                 result.top.append(self._top(row, slot, place, token, slot.sampling.top_n))

@@ -21,7 +21,7 @@ from penstock_router.request import (
     Sampling,
     TopTokens,
 )
-from support.fake_engine import EOS, FakeEngine, Job, tell_prompt
+from support.fake_engine import EOS, RANK, FakeEngine, Job, tell_prompt
 from support.joined_front import JoinedFront, joined_front
 
 NEVER = 60
@@ -50,13 +50,15 @@ class Heard:
             prompt_logprobs=self.asks_prompt,
         )
 
-    def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
+    def prompt(
+        self, logprobs: Sequence[float | None], tops: Sequence[TopTokens], ranks: Sequence[int]
+    ) -> None:
         self._check()
         assert not self.tokens and not self.prompts
-        assert list(logprobs) == [None, -0.5, -0.5]
+        assert list(logprobs) == [None, -0.5, -0.5] and list(ranks) == [0, RANK, RANK]
         self.prompts += 1
 
-    def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
+    def token(self, token_id: int, logprob: float, top: TopTokens, rank: int) -> bool:
         self._check()
         assert len(self.tokens) < self.stop_at, "a token after the text was complete"
         assert self.prompts == self.asks_prompt

@@ -143,7 +143,7 @@ class BlockStream(SequenceListener):
         self._writer = writer
         self._silent = True
 
-    def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
+    def token(self, token_id: int, logprob: float, top: TopTokens, rank: int) -> bool:
         shown = self.output.push(token_id)
         if self._silent:
             self._begin()

@@ -90,8 +90,8 @@ class ReplyCollector(Collector):
         super().__init__(request, output)
         self._events: list[Event] = []
 
-    def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
-        stopped = super().token(token_id, logprob, top)
+    def token(self, token_id: int, logprob: float, top: TopTokens, rank: int) -> bool:
+        stopped = super().token(token_id, logprob, top, rank)
         self._events += self.output.events
         return stopped
 
@@ -109,7 +109,7 @@ class ReplyStream(ChoiceStream):
         super().__init__(*args, **kwargs)
         self._style = style
 
-    def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
+    def token(self, token_id: int, logprob: float, top: TopTokens, rank: int) -> bool:
         output = self.output
         text = output.push(token_id)
         if self._silent:

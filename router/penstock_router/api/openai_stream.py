@@ -110,7 +110,7 @@ class ChoiceStream(SequenceListener):
         self._ids: list[int] = []  # since the last event
         self._generated = 0
 
-    def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
+    def token(self, token_id: int, logprob: float, top: TopTokens, rank: int) -> bool:
         output = self.output
         text = output.push(token_id)
         if self._silent:
@@ -196,15 +196,17 @@ class ScoredStream(ChoiceStream):
     _waiting: list[tuple[int, str, str, float, TopTokens]] | None = None
     _end: Finish | None = None
 
-    def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
+    def prompt(
+        self, logprobs: Sequence[float | None], tops: Sequence[TopTokens], ranks: Sequence[int]
+    ) -> None:
         self._waiting = []
         ids, offsets = self.request.prompt, self._echo.offsets
         work = partial(self._logprobs.add_prompt, ids, offsets, logprobs, tops)
         asyncio.get_running_loop().run_in_executor(None, work).add_done_callback(self._go_on)
 
-    def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
+    def token(self, token_id: int, logprob: float, top: TopTokens, rank: int) -> bool:
         if self._waiting is None:
-            return super().token(token_id, logprob, top)
+            return super().token(token_id, logprob, top, rank)
         output = self.output
         text = output.push(token_id)
         self._waiting.append((token_id, text, output.released, logprob, top))

@@ -88,10 +88,12 @@ class SequenceListener:
         self.request = request
         self.output = output
 
-    def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
+    def prompt(
+        self, logprobs: Sequence[float | None], tops: Sequence[TopTokens], ranks: Sequence[int]
+    ) -> None:
         """Only listeners that asked for it keep it."""
 
-    def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
+    def token(self, token_id: int, logprob: float, top: TopTokens, rank: int) -> bool:
         raise NotImplementedError
 
     def finish(self, finish: Finish) -> None:
@@ -113,15 +115,19 @@ class Collector(SequenceListener):
         self.tops: list[TopTokens] = []
         self.prompt_logprobs: Sequence[float | None] = ()
         self.prompt_tops: Sequence[TopTokens] = ()
+        self.prompt_ranks: Sequence[int] = ()
         self.text = ""
         self._pieces: list[str] = []
         self._rest = ""
 
-    def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
+    def prompt(
+        self, logprobs: Sequence[float | None], tops: Sequence[TopTokens], ranks: Sequence[int]
+    ) -> None:
         self.prompt_logprobs = logprobs
         self.prompt_tops = tops
+        self.prompt_ranks = ranks
 
-    def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
+    def token(self, token_id: int, logprob: float, top: TopTokens, rank: int) -> bool:
         output = self.output
         self.ids.append(token_id)
         self.texts.append(output.push(token_id))

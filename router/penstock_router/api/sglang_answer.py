@@ -145,7 +145,9 @@ class Generated(Turn):
         self._input = Scored(shown, request, "input") if wanted.logprobs else None
         self._output = Scored(shown, request, "output") if wanted.logprobs else None
 
-    def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
+    def prompt(
+        self, logprobs: Sequence[float | None], tops: Sequence[TopTokens], ranks: Sequence[int]
+    ) -> None:
         likely = tops or [()] * len(logprobs)
         if self._input is None:
             return
@@ -154,7 +156,7 @@ class Generated(Turn):
             if not self.wanted.hides(place):
                 self._input.add(token_id, value, top)
 
-    def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
+    def token(self, token_id: int, logprob: float, top: TopTokens, rank: int) -> bool:
         output = self.output
         output.push(token_id)
         self.ids.append(token_id)
@@ -248,8 +250,8 @@ class GeneratedStream(Generated):
         self._stream = stream
         self._last = b""
 
-    def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
-        stopped = super().token(token_id, logprob, top)
+    def token(self, token_id: int, logprob: float, top: TopTokens, rank: int) -> bool:
+        stopped = super().token(token_id, logprob, top, rank)
         if not stopped and len(self.ids) % self.wanted.interval == 0:
             self._push()
         return stopped

@@ -157,10 +157,12 @@ class Probe:
     def __init__(self) -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
+    def prompt(
+        self, logprobs: Sequence[float | None], tops: Sequence[TopTokens], ranks: Sequence[int]
+    ) -> None:
         """Was not asked for."""
 
-    def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
+    def token(self, token_id: int, logprob: float, top: TopTokens, rank: int) -> bool:
         return False
 
     def finish(self, finish: Finish) -> None:

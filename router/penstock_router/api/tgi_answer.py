@@ -206,7 +206,7 @@ class GenerateStream(SequenceListener):
         self._held: list[HeldToken] = []
         self._last = b""  # event that was pushed
 
-    def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
+    def token(self, token_id: int, logprob: float, top: TopTokens, rank: int) -> bool:
         output = self.output
         text = output.push(token_id)
         self._pieces.append(output.released)

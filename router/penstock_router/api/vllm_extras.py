@@ -47,23 +47,26 @@ def prompt_logprobs(
 ) -> list[dict[str, dict[str, Any]] | None]:
     """For each token of the prompt but the first: it and the `count` most likely ones by their ids.
 
-    `rank` is known of those that are among the most likely.
+    `rank` is 1 + the number of tokens that are more likely; among the most likely, their place.
     """
     rows = zip(
         listener.request.prompt,
         listener.prompt_logprobs,
         listener.prompt_tops or [()] * len(listener.prompt_logprobs),
+        listener.prompt_ranks,
         strict=True,
     )
     return [
-        None if logprob is None else _place(text, token_id, logprob, top[:count])
-        for token_id, logprob, top in rows
+        None if logprob is None else _place(text, token_id, logprob, rank, top[:count])
+        for token_id, logprob, top, rank in rows
     ]
 
 
-def _place(text: TextModel, token_id: int, logprob: float, top: TopTokens) -> dict[str, Any]:
+def _place(
+    text: TextModel, token_id: int, logprob: float, own: int, top: TopTokens
+) -> dict[str, Any]:
     ranked = {token: (value, rank) for rank, (token, value) in enumerate(top, 1)}
-    values = {token_id: (logprob, None), **ranked}
+    values = {token_id: (logprob, own), **ranked}
     return {
         str(token): {
             "logprob": number(value),

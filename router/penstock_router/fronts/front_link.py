@@ -166,13 +166,17 @@ class FrontLink:
     # -- what the engine says --------------------------------------------------------------------
 
     def prompt(
-        self, sequence: int, logprobs: Sequence[float | None], tops: Sequence[TopTokens]
+        self,
+        sequence: int,
+        logprobs: Sequence[float | None],
+        tops: Sequence[TopTokens],
+        ranks: Sequence[int],
     ) -> None:
         """Log-probabilities of a prompt."""
-        self._prompts.append(messages.scored_prompt(sequence, logprobs, tops))
+        self._prompts.append(messages.scored_prompt(sequence, logprobs, tops, ranks))
         self._flush_soon()
 
-    def token(self, sequence: int, token: int, logprob: float, top: TopTokens) -> None:
+    def token(self, sequence: int, token: int, logprob: float, top: TopTokens, rank: int) -> None:
         """A token of a sequence."""
         if top:
             tokens, logprobs = zip(*top, strict=True)
@@ -181,6 +185,7 @@ class FrontLink:
         self._sequences.append(sequence)
         self._tokens.append(token)
         self._logprobs.append(logprob)
+        self._ranks.append(rank)
         self._flush_soon()
 
     def finished(self, sequence: int, finish: Finish) -> None:
@@ -210,6 +215,7 @@ class FrontLink:
             token=self._tokens,
             logprob=self._logprobs if asked else (),
             top=self._tops,
+            rank=self._ranks if asked else (),
             end=self._ends,
             failure=self._failures,
         )
@@ -223,6 +229,7 @@ class FrontLink:
         self._sequences: list[int] = []
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
+        self._ranks: list[int] = []
         self._tops: list[WireTopTokens] = []
         self._ends: list[End] = []
         self._failures: list[Failure] = []
@@ -238,11 +245,13 @@ class RemoteListener:
         self._link = link
         self._sequence = sequence
 
-    def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
-        self._link.prompt(self._sequence, logprobs, tops)
+    def prompt(
+        self, logprobs: Sequence[float | None], tops: Sequence[TopTokens], ranks: Sequence[int]
+    ) -> None:
+        self._link.prompt(self._sequence, logprobs, tops, ranks)
 
-    def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
-        self._link.token(self._sequence, token_id, logprob, top)
+    def token(self, token_id: int, logprob: float, top: TopTokens, rank: int) -> bool:
+        self._link.token(self._sequence, token_id, logprob, top, rank)
         return False  # the front looks for stop sequences
 
     def finish(self, finish: Finish) -> None:

@@ -42,7 +42,10 @@ ERROR_NUMBERS = {error: number for number, error in ERRORS.items()}
 
 
 def scored_prompt(
-    sequence: int, logprobs: Sequence[float | None], tops: Sequence[TopTokens]
+    sequence: int,
+    logprobs: Sequence[float | None],
+    tops: Sequence[TopTokens],
+    ranks: Sequence[int],
 ) -> ScoredPrompt:
     """Log-probabilities of a prompt, as a listener is told of them."""
     values = [math.nan if value is None else value for value in logprobs]
@@ -52,18 +55,22 @@ def scored_prompt(
         logprob=values,
         top_token=[token for token, _ in likely],
         top_logprob=[value for _, value in likely],
+        rank=ranks,
     )
 
 
-def scores_of(message: ScoredPrompt) -> tuple[list[float | None], list[TopTokens]]:
+def scores_of(
+    message: ScoredPrompt,
+) -> tuple[list[float | None], list[TopTokens], list[int]]:
     """What a listener is told of a prompt."""
     logprobs = [None if math.isnan(value) else value for value in message.logprob]
+    ranks = list(message.rank)
     if not message.top_token:
-        return logprobs, []
+        return logprobs, [], ranks
     without = next(place for place, value in enumerate(logprobs) if value is not None)
     count = len(message.top_token) // (len(logprobs) - without)
     tops = top_lists(message.top_token, message.top_logprob, count)
-    return logprobs, [*[()] * without, *tops]
+    return logprobs, [*[()] * without, *tops], ranks
 
 
 def end(sequence: int, finish: Finish) -> End:

@@ -183,7 +183,7 @@ class RemoteEngine:
             answer.set_result(None)
 
     def _tokens(self, frame: ToFront) -> None:
-        logprobs = frame.logprob
+        logprobs, ranks = frame.logprob, frame.rank
         tops = {top.row: list(zip(top.token, top.logprob, strict=True)) for top in frame.top}
         # Lists: protobuf's own take 0.2 us for each look at an element.
         tokens = zip(list(frame.sequence), list(frame.token), strict=True)
@@ -193,7 +193,8 @@ class RemoteEngine:
                 continue
             live.generated += 1
             logprob = logprobs[row] if logprobs else math.nan
-            if live.listener.token(token, logprob, tops.get(row, ())):
+            rank = ranks[row] if ranks else 0
+            if live.listener.token(token, logprob, tops.get(row, ()), rank):
                 live.stopped = True
                 self._outbox.frame.stop.add(sequence=number, generated=live.generated)
 

@@ -19,7 +19,8 @@ class Generated:
     """
 
     __slots__ = ("_detokenize", "_finish", "_ids", "_logprobs", "_on_end", "_on_news", "_output",
-                 "_prompt", "_texts", "_tops", "index", "request", "text_model")  # fmt: skip
+                 "_prompt", "_ranks", "_texts", "_tops", "index", "request",
+                 "text_model")  # fmt: skip
 
     def __init__(
         self,
@@ -43,13 +44,16 @@ class Generated:
         self._prompt: wire.Scores | None = None
         self._clear()
 
-    def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
-        rows = zip(self.request.prompt, logprobs, tops or [()] * len(logprobs), strict=True)
+    def prompt(
+        self, logprobs: Sequence[float | None], tops: Sequence[TopTokens], ranks: Sequence[int]
+    ) -> None:
+        likely = tops or [()] * len(logprobs)
+        rows = zip(self.request.prompt, logprobs, likely, ranks, strict=True)
         known = [row for row in rows if row[1] is not None]
         self._prompt = scores(self.text_model, known)  # type: ignore[arg-type]
         self._prompt.skipped = len(logprobs) - len(known)
 
-    def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
+    def token(self, token_id: int, logprob: float, top: TopTokens, rank: int) -> bool:
         output = self._output
         output.push(token_id)
         self._ids.append(token_id)
@@ -57,6 +61,7 @@ class Generated:
         if self.request.sampling.logprobs:
             self._logprobs.append(logprob)
             self._tops.append(top)
+            self._ranks.append(rank)
         if self._on_news is not None:
             self._on_news(self)
         return output.stopped
@@ -81,7 +86,7 @@ class Generated:
         if self._detokenize:
             piece.text = "".join(self._texts)
         if self._logprobs:
-            rows = zip(self._ids, self._logprobs, self._tops, strict=True)
+            rows = zip(self._ids, self._logprobs, self._tops, self._ranks, strict=True)
             piece.scores.CopyFrom(scores(self.text_model, rows))
         if self._prompt is not None:
             piece.prompt_scores.CopyFrom(self._prompt)
@@ -109,19 +114,22 @@ class Generated:
         self._texts: list[str] = []
         self._logprobs: list[float] = []
         self._tops: list[TopTokens] = []
+        self._ranks: list[int] = []
 
 
-def scores(text_model: TextModel, rows: Iterable[tuple[int, float, TopTokens]]) -> wire.Scores:
-    """Log-probabilities of tokens, each with the most likely ones in its place."""
+def scores(text_model: TextModel, rows: Iterable[tuple[int, float, TopTokens, int]]) -> wire.Scores:
+    """Log-probabilities and ranks of tokens, each with the most likely ones in its place."""
     tokens: list[int] = []
     logprobs: list[float] = []
+    ranks: list[int] = []
     width = 0
-    for token_id, logprob, top in rows:
+    for token_id, logprob, top, rank in rows:
         tokens.append(token_id)
         logprobs.append(logprob)
+        ranks.append(rank)
         for other, value in top:
             tokens.append(other)
             logprobs.append(value)
         width = 1 + len(top)
     texts = {token: text_model.token_text(token) for token in set(tokens)}
-    return wire.Scores(width=width, token=tokens, logprob=logprobs, text=texts)
+    return wire.Scores(width=width, token=tokens, logprob=logprobs, text=texts, rank=ranks)

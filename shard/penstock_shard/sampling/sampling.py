@@ -97,9 +97,7 @@ class Sampled:
     """Tokens of a step on the device."""
 
     token: Tensor  # [rows] int64, NO_TOKEN where the logits are not finite
-    logprob: Tensor | None  # [rows] float32
-    top_token: Tensor | None  # [rows, n] int64, as `Scores` has them
-    top_logprob: Tensor | None  # [rows, n] float32
+    scores: Scores | None = None  # of them, where any row wants log-probabilities
 
 
 class SampleGraph(Protocol):
@@ -289,7 +287,7 @@ class SamplingState:
             for part in plan.parts:
                 token[part.slot_and_row[1]] = self.chosen(logits, part, drawn)
         if not plan.features & (PENALTIES | Feature.LOGPROBS | Feature.RULES):
-            return Sampled(token, None, None, None)
+            return Sampled(token)
         known = token.clamp(min=0)  # nothing is read any more of a row with NO_TOKEN
         if plan.features & Feature.RULES:
             self.rules.note(slots, known)
@@ -297,9 +295,8 @@ class SamplingState:
             one = torch.full_like(slots, sampler.GENERATED_ONCE, dtype=torch.int32)
             self.counts.index_put_((slots, known), one, accumulate=True)
         if not plan.features & Feature.LOGPROBS:
-            return Sampled(token, None, None, None)
-        scores = _scores(logits, known, plan)
-        return Sampled(token, scores.logprob, scores.top_token, scores.top_logprob)
+            return Sampled(token)
+        return Sampled(token, _scores(logits, known, plan))
 
     def _part(self, slots: Indices, rows: Indices) -> RowGroup:
         slots = slots[rows]

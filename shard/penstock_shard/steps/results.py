@@ -75,13 +75,15 @@ class PendingResult:
         if self.turn is not None:
             _add_turn(result, self.turn, self.rows.places)
         self._add_tokens(result, self.rows)
-        if self.sampled is not None and self.sampled.logprob is not None:
-            result.logprob.extend(self.rows.spread(self.sampled.logprob.numpy()).tolist())
-        self._add_top(result, self.rows)
+        if self.sampled is not None and self.sampled.scores is not None:
+            self._add_scores(result, self.rows, self.sampled.scores)
         for part in self.prompt:
             scores = part.scores
             added = result.prompt.add(
-                slot=part.slot, start=part.start, logprob=scores.logprob.tolist()
+                slot=part.slot,
+                start=part.start,
+                logprob=scores.logprob.tolist(),
+                rank=scores.rank.tolist(),
             )
             if scores.top_token is not None and scores.top_logprob is not None:
                 added.top_token.extend(scores.top_token.flatten().tolist())
@@ -100,12 +102,14 @@ class PendingResult:
                 _refuse(result, slot)
         result.token.extend(token.tolist())
 
-    def _add_top(self, result: shard_pb2.StepResult, rows: ResultRows) -> None:
-        sampled, top_n = self.sampled, self.top_n
-        if sampled is None or sampled.top_token is None or sampled.top_logprob is None:
+    def _add_scores(self, result: shard_pb2.StepResult, rows: ResultRows, scores: Scores) -> None:
+        result.logprob.extend(rows.spread(scores.logprob.numpy()).tolist())
+        result.rank.extend(rows.spread(scores.rank.numpy()).tolist())
+        if scores.top_token is None or scores.top_logprob is None:
             return
+        top_n = self.top_n
         assert top_n is not None
-        width, given_width, given = sampled.top_token.shape[1], 0, np.zeros_like(top_n)
+        width, given_width, given = scores.top_token.shape[1], 0, np.zeros_like(top_n)
         if self.given is not None:
             given_width, given = self.given.width, self.given.counts
         place = rows.places
@@ -113,8 +117,8 @@ class PendingResult:
             own = columns(int(top_n[row]), int(given[row]), width, given_width)
             result.top.add(
                 row=int(place[row]),
-                token=sampled.top_token[row, own].tolist(),
-                logprob=sampled.top_logprob[row, own].tolist(),
+                token=scores.top_token[row, own].tolist(),
+                logprob=scores.top_logprob[row, own].tolist(),
             )
 
 
@@ -141,9 +145,5 @@ def _refuse(result: shard_pb2.StepResult, slot: int) -> None:
 
 def to_host(sampled: Sampled) -> Sampled:
     """Launch the copies of a step's tokens."""
-    return Sampled(
-        token=download(sampled.token),
-        logprob=None if sampled.logprob is None else download(sampled.logprob),
-        top_token=None if sampled.top_token is None else download(sampled.top_token),
-        top_logprob=None if sampled.top_logprob is None else download(sampled.top_logprob),
-    )
+    scores = sampled.scores
+    return Sampled(download(sampled.token), None if scores is None else scores.on_host())

@@ -48,7 +48,7 @@ from penstock_shard.steps.admissions import objection
 from penstock_shard.steps.graphs import Capturer, DecodeGraphs, SlotTensors, StepOutputs
 from penstock_shard.steps.mixed_graphs import MixedGraphs
 from penstock_shard.steps.results import PendingResult, PromptPart, StepTimer, to_host
-from penstock_shard.steps.scores import Scores, columns, joined_on_host, scores_of
+from penstock_shard.steps.scores import Scores, columns, joined, scores_of
 from penstock_shard.steps.sharing import SharingTensors
 from penstock_shard.steps.slots import Chunks, HostSlots, Indices, ShardLimits
 
@@ -354,7 +354,7 @@ class Runner:
             self._needs_sampling[self.book.decode].any() or self._needs_sampling[ends].any()
         )
         if self.sampling is not None and plan is not None:
-            sampled = Sampled(token, None, None, None)
+            sampled = Sampled(token)
             if asked:
                 sampled = self.sampling.sample(outputs.logits[:rows], plan, self._graphs.draws)
                 token = sampled.token
@@ -511,7 +511,7 @@ class Runner:
             if logits is not None:
                 others = None if given is None else given[some]
                 pieces.append(scores_of(logits, target[some], top_n, others))
-        return joined_on_host(pieces) if pieces else None
+        return joined(pieces).on_host() if pieces else None
 
 
 def operations(

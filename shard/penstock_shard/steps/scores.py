@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from penstock_kernels.sampler import log_probabilities
+from penstock_kernels.sampler import log_probabilities, ranks
 from penstock_shard.device import download, upload
 
 MAX_GIVEN = 256  # tokens that a sequence wants to know of at each place
@@ -46,17 +46,28 @@ class Scores:
     first, and behind them those that were given."""
 
     logprob: Tensor  # [tokens] float32
+    rank: Tensor  # [tokens] int32: 1 + the number of tokens that are more likely
     top_token: Tensor | None  # [tokens, n + width of given] int64
     top_logprob: Tensor | None  # [tokens, n + width of given] float32
 
     def part(self, start: int, stop: int, columns: list[int]) -> Scores:
         """Of the tokens start..stop, with some columns of the others."""
         if self.top_token is None or self.top_logprob is None or not columns:
-            return Scores(self.logprob[start:stop], None, None)
+            return Scores(self.logprob[start:stop], self.rank[start:stop], None, None)
         return Scores(
             self.logprob[start:stop],
+            self.rank[start:stop],
             self.top_token[start:stop, columns],
             self.top_logprob[start:stop, columns],
+        )
+
+    def on_host(self) -> Scores:
+        """Launch the copies to the host."""
+        return Scores(
+            download(self.logprob),
+            download(self.rank),
+            None if self.top_token is None else download(self.top_token),
+            None if self.top_logprob is None else download(self.top_logprob),
         )
 
 
@@ -74,6 +85,7 @@ def scores_of(logits: Tensor, tokens: Tensor, top_n: int, given: Tensor | None =
     width] int64, as of `Given`."""
     logits = logits.float()
     logprob, total = log_probabilities(logits, tokens)
+    rank = ranks(logits, tokens)
     others: list[tuple[Tensor, Tensor]] = []
     if top_n:
         top = logits.topk(min(top_n, logits.shape[1]), dim=1)
@@ -81,17 +93,18 @@ def scores_of(logits: Tensor, tokens: Tensor, top_n: int, given: Tensor | None =
     if given is not None:
         others.append((given, logits.gather(1, given)))
     if not others:
-        return Scores(logprob, None, None)
+        return Scores(logprob, rank, None, None)
     token, value = (torch.cat(parts, dim=1) for parts in zip(*others, strict=True))
-    return Scores(logprob, token, value - total.unsqueeze(1))
+    return Scores(logprob, rank, token, value - total.unsqueeze(1))
 
 
-def joined_on_host(pieces: Sequence[Scores]) -> Scores:
-    """Put pieces of the same columns together and launch their copies to the host."""
+def joined(pieces: Sequence[Scores]) -> Scores:
+    """Pieces of the same columns, one behind the other."""
     top_tokens = [piece.top_token for piece in pieces if piece.top_token is not None]
     top_logprobs = [piece.top_logprob for piece in pieces if piece.top_logprob is not None]
     return Scores(
-        download(torch.cat([piece.logprob for piece in pieces])),
-        download(torch.cat(top_tokens)) if top_tokens else None,
-        download(torch.cat(top_logprobs)) if top_logprobs else None,
+        torch.cat([piece.logprob for piece in pieces]),
+        torch.cat([piece.rank for piece in pieces]),
+        torch.cat(top_tokens) if top_tokens else None,
+        torch.cat(top_logprobs) if top_logprobs else None,
     )

@@ -140,7 +140,7 @@ async def test_a_certain_token_is_not_zero(serve: Serve) -> None:
 
     class Certain(FakeEngine):
         def _step(self, job: Any) -> None:
-            job.ended = not job.listener.token(10, 0.0, [])
+            job.ended = not job.listener.token(10, 0.0, [], 1)
             self._finish(job, FinishReason.LENGTH, 1)
 
     client = await serve(Certain())

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from penstock_router.token_rules import TokenRules
+from support.fake_engine import RANK
 
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
 HI = {"messages": [{"role": "user", "content": "hi"}]}
@@ -155,6 +156,17 @@ async def test_prompt_logprobs(serve: Any, path: str) -> None:
         text = client.text.token_text(token)
         assert entry[str(token)] == {"logprob": -0.5, "rank": 1, "decoded_token": text}
         assert entry["11"]["rank"] == 2
+
+
+async def test_the_rank_of_a_prompt_token_that_is_not_among_the_most_likely(serve: Any) -> None:
+    client = await serve()
+    _, answer = await client.post(
+        COMPLETION, body_of(COMPLETION) | {"prompt_logprobs": 0, "max_tokens": 1}
+    )
+    [request] = client.engine.requests
+    entries = answer["choices"][0]["prompt_logprobs"]
+    for token, entry in zip(request.prompt[1:], entries[1:], strict=True):
+        assert list(entry) == [str(token)] and entry[str(token)]["rank"] == RANK
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETION])

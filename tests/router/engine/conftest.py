@@ -32,20 +32,26 @@ class Recorder:
     tops: list[TopTokens] = field(default_factory=list)
     prompt_logprobs: Sequence[float | None] | None = None
     prompt_tops: Sequence[TopTokens] = ()
+    ranks: list[int] = field(default_factory=list)
+    prompt_ranks: Sequence[int] = ()
     end: Finish | EngineError | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def prompt(self, logprobs: Sequence[float | None], tops: Sequence[TopTokens]) -> None:
+    def prompt(
+        self, logprobs: Sequence[float | None], tops: Sequence[TopTokens], ranks: Sequence[int]
+    ) -> None:
         assert not self.tokens and self.prompt_logprobs is None and self.end is None
         self.prompt_logprobs = logprobs
         self.prompt_tops = tops
+        self.prompt_ranks = ranks
 
-    def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
+    def token(self, token_id: int, logprob: float, top: TopTokens, rank: int) -> bool:
         assert self.end is None, "a token after the end"
         self.tokens.append(token_id)
         if not math.isnan(logprob):
             self.logprobs.append(logprob)
         self.tops.append(top)
+        self.ranks.append(rank)
         return len(self.tokens) == self.stop_after
 
     def finish(self, finish: Finish) -> None:

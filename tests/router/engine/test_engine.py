@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import random
 import time
 
@@ -20,6 +21,7 @@ from penstock_router.request import (
     Sampling,
     ShuttingDown,
 )
+from support.fake_model import mix, rank_of
 from support.fake_shard import FakeModelConfig, Fault, expected_tokens
 
 TINY = FakeModelConfig(num_blocks=16, block_size=4, vocab_size=500)
@@ -119,6 +121,26 @@ async def test_prompt_logprobs_cover_the_prompt_whatever_its_chunks(engine_rig, 
         places = zip(prompt, asking.prompt_logprobs, asking.prompt_tops, strict=True)
         for token, value, top in list(places)[1:]:
             assert len(top) == 3 and dict(top)[token] == value
+
+
+async def test_ranks_are_those_of_each_sequence_and_place(engine_rig, recorder):
+    sampling = Sampling(logprobs=True)
+    requests = [
+        GenerationRequest(prompt, 6, sampling=sampling, prompt_logprobs=True)
+        for prompt in ((7, 8, 9, 10, 11, 12, 13), (7, 8, 9), (30, 31, 32, 33))
+    ]
+    async with engine_rig(max_batch_prefill_tokens=5) as rig:
+        asking = [recorder() for _ in requests]
+        for request, listener in zip(requests, asking, strict=True):
+            rig.engine.submit(request, listener)
+        for request, listener in zip(requests, asking, strict=True):
+            await listener.wait()
+            tokens = [*request.prompt, *listener.tokens]
+            hashes = itertools.accumulate(tokens[:-1], mix, initial=0)
+            ranks = [rank_of(*pair) for pair in zip(hashes, tokens, strict=True)]
+            length = len(request.prompt)
+            assert listener.prompt_ranks == [0, *ranks[1:length]]
+            assert listener.ranks == ranks[length:] and len(listener.tokens) == 6
 
 
 async def test_a_scored_prompt_takes_the_cached_prefix_up_to_where_scores_begin(

@@ -183,9 +183,11 @@ def test_what_a_prompt_scores_is_the_same_on_the_other_side(
         [(10 * place + i, value - i) for i in range(top_n)] for place, value in enumerate(logprobs)
     ]
     told = [[()] * without + tops] if top_n and logprobs else [[]]
-    message = messages.scored_prompt(3, [*[None] * without, *logprobs], *told)
+    ranks = [0] * without + [place + 1 for place in range(len(logprobs))]
+    message = messages.scored_prompt(3, [*[None] * without, *logprobs], *told, ranks)
     arrived = ScoredPrompt.FromString(message.SerializeToString())
-    there, likely = messages.scores_of(arrived)
+    there, likely, same = messages.scores_of(arrived)
+    assert same == ranks
     assert there == [*[None] * without, *logprobs]
     rounded = [[(token, float32(value)) for token, value in top] for top in tops]
     assert likely == ([*[()] * without, *rounded] if top_n and logprobs else [])

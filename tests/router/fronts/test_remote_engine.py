@@ -19,6 +19,7 @@ from penstock_router.request import (
     ShuttingDown,
     TopTokens,
 )
+from support.fake_engine import RANK
 from support.front_world import NEVER, DrivenEngine, Heard, World, play
 from support.joined_front import joined_front
 
@@ -80,12 +81,12 @@ async def test_the_engine_is_told_of_a_stop_with_its_count() -> None:
 
 async def test_what_a_token_carries_arrives() -> None:
     """Log-probabilities to float32's precision, and the most likely tokens of the right rows."""
-    heard: list[tuple[int, int, float, TopTokens]] = []
+    heard: list[tuple[int, int, float, TopTokens, int]] = []
 
     class Keeps(Heard):
-        def token(self, token_id: int, logprob: float, top: TopTokens) -> bool:
-            heard.append((self.number, token_id, logprob, [tuple(pair) for pair in top]))
-            return super().token(token_id, logprob, top)
+        def token(self, token_id: int, logprob: float, top: TopTokens, rank: int) -> bool:
+            heard.append((self.number, token_id, logprob, [tuple(pair) for pair in top], rank))
+            return super().token(token_id, logprob, top, rank)
 
     engine = DrivenEngine()
     async with joined_front(engine, Metrics(64, 96)) as front:
@@ -102,7 +103,7 @@ async def test_what_a_token_carries_arrives() -> None:
         await front.round_trip()
         plain, single, several = heard
         assert plain[2] != plain[2] and plain[3] == []
-        assert single[2:] == (-0.75, [])
+        assert plain[4] == 0 and single[2:] == (-0.75, [], RANK)
         assert several[2] == -0.25
         assert several[3] == [(several[1], -0.25), (11, -1.5), (12, float("-inf"))]
 
