@@ -172,5 +172,6 @@ async def test_the_table_would_notice(client: Any) -> None:
     """With the key the same requests are let through: 401 is not all that there is."""
     key = f"Authorization: Bearer {KEY}"
     asked = [request(method, filled(path), key) for method, path in GUARDED]
-    for wanted, answer in zip(asked, await statuses(client, asked), strict=True):
+    for wanted in asked:  # in turn: the cache is emptied while nothing runs
+        answer = await client.raw(wanted)
         assert answer.split(b" ", 2)[1] in (b"200", b"404", b"415", b"422"), (wanted, answer[:200])
