@@ -337,6 +337,7 @@ def test_texts_may_be_left_out(llm: LLM) -> None:
                     "required": ["a"],
                 },
                 disable_additional_properties=True,
+                disable_any_whitespace=True,
             ),
             lambda text: isinstance(json.loads(text)["a"], bool),
         ),
@@ -358,7 +359,7 @@ def test_a_pydantic_model_is_a_schema(llm: LLM) -> None:
 
     params = SamplingParams(
         max_tokens=60,
-        structured_outputs=StructuredOutputsParams(json=Point, disable_additional_properties=True),
+        structured_outputs=StructuredOutputsParams(json=Point, disable_any_whitespace=True),
     )
     Point.model_validate_json(run(llm, TEXTS[0], params)[0].outputs[0].text)
 
