@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,13 @@ from support.server import gone, running_server
 pytestmark = pytest.mark.full
 BODY = {"inputs": "The capital of France is", "parameters": {"max_new_tokens": 12}}
 LONG = {"inputs": "Once upon a time", "parameters": {"max_new_tokens": 900, "ignore_eos": True}}
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A short one: sockets lie in it, whose paths have at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="hosts-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="module")

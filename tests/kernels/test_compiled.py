@@ -80,6 +80,7 @@ def test_kernels_compile_and_fit() -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timeout(3600)
 def test_every_variant_compiles_and_fits() -> None:
     """In every dtype, with wide, odd and many heads, biases and other norms."""
     check(compiled("all", tuple(SHARED_KIB)))
