@@ -136,7 +136,9 @@ class Likely(FakeEngine):
     def submit(self, request: Any, listener: Any) -> int:
         top = [(token, -1.0 - place / 2) for place, token in enumerate(self.likely)]
         told = listener.token
-        listener.token = lambda token, logprob, _: told(token, dict(top).get(token, -9.0), top)
+        listener.token = lambda token, logprob, _, rank: told(
+            token, dict(top).get(token, -9.0), top, rank
+        )
         return super().submit(request, listener)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cases.hostile_templates import HOSTILE, MEMORY, TIME
+from penstock_router.templates import errors
 from penstock_router.templates.errors import TemplateError
 from penstock_router.templates.pool import TemplatePool
 from penstock_router.templates.template import Job, Script
@@ -286,8 +287,8 @@ def test_H2_hostile_folder(tmp_path: Path, name: str) -> None:
         TextModel.load(folder, None, 2)
 
 
-async def test_T_loops_are_limited(serve_template: With) -> None:
-    """The process that renders gives up by itself, and is not replaced."""
+async def test_T_loops_are_limited(serve_template: With, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that renders gives up by itself, before the kernel's limit ends it."""
     armed = "{% if messages[0].content == 'now' %}" + TIME["loops"] + "{% endif %}"
     client = await serve_template(armed)
     now = {"role": "user", "content": "now"}
@@ -296,7 +297,8 @@ async def test_T_loops_are_limited(serve_template: With) -> None:
     assert answer["error"]["message"] == "Template error: the template takes too long"
     renderer = client.text._chat_template.quick.renderers[0]
     renderer.render(_job(HI), 1, 60)
-    pid = renderer.pid
+    answers, raise_from = [], errors.raise_from
+    monkeypatch.setattr(errors, "raise_from", lambda got: answers.append(got) or raise_from(got))
     with pytest.raises(TemplateError):
         renderer.render(_job(now), 0.1, 60)
-    assert pid == renderer.pid
+    assert "error" in answers[0]  # it said so itself: neither limit of others had to end it

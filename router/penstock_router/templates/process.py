@@ -10,7 +10,7 @@ from penstock_router.templates.template import Job, Page
 
 
 class Renderer:
-    """A process that renders; replaced when it dies. For one thread at a time."""
+    """A process that renders; replaced when it dies or takes too long. For one thread at a time."""
 
     def __init__(self, fork_server: ForkServer) -> None:
         self._fork_server = fork_server
@@ -33,7 +33,13 @@ class Renderer:
             raise errors.TooSlow from None
         except (EOFError, OSError, ValueError):
             raise ended(self._replace()) from None
-        errors.raise_from(answer)
+        try:
+            errors.raise_from(answer)
+        except errors.TooSlow:
+            # It was interrupted anywhere, in Jinja's own code too: what that left half done,
+            # nobody knows.
+            self._replace()
+            raise
         return Page(**answer["page"])
 
     def _send(self, packed: bytes, seconds: float) -> None:
