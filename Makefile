@@ -67,7 +67,7 @@ lock-check:
 	@set -e; pins=$$(mktemp); trap 'rm -f $$pins' EXIT; \
 	grep -oE '^[A-Za-z0-9_.-]+==[^ ]+' requirements.lock > $$pins; \
 	for platform in x86_64-manylinux_2_31 aarch64-manylinux_2_31; do \
-	  $(UV) pip compile pyproject.toml --extra shard --extra s3 -c $$pins --only-binary :all: -q \
+	  $(UV) pip compile pyproject.toml --extra shard --extra s3 --extra otlp -c $$pins --only-binary :all: -q \
 	    --generate-hashes --python-version 3.11 --python-platform $$platform \
 	    --no-header --no-annotate | diff - requirements.lock -I '^#' && echo "$$platform: the lock"; \
 	done
