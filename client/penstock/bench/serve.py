@@ -190,7 +190,8 @@ class Serve:
             "burstiness": given.burstiness,
             "counts_along": given.count_tokens or self.protocol == "sglang",
         }
-        return settings | figures | {"gpus": gpus.figures}, requests, interrupted
+        read = {"gpus": gpus.figures, "gpus_unread": gpus.unread}
+        return settings | figures | read, requests, interrupted
 
     def _arrivals(self, run: Run) -> Arrivals | None:
         if run.rate is None:
