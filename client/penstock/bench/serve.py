@@ -52,6 +52,8 @@ def main(argv: Sequence[str], prog: str = "penstock bench serve", backend: str =
     arguments = parser.parse_args(argv)
     try:
         return Serve(arguments).run()
+    except BrokenPipeError:
+        raise  # nobody reads the report: no sentence would be read either
     except (NoServer, NoMatplotlib, ValueError, OSError, RuntimeError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 1
