@@ -23,6 +23,8 @@ class Experts:
     act: Act
     top: int  # experts that a row takes
     normalised: bool  # the weights of those sum to 1
+    up_bias: Tensor | None = None  # [experts, 2 * inner]
+    down_bias: Tensor | None = None  # [experts, hidden], of one rank alone
 
     @property
     def count(self) -> int:
@@ -33,7 +35,8 @@ class Experts:
         return self.down.shape[2]
 
     def tensors(self) -> Iterator[Tensor]:
-        yield from (self.up, self.down)
+        parts = (self.up, self.down, self.up_bias, self.down_bias)
+        yield from (part for part in parts if part is not None)
 
 
 def choose(logits: Tensor, experts: Experts) -> tuple[Tensor, Tensor]:

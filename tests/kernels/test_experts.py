@@ -19,10 +19,15 @@ pytestmark = pytest.mark.filterwarnings(
 def experts_of(
     place: tuple[str, torch.dtype], count: int, top: int, hidden: int, inner: int, act: Act
 ) -> Experts:
+    """Those of gpt-oss's activation have biases, and some of their sums are clamped."""
     device, dtype = place
     up = torch.randn(count, 2 * inner, hidden) * hidden**-0.5
     down = torch.randn(count, hidden, inner) * inner**-0.5
-    return Experts(up.to(device, dtype), down.to(device, dtype), act, top, top % 2 == 0)
+    biases: list[torch.Tensor] = []
+    if act is Act.CLAMPED_SWIGLU:
+        biases = [torch.randn(count, 2 * inner) * 5, torch.randn(count, hidden)]
+    parts = [part.to(device, dtype) for part in (up, down, *biases)]
+    return Experts(parts[0], parts[1], act, top, top % 2 == 0, *parts[2:])
 
 
 @pytest.mark.parametrize("place", LOGIT_PLACES)
@@ -33,6 +38,7 @@ def experts_of(
         (5, 3, 3, 96, 40, Act.GELU),  # every expert, and an inner size that fills no tile
         (70, 4, 1, 64, 64, Act.GELU_TANH),
         (150, 5, 4, 40, 136, Act.SILU),
+        (20, 6, 4, 64, 40, Act.CLAMPED_SWIGLU),
     ],
 )
 def test_what_the_kernels_add_up(

@@ -55,7 +55,7 @@ def test_parity(tmp_path: Path, family: str, shards: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "family", ["gemma2", "gpt_neox", "gpt2", "olmo2_bias", "mixtral", "qwen2_moe"]
+    "family", ["gemma2", "gpt_neox", "gpt2", "olmo2_bias", "mixtral", "qwen2_moe", "gpt_oss"]
 )
 def test_kernels_compute_what_torch_does(tmp_path: Path, family: str) -> None:
     """By Triton's interpreter: soft caps and sandwiches; parallel; learned positions, no rope;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from penstock_kernels.experts import Experts
 from penstock_kernels.ops import AS_MODEL, Act, AttentionSpec, CacheSpec, Norm, NormKind, QKNorm
 from penstock_kernels.weight import Layout, Weight
+from penstock_quantization.joined_experts import ExpertTensor, JoinedExperts
 from penstock_quantization.kv_scales import ENDS, kv_scales
 from penstock_quantization.matrix import MatrixSpec
 from penstock_quantization.online import ONLINE
@@ -118,7 +119,17 @@ class _Loader:
             qkv=self._columns(self._matrices.qkv(prefix)),
             norm=self._qk_norm(prefix),
             output=self._rows(self._matrices.output(prefix)),
+            sinks=self._sinks(prefix),
         )
+
+    def _sinks(self, prefix: str) -> Tensor | None:
+        """In float32, as scores are."""
+        if (name := self.model.family.names.sinks) is None:
+            return None
+        heads = self.partition.heads
+        into = torch.empty(len(heads), dtype=torch.float32, device=self.device)
+        self.weights.read(into, prefix + name, (self.model.num_heads,), 0, heads.start)
+        return into
 
     def _qk_norm(self, prefix: str) -> QKNorm | None:
         model, partition, width = self.model, self.partition, self.model.head_dim
@@ -160,32 +171,57 @@ class _Loader:
         """Experts are read one by one, and are dense whatever the checkpoint's format is."""
         shape, matrices = self.model.experts, self._matrices
         assert shape is not None
-        inner, hidden = len(self.partition.expert), self.model.hidden_size
-        up = self._empty(shape.count, 2 * inner, hidden)
-        down = self._empty(shape.count, hidden, inner)
-        for index in range(shape.count):
-            place = matrices.expert(index)
-            up[index] = self._dense(matrices.up(prefix, place)).data
-            down[index] = self._dense(matrices.down(prefix, place)).data
+        keys = self.model.family.experts
+        assert keys is not None
+        if keys.stacked:
+            up, down = self._joined_experts(prefix)
+        else:
+            places = [matrices.expert(index) for index in range(shape.count)]
+            up = (self._read(matrices.up(prefix, place)) for place in places)
+            down = (self._read(matrices.down(prefix, place)) for place in places)
+        up, up_bias = self._stacked(up, shape.count)
+        down, down_bias = self._stacked(down, shape.count)
         shared = None
         if shape.shared is not None:
             gate = self._dense(matrices.shared_gate(prefix))
             shared = Shared(self._mlp(prefix, matrices.shared), gate)
         return MixtureOfExperts(
             router=self._dense(matrices.router(prefix)),
-            experts=Experts(up, down, Act(self.model.act), shape.top, shape.normalised),
+            experts=Experts(
+                up, down, Act(keys.act or self.model.act), shape.top, shape.normalised,
+                up_bias, down_bias,
+            ),  # fmt: skip
             shared=shared,
             group=self.group,
         )
 
+    def _joined_experts(self, prefix: str) -> tuple[Iterator[Weight], Iterator[Weight]]:
+        """Of a layer that holds all in one tensor."""
+        model, part, names = self.model, self.partition.expert, self.model.family.names
+        shape = model.experts
+        assert shape is not None
+        sizes = (shape.count, model.hidden_size, shape.inner, part)
+        reader = JoinedExperts(model.scheme, self.weights, self.dtype, self.device)
+        up = reader.up(ExpertTensor(prefix + names.expert_up[0], *sizes))
+        with_bias = self.group.rank == 0  # else it would be added once a rank
+        return up, reader.down(ExpertTensor(prefix + names.expert_down, *sizes), with_bias)
+
+    def _stacked(self, weights: Iterator[Weight], count: int) -> tuple[Tensor, Tensor | None]:
+        """Matrices and biases of all."""
+        parts = [self._unpacked(weight) for weight in weights]
+        biases = [part.bias for part in parts if part.bias is not None]
+        return torch.stack([part.data for part in parts]), torch.stack(biases) if biases else None
+
     def _dense(self, spec: MatrixSpec) -> Weight:
         """Unpacked, whatever the checkpoint's format is."""
-        weight = self._read(spec)
+        return self._unpacked(self._read(spec))
+
+    def _unpacked(self, weight: Weight) -> Weight:
         if weight.layout is Layout.DENSE:
             return weight
         if weight.device.type == "meta":  # of which nothing is computed
-            return Weight(self._empty(weight.n, weight.k))
-        return Weight(weight.dequantised().to(self.dtype))
+            return Weight(self._empty(weight.n, weight.k), weight.bias)
+        return Weight(weight.dequantised().to(self.dtype), weight.bias)
 
     @property
     def _matrices(self) -> BlockMatrices:

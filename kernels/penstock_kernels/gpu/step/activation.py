@@ -22,8 +22,19 @@ def _act(x, ACT: tl.constexpr):
         return x / (1 + tl.exp(-x))
     if ACT == "gelu":
         return 0.5 * x * (1 + tl.erf(x * 0.7071067811865476))
+    if ACT == "clamped_swiglu":
+        x = tl.minimum(x, 7.0)
+        return x / (1 + tl.exp(-1.702 * x))
     inner = 0.7978845608028654 * (x + 0.044715 * x * x * x)
     return x / (1 + tl.exp(-2 * inner))  # (1 + tanh(y)) / 2 = 1 / (1 + exp(-2 y))
+
+
+@triton.jit
+def _up(x, ACT: tl.constexpr):
+    """What a gate multiplies."""
+    if ACT == "clamped_swiglu":
+        return tl.minimum(tl.maximum(x.to(tl.float32), -7.0), 7.0) + 1
+    return x
 
 
 @triton.jit
@@ -38,7 +49,8 @@ def _kernel(
     value = tl.load(x + row * wide * d + column, mask=inside, other=0.0).to(tl.float32)
     value = _act(value, ACT).to(out.dtype.element_ty)
     if GATED:
-        value *= tl.load(x + row * 2 * d + d + column, mask=inside, other=0.0)
+        up = tl.load(x + row * 2 * d + d + column, mask=inside, other=0.0)
+        value *= _up(up, ACT).to(value.dtype)
     tl.store(out + row * d + column, value, mask=inside)
 
 
