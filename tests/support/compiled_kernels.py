@@ -31,7 +31,7 @@ from penstock_kernels.weight import Layout, Weight
 from penstock_quantization.lut import Coded, packed
 from penstock_quantization.online import fp8
 from support.cards import SHARED_KIB
-from support.paged import PagedCase, paged_case
+from support.paged import PagedCase, paged_case, sinks_of
 from support.whole_numbers import rounded
 
 HALF = (torch.bfloat16, torch.float16)
@@ -89,6 +89,7 @@ def attention(
     cap: float | None = None,
     heads: int = 4,
     stored: torch.dtype | None = None,
+    has_sinks: bool = False,
 ) -> Callable[[torch.dtype, bool], None]:
     """A step with decode rows and a chunk: by a device as the shard makes it."""
 
@@ -105,7 +106,7 @@ def attention(
         plan = EagerPlan(torch.arange(3), case.context, case.queries)
         step = device.step(StepBatch(case.slot, case.position, case.table, 2, plan))
         step._plan(spec)
-        step.attend(case.query, spec, case.cache)
+        step.attend(case.query, spec, case.cache, None, sinks_of(heads) if has_sinks else None)
 
     return run
 
@@ -159,14 +160,19 @@ def activations(dtype: torch.dtype, dependent: bool) -> None:
         activate(torch.zeros(3, 4096, dtype=dtype), act, dependent)
 
 
-def experts(rows: int) -> Callable[[torch.dtype, bool], None]:
+def experts(rows: int, biased: bool = False) -> Callable[[torch.dtype, bool], None]:
     def run(dtype: torch.dtype, dependent: bool) -> None:
         from penstock_kernels.experts import Experts
         from penstock_kernels.gpu.products.experts import mix
 
         up, down = torch.zeros(8, 512, 256, dtype=dtype), torch.zeros(8, 256, 256, dtype=dtype)
         logits = torch.zeros(rows, 8, dtype=dtype)
-        mix(torch.zeros(rows, 256, dtype=dtype), logits, Experts(up, down, Act.SILU, 2, True))
+        act, biases = Act.SILU, []
+        if biased:
+            act = Act.CLAMPED_SWIGLU
+            biases = [torch.zeros(8, 512, dtype=dtype), torch.zeros(8, 256, dtype=dtype)]
+        some = Experts(up, down, act, 2, True, *biases)
+        mix(torch.zeros(rows, 256, dtype=dtype), logits, some)
 
     return run
 
@@ -347,6 +353,17 @@ CASES: dict[str, Case] = {
     "attention": Case(attention(128)),
     "experts": Case(experts(1)),
     "experts of many rows": Case(experts(256), few=False),
+    "experts with biases": Case(experts(16, biased=True)),
+    "attention with sinks": Case(attention(64, 64, heads=16, has_sinks=True)),
+    "attention with sinks and a soft cap": Case(
+        attention(64, cap=50.0, has_sinks=True), few=False
+    ),
+    "attention of FP8 with sinks": Case(
+        attention(64, heads=16, stored=torch.float8_e4m3fn, has_sinks=True), few=False
+    ),
+    "attention of FP8 of many heads with sinks": Case(
+        attention(64, 64, heads=128, stored=torch.float8_e4m3fn, has_sinks=True), few=False
+    ),
     "attention with a window": Case(attention(128, window=64)),
     "attention with a soft cap": Case(attention(64, cap=50.0)),
     "attention with both": Case(attention(256, window=64, cap=50.0), few=False),

@@ -112,7 +112,7 @@ def _grouped_kernel(
         if GATED:
             acc_up += tl.load(biases + width, mask=inside, other=0.0).to(tl.float32)[None, :]
     if GATED:
-        up = _up(acc_up.to(dtype), ACT).to(dtype)
+        up = _up(acc_up.to(dtype), ACT)
         acc = (_act(acc.to(dtype).to(tl.float32), ACT).to(dtype) * up).to(tl.float32)
     if SCALED:
         by = tl.load(share + pair, mask=real, other=0.0)

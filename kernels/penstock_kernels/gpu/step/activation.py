@@ -33,7 +33,7 @@ def _act(x, ACT: tl.constexpr):
 def _up(x, ACT: tl.constexpr):
     """What a gate multiplies."""
     if ACT == "clamped_swiglu":
-        return tl.minimum(tl.maximum(x.to(tl.float32), -7.0), 7.0) + 1
+        return (tl.minimum(tl.maximum(x.to(tl.float32), -7.0), 7.0) + 1).to(x.dtype)
     return x
 
 
@@ -50,7 +50,7 @@ def _kernel(
     value = _act(value, ACT).to(out.dtype.element_ty)
     if GATED:
         up = tl.load(x + row * 2 * d + d + column, mask=inside, other=0.0)
-        value *= _up(up, ACT).to(value.dtype)
+        value *= _up(up, ACT)
     tl.store(out + row * d + column, value, mask=inside)
 
 
