@@ -9,6 +9,7 @@ from penstock_kernels.experts import Experts, choose
 from penstock_kernels.gpu.products.experts import group, mix, tile_rows
 from penstock_kernels.ops import Act
 from penstock_kernels.reference.experts import mix as reference
+from penstock_kernels.stacked import Stacked
 from support.logit_places import LOGIT_PLACES
 
 pytestmark = pytest.mark.filterwarnings(
@@ -22,7 +23,8 @@ def experts_of(
     device, dtype = place
     up = torch.randn(count, 2 * inner, hidden) * hidden**-0.5
     down = torch.randn(count, hidden, inner) * inner**-0.5
-    return Experts(up.to(device, dtype), down.to(device, dtype), act, top, top % 2 == 0)
+    up, down = (Stacked.dense(each.to(device, dtype)) for each in (up, down))
+    return Experts(up, down, act, top, top % 2 == 0)
 
 
 @pytest.mark.parametrize("place", LOGIT_PLACES)

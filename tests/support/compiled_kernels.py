@@ -163,10 +163,15 @@ def experts(rows: int) -> Callable[[torch.dtype, bool], None]:
     def run(dtype: torch.dtype, dependent: bool) -> None:
         from penstock_kernels.experts import Experts
         from penstock_kernels.gpu.products.experts import mix
+        from penstock_kernels.stacked import Stacked
 
         up, down = torch.zeros(8, 512, 256, dtype=dtype), torch.zeros(8, 256, 256, dtype=dtype)
         logits = torch.zeros(rows, 8, dtype=dtype)
-        mix(torch.zeros(rows, 256, dtype=dtype), logits, Experts(up, down, Act.SILU, 2, True))
+        mix(
+            torch.zeros(rows, 256, dtype=dtype),
+            logits,
+            Experts(*map(Stacked.dense, (up, down)), Act.SILU, 2, True),
+        )
 
     return run
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from penstock_kernels.experts import Experts
 from penstock_kernels.ops import AS_MODEL, Act, AttentionSpec, CacheSpec, Norm, NormKind, QKNorm
+from penstock_kernels.stacked import Stacked, UnlikeError, stack
 from penstock_kernels.weight import Layout, Weight
 from penstock_quantization.kv_scales import ENDS, kv_scales
 from penstock_quantization.matrix import MatrixSpec
@@ -157,20 +158,16 @@ class _Loader:
         )
 
     def _experts(self, prefix: str) -> MixtureOfExperts:
-        """Experts are read one by one, and are dense whatever the checkpoint's format is."""
+        """The router stays as the checkpoint has it, whatever `--quantize` says: it is small."""
         shape, matrices = self.model.experts, self._matrices
         assert shape is not None
-        inner, hidden = len(self.partition.expert), self.model.hidden_size
-        up = self._empty(shape.count, 2 * inner, hidden)
-        down = self._empty(shape.count, hidden, inner)
-        for index in range(shape.count):
-            place = matrices.expert(index)
-            up[index] = self._dense(matrices.up(prefix, place)).data
-            down[index] = self._dense(matrices.down(prefix, place)).data
+        places = [matrices.expert(index) for index in range(shape.count)]
         shared = None
         if shape.shared is not None:
             gate = self._dense(matrices.shared_gate(prefix))
             shared = Shared(self._mlp(prefix, matrices.shared), gate)
+        up = self._stacked([matrices.up(prefix, place) for place in places], self._columns)
+        down = self._stacked([matrices.down(prefix, place) for place in places], self._partial)
         return MixtureOfExperts(
             router=self._dense(matrices.router(prefix)),
             experts=Experts(up, down, Act(self.model.act), shape.top, shape.normalised),
@@ -178,14 +175,25 @@ class _Loader:
             group=self.group,
         )
 
+    def _stacked(
+        self, specs: Sequence[MatrixSpec], read: Callable[[MatrixSpec], Weight]
+    ) -> Stacked:
+        """Experts' matrices, read one by one; dense where their layouts differ."""
+        try:
+            return stack(map(read, specs), len(specs))
+        except UnlikeError:
+            return stack((self._as_dense(read(spec)) for spec in specs), len(specs))
+
     def _dense(self, spec: MatrixSpec) -> Weight:
         """Unpacked, whatever the checkpoint's format is."""
-        weight = self._read(spec)
+        return self._as_dense(self._read(spec))
+
+    def _as_dense(self, weight: Weight) -> Weight:
         if weight.layout is Layout.DENSE:
             return weight
         if weight.device.type == "meta":  # of which nothing is computed
-            return Weight(self._empty(weight.n, weight.k))
-        return Weight(weight.dequantised().to(self.dtype))
+            return Weight(self._empty(weight.n, weight.k), weight.bias)
+        return Weight(weight.dequantised().to(self.dtype), weight.bias)
 
     @property
     def _matrices(self) -> BlockMatrices:
@@ -196,10 +204,14 @@ class _Loader:
         return self._quantised(self._read(spec), spec, _own)
 
     def _rows(self, spec: MatrixSpec) -> RowParallel:
+        return RowParallel(self._partial(spec), self.group)
+
+    def _partial(self, spec: MatrixSpec) -> Weight:
+        """A matrix of whose columns each rank has some: their products are summed."""
         weight = self._read(spec)
         if self.group.rank:  # else the bias would be added once a rank
             weight = replace(weight, bias=None)
-        return RowParallel(self._quantised(weight, spec, self.group.maximum), self.group)
+        return self._quantised(weight, spec, self.group.maximum)
 
     def _read(self, spec: MatrixSpec) -> Weight:
         weight = reader_for(self.model.scheme, self.weights, self.dtype, self.device).read(spec)
