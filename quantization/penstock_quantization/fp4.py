@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from penstock_quantization.fp8 import E8M0_BIAS
+from penstock_kernels.weight import E8M0_BIAS
 from penstock_quantization.lut import Coded
 from penstock_quantization.matrix import Slice
 from penstock_quantization.scheme import Scheme

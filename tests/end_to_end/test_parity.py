@@ -20,7 +20,7 @@ from support.reference import ReferenceModel
 from support.server import running_server
 
 
-@pytest.mark.parametrize("family", ["llama3", "mistral", "qwen3", "gemma2", "gpt2"])
+@pytest.mark.parametrize("family", ["llama3", "mistral", "qwen3", "gemma2", "gpt2", "gpt_oss"])
 async def test_one_shard(tmp_path: Path, family: str) -> None:
     checkpoint = make_checkpoint(tmp_path / "model", family)
     arguments = ("--model-id", str(checkpoint), "--dtype", "float32", "--device", "cpu")
@@ -35,6 +35,7 @@ async def test_one_shard(tmp_path: Path, family: str) -> None:
         ("qwen3", 2),
         pytest.param("llama3", 4, marks=pytest.mark.full),
         ("falcon_new", 2),
+        ("gpt_oss", 2),
         pytest.param("olmo2", 2, marks=pytest.mark.full),
     ],
 )

@@ -9,6 +9,7 @@ from penstock_kernels.experts import Experts, choose
 from penstock_kernels.gpu.products.experts import group, mix, tile_rows
 from penstock_kernels.ops import Act
 from penstock_kernels.reference.experts import mix as reference
+from penstock_kernels.stacked import Stacked
 from support.logit_places import LOGIT_PLACES
 
 pytestmark = pytest.mark.filterwarnings(
@@ -19,15 +20,17 @@ pytestmark = pytest.mark.filterwarnings(
 def experts_of(
     place: tuple[str, torch.dtype], count: int, top: int, hidden: int, inner: int, act: Act
 ) -> Experts:
-    """Those of gpt-oss's activation have biases, and some of their sums are clamped."""
     device, dtype = place
     up = torch.randn(count, 2 * inner, hidden) * hidden**-0.5
     down = torch.randn(count, hidden, inner) * inner**-0.5
-    biases: list[torch.Tensor] = []
+    biases: tuple[torch.Tensor | None, ...] = (None, None)
     if act is Act.CLAMPED_SWIGLU:
-        biases = [torch.randn(count, 2 * inner) * 5, torch.randn(count, hidden)]
-    parts = [part.to(device, dtype) for part in (up, down, *biases)]
-    return Experts(parts[0], parts[1], act, top, top % 2 == 0, *parts[2:])
+        biases = torch.randn(count, 2 * inner) * 5, torch.randn(count, hidden)
+    up, down = (
+        Stacked.dense(each.to(device, dtype), None if bias is None else bias.to(device, dtype))
+        for each, bias in zip((up, down), biases, strict=True)
+    )
+    return Experts(up, down, act, top, top % 2 == 0)
 
 
 @pytest.mark.parametrize("place", LOGIT_PLACES)

@@ -164,15 +164,14 @@ def experts(rows: int, biased: bool = False) -> Callable[[torch.dtype, bool], No
     def run(dtype: torch.dtype, dependent: bool) -> None:
         from penstock_kernels.experts import Experts
         from penstock_kernels.gpu.products.experts import mix
+        from penstock_kernels.stacked import Stacked
 
         up, down = torch.zeros(8, 512, 256, dtype=dtype), torch.zeros(8, 256, 256, dtype=dtype)
         logits = torch.zeros(rows, 8, dtype=dtype)
-        act, biases = Act.SILU, []
-        if biased:
-            act = Act.CLAMPED_SWIGLU
-            biases = [torch.zeros(8, 512, dtype=dtype), torch.zeros(8, 256, dtype=dtype)]
-        some = Experts(up, down, act, 2, True, *biases)
-        mix(torch.zeros(rows, 256, dtype=dtype), logits, some)
+        act = Act.CLAMPED_SWIGLU if biased else Act.SILU
+        parts = (Stacked.dense(each, each[:, :, 0].contiguous() if biased else None)
+                 for each in (up, down))  # fmt: skip
+        mix(torch.zeros(rows, 256, dtype=dtype), logits, Experts(*parts, act, 2, True))
 
     return run
 

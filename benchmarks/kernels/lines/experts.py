@@ -12,6 +12,7 @@ from benchmarks.kernels.lines.line import Launch, Line, randn
 from penstock_kernels.experts import Experts
 from penstock_kernels.gpu.products.experts import mix
 from penstock_kernels.ops import Act
+from penstock_kernels.stacked import Stacked
 
 # Of Qwen3-30B-A3B, whatever the model is: hidden size, experts, their inner size, those of a row.
 HIDDEN, COUNT, INNER, TOP = 2048, 128, 768, 8
@@ -33,7 +34,8 @@ def lines(shape: Shape) -> Iterator[Line]:
 
 def _experts(rows: int, device: torch.device, copies: int) -> Launch:
     experts = Experts(
-        randn(device, COUNT, 2 * INNER, HIDDEN), randn(device, COUNT, HIDDEN, INNER),
+        Stacked.dense(randn(device, COUNT, 2 * INNER, HIDDEN)),
+        Stacked.dense(randn(device, COUNT, HIDDEN, INNER)),
         Act.SILU, TOP, True,
     )  # fmt: skip
     inputs = [(randn(device, rows, HIDDEN), randn(device, rows, COUNT)) for _ in range(copies)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from penstock_kernels.experts import Experts
 from penstock_kernels.ops import AS_MODEL, Act, AttentionSpec, CacheSpec, Norm, NormKind, QKNorm
+from penstock_kernels.stacked import Stacked, UnlikeError, stack
 from penstock_kernels.weight import Layout, Weight
 from penstock_quantization.joined_experts import ExpertTensor, JoinedExperts
 from penstock_quantization.kv_scales import ENDS, kv_scales
@@ -168,55 +169,63 @@ class _Loader:
         )
 
     def _experts(self, prefix: str) -> MixtureOfExperts:
-        """Experts are read one by one, and are dense whatever the checkpoint's format is."""
+        """The router stays as the checkpoint has it, whatever `--quantize` says: it is small."""
         shape, matrices = self.model.experts, self._matrices
         assert shape is not None
         keys = self.model.family.experts
         assert keys is not None
-        if keys.stacked:
-            up, down = self._joined_experts(prefix)
-        else:
-            places = [matrices.expert(index) for index in range(shape.count)]
-            up = (self._read(matrices.up(prefix, place)) for place in places)
-            down = (self._read(matrices.down(prefix, place)) for place in places)
-        up, up_bias = self._stacked(up, shape.count)
-        down, down_bias = self._stacked(down, shape.count)
         shared = None
         if shape.shared is not None:
             gate = self._dense(matrices.shared_gate(prefix))
             shared = Shared(self._mlp(prefix, matrices.shared), gate)
+        if keys.stacked:
+            up, down = self._joined_experts(prefix)
+        else:
+            places = [matrices.expert(index) for index in range(shape.count)]
+            up = self._stacked([matrices.up(prefix, place) for place in places], self._columns)
+            down = self._stacked([matrices.down(prefix, place) for place in places], self._partial)
+        act = Act(keys.act or self.model.act)
         return MixtureOfExperts(
             router=self._dense(matrices.router(prefix)),
-            experts=Experts(
-                up, down, Act(keys.act or self.model.act), shape.top, shape.normalised,
-                up_bias, down_bias,
-            ),  # fmt: skip
+            experts=Experts(up, down, act, shape.top, shape.normalised),
             shared=shared,
             group=self.group,
         )
 
-    def _joined_experts(self, prefix: str) -> tuple[Iterator[Weight], Iterator[Weight]]:
+    def _stacked(
+        self, specs: Sequence[MatrixSpec], read: Callable[[MatrixSpec], Weight]
+    ) -> Stacked:
+        """Experts' matrices, read one by one; dense where their layouts differ."""
+        try:
+            return stack(map(read, specs), len(specs))
+        except UnlikeError:
+            return stack((self._as_dense(read(spec)) for spec in specs), len(specs))
+
+    def _joined_experts(self, prefix: str) -> tuple[Stacked, Stacked]:
         """Of a layer that holds all in one tensor."""
-        model, part, names = self.model, self.partition.expert, self.model.family.names
+        model, matrices, names = self.model, self._matrices, self.model.family.names
         shape = model.experts
         assert shape is not None
-        sizes = (shape.count, model.hidden_size, shape.inner, part)
+        sizes = (shape.count, model.hidden_size, shape.inner, self.partition.expert)
         reader = JoinedExperts(model.scheme, self.weights, self.dtype, self.device)
         up = reader.up(ExpertTensor(prefix + names.expert_up[0], *sizes))
         with_bias = self.group.rank == 0  # else it would be added once a rank
-        return up, reader.down(ExpertTensor(prefix + names.expert_down, *sizes), with_bias)
-
-    def _stacked(self, weights: Iterator[Weight], count: int) -> tuple[Tensor, Tensor | None]:
-        """Matrices and biases of all."""
-        parts = [self._unpacked(weight) for weight in weights]
-        biases = [part.bias for part in parts if part.bias is not None]
-        return torch.stack([part.data for part in parts]), torch.stack(biases) if biases else None
+        down = reader.down(ExpertTensor(prefix + names.expert_down, *sizes), with_bias)
+        any_place = matrices.expert(0)
+        rows, columns = matrices.up(prefix, any_place), matrices.down(prefix, any_place)
+        return (
+            stack((self._quantised(self._unpacked(one), rows, _own) for one in up), shape.count),
+            stack(
+                (self._quantised(self._unpacked(one), columns, self.group.maximum) for one in down),
+                shape.count,
+            ),
+        )
 
     def _dense(self, spec: MatrixSpec) -> Weight:
         """Unpacked, whatever the checkpoint's format is."""
-        return self._unpacked(self._read(spec))
+        return self._as_dense(self._read(spec))
 
-    def _unpacked(self, weight: Weight) -> Weight:
+    def _as_dense(self, weight: Weight) -> Weight:
         if weight.layout is Layout.DENSE:
             return weight
         if weight.device.type == "meta":  # of which nothing is computed
@@ -232,13 +241,21 @@ class _Loader:
         return self._quantised(self._read(spec), spec, _own)
 
     def _rows(self, spec: MatrixSpec) -> RowParallel:
+        return RowParallel(self._partial(spec), self.group)
+
+    def _partial(self, spec: MatrixSpec) -> Weight:
+        """A matrix of whose columns each rank has some: their products are summed."""
         weight = self._read(spec)
         if self.group.rank:  # else the bias would be added once a rank
             weight = replace(weight, bias=None)
-        return RowParallel(self._quantised(weight, spec, self.group.maximum), self.group)
+        return self._quantised(weight, spec, self.group.maximum)
 
     def _read(self, spec: MatrixSpec) -> Weight:
-        weight = reader_for(self.model.scheme, self.weights, self.dtype, self.device).read(spec)
+        reader = reader_for(self.model.scheme, self.weights, self.dtype, self.device)
+        return self._unpacked(reader.read(spec))
+
+    def _unpacked(self, weight: Weight) -> Weight:
+        """On a CPU, which computes in the model's own type."""
         if self.device.type == "cpu" and weight.layout is not Layout.DENSE:
             return Weight(weight.dequantised().to(self.dtype), weight.bias)
         return weight

@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from penstock_kernels.experts import Experts, choose
-from penstock_kernels.gpu.step.activation import _act, _up
+from penstock_kernels.gpu.step.activation import gated
 
 # Columns and depth of a tile; in float32 half as deep, so that it fits where half precision does.
 HALF = {"BN": 64, "BK": 64, "PRECISION": "tf32", "num_warps": 4, "num_stages": 3}
@@ -112,8 +112,7 @@ def _grouped_kernel(
         if GATED:
             acc_up += tl.load(biases + width, mask=inside, other=0.0).to(tl.float32)[None, :]
     if GATED:
-        up = _up(acc_up.to(dtype), ACT)
-        acc = (_act(acc.to(dtype).to(tl.float32), ACT).to(dtype) * up).to(tl.float32)
+        acc = gated(acc.to(dtype), acc_up.to(dtype), ACT).to(tl.float32)
     if SCALED:
         by = tl.load(share + pair, mask=real, other=0.0)
         acc = acc.to(dtype).to(tl.float32) * by[:, None]
@@ -131,13 +130,14 @@ def mix(x: Tensor, logits: Tensor, experts: Experts) -> Tensor:
     inner = x.new_empty(pairs, experts.inner)
     out = torch.empty(pairs, hidden, dtype=torch.float32, device=x.device)
     fixed = {"BM": bm, **(WIDE if x.dtype == torch.float32 else HALF)}
+    up, down = experts.up.parts, experts.down.parts
     _grouped_kernel[(triton.cdiv(experts.inner, fixed["BN"]), tiles)](
-        x, experts.up, groups.pair, groups.expert, experts.up_bias, None, inner, pairs,
+        x, up.data, groups.pair, groups.expert, up.bias, None, inner, pairs,
         N=2 * experts.inner, K=hidden, TOP=experts.top, ACT=experts.act.value, GATED=True,
         SCALED=False, **fixed,
     )  # fmt: skip
     _grouped_kernel[(triton.cdiv(hidden, fixed["BN"]), tiles)](
-        inner, experts.down, groups.pair, groups.expert, experts.down_bias, weight, out, pairs,
+        inner, down.data, groups.pair, groups.expert, down.bias, weight, out, pairs,
         N=hidden, K=experts.inner, TOP=1, ACT=experts.act.value, GATED=False, SCALED=True, **fixed,
     )  # fmt: skip
     return out.view(rows, experts.top, hidden).sum(1).to(x.dtype)

@@ -16,7 +16,7 @@ BLOCK = 1024
 
 
 @triton.jit
-def _act(x, ACT: tl.constexpr):
+def activated(x, ACT: tl.constexpr):
     """x: float32."""
     if ACT == "silu":
         return x / (1 + tl.exp(-x))
@@ -30,11 +30,11 @@ def _act(x, ACT: tl.constexpr):
 
 
 @triton.jit
-def _up(x, ACT: tl.constexpr):
-    """What a gate multiplies."""
+def gated(gate, up, ACT: tl.constexpr):
+    """act(gate) * up, of the type of both, in which act(gate) is rounded."""
     if ACT == "clamped_swiglu":
-        return (tl.minimum(tl.maximum(x.to(tl.float32), -7.0), 7.0) + 1).to(x.dtype)
-    return x
+        up = (tl.minimum(tl.maximum(up.to(tl.float32), -7.0), 7.0) + 1).to(up.dtype)
+    return activated(gate.to(tl.float32), ACT).to(up.dtype) * up
 
 
 @triton.jit
@@ -46,12 +46,13 @@ def _kernel(
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < d
     wide: tl.constexpr = 2 if GATED else 1
-    value = tl.load(x + row * wide * d + column, mask=inside, other=0.0).to(tl.float32)
-    value = _act(value, ACT).to(out.dtype.element_ty)
+    value = tl.load(x + row * wide * d + column, mask=inside, other=0.0)
     if GATED:
         up = tl.load(x + row * 2 * d + d + column, mask=inside, other=0.0)
-        value *= _up(up, ACT)
-    tl.store(out + row * d + column, value, mask=inside)
+        value = gated(value, up, ACT)
+    else:
+        value = activated(value.to(tl.float32), ACT)
+    tl.store(out + row * d + column, value.to(out.dtype.element_ty), mask=inside)
 
 
 def gate(gate_up: Tensor, act: Act, dependent: bool = False, out: Tensor | None = None) -> Tensor:

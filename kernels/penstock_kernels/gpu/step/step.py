@@ -68,9 +68,7 @@ class TritonStep(TritonRows):
         out = query.new_empty(len(query), spec.heads * spec.width)
         if decoding and device.hopper is not None:
             plan = self._hopper_plans[window]
-            device.hopper(
-                query[:decoding], cache, table, out, plan, spec.scale, spec.cache, sinks
-            )
+            device.hopper(query[:decoding], cache, table, out, plan, spec.scale, spec.cache, sinks)
         elif decoding:
             device.decode(
                 query[:decoding], cache, table, batch.slot[:decoding], batch.position[:decoding],
