@@ -32,6 +32,7 @@ from penstock_quantization.lut import Coded, packed
 from penstock_quantization.online import fp8
 from support.cards import SHARED_KIB
 from support.paged import PagedCase, paged_case
+from support.stacks import KINDS, on, stack_of
 from support.whole_numbers import rounded
 
 HALF = (torch.bfloat16, torch.float16)
@@ -159,19 +160,15 @@ def activations(dtype: torch.dtype, dependent: bool) -> None:
         activate(torch.zeros(3, 4096, dtype=dtype), act, dependent)
 
 
-def experts(rows: int) -> Callable[[torch.dtype, bool], None]:
+def experts(rows: int, kind: str = "dense") -> Callable[[torch.dtype, bool], None]:
     def run(dtype: torch.dtype, dependent: bool) -> None:
         from penstock_kernels.experts import Experts
         from penstock_kernels.gpu.products.experts import mix
-        from penstock_kernels.stacked import Stacked
 
-        up, down = torch.zeros(8, 512, 256, dtype=dtype), torch.zeros(8, 256, 256, dtype=dtype)
+        up, down = (on(stack_of(kind, 8, n, 256), "cpu", dtype) for n in (512, 256))
         logits = torch.zeros(rows, 8, dtype=dtype)
-        mix(
-            torch.zeros(rows, 256, dtype=dtype),
-            logits,
-            Experts(*map(Stacked.dense, (up, down)), Act.SILU, 2, True),
-        )
+        some = Experts(up, down, Act.SILU, 2, True)
+        mix(torch.zeros(rows, 256, dtype=dtype), logits, some, dependent)
 
     return run
 
@@ -352,6 +349,12 @@ CASES: dict[str, Case] = {
     "attention": Case(attention(128)),
     "experts": Case(experts(1)),
     "experts of many rows": Case(experts(256), few=False),
+    **{
+        f"experts of {rows} rows, {kind}": Case(experts(rows, kind), few=False)
+        for kind in KINDS
+        for rows in (1, 256)
+        if kind != "dense"
+    },
     "attention with a window": Case(attention(128, window=64)),
     "attention with a soft cap": Case(attention(64, cap=50.0)),
     "attention with both": Case(attention(256, window=64, cap=50.0), few=False),
