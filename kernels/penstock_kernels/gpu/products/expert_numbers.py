@@ -185,8 +185,9 @@ def _stored(data, table, first, line, start, dtype: tl.constexpr, KIND: tl.const
 
 
 @triton.jit
-def _scales_at(scale, line, group, KIND: tl.constexpr, WHAT: tl.constexpr):
-    """Of rows and groups, which are broadcast against one another: in float32."""
+def _scales_at(scale, line, group, KIND: tl.constexpr, ZEROS: tl.constexpr):
+    """Of rows and groups, which are broadcast against one another: in float32. ZEROS: what stands
+    for 0, not scales."""
     if KIND.layout == "int4":
         place = line // 64 * (KIND.groups * 64) + line % 64 + group * 64
     elif KIND.layout == "lut":
@@ -194,28 +195,30 @@ def _scales_at(scale, line, group, KIND: tl.constexpr, WHAT: tl.constexpr):
     else:
         place = line // KIND.rows * KIND.groups + group
     found = tl.load(scale + place, mask=(line < KIND.n) & (group < KIND.groups), other=0)
-    if WHAT == "e8m0":
+    if ZEROS:
+        return found.to(tl.float32)
+    elif KIND.scale == "e8m0":
         return (found.to(tl.uint32) << 23).to(tl.float32, bitcast=True)
-    elif WHAT == "e4m3":
+    elif KIND.scale == "e4m3":
         return widened(found, tl.float32, 4, KIND.converts)
     else:
         return found.to(tl.float32)
 
 
 @triton.jit
-def _of_tile(scale, line, start, KIND: tl.constexpr, WHAT: tl.constexpr):
+def _of_tile(scale, line, start, KIND: tl.constexpr, ZEROS: tl.constexpr):
     """[BN, depth], one for each number; [BN, 1] where all columns have the same."""
     BN: tl.constexpr = line.shape[0]
     if KIND.scales == "each":
         group = column_of(start + tl.arange(0, KIND.depth), KIND.mixed)[None, :] // KIND.group
-        return _scales_at(scale, line[:, None], group, KIND, WHAT)
+        return _scales_at(scale, line[:, None], group, KIND, ZEROS)
     elif KIND.scales == "depth":
         group = tl.zeros([1, 1], tl.int32) + start // KIND.group
-        return _scales_at(scale, line[:, None], group, KIND, WHAT)
+        return _scales_at(scale, line[:, None], group, KIND, ZEROS)
     else:
         COUNT: tl.constexpr = KIND.depth // KIND.group
         group = (start // KIND.group + tl.arange(0, COUNT))[None, :]
-        own = _scales_at(scale, line[:, None], group, KIND, WHAT)
+        own = _scales_at(scale, line[:, None], group, KIND, ZEROS)
         if KIND.mixed and KIND.group < 64:
             # Of 64 places: of each thread's 16, each group has as many as the others.
             FEW: tl.constexpr = 64 // KIND.group
@@ -237,12 +240,12 @@ def multiplied(
     line = first + tl.arange(0, BN)
     tile = _stored(data, table, first, line, start, value.dtype, KIND)
     if KIND.zeros:
-        tile = tile.to(tl.float32) - _of_tile(zero, line, start, KIND, "float")
+        tile = tile.to(tl.float32) - _of_tile(zero, line, start, KIND, True)
     if KIND.scales == "within" or KIND.scales == "each":
-        tile = tile.to(tl.float32) * _of_tile(scale, line, start, KIND, KIND.scale)
+        tile = tile.to(tl.float32) * _of_tile(scale, line, start, KIND, False)
     tile = tile.to(value.dtype)
     if KIND.scales == "depth":
-        by = _of_tile(scale, line, start, KIND, KIND.scale)
+        by = _of_tile(scale, line, start, KIND, False)
         return acc + tl.dot(tile, value, input_precision=PRECISION) * by
     else:
         return tl.dot(tile, value, acc, input_precision=PRECISION)
