@@ -76,6 +76,7 @@ def stands_for(capability: int) -> None:
     hopper.multiprocessors = lambda device: 132  # type: ignore[assignment]
     card.shared_bytes = lambda device: SHARED_KIB[capability] << 10  # type: ignore[assignment]
     card.converts_fp8 = lambda device: capability >= 89  # type: ignore[assignment]
+    card.multiplies_pairs = lambda device: capability >= 90  # type: ignore[assignment]
     card.has_fp8 = lambda device: capability >= 89  # type: ignore[assignment]
     card.has_tensor_cores = lambda device: capability >= 80  # type: ignore[assignment]
 

@@ -19,6 +19,7 @@ from penstock_kernels.fp8 import GROUP, bits
 from penstock_kernels.gpu.attention.kv8 import widened
 from penstock_kernels.gpu.launch import card
 from penstock_kernels.gpu.products.operands import column as column_of
+from penstock_kernels.gpu.products.unpack_codes import unpacked
 from penstock_kernels.int4 import COLUMNS as TILE_COLUMNS
 from penstock_kernels.stacked import Stacked
 from penstock_kernels.weight import Layout
@@ -56,6 +57,7 @@ class Kind:
     e2m1: bool  # whether codes are those of e2m1, which need no table
     tables: bool
     converts: bool  # whether the card has instructions for FP8
+    packs: bool  # whether it has those of `unpack_codes`
 
     @staticmethod
     def of(weight: Stacked, tile_rows: int, depth: int) -> Kind:
@@ -77,7 +79,7 @@ class Kind:
             zeros=parts.zero is not None, ordered=parts.order is not None, mixed=is_mixed,
             biased=parts.bias is not None, outer=parts.outer is not None,
             e2m1=parts.code == "e2m1", tables=weight.has_tables,
-            converts=card.converts_fp8(parts.device),
+            converts=card.converts_fp8(parts.device), packs=card.multiplies_pairs(parts.device),
         )  # fmt: skip
 
 
@@ -135,18 +137,19 @@ def _by_bytes(data, line, start, STRIDE: tl.constexpr, COUNT: tl.constexpr, KIND
 
 @triton.jit
 def _by_codes(data, line, start, KIND: tl.constexpr):
-    """Codes of 4 bits, two a byte."""
-    byte = _by_bytes(data, line, start // 2, KIND.columns // 2, KIND.depth // 2, KIND)
-    return tl.reshape(tl.join(byte & 15, byte >> 4), [line.shape[0], KIND.depth])
+    """Bytes of two codes of 4 bits."""
+    return _by_bytes(data, line, start // 2, KIND.columns // 2, KIND.depth // 2, KIND)
 
 
 @triton.jit
-def _by_tiles(data, first, start, KIND: tl.constexpr):
-    """Whole numbers of 4 bits plus 8, of a tile of 64 rows and 128 columns: see
-    `penstock_kernels.int4`."""
+def _by_tiles(data, first, start, dtype: tl.constexpr, KIND: tl.constexpr):
+    """Whole numbers of a tile of 64 rows and 128 columns: see `penstock_kernels.int4`."""
     tile = first // 64 * ((KIND.columns + 127) // 128) + start // 128
     byte = tl.load(data + tile.to(tl.int64) * 4096 + tl.arange(0, 4096))
-    both = tl.join(byte & 15, byte >> 4)
+    if KIND.packs and dtype != tl.float32:
+        both = unpacked(byte, dtype, False)
+    else:
+        both = (tl.join(byte & 15, byte >> 4).to(tl.float32) - 8).to(dtype)
     # Vector, warp, row, thread, product, neighbour, half of columns, half of rows.
     parts = tl.permute(tl.reshape(both, [2, 4, 8, 4, 4, 2, 2, 2]), [1, 7, 2, 0, 4, 6, 3, 5])
     return tl.reshape(parts, [64, 128])
@@ -164,9 +167,12 @@ def _e2m1(codes):
 def _stored(data, table, first, line, start, dtype: tl.constexpr, KIND: tl.constexpr):
     """Numbers without scales: of dtype, which holds those of all layouts but tables' exactly."""
     if KIND.layout == "int4":
-        return (_by_tiles(data, first, start, KIND).to(tl.float32) - 8).to(dtype)
+        return _by_tiles(data, first, start, dtype, KIND)
     elif KIND.layout == "lut":
-        codes = _by_codes(data, line, start, KIND)
+        byte = _by_codes(data, line, start, KIND)
+        if KIND.e2m1 and KIND.packs and dtype != tl.float32:
+            return tl.reshape(unpacked(byte, dtype, True), [line.shape[0], KIND.depth])
+        codes = tl.reshape(tl.join(byte & 15, byte >> 4), [line.shape[0], KIND.depth])
         if KIND.e2m1:
             return _e2m1(codes).to(dtype)
         else:
@@ -242,7 +248,11 @@ def multiplied(
     if KIND.zeros:
         tile = tile.to(tl.float32) - _of_tile(zero, line, start, KIND, True)
     if KIND.scales == "within" or KIND.scales == "each":
-        tile = tile.to(tl.float32) * _of_tile(scale, line, start, KIND, False)
+        by = _of_tile(scale, line, start, KIND, False)
+        if KIND.scale == "e8m0" and value.dtype == tl.bfloat16:  # exact
+            tile = tile * by.to(tl.bfloat16)
+        else:
+            tile = tile.to(tl.float32) * by
     tile = tile.to(value.dtype)
     if KIND.scales == "depth":
         by = _of_tile(scale, line, start, KIND, False)
