@@ -46,12 +46,17 @@ class Stacked:
         return self.parts.k
 
     @property
+    def columns(self) -> int:
+        """Stored of each: more than inputs where groups are filled up."""
+        return self.k if self.parts.order is None else self.parts.order.shape[1]
+
+    @property
     def layout(self) -> Layout:
         return self.parts.layout
 
     def __getitem__(self, index: int) -> Weight:
         """One of them; a view."""
-        own = {name: _at(getattr(self.parts, name), index) for name in _STACKED}
+        own: dict[str, Any] = {name: _at(getattr(self.parts, name), index) for name in _STACKED}
         table = self.parts.table
         return replace(self.parts, **own, table=_at(table, index) if self.has_tables else table)
 

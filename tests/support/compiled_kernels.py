@@ -32,6 +32,7 @@ from penstock_quantization.lut import Coded, packed
 from penstock_quantization.online import fp8
 from support.cards import SHARED_KIB
 from support.paged import PagedCase, paged_case, sinks_of
+from support.stacks import KINDS, on, stack_of, with_bias
 from support.whole_numbers import rounded
 
 HALF = (torch.bfloat16, torch.float16)
@@ -75,6 +76,7 @@ def stands_for(capability: int) -> None:
     hopper.multiprocessors = lambda device: 132  # type: ignore[assignment]
     card.shared_bytes = lambda device: SHARED_KIB[capability] << 10  # type: ignore[assignment]
     card.converts_fp8 = lambda device: capability >= 89  # type: ignore[assignment]
+    card.multiplies_pairs = lambda device: capability >= 90  # type: ignore[assignment]
     card.has_fp8 = lambda device: capability >= 89  # type: ignore[assignment]
     card.has_tensor_cores = lambda device: capability >= 80  # type: ignore[assignment]
 
@@ -160,18 +162,21 @@ def activations(dtype: torch.dtype, dependent: bool) -> None:
         activate(torch.zeros(3, 4096, dtype=dtype), act, dependent)
 
 
-def experts(rows: int, biased: bool = False) -> Callable[[torch.dtype, bool], None]:
+def experts(
+    rows: int, kind: str = "dense", biased: bool = False
+) -> Callable[[torch.dtype, bool], None]:
     def run(dtype: torch.dtype, dependent: bool) -> None:
         from penstock_kernels.experts import Experts
         from penstock_kernels.gpu.products.experts import mix
-        from penstock_kernels.stacked import Stacked
 
-        up, down = torch.zeros(8, 512, 256, dtype=dtype), torch.zeros(8, 256, 256, dtype=dtype)
+        up, down = (on(stack_of(kind, 8, n, 256), "cpu", dtype) for n in (512, 256))
         logits = torch.zeros(rows, 8, dtype=dtype)
-        act = Act.CLAMPED_SWIGLU if biased else Act.SILU
-        parts = (Stacked.dense(each, each[:, :, 0].contiguous() if biased else None)
-                 for each in (up, down))  # fmt: skip
-        mix(torch.zeros(rows, 256, dtype=dtype), logits, Experts(*parts, act, 2, True))
+        act = Act.SILU
+        if biased:
+            act = Act.CLAMPED_SWIGLU
+            up, down = (with_bias(each, torch.zeros(8, each.n, dtype=dtype)) for each in (up, down))
+        some = Experts(up, down, act, 2, True)
+        mix(torch.zeros(rows, 256, dtype=dtype), logits, some, dependent)
 
     return run
 
@@ -352,7 +357,7 @@ CASES: dict[str, Case] = {
     "attention": Case(attention(128)),
     "experts": Case(experts(1)),
     "experts of many rows": Case(experts(256), few=False),
-    "experts with biases": Case(experts(16, biased=True)),
+    "experts of MXFP4 with biases": Case(experts(16, "mxfp4", biased=True)),
     "attention with sinks": Case(attention(64, 64, heads=16, has_sinks=True)),
     "attention with sinks and a soft cap": Case(
         attention(64, cap=50.0, has_sinks=True), few=False
@@ -363,6 +368,12 @@ CASES: dict[str, Case] = {
     "attention of FP8 of many heads with sinks": Case(
         attention(64, 64, heads=128, stored=torch.float8_e4m3fn, has_sinks=True), few=False
     ),
+    **{
+        f"experts of {rows} rows, {kind}": Case(experts(rows, kind), few=False)
+        for kind in KINDS
+        for rows in (1, 256)
+        if kind != "dense"
+    },
     "attention with a window": Case(attention(128, window=64)),
     "attention with a soft cap": Case(attention(64, cap=50.0)),
     "attention with both": Case(attention(256, window=64, cap=50.0), few=False),
