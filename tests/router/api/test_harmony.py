@@ -202,6 +202,40 @@ async def test_several_calls_of_a_turn(serve: Any, text: TextModel) -> None:
     )
 
 
+SHAPE = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "held"),
+    [
+        ({"tools": [WEATHER], "tool_choice": "required"}, "commentary to=functions.get_weather"),
+        ({"tools": [WEATHER]}, "commentary to=functions.get_weather"),
+        ({"response_format": SHAPE}, '"final"'),
+        ({}, None),
+    ],
+)
+async def test_grammars_hold_channels(
+    serve: Any, text: TextModel, fields: dict[str, Any], held: str | None
+) -> None:
+    client = await serve(saying(text, ANSWER))
+    await chat(client, **fields)
+    grammar = client.engine.requests[-1].grammar
+    assert (grammar is None) == (held is None)
+    if grammar is not None and held is not None:
+        assert held in grammar.text and '"analysis"' in grammar.text
+
+
+async def test_a_message_that_goes_on_is_held_itself(serve: Any, text: TextModel) -> None:
+    """Its header stands in the prompt."""
+    client = await serve(saying(text, "42"))
+    turns = [*ASK, {"role": "assistant", "content": "It is 4"}]
+    choice = await chat(client, messages=turns, response_format=SHAPE)
+    assert prompt(client, text).endswith("<|channel|>final<|message|>It is 4")
+    assert choice["message"]["content"] == "42"
+    grammar = client.engine.requests[-1].grammar
+    assert grammar is not None and "analysis" not in grammar.text
+
+
 def test_a_call_ends_a_turn(tmp_path: Path) -> None:
     folder = write_harmony(tmp_path / "model")
     text = TextModel.load(folder, None, 1)
