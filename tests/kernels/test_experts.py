@@ -9,7 +9,6 @@ import torch
 
 from penstock_kernels.experts import Experts
 from penstock_kernels.experts import choose as chosen_by_torch
-from penstock_kernels.fp8 import interleave
 from penstock_kernels.gpu.products import expert_groups
 from penstock_kernels.gpu.products.expert_groups import choose, group, tile_rows
 from penstock_kernels.gpu.products.experts import mix
@@ -144,12 +143,11 @@ def test_rows_choose_as_torch_says(count: int, top: int, normalised: bool) -> No
     experts = replace(
         experts_of(("cpu", torch.float32), count, top, 8, 8, Act.SILU), normalised=normalised
     )
-    x, logits = torch.randn(5, 128), torch.randn(5, count) * 3
-    share, chosen, placed = choose(x, logits, top, normalised, placed=True)
+    logits = torch.randn(5, count) * 3
+    share, chosen = choose(logits, top, normalised)
     expected_share, expected = chosen_by_torch(logits, experts)
     assert torch.equal(chosen.long(), expected)
     torch.testing.assert_close(share, expected_share)
-    assert torch.equal(placed, interleave(x))
 
 
 @pytest.mark.parametrize(("rows", "count", "top"), [(1, 8, 2), (33, 5, 3), (16, 128, 8), (9, 2, 2)])
@@ -162,7 +160,7 @@ def test_tiles_hold_each_pair_once(
     logits = torch.randn(rows, count) * 3
     if count > top:
         logits[:, 1] = -30.0
-    _, chosen, _ = choose(torch.zeros(rows, 1), logits, top, True, placed=False)
+    _, chosen = choose(logits, top, True)
     size = tile_rows(rows, count, top)
     groups = group(chosen, count, size)
     pairs = groups.pair.view(-1, size)
