@@ -24,19 +24,21 @@ def _stored(data, line, start, STRIDE: tl.constexpr, COUNT: tl.constexpr, KIND: 
     pointers = data + line.to(tl.int64)[:, None] * STRIDE + place[None, :]
     if KIND.whole:
         return tl.load(pointers)
-    wanted = (line < KIND.n)[:, None] & (place < STRIDE)[None, :]
-    return tl.load(pointers, mask=wanted, other=0)
+    else:
+        wanted = (line < KIND.n)[:, None] & (place < STRIDE)[None, :]
+        return tl.load(pointers, mask=wanted, other=0)
 
 
 @triton.jit
 def _in_order(tile, KIND: tl.constexpr):
     """Columns that `fp8.interleave` has reordered as they were."""
-    if not KIND.mixed:
+    if KIND.mixed:
+        # Of 64: thread, product, half, neighbour.
+        parts = tl.reshape(tile, [tile.shape[0], KIND.depth // 64, 4, 4, 2, 2])
+        parts = tl.permute(parts, [0, 1, 3, 4, 2, 5])
+        return tl.reshape(parts, [tile.shape[0], KIND.depth])
+    else:
         return tile
-    # Of 64: thread, product, half, neighbour.
-    parts = tl.reshape(tile, [tile.shape[0], KIND.depth // 64, 4, 4, 2, 2])
-    parts = tl.permute(parts, [0, 1, 3, 4, 2, 5])
-    return tl.reshape(parts, [tile.shape[0], KIND.depth])
 
 
 @triton.jit
@@ -65,16 +67,23 @@ def _of_codes(data, table, line, start, dtype: tl.constexpr, KIND: tl.constexpr)
         parts = tl.reshape(both, [BN, KIND.depth // 64, 4, 2, 2, 2, 2])
         parts = tl.permute(parts, [0, 1, 3, 6, 4, 2, 5])
         return tl.reshape(parts, [BN, KIND.depth])
-    codes = _in_order(tl.reshape(tl.join(byte & 15, byte >> 4), [BN, KIND.depth]), KIND)
+    else:
+        codes = tl.reshape(tl.join(byte & 15, byte >> 4), [BN, KIND.depth])
+        return _looked_up(_in_order(codes, KIND), table, line, dtype, KIND)
+
+
+@triton.jit
+def _looked_up(codes, table, line, dtype: tl.constexpr, KIND: tl.constexpr):
     if KIND.code == "e2m1":
         # Their bits are those of numbers 2 ** 14 times smaller.
         wide = codes.to(tl.uint16)
         moved = ((wide & 7) << 9) | ((wide & 8) << 12)
         return (moved.to(tl.float16, bitcast=True) * 16384.0).to(dtype)
-    place = codes.to(tl.int32)
-    if KIND.tables:
-        place += tl.where(line < KIND.n, line, 0)[:, None] * 16
-    return tl.load(table + place)
+    else:
+        place = codes.to(tl.int32)
+        if KIND.tables:
+            place += tl.where(line < KIND.n, line, 0)[:, None] * 16
+        return tl.load(table + place)
 
 
 @triton.jit
