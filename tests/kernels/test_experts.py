@@ -76,7 +76,8 @@ def test_a_row_has_the_same_result_among_others() -> None:
 
 
 PAIRS = [(kind, kind) for kind in KINDS] + [("int4", "fp8"), ("mxfp4", "dense"), ("dense", "int8")]
-WHOLE, PARTIAL = (3, 128, 64), (20, 192, 96)  # sizes that fill tiles, and some that do not
+WHOLE, PARTIAL = (3, 128, 64), (9, 192, 96)  # sizes that fill tiles, and some that do not
+INTERPRETED = ((torch.float32, PARTIAL), (torch.float16, WHOLE))
 
 
 @pytest.mark.parametrize("place", LOGIT_PLACES)
@@ -88,8 +89,8 @@ def test_layouts_are_read_as_they_are(
     """One kind above the other."""
     device, dtype = place
     torch.manual_seed(0)
-    if device == "cpu" and (dtype == torch.float32) != (sizes is PARTIAL):
-        pytest.skip("the interpreter takes each sizes in one type")
+    if device == "cpu" and (dtype, sizes) not in INTERPRETED:
+        pytest.skip("the interpreter is slow")
     rows, hidden, inner = sizes
     up = on(stack_of(kind, 4, 2 * inner, hidden), device, dtype)
     down = on(stack_of(other, 4, hidden, inner), device, dtype)

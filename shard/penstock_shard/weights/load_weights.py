@@ -215,9 +215,7 @@ class _Loader:
 
     def _read(self, spec: MatrixSpec) -> Weight:
         weight = reader_for(self.model.scheme, self.weights, self.dtype, self.device).read(spec)
-        if self.device.type == "cpu" and weight.layout is not Layout.DENSE:
-            return Weight(weight.dequantised().to(self.dtype), weight.bias)
-        return weight
+        return weight if keeps_layouts(self.device) else self._as_dense(weight)
 
     def _quantised(
         self, weight: Weight, spec: MatrixSpec, over_ranks: Callable[[Tensor], Tensor]
@@ -229,9 +227,7 @@ class _Loader:
         if self.device.type == "meta":  # sizes are the same whatever the numbers are
             over_ranks = _own
         quantised = ONLINE[self.quantize](weight, over_ranks, spec)
-        if self.device.type == "cpu":  # where it computes in the model's own type
-            return Weight(quantised.dequantised().to(self.dtype), weight.bias)
-        return quantised
+        return quantised if keeps_layouts(self.device) else self._as_dense(quantised)
 
     def _norm(self, name: str, size: int, part: range | None = None) -> Norm:
         kind = NormKind(self.model.family.norm)
@@ -304,6 +300,12 @@ def check_memory(needed: int, device: torch.device, world_size: int) -> None:
             f"{total / 1e9:.1f} GB for it: a smaller --dtype, more shards (--num-shard), or "
             "numbers in config.json that are wrong"
         )
+
+
+def keeps_layouts(device: torch.device) -> bool:
+    """Whether weights stay as they are stored. On a CPU they become the model's own type, in which
+    it computes."""
+    return device.type != "cpu"
 
 
 def _own(largest: Tensor) -> Tensor:
