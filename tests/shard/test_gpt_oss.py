@@ -15,6 +15,7 @@ from penstock_shard.model.architecture import Architecture, parse_architecture, 
 from penstock_shard.ranks.parallel import Group
 from penstock_shard.weights.checkpoint import Checkpoint, DummyWeights
 from penstock_shard.weights.load_weights import device_bytes
+from penstock_shard.weights.quantize import main as quantize
 from support.checkpoints import make_checkpoint
 from support.joined_ranks import joined_ranks
 from support.local_shard import LocalShard, load_model
@@ -199,6 +200,13 @@ def test_a_format_that_only_the_option_names(tmp_path: Path) -> None:
     assert "quantization_config" not in json.loads((folder / "config.json").read_text())
     with pytest.raises(ValueError, match="--quantize mxfp4 says what a checkpoint is"):
         load_model(folder, quantize="mxfp4")
+
+
+def test_files_that_are_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_checkpoint(tmp_path / "model", "gpt_oss")
+    wanted = ["--model-id", str(folder), "--output", str(tmp_path / "out"), "--format", "fp8"]
+    assert quantize(wanted) != 0
+    assert "holds a layer's experts in one tensor" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("quantize", ["fp8", "bitsandbytes-nf4", "eetq"])

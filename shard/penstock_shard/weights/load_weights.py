@@ -214,9 +214,9 @@ class _Loader:
         any_place = matrices.expert(0)
         rows, columns = matrices.up(prefix, any_place), matrices.down(prefix, any_place)
         return (
-            stack((self._quantised(self._unpacked(one), rows, _own) for one in up), shape.count),
+            stack((self._quantised(self._fitting(one), rows, _own) for one in up), shape.count),
             stack(
-                (self._quantised(self._unpacked(one), columns, self.group.maximum) for one in down),
+                (self._quantised(self._fitting(one), columns, self.group.maximum) for one in down),
                 shape.count,
             ),
         )
@@ -252,13 +252,10 @@ class _Loader:
 
     def _read(self, spec: MatrixSpec) -> Weight:
         reader = reader_for(self.model.scheme, self.weights, self.dtype, self.device)
-        return self._unpacked(reader.read(spec))
+        return self._fitting(reader.read(spec))
 
-    def _unpacked(self, weight: Weight) -> Weight:
-        """On a CPU, which computes in the model's own type."""
-        if self.device.type == "cpu" and weight.layout is not Layout.DENSE:
-            return Weight(weight.dequantised().to(self.dtype), weight.bias)
-        return weight
+    def _fitting(self, weight: Weight) -> Weight:
+        return weight if keeps_layouts(self.device) else self._as_dense(weight)
 
     def _quantised(
         self, weight: Weight, spec: MatrixSpec, over_ranks: Callable[[Tensor], Tensor]
@@ -270,9 +267,7 @@ class _Loader:
         if self.device.type == "meta":  # sizes are the same whatever the numbers are
             over_ranks = _own
         quantised = ONLINE[self.quantize](weight, over_ranks, spec)
-        if self.device.type == "cpu":  # where it computes in the model's own type
-            return Weight(quantised.dequantised().to(self.dtype), weight.bias)
-        return quantised
+        return quantised if keeps_layouts(self.device) else self._as_dense(quantised)
 
     def _norm(self, name: str, size: int, part: range | None = None) -> Norm:
         kind = NormKind(self.model.family.norm)
@@ -345,6 +340,12 @@ def check_memory(needed: int, device: torch.device, world_size: int) -> None:
             f"{total / 1e9:.1f} GB for it: a smaller --dtype, more shards (--num-shard), or "
             "numbers in config.json that are wrong"
         )
+
+
+def keeps_layouts(device: torch.device) -> bool:
+    """Whether weights stay as they are stored. On a CPU they become the model's own type, in which
+    it computes."""
+    return device.type != "cpu"
 
 
 def _own(largest: Tensor) -> Tensor:

@@ -18,10 +18,8 @@ import triton.language as tl
 from torch import Tensor
 
 from penstock_kernels.gpu.launch.dependent import launch, wait
-from penstock_kernels.gpu.products.operands import column as column_of
 
 CHUNK = 1024  # pairs that a program looks at together
-BLOCK = 1024  # columns of a row
 LEAST, MOST = 16, 128  # pairs of a tile
 
 
@@ -48,27 +46,17 @@ def tile_rows(rows: int, count: int, top: int) -> int:
 @triton.jit
 def _choose_kernel(
     logits,  # [rows, E]
-    x,  # [rows, K]
     weight,  # [rows, TOP] float32
     chosen,  # [rows, TOP] int32
-    placed,  # [rows, K], with PLACED
     E: tl.constexpr,
     WIDE: tl.constexpr,  # E as a power of two
     TOP: tl.constexpr,
     MANY: tl.constexpr,  # TOP as a power of two
-    K: tl.constexpr,
     NORMALISED: tl.constexpr,
-    PLACED: tl.constexpr,
-    BLOCK: tl.constexpr,
     PDL: tl.constexpr,
 ):
     wait(PDL)
     row = tl.program_id(0).to(tl.int64)
-    if PLACED:
-        for start in range(0, K, BLOCK):
-            at = start + tl.arange(0, BLOCK)
-            value = tl.load(x + row * K + column_of(at, True), mask=at < K, other=0.0)
-            tl.store(placed + row * K + at, value, mask=at < K)
     expert, place = tl.arange(0, WIDE), tl.arange(0, MANY)
     logit = tl.load(logits + row * E + expert, mask=expert < E, other=float("-inf"))
     logit = logit.to(tl.float32)
@@ -131,23 +119,20 @@ def _group_kernel(
 
 
 def choose(
-    x: Tensor, logits: Tensor, top: int, normalised: bool, placed: bool, dependent: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights [rows, top] float32 and experts [rows, top] int32, the likeliest first; and x, its
-    columns `placed` as `fp8.interleave` would put them, or itself.
+    logits: Tensor, top: int, normalised: bool, dependent: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Weights [rows, top] float32 and experts [rows, top] int32, the likeliest first.
 
-    x: [rows, k]; logits: [rows, experts]; both dense.
+    logits: [rows, experts], dense.
     """
     rows, experts = logits.shape
-    weight = torch.empty(rows, top, dtype=torch.float32, device=x.device)
-    chosen = torch.empty(rows, top, dtype=torch.int32, device=x.device)
-    out = torch.empty_like(x) if placed else x
+    weight = torch.empty(rows, top, dtype=torch.float32, device=logits.device)
+    chosen = torch.empty(rows, top, dtype=torch.int32, device=logits.device)
     _choose_kernel[(rows,)](
-        logits, x, weight, chosen, out, E=experts, WIDE=triton.next_power_of_2(experts), TOP=top,
-        MANY=triton.next_power_of_2(top), K=x.shape[1], NORMALISED=normalised, PLACED=placed,
-        BLOCK=BLOCK, **launch(dependent),
+        logits, weight, chosen, E=experts, WIDE=triton.next_power_of_2(experts), TOP=top,
+        MANY=triton.next_power_of_2(top), NORMALISED=normalised, **launch(dependent),
     )  # fmt: skip
-    return weight, chosen, out
+    return weight, chosen
 
 
 def group(chosen: Tensor, experts: int, rows_of_tile: int, dependent: bool = False) -> Grouping:

@@ -12,11 +12,10 @@ import triton.language as tl
 from torch import Tensor
 
 from penstock_kernels.experts import Experts
-from penstock_kernels.fp8 import interleave
 from penstock_kernels.gpu.launch.dependent import launch, wait
 from penstock_kernels.gpu.products.expert_groups import choose, group, tile_rows
 from penstock_kernels.gpu.products.expert_tiles import tile_for
-from penstock_kernels.gpu.products.grouped import grouped, takes_gate, wants_places
+from penstock_kernels.gpu.products.grouped import grouped, takes_gate
 from penstock_kernels.gpu.step import activation
 
 BLOCK = 1024
@@ -47,17 +46,16 @@ def mix(x: Tensor, logits: Tensor, experts: Experts, dependent: bool = False) ->
     """See `reference.experts.mix`. x: [n, hidden], dense rows."""
     up, down, act = experts.up, experts.down, experts.act
     rows, top = len(x), experts.top
-    share, chosen, placed = choose(x, logits, top, experts.normalised, wants_places(up), dependent)
+    share, chosen = choose(logits, top, experts.normalised, dependent)
     bm = tile_rows(rows, experts.count, top)
     groups = group(chosen, experts.count, bm, dependent)
     if takes_gate(up):
         tile = tile_for(up, x.dtype, bm, True, x.device)
-        inner = grouped(placed, up, groups, tile, top, act, wants_places(down), dependent)
+        inner = grouped(x, up, groups, tile, top, act, dependent)
     else:
-        inner = grouped(placed, up, groups, tile_for(up, x.dtype, bm, False, x.device), top,
-                        dependent=dependent)  # fmt: skip
-        inner = activation.gate(inner, act, dependent)
-        inner = interleave(inner) if wants_places(down) else inner
+        tile = tile_for(up, x.dtype, bm, False, x.device)
+        both = grouped(x, up, groups, tile, top, dependent=dependent)
+        inner = activation.gate(both, act, dependent)
     parts = grouped(
         inner, down, groups, tile_for(down, x.dtype, bm, False, x.device), dependent=dependent
     )

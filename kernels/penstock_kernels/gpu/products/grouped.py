@@ -18,9 +18,8 @@ from torch import Tensor
 
 from penstock_kernels.gpu.launch.dependent import launch, wait
 from penstock_kernels.gpu.products.expert_groups import Grouping
-from penstock_kernels.gpu.products.expert_numbers import Kind, multiplied, operands, reordered
-from penstock_kernels.gpu.products.operands import column as column_of
-from penstock_kernels.gpu.products.operands import place as place_of
+from penstock_kernels.gpu.products.expert_kinds import Kind, operands
+from penstock_kernels.gpu.products.expert_numbers import multiplied
 from penstock_kernels.gpu.step.activation import gated as gated_of
 from penstock_kernels.ops import Act
 from penstock_kernels.stacked import Stacked
@@ -39,7 +38,7 @@ class GroupedTile:
 
 @triton.jit(do_not_specialize=["count"])
 def _grouped_kernel(
-    x,  # [rows, k]: one for each TOP pairs, columns as the matrix has them unless it is ordered
+    x,  # [rows, k]: one for each TOP pairs
     data, data_step, scale, scale_step, zero, zero_step, table, table_step, outer, outer_step,
     order, order_step, bias, bias_step,  # of `operands`
     pairs,  # [tiles * BM]
@@ -52,7 +51,6 @@ def _grouped_kernel(
     BM: tl.constexpr,
     BN: tl.constexpr,
     GATED: tl.constexpr,
-    PLACED: tl.constexpr,  # whether columns of out are reordered for what reads them
     PRECISION: tl.constexpr,
     PDL: tl.constexpr,
 ):  # fmt: skip
@@ -78,7 +76,7 @@ def _grouped_kernel(
         at = start + tl.arange(0, KIND.depth)
         known = at < KIND.columns
         if KIND.ordered:
-            at = tl.load(order + column_of(at, KIND.mixed), mask=known, other=0)
+            at = tl.load(order + at, mask=known, other=0)
         if KIND.whole:
             value = tl.load(inputs + at[:, None])
         else:
@@ -99,7 +97,7 @@ def _grouped_kernel(
             KIND,
         )  # fmt: skip
         result = gated_of(result, acc_up.to(dtype), ACT)
-    to = out + pair.to(tl.int64)[None, :] * width + place_of(column, PLACED)[:, None]
+    to = out + pair.to(tl.int64)[None, :] * width + column[:, None]
     tl.store(to, result, mask=inside[:, None] & real[None, :])
 
 
@@ -123,23 +121,21 @@ def grouped(
     tile: GroupedTile,
     top: int = 1,
     gate: Act | None = None,
-    placed: bool = False,
     dependent: bool = False,
 ) -> Tensor:
     """Of each pair the product of its row and its expert: [pairs, n]; with a gate, act(gate) * up
     of it: [pairs, n / 2].
 
-    x: [pairs / top, k], of pair p row p // top, its columns as `in_places` puts them; placed:
-    whether the result's columns are put so.
+    x: [pairs / top, k], of pair p row p // top.
     """
     width = weight.n // 2 if gate is not None else weight.n
     out = x.new_empty(groups.count, width)
     bm = groups.tile_rows
-    kind = Kind.of(weight, tile.n if width % tile.n == 0 else 0, tile.k)
+    kind = Kind.of(weight, x.dtype, tile.n * (1 + (gate is not None)), tile.k)
     _grouped_kernel[(triton.cdiv(width, tile.n), len(groups.expert))](
         x, *operands(weight), groups.pair, groups.expert, out, groups.count, KIND=kind, TOP=top,
         ACT="" if gate is None else gate.value, BM=bm, BN=tile.n, GATED=gate is not None,
-        PLACED=placed, PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
+        PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
         num_warps=tile.warps, num_stages=tile.stages, **launch(dependent),
     )  # fmt: skip
     return out
@@ -148,8 +144,3 @@ def grouped(
 def takes_gate(weight: Stacked) -> bool:
     """Whether a product can be gated at once: tiles of 4-bit numbers hold rows of one half."""
     return weight.layout is not Layout.INT4 or weight.n % 128 == 0
-
-
-def wants_places(weight: Stacked) -> bool:
-    """Whether rows must have their columns in the matrix's order."""
-    return reordered(weight) and weight.parts.order is None
