@@ -59,7 +59,7 @@ def quantize(arguments: argparse.Namespace) -> int:
         )
     if (keys := model.family.experts) is not None and keys.stacked:
         raise ValueError(
-            f"{folder} is of {model.name}, which holds a layer's experts in one tensor: no --format "
+            f"{folder} is of {model.name}, which holds a layer's experts in one tensor: no format "
             "writes such; --quantize quantises them while it loads"
         )
     matrices = matrices_of(model)
