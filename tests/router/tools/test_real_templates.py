@@ -153,7 +153,7 @@ def test_gpt_oss_gets_one_call_a_message_and_one_text_beside_it() -> None:
         {"role": "system", "content": "Be brief."},
         {"role": "developer", "content": "Speak French."},
         CONVERSATION[0],
-        {"role": "assistant", "content": "I look.", "reasoning_content": "Two.", "reasoning": "Two.",
+        {"role": "assistant", "content": "I look.", "reasoning_content": "Two.",
          "tool_calls": [CALL, second]},
         {"role": "tool", "tool_call_id": "call_1", "content": "noon"},
         {"role": "tool", "tool_call_id": CALL["id"], "content": "22 degrees"},
