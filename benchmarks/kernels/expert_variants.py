@@ -41,10 +41,15 @@ Case = tuple[str, str, int]  # mixture, format, rows
 PRODUCTS = ("up", "down")
 
 
+def pairs_of(rows: int, count: int, top: int) -> int:
+    """Of a tile."""
+    return tile_rows(torch.empty(rows, 1, dtype=torch.bfloat16, device="meta"), count, top)
+
+
 def tiles(case: Case, experts: Experts, product: str) -> list[GroupedTile]:
     """The server's first."""
     mixture, form, rows = case
-    bm = tile_rows(rows, experts.count, experts.top)
+    bm = pairs_of(rows, experts.count, experts.top)
     weight = getattr(experts, product)
     own = tile_for(weight, torch.bfloat16, bm, product == "up", torch.device("cuda", 0))
     more = INT4 if form == "INT4" else (FEW if bm <= 16 else MANY)
@@ -66,7 +71,7 @@ def launcher(
 ) -> Callable[[int], Tensor]:
     """One of the two products, over pairs that are sorted already."""
     mixture, _, rows = case
-    bm = tile_rows(rows, experts.count, experts.top)
+    bm = pairs_of(rows, experts.count, experts.top)
     inputs = inputs_of(MIXTURES[mixture], rows)
     groups = [
         group(choose(logits, experts.top, True)[1], experts.count, bm) for _, logits, _ in inputs
@@ -154,7 +159,7 @@ def main() -> None:
     seen = set()
     for case in cases:
         mixture, form, rows = case
-        bm = tile_rows(rows, MIXTURES[mixture].count, MIXTURES[mixture].top)
+        bm = pairs_of(rows, MIXTURES[mixture].count, MIXTURES[mixture].top)
         for product, index in itertools.product(PRODUCTS, range(len(FEW) + 1)):
             if (mixture, form, bm, product, index) not in seen:
                 seen.add((mixture, form, bm, product, index))

@@ -169,7 +169,7 @@ def test_tiles_hold_each_pair_once(
     if count > top:
         logits[:, 1] = -30.0
     _, chosen = choose(logits, top, True)
-    size = tile_rows(rows, count, top)
+    size = tile_rows(logits, count, top)
     groups = group(chosen, count, size)
     pairs = groups.pair.view(-1, size)
     owned = [tile for tile, owner in enumerate(groups.expert.tolist()) if owner >= 0]

@@ -356,7 +356,7 @@ HOPPER = range(90, 100)
 CASES: dict[str, Case] = {
     "attention": Case(attention(128)),
     "experts": Case(experts(1)),
-    "experts of many rows": Case(experts(256), few=False),
+    "experts of many rows": Case(experts(1024), few=False),
     "experts of MXFP4 with biases": Case(experts(16, "mxfp4", biased=True)),
     "attention with sinks": Case(attention(64, 64, heads=16, has_sinks=True)),
     "attention with sinks and a soft cap": Case(
@@ -371,7 +371,7 @@ CASES: dict[str, Case] = {
     **{
         f"experts of {rows} rows, {kind}": Case(experts(rows, kind), few=False)
         for kind in KINDS
-        for rows in (1, 256)
+        for rows in (1, 1024)
         if kind != "dense"
     },
     "attention with a window": Case(attention(128, window=64)),

@@ -17,10 +17,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from penstock_kernels.gpu.launch.card import shared_bytes
 from penstock_kernels.gpu.launch.dependent import launch, wait
 
 CHUNK = 1024  # pairs that a program looks at together
 LEAST, MOST = 16, 128  # pairs of a tile
+ROOM = 99 << 10  # bytes of shared memory for the most
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,11 @@ class Grouping:
     tile_rows: int
 
 
-def tile_rows(rows: int, count: int, top: int) -> int:
-    """Pairs of a tile: about as many as an expert has."""
-    share = triton.next_power_of_2(max(1, rows * top // count))
-    return max(LEAST, min(MOST, int(share)))
+def tile_rows(x: Tensor, count: int, top: int) -> int:
+    """Pairs of a tile: about as many as an expert has, and as a small card holds."""
+    share = triton.next_power_of_2(max(1, len(x) * top // count))
+    roomy = x.element_size() == 2 and shared_bytes(x.device) >= ROOM
+    return max(LEAST, min(MOST if roomy else 2 * LEAST, int(share)))
 
 
 @triton.jit

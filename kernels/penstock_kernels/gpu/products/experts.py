@@ -47,7 +47,7 @@ def mix(x: Tensor, logits: Tensor, experts: Experts, dependent: bool = False) ->
     up, down, act = experts.up, experts.down, experts.act
     rows, top = len(x), experts.top
     share, chosen = choose(logits, top, experts.normalised, dependent)
-    bm = tile_rows(rows, experts.count, top)
+    bm = tile_rows(x, experts.count, top)
     groups = group(chosen, experts.count, bm, dependent)
     if takes_gate(up):
         tile = tile_for(up, x.dtype, bm, True, x.device)
