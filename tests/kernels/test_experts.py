@@ -69,7 +69,8 @@ def test_what_the_kernels_add_up(
     found, expected = mix(x, logits, experts), reference(x, logits, experts)
     assert found.dtype == dtype
     near = 1e-5 if dtype == torch.float32 else 2e-2
-    torch.testing.assert_close(found, expected, rtol=near, atol=near)
+    largest = max(1.0, float(expected.abs().max()))  # sums of large numbers may be small
+    torch.testing.assert_close(found, expected, rtol=near, atol=near * largest)
 
 
 def test_a_row_has_the_same_result_among_others() -> None:
