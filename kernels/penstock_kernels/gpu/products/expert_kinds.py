@@ -67,7 +67,7 @@ class Kind:
             zeros=parts.zero is not None, ordered=parts.order is not None, mixed=mixed,
             biased=parts.bias is not None, outer=parts.outer is not None, code=parts.code,
             tables=weight.has_tables, converts=card.converts_fp8(parts.device), packs=packs,
-            lookup=lookup(parts.code, dtype) if packs and mixed and parts.code else "",
+            lookup=lookup(parts.code, dtype, apart=True) if packs and parts.code else "",
         )  # fmt: skip
 
 

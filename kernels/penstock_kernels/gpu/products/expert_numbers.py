@@ -62,11 +62,8 @@ def _of_codes(data, table, line, start, dtype: tl.constexpr, KIND: tl.constexpr)
     BN: tl.constexpr = line.shape[0]
     if KIND.lookup != "":
         CODE: tl.constexpr = KIND.lookup
-        both = two_a_byte(byte, CODE, dtype)
-        # Of 64: thread, word, half, neighbour, product of the word's two.
-        parts = tl.reshape(both, [BN, KIND.depth // 64, 4, 2, 2, 2, 2])
-        parts = tl.permute(parts, [0, 1, 3, 6, 4, 2, 5])
-        return tl.reshape(parts, [BN, KIND.depth])
+        numbers = tl.reshape(two_a_byte(byte, CODE, dtype), [BN, KIND.depth])
+        return _in_order(numbers, KIND)
     else:
         codes = tl.reshape(tl.join(byte & 15, byte >> 4), [BN, KIND.depth])
         return _looked_up(_in_order(codes, KIND), table, line, dtype, KIND)

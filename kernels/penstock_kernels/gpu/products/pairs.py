@@ -38,7 +38,8 @@ SUBTRACT_FP16 = tl.constexpr("sub.rn.f16x2 $0, $1, $2;")
 
 @triton.jit
 def two_a_byte(byte, CODE: tl.constexpr, dtype: tl.constexpr):
-    """What CODE makes of bytes [...]: [..., 2] of dtype, as it puts them."""
+    """The low and the high number of bytes [...], by CODE: [..., 2] of dtype. A byte's numbers come
+    from it alone: which bytes a register holds is the compiler's choice."""
     if dtype == tl.bfloat16:
         one, other = tl.inline_asm_elementwise(
             CODE, "=r,=r,=r,=r,r", [byte], dtype=(tl.bfloat16, tl.bfloat16), is_pure=True, pack=4
@@ -52,7 +53,7 @@ def two_a_byte(byte, CODE: tl.constexpr, dtype: tl.constexpr):
 
 @triton.jit
 def whole_numbers(byte, dtype: tl.constexpr):
-    """Of bytes [...] the low number and the high one, [..., 2]."""
+    """Of 4 bits, stored plus 8: [..., 2]."""
     if dtype == tl.bfloat16:
         return two_a_byte(byte, WHOLE_BF16, dtype)
     else:
