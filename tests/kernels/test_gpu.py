@@ -21,6 +21,7 @@ from penstock_kernels.ops import (
     StepBatch,
 )
 from penstock_kernels.weight import Weight
+from support.paged import sinks_of
 
 pytestmark = pytest.mark.gpu
 
@@ -352,6 +353,7 @@ def decode_reference(
     scale: float,
     window: int | None = None,
     stored: CacheSpec = AS_MODEL,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """[rows, heads * width] float32, row by row."""
     query, cache, table, slots, positions = tensors
@@ -364,7 +366,10 @@ def decode_reference(
         key, value = found.view(cache.dtype).float()
         key, value = key * stored.key_scale, value * stored.value_scale
         scores = torch.einsum("hgd,htd->hgt", q.view(kv_heads, -1, q.shape[1]), key) * scale
-        rows.append(torch.einsum("hgt,htd->hgd", scores.softmax(2), value).flatten())
+        if sinks is not None:
+            scores = torch.cat((scores, sinks.view(kv_heads, -1, 1)), 2)
+        weight = scores.softmax(2)[..., : len(token)]
+        rows.append(torch.einsum("hgt,htd->hgd", weight, value).flatten())
     return torch.stack(rows)
 
 
@@ -439,6 +444,39 @@ def test_decode_attention_of_fp8_on_hopper(
     torch.backends.cuda.matmul.allow_tf32 = False
     bound = 5e-6 if dtype == torch.bfloat16 else 2e-7
     assert difference(out, decode_reference(tensors, case.scale, window, stored)) < bound
+
+
+@pytest.mark.usefixtures("hopper")
+@pytest.mark.parametrize("window", [None, 130])
+@pytest.mark.parametrize("stored", [AS_MODEL, CacheSpec(FP8[0], 0.04, 0.3)], ids=["half", "fp8"])
+@pytest.mark.parametrize("case", [*DECODES[::2], Decode(64, 8, 64, 64, [(30, 9)], 40)], ids=str)
+def test_decode_with_sinks_on_hopper(case: Decode, stored: CacheSpec, window: int | None) -> None:
+    """The same bits each time, in a graph too. The last case is gpt-oss's."""
+    from penstock_kernels.gpu.attention.hopper_decode import HopperDecode
+
+    tensors, groups, rows = decode_case(case, torch.bfloat16, stored)
+    query, cache, table, slots, positions = tensors
+    attend = HopperDecode(rows, case.heads, case.kv_heads, case.width, query.device, True)
+    attend.partial.fill_(torch.nan)
+    attend.lse.fill_(torch.nan)
+    sharing = sharing_of(groups, rows, attend.tile_rows, case.page)
+    sinks = sinks_of(case.heads, "cuda")
+    out = query.new_full((rows, case.heads * case.width), torch.nan)
+
+    def run() -> None:
+        plan = attend.plan(positions, slots, None, sharing, window)
+        attend(query, cache, table, out, plan, case.scale, stored, sinks)
+
+    run()
+    first = out.clone()
+    torch.backends.cuda.matmul.allow_tf32 = False
+    assert difference(first, decode_reference(tensors, case.scale, window, stored, sinks)) < 1e-5
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    out.fill_(torch.nan)
+    graph.replay()
+    assert torch.equal(out, first)
 
 
 @pytest.mark.usefixtures("hopper")
