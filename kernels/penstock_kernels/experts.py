@@ -12,28 +12,30 @@ import torch
 from torch import Tensor
 
 from penstock_kernels.ops import Act
+from penstock_kernels.stacked import Stacked
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Experts:
     """MLPs of one shape, and how rows choose among them."""
 
-    up: Tensor  # [experts, 2 * inner, hidden], of each the gate's rows before those of up
-    down: Tensor  # [experts, hidden, inner]
+    up: Stacked  # [2 * inner, hidden] each, the gate's rows before those of up
+    down: Stacked  # [hidden, inner] each
     act: Act
     top: int  # experts that a row takes
     normalised: bool  # the weights of those sum to 1
 
     @property
     def count(self) -> int:
-        return self.up.shape[0]
+        return self.up.count
 
     @property
     def inner(self) -> int:
-        return self.down.shape[2]
+        return self.down.k
 
     def tensors(self) -> Iterator[Tensor]:
-        yield from (self.up, self.down)
+        yield from self.up.tensors()
+        yield from self.down.tensors()
 
 
 def choose(logits: Tensor, experts: Experts) -> tuple[Tensor, Tensor]:

@@ -49,6 +49,12 @@ class Act(enum.Enum):
     SILU = "silu"
     GELU = "gelu"  # by the error function
     GELU_TANH = "gelu_tanh"  # its approximation by tanh
+    # Of gates, at most LIMIT: gate * sigmoid(ALPHA * gate). What it multiplies is up + 1, with up
+    # within LIMIT (gpt-oss).
+    CLAMPED_SWIGLU = "clamped_swiglu"
+
+
+ALPHA, LIMIT = 1.702, 7.0  # of CLAMPED_SWIGLU
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,10 +237,20 @@ class Step(Protocol):
         """
 
     def attend(
-        self, query: Tensor, spec: AttentionSpec, cache: Tensor, to: Weight | None = None
+        self,
+        query: Tensor,
+        spec: AttentionSpec,
+        cache: Tensor,
+        to: Weight | None = None,
+        sinks: Tensor | None = None,
     ) -> Activation:
         """Each row's attention over its own sequence, up to and including itself. `qkv` of the same
-        layer comes before it. query: [n, heads, width]. Returns [n, heads * width]."""
+        layer comes before it.
+
+        query: [n, heads, width]; sinks: [heads] float32, a score of each head that stands in the
+        denominator of its softmax, as that of a token whose value is zero. Returns
+        [n, heads * width].
+        """
 
 
 class Device(Protocol):

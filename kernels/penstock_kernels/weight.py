@@ -27,7 +27,8 @@ class Layout(enum.Enum):
     # the same, but scale [ceil(n / scale_rows), ceil(k / scale_columns)]
     FP8_BLOCKS = "fp8_blocks"
     # [n, k / 2] uint8 as `lut.pack` has them; table [1, 16] or [n, 16] float32; scale
-    # [k / scale_columns, n] float32, bfloat16 or float8_e4m3fn, outer [n] float32, or neither
+    # [k / scale_columns, n] float32, bfloat16, float8_e4m3fn or uint8 (e8m0: the power of two, plus
+    # 127), outer [n] float32, or neither
     LUT = "lut"
     # [n, k] int8, columns as `fp8.interleave` has them; scale [n, ceil(k / scale_columns)]
     INT8 = "int8"
@@ -35,6 +36,7 @@ class Layout(enum.Enum):
     INT4 = "int4"
 
 
+E8M0_BIAS = 127
 _PACKED = {Layout.LUT: 2}  # numbers in an element of data
 
 
@@ -95,7 +97,7 @@ class Weight:
         assert self.table is not None
         numbers = looked_up(unpack(self.data), self.table)
         if self.scale is not None:
-            numbers *= self.scale.float().T.repeat_interleave(self.scale_columns, 1)
+            numbers *= _scales(self.scale).T.repeat_interleave(self.scale_columns, 1)
         return numbers if self.outer is None else numbers.mul_(self.outer[:, None])
 
     def tensors(self) -> Iterator[Tensor]:
@@ -107,6 +109,11 @@ class Weight:
             )
             if part is not None
         )  # fmt: skip
+
+
+def _scales(scale: Tensor) -> Tensor:
+    """In float32."""
+    return (scale.float() - E8M0_BIAS).exp2() if scale.dtype == torch.uint8 else scale.float()
 
 
 def _fp8(weight: Weight) -> Tensor:

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from penstock_kernels.fp8 import interleave
-from penstock_kernels.weight import Layout, Weight
+from penstock_kernels.weight import E8M0_BIAS, Layout, Weight
 from penstock_quantization.dense import DenseReader
 from penstock_quantization.matrix import MatrixSpec, Slice
 from penstock_quantization.scheme import Scheme
 from penstock_quantization.source import Source
 
-E8M0_BIAS = 127
 LEAST = 16  # columns of a block that is cut
 
 

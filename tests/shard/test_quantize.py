@@ -199,6 +199,38 @@ def test_a_quantised_checkpoint_is_not_quantised_again(
     assert "is not empty" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("family", "name"), [("qwen2_moe", "fp8"), ("mixtral", "int8"), ("olmoe", "mxfp4")]
+)
+def test_experts(tmp_path: Path, text: Path, family: str, name: str) -> None:
+    """Theirs are quantised, those by which rows choose are not, and the configuration says so."""
+    folder = make_checkpoint(tmp_path / "model", family, num_hidden_layers=2)
+    output = tmp_path / "quantised"
+    assert main(options(folder, output, name, text)) == 0
+    loaded, dense = load_model(output), load_model(folder)
+    ours, theirs = (one.decoder.blocks[-1].mlp for one in (loaded, dense))
+    for part in ("up", "down"):
+        found, meant = (getattr(mlp.experts, part).parts.data for mlp in (ours, theirs))
+        assert 0 < float((found - meant).norm() / meant.norm()) < LOSSES[name]
+    assert torch.equal(ours.router.data, theirs.router.data)
+    stored = load_file(output / "model.safetensors")
+    gates = [key.removesuffix(".weight") for key in stored if key.endswith("gate.weight")]
+    skipped = json.loads((output / "config.json").read_text())["quantization_config"]["ignore"]
+    assert sorted(skipped) == sorted([*gates, "lm_head"])
+    assert loaded.model.scheme is not None
+    assert all(loaded.model.scheme.skips(gate) for gate in gates)
+    assert joined_ranks(output, 2, tokens) == tokens(LocalShard(loaded))
+
+
+@pytest.mark.parametrize("name", ["gptq", "awq"])
+def test_experts_are_not_calibrated(
+    tmp_path: Path, text: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_checkpoint(tmp_path / "model", "mixtral", num_hidden_layers=1)
+    assert main(options(folder, tmp_path / "out", name, text)) == 1
+    assert f"{name} does not calibrate those; fp8, int8, nvfp4, mxfp4" in capsys.readouterr().err
+
+
 def test_families_that_no_format_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make_checkpoint(tmp_path / "model", "gpt2")
     output = ["--output", str(tmp_path / "out"), "--device", "cpu", "--format", "int8"]

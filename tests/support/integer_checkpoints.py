@@ -16,7 +16,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-TABLES = ("embed", "lm_head", "wte", "wpe")  # parts of names of what is never quantised
+TABLES = (
+    "embed",
+    "lm_head",
+    "wte",
+    "wpe",
+    "gate.weight",
+)  # parts of names of what is never quantised
 BY_INPUT = (".c_attn.", ".c_proj.", ".c_fc.")  # stored [inputs, outputs]
 GROUP = 16
 Tensors = dict[str, Tensor]

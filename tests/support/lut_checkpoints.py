@@ -17,7 +17,13 @@ from torch import Tensor
 
 from penstock_kernels.lut import TABLES
 
-TABLE_NAMES = ("embed", "lm_head", "wte", "wpe")  # parts of names of what is never quantised
+TABLE_NAMES = (
+    "embed",
+    "lm_head",
+    "wte",
+    "wpe",
+    "gate.weight",
+)  # parts of names of what is never quantised
 Tensors = dict[str, Tensor]
 Write = Callable[[str, Tensor], tuple[Tensors, Tensor]]  # name and matrix to tensors and meaning
 

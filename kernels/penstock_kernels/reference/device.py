@@ -119,11 +119,16 @@ class TorchStep:
         return qkv[:, :heads]
 
     def attend(
-        self, query: Tensor, spec: AttentionSpec, cache: Tensor, to: Weight | None = None
+        self,
+        query: Tensor,
+        spec: AttentionSpec,
+        cache: Tensor,
+        to: Weight | None = None,
+        sinks: Tensor | None = None,
     ) -> Activation:
         return Activation(
             paged_attention(
-                query, cache, self._pages, spec.scale, spec.window, spec.soft_cap, spec.cache
+                query, cache, self._pages, spec.scale, spec.window, spec.soft_cap, spec.cache, sinks
             )
         )
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from penstock_kernels.experts import Experts, choose
 from penstock_kernels.reference.activation import gate
+from penstock_kernels.weight import Weight
 
 
 def mix(x: Tensor, logits: Tensor, experts: Experts) -> Tensor:
@@ -20,7 +21,11 @@ def mix(x: Tensor, logits: Tensor, experts: Experts) -> Tensor:
     out = torch.zeros_like(x, dtype=torch.float32)
     for index in sorted(set(chosen.flatten().tolist())):
         row, place = (chosen == index).nonzero(as_tuple=True)
-        inner = gate(F.linear(x[row], experts.up[index]), experts.act)
-        y = F.linear(inner, experts.down[index]).float()
+        inner = gate(_linear(x[row], experts.up[index]), experts.act)
+        y = _linear(inner, experts.down[index]).float()
         out.index_add_(0, row, y.mul_(weight[row, place, None]))
     return out.to(x.dtype)
+
+
+def _linear(x: Tensor, weight: Weight) -> Tensor:
+    return F.linear(x, weight.dequantised().to(x.dtype), weight.bias)

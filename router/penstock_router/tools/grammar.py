@@ -54,6 +54,8 @@ class _Reply:
 
     def start(self, start: Start) -> str:
         if isinstance(self.format.style, Channels):
+            if start is Start.WITHIN and not self.toolbox.callable:
+                return self._body()
             return self._channels(self.format.style)
         body = self._body()
         thoughts = self.dialect.thoughts

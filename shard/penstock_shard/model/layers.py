@@ -44,17 +44,20 @@ class Attention:
     qkv: Weight  # queries, keys, values of the heads
     norm: QKNorm | None
     output: RowParallel
+    sinks: Tensor | None = None  # [heads] float32, see `Step.attend`
 
     def __call__(self, x: Activation, cache: Tensor, step: Step) -> Activation:
         """What `output` reads: [n, heads * width]."""
         query = step.qkv(x, self.qkv, self.spec, cache, self.norm)
-        return step.attend(query, self.spec, cache, self.output.weight)
+        return step.attend(query, self.spec, cache, self.output.weight, self.sinks)
 
     def tensors(self) -> Iterator[Tensor]:
         yield from self.qkv.tensors()
         yield from self.output.weight.tensors()
         if self.norm is not None:
             yield from (self.norm.query.weight, self.norm.key.weight)
+        if self.sinks is not None:
+            yield self.sinks
 
 
 class FeedForward(Protocol):

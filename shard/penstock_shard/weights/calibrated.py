@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -54,14 +54,43 @@ def _specs(model: Architecture, layer: int) -> dict[str, MatrixSpec]:
 
 
 def matrices_of(model: Architecture) -> set[str]:
-    """Names of all matrices of the blocks, without ".weight".
+    """Names of all matrices of the blocks, without ".weight", but for those by which rows choose
+    among experts.
 
     Raises ValueError for a family that stores them [inputs, outputs]: no format has that.
     """
     if model.family.transposed:
         raise ValueError(f"{model.name} stores matrices [inputs, outputs], which no format has")
-    specs = (_specs(model, layer).values() for layer in range(model.num_layers))
+    specs = (_all_specs(model, layer) for layer in range(model.num_layers))
     return {part.name for matrices in specs for one in matrices for part in one.slices}
+
+
+def choosing(model: Architecture) -> list[str]:
+    """Names of the matrices by which rows choose among experts: they are small, and stay."""
+    names, shape = model.family.names, model.experts
+    if shape is None:
+        return []
+    gates = [names.router] if shape.shared is None else [names.router, names.shared_gate]
+    return [
+        names.block.format(layer) + gate
+        for layer in range(model.num_layers)
+        if shape.layers[layer]
+        for gate in gates
+    ]
+
+
+def _all_specs(model: Architecture, layer: int) -> Iterator[MatrixSpec]:
+    if not model.has_experts(layer):
+        yield from _specs(model, layer).values()
+        return
+    matrices = BlockMatrices(model, Partition.of(model, Group(0, 1)))
+    prefix, shape = model.family.names.block.format(layer), model.experts
+    assert shape is not None
+    places = [matrices.expert(index) for index in range(shape.count)]
+    places += [] if shape.shared is None else [matrices.shared]
+    yield from (matrices.qkv(prefix), matrices.output(prefix))
+    for place in places:
+        yield from (matrices.up(prefix, place), matrices.down(prefix, place))
 
 
 def by_gptq(
@@ -131,7 +160,7 @@ def _stored(name: str, norm: Norm) -> dict[str, Tensor]:
 
 
 def mlp_of(block: Block) -> Mlp:
-    """Of a block without experts: `quantize` refuses a model that has some."""
+    """Of a block without experts: `quantize` calibrates no model that has some."""
     assert isinstance(block.mlp, Mlp)
     return block.mlp
 

@@ -95,9 +95,14 @@ class Recorder:
         return self._step.qkv(self._kept(x, weight), weight, spec, cache, norm)
 
     def attend(
-        self, query: Tensor, spec: AttentionSpec, cache: Tensor, to: Weight | None = None
+        self,
+        query: Tensor,
+        spec: AttentionSpec,
+        cache: Tensor,
+        to: Weight | None = None,
+        sinks: Tensor | None = None,
     ) -> Activation:
-        return self._step.attend(query, spec, cache, to)
+        return self._step.attend(query, spec, cache, to, sinks)
 
     def _kept(self, x: Activation, weight: Weight) -> Activation:
         inputs = self._seen.get(id(weight))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,7 +10,9 @@ from torch import Tensor
 
 from penstock_kernels.experts import Experts
 from penstock_kernels.ops import AS_MODEL, Act, AttentionSpec, CacheSpec, Norm, NormKind, QKNorm
+from penstock_kernels.stacked import Stacked, UnlikeError, stack
 from penstock_kernels.weight import Layout, Weight
+from penstock_quantization.joined_experts import ExpertTensor, JoinedExperts
 from penstock_quantization.kv_scales import ENDS, kv_scales
 from penstock_quantization.matrix import MatrixSpec
 from penstock_quantization.online import ONLINE
@@ -118,7 +120,17 @@ class _Loader:
             qkv=self._columns(self._matrices.qkv(prefix)),
             norm=self._qk_norm(prefix),
             output=self._rows(self._matrices.output(prefix)),
+            sinks=self._sinks(prefix),
         )
+
+    def _sinks(self, prefix: str) -> Tensor | None:
+        """In float32, as scores are."""
+        if (name := self.model.family.names.sinks) is None:
+            return None
+        heads = self.partition.heads
+        into = torch.empty(len(heads), dtype=torch.float32, device=self.device)
+        self.weights.read(into, prefix + name, (self.model.num_heads,), 0, heads.start)
+        return into
 
     def _qk_norm(self, prefix: str) -> QKNorm | None:
         model, partition, width = self.model, self.partition, self.model.head_dim
@@ -157,35 +169,68 @@ class _Loader:
         )
 
     def _experts(self, prefix: str) -> MixtureOfExperts:
-        """Experts are read one by one, and are dense whatever the checkpoint's format is."""
+        """The router stays as the checkpoint has it, whatever `--quantize` says: it is small."""
         shape, matrices = self.model.experts, self._matrices
         assert shape is not None
-        inner, hidden = len(self.partition.expert), self.model.hidden_size
-        up = self._empty(shape.count, 2 * inner, hidden)
-        down = self._empty(shape.count, hidden, inner)
-        for index in range(shape.count):
-            place = matrices.expert(index)
-            up[index] = self._dense(matrices.up(prefix, place)).data
-            down[index] = self._dense(matrices.down(prefix, place)).data
+        keys = self.model.family.experts
+        assert keys is not None
         shared = None
         if shape.shared is not None:
             gate = self._dense(matrices.shared_gate(prefix))
             shared = Shared(self._mlp(prefix, matrices.shared), gate)
+        if keys.stacked:
+            up, down = self._joined_experts(prefix)
+        else:
+            places = [matrices.expert(index) for index in range(shape.count)]
+            up = self._stacked([matrices.up(prefix, place) for place in places], self._columns)
+            down = self._stacked([matrices.down(prefix, place) for place in places], self._partial)
+        act = Act(keys.act or self.model.act)
         return MixtureOfExperts(
             router=self._dense(matrices.router(prefix)),
-            experts=Experts(up, down, Act(self.model.act), shape.top, shape.normalised),
+            experts=Experts(up, down, act, shape.top, shape.normalised),
             shared=shared,
             group=self.group,
         )
 
+    def _stacked(
+        self, specs: Sequence[MatrixSpec], read: Callable[[MatrixSpec], Weight]
+    ) -> Stacked:
+        """Experts' matrices, read one by one; dense where their layouts differ."""
+        try:
+            return stack(map(read, specs), len(specs))
+        except UnlikeError:
+            return stack((self._as_dense(read(spec)) for spec in specs), len(specs))
+
+    def _joined_experts(self, prefix: str) -> tuple[Stacked, Stacked]:
+        """Of a layer that holds all in one tensor."""
+        model, matrices, names = self.model, self._matrices, self.model.family.names
+        shape = model.experts
+        assert shape is not None
+        sizes = (shape.count, model.hidden_size, shape.inner, self.partition.expert)
+        reader = JoinedExperts(model.scheme, self.weights, self.dtype, self.device)
+        up = reader.up(ExpertTensor(prefix + names.expert_up[0], *sizes))
+        with_bias = self.group.rank == 0  # else it would be added once a rank
+        down = reader.down(ExpertTensor(prefix + names.expert_down, *sizes), with_bias)
+        any_place = matrices.expert(0)
+        rows, columns = matrices.up(prefix, any_place), matrices.down(prefix, any_place)
+        return (
+            stack((self._quantised(self._fitting(one), rows, _own) for one in up), shape.count),
+            stack(
+                (self._quantised(self._fitting(one), columns, self.group.maximum) for one in down),
+                shape.count,
+            ),
+        )
+
     def _dense(self, spec: MatrixSpec) -> Weight:
         """Unpacked, whatever the checkpoint's format is."""
-        weight = self._read(spec)
+        return self._as_dense(self._read(spec))
+
+    def _as_dense(self, weight: Weight) -> Weight:
         if weight.layout is Layout.DENSE:
             return weight
         if weight.device.type == "meta":  # of which nothing is computed
-            return Weight(self._empty(weight.n, weight.k))
-        return Weight(weight.dequantised().to(self.dtype))
+            return Weight(self._empty(weight.n, weight.k), weight.bias)
+        return Weight(weight.dequantised().to(self.dtype), weight.bias)
 
     @property
     def _matrices(self) -> BlockMatrices:
@@ -196,16 +241,21 @@ class _Loader:
         return self._quantised(self._read(spec), spec, _own)
 
     def _rows(self, spec: MatrixSpec) -> RowParallel:
+        return RowParallel(self._partial(spec), self.group)
+
+    def _partial(self, spec: MatrixSpec) -> Weight:
+        """A matrix of whose columns each rank has some: their products are summed."""
         weight = self._read(spec)
         if self.group.rank:  # else the bias would be added once a rank
             weight = replace(weight, bias=None)
-        return RowParallel(self._quantised(weight, spec, self.group.maximum), self.group)
+        return self._quantised(weight, spec, self.group.maximum)
 
     def _read(self, spec: MatrixSpec) -> Weight:
-        weight = reader_for(self.model.scheme, self.weights, self.dtype, self.device).read(spec)
-        if self.device.type == "cpu" and weight.layout is not Layout.DENSE:
-            return Weight(weight.dequantised().to(self.dtype), weight.bias)
-        return weight
+        reader = reader_for(self.model.scheme, self.weights, self.dtype, self.device)
+        return self._fitting(reader.read(spec))
+
+    def _fitting(self, weight: Weight) -> Weight:
+        return weight if keeps_layouts(self.device) else self._as_dense(weight)
 
     def _quantised(
         self, weight: Weight, spec: MatrixSpec, over_ranks: Callable[[Tensor], Tensor]
@@ -217,9 +267,7 @@ class _Loader:
         if self.device.type == "meta":  # sizes are the same whatever the numbers are
             over_ranks = _own
         quantised = ONLINE[self.quantize](weight, over_ranks, spec)
-        if self.device.type == "cpu":  # where it computes in the model's own type
-            return Weight(quantised.dequantised().to(self.dtype), weight.bias)
-        return quantised
+        return quantised if keeps_layouts(self.device) else self._as_dense(quantised)
 
     def _norm(self, name: str, size: int, part: range | None = None) -> Norm:
         kind = NormKind(self.model.family.norm)
@@ -292,6 +340,12 @@ def check_memory(needed: int, device: torch.device, world_size: int) -> None:
             f"{total / 1e9:.1f} GB for it: a smaller --dtype, more shards (--num-shard), or "
             "numbers in config.json that are wrong"
         )
+
+
+def keeps_layouts(device: torch.device) -> bool:
+    """Whether weights stay as they are stored. On a CPU they become the model's own type, in which
+    it computes."""
+    return device.type != "cpu"
 
 
 def _own(largest: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from penstock_quantization.offline.groups import Grid, Quantised
 from penstock_quantization.offline.store import FORMATS, Format
 from penstock_shard.model.architecture import Architecture, read_architecture
 from penstock_shard.ranks.parallel import Group
-from penstock_shard.weights.calibrated import METHODS, Outcome, matrices_of
+from penstock_shard.weights.calibrated import METHODS, Outcome, choosing, matrices_of
 from penstock_shard.weights.calibration import Calibration
 from penstock_shard.weights.checkpoint import Checkpoint, renamed
 from penstock_shard.weights.load_weights import load_decoder
@@ -51,8 +51,17 @@ def quantize(arguments: argparse.Namespace) -> int:
     model = read_architecture(folder)
     if model.scheme is not None:
         raise ValueError(f"{folder} is quantised already ({model.scheme.method})")
-    if model.experts is not None:
-        raise ValueError(f"{folder} is of {model.name}, whose layers have experts: not built")
+    if model.experts is not None and chosen.store is not None:
+        others = ", ".join(name for name, each in FORMATS.items() if each.store is None)
+        raise ValueError(
+            f"{folder} is of {model.name}, whose layers have experts: {arguments.format} does not "
+            f"calibrate those; {others} need no calibration"
+        )
+    if (keys := model.family.experts) is not None and keys.stacked:
+        raise ValueError(
+            f"{folder} is of {model.name}, which holds a layer's experts in one tensor: no format "
+            "writes such; --quantize quantises them while it loads"
+        )
     matrices = matrices_of(model)
     grid = Grid(arguments.bits or chosen.bits[0], arguments.group_size, chosen.symmetric)
     outcome = Outcome()
@@ -70,7 +79,7 @@ def quantize(arguments: argparse.Namespace) -> int:
         made = _made(chosen, tensor.to(arguments.device), outcome.matrices.get(matrix))
         return {f"{stored.removesuffix('.weight')}.{part}": made[part] for part in made}
 
-    skipped = [model.family.names.head]
+    skipped = [model.family.names.head, *choosing(model)]
     config = {"quantization_config": chosen.config(grid, skipped)}
     with tqdm(total=len(tensors_of(folder)), unit="tensor", desc="written") as bar:
         return rewrite(folder, output, config, change, _step_of(bar))

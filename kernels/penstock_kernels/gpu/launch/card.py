@@ -38,3 +38,9 @@ def converts_fp8(device: torch.device) -> bool:
 def has_fp8(device: torch.device) -> bool:
     """Whether kernels can read e4m3, and tensor cores multiply it."""
     return device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 9)
+
+
+@functools.cache
+def multiplies_pairs(device: torch.device) -> bool:
+    """Whether one instruction multiplies two numbers of bfloat16. The interpreter has none."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)

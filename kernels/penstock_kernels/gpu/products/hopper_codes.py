@@ -34,14 +34,19 @@ _OF_EITHER = (
     "prmt.b32 {1}, {0}0, {0}1, codes;"  # where both halves of the table have the same bytes
 )
 _PAIRS = """
-prmt.b32 ${0}, lower, upper, 0x5140;
-prmt.b32 ${1}, lower, upper, 0x7362;
+prmt.b32 ${}, lower, upper, {};
+prmt.b32 ${}, lower, upper, {};
 """
+# Which numbers of a word's first four codes, and of its second four, go to which result.
+_NEIGHBOURS = ((0, "0x5140", 1, "0x7362"), (2, "0x5140", 3, "0x7362"))
+_APART = ((0, "0x6240", 2, "0x7351"), (1, "0x6240", 3, "0x7351"))
 
 
 @functools.cache
-def lookup(code: str, dtype: torch.dtype) -> str:
-    """PTX of a table: $4 are eight codes, $0 to $3 the numbers of two each."""
+def lookup(code: str, dtype: torch.dtype, apart: bool = False) -> str:
+    """PTX of a table: $4 are eight codes, $0 to $3 the numbers of two each: of neighbours, or
+    `apart`: $0 and $1 of the low codes of bytes, $2 and $3 of the high ones."""
+    first, second = _APART if apart else _NEIGHBOURS
     table = torch.tensor(TABLES[code]).to(dtype).view(torch.int16).tolist()
     parts = {
         name: [sum((table[4 * i + j] >> shift & 255) << 8 * j for j in range(4)) for i in range(4)]
@@ -62,11 +67,11 @@ def lookup(code: str, dtype: torch.dtype) -> str:
         "and.b32 half, half, 0x44444444;",
         "or.b32 half, half, 0x32103210;",
         find,
-        _PAIRS.format(0, 1),
+        _PAIRS.format(*first),
         "shr.b32 codes, codes, 16;",
         "shr.b32 half, half, 16;",
         find,
-        _PAIRS.format(2, 3),
+        _PAIRS.format(*second),
         "}",
     ]
     return "\n".join(lines)

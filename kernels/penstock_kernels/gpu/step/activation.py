@@ -16,14 +16,25 @@ BLOCK = 1024
 
 
 @triton.jit
-def _act(x, ACT: tl.constexpr):
+def activated(x, ACT: tl.constexpr):
     """x: float32."""
     if ACT == "silu":
         return x / (1 + tl.exp(-x))
     if ACT == "gelu":
         return 0.5 * x * (1 + tl.erf(x * 0.7071067811865476))
+    if ACT == "clamped_swiglu":
+        x = tl.minimum(x, 7.0)
+        return x / (1 + tl.exp(-1.702 * x))
     inner = 0.7978845608028654 * (x + 0.044715 * x * x * x)
     return x / (1 + tl.exp(-2 * inner))  # (1 + tanh(y)) / 2 = 1 / (1 + exp(-2 y))
+
+
+@triton.jit
+def gated(gate, up, ACT: tl.constexpr):
+    """act(gate) * up, of the type of both, in which act(gate) is rounded."""
+    if ACT == "clamped_swiglu":
+        up = (tl.minimum(tl.maximum(up.to(tl.float32), -7.0), 7.0) + 1).to(up.dtype)
+    return activated(gate.to(tl.float32), ACT).to(up.dtype) * up
 
 
 @triton.jit
@@ -35,11 +46,13 @@ def _kernel(
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < d
     wide: tl.constexpr = 2 if GATED else 1
-    value = tl.load(x + row * wide * d + column, mask=inside, other=0.0).to(tl.float32)
-    value = _act(value, ACT).to(out.dtype.element_ty)
+    value = tl.load(x + row * wide * d + column, mask=inside, other=0.0)
     if GATED:
-        value *= tl.load(x + row * 2 * d + d + column, mask=inside, other=0.0)
-    tl.store(out + row * d + column, value, mask=inside)
+        up = tl.load(x + row * 2 * d + d + column, mask=inside, other=0.0)
+        value = gated(value, up, ACT)
+    else:
+        value = activated(value.to(tl.float32), ACT)
+    tl.store(out + row * d + column, value.to(out.dtype.element_ty), mask=inside)
 
 
 def gate(gate_up: Tensor, act: Act, dependent: bool = False, out: Tensor | None = None) -> Tensor:

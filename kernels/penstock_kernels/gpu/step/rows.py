@@ -70,7 +70,7 @@ class TritonRows:
         return self._for(to, activate(self.linear(x, weight), act, self._dependent))
 
     def experts(self, x: Activation, router: Weight, experts: Experts) -> Tensor:
-        return mix(x.x, self.linear(x, router), experts)
+        return mix(x.x, self.linear(x, router), experts, self._dependent)
 
     def _for(self, to: Weight | None, x: Tensor) -> Activation:
         """Rows as the weight that reads them wants them."""

@@ -56,24 +56,29 @@ class TritonStep(TritonRows):
         return query.view(-1, spec.heads, spec.width)
 
     def attend(
-        self, query: Tensor, spec: AttentionSpec, cache: Tensor, to: Weight | None = None
+        self,
+        query: Tensor,
+        spec: AttentionSpec,
+        cache: Tensor,
+        to: Weight | None = None,
+        sinks: Tensor | None = None,
     ) -> Activation:
         batch, device, window = self._batch, self._device, spec.window
         table, decoding = batch.block_table, batch.decode_rows
         out = query.new_empty(len(query), spec.heads * spec.width)
         if decoding and device.hopper is not None:
             plan = self._hopper_plans[window]
-            device.hopper(query[:decoding], cache, table, out, plan, spec.scale, spec.cache)
+            device.hopper(query[:decoding], cache, table, out, plan, spec.scale, spec.cache, sinks)
         elif decoding:
             device.decode(
                 query[:decoding], cache, table, batch.slot[:decoding], batch.position[:decoding],
                 out, self._plans[window], spec.scale, window,
-                spec.soft_cap, spec.cache,
+                spec.soft_cap, spec.cache, sinks,
             )  # fmt: skip
         if self._pieces is not None:
             prefill_attention(
                 query, cache, table, batch.slot, batch.position, self._pieces, out, spec.scale,
-                window, spec.soft_cap, spec.cache,
+                window, spec.soft_cap, spec.cache, sinks,
             )  # fmt: skip
         return self._for(to, out)
 

@@ -1,0 +1,169 @@
+"""Tiles of an expert's matrix, from what is stored to what tensor cores multiply, in registers.
+
+A tile is [BN, depth]: rows of the matrix from `first` on, and of the stored columns those from
+`start` on. Kernels are compiled for a `Kind`, which says what is stored. Layouts whose columns are
+reordered are put in order here: a thread then finds what it multiplies side by side.
+
+Reference: `penstock_kernels.weight.Weight.dequantised`.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from penstock_kernels.gpu.attention.kv8 import widened
+from penstock_kernels.gpu.products.pairs import less, of_bytes, times, two_a_byte, whole_numbers
+from penstock_kernels.int4 import COLUMNS
+
+
+@triton.jit
+def _stored(data, line, start, STRIDE: tl.constexpr, COUNT: tl.constexpr, KIND: tl.constexpr):
+    """COUNT elements of rows of STRIDE."""
+    place = start + tl.arange(0, COUNT)
+    pointers = data + line.to(tl.int64)[:, None] * STRIDE + place[None, :]
+    if KIND.whole:
+        return tl.load(pointers)
+    else:
+        wanted = (line < KIND.n)[:, None] & (place < STRIDE)[None, :]
+        return tl.load(pointers, mask=wanted, other=0)
+
+
+@triton.jit
+def _in_order(tile, KIND: tl.constexpr):
+    """Columns that `fp8.interleave` has reordered as they were."""
+    if KIND.mixed:
+        # Of 64: thread, product, half, neighbour.
+        parts = tl.reshape(tile, [tile.shape[0], KIND.depth // 64, 4, 4, 2, 2])
+        parts = tl.permute(parts, [0, 1, 3, 4, 2, 5])
+        return tl.reshape(parts, [tile.shape[0], KIND.depth])
+    else:
+        return tile
+
+
+@triton.jit
+def _of_tiles(data, first, start, dtype: tl.constexpr, KIND: tl.constexpr):
+    """Whole numbers of a tile of 64 rows and 128 columns: see `penstock_kernels.int4`."""
+    tile = first // 64 * ((KIND.columns + 127) // 128) + start // 128
+    byte = tl.load(data + tile.to(tl.int64) * 4096 + tl.arange(0, 4096))
+    if KIND.packs:
+        both = whole_numbers(byte, dtype)
+    else:
+        both = (tl.join(byte & 15, byte >> 4).to(tl.float32) - 8).to(dtype)
+    # Vector, warp, row, thread, product, neighbour, half of columns, half of rows.
+    parts = tl.permute(tl.reshape(both, [2, 4, 8, 4, 4, 2, 2, 2]), [1, 7, 2, 0, 4, 6, 3, 5])
+    return tl.reshape(parts, [64, 128])
+
+
+@triton.jit
+def _of_codes(data, table, line, start, dtype: tl.constexpr, KIND: tl.constexpr):
+    """What codes of 4 bits stand for."""
+    byte = _stored(data, line, start // 2, KIND.columns // 2, KIND.depth // 2, KIND)
+    BN: tl.constexpr = line.shape[0]
+    if KIND.lookup != "":
+        CODE: tl.constexpr = KIND.lookup
+        numbers = tl.reshape(two_a_byte(byte, CODE, dtype), [BN, KIND.depth])
+        return _in_order(numbers, KIND)
+    else:
+        codes = tl.reshape(tl.join(byte & 15, byte >> 4), [BN, KIND.depth])
+        return _looked_up(_in_order(codes, KIND), table, line, dtype, KIND)
+
+
+@triton.jit
+def _looked_up(codes, table, line, dtype: tl.constexpr, KIND: tl.constexpr):
+    if KIND.code == "e2m1":
+        # Their bits are those of numbers 2 ** 14 times smaller.
+        wide = codes.to(tl.uint16)
+        moved = ((wide & 7) << 9) | ((wide & 8) << 12)
+        return (moved.to(tl.float16, bitcast=True) * 16384.0).to(dtype)
+    else:
+        place = codes.to(tl.int32)
+        if KIND.tables:
+            place += tl.where(line < KIND.n, line, 0)[:, None] * 16
+        return tl.load(table + place)
+
+
+@triton.jit
+def _numbers(data, table, first, line, start, dtype: tl.constexpr, KIND: tl.constexpr):
+    """Without scales: of dtype, which holds those of all layouts but tables' exactly."""
+    if KIND.layout == "int4":
+        return _of_tiles(data, first, start, dtype, KIND)
+    elif KIND.layout == "lut":
+        return _of_codes(data, table, line, start, dtype, KIND)
+    else:
+        found = _stored(data, line, start, KIND.columns, KIND.depth, KIND)
+        if KIND.layout == "dense":
+            return found
+        elif KIND.packs and dtype == tl.bfloat16:
+            return _in_order(of_bytes(found, KIND.layout == "int8"), KIND)
+        elif KIND.layout == "int8":
+            return _in_order(found.to(dtype), KIND)
+        else:
+            return _in_order(widened(found, dtype, 4, KIND.converts), KIND)
+
+
+@triton.jit
+def _scales_at(scale, line, group, KIND: tl.constexpr, ZEROS: tl.constexpr):
+    """Of rows and groups, which are broadcast against one another: in float32. ZEROS: what stands
+    for 0, not scales."""
+    if KIND.layout == "int4":
+        place = line // 64 * (KIND.groups * 64) + line % 64 + group * 64
+    elif KIND.layout == "lut":
+        place = line + group * KIND.n
+    else:
+        place = line // KIND.rows * KIND.groups + group
+    found = tl.load(scale + place, mask=(line < KIND.n) & (group < KIND.groups), other=0)
+    if ZEROS:
+        return found.to(tl.float32)
+    elif KIND.scale == "e8m0":
+        return (found.to(tl.uint32) << 23).to(tl.float32, bitcast=True)
+    elif KIND.scale == "e4m3":
+        return widened(found, tl.float32, 4, KIND.converts)
+    else:
+        return found.to(tl.float32)
+
+
+@triton.jit
+def _of_tile(scale, line, start, dtype: tl.constexpr, KIND: tl.constexpr, ZEROS: tl.constexpr):
+    """[BN, depth] of dtype, one for each number; [BN, 1] where all columns have the same."""
+    BN: tl.constexpr = line.shape[0]
+    if KIND.scales == "each":
+        group = (start + tl.arange(0, KIND.depth))[None, :] // KIND.group
+        return _scales_at(scale, line[:, None], group, KIND, ZEROS).to(dtype)
+    elif KIND.scales == "depth":
+        group = tl.zeros([1, 1], tl.int32) + start // KIND.group
+        return _scales_at(scale, line[:, None], group, KIND, ZEROS).to(dtype)
+    else:
+        COUNT: tl.constexpr = KIND.depth // KIND.group
+        group = (start // KIND.group + tl.arange(0, COUNT))[None, :]
+        own = _scales_at(scale, line[:, None], group, KIND, ZEROS).to(dtype)
+        wide = tl.broadcast_to(tl.reshape(own, [BN, COUNT, 1]), [BN, COUNT, KIND.group])
+        return tl.reshape(wide, [BN, KIND.depth])
+
+
+@triton.jit
+def multiplied(
+    acc, value, data, scale, zero, table, first, start,
+    BN: tl.constexpr, PRECISION: tl.constexpr, KIND: tl.constexpr,
+):  # fmt: skip
+    """acc [BN, BM] and the products of a tile with value [depth, BM]."""
+    line = first + tl.arange(0, BN)
+    dtype: tl.constexpr = value.dtype
+    tile = _numbers(data, table, first, line, start, dtype, KIND)
+    if KIND.zeros:  # whole numbers of up to 8 bits: half precision has the differences
+        by = tl.broadcast_to(_of_tile(zero, line, start, dtype, KIND, True), [BN, KIND.depth])
+        tile = less(tile, by) if KIND.packs else tile - by
+    if KIND.scales == "within" or KIND.scales == "each":
+        if KIND.packs and KIND.scale != "float" and dtype == tl.bfloat16:  # exact
+            tile = times(tile, _of_tile(scale, line, start, dtype, KIND, False))
+        else:
+            tile = tile.to(tl.float32) * _of_tile(scale, line, start, tl.float32, KIND, False)
+    tile = tile.to(dtype)
+    if KIND.scales == "depth":
+        by = _of_tile(scale, line, start, tl.float32, KIND, False)
+        return acc + tl.dot(tile, value, input_precision=PRECISION) * by
+    else:
+        return tl.dot(tile, value, acc, input_precision=PRECISION)
+
+
+assert COLUMNS == 128  # what the functions above have for it
