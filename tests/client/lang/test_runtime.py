@@ -45,7 +45,7 @@ def test_one_line_starts_a_server_that_leaves_nothing_behind(tmp_path: Path, end
         text=True,
         env={**os.environ, "TMPDIR": str(rest), "MARK": str(tmp_path)},
     ) as program:
-        said, errors = program.communicate(timeout=120)
+        said, errors = program.communicate(timeout=280)
     assert program.returncode == bool(end) and ("Traceback" in errors) == bool(end), errors
     lines = [line.rsplit(" ", 2) for line in said.splitlines()]
     assert len(lines) == 2
