@@ -114,11 +114,12 @@ def _grouped_kernel(
     tl.store(place, acc.to(out.dtype.element_ty), mask=real[:, None] & inside[None, :])
 
 
-def mix(x: Tensor, logits: Tensor, experts: Experts) -> Tensor:
-    """See `reference.experts.mix`. x: [n, hidden], dense rows."""
+def mix(x: Tensor, logits: Tensor, experts: Experts, rows_of_tile: int | None = None) -> Tensor:
+    """See `reference.experts.mix`. x: [n, hidden], dense rows; rows_of_tile: pairs that are
+    multiplied together, None: as many as suit."""
     rows, hidden = x.shape
     weight, chosen = choose(logits, experts)
-    bm = tile_rows(rows, experts)
+    bm = rows_of_tile or tile_rows(rows, experts)
     groups = group(chosen, experts.count, bm)
     pairs, tiles = chosen.numel(), len(groups.expert)
     inner = x.new_empty(pairs, experts.inner)

@@ -12,21 +12,20 @@ from penstock_kernels.gpu.attention.hopper_plan import HopperPlan
 from penstock_kernels.gpu.attention.kv8 import inverses
 from penstock_kernels.gpu.attention.prefill_attention import prefill_attention
 from penstock_kernels.gpu.products.problem import Epilogue
-from penstock_kernels.gpu.products.table import find
 from penstock_kernels.gpu.step.rope import RowPlacement, rope_and_write
 from penstock_kernels.gpu.step.rows import TritonRows
 from penstock_kernels.ops import Activation, AttentionSpec, QKNorm, StepBatch
 from penstock_kernels.weight import Weight
 
 if TYPE_CHECKING:
-    from penstock_kernels.gpu.device import TritonDevice
+    from penstock_kernels.gpu.device import KernelDevice, TritonDevice
 
 
 class TritonStep(TritonRows):
     """See `ops.Step`."""
 
     def __init__(self, device: TritonDevice, batch: StepBatch) -> None:
-        super().__init__(device.dependent)
+        super().__init__(device.dependent, device.products)
         self._device, self._batch = device, batch
         self._pieces = batch.pieces if batch.plan is None else _eager_pieces(device, batch)
         # By window. Of one kind: a device has one kernel for all of its layers.
@@ -46,7 +45,7 @@ class TritonStep(TritonRows):
         placement = self._placement(spec, cache)
         launch = None
         if norm is None and spec.rope is not None and spec.rotary is None:
-            launch = find(Epilogue.ROTATE, x, weight, spec.width)
+            launch = self._products.find(Epilogue.ROTATE, x, weight, spec.width)
         if launch is not None:
             query: Tensor = launch(x, weight, self._dependent, cache, placement)
         else:
@@ -100,7 +99,7 @@ class TritonStep(TritonRows):
         return RowPlacement(batch.slot, batch.position, batch.block_table, angles, by)
 
 
-def _eager_pieces(device: TritonDevice, batch: StepBatch) -> Tensor | None:
+def _eager_pieces(device: KernelDevice, batch: StepBatch) -> Tensor | None:
     """Pieces of the chunks of a step that the host knows; None where there are none."""
     plan, first = batch.plan, batch.decode_rows
     assert plan is not None
