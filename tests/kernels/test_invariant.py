@@ -107,9 +107,15 @@ def decoded(case: PagedCase) -> PagedCase:
     )
 
 
-@pytest.mark.parametrize("stored", [None, FP8], ids=str)
-@pytest.mark.parametrize(("window", "cap"), [(None, None), (70, None), (None, 0.5)])
-@pytest.mark.parametrize("shape", [(4, 2, 24, 8), (4, 1, 64, 64), (3, 1, 80, 16)], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "window", "cap", "stored"),
+    [
+        ((4, 2, 24, 8), None, None, None),
+        ((4, 1, 64, 64), 40, None, None),
+        ((3, 1, 80, 16), None, 0.5, FP8),
+    ],
+    ids=str,
+)
 def test_attention_has_the_same_bits_however_it_is_cut(
     place: Place,
     shape: tuple[int, int, int, int],
@@ -118,14 +124,13 @@ def test_attention_has_the_same_bits_however_it_is_cut(
     stored: torch.dtype | None,
 ) -> None:
     """A chunk in pieces of any size, its tokens as rows that decode, few and many."""
-    case = paged_case([(0, 150), (190, 3), (61, 5)], *shape).to(*place)
+    case = paged_case([(0, 70), (126, 3)], *shape).to(*place)
     case = case if stored is None else case.in_fp8(stored)
     spec = spec_of(case, window, cap)
     whole = attended(case, spec)
     assert_near(whole, naive_attention(case, SCALE, window, cap))
-    for chunk in (1, 7):
-        assert torch.equal(attended(case, spec, chunk=chunk), whole)
-    for rows in ([149, 152], [157], list(range(140, 158))):
+    assert torch.equal(attended(case, spec, chunk=7), whole)
+    for rows in ([69, 72], [71], list(range(62, 73))):
         some = decoded(case)
         some = replace(
             some, query=some.query[rows], slot=some.slot[rows], position=some.position[rows],
@@ -137,7 +142,7 @@ def test_attention_has_the_same_bits_however_it_is_cut(
 def test_few_rows_have_several_programs_each() -> None:
     """Else nothing above would merge parts in memory."""
     attention = InvariantAttention(64, (4, 2, 24), torch.device("cpu"), torch.float32, SHORT)
-    assert [attention.programs(rows) for rows in (1, 18, 64, 300)] == [8, 8, 4, 1]
+    assert [attention.programs(rows) for rows in (1, 11, 64, 300)] == [8, 8, 4, 1]
 
 
 def test_parts_begin_where_tiles_of_keys_do() -> None:
@@ -164,8 +169,7 @@ def multiplied(table: ProductTable, x: Tensor, weight: Weight, dependent: bool =
     return found
 
 
-@pytest.mark.parametrize("biased", [False, True])
-@pytest.mark.parametrize(("n", "k"), [(192, 640), (100, 72), (1, 64)])
+@pytest.mark.parametrize(("n", "k", "biased"), [(192, 128, False), (100, 72, True), (1, 64, False)])
 @pytest.mark.parametrize("layout", list(Layout))
 def test_a_row_of_a_product_has_the_same_bits_among_others(
     place: Place, layout: Layout, n: int, k: int, biased: bool
@@ -178,7 +182,7 @@ def test_a_row_of_a_product_has_the_same_bits_among_others(
     assert_near(together.float(), linear(x, weight).float()) if place.dtype == torch.float32 else (
         torch.testing.assert_close(together, linear(x, weight), rtol=3e-2, atol=3e-2)
     )
-    for rows in ([0], [69], [3, 68], list(range(5, 70, 4)), list(range(64))):
+    for rows in ([69], [3, 68]):
         assert torch.equal(multiplied(table, x[rows], weight), together[rows])
 
 

@@ -19,7 +19,7 @@ from penstock_kernels.gpu.attention.invariant_attention import InvariantAttentio
 from penstock_kernels.gpu.device import KernelDevice, shape_of
 from penstock_kernels.gpu.products.experts import mix
 from penstock_kernels.gpu.products.invariant import invariant_products
-from penstock_kernels.gpu.step.step import TritonStep
+from penstock_kernels.gpu.step.step import KernelStep
 from penstock_kernels.ops import Activation, AttentionSpec, StepBatch
 from penstock_kernels.weight import Weight
 
@@ -49,7 +49,7 @@ class InvariantTritonDevice(KernelDevice):
         return InvariantTritonStep(self, batch)
 
 
-class InvariantTritonStep(TritonStep):
+class InvariantTritonStep(KernelStep):
     """See `ops.Step`."""
 
     def __init__(self, device: InvariantTritonDevice, batch: StepBatch) -> None:
@@ -73,6 +73,3 @@ class InvariantTritonStep(TritonStep):
 
     def experts(self, x: Activation, router: Weight, experts: Experts) -> Tensor:
         return mix(x.x, self.linear(x, router), experts, EXPERT_ROWS)
-
-    def _plan(self, spec: AttentionSpec) -> None:
-        """Nothing: pieces say it all."""
