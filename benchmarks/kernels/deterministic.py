@@ -14,6 +14,7 @@ import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,19 +68,19 @@ def tiles() -> None:
     for tile in CANDIDATES:
         try:
             same = disagreement(Tiles(HALF.few, tile), device, torch.bfloat16)
-            times = []
-            for shape, weights in matrices.items():
-                for rows in (1, 64, 4096):
-                    x = _random(rows, shape[1])
-
-                    def launch(i: int, x: Any = x, weights: Any = weights) -> object:
-                        return invariant_linear(x, Weight(weights[i % 4]), tile, True)
-
-                    times.append(microseconds(launch, 4, 5))
+            times = [
+                microseconds(partial(_multiply, _random(rows, shape[1]), weights, tile), 4, 5)
+                for shape, weights in matrices.items()
+                for rows in (1, 64, 4096)
+            ]
             text = " ".join(f"{time:8.1f}" for time in times)
         except Exception as error:  # one that does not fit tells us so
             same, text = type(error).__name__, str(error)[:60]
         print(f"{_name(tile):22} {same or 'same bits':22} {text}", flush=True)
+
+
+def _multiply(x: torch.Tensor, weights: list[torch.Tensor], tile: Tile, i: int) -> object:
+    return invariant_linear(x, Weight(weights[i % 4]), tile, True)
 
 
 def _name(tile: Tile) -> str:
@@ -141,27 +142,28 @@ def steps(layers: int, modes: list[bool]) -> dict[str, dict[str, float]]:
         model = write_model_folder(shape, Path(folder))
         for deterministic in modes:
             loaded = load(_config(model, folder, deterministic))
-            with torch.inference_mode():
-                graphs = Graphs(loaded, LIMITS)
-                with compile_only(lambda done, total=0: None):
-                    graphs.capture(Run)
-                prompts = graphs.capture(Capture())
-                times = {}
-                for rows in DECODED:
-                    graphs.decode.load(np.arange(rows))
-                    graphs.slots.length[:-1] = CONTEXT
-                    times[f"decode {rows}"] = _milliseconds(lambda: graphs.decode.replay(rows))
-                graphs.mixed.load(graphs.prompts)
-                times[f"prefill {PROMPT * PROMPTS}"] = _milliseconds(prompts.replay)
-            found["on" if deterministic else "off"] = times
-            print(
-                "on" if deterministic else "off",
-                {k: round(v, 3) for k, v in times.items()},
-                flush=True,
-            )
-            del graphs, prompts, loaded
+            mode = "on" if deterministic else "off"
+            found[mode] = _timed(loaded)
+            print(mode, {step: round(time, 3) for step, time in found[mode].items()}, flush=True)
+            del loaded
             torch.cuda.empty_cache()
     return found
+
+
+@torch.inference_mode()
+def _timed(loaded: LoadedModel) -> dict[str, float]:
+    """Milliseconds of each step."""
+    graphs, times = Graphs(loaded, LIMITS), {}
+    with compile_only():
+        graphs.capture(Run)
+    prompts = graphs.capture(Capture())
+    for rows in DECODED:
+        graphs.decode.load(np.arange(rows))
+        graphs.slots.length[:-1] = CONTEXT
+        times[f"decode {rows}"] = _milliseconds(partial(graphs.decode.replay, rows))
+    graphs.mixed.load(graphs.prompts)
+    times[f"prefill {PROMPT * PROMPTS}"] = _milliseconds(prompts.replay)
+    return times
 
 
 def _config(model: Path, folder: str, deterministic: bool) -> ShardConfig:

@@ -120,9 +120,8 @@ def _kernel(
         if K % BK == 0 and N % BN == 0:
             part = tl.load(weights + start)
         else:
-            part = tl.load(
-                weights + start, mask=real[:, None] & (start + k < K)[None, :], other=0.0
-            )
+            known = real[:, None] & (start + k < K)[None, :]
+            part = tl.load(weights + start, mask=known, other=0.0)
         if K % BK == 0:
             value = tl.load(inputs + start, mask=there[None, :], other=0.0)
         else:
