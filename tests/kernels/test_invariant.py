@@ -203,6 +203,20 @@ def test_where_tiles_disagree_there_is_one(monkeypatch: pytest.MonkeyPatch) -> N
     assert invariant.agreed_tiles(cpu, dtype).of(1000) == invariant.HALF.few
 
 
+def test_products_that_depend_on_a_place_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = invariant.invariant_linear
+
+    def uneven(x: Tensor, weight: Weight, tile: invariant.Tile) -> Tensor:
+        found = exact(x, weight, tile)
+        found[5] += 1
+        return found
+
+    in_order(monkeypatch)
+    monkeypatch.setattr(invariant, "invariant_linear", uneven)
+    with pytest.raises(ValueError, match="`deterministic` cannot be kept with `device` cpu here"):
+        invariant.agreed_tiles(torch.device("cpu"), torch.bfloat16)
+
+
 def test_a_row_of_experts_has_the_same_bits_among_others(place: Place) -> None:
     up, down = torch.randn(5, 2 * 48, 64) / 8, torch.randn(5, 64, 48) / 7
     experts = Experts(up.to(*place), down.to(*place), Act.SILU, 2, True)

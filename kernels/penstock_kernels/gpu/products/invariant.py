@@ -228,12 +228,17 @@ def agreed_tiles(device: torch.device, dtype: torch.dtype) -> Tiles:
     """Tiles that come to the same bits there: equal rows become equal rows in every place of both.
 
     Terms cancel out, so that what is compared are rounding errors: other orders make others.
+    Raises ValueError where even one tile gives equal rows different bits.
     """
     tiles = HALF if dtype != torch.float32 and has_tensor_cores(device) else WIDE
-    tiles = Tiles(_staged(tiles.few, device), _staged(tiles.many, device))
-    if tiles.few == tiles.many or disagreement(tiles, device, dtype) is None:
-        return tiles
-    return Tiles(tiles.few, tiles.few)
+    few, many = _staged(tiles.few, device), _staged(tiles.many, device)
+    if disagreement(Tiles(few, few), device, dtype) is not None:
+        raise ValueError(
+            f"`deterministic` cannot be kept with `device` {device.type} here: equal rows of a "
+            "product differ with their places"
+        )
+    agreed = few == many or disagreement(Tiles(few, many), device, dtype) is None
+    return Tiles(few, many if agreed else few)
 
 
 def _staged(tile: Tile, device: torch.device) -> Tile:
