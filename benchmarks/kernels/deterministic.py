@@ -24,12 +24,16 @@ from benchmarks.configs import SHAPES, write_model_folder
 from benchmarks.kernels.timing import microseconds
 
 from penstock_kernels.gpu.launch.ahead import compile_only
-from penstock_kernels.gpu.products.invariant import (
-    HALF,
-    Tile,
-    Tiles,
-    disagreement,
-    invariant_linear,
+from penstock_kernels.gpu.products.invariant_linear import Tile, invariant_linear
+from penstock_kernels.gpu.products.invariant_tiles import (
+    FEW,
+    LARGE,
+    LARGEST,
+    REFERENCE,
+    SOME,
+    TALL,
+    all_equal,
+    probe,
 )
 from penstock_kernels.weight import Weight
 from penstock_shard.config import ShardConfig
@@ -48,15 +52,17 @@ LIMITS = ShardLimits(
 )  # fmt: skip
 DECODED = (1, 8, 32, 64, 128)
 CANDIDATES = (
-    HALF.few,
-    Tile(64, 16, 128, 4, 4),
-    Tile(64, 32, 128, 4, 4),
-    Tile(32, 16, 128, 4, 4),
-    Tile(32, 64, 128, 4, 4),
-    Tile(128, 64, 64, 4, 4),
-    HALF.many,
-    Tile(128, 128, 64, 4, 4),
-    Tile(128, 256, 64, 8, 3),
+    REFERENCE,
+    FEW,
+    Tile(64, 16, 128, 4, 8),
+    Tile(32, 16, 128, 4, 8),
+    Tile(32, 16, 256, 4, 4),
+    SOME,
+    Tile(64, 32, 128, 4, 8),
+    TALL,
+    LARGE,
+    LARGEST,
+    Tile(128, 256, 64, 8, 4),
 )
 PRODUCTS = ((4096, 4096), (28_672, 4096), (4096, 14_336))
 
@@ -64,10 +70,12 @@ PRODUCTS = ((4096, 4096), (28_672, 4096), (4096, 14_336))
 def tiles() -> None:
     """Whether candidates come to the same bits, and what they take for 1, 64 and 4,096 rows."""
     device = torch.device("cuda")
+    x, probed = probe(device, torch.bfloat16)
+    row = invariant_linear(x, probed, REFERENCE)[:1]
     matrices = {shape: [_random(*shape) for _ in range(4)] for shape in PRODUCTS}
     for tile in CANDIDATES:
         try:
-            same = disagreement(Tiles(HALF.few, tile), device, torch.bfloat16)
+            bits = "same bits" if all_equal(x, probed, tile, row) else "other bits"
             times = [
                 microseconds(partial(_multiply, _random(rows, shape[1]), weights, tile), 4, 5)
                 for shape, weights in matrices.items()
@@ -75,8 +83,8 @@ def tiles() -> None:
             ]
             text = " ".join(f"{time:8.1f}" for time in times)
         except Exception as error:  # one that does not fit tells us so
-            same, text = type(error).__name__, str(error)[:60]
-        print(f"{_name(tile):22} {same or 'same bits':22} {text}", flush=True)
+            bits, text = type(error).__name__, str(error)[:60]
+        print(f"{_name(tile):22} {bits:12} {text}", flush=True)
 
 
 def _multiply(x: torch.Tensor, weights: list[torch.Tensor], tile: Tile, i: int) -> object:

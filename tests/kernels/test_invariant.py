@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
@@ -28,8 +29,10 @@ from penstock_kernels.gpu.attention.invariant_attention import (
     InvariantAttention,
 )
 from penstock_kernels.gpu.invariant_device import EXPERT_ROWS
-from penstock_kernels.gpu.products import invariant
+from penstock_kernels.gpu.products import invariant, invariant_tiles
 from penstock_kernels.gpu.products.experts import mix
+from penstock_kernels.gpu.products.invariant_linear import Tile
+from penstock_kernels.gpu.products.invariant_tiles import tile_of
 from penstock_kernels.gpu.products.problem import Epilogue
 from penstock_kernels.gpu.products.table import FASTEST, ProductTable
 
@@ -186,35 +189,44 @@ def test_a_row_of_a_product_has_the_same_bits_among_others(
         assert torch.equal(multiplied(table, x[rows], weight), together[rows])
 
 
-def test_where_tiles_disagree_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tile that sums in another order is found out."""
+def test_tiles_that_disagree_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that sum in another order are found out; the others stay."""
     in_order(monkeypatch)
-    cpu, dtype = torch.device("cpu"), torch.bfloat16
-    assert invariant.disagreement(invariant.HALF, cpu, dtype) is None
-    exact = invariant.invariant_linear
+    cpu, dtype, exact = torch.device("cpu"), torch.bfloat16, invariant_tiles.invariant_linear
+    assert invariant_tiles.agreed_rules(cpu, dtype) == (
+        invariant_tiles.HALF,
+        invariant_tiles.GROUPED,
+    )
 
-    def backwards(x: Tensor, weight: Weight, tile: invariant.Tile) -> Tensor:
-        if tile == invariant.HALF.many:
+    def backwards(x: Tensor, weight: Weight, tile: Tile) -> Tensor:
+        if tile == invariant_tiles.LARGE:
             x, weight = x.flip(1), Weight(weight.data.flip(1))
         return exact(x, weight, tile)
 
-    monkeypatch.setattr(invariant, "invariant_linear", backwards)
-    assert invariant.disagreement(invariant.HALF, cpu, dtype) == "the tile for many rows"
-    assert invariant.agreed_tiles(cpu, dtype).of(1000) == invariant.HALF.few
+    monkeypatch.setattr(invariant_tiles, "invariant_linear", backwards)
+    rules, grouped = invariant_tiles.agreed_rules(cpu, dtype)
+    assert tile_of(rules, 900, 64) == tile_of(grouped, 900, 64) == invariant_tiles.REFERENCE
+    assert tile_of(rules, 1, 64) == invariant_tiles.FEW
 
 
 def test_products_that_depend_on_a_place_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    exact = invariant.invariant_linear
+    exact = invariant_tiles.invariant_linear
 
-    def uneven(x: Tensor, weight: Weight, tile: invariant.Tile) -> Tensor:
+    def uneven(x: Tensor, weight: Weight, tile: Tile) -> Tensor:
         found = exact(x, weight, tile)
         found[5] += 1
         return found
 
     in_order(monkeypatch)
-    monkeypatch.setattr(invariant, "invariant_linear", uneven)
+    monkeypatch.setattr(invariant_tiles, "invariant_linear", uneven)
     with pytest.raises(ValueError, match="`deterministic` cannot be kept with `device` cpu here"):
-        invariant.agreed_tiles(torch.device("cpu"), torch.bfloat16)
+        invariant_tiles.agreed_rules(torch.device("cpu"), torch.bfloat16)
+
+
+def test_every_product_has_a_tile() -> None:
+    for rules in (invariant_tiles.HALF, invariant_tiles.GROUPED):
+        for rows, outputs in itertools.product((1, 16, 17, 64, 65, 5000), (1, 4096, 200_000)):
+            assert tile_of(rules, rows, outputs).k % 64 == 0
 
 
 def test_a_row_of_experts_has_the_same_bits_among_others(place: Place) -> None:

@@ -308,10 +308,10 @@ MUTATIONS = (
     # Tiles of kernels are not tried.
     Mutation(
         "-",
-        f"{KERNELS}/gpu/products/invariant.py",
-        "    return Tiles(few, many if agreed else few)",
-        "    return Tiles(few, many)",
-        "tests/kernels/test_invariant.py::test_where_tiles_disagree_there_is_one",
+        f"{KERNELS}/gpu/products/invariant_tiles.py",
+        "agreed = {tile: tile for tile in tiles if all_equal(x, weight, tile, row)}",
+        "agreed = {tile: tile for tile in tiles}",
+        "tests/kernels/test_invariant.py::test_tiles_that_disagree_are_not_used",
     ),
     # Sums over ranks begin with any rank.
     Mutation(

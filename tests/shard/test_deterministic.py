@@ -48,17 +48,20 @@ def schedules(
     checkpoint: Callable[[str], Path],
 ) -> Callable[..., Schedule]:
     """schedules(family, dtype, sampling): on a shard that is kept."""
-    kept: dict[tuple[str, str, bool], LocalShard] = {}
+    kept: dict[tuple[str, str, bool, str], LocalShard] = {}
 
     def make(
         family: str,
         dtype: str,
         sampling: Callable[[int], shard_pb2.Sampling],
         deterministic: bool = True,
+        device: str = "cpu",
     ) -> Schedule:
-        key = (family, dtype, deterministic)
+        key = (family, dtype, deterministic, device)
         if key not in kept:
-            loaded = load_model(checkpoint(family), dtype=dtype, deterministic=deterministic)
+            loaded = load_model(
+                checkpoint(family), dtype=dtype, deterministic=deterministic, device=device
+            )
             kept[key] = LocalShard(loaded)
         return Schedule(kept[key], PROMPTS, sampling)
 
@@ -90,6 +93,21 @@ def test_company_chunks_and_cache_change_no_bit(
 ) -> None:
     """Families with experts beside a shared one, and with windows and soft caps, too."""
     assert differing(schedules(family, dtype, sampling)) == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("sampling", [greedy, drawn])
+@pytest.mark.parametrize(
+    ("family", "dtype"), [("llama3", "bfloat16"), ("qwen2_moe", "bfloat16"), ("gemma2", "float32")]
+)
+def test_nor_do_they_on_a_gpu(
+    schedules: Callable[..., Schedule],
+    family: str,
+    dtype: str,
+    sampling: Callable[[int], shard_pb2.Sampling],
+) -> None:
+    """In steps that are CUDA graphs."""
+    assert differing(schedules(family, dtype, sampling, device="cuda")) == 0
 
 
 @pytest.mark.parametrize("dtype", TYPES)
