@@ -23,11 +23,14 @@ from pathlib import Path
 from benchmarks.autoscaling.autoscaler import Policy
 from benchmarks.autoscaling.costs import MEASURED, measured
 from benchmarks.autoscaling.fleet import Fleet, Setting
+from benchmarks.autoscaling.replica import Size
 from benchmarks.autoscaling.report import comparison, course, decisions, record, summary
 from benchmarks.autoscaling.trace import Arrival, drawn, read
 
 MOST_REPLICAS = 10_000
 MOST_ARRIVALS = 10_000_000
+MOST_TOKENS = 100_000_000
+SIZE = Size()
 
 
 def main() -> int:
@@ -76,6 +79,7 @@ def _setting(arguments: argparse.Namespace, mode: str) -> Setting:
         start_seconds=arguments.start_seconds,
         affinity=arguments.affinity,
         load_factor=arguments.load_factor,
+        size=Size(kv_tokens=arguments.kv_tokens, batch=arguments.max_batch_size),
     )
 
 
@@ -141,6 +145,14 @@ def some(text: str) -> int:
     return value
 
 
+def tokens(text: str) -> int:
+    """A kind of argument: as many as the longest sequence has, at least."""
+    value = int(text)
+    if not SIZE.longest <= value <= MOST_TOKENS:
+        raise argparse.ArgumentTypeError(f"must be {SIZE.longest} to {MOST_TOKENS}, not {text}")
+    return value
+
+
 class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Defaults behind each option, and the lines of the epilogue as they are."""
 
@@ -196,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
         "--down-period",
         type=number(0),
         default=120.0,
-        help="drain.terminationGracePeriodSeconds: an HPA takes one copy away in it",
+        help="drain.terminationGracePeriodSeconds, in which one is taken away",
     )
     add = parser.add_argument_group("servers").add_argument
     add("--first", type=count, default=0, help="replicas at the start; 0: as --min")
@@ -206,7 +218,12 @@ def _parser() -> argparse.ArgumentParser:
         default=90.0,
         help="from the wish for a replica to one that is ready, a node among it",
     )
-    add("--costs", type=Path, default=MEASURED, help="steps that benchmarks/steps.py measured")
+    add(
+        "--costs",
+        type=Path,
+        default=MEASURED,
+        help="steps that benchmarks.autoscaling.measure made a file of",
+    )
     add(
         "--affinity",
         choices=("prefix", "none"),
@@ -214,6 +231,8 @@ def _parser() -> argparse.ArgumentParser:
         help="balancer.affinity; none: the least loaded",
     )
     add("--load-factor", type=number(1), default=1.25, help="balancer.loadFactor, as a factor")
+    add("--kv-tokens", type=tokens, default=SIZE.kv_tokens, help="of a server's KV cache")
+    add("--max-batch-size", type=some, default=SIZE.batch, help="seats of a server's batch")
     add = parser.add_argument_group("what is said").add_argument
     add("--slo", type=number(0), default=2.0, help="seconds after which a first token is late")
     add("--every", type=number(0), default=60.0, help="seconds between rows")

@@ -27,7 +27,7 @@ class Policy:
     kv_use: float = 0.8
     batch_use: float = 0.5
     stabilization: float = 600.0  # seconds
-    down_period: float = 120.0  # in which the chart's HPA takes one pod away: its grace period
+    down_period: float = 120.0  # in which one pod is taken away: the chart's grace period
 
     @property
     def targets(self) -> dict[str, float]:
@@ -111,7 +111,7 @@ class Autoscaler:
         return min(wanted, max(2 * base, base + 4))
 
     def _down(self, now: float, current: int, wanted: int) -> int:
-        if self.policy.mode == "keda" or wanted >= current:
+        if wanted >= current:
             return wanted
         while self._downs and self._downs[0] <= now - self.policy.down_period:
             self._downs.popleft()

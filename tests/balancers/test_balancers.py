@@ -140,7 +140,8 @@ async def test_one_is_killed(kind: Kind, replicas: list[Replica], tmp_path: Path
             while clients.ended < goal:
                 await asyncio.sleep(0.05)
         later = [it for it in clients.failed if it.begun > killed]
-        print(f"\n{kind.mode}: {len(clients.failed)} of {len(clients.sent)} failed, all before")
+        print(f"\n{kind.mode}: {len(clients.failed)} of {len(clients.sent)} failed, all before:")
+        print(*sorted({it.failure[:80] for it in clients.failed}), sep="\n")
         assert [it.failure for it in later] == []
         assert all(DIED.match(it.failure) for it in clients.failed), clients.failed
     victim.start_again()

@@ -13,9 +13,12 @@ from benchmarks.autoscaling.__main__ import _parser, _setting, main
 from benchmarks.autoscaling.autoscaler import Autoscaler, Decision, Policy
 from benchmarks.autoscaling.costs import MEASURED, StepCosts, measured
 from benchmarks.autoscaling.fleet import Fleet, Outcome, Setting
+from benchmarks.autoscaling.measure import measure
 from benchmarks.autoscaling.replica import Size
 from benchmarks.autoscaling.report import summary
 from benchmarks.autoscaling.trace import Arrival, drawn, read
+
+from support.server import running_server
 
 CHART = Path(__file__).parents[2] / "charts" / "penstock"
 SLOW = StepCosts(step=0.05, row=0.001, kv_token=0.0, prompt_token=0.0005)
@@ -35,6 +38,29 @@ def test_a_file_without_steps_is_named(tmp_path: Path) -> None:
     path.write_text('{"steps": [{"step": "other", "wall_us": 1}]}')
     with pytest.raises(ValueError, match="holds 0 steps"):
         measured(path)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"steps": [{"step": "decode 1 rows"}]}', "no"])
+def test_a_file_of_something_else_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "steps.json"
+    path.write_text(text)
+    with pytest.raises(ValueError):
+        measured(path)
+
+
+@pytest.mark.full
+def test_steps_of_a_real_server(tmp_path: Path) -> None:
+    """They are measured, and what is simulated with them ends."""
+    arguments = ("--device", "cpu", "--max-batch-size", "8")
+    with running_server(tmp_path / "server", *arguments, env={"OMP_NUM_THREADS": "1"}) as server:
+        found = measure(server.url, (1, 4, 8), (40, 200))
+    kinds = [step["step"].split()[0] for step in found["steps"]]
+    assert kinds == ["decode"] * 3 + ["mixed"] * 2
+    assert all(step["wall_us"] > 0 for step in found["steps"])
+    path = tmp_path / "steps.json"
+    path.write_text(json.dumps(found))
+    setting = Setting(policy=Policy(), size=SMALL)
+    assert len(Fleet(setting, measured(path)).run(steady(20, 1.0)).served) == 20
 
 
 # -- the autoscaler's arithmetic -----------------------------------------------------------------
