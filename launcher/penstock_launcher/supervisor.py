@@ -23,6 +23,7 @@ from penstock_launcher.run_folder import RunFolder
 from penstock_launcher.stopped import watch_stopped
 from penstock_launcher.updates import Updates
 from penstock_launcher.waits import all_within, first_of
+from penstock_proto.progress import Wait
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 COLLECT = 0.2  # seconds in which the first death's consequences show, so that the cause is named
@@ -123,7 +124,7 @@ class Supervisor:
                     elapsed = time.monotonic() - started
                     if due := elapsed >= remind:
                         remind *= 2
-                    show(names, elapsed, expected, due=due)
+                    show(Wait(names, elapsed, expected), due=due)
         return [child.ready.result() for child in children]
 
     async def _watch(self) -> None:

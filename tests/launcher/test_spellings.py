@@ -152,3 +152,10 @@ def test_command_lines_of_articles() -> None:
     for line in lines:
         options, notices = parse(line, {})
         assert notices == [] and (options != Options() or not line), line
+
+
+@pytest.mark.parametrize("flag", NOT_SERVED)
+def test_what_speculates_is_refused(flag: str) -> None:
+    """And is never ignored: whoever gives it counts on the speed."""
+    said = refused("--model-path", "org/name", flag, "org/draft")
+    assert f"unrecognized arguments: {flag}" in said and "penstock migrate" in said

@@ -215,6 +215,10 @@ async def test_drain(serve: Any) -> None:
             assert response.status == 503
             assert response.headers["Connection"] == "close"
             assert response.headers["Retry-After"]
+        # said before anything is read, so that who is told goes elsewhere at once
+        broken = {"data": b"{", "headers": {"Content-Type": "application/json"}}
+        async with client.session.post(client.url + route, **broken) as response:
+            assert response.status == 503
     for path in ("/health", "/ping", "/"):
         status, body = await client.get(path)
         assert (status, json.loads(body)) == (
