@@ -18,6 +18,7 @@ from penstock_kernels.reference.device import linear
 from penstock_kernels.weight import Layout, Weight
 from support.ordered_dot import in_order
 from support.paged import PagedCase, assert_near, naive_attention, paged_case
+from support.stacks import on, stack_of
 from support.weights import weight_of
 
 pytest.importorskip("triton")
@@ -229,13 +230,15 @@ def test_every_product_has_a_tile() -> None:
             assert tile_of(rules, rows, outputs).k % 64 == 0
 
 
-def test_a_row_of_experts_has_the_same_bits_among_others(place: Place) -> None:
-    up, down = torch.randn(5, 2 * 48, 64) / 8, torch.randn(5, 64, 48) / 7
-    experts = Experts(up.to(*place), down.to(*place), Act.SILU, 2, True)
+@pytest.mark.parametrize("kind", ["dense", "mxfp4"])
+def test_a_row_of_experts_has_the_same_bits_among_others(place: Place, kind: str) -> None:
+    up, down = (on(stack_of(kind, 5, n, k), *place) for n, k in ((2 * 64, 64), (64, 64)))
+    experts = Experts(up, down, Act.SILU, 2, True)
     x, logits = torch.randn(90, 64).to(*place), torch.randn(90, 5).to(*place)
-    together = mix(x, logits, experts, EXPERT_ROWS)
+    together = mix(x, logits, experts, rows_of_tile=EXPERT_ROWS)
     for rows in ([0], [3, 89], list(range(0, 90, 2))):
-        assert torch.equal(mix(x[rows], logits[rows], experts, EXPERT_ROWS), together[rows])
+        found = mix(x[rows], logits[rows], experts, rows_of_tile=EXPERT_ROWS)
+        assert torch.equal(found, together[rows])
 
 
 SHAPES = ((6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336), (128256, 4096))

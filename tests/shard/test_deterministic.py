@@ -84,7 +84,7 @@ def differing(schedule: Schedule) -> int:
 
 @pytest.mark.parametrize("sampling", [greedy, drawn])
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("family", ["llama3", "qwen2_moe", "gemma2"])
+@pytest.mark.parametrize("family", ["llama3", "qwen2_moe", "gemma2", "gpt_oss"])
 def test_company_chunks_and_cache_change_no_bit(
     schedules: Callable[..., Schedule],
     family: str,
@@ -98,7 +98,13 @@ def test_company_chunks_and_cache_change_no_bit(
 @pytest.mark.gpu
 @pytest.mark.parametrize("sampling", [greedy, drawn])
 @pytest.mark.parametrize(
-    ("family", "dtype"), [("llama3", "bfloat16"), ("qwen2_moe", "bfloat16"), ("gemma2", "float32")]
+    ("family", "dtype"),
+    [
+        ("llama3", "bfloat16"),
+        ("qwen2_moe", "bfloat16"),
+        ("gemma2", "float32"),
+        ("gpt_oss", "bfloat16"),
+    ],
 )
 def test_nor_do_they_on_a_gpu(
     schedules: Callable[..., Schedule],
