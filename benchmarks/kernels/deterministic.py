@@ -45,6 +45,7 @@ from penstock_shard.steps.sharing import SharingTensors
 from penstock_shard.steps.slots import Chunks, ShardLimits
 from penstock_shard.weights.loaded_model import LoadedModel, load
 
+SHAPE = "llama-3.1-8b"
 CONTEXT, PROMPT, PROMPTS = 700, 512, 8
 LIMITS = ShardLimits(
     max_prefill_tokens=PROMPT * PROMPTS, max_slots=128, max_sequence_length=1024, max_top_n=0,
@@ -144,10 +145,9 @@ class Graphs:
 def steps(layers: int, modes: list[bool]) -> dict[str, dict[str, float]]:
     """Milliseconds of steps by mode."""
     found: dict[str, dict[str, float]] = {}
-    shape = "llama-3.1-8b"
-    SHAPES[shape] = replace(SHAPES[shape], layers=layers)
+    SHAPES[SHAPE] = replace(SHAPES[SHAPE], layers=layers)
     with tempfile.TemporaryDirectory() as folder:
-        model = write_model_folder(shape, Path(folder))
+        model = write_model_folder(SHAPE, Path(folder))
         for deterministic in modes:
             loaded = load(_config(model, folder, deterministic))
             mode = "on" if deterministic else "off"
@@ -210,7 +210,8 @@ def main() -> None:
     found = steps(arguments.layers, modes)
     if arguments.out is not None:
         gpu = torch.cuda.get_device_name()
-        arguments.out.write_text(json.dumps({"gpu": gpu, "milliseconds": found}, indent=1) + "\n")
+        result = {"gpu": gpu, "shape": SHAPE, "layers": arguments.layers, "milliseconds": found}
+        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
