@@ -210,17 +210,18 @@ def test_autoscaling(case: str) -> None:
     assert "replicas" not in workload(case)
     if case == "hpa":
         spec = only(case, "HorizontalPodAutoscaler")["spec"]
-        window = spec["behavior"]["scaleDown"]["stabilizationWindowSeconds"]
+        down = spec["behavior"]["scaleDown"]
         values = [one["pods"]["target"]["averageValue"] for one in spec["metrics"]]
         assert values == ["2000m", "800m", "500m"]
     else:
         spec = only(case, "ScaledObject")["spec"]
         advanced = spec["advanced"]["horizontalPodAutoscalerConfig"]
-        window = advanced["behavior"]["scaleDown"]["stabilizationWindowSeconds"]
+        down = advanced["behavior"]["scaleDown"]
         assert [one["metadata"]["threshold"] for one in spec["triggers"]] == ["2", "0.8", "0.5"]
         assert all('namespace="models"' in one["metadata"]["query"] for one in spec["triggers"])
-    pod = template(case)["spec"]
-    assert window >= pod["terminationGracePeriodSeconds"]
+    grace = template(case)["spec"]["terminationGracePeriodSeconds"]
+    assert down["stabilizationWindowSeconds"] >= grace
+    assert down["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": grace}]
 
 
 def test_gateway() -> None:

@@ -223,7 +223,7 @@ def test_dependent_launch_changes_no_bit_under_stress(rows: int, normed: bool) -
                 x = one.linear_add_norm(x, out, residual, norm)
                 x = one.gated(x, up, Act.SILU)
                 x = one.linear_add_norm(x, down, residual, norm)
-            device.choose(one.linear(x, head), kept, token)
+            device.argmax_into(one.linear(x, head), kept, token)
 
         step()
         torch.cuda.synchronize()
@@ -342,6 +342,12 @@ def decode_case(
     return tensors, groups, rows
 
 
+def between() -> None:
+    """A launch between plan and attention, which reads the plan before it waits for what is before
+    it."""
+    torch.zeros(1, device="cuda")
+
+
 def decode_reference(
     tensors: list[Tensor],
     scale: float,
@@ -386,6 +392,7 @@ def test_decode_attention_on_hopper(case: Decode, dtype: torch.dtype) -> None:
 
     def run() -> None:
         plan = attend.plan(positions, slots, None, sharing)
+        between()
         attend(query, cache, table, out, plan, case.scale)
 
     run()
@@ -429,6 +436,7 @@ def test_decode_attention_of_fp8_on_hopper(
     for _ in range(3):
         out = query.new_full((rows, case.heads * case.width), torch.nan)
         plan = attend.plan(positions, slots, None, sharing, window)
+        between()
         attend(query, cache, table, out, plan, case.scale, stored)
         found.append(out)
     assert bool(out.isfinite().all())
@@ -481,7 +489,9 @@ def test_decode_in_a_window_on_hopper(case: Decode, window: int) -> None:
     query, cache, table, slots, positions = tensors
     attend = HopperDecode(rows, case.heads, case.kv_heads, case.width, query.device, True)
     out = query.new_full((rows, case.heads * case.width), torch.nan)
-    attend(query, cache, table, out, attend.plan(positions, slots, None, None, window), case.scale)
+    plan = attend.plan(positions, slots, None, None, window)
+    between()
+    attend(query, cache, table, out, plan, case.scale)
     assert difference(out, decode_reference(tensors, case.scale, window)) < 2e-5
 
 
@@ -523,7 +533,9 @@ def test_decode_rows_that_do_not_count_on_hopper(live: int) -> None:
     out = query.new_full((rows, 32 * 128), torch.nan)
     sharing = sharing_of(groups if live >= 8 else [], rows, attend.tile_rows, 64)
     count = torch.tensor([live], dtype=torch.int32, device="cuda")
-    attend(query, cache, table, out, attend.plan(positions, slots, count, sharing), 0.09)
+    plan = attend.plan(positions, slots, count, sharing)
+    between()
+    attend(query, cache, table, out, plan, 0.09)
     assert bool(out[live:].isnan().all())
     if live:
         assert difference(out[:live], decode_reference(tensors, 0.09)[:live]) < 2e-5
