@@ -9,7 +9,6 @@ import re
 import resource
 import shutil
 import socket
-import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -19,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from penstock.terminal.finding import Finding
+from penstock.terminal.gpus import gpus
 from penstock.terminal.variables import variables, without_password
 from penstock_proto.config_file import Parser
 
@@ -27,9 +27,8 @@ PACKAGES = (
     "grpcio", "protobuf", "aiohttp", "uvloop", "huggingface_hub",
 )  # fmt: skip
 GIB = 2**30
-SECONDS = 5.0  # for a program or the hub to answer
+SECONDS = 5.0  # for the hub to answer
 FEW_FILES = 4096  # descriptors; a connection takes one
-FIELDS = "name,driver_version,memory.used,memory.total"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -66,7 +65,7 @@ def examine(port: int, environ: Mapping[str, str], *, ask_hub: bool) -> Iterator
     yield Finding("ok", "system", f"{platform.platform()}, {os.cpu_count()} cores")
     yield _python()
     yield _packages()
-    yield from _gpus()
+    yield from gpus()
     yield _memory()
     yield _shared_memory()
     yield _port(port)
@@ -100,28 +99,6 @@ def _packages() -> Finding:
             "enough for clients, the language and bench; to serve: pip install 'penstock[all]'",
         )
     return Finding("ok", "packages", what)
-
-
-def _gpus() -> Iterator[Finding]:
-    if shutil.which("nvidia-smi") is None:
-        what = "none: nvidia-smi is not there"
-        advice = "models run on the CPU; in a container, start it with --gpus all"
-        yield Finding("warning", "GPU", what, advice)
-        return
-    query = ["nvidia-smi", f"--query-gpu={FIELDS}", "--format=csv,noheader,nounits"]
-    try:
-        output = subprocess.run(query, capture_output=True, text=True, timeout=SECONDS, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        said = (getattr(error, "stdout", "") or "").strip() or str(error)
-        yield Finding("failure", "GPU", said, "the driver does not answer: see dmesg, or reboot")
-        return
-    for number, row in enumerate(output.stdout.splitlines()):
-        name, driver, used, total = (part.strip() for part in row.split(","))
-        what = f"{name}, driver {driver}, {used} of {total} MiB used"
-        full = used.isdigit() and total.isdigit() and int(used) > 0.1 * int(total)
-        advice = "something else holds memory: end it, or lower --cuda-memory-fraction"
-        level = "warning" if full else "ok"
-        yield Finding(level, f"GPU {number}", what, advice if full else "")
 
 
 def _memory() -> Finding:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.terminal import doctor
+from penstock.terminal import doctor, gpus
 from penstock.terminal.finding import Finding
 
 SECRETS = {"HF_TOKEN": "hf_1", "API_KEY": "sk-2", "AWS_SECRET_ACCESS_KEY": "aws3"}
@@ -124,6 +124,32 @@ def test_gpus(
     finding = found("GPU")
     assert finding.level == level and text in finding.what
     assert bool(finding.advice) == (level != "ok")
+
+
+@pytest.mark.parametrize(
+    ("torch", "level", "text"),
+    [
+        ({"cuda": "13.0", "count": 2}, "ok", "torch for CUDA 13.0 finds 2"),
+        ({"cuda": None, "count": 0}, "failure", "built for CPUs alone"),
+        ({"cuda": "13.0", "count": 0, "said": "too old"}, "failure", "finds none: too old"),
+    ],
+)
+def test_what_torch_finds(
+    monkeypatch: pytest.MonkeyPatch, torch: dict[str, object], level: str, text: str
+) -> None:
+    told = json.dumps({"hip": None, "said": "", **torch})
+    monkeypatch.setattr(gpus, "TORCH", f"print({told!r})")
+    [finding] = gpus.torch_view()
+    assert finding.level == level and text in finding.what
+    assert bool(finding.advice) == (level != "ok")
+
+
+def test_the_torch_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked as it is, in a process of its own; one that is missing is no finding here."""
+    [finding] = gpus.torch_view()
+    assert finding.level in ("ok", "failure") and "torch" in finding.what
+    monkeypatch.setattr(gpus, "TORCH", "import no_such_module")
+    assert list(gpus.torch_view()) == []
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
