@@ -228,3 +228,13 @@ def test_the_configuration_is_one(kind: Kind, tmp_path: Path) -> None:
         command = [program, *kind.check, str(config)]
         checked = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_a_body_that_the_server_takes_is_not_too_large_for_envoy() -> None:
+    """It reads all of it, to see where it goes."""
+    limit = re.compile(r"per_connection_buffer_limit_bytes: (\d+)")
+    for given, least in ((None, 2_000_000), (50_000_000, 50_000_000)):
+        options = {} if given is None else {"payload-limit": given}
+        [found] = limit.findall(configuration("envoy", options))
+        assert int(found) > least
+    assert "tune.bufsize 65536\n" in configuration("haproxy", bodyBytes=65536)

@@ -236,7 +236,20 @@ def test_gateway() -> None:
 def test_notes() -> None:
     notes = texts("default")["penstock/templates/NOTES.txt"]
     assert "docker build -t registry.example/penstock:0.1.0" in notes and "WARNING" in notes
-    assert "WARNING" not in texts("kept")["penstock/templates/NOTES.txt"]
+    kept = texts("kept")["penstock/templates/NOTES.txt"]
+    assert "WARNING" not in kept and "Bearer $API_KEY" in kept
+
+
+@CASES
+def test_notes_name_what_there_is(case: str) -> None:
+    """The object that is waited for and the service are rendered, and the scheme is the pods'."""
+    notes, found = texts(case)["penstock/templates/NOTES.txt"], objects(case)
+    [(kind, name)] = re.findall(r"(?:rollout status |wait )(\w+)/(\S+)", notes)
+    assert (kind, name) in {(kind.lower(), name) for kind, name in found}
+    [service] = re.findall(r"port-forward service/(\S+) 8080:80", notes)
+    assert found["Service", service]["spec"]["ports"][0]["port"] == 80
+    assert ("https://" in notes) == (case == "tls")
+    assert ("docker build" in notes) == ("@sha256:" not in notes)
 
 
 def test_https() -> None:
