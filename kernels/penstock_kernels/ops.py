@@ -252,6 +252,9 @@ class Step(Protocol):
         [n, heads * width].
         """
 
+    def each(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """function(x), of one of torch's that takes each element by itself. x may be changed."""
+
 
 class Device(Protocol):
     """Where models run."""
@@ -317,7 +320,14 @@ class GraphDevice(Device, Protocol):
 
 
 class Sampler(Protocol):
-    """What becomes of logits."""
+    """What becomes of logits.
+
+    Where results must not depend on the rows of others: rows_alone: what torch computes of several
+    rows is to be computed of one at a time; draws_alone: so are draws and penalties.
+    """
+
+    rows_alone: bool
+    draws_alone: bool
 
     def draw(self, logits: Tensor, draws: SamplingBatch) -> Tensor:
         """See `draw.draw`."""

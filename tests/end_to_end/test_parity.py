@@ -24,7 +24,17 @@ from support.server import running_server
 BY_LIMIT = "phi3_long"
 
 
-@pytest.mark.parametrize("family", ["llama3", "mistral", "qwen3", "gemma2", "gpt2", "gpt_oss"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "llama3",
+        "mistral",
+        "qwen3",
+        "gemma2",
+        "gpt2",
+        pytest.param("gpt_oss", marks=pytest.mark.full),
+    ],
+)
 async def test_one_shard(tmp_path: Path, family: str) -> None:
     checkpoint = make_checkpoint(tmp_path / "model", family)
     arguments = ("--model-id", str(checkpoint), "--dtype", "float32", "--device", "cpu")

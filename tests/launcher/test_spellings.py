@@ -33,7 +33,11 @@ TEXTS = {
     "otlp_endpoint": ("http://127.0.0.1:4317", "http://127.0.0.1:4317"),
     "root_path": ("/llm", "/llm"),
 }
-SAYS = {"cuda_graphs": {"0": (0,)}, "disable_prefix_cache": {"true": True, "false": False}}
+SAYS = {
+    "cuda_graphs": {"0": (0,)},
+    "disable_prefix_cache": {"true": True, "false": False},
+    "deterministic": {"true": True},
+}
 EACH = [(spelling, flag) for spelling in SPELLINGS for flag in spelling.flags]
 
 

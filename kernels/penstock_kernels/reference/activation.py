@@ -3,6 +3,8 @@ or not."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,9 +26,11 @@ def activate(x: Tensor, act: Act) -> Tensor:
             return x * torch.sigmoid(ALPHA * x)
 
 
-def gate(gate_up: Tensor, act: Act) -> Tensor:
+def gate(
+    gate_up: Tensor, act: Act, activated: Callable[[Tensor, Act], Tensor] = activate
+) -> Tensor:
     """act(gate) * up. gate_up: [n, 2 * d], gate first; returns [n, d] of the same dtype."""
     gates, up = gate_up.chunk(2, dim=-1)
     if act is Act.CLAMPED_SWIGLU:
         up = up.clamp(-LIMIT, LIMIT).add_(1)
-    return activate(gates, act).mul_(up)
+    return activated(gates, act).mul_(up)

@@ -120,7 +120,7 @@ class Shared:
     def partial(self, x: Activation, step: Step) -> Tensor:
         """This rank's part of it: [n, hidden]."""
         y = step.linear(self.mlp.inner(x, step), self.mlp.down.weight)
-        return y.mul_(torch.sigmoid(F.linear(x.x, self.gate.data)))
+        return y.mul_(step.each(torch.sigmoid, step.linear(x, self.gate)))
 
 
 @dataclass(slots=True)
@@ -221,7 +221,7 @@ class VocabularyHead:
         logits = step.linear(hidden, self.weight)
         if self.soft_cap is None:
             return logits
-        return logits.div_(self.soft_cap).tanh_().mul_(self.soft_cap)
+        return step.each(torch.tanh_, logits.div_(self.soft_cap)).mul_(self.soft_cap)
 
     def __call__(self, hidden: Activation, step: Step) -> Tensor | None:
         """hidden: [n, hidden]. Returns [n, vocab_size] on rank 0, None elsewhere."""

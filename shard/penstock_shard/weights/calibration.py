@@ -71,6 +71,9 @@ class Recorder:
     ) -> Activation:
         return self._step.linear_add_norm(self._kept(x, weight), weight, residual, norm, to)
 
+    def each(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        return self._step.each(function, x)
+
     def gated(
         self, x: Activation, weight: Weight, act: Act, to: Weight | None = None
     ) -> Activation:

@@ -42,12 +42,19 @@ def _sum_kernel(
     tl.store(out + row * N + at, total.to(out.dtype.element_ty), mask=at < N)
 
 
-def mix(x: Tensor, logits: Tensor, experts: Experts, dependent: bool = False) -> Tensor:
-    """See `reference.experts.mix`. x: [n, hidden], dense rows."""
+def mix(
+    x: Tensor,
+    logits: Tensor,
+    experts: Experts,
+    dependent: bool = False,
+    rows_of_tile: int | None = None,
+) -> Tensor:
+    """See `reference.experts.mix`. x: [n, hidden], dense rows; rows_of_tile: pairs that are
+    multiplied together, None: as many as suit."""
     up, down, act = experts.up, experts.down, experts.act
     rows, top = len(x), experts.top
     share, chosen = choose(logits, top, experts.normalised, dependent)
-    bm = tile_rows(x, experts.count, top)
+    bm = rows_of_tile or tile_rows(x, experts.count, top)
     groups = group(chosen, experts.count, bm, dependent)
     if takes_gate(up):
         tile = tile_for(up, x.dtype, bm, True, x.device)
