@@ -348,12 +348,13 @@ def rank_sums(dtype: torch.dtype, dependent: bool) -> None:
 HOPPER = range(90, 100)
 CASES: dict[str, Case] = {
     "attention": Case(attention(128)),
-    "experts": Case(experts(1)),
+    "experts of one row": Case(experts(1)),
+    "experts of few rows": Case(experts(2)),
     "experts of many rows": Case(experts(1024), few=False),
     **{
         f"experts of {rows} rows, {kind}": Case(experts(rows, kind), few=False)
         for kind in KINDS
-        for rows in (1, 1024)
+        for rows in (1, 2, 1024)
         if kind != "dense"
     },
     "attention with a window": Case(attention(128, window=64)),

@@ -1,7 +1,7 @@
 """Experts as two grouped products. Reference: `penstock_kernels.reference.experts`.
 
 Five launches: which experts rows take, pairs in tiles, the two products, and the sum of each row's
-pairs. No size but the number of rows counts: a graph may hold them.
+pairs; one row needs no tiles. No size but the number of rows counts: a graph may hold them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from penstock_kernels.experts import Experts
 from penstock_kernels.gpu.launch.dependent import launch, wait
 from penstock_kernels.gpu.products.expert_groups import choose, group, tile_rows
 from penstock_kernels.gpu.products.expert_tiles import tile_for
+from penstock_kernels.gpu.products.expert_vectors import single, vector_tile
 from penstock_kernels.gpu.products.grouped import grouped, takes_gate
 from penstock_kernels.gpu.step import activation
 
@@ -44,23 +45,38 @@ def _sum_kernel(
 
 def mix(x: Tensor, logits: Tensor, experts: Experts, dependent: bool = False) -> Tensor:
     """See `reference.experts.mix`. x: [n, hidden], dense rows."""
-    up, down, act = experts.up, experts.down, experts.act
     rows, top = len(x), experts.top
     share, chosen = choose(logits, top, experts.normalised, dependent)
-    bm = tile_rows(x, experts.count, top)
-    groups = group(chosen, experts.count, bm, dependent)
-    if takes_gate(up):
-        tile = tile_for(up, x.dtype, bm, True, x.device)
-        inner = grouped(x, up, groups, tile, top, act, dependent)
-    else:
-        tile = tile_for(up, x.dtype, bm, False, x.device)
-        both = grouped(x, up, groups, tile, top, dependent=dependent)
-        inner = activation.gate(both, act, dependent)
-    parts = grouped(
-        inner, down, groups, tile_for(down, x.dtype, bm, False, x.device), dependent=dependent
-    )
+    parts = _of_one_row(x, chosen, experts, dependent) if rows == 1 else None
+    if parts is None:
+        parts = _of_rows(x, chosen, experts, dependent)
     out = torch.empty_like(x)
-    _sum_kernel[(rows, triton.cdiv(down.n, BLOCK))](
-        parts, share, out, down.n, TOP=top, BLOCK=BLOCK, **launch(dependent)
+    _sum_kernel[(rows, triton.cdiv(experts.down.n, BLOCK))](
+        parts, share, out, experts.down.n, TOP=top, BLOCK=BLOCK, **launch(dependent)
     )
     return out
+
+
+def _of_one_row(x: Tensor, chosen: Tensor, experts: Experts, dependent: bool) -> Tensor | None:
+    """What each expert makes of it, [top, hidden]; None: their layouts are for tensor cores."""
+    up, down = vector_tile(experts.up, True), vector_tile(experts.down, False)
+    if up is None or down is None:
+        return None
+    inner = single(x, experts.up, chosen, up, experts.act, dependent)
+    return single(inner, experts.down, chosen, down, dependent=dependent)
+
+
+def _of_rows(x: Tensor, chosen: Tensor, experts: Experts, dependent: bool) -> Tensor:
+    """What each expert makes of each row that takes it, [pairs, hidden]."""
+    up, down, act, top = experts.up, experts.down, experts.act, experts.top
+    bm = tile_rows(x, experts.count, top)
+    groups = group(chosen, experts.count, bm, dependent)
+    tile = tile_for(up, x.dtype, bm, takes_gate(up), x.device)
+    if takes_gate(up):
+        inner = grouped(x, up, groups, tile, top, act, dependent)
+    else:
+        inner = activation.gate(
+            grouped(x, up, groups, tile, top, dependent=dependent), act, dependent
+        )
+    tile = tile_for(down, x.dtype, bm, False, x.device)
+    return grouped(inner, down, groups, tile, dependent=dependent)
