@@ -30,7 +30,8 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Sizes of a Llama, or of a family with the same blocks."""
+    """Sizes of a Llama, or of a family with the same blocks; of gpt-oss those that differ between
+    its models."""
 
     hidden: int
     intermediate: int
@@ -43,9 +44,25 @@ class Shape:
     rope_factor: float | None = 8.0  # Llama 3.1's rope scaling over 8192 positions
     tied: bool = False
     family: str = "llama"  # or "qwen2": the same blocks, with a bias on queries, keys and values
+    experts: int = 0  # of "gpt_oss"
 
 
-ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "gpt_oss": "GptOssForCausalLM",
+}
+GPT_OSS_20B = Shape(
+    hidden=2880,
+    intermediate=2880,
+    layers=24,
+    heads=64,
+    kv_heads=8,
+    head_dim=64,
+    vocab=201_088,
+    family="gpt_oss",
+    experts=32,
+)
 QWEN2_5_7B = Shape(
     hidden=3584,
     intermediate=18_944,
@@ -79,6 +96,10 @@ SHAPES = {
     "qwen2.5-7b": QWEN2_5_7B,
     # What its biases cost is the difference from this one.
     "qwen2.5-7b-without-bias": replace(QWEN2_5_7B, family="llama"),
+    # Experts in MXFP4.
+    "gpt-oss-20b": GPT_OSS_20B,
+    "gpt-oss-20b-4-layers": replace(GPT_OSS_20B, layers=4),
+    "gpt-oss-120b": replace(GPT_OSS_20B, layers=36, experts=128),
     # About the demo model's size: for comparisons on a CPU.
     "tiny": Shape(
         hidden=256,
@@ -104,6 +125,7 @@ def config_of(shape: Shape) -> dict[str, Any]:
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 8192,
     }
+    more = gpt_oss(shape) if shape.family == "gpt_oss" else {}
     return {
         "architectures": [ARCHITECTURES[shape.family]],
         "model_type": shape.family,
@@ -128,6 +150,33 @@ def config_of(shape: Shape) -> dict[str, Any]:
         "torch_dtype": "bfloat16",
         "use_cache": True,
         "vocab_size": shape.vocab,
+        **more,
+    }
+
+
+def gpt_oss(shape: Shape) -> dict[str, Any]:
+    """What its config.json says beside, or otherwise."""
+    whole = ("model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens")
+    return {
+        "attention_bias": True,
+        "layer_types": ["sliding_attention", "full_attention"] * (shape.layers // 2),
+        "num_experts_per_tok": 4,
+        "num_local_experts": shape.experts,
+        "quantization_config": {
+            "quant_method": "mxfp4",
+            "modules_to_not_convert": [*whole, "lm_head"],
+        },
+        "rope_scaling": {
+            "rope_type": "yarn",
+            "factor": 32.0,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "original_max_position_embeddings": 4096,
+            "truncate": False,
+        },
+        "rope_theta": 150_000.0,
+        "sliding_window": 128,
+        "swiglu_limit": 7.0,
     }
 
 

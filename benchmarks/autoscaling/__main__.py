@@ -1,10 +1,12 @@
 """What an autoscaler would do with a trace of arrivals, on simulated servers.
 
-python -m benchmarks.autoscaling --synthetic 1800:2:12:1800 --mode hpa --max 8
-python -m benchmarks.autoscaling --trace AzureLLMInferenceTrace_conv.csv --mode keda --scale 2
-python -m benchmarks.autoscaling --synthetic 900:8:8:900 --mode none --first 3
+  python -m benchmarks.autoscaling --synthetic 900:2:48:900 --min 2
+  python -m benchmarks.autoscaling --trace AzureLLMInferenceTrace_conv.csv --scale 2 --mode keda
+  python -m benchmarks.autoscaling --synthetic 900:2:48:900 --min 2 --mode hpa keda none
 
-Servers are the router's own scheduler; its steps take what was measured on an H100 (8B, bfloat16).
+One mode: the fleet from time to time, each decision with its reason, and figures. Several: a table.
+Servers are the router's own scheduler; their steps take what was measured (--costs).
+Defaults are the chart's values.
 """
 
 from __future__ import annotations
@@ -12,101 +14,80 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from benchmarks.autoscaling.autoscaler import Policy
 from benchmarks.autoscaling.costs import MEASURED, measured
-from benchmarks.autoscaling.fleet import Fleet, Outcome, Setting
+from benchmarks.autoscaling.fleet import Fleet, Setting
+from benchmarks.autoscaling.replica import Size
+from benchmarks.autoscaling.report import comparison, course, decisions, record, summary
 from benchmarks.autoscaling.trace import Arrival, drawn, read
+
+MOST_REPLICAS = 10_000
+MOST_ARRIVALS = 10_000_000
+MOST_TOKENS = 100_000_000
+SIZE = Size()
 
 
 def main() -> int:
-    """Simulate, and print a table and a line of figures."""
+    """Simulate, and print what came of it."""
     arguments = _parser().parse_args()
     try:
         arrivals = _arrivals(arguments)
         costs = measured(arguments.costs)
+        settings = {mode: _setting(arguments, mode) for mode in arguments.mode}
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    setting = Setting(
+    figures, records = {}, {}
+    for mode, setting in settings.items():
+        begun = time.monotonic()
+        outcome = Fleet(setting, costs).run(arrivals)
+        figures[mode] = summary(outcome, arguments.slo)
+        figures[mode]["simulated_in"] = round(time.monotonic() - begun, 1)
+        records[mode] = record(setting, outcome, figures[mode])
+        if len(settings) == 1:
+            print(course(outcome, arguments.every), decisions(outcome), sep="\n\n", end="\n\n")
+            print("\n".join(f"{name:16} {value}" for name, value in figures[mode].items()))
+    if len(settings) > 1:
+        print(comparison(figures))
+    if arguments.out:
+        data = {"costs": dataclasses.asdict(costs), "runs": records}
+        arguments.out.write_text(json.dumps(data, indent=1))
+    return 0
+
+
+def _setting(arguments: argparse.Namespace, mode: str) -> Setting:
+    if arguments.min > arguments.max:
+        raise ValueError(f"--min {arguments.min} is more than --max {arguments.max}")
+    return Setting(
         policy=Policy(
-            mode=arguments.mode,
+            mode=mode,
             least=arguments.min,
             most=arguments.max,
             queue_seconds=arguments.queue_seconds,
             kv_use=arguments.kv_use,
             batch_use=arguments.batch_use,
             stabilization=arguments.stabilization,
+            down_period=arguments.down_period,
         ),
         first=arguments.first or arguments.min,
         start_seconds=arguments.start_seconds,
         affinity=arguments.affinity,
         load_factor=arguments.load_factor,
+        size=Size(kv_tokens=arguments.kv_tokens, batch=arguments.max_batch_size),
     )
-    begun = time.monotonic()
-    outcome = Fleet(setting, costs).run(arrivals)
-    figures = summary(outcome, arguments.slo)
-    figures["simulated_in"] = round(time.monotonic() - begun, 1)
-    print(table(outcome, arguments.every))
-    print(", ".join(f"{name} {value}" for name, value in figures.items()))
-    if arguments.out:
-        data = {"setting": dataclasses.asdict(setting), "costs": dataclasses.asdict(costs)}
-        looks = [dataclasses.asdict(look) for look in outcome.looks]
-        arguments.out.write_text(json.dumps({**data, "figures": figures, "looks": looks}, indent=1))
-    return 0
-
-
-def summary(outcome: Outcome, slo: float) -> dict[str, Any]:
-    """Figures of a run. slo: seconds in which a first token should come."""
-    firsts = sorted(
-        served.first_token - served.arrival.time
-        for served in outcome.served
-        if served.first_token is not None
-    )
-
-    def quantile(share: float) -> float:
-        return round(firsts[int(share * (len(firsts) - 1))], 3)
-
-    late = sum(first > slo for first in firsts)
-    return {
-        "requests": len(firsts),
-        "ttft_p50": quantile(0.5),
-        "ttft_p90": quantile(0.9),
-        "ttft_p99": quantile(0.99),
-        "late_share": round(late / len(firsts), 4),
-        "replica_hours": round(outcome.replica_seconds / 3600, 3),
-        "most_replicas": max(look.replicas for look in outcome.looks),
-        "busy_share": round(outcome.busy_seconds / outcome.replica_seconds, 3),
-        "prefix_hits": round(outcome.cached / max(outcome.prompted, 1), 3),
-        "tokens_a_second": round(
-            sum(served.arrival.output for served in outcome.served) / outcome.seconds
-        ),
-    }
-
-
-def table(outcome: Outcome, every: float) -> str:
-    """The fleet from time to time."""
-    lines = ["    time  replicas  ready  queue p90  KV use  batch use  waiting"]
-    due = 0.0
-    for look in outcome.looks:
-        if look.time >= due:
-            due = look.time + every
-            lines.append(
-                f"{look.time:8.0f}  {look.replicas:8d}  {look.ready:5d}  {look.queue_seconds:9.2f}"
-                f"  {look.kv_use:6.2f}  {look.batch_use:9.2f}  {look.waiting:7d}"
-            )
-    return "\n".join(lines)
 
 
 def _arrivals(arguments: argparse.Namespace) -> list[Arrival]:
     if arguments.trace is not None:
         found = read(arguments.trace, arguments.shared)
     else:
-        seconds, low, high, period = map(float, arguments.synthetic.split(":"))
+        seconds, low, high, period = _load(arguments.synthetic)
         found = drawn(
             seconds,
             low,
@@ -121,36 +102,141 @@ def _arrivals(arguments: argparse.Namespace) -> list[Arrival]:
     return [dataclasses.replace(one, time=one.time / arguments.scale) for one in found]
 
 
+def _load(text: str) -> tuple[float, float, float, float]:
+    """Raises ValueError."""
+    rule = f"--synthetic must be SECONDS:LOW:HIGH:PERIOD, not {text!r}"
+    try:
+        seconds, low, high, period = map(float, text.split(":"))
+    except ValueError:
+        raise ValueError(rule) from None
+    if not (0 < seconds < 1e8 and 0 <= low <= high and 0 < high < 1e6 and 0 < period < 1e8):
+        raise ValueError(f"{rule}: seconds and period above 0, LOW at most HIGH, HIGH above 0")
+    if seconds * high > MOST_ARRIVALS:
+        raise ValueError(f"{rule}: that would be more than {MOST_ARRIVALS:,} arrivals")
+    return seconds, low, high, period
+
+
+def number(low: float, high: float = math.inf) -> Callable[[str], float]:
+    """A kind of argument: above `low`, at most `high`."""
+
+    def kind(text: str) -> float:
+        value = float(text)
+        if not low < value <= high:
+            most = "" if high == math.inf else f" and at most {high:g}"
+            raise argparse.ArgumentTypeError(f"must be above {low:g}{most}, not {text}")
+        return value
+
+    kind.__name__ = "number"
+    return kind
+
+
+def count(text: str) -> int:
+    """A kind of argument: of replicas."""
+    value = int(text)
+    if not 0 <= value <= MOST_REPLICAS:
+        raise argparse.ArgumentTypeError(f"must be 0 to {MOST_REPLICAS}, not {text}")
+    return value
+
+
+def some(text: str) -> int:
+    """A kind of argument: of replicas, one at least."""
+    if (value := count(text)) == 0:
+        raise argparse.ArgumentTypeError("must be at least 1: nothing starts a server from none")
+    return value
+
+
+def tokens(text: str) -> int:
+    """A kind of argument: as many as the longest sequence has, at least."""
+    value = int(text)
+    if not SIZE.longest <= value <= MOST_TOKENS:
+        raise argparse.ArgumentTypeError(f"must be {SIZE.longest} to {MOST_TOKENS}, not {text}")
+    return value
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults behind each option, and the lines of the epilogue as they are."""
+
+
 def _parser() -> argparse.ArgumentParser:
-    lines = (__doc__ or "").splitlines()
+    head, _, rest = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
-        description=lines[0],
-        epilog="\n".join(lines[2:]),
-        formatter_class=argparse.RawTextHelpFormatter,
+        prog="python -m benchmarks.autoscaling",
+        description=head,
+        epilog=rest,
+        formatter_class=Help,
     )
-    arrivals = parser.add_mutually_exclusive_group(required=True)
-    arrivals.add_argument("--trace", type=Path, help="CSV or JSON lines with times and tokens")
-    arrivals.add_argument("--synthetic", help="SECONDS:LOW:HIGH:PERIOD, rates in requests a second")
-    parser.add_argument("--burst", type=float, default=1.0, help="of the rate in the middle tenth")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--scale", type=float, default=1.0, help="how many times as fast it comes")
-    parser.add_argument("--shared", type=float, default=0.0, help="share of a prompt: its group's")
-    parser.add_argument("--mode", choices=("hpa", "keda", "none"), default="hpa")
-    parser.add_argument("--min", type=int, default=1)
-    parser.add_argument("--max", type=int, default=8)
-    parser.add_argument("--first", type=int, default=0, help="replicas at the start; 0: --min")
-    parser.add_argument("--queue-seconds", type=float, default=2.0)
-    parser.add_argument("--kv-use", type=float, default=0.8)
-    parser.add_argument("--batch-use", type=float, default=0.5)
-    parser.add_argument("--stabilization", type=float, default=600.0)
-    parser.add_argument("--start-seconds", type=float, default=90.0)
-    parser.add_argument("--affinity", choices=("prefix", "none"), default="prefix")
-    parser.add_argument("--load-factor", type=float, default=1.25)
-    parser.add_argument("--groups", type=int, default=64, help="prefixes of a drawn load")
-    parser.add_argument("--slo", type=float, default=2.0, help="seconds until the first token")
-    parser.add_argument("--costs", type=Path, default=MEASURED, help="steps that were measured")
-    parser.add_argument("--every", type=float, default=60.0, help="seconds between rows")
-    parser.add_argument("--out", type=Path, help="file for all of it")
+    group = parser.add_argument_group("arrivals")
+    add = group.add_mutually_exclusive_group(required=True).add_argument
+    add("--trace", type=Path, help="CSV or JSON lines with times, prompt and output tokens")
+    add(
+        "--synthetic",
+        metavar="SECONDS:LOW:HIGH:PERIOD",
+        help="drawn ones, from LOW requests a second to HIGH and back in each period",
+    )
+    add = group.add_argument
+    add(
+        "--shared",
+        type=number(-1e-9, 1),
+        default=0.0,
+        help="share of a prompt of the trace that its `session` has in common",
+    )
+    add("--scale", type=number(0), default=1.0, help="how many times as fast they come")
+    add("--burst", type=number(0), default=1.0, help="of the drawn rate in the middle tenth")
+    add("--groups", type=some, default=64, help="prefixes of 512 tokens that drawn prompts share")
+    add("--seed", type=int, default=1, help="another one draws others")
+    add = parser.add_argument_group("autoscaler").add_argument
+    modes = ("hpa", "keda", "none")
+    add(
+        "--mode",
+        choices=modes,
+        nargs="+",
+        default=["hpa"],
+        help="autoscaling.mode; none: as many as at the start",
+    )
+    add("--min", type=some, default=1, help="autoscaling.minReplicas")
+    add("--max", type=some, default=8, help="autoscaling.maxReplicas")
+    add("--queue-seconds", type=number(0), default=2.0, help="autoscaling.queueSeconds")
+    add("--kv-use", type=number(0), default=0.8, help="autoscaling.kvUse; more than 1: never")
+    add("--batch-use", type=number(0), default=0.5, help="autoscaling.batchUse; more than 1: never")
+    add(
+        "--stabilization",
+        type=number(-1e-9),
+        default=600.0,
+        help="autoscaling.scaleDownStabilizationSeconds",
+    )
+    add(
+        "--down-period",
+        type=number(0),
+        default=120.0,
+        help="drain.terminationGracePeriodSeconds, in which one is taken away",
+    )
+    add = parser.add_argument_group("servers").add_argument
+    add("--first", type=count, default=0, help="replicas at the start; 0: as --min")
+    add(
+        "--start-seconds",
+        type=number(-1e-9),
+        default=90.0,
+        help="from the wish for a replica to one that is ready, a node among it",
+    )
+    add(
+        "--costs",
+        type=Path,
+        default=MEASURED,
+        help="steps that benchmarks.autoscaling.measure made a file of",
+    )
+    add(
+        "--affinity",
+        choices=("prefix", "none"),
+        default="prefix",
+        help="balancer.affinity; none: the least loaded",
+    )
+    add("--load-factor", type=number(1), default=1.25, help="balancer.loadFactor, as a factor")
+    add("--kv-tokens", type=tokens, default=SIZE.kv_tokens, help="of a server's KV cache")
+    add("--max-batch-size", type=some, default=SIZE.batch, help="seats of a server's batch")
+    add = parser.add_argument_group("what is said").add_argument
+    add("--slo", type=number(0), default=2.0, help="seconds after which a first token is late")
+    add("--every", type=number(0), default=60.0, help="seconds between rows")
+    add("--out", type=Path, help="file for all of it, in JSON")
     return parser
 
 

@@ -27,10 +27,28 @@ class Policy:
     kv_use: float = 0.8
     batch_use: float = 0.5
     stabilization: float = 600.0  # seconds
-    down_period: float = 120.0  # seconds in which the HPA of the chart takes one pod away
+    down_period: float = 120.0  # in which one pod is taken away: the chart's grace period
+
+    @property
+    def targets(self) -> dict[str, float]:
+        """By the name of the measure."""
+        return {
+            "queue_seconds": self.queue_seconds,
+            "kv_use": self.kv_use,
+            "batch_use": self.batch_use,
+        }
 
 
-Measures = Mapping[str, Sequence[float | None]]  # by name: that of each pod that is ready
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How many replicas there are to be, and the measure that asks for most of them."""
+
+    replicas: int
+    by: str
+
+
+# By name: that of each pod that is ready, None where there is none. KEDA's queries have one value.
+Measures = Mapping[str, Sequence[float | None]]
 
 
 class Autoscaler:
@@ -42,27 +60,27 @@ class Autoscaler:
         self._downs: deque[float] = deque()  # when a pod was taken away
         self._ups: deque[tuple[float, int]] = deque()  # (when, how many replicas there were)
 
-    def replicas(self, now: float, current: int, unready: int, measures: Measures) -> int:
+    def decide(self, now: float, current: int, unready: int, measures: Measures) -> Decision:
         """How many there are to be.
 
         current: pods there are, `unready` of them not ready yet.
         """
         policy = self.policy
         if policy.mode == "none":
-            return current
-        wanted = max(
-            self._of(current, unready, measures["queue_seconds"], policy.queue_seconds),
-            self._of(current, unready, measures["kv_use"], policy.kv_use),
-            self._of(current, unready, measures["batch_use"], policy.batch_use),
-        )
-        wanted = min(max(wanted, policy.least), policy.most)
+            return Decision(current, "")
+        wishes = {
+            name: self._of(current, unready, measures[name], target)
+            for name, target in policy.targets.items()
+        }
+        by = max(wishes, key=wishes.__getitem__)
+        wanted = min(max(wishes[by], policy.least), policy.most)
         self._wanted.append((now, wanted))
         while self._wanted[0][0] < now - policy.stabilization:
             self._wanted.popleft()
         if wanted > current:
-            return self._up(now, current, wanted)
+            return Decision(self._up(now, current, wanted), by)
         held = max(count for _, count in self._wanted)
-        return self._down(now, current, min(held, current))
+        return Decision(self._down(now, current, min(held, current)), by)
 
     def _of(self, current: int, unready: int, values: Sequence[float | None], target: float) -> int:
         """By one measure. Of pods that are not ready nothing is known: they count as idle where
@@ -93,7 +111,7 @@ class Autoscaler:
         return min(wanted, max(2 * base, base + 4))
 
     def _down(self, now: float, current: int, wanted: int) -> int:
-        if self.policy.mode == "keda" or wanted >= current:
+        if wanted >= current:
             return wanted
         while self._downs and self._downs[0] <= now - self.policy.down_period:
             self._downs.popleft()

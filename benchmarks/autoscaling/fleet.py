@@ -39,12 +39,25 @@ class Look:
     waiting: int
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What the autoscaler did. by: the measure that asked for most, its mean, and its target."""
+
+    time: float
+    before: int
+    after: int
+    by: str
+    value: float
+    target: float
+
+
 @dataclass
 class Outcome:
     """What happened."""
 
     served: list[Served] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
     replica_seconds: float = 0.0
     busy_seconds: float = 0.0
     cached: int = 0
@@ -135,24 +148,25 @@ class Fleet:
     def _look(self, now: float) -> None:
         staying = [r for r in self._replicas if not r.leaving]
         ready = [r for r in staying if r.ready_at <= now]
-        queues = [r.queue_p90(now) for r in ready]
-        uses = [r.kv_use for r in ready]
-        measures: dict[str, list[float | None]] = {"queue_seconds": queues, "kv_use": [*uses]}
-        measures["batch_use"] = [r.batch_use for r in ready]
+        queues: list[float | None] = [quantile(r.waits(now)) for r in ready]
+        if self._setting.policy.mode == "keda":  # its query asks for that of all together
+            queues = [quantile([wait for r in ready for wait in r.waits(now)])]
+        measures: dict[str, list[float | None]] = {
+            "queue_seconds": queues,
+            "kv_use": [r.kv_use for r in ready],
+            "batch_use": [r.batch_use for r in ready],
+        }
+        means = {name: mean(values) for name, values in measures.items()}
         current = len(staying)
-        wanted = self._autoscaler.replicas(now, current, current - len(ready), measures)
-        known = [queue for queue in queues if queue is not None]
-        self._outcome.looks.append(
-            Look(
-                now,
-                len(self._replicas),
-                len(ready),
-                sum(known) / len(known) if known else 0.0,
-                sum(uses) / len(uses) if uses else 0.0,
-                sum(r.batch_use for r in ready) / max(len(ready), 1),
-                sum(r.scheduler.waiting for r in ready) + len(self._pending),
-            )
-        )
+        decision = self._autoscaler.decide(now, current, current - len(ready), measures)
+        wanted = decision.replicas
+        if wanted != current:
+            by, targets = decision.by, self._setting.policy.targets
+            change = Change(now, current, wanted, by, means[by], targets[by])
+            self._outcome.changes.append(change)
+        waiting = sum(r.scheduler.waiting for r in ready) + len(self._pending)
+        uses = means["queue_seconds"], means["kv_use"], means["batch_use"]
+        self._outcome.looks.append(Look(now, len(self._replicas), len(ready), *uses, waiting))
         for _ in range(wanted - current):
             replica = self._new(now + self._setting.start_seconds)
             self._replicas.append(replica)
@@ -163,3 +177,14 @@ class Fleet:
             if not replica.busy:
                 self._go_on(replica, now)
         self._at(now + SYNC_SECONDS, "look", None)
+
+
+def quantile(waits: Sequence[float]) -> float:
+    """The 90th percentile; 0 of nothing, as the chart's rule and its query say."""
+    return sorted(waits)[int(0.9 * (len(waits) - 1))] if waits else 0.0
+
+
+def mean(values: Sequence[float | None]) -> float:
+    """Of those that there are; 0 of nothing."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else 0.0

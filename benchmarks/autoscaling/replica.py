@@ -83,12 +83,11 @@ class Replica:
         """Share of the batch's seats that are taken."""
         return self.scheduler.running / self._size.batch
 
-    def queue_p90(self, now: float) -> float | None:
-        """90th percentile of the seconds in the queue, of those admitted lately; None: nobody."""
+    def waits(self, now: float) -> list[float]:
+        """Seconds in the queue, of those that were admitted lately."""
         while self._waits and self._waits[0][0] < now - WINDOW:
             self._waits.popleft()
-        waits = sorted(wait for _, wait in self._waits)
-        return waits[int(0.9 * (len(waits) - 1))] if waits else None
+        return [wait for _, wait in self._waits]
 
     def submit(self, served: Served, now: float) -> None:
         """Queue a request."""

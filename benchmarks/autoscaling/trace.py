@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import random
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -42,17 +43,22 @@ def read(path: Path, shared: float = 0.0) -> list[Arrival]:
         try:
             time = _seconds(_first(fields, TIMES))
             prompt, output = int(_first(fields, PROMPTS)), int(_first(fields, OUTPUTS))
-        except (KeyError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(f"{path}: record {number}: {error}") from None
         group = next((fields[name] for name in GROUPS if fields.get(name)), number)
         found.append(
-            Arrival(time, max(prompt, 1), max(output, 1), hash(str(group)), int(shared * prompt))
+            Arrival(time, max(prompt, 1), max(output, 1), number_of(group), int(shared * prompt))
         )
     if not found:
         raise ValueError(f"{path} holds no arrivals")
     found.sort(key=lambda arrival: arrival.time)
     begin = found[0].time
     return [Arrival(a.time - begin, a.prompt, a.output, a.group, a.shared) for a in found]
+
+
+def number_of(group: object) -> int:
+    """The same in each run, as Python's hashes of words are not."""
+    return zlib.crc32(str(group).encode())
 
 
 def _lines(path: Path) -> Iterator[dict[str, str]]:
@@ -68,7 +74,7 @@ def _first(fields: dict[str, str], names: tuple[str, ...]) -> str:
     for name in names:
         if fields.get(name):
             return fields[name]
-    raise KeyError(f"none of {', '.join(names)}")
+    raise ValueError(f"it has none of {', '.join(names)}")
 
 
 def _seconds(text: str) -> float:

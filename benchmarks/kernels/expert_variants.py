@@ -153,7 +153,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     begun = time.monotonic()
-    cases = list(itertools.product(arguments.mixtures, arguments.formats, arguments.rows))
+    chosen = itertools.product(arguments.mixtures, arguments.formats, arguments.rows)
+    cases = [case for case in chosen if case[1] in MIXTURES[case[0]].formats]
     # One number of rows stands for all with as many pairs a tile; a process has one format's.
     jobs: dict[tuple[Any, ...], list[tuple[Case, str, int]]] = {}
     seen = set()

@@ -11,10 +11,11 @@ from typing import Any
 
 from penstock.assembly import Assembly
 from penstock.connection import Connection, Message
-from penstock.embedded import ServerError, renamed
+from penstock.embedded import ServerError
 from penstock.engine_args import NAMES
 from penstock.outputs import GenerationError
 from penstock.sampling_params import SamplingParams
+from penstock.server_log import renamed
 from penstock_proto.offline_pb2 import Failed, Parameters, Piece, Prompt, Started
 
 WINDOW = 2048  # prompts of a call that have been sent and have not ended

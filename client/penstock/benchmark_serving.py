@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from penstock.bench.serve import main as serve
+from penstock.command import to_the_end
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,4 +18,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(to_the_end(main))

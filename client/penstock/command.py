@@ -81,9 +81,14 @@ COMMANDS = {
 
 
 def main() -> int:
+    """The exit code."""
+    return to_the_end(lambda: _main(sys.argv[1:]))
+
+
+def to_the_end(run: Callable[[], int]) -> int:
     """The exit code. Who reads our output no more, or interrupts us, gets no traceback."""
     try:
-        code = _main(sys.argv[1:])
+        code = run()
         sys.stdout.flush()
         return code
     except BrokenPipeError:

@@ -8,25 +8,21 @@ that was told of its parent (PENSTOCK_PARENT) ends when that is gone, killed or 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
 import signal
 import subprocess
 import sys
-import threading
 import weakref
-from collections import deque
 from collections.abc import Mapping
-from typing import IO, Any, Self
+from typing import Any, Self
+
+from penstock.server_log import Screen, ServerLog
+from penstock_proto.progress import WANTED
 
 CLOSE_SECONDS = 10.0  # to end in order, then it is killed
 LAST_WORDS_SECONDS = 5.0  # for the launcher to say why it ends, once a part of it is gone
 DRAIN_SECONDS = 2.0  # that requests get which run when it is closed, by default
 CLOSED = "it was closed: close() ended the server, and a new one has to be made"
-KEPT_LINES = 20  # of the log, for the error that says why it ended
-OPTION = re.compile(r"(?<![\w-])(?:argument )?(?:-\w/)?--(?P<option>[a-z][a-z0-9-]*)")
-USAGE_ERROR = "launcher: error: "  # how the launcher begins what it says of a wrong option
 
 
 class ServerError(RuntimeError):
@@ -44,8 +40,9 @@ class EmbeddedServer:
     under their names with underscores: num_shard=2, disable_prefix_cache=True, api_key="…"
     (`launcher --help`). True names a switch; None and False leave an option out; a list repeats it.
     environment: variables beside those of this process. quiet: nothing is shown; else progress of
-    the start, and warnings, on standard error. progress: that of the weights is shown too. names:
-    of options -> what the program calls them, in all that is said of them.
+    the start, and warnings, on standard error: bars where that is a terminal, else a few lines.
+    progress: that of the weights is shown too. names: of options -> what the program calls them, in
+    all that is said of them.
 
     Raises ServerError with the launcher's last error; where that is about an option, WrongOption.
     """
@@ -62,6 +59,8 @@ class EmbeddedServer:
     ) -> None:
         known = {"model_id": "model"} | {name: name for name in options} | dict(names)
         variables = {**os.environ, **(environment or {}), "PENSTOCK_PARENT": str(os.getpid())}
+        screen = Screen(quiet=quiet, progress=progress)
+        variables |= {WANTED: "1" if screen.draws else ""}
         variables.pop("API_KEY", None)  # whatever it is for
         if (key := options.pop("api_key", None)) is not None:
             variables["API_KEY"] = key  # others may read a command line
@@ -78,7 +77,7 @@ class EmbeddedServer:
         self._finalizer = weakref.finalize(self, _end, self.process, os.getpid())
         assert self.process.stdout is not None
         self._closed = False
-        self._log = _ServerLog(self.process.stdout, known, quiet=quiet, progress=progress)
+        self._log = ServerLog(self.process.stdout, known, screen)
         try:
             self._log.decided.wait()
             if self._log.ready is None:
@@ -135,78 +134,6 @@ class EmbeddedServer:
             return CLOSED
         self._log.join()
         return self._log.last_error or f"the server has ended with code {code}"
-
-
-class _ServerLog:
-    """Reads what the launcher writes, to the end, so that it never waits for a reader."""
-
-    def __init__(
-        self, stream: IO[bytes], names: Mapping[str, str], *, quiet: bool, progress: bool
-    ) -> None:
-        self.usage_error: str | None = None  # a wrong option
-        self.ready: dict[str, Any] | None = None
-        self.decided = threading.Event()  # it is ready, or has ended
-        self._stream = stream
-        self._names = names
-        self._quiet = quiet
-        self._progress = progress
-        self._error = ""
-        self._raw: deque[str] = deque(maxlen=KEPT_LINES)
-        self._thread = threading.Thread(target=self._read, name="penstock-log", daemon=True)
-        self._thread.start()
-
-    @property
-    def last_error(self) -> str:
-        """The last sentence that says what went wrong, else the last lines that are no records."""
-        return self._error or "\n".join(self._raw)
-
-    def join(self) -> None:
-        """Wait for its end, which comes with that of the launcher."""
-        if threading.current_thread() is not self._thread:
-            self._thread.join(CLOSE_SECONDS)
-
-    def _read(self) -> None:
-        with contextlib.suppress(OSError, ValueError), self._stream:
-            for line in self._stream:
-                self._take(line.decode(errors="replace").rstrip())
-        self.decided.set()
-
-    def _take(self, line: str) -> None:
-        try:
-            record = json.loads(line)
-            message, level = str(record["message"]), record.get("level", "INFO")
-        except (ValueError, TypeError, KeyError):
-            self._raw.append(line)
-            if line.startswith(USAGE_ERROR):
-                self.usage_error = self._error = renamed(
-                    line.removeprefix(USAGE_ERROR), self._names
-                )
-            return
-        message = renamed(message, self._names)
-        if level == "ERROR":
-            self._error = message
-        if "url" in record and message.startswith("Penstock ready"):
-            self.ready = record
-        own = record.get("target") == "penstock_launcher" and message != "options"
-        own = own and (self._progress or "% (" not in message)
-        if level in ("WARN", "WARNING", "ERROR") or (own and not self.decided.is_set()):
-            self._show(message)
-        if self.ready is not None:
-            self.decided.set()
-
-    def _show(self, message: str) -> None:
-        if not self._quiet:
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                print(message, file=sys.stderr, flush=True)
-
-
-def renamed(sentence: str, names: Mapping[str, str]) -> str:
-    """A sentence of the launcher with a program's names of options, where it has some."""
-
-    def name(match: re.Match[str]) -> str:
-        return names.get(match["option"].replace("-", "_"), match[0])
-
-    return OPTION.sub(name, sentence)
 
 
 def _flags(options: Mapping[str, Any]) -> list[str]:

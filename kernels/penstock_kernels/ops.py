@@ -49,6 +49,12 @@ class Act(enum.Enum):
     SILU = "silu"
     GELU = "gelu"  # by the error function
     GELU_TANH = "gelu_tanh"  # its approximation by tanh
+    # Of gates, at most LIMIT: gate * sigmoid(ALPHA * gate). What it multiplies is up + 1, with up
+    # within LIMIT (gpt-oss).
+    CLAMPED_SWIGLU = "clamped_swiglu"
+
+
+ALPHA, LIMIT = 1.702, 7.0  # of CLAMPED_SWIGLU
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,10 +237,23 @@ class Step(Protocol):
         """
 
     def attend(
-        self, query: Tensor, spec: AttentionSpec, cache: Tensor, to: Weight | None = None
+        self,
+        query: Tensor,
+        spec: AttentionSpec,
+        cache: Tensor,
+        to: Weight | None = None,
+        sinks: Tensor | None = None,
     ) -> Activation:
         """Each row's attention over its own sequence, up to and including itself. `qkv` of the same
-        layer comes before it. query: [n, heads, width]. Returns [n, heads * width]."""
+        layer comes before it.
+
+        query: [n, heads, width]; sinks: [heads] float32, a score of each head that stands in the
+        denominator of its softmax, as that of a token whose value is zero. Returns
+        [n, heads * width].
+        """
+
+    def each(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """function(x), of one of torch's that takes each element by itself. x may be changed."""
 
 
 class Device(Protocol):
@@ -301,7 +320,14 @@ class GraphDevice(Device, Protocol):
 
 
 class Sampler(Protocol):
-    """What becomes of logits."""
+    """What becomes of logits.
+
+    Where results must not depend on the rows of others: rows_alone: what torch computes of several
+    rows is to be computed of one at a time; draws_alone: so are draws and penalties.
+    """
+
+    rows_alone: bool
+    draws_alone: bool
 
     def draw(self, logits: Tensor, draws: SamplingBatch) -> Tensor:
         """See `draw.draw`."""

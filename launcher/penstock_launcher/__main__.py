@@ -15,7 +15,7 @@ from penstock_launcher.hub_token import hub_token
 from penstock_launcher.launch import given, serve
 from penstock_launcher.logs import Log
 from penstock_launcher.outlet import open_standard_descriptors
-from penstock_launcher.parent import variables_of_options
+from penstock_launcher.parent import draws_progress, variables_of_options
 from penstock_launcher.sagemaker import adapt
 from penstock_launcher.vertex import storage_notice
 
@@ -36,7 +36,12 @@ def main() -> int:
     asked, options = options, dataclasses.replace(options, api_key=keys)
     hidden = [*secrets_of(keys), hub_token(environ) or ""]
     hidden += [environ.get(name, "") for name in SECRETS]
-    log = Log(as_json=options.json_output, level=options.log_level, secrets=tuple(hidden))
+    log = Log(
+        as_json=options.json_output,
+        level=options.log_level,
+        secrets=tuple(hidden),
+        records_of_progress=options.json_output and draws_progress(environ),
+    )
     for notice in notices:
         log.warning(notice)
     if options.env:

@@ -83,6 +83,7 @@ SHARD_OPTIONS = (
     "leave_free",
     "cuda_graphs",
     "disable_dependent_launch",
+    "deterministic",
 )
 
 

@@ -145,7 +145,7 @@ def _announce(model: Model, plan: Plan, log: Log) -> None:
         log.warning("--load-format dummy: the weights are random, and so are the answers")
     if said := shared_memory.notice(plan.shards, plan.gpus, plan.environ):
         log.warning(said)
-    log.info("starting", model=model.id, path=str(model.path), shards=plan.shards)
+    log.info(f"starting {model.id}", path=str(model.path), shards=plan.shards)
 
 
 async def _start(

@@ -18,7 +18,8 @@ from decimal import Decimal
 from typing import Any, TextIO
 
 from penstock_launcher.outlet import Outlet, standard_output
-from penstock_launcher.progress import Progress, ProgressView
+from penstock_launcher.progress import Lines, Records, View
+from penstock_proto.progress import Bars, Progress
 
 MAX_LINE = 64 * 1024  # bytes of a child's line; the rest is dropped, and the record says so
 TAIL_LINES = 10  # of a child's last lines, kept for the message about its death
@@ -78,14 +79,16 @@ class Log:
         level: str = "info",
         secrets: tuple[str, ...] = (),
         stream: TextIO | None = None,
+        records_of_progress: bool = False,
     ) -> None:
-        """level: the least that is written, one of LEVELS in small letters."""
+        """level: the least that is written, one of LEVELS in small letters. records_of_progress:
+        whoever reads the log draws it."""
         self._as_json = as_json
         self._least = LEVELS.index(level.upper())
         self._secrets: set[str] = set()
         self.mask(secrets)
         self._stream: TextIO | Outlet | None = stream or standard_output()
-        self._progress = ProgressView(bars=not as_json and sys.stderr.isatty(), say=self.info)
+        self._progress = self._view(records_of_progress)
 
     def mask(self, secrets: Iterable[str]) -> None:
         """These are not to be written from now on either."""
@@ -125,7 +128,7 @@ class Log:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[Callable[..., None]]:
-        """Shows who is waited for, as `ProgressView.wait`."""
+        """Shows who is waited for, as `View.wait`."""
         try:
             yield self._progress.wait
         finally:
@@ -136,6 +139,13 @@ class Log:
         if isinstance(self._stream, Outlet):
             with contextlib.suppress(OSError):
                 self._stream.close()
+
+    def _view(self, records: bool) -> View:
+        if records:
+            return Records(lambda **fields: self._write(None, {"level": "INFO", **fields}))
+        if sys.stderr and sys.stderr.isatty() and not self._as_json:
+            return Bars()
+        return Lines(self.info)
 
     def _own(self, level: str, message: str, fields: Mapping[str, object]) -> None:
         head = {"timestamp": _now(), "level": level, "target": "penstock_launcher"}

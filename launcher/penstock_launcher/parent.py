@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 
 from penstock_launcher.errors import LauncherError
+from penstock_proto.progress import WANTED
 
 VARIABLE = "PENSTOCK_PARENT"
 KEY = "API_KEY"
@@ -31,6 +32,11 @@ def variables_of_options(environ: Mapping[str, str]) -> Mapping[str, str]:
     if parent_process(environ) is None:
         return environ
     return {name: environ[name] for name in (KEY,) if name in environ}
+
+
+def draws_progress(environ: Mapping[str, str]) -> bool:
+    """Whether whoever started this launcher shows progress itself, and reads it in the log."""
+    return parent_process(environ) is not None and bool(environ.get(WANTED))
 
 
 async def watch_parent(parent: int | None) -> None:

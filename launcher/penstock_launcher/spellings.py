@@ -99,6 +99,7 @@ SPELLINGS = (
     _row("--chunked-prefill-size", "max_batch_prefill_tokens", SGLANG),
     _row("--enforce-eager", "cuda_graphs", VLLM, says="0"),
     _row("--disable-cuda-graph", "cuda_graphs", SGLANG, says="0"),
+    _row("--enable-deterministic-inference", "deterministic", SGLANG, says="true"),
     _row("--enable-prefix-caching", "disable_prefix_cache", VLLM, says="false"),
     _row("--no-enable-prefix-caching", "disable_prefix_cache", VLLM, says="true"),
     _row("--enable-radix-cache", "disable_prefix_cache", SGLANG, says="false"),

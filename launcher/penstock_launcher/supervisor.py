@@ -23,13 +23,14 @@ from penstock_launcher.run_folder import RunFolder
 from penstock_launcher.stopped import watch_stopped
 from penstock_launcher.updates import Updates
 from penstock_launcher.waits import all_within, first_of
+from penstock_proto.progress import Wait
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 COLLECT = 0.2  # seconds in which the first death's consequences show, so that the cause is named
 COLLECT_CAUSE = 3.0  # the same where only consequences have shown: a busy machine
 REMIND = 10.0  # seconds until the first "still waiting" line
 TICK = 1.0  # seconds between two looks at who is waited for
-ROUTER_MARGIN = 7.0  # seconds beyond its grace period; its HTTP processes get 4.5 of them
+ROUTER_MARGIN = 8.0  # seconds beyond its grace period; its HTTP processes get 5.5 of them
 SHARD_GRACE = 5.0  # seconds that shards get to end after SIGTERM
 KILL_GRACE = 10.0  # seconds that the kernel gets to take down what was killed
 LAST_WORDS = 0.5  # seconds to read what the dead had written
@@ -123,7 +124,7 @@ class Supervisor:
                     elapsed = time.monotonic() - started
                     if due := elapsed >= remind:
                         remind *= 2
-                    show(names, elapsed, expected, due=due)
+                    show(Wait(names, elapsed, expected), due=due)
         return [child.ready.result() for child in children]
 
     async def _watch(self) -> None:

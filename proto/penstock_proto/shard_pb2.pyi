@@ -19,7 +19,7 @@ class InfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class InfoResponse(_message.Message):
-    __slots__ = ("rank", "world_size", "device", "device_name", "dtype", "architecture", "vocab_size", "max_position_embeddings", "block_size", "kv_bytes_per_token", "weight_bytes", "weights", "kv_cache_dtype", "phases")
+    __slots__ = ("rank", "world_size", "device", "device_name", "dtype", "architecture", "vocab_size", "max_position_embeddings", "block_size", "kv_bytes_per_token", "weight_bytes", "weights", "kv_cache_dtype", "deterministic", "phases")
     class PhasesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -40,6 +40,7 @@ class InfoResponse(_message.Message):
     WEIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     KV_CACHE_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    DETERMINISTIC_FIELD_NUMBER: _ClassVar[int]
     PHASES_FIELD_NUMBER: _ClassVar[int]
     rank: int
     world_size: int
@@ -54,8 +55,9 @@ class InfoResponse(_message.Message):
     weight_bytes: int
     weights: str
     kv_cache_dtype: str
+    deterministic: bool
     phases: _containers.ScalarMap[str, float]
-    def __init__(self, rank: _Optional[int] = ..., world_size: _Optional[int] = ..., device: _Optional[str] = ..., device_name: _Optional[str] = ..., dtype: _Optional[str] = ..., architecture: _Optional[str] = ..., vocab_size: _Optional[int] = ..., max_position_embeddings: _Optional[int] = ..., block_size: _Optional[int] = ..., kv_bytes_per_token: _Optional[int] = ..., weight_bytes: _Optional[int] = ..., weights: _Optional[str] = ..., kv_cache_dtype: _Optional[str] = ..., phases: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    def __init__(self, rank: _Optional[int] = ..., world_size: _Optional[int] = ..., device: _Optional[str] = ..., device_name: _Optional[str] = ..., dtype: _Optional[str] = ..., architecture: _Optional[str] = ..., vocab_size: _Optional[int] = ..., max_position_embeddings: _Optional[int] = ..., block_size: _Optional[int] = ..., kv_bytes_per_token: _Optional[int] = ..., weight_bytes: _Optional[int] = ..., weights: _Optional[str] = ..., kv_cache_dtype: _Optional[str] = ..., deterministic: _Optional[bool] = ..., phases: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class WarmupRequest(_message.Message):
     __slots__ = ("max_prefill_tokens", "max_slots", "max_sequence_length", "max_batch_total_tokens", "max_top_n", "max_chunks")

@@ -64,10 +64,9 @@ class Fp4:
             raise ValueError(f"{part.name} has {inputs} inputs, no multiple of {names.group}")
         shape = (inputs // 2,) if not names.blocked else (groups, names.group // 2)
         data = self._rows(part, names.data, shape, torch.uint8).flatten(1)
-        codes = torch.stack((data & 15, data >> 4), dim=2).flatten(1)
+        codes = codes_of(data)
         if names.whole is None:
-            power = self._rows(part, names.scale, (groups,), torch.uint8).float() - E8M0_BIAS
-            scale = power.exp2().bfloat16()
+            scale = power_scales(self._rows(part, names.scale, (groups,), torch.uint8))
             return Coded(codes, "e2m1", scale=scale, group=names.group)
         scale = self._rows(part, names.scale, (groups,), torch.float8_e4m3fn)
         return Coded(codes, "e2m1", None, scale, names.group, self._whole(part))
@@ -86,3 +85,13 @@ class Fp4:
         out = torch.empty(len(part.rows), *shape, dtype=dtype, device=self.device)
         self.source.read(out, part.name + ending, (part.total, *shape), 0, part.rows.start)
         return out
+
+
+def codes_of(data: Tensor) -> Tensor:
+    """Two codes of each byte, the first one low. data: [rows, bytes]."""
+    return torch.stack((data & 15, data >> 4), dim=2).flatten(1)
+
+
+def power_scales(exponents: Tensor) -> Tensor:
+    """Scales of MXFP4, which are stored as e8m0, in bfloat16: it holds them all exactly."""
+    return (exponents.float() - E8M0_BIAS).exp2().bfloat16()

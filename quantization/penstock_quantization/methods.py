@@ -44,8 +44,6 @@ def parse_scheme(config: Config) -> Scheme | None:
             f"{key} with quant_method {method!r} is not supported; supported: {', '.join(METHODS)}"
         )
     try:
-        if method == "mxfp4" and "num_local_experts" in config:
-            raise ValueError("layers of experts (num_local_experts) are not built")
         return parse(given)
     except ValueError as error:
         raise ValueError(f"{key} with quant_method {method!r}: {error}") from None

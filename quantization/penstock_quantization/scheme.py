@@ -79,6 +79,6 @@ def matches(entry: str, name: str) -> bool:
             return re.match(entry.removeprefix("re:"), name) is not None
         except re.error:
             return False
-    if "*" in entry:
-        return fnmatch.fnmatchcase(name, entry)
+    if "*" in entry:  # a pattern of matrices, or of modules that hold them
+        return fnmatch.fnmatchcase(name, entry) or fnmatch.fnmatchcase(name, f"{entry}.*")
     return f".{entry}." in f".{name}."

@@ -16,7 +16,7 @@ from penstock_router.pulse import Pulse
 RECENT_SECONDS = 2.0  # in which somebody called before the drain
 FIRST_SECONDS = 0.3  # in which somebody who goes on calling does so
 QUIET_SECONDS = 1.5  # without a call
-MOST_SECONDS = 5.0
+MOST_SECONDS = 10.0
 
 
 class Callers:

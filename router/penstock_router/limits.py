@@ -38,6 +38,7 @@ class ServerLimits:
     prefill_seconds: float  # one full prefill step, as measured at start
     step_rows: tuple[int, ...] = MEASURED_BEFORE  # of steps with prompts
     weights: str = ""  # their format
+    deterministic: bool = False  # a request's tokens do not depend on what else is computed
     memory_used: int = 0  # bytes of all devices, once everything is allocated
     memory_total: int = 0
 
@@ -121,6 +122,7 @@ def derive(
         world_size=len(infos),
         prefill_seconds=max(warmup.prefill_seconds for warmup in warmups),
         weights=infos[0].weights,
+        deterministic=all(info.deterministic for info in infos),
         memory_used=sum(warmup.memory_used for warmup in warmups),
         memory_total=sum(warmup.memory_total for warmup in warmups),
         step_rows=_step_rows(config.step_rows, warmups),

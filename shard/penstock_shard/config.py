@@ -35,6 +35,7 @@ class ShardConfig:
     listen: dict[str, str] | None = None
     kv_cache_memory: int | None = None  # bytes of the KV cache; None: what is left
     leave_free: int | None = None  # bytes of the GPU, or of a CPU's host, for others
+    deterministic: bool = False  # no row's result depends on what else is computed
 
     def __post_init__(self) -> None:
         _check("dtype", self.dtype, (None, *DTYPES))

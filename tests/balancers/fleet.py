@@ -87,10 +87,11 @@ def get(address: str, path: str) -> str | None:
         return None
 
 
-def configuration(mode: str, **balancer: Any) -> str:
-    """What the chart renders for servers that are no pods."""
+def configuration(mode: str, options: dict[str, Any] | None = None, **balancer: Any) -> str:
+    """What the chart renders for servers that are no pods. options: of the servers."""
     image = {"repository": mode, "tag": "1"}
     values = {"balancer": {"mode": mode, "image": image, "address": "127.0.0.1", **balancer}}
+    values["options"] = options or {}
     chart = helm().Chart.load(str(CHART))
     texts = chart.render(merged(BASE, values), name=NAME, namespace=NAMESPACE)
     objects = yaml.safe_load_all(texts["penstock/templates/balancer.yaml"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 import time
 from collections.abc import AsyncIterator
@@ -12,6 +13,8 @@ from typing import Any
 
 import aiohttp
 
+JSON = {"Content-Type": "application/json"}
+LONG = 60_000  # bytes: more than a balancer keeps of a request unless it is told to
 WORDS = ("river", "mountain", "harbour", "lantern", "orchard", "window", "castle", "garden")
 
 
@@ -51,10 +54,13 @@ def conversation(session: int, turn: int) -> dict[str, Any]:
     return {"messages": messages, "max_tokens": 8, "model": "tgi", "ignore_eos": True}
 
 
-async def one(http: aiohttp.ClientSession, url: str, body: dict[str, Any], sent: Sent) -> None:
-    """Whatever happens is in `sent`."""
+async def one(
+    http: aiohttp.ClientSession, url: str, body: dict[str, Any], sent: Sent, padding: int = 0
+) -> None:
+    """Whatever happens is in `sent`. padding: bytes of white space behind the body's JSON."""
+    data = json.dumps(body).encode() + b" " * padding
     try:
-        async with http.post(f"{url}/v1/chat/completions", json=body) as answer:
+        async with http.post(f"{url}/v1/chat/completions", data=data, headers=JSON) as answer:
             sent.answered = time.monotonic()
             text = await answer.text()
             if answer.status != 200:
@@ -68,7 +74,8 @@ async def one(http: aiohttp.ClientSession, url: str, body: dict[str, Any], sent:
 
 @contextlib.asynccontextmanager
 async def under_load(url: str, count: int = 6) -> AsyncIterator[Clients]:
-    """Requests without a pause while the block runs; all are over at its end."""
+    """Requests without a pause while the block runs, a third of them long; all are over at its
+    end."""
     clients, stop = Clients(), asyncio.Event()
 
     async def go_on(number: int) -> None:
@@ -79,7 +86,7 @@ async def under_load(url: str, count: int = 6) -> AsyncIterator[Clients]:
                 sent = Sent(time.monotonic())
                 clients.sent.append(sent)
                 body = conversation(100 * number + turn % 5, turn) | {"stream": turn % 2 == 0}
-                await one(http, url, body, sent)
+                await one(http, url, body, sent, LONG if turn % 3 == 0 else 0)
                 turn += 1
                 if sent.failure:
                     await asyncio.sleep(0.2)

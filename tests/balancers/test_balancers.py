@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,20 +19,30 @@ import pytest
 
 from balancers.fleet import ENVOY, HAPROXY, KINDS, Kind, Replica, balancer, configuration
 from balancers.load import Sent, conversation, one, under_load
+from support.server import gone
 
 ROOT = Path(__file__).parents[2]
 SESSIONS, TURNS = 10, 5
+# How a request fails whose server died: an answer of the balancer, a stream that breaks off, or,
+# where it was not the first on its client's connection, HAProxy's end of that connection.
+DIED = re.compile("50[23]: |cut: |ServerDisconnectedError|ClientPayloadError")
 full = pytest.mark.full
 both = pytest.mark.parametrize("kind", [HAPROXY, ENVOY], ids=list(KINDS))
 
 
+def told(*arguments: str) -> str:
+    """What git says; empty where it fails."""
+    result = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+    return result.stdout.strip() if result.returncode == 0 else ""
+
+
 @pytest.fixture(scope="module")
 def previous(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The version before this one: PENSTOCK_PREVIOUS, the last tag, or some commits ago."""
-    tags = subprocess.run(
-        ["git", "describe", "--tags", "--abbrev=0"], cwd=ROOT, capture_output=True, text=True
-    )
-    version = os.environ.get("PENSTOCK_PREVIOUS") or tags.stdout.strip() or "HEAD~20"
+    """The version before this one: PENSTOCK_PREVIOUS, the last tag, main, or some commits ago."""
+    version = os.environ.get("PENSTOCK_PREVIOUS") or told("describe", "--tags", "--abbrev=0")
+    if not version:
+        away = told("rev-parse", "main") not in ("", told("rev-parse", "HEAD"))
+        version = "main" if away else "HEAD~20"
     tree = tmp_path_factory.mktemp("previous") / "tree"
     git = ["git", "-C", str(ROOT), "worktree"]
     subprocess.run([*git, "add", "--detach", str(tree), version], check=True, capture_output=True)
@@ -108,7 +120,11 @@ async def test_rolling_restart(kind: Kind, replicas: list[Replica], tmp_path: Pa
 @full
 @both
 async def test_one_is_killed(kind: Kind, replicas: list[Replica], tmp_path: Path) -> None:
-    """Requests that it had fail, if they do; none that came later does."""
+    """Requests that it had fail, if they do; none that came later does.
+
+    Later: when its last process is gone. Until then the kernel completes connections to the port
+    of the dead, and takes requests that nobody reads: no balancer can know that they did not begin.
+    """
     victim = replicas[0]
     with balancer(kind, tmp_path, replicas) as url:
         async with under_load(url) as clients:
@@ -117,15 +133,57 @@ async def test_one_is_killed(kind: Kind, replicas: list[Replica], tmp_path: Path
             processes = victim.server.descendants()
             for process in [victim.server.process, *processes]:
                 process.send_signal(signal.SIGKILL)
+            await asyncio.to_thread(victim.server.process.wait)
+            assert await asyncio.to_thread(gone, processes, 60)
             killed = time.monotonic()
             goal = clients.ended + 30
             while clients.ended < goal:
                 await asyncio.sleep(0.05)
         later = [it for it in clients.failed if it.begun > killed]
-        print(f"\n{kind.mode}: {len(clients.failed)} of {len(clients.sent)} failed, all before")
+        print(f"\n{kind.mode}: {len(clients.failed)} of {len(clients.sent)} failed, all before:")
+        print(*sorted({it.failure[:80] for it in clients.failed}), sep="\n")
         assert [it.failure for it in later] == []
+        assert all(DIED.match(it.failure) for it in clients.failed), clients.failed
     victim.start_again()
     victim.wait_ready()
+
+
+@full
+async def test_clients_that_never_stop(replicas: list[Replica]) -> None:
+    """Each connects anew for each request, while the server drains and closes its port: it is
+    answered or refused, never left without a word."""
+    replica, heard, over = replicas[0], Counter[str](), asyncio.Event()
+    body = b'{"inputs":"hi","parameters":{"max_new_tokens":2}}'
+    head = f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    request = f"POST /generate HTTP/1.1\r\n{head}\r\n\r\n".encode() + body
+
+    async def go_on() -> None:
+        while not over.is_set():
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", replica.port)
+            except ConnectionRefusedError:
+                heard["refused"] += 1
+                await asyncio.sleep(0.1)
+                continue
+            try:
+                writer.write(request)
+                heard[(await reader.readline())[9:12].decode() or "nothing"] += 1
+            except ConnectionError as error:
+                heard[repr(error)] += 1
+            writer.close()
+
+    clients = [asyncio.create_task(go_on()) for _ in range(16)]
+    while heard["200"] < 50:
+        await asyncio.sleep(0.05)
+    code = await asyncio.to_thread(replica.server.terminate)
+    while not heard["refused"]:
+        await asyncio.sleep(0.05)
+    over.set()
+    await asyncio.gather(*clients)
+    print(f"\n{dict(heard)}")
+    assert code == 0 and heard["503"] and heard.keys() <= {"200", "503", "refused"}
+    replica.start_again()
+    replica.wait_ready()
 
 
 @full
@@ -170,3 +228,13 @@ def test_the_configuration_is_one(kind: Kind, tmp_path: Path) -> None:
         command = [program, *kind.check, str(config)]
         checked = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_a_body_that_the_server_takes_is_not_too_large_for_envoy() -> None:
+    """It reads all of it, to see where it goes."""
+    limit = re.compile(r"per_connection_buffer_limit_bytes: (\d+)")
+    for given, least in ((None, 2_000_000), (50_000_000, 50_000_000)):
+        options = {} if given is None else {"payload-limit": given}
+        [found] = limit.findall(configuration("envoy", options))
+        assert int(found) > least
+    assert "tune.bufsize 65536\n" in configuration("haproxy", bodyBytes=65536)

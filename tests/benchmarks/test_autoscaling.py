@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from pathlib import Path
 
 import pytest
-from benchmarks.autoscaling.__main__ import summary
-from benchmarks.autoscaling.autoscaler import Autoscaler, Policy
+import yaml
+from benchmarks.autoscaling.__main__ import _parser, _setting, main
+from benchmarks.autoscaling.autoscaler import Autoscaler, Decision, Policy
 from benchmarks.autoscaling.costs import MEASURED, StepCosts, measured
 from benchmarks.autoscaling.fleet import Fleet, Outcome, Setting
+from benchmarks.autoscaling.measure import measure
 from benchmarks.autoscaling.replica import Size
+from benchmarks.autoscaling.report import summary
 from benchmarks.autoscaling.trace import Arrival, drawn, read
 
+from support.server import running_server
+
+CHART = Path(__file__).parents[2] / "charts" / "penstock"
 SLOW = StepCosts(step=0.05, row=0.001, kv_token=0.0, prompt_token=0.0005)
 SMALL = Size(kv_tokens=8192, batch=8, prefill=512, longest=2048)
 
@@ -32,12 +40,35 @@ def test_a_file_without_steps_is_named(tmp_path: Path) -> None:
         measured(path)
 
 
+@pytest.mark.parametrize("text", ["[]", "{}", '{"steps": [{"step": "decode 1 rows"}]}', "no"])
+def test_a_file_of_something_else_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "steps.json"
+    path.write_text(text)
+    with pytest.raises(ValueError):
+        measured(path)
+
+
+@pytest.mark.full
+def test_steps_of_a_real_server(tmp_path: Path) -> None:
+    """They are measured, and what is simulated with them ends."""
+    arguments = ("--device", "cpu", "--max-batch-size", "8")
+    with running_server(tmp_path / "server", *arguments, env={"OMP_NUM_THREADS": "1"}) as server:
+        found = measure(server.url, (1, 4, 8), (40, 200))
+    kinds = [step["step"].split()[0] for step in found["steps"]]
+    assert kinds == ["decode"] * 3 + ["mixed"] * 2
+    assert all(step["wall_us"] > 0 for step in found["steps"])
+    path = tmp_path / "steps.json"
+    path.write_text(json.dumps(found))
+    setting = Setting(policy=Policy(), size=SMALL)
+    assert len(Fleet(setting, measured(path)).run(steady(20, 1.0)).served) == 20
+
+
 # -- the autoscaler's arithmetic -----------------------------------------------------------------
 
 
 def asked(policy: Policy, current: int, unready: int, queue: list[float], kv: list[float]) -> int:
     measures = {"queue_seconds": queue, "kv_use": kv, "batch_use": [0.0] * len(kv)}
-    return Autoscaler(policy).replicas(0.0, current, unready, measures)
+    return Autoscaler(policy).decide(0.0, current, unready, measures).replicas
 
 
 @pytest.mark.parametrize(
@@ -66,11 +97,11 @@ def test_what_was_wanted_lately_holds_it_up() -> None:
     scaler = Autoscaler(Policy(stabilization=60.0, down_period=30.0))
     busy = {"queue_seconds": [4.0, 4.0], "kv_use": [0.1, 0.1], "batch_use": [0.0] * 2}
     idle = {"queue_seconds": [0.0] * 4, "kv_use": [0.0] * 4, "batch_use": [0.0] * 4}
-    assert scaler.replicas(0.0, 2, 0, busy) == 4
+    assert scaler.decide(0.0, 2, 0, busy) == Decision(4, "queue_seconds")
     counts = []
     current = 4
     for now in range(15, 166, 15):
-        current = scaler.replicas(float(now), current, 0, idle)
+        current = scaler.decide(float(now), current, 0, idle).replicas
         counts.append(current)
     assert counts == [4, 4, 4, 4, 3, 3, 2, 2, 1, 1, 1]
 
@@ -160,3 +191,93 @@ def test_affinity_hits_more_prefixes() -> None:
 def test_the_same_again() -> None:
     one, other = (summary(fleet(steady(60, 0.2)), 2.0) for _ in range(2))
     assert one == other
+
+
+# -- the command ----------------------------------------------------------------------------------
+
+
+def said(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["autoscaling", *map(str, arguments)])
+    return main()
+
+
+def test_one_mode_says_what_was_decided_and_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    trace, out = tmp_path / "trace.jsonl", tmp_path / "out.json"
+    rows = [
+        {"time": i * 0.01, "prompt_tokens": 400, "output_tokens": 60, "session": f"s{i % 5}"}
+        for i in range(900)
+    ]
+    trace.write_text("\n".join(map(json.dumps, rows)))
+    arguments = ("--trace", trace, "--shared", 0.5, "--batch-use", 0.02, "--start-seconds", 5)
+    assert said(monkeypatch, *arguments, "--scale", 0.3, "--out", out) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^ +15 +1 -> +\d  batch_use 0\.\d\d, target 0\.02$", printed, re.M), printed
+    run = json.loads(out.read_text())["runs"]["hpa"]
+    assert run["figures"]["requests"] == 900 and run["figures"]["prefix_hits"] > 0.3
+    assert run["changes"][0]["by"] == "batch_use" and run["setting"]["policy"]["batch_use"] == 0.02
+    assert run["looks"][0]["replicas"] == 1
+
+
+def test_several_modes_make_a_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--synthetic", "30:2:4:30", "--mode", "hpa", "keda", "none")
+    assert said(monkeypatch, *arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| hpa", "| keda", "| none"]
+    assert {line.count("|") for line in lines} == {9}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--synthetic", "900:2"), "SECONDS:LOW:HIGH:PERIOD, not '900:2'"),
+        (("--synthetic", "60:2:4:0"), "period above 0"),
+        (("--synthetic", "60:4:2:60"), "LOW at most HIGH"),
+        (("--synthetic", "60:nan:2:60"), "LOW at most HIGH"),
+        (("--synthetic", "90000000:1:900000:60"), "more than 10,000,000 arrivals"),
+        (("--synthetic", "60:2:4:60", "--min", 4, "--max", 2), "--min 4 is more than --max 2"),
+        (("--trace", "/nowhere.csv"), "/nowhere.csv"),
+    ],
+)
+def test_what_cannot_be_simulated_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[object, ...],
+    words: str,
+) -> None:
+    assert said(monkeypatch, *arguments) == 1
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--scale", "--kv-use", "--load-factor", "--min"])
+def test_numbers_have_bounds(monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    with pytest.raises(SystemExit):
+        said(monkeypatch, "--synthetic", "60:2:4:60", option, "0")
+
+
+def test_defaults_are_the_charts() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    scaling, policy = values["autoscaling"], Policy()
+    assert policy.targets == {
+        "queue_seconds": scaling["queueSeconds"],
+        "kv_use": scaling["kvUse"],
+        "batch_use": scaling["batchUse"],
+    }
+    assert policy.stabilization == scaling["scaleDownStabilizationSeconds"]
+    assert policy.down_period == values["drain"]["terminationGracePeriodSeconds"]
+    assert Setting(policy=policy).load_factor == values["balancer"]["loadFactor"] / 100
+    command = _parser().parse_args(["--synthetic", "1:1:1:1"])
+    assert _setting(command, "hpa") == Setting(policy=policy)
+
+
+def test_an_idle_fleet_goes_back_to_its_least() -> None:
+    """Nobody has waited lately, because nobody came: that is a measure of 0, not none."""
+    arrivals = [*steady(300, 0.1), Arrival(600.0, 200, 20, 0, 0)]
+    for mode in ("hpa", "keda"):
+        policy = {"stabilization": 60.0, "down_period": 15.0, "queue_seconds": 0.5}
+        outcome = fleet(arrivals, mode=mode, **policy)
+        counts = [look.replicas for look in outcome.looks]
+        assert max(counts) > 1 and counts[-1] == 1, mode

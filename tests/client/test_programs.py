@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from client.conftest import DEMO
+from support.checkpoints import make_checkpoint
+from support.integer_checkpoints import quantise_checkpoint
 
 QUESTIONS = [
     "What distinguishes a mutex from a semaphore? One paragraph.",
@@ -49,15 +51,18 @@ def test_a_batch_of_prompts(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_engine_with_many_arguments(tmp_path: Path) -> None:
+    """A checkpoint in GPTQ's format, on two shards."""
     from penstock import LLM
 
+    checkpoint = make_checkpoint(tmp_path / "model", "llama3")
+    quantise_checkpoint(checkpoint, "gptq", tmp_path / "twin")
     with pytest.warns(UserWarning) as warned:
         llm = LLM(
-            model=str(DEMO),
-            quantization=None,
+            model=str(checkpoint),
+            quantization="gptq",
             tensor_parallel_size=2,
             gpu_memory_utilization=0.85,
-            max_model_len=1024,
+            max_model_len=96,
             dtype="float16",
             trust_remote_code=True,
             enforce_eager=True,
@@ -66,10 +71,10 @@ def test_an_engine_with_many_arguments(tmp_path: Path) -> None:
         )
     with llm:
         facts = llm.server.facts
-        assert (facts["world_size"], facts["max_total_tokens"]) == (2, 1024)
-        assert (facts["dtype"], facts["weights"]) == ("float16", "float16")
+        assert (facts["world_size"], facts["max_total_tokens"]) == (2, 96)
+        assert (facts["dtype"], facts["weights"]) == ("float16", "gptq")
         [output] = llm.generate("The sky is", use_tqdm=False)
-        assert output.finished
+        assert output.finished and output.outputs[0].token_ids
     sentences = [str(one.message) for one in warned]
     assert any("trust_remote_code has no effect" in sentence for sentence in sentences)
     assert any("swap_space has no effect" in sentence for sentence in sentences)

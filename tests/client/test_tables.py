@@ -13,8 +13,9 @@ import pytest
 
 from client.vllm_names import BEAM_SEARCH, ENGINE, SAMPLING
 from penstock import LLM, AsyncLLM, BeamSearchParams, SamplingParams
-from penstock.embedded import ServerError, renamed
+from penstock.embedded import ServerError
 from penstock.engine_args import HONOURED, OWN, launcher_options, own_arguments
+from penstock.server_log import renamed
 from penstock.vllm_arguments import NOTICES, REFUSED, TUNING
 from penstock_launcher.command_line import parse
 

@@ -210,17 +210,18 @@ def test_autoscaling(case: str) -> None:
     assert "replicas" not in workload(case)
     if case == "hpa":
         spec = only(case, "HorizontalPodAutoscaler")["spec"]
-        window = spec["behavior"]["scaleDown"]["stabilizationWindowSeconds"]
+        down = spec["behavior"]["scaleDown"]
         values = [one["pods"]["target"]["averageValue"] for one in spec["metrics"]]
         assert values == ["2000m", "800m", "500m"]
     else:
         spec = only(case, "ScaledObject")["spec"]
         advanced = spec["advanced"]["horizontalPodAutoscalerConfig"]
-        window = advanced["behavior"]["scaleDown"]["stabilizationWindowSeconds"]
+        down = advanced["behavior"]["scaleDown"]
         assert [one["metadata"]["threshold"] for one in spec["triggers"]] == ["2", "0.8", "0.5"]
         assert all('namespace="models"' in one["metadata"]["query"] for one in spec["triggers"])
-    pod = template(case)["spec"]
-    assert window >= pod["terminationGracePeriodSeconds"]
+    grace = template(case)["spec"]["terminationGracePeriodSeconds"]
+    assert down["stabilizationWindowSeconds"] >= grace
+    assert down["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": grace}]
 
 
 def test_gateway() -> None:
@@ -235,7 +236,20 @@ def test_gateway() -> None:
 def test_notes() -> None:
     notes = texts("default")["penstock/templates/NOTES.txt"]
     assert "docker build -t registry.example/penstock:0.1.0" in notes and "WARNING" in notes
-    assert "WARNING" not in texts("kept")["penstock/templates/NOTES.txt"]
+    kept = texts("kept")["penstock/templates/NOTES.txt"]
+    assert "WARNING" not in kept and "Bearer $API_KEY" in kept
+
+
+@CASES
+def test_notes_name_what_there_is(case: str) -> None:
+    """The object that is waited for and the service are rendered, and the scheme is the pods'."""
+    notes, found = texts(case)["penstock/templates/NOTES.txt"], objects(case)
+    [(kind, name)] = re.findall(r"(?:rollout status |wait )(\w+)/(\S+)", notes)
+    assert (kind, name) in {(kind.lower(), name) for kind, name in found}
+    [service] = re.findall(r"port-forward service/(\S+) 8080:80", notes)
+    assert found["Service", service]["spec"]["ports"][0]["port"] == 80
+    assert ("https://" in notes) == (case == "tls")
+    assert ("docker build" in notes) == ("@sha256:" not in notes)
 
 
 def test_https() -> None:

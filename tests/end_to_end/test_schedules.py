@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from penstock_router.request import GenerationRequest
 from penstock_router.scheduler import Scheduler, SchedulerConfig
 from support.checkpoints import make_checkpoint
 from support.local_shard import LocalShard, interpret, load_model
+from support.ordered_dot import in_order
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning:triton"),
@@ -32,14 +34,14 @@ class Alone:
     """What a request gives when nothing else runs, by plain torch."""
 
     def __init__(self, shard: LocalShard) -> None:
-        self._shard = shard
+        self.shard = shard
         self._known: dict[tuple[tuple[int, ...], int], list[int]] = {}
 
     def tokens(self, prompt: tuple[int, ...], count: int) -> list[int]:
         if (prompt, count) not in self._known:
-            tokens = [self._shard.start(0, prompt)]
-            tokens += self._shard.decode([0], count - 1)[0] if count > 1 else []
-            self._shard.release(0)
+            tokens = [self.shard.start(0, prompt)]
+            tokens += self.shard.decode([0], count - 1)[0] if count > 1 else []
+            self.shard.release(0)
             self._known[prompt, count] = tokens
         return self._known[prompt, count]
 
@@ -103,9 +105,12 @@ def run(
     return groups, scheduler.preemptions
 
 
-def shards(folder: Path, slots: int, blocks: int) -> tuple[LocalShard, Alone, SchedulerConfig]:
-    """A shard with so many blocks, its reference, and the scheduler's budgets."""
-    loaded = load_model(folder, kv_block_size=BLOCK)
+def shards(
+    folder: Path, slots: int, blocks: int, **changes: Any
+) -> tuple[LocalShard, Alone, SchedulerConfig]:
+    """A shard with so many blocks, its reference, and the scheduler's budgets. changes: of the
+    shard's configuration."""
+    loaded = load_model(folder, kv_block_size=BLOCK, **changes)
     sizes = {"max_sequence_length": LONGEST, "max_batch_total_tokens": blocks * BLOCK}
     shard = LocalShard(loaded, max_slots=slots, max_prefill_tokens=20, **sizes)
     lone = LocalShard(loaded, max_slots=1, max_prefill_tokens=LONGEST, **sizes)
@@ -130,6 +135,30 @@ def test_random_schedules_give_each_its_own_tokens(tmp_path: Path, family: str) 
         found = run(shard, alone, config, seed, 16)
         groups, preemptions = groups + found[0], preemptions + found[1]
     assert groups > 0 and preemptions > 0
+
+
+def test_random_schedules_in_half_precision(tmp_path: Path) -> None:
+    """Where what else runs would change tokens, `--deterministic` keeps them."""
+    folder = make_checkpoint(tmp_path / "model", "qwen3")
+    for seed in range(3):
+        half = {"dtype": "bfloat16", "deterministic": True}
+        shard, alone, config = shards(folder, slots=6, blocks=18 + seed, **half)
+        run(shard, alone, config, seed, 16)
+
+
+@pytest.mark.full
+def test_random_schedules_of_deterministic_graphs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its kernels, all of them: the reference is what they give alone."""
+    in_order(monkeypatch)
+    folder = make_checkpoint(tmp_path / "model", "llama3", num_hidden_layers=1)
+    loaded = load_model(folder, kv_block_size=BLOCK, deterministic=True)
+    shard, alone, config = shards(folder, slots=4, blocks=18, deterministic=True)
+    interpret(shard, loaded, (1, 2, 4))
+    interpret(alone.shard, loaded, (1,))
+    groups, _ = run(shard, alone, config, 2, 6)
+    assert groups > 1
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ PENSTOCK_SCHEMAS says how many schemas are drawn; thousands take a while.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -13,6 +14,7 @@ import re
 from typing import Any
 
 import aiohttp
+import pytest
 from jsonschema import Draft202012Validator
 
 from support.schemas import loosened, schema
@@ -110,3 +112,43 @@ async def test_a_bad_grammar_costs_nothing(demo_server: Server) -> None:
             async with session.post(f"{demo_server.url}/v1/chat/completions", json=body) as answer:
                 assert answer.status == 422
                 assert said in (await answer.json())["error"]["message"]
+
+
+# It compiles, and is warmed up within its letters; behind them more may follow than the library
+# follows up, 2,000 places of a grammar.
+WORDS = [" ".join(word) for word in itertools.product("cdefg", repeat=5)]
+LETTERS = "".join(f'\n{letter}: "{letter}"' for letter in "cdefg")
+FAILING = f"start: /[ab]{{700}}/ ({'|'.join(WORDS[:2600])}){LETTERS}"
+
+
+@pytest.mark.parametrize("stream", [pytest.param(False, marks=pytest.mark.full), True])
+async def test_a_grammar_that_fails_midway_ends_its_request_alone(
+    demo_server: Server, stream: bool
+) -> None:
+    chat = {"messages": HI, "max_tokens": 900, "seed": 1, "stream": stream}
+    plain = {"messages": HI, "max_tokens": 300, "seed": 1, "temperature": 1.5}
+    url = f"{demo_server.url}/v1/chat/completions"
+    async with aiohttp.ClientSession() as session:
+        before = await failed_grammars(session, demo_server)
+        expected = await post(session, url, plain)
+        beside = asyncio.create_task(post(session, url, plain))
+        body = {**chat, "structured_outputs": {"grammar": FAILING}}
+        async with session.post(url, json=body) as response:
+            status, text = response.status, await response.text()
+        assert (await beside)["choices"] == expected["choices"]
+        assert await failed_grammars(session, demo_server) == before + 1
+    if stream:
+        assert status == 200 and text.count("data: ") > 50
+        text = text.rstrip().rpartition("data: ")[2]
+        status = json.loads(text)["error"]["code"]
+    error = json.loads(text)["error"]
+    assert (status, error["type"]) == (424, "generation")
+    assert "the grammar of the request failed while text was generated" in error["message"]
+
+
+async def failed_grammars(session: aiohttp.ClientSession, server: Server) -> int:
+    async with session.get(f"{server.url}/metrics") as answer:
+        name = r'^penstock_refused_sequences_total\{kind="grammar_failed"\} (\d+)'
+        found = re.search(name, await answer.text(), re.MULTILINE)
+    assert found
+    return int(found[1])

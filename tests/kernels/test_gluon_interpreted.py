@@ -46,7 +46,7 @@ from penstock_quantization.online import fp8
 from penstock_shard.steps.sharing import SharingTensors
 from support import ptx
 from support.gluon_interpreter import Interpreted, Late
-from support.paged import PagedCase, assert_near, naive_attention, paged_case
+from support.paged import PagedCase, assert_near, naive_attention, paged_case, sinks_of
 from support.whole_numbers import rounded
 
 HALF = [torch.bfloat16, torch.float16]
@@ -454,6 +454,7 @@ def decoded(
     interpret: Interpret,
     live: int | None = None,
     window: int | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """By the plan of Triton's kernel, in Triton's interpreter."""
     rows, heads, width = case.query.shape
@@ -477,7 +478,7 @@ def decoded(
     attend.lse.fill_(torch.nan)
     interpret(hopper_merge, Late(attend.partial), Late(attend.lse))
     out = torch.full((rows, heads * width), torch.nan, dtype=case.query.dtype)
-    attend(query, case.cache, case.table, out, plan, size.scale, case.stored)
+    attend(query, case.cache, case.table, out, plan, size.scale, case.stored, sinks)
     return out
 
 
@@ -511,6 +512,20 @@ def test_decode_in_a_window(size: Decode, window: int, interpret: Interpret) -> 
     case = by_slot(size, torch.bfloat16)
     out = decoded(case, size, interpret, window=window)
     assert_rounded(out, naive_attention(case, size.scale, window))
+
+
+@by_the_interpreter
+@pytest.mark.parametrize("stored", [None, torch.float8_e4m3fn], ids=str)
+@pytest.mark.parametrize("window", [None, 65])
+@pytest.mark.parametrize("size", [DECODES[i] for i in (3, 4, 5)], ids=str)
+def test_decode_with_sinks(
+    size: Decode, window: int | None, stored: torch.dtype | None, interpret: Interpret
+) -> None:
+    """Of rows that share tokens, of those of several pieces, and of those alone."""
+    case = by_slot(size, torch.bfloat16, stored)
+    sinks = sinks_of(size.heads)
+    out = decoded(case, size, interpret, window=window, sinks=sinks)
+    assert_rounded(out, naive_attention(case, size.scale, window, None, sinks))
 
 
 @by_the_interpreter
@@ -551,6 +566,14 @@ def test_prefill_of_a_cache_in_fp8(
     check_prefill(heads, 1, width, 64, HALF[heads % 2], window, interpret, stored)
 
 
+@pytest.mark.parametrize("stored", [None, torch.float8_e4m3fn], ids=str)
+@pytest.mark.parametrize("window", [None, 100])
+def test_prefill_with_sinks(
+    window: int | None, stored: torch.dtype | None, interpret: Interpret
+) -> None:
+    check_prefill(8, 2, 64, 64, torch.bfloat16, window, interpret, stored, sinks_of(8))
+
+
 def check_prefill(
     heads: int,
     kv_heads: int,
@@ -560,6 +583,7 @@ def check_prefill(
     window: int | None,
     interpret: Interpret,
     stored: torch.dtype | None = None,
+    sinks: Tensor | None = None,
 ) -> None:
     """Contexts that end in and between tiles of keys, rows that fill half a tile, unused tiles."""
     spans = [(5, 1), (70, 17), (0, 130), (64, 64), (255, 2), (0, 1), (600, 41)]
@@ -574,6 +598,6 @@ def check_prefill(
     out = torch.full((count, heads * width), torch.nan, dtype=dtype)
     hopper_prefill.hopper_prefill(
         qkv[:, :heads], case.cache, case.table, case.slot.int(), case.position,
-        torch.from_numpy(pieces), out, 0.21, window, case.stored,
+        torch.from_numpy(pieces), out, 0.21, window, case.stored, sinks,
     )  # fmt: skip
-    assert_rounded(out, naive_attention(case, 0.21, window))
+    assert_rounded(out, naive_attention(case, 0.21, window, None, sinks))

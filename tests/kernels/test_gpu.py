@@ -21,6 +21,7 @@ from penstock_kernels.ops import (
     StepBatch,
 )
 from penstock_kernels.weight import Weight
+from support.paged import sinks_of
 
 pytestmark = pytest.mark.gpu
 
@@ -222,7 +223,7 @@ def test_dependent_launch_changes_no_bit_under_stress(rows: int, normed: bool) -
                 x = one.linear_add_norm(x, out, residual, norm)
                 x = one.gated(x, up, Act.SILU)
                 x = one.linear_add_norm(x, down, residual, norm)
-            device.choose(one.linear(x, head), kept, token)
+            device.argmax_into(one.linear(x, head), kept, token)
 
         step()
         torch.cuda.synchronize()
@@ -341,11 +342,18 @@ def decode_case(
     return tensors, groups, rows
 
 
+def between() -> None:
+    """A launch between plan and attention, which reads the plan before it waits for what is before
+    it."""
+    torch.zeros(1, device="cuda")
+
+
 def decode_reference(
     tensors: list[Tensor],
     scale: float,
     window: int | None = None,
     stored: CacheSpec = AS_MODEL,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """[rows, heads * width] float32, row by row."""
     query, cache, table, slots, positions = tensors
@@ -358,7 +366,10 @@ def decode_reference(
         key, value = found.view(cache.dtype).float()
         key, value = key * stored.key_scale, value * stored.value_scale
         scores = torch.einsum("hgd,htd->hgt", q.view(kv_heads, -1, q.shape[1]), key) * scale
-        rows.append(torch.einsum("hgt,htd->hgd", scores.softmax(2), value).flatten())
+        if sinks is not None:
+            scores = torch.cat((scores, sinks.view(kv_heads, -1, 1)), 2)
+        weight = scores.softmax(2)[..., : len(token)]
+        rows.append(torch.einsum("hgt,htd->hgd", weight, value).flatten())
     return torch.stack(rows)
 
 
@@ -381,6 +392,7 @@ def test_decode_attention_on_hopper(case: Decode, dtype: torch.dtype) -> None:
 
     def run() -> None:
         plan = attend.plan(positions, slots, None, sharing)
+        between()
         attend(query, cache, table, out, plan, case.scale)
 
     run()
@@ -424,6 +436,7 @@ def test_decode_attention_of_fp8_on_hopper(
     for _ in range(3):
         out = query.new_full((rows, case.heads * case.width), torch.nan)
         plan = attend.plan(positions, slots, None, sharing, window)
+        between()
         attend(query, cache, table, out, plan, case.scale, stored)
         found.append(out)
     assert bool(out.isfinite().all())
@@ -431,6 +444,39 @@ def test_decode_attention_of_fp8_on_hopper(
     torch.backends.cuda.matmul.allow_tf32 = False
     bound = 5e-6 if dtype == torch.bfloat16 else 2e-7
     assert difference(out, decode_reference(tensors, case.scale, window, stored)) < bound
+
+
+@pytest.mark.usefixtures("hopper")
+@pytest.mark.parametrize("window", [None, 130])
+@pytest.mark.parametrize("stored", [AS_MODEL, CacheSpec(FP8[0], 0.04, 0.3)], ids=["half", "fp8"])
+@pytest.mark.parametrize("case", [*DECODES[::2], Decode(64, 8, 64, 64, [(30, 9)], 40)], ids=str)
+def test_decode_with_sinks_on_hopper(case: Decode, stored: CacheSpec, window: int | None) -> None:
+    """The same bits each time, in a graph too. The last case is gpt-oss's."""
+    from penstock_kernels.gpu.attention.hopper_decode import HopperDecode
+
+    tensors, groups, rows = decode_case(case, torch.bfloat16, stored)
+    query, cache, table, slots, positions = tensors
+    attend = HopperDecode(rows, case.heads, case.kv_heads, case.width, query.device, True)
+    attend.partial.fill_(torch.nan)
+    attend.lse.fill_(torch.nan)
+    sharing = sharing_of(groups, rows, attend.tile_rows, case.page)
+    sinks = sinks_of(case.heads, "cuda")
+    out = query.new_full((rows, case.heads * case.width), torch.nan)
+
+    def run() -> None:
+        plan = attend.plan(positions, slots, None, sharing, window)
+        attend(query, cache, table, out, plan, case.scale, stored, sinks)
+
+    run()
+    first = out.clone()
+    torch.backends.cuda.matmul.allow_tf32 = False
+    assert difference(first, decode_reference(tensors, case.scale, window, stored, sinks)) < 1e-5
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    out.fill_(torch.nan)
+    graph.replay()
+    assert torch.equal(out, first)
 
 
 @pytest.mark.usefixtures("hopper")
@@ -443,7 +489,9 @@ def test_decode_in_a_window_on_hopper(case: Decode, window: int) -> None:
     query, cache, table, slots, positions = tensors
     attend = HopperDecode(rows, case.heads, case.kv_heads, case.width, query.device, True)
     out = query.new_full((rows, case.heads * case.width), torch.nan)
-    attend(query, cache, table, out, attend.plan(positions, slots, None, None, window), case.scale)
+    plan = attend.plan(positions, slots, None, None, window)
+    between()
+    attend(query, cache, table, out, plan, case.scale)
     assert difference(out, decode_reference(tensors, case.scale, window)) < 2e-5
 
 
@@ -485,7 +533,9 @@ def test_decode_rows_that_do_not_count_on_hopper(live: int) -> None:
     out = query.new_full((rows, 32 * 128), torch.nan)
     sharing = sharing_of(groups if live >= 8 else [], rows, attend.tile_rows, 64)
     count = torch.tensor([live], dtype=torch.int32, device="cuda")
-    attend(query, cache, table, out, attend.plan(positions, slots, count, sharing), 0.09)
+    plan = attend.plan(positions, slots, count, sharing)
+    between()
+    attend(query, cache, table, out, plan, 0.09)
     assert bool(out[live:].isnan().all())
     if live:
         assert difference(out[:live], decode_reference(tensors, 0.09)[:live]) < 2e-5

@@ -8,14 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock_kernels.reference.paged_attention import PIECE, PagedBatch, paged_attention
-from support.paged import PagedCase, assert_near, naive_attention, paged_case
+from support.paged import PagedCase, assert_near, naive_attention, paged_case, sinks_of
 
 SCALE = 0.31
 
 
-def attend(case: PagedCase, window: int | None, soft_cap: float | None = None) -> torch.Tensor:
+def attend(
+    case: PagedCase,
+    window: int | None,
+    soft_cap: float | None = None,
+    sinks: torch.Tensor | None = None,
+) -> torch.Tensor:
     batch = PagedBatch(case.table, case.context, case.queries, case.cache.shape[3])
-    return paged_attention(case.query, case.cache, batch, SCALE, window, soft_cap, case.stored)
+    return paged_attention(
+        case.query, case.cache, batch, SCALE, window, soft_cap, case.stored, sinks
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -30,6 +37,7 @@ def attend(case: PagedCase, window: int | None, soft_cap: float | None = None) -
     page=st.sampled_from([1, 3, 8, 16]),
     window=st.none() | st.integers(1, 60),
     soft_cap=st.none() | st.sampled_from([0.5, 20.0]),
+    has_sinks=st.booleans(),
     seed=st.integers(0, 3),
 )
 def test_any_mixture(
@@ -39,10 +47,13 @@ def test_any_mixture(
     page: int,
     window: int | None,
     soft_cap: float | None,
+    has_sinks: bool,
     seed: int,
 ) -> None:
     case = paged_case(spans, share * kv_heads, kv_heads, 8, page, seed)
-    assert_near(attend(case, window, soft_cap), naive_attention(case, SCALE, window, soft_cap))
+    sinks = sinks_of(share * kv_heads) if has_sinks else None
+    found = attend(case, window, soft_cap, sinks)
+    assert_near(found, naive_attention(case, SCALE, window, soft_cap, sinks))
 
 
 MIXTURES = {

@@ -20,7 +20,7 @@ from penstock_kernels.gpu.attention.prefill_attention import (
     prefill_tiles,
     query_tile,
 )
-from support.paged import PagedCase, assert_near, naive_attention, paged_case
+from support.paged import PagedCase, assert_near, naive_attention, paged_case, sinks_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning:triton")
 SCALE = 0.21
@@ -63,7 +63,11 @@ LAYOUTS = [
 
 
 def run(
-    case: PagedCase, window: int | None, unused: int = 0, soft_cap: float | None = None
+    case: PagedCase,
+    window: int | None,
+    unused: int = 0,
+    soft_cap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """With `unused` pieces of no rows behind the used ones, as a captured launch has them."""
     count, heads, width = case.query.shape
@@ -76,6 +80,7 @@ def run(
     prefill_attention(
         qkv[:, :heads], case.cache, case.table, case.slot.int(), case.position,
         torch.from_numpy(pieces).to(device), out, SCALE, window, soft_cap, case.stored,
+        sinks,
     )  # fmt: skip
     return out
 
@@ -95,6 +100,14 @@ def test_soft_caps(where: Where, layout: Layout, window: int | None, soft_cap: f
     case = paged_case([(5, 1), (70, 17), (0, 70)], *layout).to(*where)
     found = run(case, window, soft_cap=soft_cap)
     assert_near(found, naive_attention(case, SCALE, window, soft_cap))
+
+
+@pytest.mark.parametrize("window", [None, 33])
+@pytest.mark.parametrize("layout", [Layout(8, 1, 64, 64), Layout(6, 2, 24, 8)], ids=str)
+def test_sinks(where: Where, layout: Layout, window: int | None) -> None:
+    case = paged_case([(5, 1), (70, 17), (0, 70)], *layout).to(*where)
+    sinks = sinks_of(layout.heads, where[0])
+    assert_near(run(case, window, sinks=sinks), naive_attention(case, SCALE, window, None, sinks))
 
 
 @pytest.mark.parametrize("soft_cap", [None, 0.5])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,9 +10,8 @@ from torch import Tensor
 
 from penstock_kernels.ops import Act, Activation
 from penstock_kernels.reference.activation import gate
-from penstock_kernels.weight import Layout, Weight
-from penstock_quantization.online import ONLINE, fp8
-from support.whole_numbers import rounded
+from penstock_kernels.weight import Layout
+from support.weights import weight_of
 
 pytest.importorskip("triton")
 HALF = [torch.bfloat16, torch.float16]
@@ -61,19 +58,19 @@ def test_a_row_is_found_by_its_numbers() -> None:
     many rows are left to cuBLAS."""
     from penstock_kernels.gpu.products import dense
     from penstock_kernels.gpu.products.problem import Epilogue
-    from penstock_kernels.gpu.products.table import _find
+    from penstock_kernels.gpu.products.table import FASTEST
 
     one = problem(Layout.DENSE, 1, 4096, 4096, torch.bfloat16)
-    launch = _find(Epilogue.NONE, one)
+    launch = FASTEST.of(Epilogue.NONE, one)
     assert launch is not None and launch.func is dense.launch_tile  # type: ignore[attr-defined]
     for other in (
         problem(Layout.DENSE, 1, 4096, 4096, torch.float32),
         problem(Layout.DENSE, 300, 4096, 4096, torch.bfloat16),
     ):
-        launch = _find(Epilogue.NONE, other)
+        launch = FASTEST.of(Epilogue.NONE, other)
         assert launch is not None
         assert launch.func is dense._launch_cublas  # type: ignore[attr-defined]
-        assert _find(Epilogue.ROTATE, other) is None
+        assert FASTEST.of(Epilogue.ROTATE, other) is None
 
 
 @pytest.mark.gpu
@@ -117,22 +114,3 @@ def test_every_row_computes_its_epilogue(
                     found = found.sum(0) if found.dim() == 3 else found
                     assert difference(found, exact) < limit
     assert Epilogue.NONE in tried
-
-
-def weight_of(
-    layout: Layout, n: int, k: int, dtype: torch.dtype, bias: Tensor | None = None
-) -> Weight:
-    """A random weight on the GPU."""
-    weight = Weight(torch.randn(n, k, device="cuda", dtype=dtype) * k**-0.5, bias)
-    if layout is Layout.DENSE:
-        return weight
-    if layout is Layout.LUT:
-        return ONLINE["bitsandbytes-nf4"](weight, lambda largest: largest, None)
-    if layout in (Layout.INT8, Layout.INT4):
-        bits = 8 if layout is Layout.INT8 else 4
-        return rounded(weight, bits, math.gcd(128, k))
-    quantised = fp8(weight, lambda largest: largest)
-    if layout is Layout.FP8:
-        return quantised
-    scale = torch.rand(-(-n // 128), -(-k // 128), device="cuda") * k**-0.5 / 100
-    return replace(quantised, layout=layout, scale=scale, scale_rows=128, scale_columns=128)

@@ -52,7 +52,14 @@ from penstock_kernels.sampler import NO_TOKEN
 from penstock_kernels.weight import Layout, Weight
 from penstock_quantization.lut import Coded, packed
 from penstock_quantization.online import fp8
-from support.paged import PagedCase, assert_near, difference, naive_attention, paged_case
+from support.paged import (
+    PagedCase,
+    assert_near,
+    difference,
+    naive_attention,
+    paged_case,
+    sinks_of,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning:triton")
 SCALE = 0.21
@@ -111,6 +118,7 @@ def run_decode(
     live: int | None = None,
     sharing: Sharing | None = None,
     soft_cap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """NaN in rows that are not computed."""
     rows, heads, width = case.query.shape
@@ -128,7 +136,7 @@ def run_decode(
         plan = attend.plan(case.position, alive, sharing, window)
         attend(
             qkv[:, :heads], case.cache, case.table, case.slot, case.position, out, plan, SCALE,
-            window, soft_cap, case.stored,
+            window, soft_cap, case.stored, sinks,
         )  # fmt: skip
     return out
 
@@ -229,6 +237,16 @@ def shared_case(
     padded = torch.tensor(tiles + [(0, 0, 0)] * (most - len(tiles)), dtype=torch.int32)
     case = case.to(place.device, place.dtype)
     return case, Sharing(tile_of_row.to(place.device), padded.to(place.device))
+
+
+def test_sinks_count_once_among_all_pieces(place: Place) -> None:
+    """Of rows that share tokens, of those of several pieces, and of those of one."""
+    shape = Shape(4, 2, 24, 8)
+    case, sharing = shared_case([(2, 3), (3, 9)], 3, shape, place)
+    sinks = sinks_of(shape.heads, place.device)
+    for window, together in ((None, None), (None, sharing), (40, None)):
+        found = run_decode(case, window, None, together, sinks=sinks)
+        assert_near(found, naive_attention(case, SCALE, window, None, sinks))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

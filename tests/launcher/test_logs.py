@@ -7,7 +7,8 @@ import re
 import pytest
 
 from penstock_launcher.logs import MAX_LINE, LineSplitter, Log, Said, Tail
-from penstock_launcher.progress import Progress, ProgressView
+from penstock_launcher.progress import Lines
+from penstock_proto.progress import Bars, Progress
 
 
 def split(*chunks: bytes) -> list[str]:
@@ -163,13 +164,13 @@ def test_progress_is_a_line_each_quarter():
 
 def test_progress_in_one_leap():
     said = []
-    view = ProgressView(bars=False, say=said.append)
+    view = Lines(said.append)
     view.show(Progress("shard 0", "layers", 4, 4, "layers"))
     assert said == ["shard 0: layers: 100 % (4 of 4 layers)"]
 
 
 def test_progress_bars(capsys):
-    view = ProgressView(bars=True, say=print)
+    view = Bars()
     view.show(Progress("shard 0", "weights", 50, 100, "B"))
     view.show(Progress("shard 0", "weights", 100, 100, "B"))
     view.show(Progress("shard 0", "weights", 100, 100, "B"))

@@ -43,6 +43,7 @@ SAMPLES = {
     "disable_shared_reads": ("true", True, ["perhaps"]),
     "disable_grammar_support": ("true", True, ["perhaps"]),
     "disable_dependent_launch": ("true", True, ["perhaps"]),
+    "deterministic": ("1", True, ["perhaps"]),
     "step_timeout": ("2.5", 2.5, ["0", "nan", "1e9"]),
     "shard_uds_path": ("/run/shard", "/run/shard", ["a\nb"]),
     "master_addr": ("10.0.0.1", "10.0.0.1", ["a\nb"]),

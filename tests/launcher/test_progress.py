@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pty
+from typing import Any
+
 import pytest
 
-from penstock_launcher.progress import Progress, ProgressView, duration, waited
+from penstock_launcher.progress import Lines, Records
+from penstock_proto.progress import Bars, Progress, Wait, duration
 
 
 class World:
@@ -13,7 +19,7 @@ class World:
     def __init__(self) -> None:
         self.now = 0.0
         self.said: list[str] = []
-        self.view = ProgressView(bars=False, say=self.said.append, clock=lambda: self.now)
+        self.view = Lines(self.said.append, clock=lambda: self.now)
 
     def show(self, now: float, done: float, total: float = 1000, unit: str = "B") -> None:
         self.now = now
@@ -75,32 +81,55 @@ def test_durations(seconds: float, text: str) -> None:
     ],
 )
 def test_waiting(expected: float | None, text: str) -> None:
-    assert waited("router", 10, expected) == text
+    assert str(Wait("router", 10, expected)) == text
 
 
 def test_waiting_in_a_log_has_a_line_where_one_is_due() -> None:
     world = World()
-    world.view.wait("router", 1, None, due=False)
-    world.view.wait("router", 10, None, due=True)
+    world.view.wait(Wait("router", 1, None), due=False)
+    world.view.wait(Wait("router", 10, None), due=True)
     world.view.waited()
     assert world.said == ["waiting for router to be ready (10 s)"]
 
 
 def test_waiting_without_a_last_start(capsys: pytest.CaptureFixture[str]) -> None:
-    view = ProgressView(bars=True, say=print)
+    view = Bars()
     for elapsed in (1.0, 2.0):
-        view.wait("router", elapsed, None, due=True)
+        view.wait(Wait("router", elapsed, None))
     view.waited()
     view.waited()
     assert "waiting for router: 2 s" in capsys.readouterr().err
 
 
 def test_waiting_on_a_terminal_is_a_bar_that_goes(capsys: pytest.CaptureFixture[str]) -> None:
-    view = ProgressView(bars=True, say=print)
+    view = Bars()
     for elapsed in (1.0, 2.0, 99.0):
-        view.wait("router", elapsed, 10.0, due=True)
+        view.wait(Wait("router", elapsed, 10.0))
     view.waited()
     shown = capsys.readouterr()
     assert shown.out == "" and "20%|" in shown.err and "some 8 s left" in shown.err
     assert "100%|" in shown.err and "waiting for router: 1 min 39 s" in shown.err
     assert shown.err.rsplit("\r", 1)[-1].strip() == "", "nothing is left of it"
+
+
+def test_records_are_read_as_they_were() -> None:
+    told: list[dict[str, Any]] = []
+    view = Records(lambda **fields: told.append(json.loads(json.dumps(fields))))
+    progress, wait = Progress("shard 0", "weights", 5, 10, "B"), Wait("router", 1.5, None)
+    view.show(progress)
+    view.wait(wait, due=False)
+    view.waited()
+    assert Progress.parse(told[0]["process"], told[0]["progress"]) == progress
+    assert Wait.parse(told[1]["wait"]) == wait
+    assert Wait.parse(told[2]["wait"]) is None
+
+
+def test_a_terminal_without_a_size_has_bars_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As containers get one: tqdm alone would draw nothing."""
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "w") as screen:
+        monkeypatch.setattr("sys.stderr", screen)
+        Bars().show(Progress("shard 0", "weights", 10, 10, "B"))
+    shown = os.read(ours, 4096).decode()
+    os.close(ours)
+    assert "shard 0: weights: 100%|" in shown

@@ -33,7 +33,11 @@ TEXTS = {
     "otlp_endpoint": ("http://127.0.0.1:4317", "http://127.0.0.1:4317"),
     "root_path": ("/llm", "/llm"),
 }
-SAYS = {"cuda_graphs": {"0": (0,)}, "disable_prefix_cache": {"true": True, "false": False}}
+SAYS = {
+    "cuda_graphs": {"0": (0,)},
+    "disable_prefix_cache": {"true": True, "false": False},
+    "deterministic": {"true": True},
+}
 EACH = [(spelling, flag) for spelling in SPELLINGS for flag in spelling.flags]
 
 
@@ -148,3 +152,10 @@ def test_command_lines_of_articles() -> None:
     for line in lines:
         options, notices = parse(line, {})
         assert notices == [] and (options != Options() or not line), line
+
+
+@pytest.mark.parametrize("flag", NOT_SERVED)
+def test_what_speculates_is_refused(flag: str) -> None:
+    """And is never ignored: whoever gives it counts on the speed."""
+    said = refused("--model-path", "org/name", flag, "org/draft")
+    assert f"unrecognized arguments: {flag}" in said and "penstock migrate" in said

@@ -230,7 +230,7 @@ def test_stop_signal_drains(start, number):
 
 
 def test_router_that_drains_too_long_is_killed(start):
-    group = start([{}], {"ignore_sigterm": True}, grace=-4.5)  # 5 s of margin come on top
+    group = start([{}], {"ignore_sigterm": True}, grace=-5.5)  # the margin comes on top
     group.read_until("launcher: up")
     group.process.terminate()
     assert group.wait() == 1

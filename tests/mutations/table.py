@@ -289,6 +289,38 @@ MUTATIONS = (
         "        if False:",
         "tests/launcher/test_outlet.py::test_lines_are_dropped_when_nobody_reads",
     ),
+    # `--deterministic` is read and forgotten.
+    Mutation(
+        "-",
+        f"{SHARD}/steps/operations.py",
+        "device = InvariantTorchDevice if alone else TorchDevice",
+        "device = TorchDevice",
+        "tests/shard/test_deterministic.py::test_company_chunks_and_cache_change_no_bit",
+    ),
+    # Sizes of blocks are not tried.
+    Mutation(
+        "-",
+        f"{KERNELS}/reference/invariant_products.py",
+        "self._sizes[shape] = agreeing_sizes(shape)",
+        "self._sizes[shape] = SIZES",
+        "tests/shard/test_deterministic.py::test_sizes_that_do_not_agree_are_not_used",
+    ),
+    # Tiles of kernels are not tried.
+    Mutation(
+        "-",
+        f"{KERNELS}/gpu/products/invariant_tiles.py",
+        "agreed = {tile: tile for tile in tiles if all_equal(x, weight, tile, row)}",
+        "agreed = {tile: tile for tile in tiles}",
+        "tests/kernels/test_invariant.py::test_tiles_that_disagree_are_not_used",
+    ),
+    # Sums over ranks begin with any rank.
+    Mutation(
+        "-",
+        f"{SHARD}/ranks/parallel.py",
+        "        first, *others = parts\n",
+        "        *others, first = parts\n",
+        "tests/shard/test_ranks.py::test_sums_in_the_order_of_the_ranks",
+    ),
     # -- attacks ---------------------------------------------------------------------------------
     Mutation(
         "S1",

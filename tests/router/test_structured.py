@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from penstock_router.grammar import GrammarKind
 from penstock_router.request import BadGrammar
 from penstock_router.structured import grammar_from
 from penstock_router.structured.json_schema import MAX_BYTES, WHITE_SPACE, bounded, json_schema
 from penstock_router.structured.lark import converted
+from penstock_router.structured.meant import as_meant
 from support.assets import assets
 
 SEED = "003_7c92406212fa7cf2.txt"
@@ -66,7 +70,7 @@ def test_the_type_that_a_schema_leaves_out() -> None:
         {"$ref": "#/$defs/a", "properties": {}, "$defs": {"a": True}},
         {"allOf": [{"minLength": 3}, {"type": "integer"}]},
         {"oneOf": [{"properties": {}}, {"type": "string"}]},  # an object matches the first alone
-        {"type": "object", "properties": {"a": {"oneOf": [{"items": {}}, {"minimum": 1}]}}},
+        {"oneOf": [{"items": {"properties": {"b": {}}}}, {"minimum": 1}]},
         {"minLength": 1, "minimum": 2},  # of two types
         {},
     ],
@@ -93,7 +97,11 @@ REF = {"$ref": "#/$defs/a"}
         {"oneOf": [A, {"type": "null"}]},
         {**A, "anyOf": [B]},
         {**REF, "anyOf": [B], "$defs": {"a": A}},
-        {**A, "properties": {"x": {**REF, "required": ["b"]}}, "$defs": {"a": A}},
+        {"items": {**REF, "required": ["b"]}, "type": "array", "$defs": {"a": A}},
+        {"type": "array", "items": {"oneOf": [REF, {"type": "null"}]}, "$defs": {"a": A}},
+        {**A, "properties": {"x": A}, "anyOf": [B]},
+        {"allOf": [{"properties": {"a": A}}, {"properties": {"a": B}}]},
+        {"type": "array", "items": [A], "allOf": [{"$ref": "#/items/0"}, B]},
     ],
 )
 def test_objects_stay_open_where_they_must(open_: dict[str, Any]) -> None:
@@ -110,9 +118,48 @@ def test_objects_hold_what_they_name() -> None:
         ({**REF, "$defs": {"a": A}}, {**REF, "$defs": {"a": shut}}),
         ({"type": "array", "items": A}, {"type": "array", "items": shut}),
         ({"type": "object"}, {"type": "object"}),
-    ):
+        ({"allOf": [REF], "$defs": {"a": A}}, {"allOf": [REF], "$defs": {"a": shut}}),
+        ({"type": "array", "items": {"properties": {"enum": A}}},
+         {"type": "array", "items": {**shut, "properties": {"enum": shut}}}),
+        ({**A, "properties": {"a": {"oneOf": [A, {"type": "null"}]}}},
+         {**shut, "properties": {"a": {"oneOf": [A, {"type": "null"}]}}}),
+        ({**A, "properties": {"a": A, "b": {"allOf": [A, B]}}},
+         {**shut, "properties": {"a": shut, "b": {"allOf": [A, B]}}}),
+    ):  # fmt: skip
         found = schema_of(schema)
         assert found.pop("x-guidance") and found == closed
+
+
+NAMES = st.sampled_from(["a", "b"])
+LEAVES = st.sampled_from(
+    [{}, {"type": "integer"}, {"minLength": 1}, {"minimum": 0}, {"required": ["a"]},
+     {"required": ["b"]}, {"$ref": "#/$defs/d"}, {"maxProperties": 1}]
+)  # fmt: skip
+
+
+def larger(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    some = st.lists(inner, min_size=1, max_size=2)
+    parts = {"properties": st.dictionaries(NAMES, inner, max_size=2), "items": inner}
+    parts |= dict.fromkeys(("anyOf", "allOf", "oneOf"), some)
+    return st.fixed_dictionaries({}, optional=parts)
+
+
+SCHEMAS = st.recursive(LEAVES, larger, max_leaves=6)
+VALUES = st.recursive(
+    st.sampled_from([None, 0, -1, "", "x"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(NAMES, inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(SCHEMAS, SCHEMAS.filter(lambda one: "$ref" not in json.dumps(one)), VALUES)
+def test_what_is_meant_is_a_part_of_what_is_said(schema: Any, definition: Any, value: Any) -> None:
+    """A value of the narrower schema is one of the wider."""
+    wider = {**schema, "$defs": {"d": definition}}
+    narrower = as_meant(wider)
+    if Draft202012Validator(narrower).is_valid(value):
+        assert Draft202012Validator(wider).is_valid(value), narrower
 
 
 @pytest.mark.parametrize(

@@ -236,10 +236,10 @@ def test_configurations_of_the_field_are_taken() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_parameters_are_counted(tmp_path: Path, family: str) -> None:
-    """But for biases and norms of heads, which are few: the count is what files must hold."""
+    """But for the few of biases, sinks and norms of heads: the count is what files must hold."""
     folder = make_checkpoint(tmp_path, family)
     tensors = load_file(folder / "model.safetensors")
-    left_out = ("bias", "q_norm.weight", "k_norm.weight")
+    left_out = ("bias", "sinks", "q_norm.weight", "k_norm.weight")
     found = sum(t.numel() for name, t in tensors.items() if not name.endswith(left_out))
     assert read_architecture(folder).parameters == found
 

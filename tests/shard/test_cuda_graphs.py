@@ -33,7 +33,7 @@ def answers(shard: LocalShard, rows: int, sampled: bool) -> list[list[int]]:
     return found
 
 
-@pytest.mark.parametrize("family", ["llama3", "mistral", "qwen3"])
+@pytest.mark.parametrize("family", ["llama3", "mistral", "qwen3", "gpt_oss"])
 @pytest.mark.parametrize("sampled", [False, True])
 def test_graphs_change_nothing(
     checkpoint: Callable[[str], Path], family: str, sampled: bool

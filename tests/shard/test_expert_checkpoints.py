@@ -14,7 +14,7 @@ from penstock_kernels.weight import Layout
 from penstock_shard.model.architecture import read_architecture
 from penstock_shard.model.layers import MixtureOfExperts
 from penstock_shard.ranks.parallel import Group
-from penstock_shard.weights import load_weights
+from penstock_shard.weights import matrix_loader
 from penstock_shard.weights.checkpoint import Checkpoint
 from penstock_shard.weights.load_weights import device_bytes, load_decoder
 from penstock_shard.weights.loaded_model import LoadedModel
@@ -86,7 +86,7 @@ def stacks_of(loaded: LoadedModel) -> tuple[Stacked, Stacked]:
 @pytest.fixture
 def as_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Layouts stay what they are on a GPU."""
-    monkeypatch.setattr(load_weights, "keeps_layouts", lambda device: True)
+    monkeypatch.setattr(matrix_loader, "keeps_layouts", lambda device: True)
 
 
 @pytest.mark.parametrize(("family", "name"), [*SAMPLE, *REST])

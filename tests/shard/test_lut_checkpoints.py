@@ -221,12 +221,6 @@ def test_what_no_reader_takes_is_refused(config: dict[str, Any], message: str) -
         parse_scheme({"quantization_config": config})
 
 
-def test_experts_are_refused() -> None:
-    config = {"quantization_config": {"quant_method": "mxfp4"}, "num_local_experts": 32}
-    with pytest.raises(ValueError, match="layers of experts .* are not built"):
-        parse_scheme(config)
-
-
 @pytest.mark.parametrize("path", sorted(LIBRARIES.glob("*.safetensors")), ids=lambda p: p.stem)
 def test_numbers_are_those_of_the_library_that_wrote_them(path: Path) -> None:
     """bitsandbytes' and compressed-tensors' own files (`support.quantised_fixtures`)."""

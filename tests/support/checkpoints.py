@@ -24,6 +24,8 @@ from transformers import (
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -58,6 +60,7 @@ _MIXTRAL = (MixtralConfig, MixtralForCausalLM)
 _QWEN2_MOE = (Qwen2MoeConfig, Qwen2MoeForCausalLM)
 _QWEN3_MOE = (Qwen3MoeConfig, Qwen3MoeForCausalLM)
 _OLMOE = (OlmoeConfig, OlmoeForCausalLM)
+_GPT_OSS = (GptOssConfig, GptOssForCausalLM)
 _QWEN2 = (Qwen2Config, Qwen2ForCausalLM)
 _QWEN3 = (Qwen3Config, Qwen3ForCausalLM)
 _GEMMA2 = (Gemma2Config, Gemma2ForCausalLM)
@@ -148,6 +151,23 @@ _FAMILIES: dict[str, tuple[tuple[Any, Any], dict[str, Any]]] = {
         },
     ),
     "olmoe": (_OLMOE, {"num_experts": 4, "num_experts_per_tok": 4}),
+    "gpt_oss": (
+        _GPT_OSS,
+        {
+            "num_local_experts": 6,
+            "num_experts_per_tok": 3,
+            "head_dim": 16,
+            "sliding_window": 12,
+            "num_hidden_layers": 4,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 10000.0,
+                "factor": 8.0,
+                "truncate": False,
+                "original_max_position_embeddings": 64,
+            },
+        },
+    ),
     "gemma2": (
         _GEMMA2,
         {

@@ -31,8 +31,8 @@ from penstock_kernels.weight import Layout, Weight
 from penstock_quantization.lut import Coded, packed
 from penstock_quantization.online import fp8
 from support.cards import SHARED_KIB
-from support.paged import PagedCase, paged_case
-from support.stacks import KINDS, on, stack_of
+from support.paged import PagedCase, paged_case, sinks_of
+from support.stacks import KINDS, on, stack_of, with_bias
 from support.whole_numbers import rounded
 
 HALF = (torch.bfloat16, torch.float16)
@@ -91,6 +91,7 @@ def attention(
     cap: float | None = None,
     heads: int = 4,
     stored: torch.dtype | None = None,
+    has_sinks: bool = False,
 ) -> Callable[[torch.dtype, bool], None]:
     """A step with decode rows and a chunk: by a device as the shard makes it."""
 
@@ -107,7 +108,7 @@ def attention(
         plan = EagerPlan(torch.arange(3), case.context, case.queries)
         step = device.step(StepBatch(case.slot, case.position, case.table, 2, plan))
         step._plan(spec)
-        step.attend(case.query, spec, case.cache)
+        step.attend(case.query, spec, case.cache, None, sinks_of(heads) if has_sinks else None)
 
     return run
 
@@ -161,14 +162,20 @@ def activations(dtype: torch.dtype, dependent: bool) -> None:
         activate(torch.zeros(3, 4096, dtype=dtype), act, dependent)
 
 
-def experts(rows: int, kind: str = "dense") -> Callable[[torch.dtype, bool], None]:
+def experts(
+    rows: int, kind: str = "dense", biased: bool = False
+) -> Callable[[torch.dtype, bool], None]:
     def run(dtype: torch.dtype, dependent: bool) -> None:
         from penstock_kernels.experts import Experts
         from penstock_kernels.gpu.products.experts import mix
 
         up, down = (on(stack_of(kind, 8, n, 256), "cpu", dtype) for n in (512, 256))
         logits = torch.zeros(rows, 8, dtype=dtype)
-        some = Experts(up, down, Act.SILU, 2, True)
+        act = Act.SILU
+        if biased:
+            act = Act.CLAMPED_SWIGLU
+            up, down = (with_bias(each, torch.zeros(8, each.n, dtype=dtype)) for each in (up, down))
+        some = Experts(up, down, act, 2, True)
         mix(torch.zeros(rows, 256, dtype=dtype), logits, some, dependent)
 
     return run
@@ -351,6 +358,17 @@ CASES: dict[str, Case] = {
     "experts of one row": Case(experts(1)),
     "experts of few rows": Case(experts(2)),
     "experts of many rows": Case(experts(1024), few=False),
+    "experts of MXFP4 with biases": Case(experts(16, "mxfp4", biased=True)),
+    "attention with sinks": Case(attention(64, 64, heads=16, has_sinks=True)),
+    "attention with sinks and a soft cap": Case(
+        attention(64, cap=50.0, has_sinks=True), few=False
+    ),
+    "attention of FP8 with sinks": Case(
+        attention(64, heads=16, stored=torch.float8_e4m3fn, has_sinks=True), few=False
+    ),
+    "attention of FP8 of many heads with sinks": Case(
+        attention(64, 64, heads=128, stored=torch.float8_e4m3fn, has_sinks=True), few=False
+    ),
     **{
         f"experts of {rows} rows, {kind}": Case(experts(rows, kind), few=False)
         for kind in KINDS

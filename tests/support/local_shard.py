@@ -109,11 +109,13 @@ class Eager:
 def interpret(shard: LocalShard, loaded: LoadedModel, sizes: tuple[int, ...]) -> LocalShard:
     """From here on its steps are those of the graphs, by Triton's kernels."""
     from penstock_kernels.gpu.device import TritonDevice
+    from penstock_kernels.gpu.invariant_device import InvariantTritonDevice
     from penstock_kernels.gpu.sampling.sampler import TritonSampler
 
     runner, model, limits = shard.runner, loaded.decoder, shard.runner.limits
     ropes = model.rope_tables(limits.table_width * limits.block_size, runner.device)
-    runner.ops = TritonDevice(model.specs(), ropes, limits.max_slots)
-    runner.sampler = TritonSampler()
+    device = InvariantTritonDevice if loaded.deterministic else TritonDevice
+    runner.ops = device(model.specs(), ropes, limits.max_slots, dtype=loaded.dtype)
+    runner.sampler = TritonSampler(rows_alone=loaded.deterministic)
     runner.capture_graphs(sizes, Eager)
     return shard

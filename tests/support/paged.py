@@ -76,8 +76,17 @@ def paged_case(
     )
 
 
+def sinks_of(heads: int, device: torch.device | str = "cpu") -> Tensor:
+    """One that hardly counts, one that takes nearly all, and others between: [heads] float32."""
+    return torch.linspace(-12.0, 9.0, heads).to(device)
+
+
 def naive_attention(
-    case: PagedCase, scale: float, window: int | None, soft_cap: float | None = None
+    case: PagedCase,
+    scale: float,
+    window: int | None,
+    soft_cap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """[n, heads * d] float64 on the CPU, by the formula, one row and one head at a time."""
     query, cache, table = case.query.double().cpu(), case.cache.double().cpu(), case.table.cpu()
@@ -96,7 +105,10 @@ def naive_attention(
             scores = key[head // share] @ query[row, head] * scale
             if soft_cap is not None:
                 scores = soft_cap * (scores / soft_cap).tanh()
-            out[row, head] = scores.softmax(0) @ value[head // share]
+            weight = scores.softmax(0)
+            if sinks is not None:
+                weight = torch.cat((scores, sinks[head].double().cpu()[None])).softmax(0)[:-1]
+            out[row, head] = weight @ value[head // share]
     return out.view(count, heads * width)
 
 

@@ -7,6 +7,7 @@ stack_of("mxfp4", 8, 64, 128)              eight of them
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -44,6 +45,11 @@ def on(stacked: Stacked, device: str, dtype: torch.dtype | None = None) -> Stack
             scale_columns=parts.scale_columns, code=parts.code, shape=parts.shape,
         )
     )  # fmt: skip
+
+
+def with_bias(stacked: Stacked, bias: Tensor) -> Stacked:
+    """bias: [count, n]."""
+    return Stacked(replace(stacked.parts, bias=bias))
 
 
 def _blocks(rows: int, columns: int) -> Callable[[Tensor], Weight]:

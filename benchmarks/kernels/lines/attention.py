@@ -16,7 +16,9 @@ from penstock_kernels.gpu.attention import decode_merge, hopper_merge
 from penstock_kernels.gpu.attention.decode_attention import DecodeAttention
 from penstock_kernels.gpu.attention.hopper_decode import HopperDecode
 from penstock_kernels.gpu.attention.hopper_prefill import hopper_prefill
+from penstock_kernels.gpu.attention.invariant_attention import InvariantAttention
 from penstock_kernels.gpu.attention.prefill_attention import triton_prefill
+from penstock_kernels.ops import AttentionSpec
 
 PAGE = 64
 OWN = [Case(rows, 576, 0) for rows in (1, 8, 64, 256)] + [Case(16, 7000, 0)]
@@ -37,6 +39,9 @@ def lines(shape: Shape) -> Iterator[Line]:
     portable = ("decode_attention._decode_kernel", "decode_merge._merge_kernel")
     for case in (Case(8, 576, 0), Case(64, 576, 0), SHARED[0]):
         yield _decode_line(case, shape, ", portable", _portable, portable)
+    fixed = ("invariant_attention._attend_kernel", "invariant_attention._merge_kernel")
+    for case in (Case(8, 576, 0), Case(16, 7000, 0)):
+        yield _decode_line(case, shape, ", deterministic", _deterministic, fixed)
     kernels = {"": "hopper_merge._kernel", ", portable": "decode_merge._merge_kernel"}
     for rows, parts in PARTS:
         for way, kernel in kernels.items():
@@ -93,6 +98,18 @@ def _portable(case: Case, shape: Shape, device: torch.device, copies: int) -> La
     return lambda i: attend(
         bench.query, bench.caches[i % copies], bench.table, bench.slots, bench.positions,
         bench.out, plan, scale,
+    )  # fmt: skip
+
+
+def _deterministic(case: Case, shape: Shape, device: torch.device, copies: int) -> Launch:
+    bench = _bench(case, shape, device, copies)
+    width = shape.head_dim
+    spec = AttentionSpec(shape.heads, shape.kv_heads, width, width**-0.5)
+    attend = InvariantAttention(case.rows, spec.shape, device, torch.bfloat16)
+    pieces, programs = attend.singles(case.rows, None), attend.programs(case.rows)
+    return lambda i: attend(
+        bench.query, bench.caches[i % copies], bench.table, bench.slots, bench.positions, pieces,
+        bench.out, spec, programs,
     )  # fmt: skip
 
 

@@ -32,11 +32,13 @@ class Mixture:
     inner: int
     count: int
     top: int
+    formats: tuple[str, ...] = ("bfloat16", "FP8", "INT4", "MXFP4")
 
 
 MIXTURES = {
     "Qwen3-30B-A3B": Mixture(2048, 768, 128, 8),
     "Mixtral-8x7B": Mixture(4096, 14336, 8, 2),
+    "gpt-oss-20b": Mixture(2880, 2880, 32, 4, ("bfloat16", "MXFP4")),  # no multiple of 128
 }
 
 
@@ -96,7 +98,7 @@ def lines(shape: Shape) -> Iterator[Line]:
     """Of each mixture, whatever the model is, in each format, one for each number of rows."""
     del shape
     for name, mixture in MIXTURES.items():
-        for form in FORMATS:
+        for form in mixture.formats:
             for rows in ROWS:
                 yield _line(name, mixture, form, rows)
 

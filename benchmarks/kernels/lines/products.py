@@ -13,6 +13,8 @@ from penstock_kernels.gpu.launch.hopper import multiprocessors
 from penstock_kernels.gpu.products.hopper_gated import hopper_gated_linear
 from penstock_kernels.gpu.products.hopper_linear import LinearConfig, hopper_linear, linear_config
 from penstock_kernels.gpu.products.hopper_qkv import hopper_qkv
+from penstock_kernels.gpu.products.invariant_linear import invariant_linear
+from penstock_kernels.gpu.products.invariant_tiles import HALF, tile_of
 from penstock_kernels.gpu.products.linear import Tile, linear, linear_one_row
 from penstock_kernels.gpu.products.tiles import tile_for
 from penstock_kernels.gpu.step.rope import RowPlacement
@@ -63,6 +65,13 @@ def lines(shape: Shape) -> Iterator[Line]:
                 moved=weights + parts * rows * wide,
                 prepare=partial(_stream, rows, n, k, gated, split),
             )  # fmt: skip
+        for rows in (1, 64, 2048):
+            yield Line(
+                name=f"{name}, deterministic", what=f"{rows} x {k} to {n}",
+                kernels=("invariant_linear._kernel",), flops=2 * rows * n * k,
+                moved=2 * (n * k + rows * k + rows * n),
+                prepare=partial(_deterministic, rows, n, k),
+            )  # fmt: skip
     n, k = sizes(shape)["gate-up"]
     tile = tile_for(64, n, k, True)
     assert tile is not None
@@ -88,6 +97,12 @@ def _one_row(n: int, k: int, tile: Tile, gated: bool, device: torch.device, copi
     weights, x, how = _weights(n, k, device, copies), randn(device, 1, k), dependent(device)
     out = x.new_empty(1, n // 2 if gated else n)
     return lambda i: linear_one_row(x, weights[i % copies], out, tile, gated, **how)
+
+
+def _deterministic(rows: int, n: int, k: int, device: torch.device, copies: int) -> Launch:
+    weights, x, how = _weights(n, k, device, copies), randn(device, rows, k), dependent(device)
+    tile = tile_of(HALF, rows, n)
+    return lambda i: invariant_linear(x, weights[i % copies], tile, **how)
 
 
 def _stream(

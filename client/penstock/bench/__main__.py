@@ -7,6 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from penstock.command import to_the_end
 from penstock.embedded import ServerError
 
 COMMANDS = {
@@ -44,4 +45,4 @@ def main(argv: Sequence[str] | None = None, prog: str = "penstock bench") -> int
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(to_the_end(main))

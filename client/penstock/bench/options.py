@@ -111,6 +111,7 @@ def serve_parser(prog: str, backend: str = "penstock") -> argparse.ArgumentParse
     """The parser; `backend` is the default."""
     parser = Parser(
         prog=prog,
+        usage=f"{prog} [options]",
         description="Load a server that is up, and measure throughput and latency. LENGTHS are N, "
         "uniform:LOW:HIGH or lognormal:MEDIAN:SIGMA:MAX tokens.",
     )

@@ -38,14 +38,18 @@ def report(run: Mapping[str, Any], metrics: Sequence[str]) -> str:
             f"  {'goodput, requests a second':<28}{goodput['requests_per_second']:>14,.2f}"
         )
         lines.append(f"  {'  share of requests':<28}{goodput['share']:>14.1%}  ({limits})")
-    for index, gpu in enumerate(run.get("gpus") or ()):
-        lines.append(
-            f"  {f'GPU {index} busy':<28}{gpu['busy_percent']:>13.1f}%  "
-            f"{gpu['watts']:.0f} W, {gpu['memory_mib']:,.0f} MiB"
-        )
+    lines += [_gpu(index, gpu) for index, gpu in enumerate(run.get("gpus") or ())]
     lines += _latencies(run, metrics)
     lines += [f"  {count} x {failure}" for failure, count in run["failures"].items()]
     return "\n".join(lines + _remarks(run))
+
+
+def _gpu(index: int, gpu: Mapping[str, float]) -> str:
+    """Not every card tells everything."""
+    busy = f"{gpu['busy_percent']:.1f}%" if "busy_percent" in gpu else "not told"
+    more = [f"{gpu['watts']:.0f} W"] if "watts" in gpu else []
+    more += [f"{gpu['memory_mib']:,.0f} MiB"] if "memory_mib" in gpu else []
+    return f"  {f'GPU {index} busy':<28}{busy:>14}  {', '.join(more)}".rstrip()
 
 
 def _latencies(run: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
@@ -70,4 +74,6 @@ def _remarks(run: Mapping[str, Any]) -> list[str]:
         said.append("events bring several tokens: ITL is that of events (see --count-tokens)")
     if any(failure.startswith("HTTP 429") for failure in run["failures"]):
         said.append("the server refuses so many at a time: see --max-concurrency")
+    if reason := run.get("gpus_unread"):
+        said.append(f"no figures of GPUs: {reason}")
     return [f"  note: {each}" for each in said]

@@ -52,6 +52,8 @@ def main(argv: Sequence[str], prog: str = "penstock bench serve", backend: str =
     arguments = parser.parse_args(argv)
     try:
         return Serve(arguments).run()
+    except BrokenPipeError:
+        raise  # nobody reads the report: no sentence would be read either
     except (NoServer, NoMatplotlib, ValueError, OSError, RuntimeError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 1
@@ -190,7 +192,8 @@ class Serve:
             "burstiness": given.burstiness,
             "counts_along": given.count_tokens or self.protocol == "sglang",
         }
-        return settings | figures | {"gpus": gpus.figures}, requests, interrupted
+        read = {"gpus": gpus.figures, "gpus_unread": gpus.unread}
+        return settings | figures | read, requests, interrupted
 
     def _arrivals(self, run: Run) -> Arrivals | None:
         if run.rate is None:

@@ -9,54 +9,48 @@ import re
 import resource
 import shutil
 import socket
-import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from penstock.terminal.finding import Finding
+from penstock.terminal.gpus import gpus
+from penstock.terminal.variables import variables, without_password
 from penstock_proto.config_file import Parser
 
 PACKAGES = (
     "penstock", "torch", "triton", "safetensors", "transformers", "tokenizers", "llguidance",
     "grpcio", "protobuf", "aiohttp", "uvloop", "huggingface_hub",
 )  # fmt: skip
-NAMES = re.compile(
-    r"(HF|HUGGING|TGI|PENSTOCK|CUDA|NVIDIA|NCCL|TORCH|TRITON|AWS|OTEL)_\w+|LOG_LEVEL"
-)
-SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 GIB = 2**30
-SECONDS = 5.0  # for a program or the hub to answer
+SECONDS = 5.0  # for the hub to answer
 FEW_FILES = 4096  # descriptors; a connection takes one
-FIELDS = "name,driver_version,memory.used,memory.total"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line. level: ok, warning or failure; advice: what to do, for the last two."""
-
-    level: str
-    subject: str
-    what: str
-    advice: str = ""
 
 
 def main(argv: Sequence[str]) -> int:
     """The exit code: 1 where something keeps Penstock from serving."""
     parser = Parser(prog="penstock doctor", description=__doc__.partition(": ")[2])
-    parser.add_argument("--port", type=int, default=3000, help="that the server shall have")
+    parser.add_argument("--port", type=int, help="that the server shall have; PORT, or 3000")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--offline", action="store_true", help="do not ask the hub")
     given = parser.parse_args(argv)
-    findings = list(examine(given.port, os.environ, ask_hub=not given.offline))
+    port = given.port if given.port is not None else _port_of(os.environ)
+    findings = list(examine(port, os.environ, ask_hub=not given.offline))
     if given.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
         print("\n".join(map(line, findings)))
     return int(any(finding.level == "failure" for finding in findings))
+
+
+def _port_of(environ: Mapping[str, str]) -> int:
+    """That a launcher would take."""
+    port = environ.get("PORT", "")
+    return int(port) if re.fullmatch(r"[0-9]{1,5}", port) and int(port) < 2**16 else 3000
 
 
 def line(finding: Finding) -> str:
@@ -71,7 +65,7 @@ def examine(port: int, environ: Mapping[str, str], *, ask_hub: bool) -> Iterator
     yield Finding("ok", "system", f"{platform.platform()}, {os.cpu_count()} cores")
     yield _python()
     yield _packages()
-    yield from _gpus()
+    yield from gpus()
     yield _memory()
     yield _shared_memory()
     yield _port(port)
@@ -79,7 +73,7 @@ def examine(port: int, environ: Mapping[str, str], *, ask_hub: bool) -> Iterator
     yield _cache(environ)
     if ask_hub:
         yield _hub(environ)
-    yield _environment(environ)
+    yield from variables(environ)
 
 
 def _python() -> Finding:
@@ -105,28 +99,6 @@ def _packages() -> Finding:
             "enough for clients, the language and bench; to serve: pip install 'penstock[all]'",
         )
     return Finding("ok", "packages", what)
-
-
-def _gpus() -> Iterator[Finding]:
-    if shutil.which("nvidia-smi") is None:
-        what = "none: nvidia-smi is not there"
-        advice = "models run on the CPU; in a container, start it with --gpus all"
-        yield Finding("warning", "GPU", what, advice)
-        return
-    query = ["nvidia-smi", f"--query-gpu={FIELDS}", "--format=csv,noheader,nounits"]
-    try:
-        output = subprocess.run(query, capture_output=True, text=True, timeout=SECONDS, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        said = (getattr(error, "stdout", "") or "").strip() or str(error)
-        yield Finding("failure", "GPU", said, "the driver does not answer: see dmesg, or reboot")
-        return
-    for number, row in enumerate(output.stdout.splitlines()):
-        name, driver, used, total = (part.strip() for part in row.split(","))
-        what = f"{name}, driver {driver}, {used} of {total} MiB used"
-        full = used.isdigit() and total.isdigit() and int(used) > 0.1 * int(total)
-        advice = "something else holds memory: end it, or lower --cuda-memory-fraction"
-        level = "warning" if full else "ok"
-        yield Finding(level, f"GPU {number}", what, advice if full else "")
 
 
 def _memory() -> Finding:
@@ -189,7 +161,7 @@ def _hub(environ: Mapping[str, str]) -> Finding:
     url = environ.get("HF_ENDPOINT", "https://huggingface.co")
     try:
         request = urllib.request.Request(url, method="HEAD")
-        url = _without_password(url)
+        url = without_password(url)
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:
             return Finding("ok", "hub", f"{url} answers {answer.status}")
     except urllib.error.HTTPError as error:
@@ -198,16 +170,3 @@ def _hub(environ: Mapping[str, str]) -> Finding:
         reason = getattr(error, "reason", error)
         advice = "models of the hub cannot be fetched: check proxy and DNS, or give a folder"
         return Finding("warning", "hub", f"{url} cannot be reached: {reason}", advice)
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"//[^/@\s]*@", "//***@", url)
-
-
-def _environment(environ: Mapping[str, str]) -> Finding:
-    shown = [
-        f"{name}={'(set, not shown)' if SECRET.search(name) else _without_password(value)}"
-        for name, value in sorted(environ.items())
-        if NAMES.fullmatch(name) or (SECRET.search(name) and name == "API_KEY")
-    ]
-    return Finding("ok", "environment", ", ".join(shown) or "nothing that Penstock reads")

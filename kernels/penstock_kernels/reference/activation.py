@@ -3,10 +3,13 @@ or not."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from penstock_kernels.ops import Act
+from penstock_kernels.ops import ALPHA, LIMIT, Act
 
 
 def activate(x: Tensor, act: Act) -> Tensor:
@@ -18,9 +21,16 @@ def activate(x: Tensor, act: Act) -> Tensor:
             return F.gelu(x)
         case Act.GELU_TANH:
             return F.gelu(x, approximate="tanh")
+        case Act.CLAMPED_SWIGLU:
+            x = x.clamp(max=LIMIT)
+            return x * torch.sigmoid(ALPHA * x)
 
 
-def gate(gate_up: Tensor, act: Act) -> Tensor:
+def gate(
+    gate_up: Tensor, act: Act, activated: Callable[[Tensor, Act], Tensor] = activate
+) -> Tensor:
     """act(gate) * up. gate_up: [n, 2 * d], gate first; returns [n, d] of the same dtype."""
     gates, up = gate_up.chunk(2, dim=-1)
-    return activate(gates, act).mul_(up)
+    if act is Act.CLAMPED_SWIGLU:
+        up = up.clamp(-LIMIT, LIMIT).add_(1)
+    return activated(gates, act).mul_(up)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -22,7 +24,10 @@ from penstock_kernels.weight import Layout, Weight
 
 
 class TorchSampler:
-    """In plain torch."""
+    """In plain torch. rows_alone, draws_alone: see `ops.Sampler`."""
+
+    def __init__(self, rows_alone: bool = False, draws_alone: bool = False) -> None:
+        self.rows_alone, self.draws_alone = rows_alone, draws_alone
 
     def draw(self, logits: Tensor, draws: SamplingBatch) -> Tensor:
         return draw(logits, draws)
@@ -119,13 +124,21 @@ class TorchStep:
         return qkv[:, :heads]
 
     def attend(
-        self, query: Tensor, spec: AttentionSpec, cache: Tensor, to: Weight | None = None
+        self,
+        query: Tensor,
+        spec: AttentionSpec,
+        cache: Tensor,
+        to: Weight | None = None,
+        sinks: Tensor | None = None,
     ) -> Activation:
         return Activation(
             paged_attention(
-                query, cache, self._pages, spec.scale, spec.window, spec.soft_cap, spec.cache
+                query, cache, self._pages, spec.scale, spec.window, spec.soft_cap, spec.cache, sinks
             )
         )
+
+    def each(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        return function(x)
 
     def _rotation(self, table: int) -> tuple[Tensor, Tensor]:
         if table not in self._rotations:
@@ -135,7 +148,9 @@ class TorchStep:
 
 def linear(x: Tensor, weight: Weight) -> Tensor:
     """x W^T + b: what every product must compute. x: [n, k]; returns [n, outputs] of x's dtype."""
-    matrix = weight.data
-    if weight.layout is not Layout.DENSE:
-        matrix = weight.dequantised().to(x.dtype)
-    return F.linear(x, matrix, weight.bias)
+    return F.linear(x, dense(weight, x.dtype), weight.bias)
+
+
+def dense(weight: Weight, dtype: torch.dtype) -> Tensor:
+    """The matrix [n, k] of a weight: as stored where it is dense, else of dtype."""
+    return weight.data if weight.layout is Layout.DENSE else weight.dequantised().to(dtype)

@@ -116,6 +116,7 @@ def paged_attention(
     window: int | None,
     soft_cap: float | None = None,
     stored: CacheSpec = AS_MODEL,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """softmax(q k^T * scale) v of each row over its own sequence, up to and including itself.
 
@@ -123,17 +124,18 @@ def paged_attention(
     window: a row sees itself and the window - 1 tokens before it; None: all.
     soft_cap: scores become cap * tanh(score / cap); None: they stay as they are.
     stored: the scales of a cache in FP8.
+    sinks: [heads] float32, a score beside those of tokens, whose value is zero.
     heads must be a multiple of kv_heads. Returns [n, heads * d] of query's dtype.
     """
     count, heads, width = query.shape
     groups = batch.groups()
     scale *= stored.key_scale
     if len(groups) == 1 and isinstance(groups[0].rows, slice):
-        out = _attend(query, cache, groups[0], scale, window, soft_cap).reshape(count, -1)
+        out = _attend(query, cache, groups[0], scale, window, soft_cap, sinks).reshape(count, -1)
         return _scaled(out, stored)
     out = query.new_empty(count, heads * width)
     for group in groups:
-        result = _attend(query[group.rows], cache, group, scale, window, soft_cap)
+        result = _attend(query[group.rows], cache, group, scale, window, soft_cap, sinks)
         result = result.reshape(-1, heads * width)
         if isinstance(group.rows, slice):
             out[group.rows] = result
@@ -156,13 +158,14 @@ def _attend(
     scale: float,
     window: int | None,
     soft_cap: float | None,
+    sinks: Tensor | None,
 ) -> Tensor:
     """query: [pieces * queries, heads, d]. Returns the same elements in the same order."""
     key, value = _gather(cache, group, query.dtype)
-    if soft_cap is not None:
-        return _attend_capped(
+    if soft_cap is not None or sinks is not None:
+        return _attend_by_scores(
             query.view(group.pieces, group.queries, key.shape[1], -1, key.shape[3]),
-            key, value, _mask(group, window, torch.float32), scale, soft_cap,
+            key, value, _mask(group, window, torch.float32), scale, soft_cap, sinks,
         )  # fmt: skip
     if group.queries == 1 and query.dtype == torch.float32 and not query.is_cuda:
         return _attend_decode(
@@ -191,14 +194,30 @@ def _attend_decode(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scal
     return torch.bmm(scores.softmax(dim=-1), value.view(-1, keys, width))
 
 
-def _attend_capped(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float, cap: float
+def _attend_by_scores(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    scale: float,
+    cap: float | None,
+    sinks: Tensor | None,
 ) -> Tensor:
-    """query: [pieces, queries, kv_heads, heads / kv_heads, d], returned in this shape;
-    mask: [pieces, queries, keys]."""
+    """What torch's own attention does not know: soft caps and sinks.
+
+    query: [pieces, queries, kv_heads, heads / kv_heads, d], returned in this shape;
+    mask: [pieces, queries, keys].
+    """
     scores = torch.einsum("pqghd,pgkd->pghqk", query.float(), key.float()).mul_(scale)
-    scores = scores.div_(cap).tanh_().mul_(cap) + mask[:, None, None]
-    weight = scores.softmax(dim=-1).to(value.dtype)
+    if cap is not None:
+        scores = scores.div_(cap).tanh_().mul_(cap)
+    scores = scores + mask[:, None, None]
+    if sinks is None:
+        weight = scores.softmax(dim=-1)
+    else:
+        sink = sinks.view(1, *query.shape[2:4], 1, 1).expand(*scores.shape[:-1], 1)
+        weight = torch.cat((scores, sink), dim=-1).softmax(dim=-1)[..., :-1]
+    weight = weight.to(value.dtype)
     return torch.einsum("pghqk,pgkd->pqghd", weight, value)
 
 

@@ -23,14 +23,18 @@ def rotation(table: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> None:
-    """Rotate x in place. x: [n, heads, d], any float dtype; cos, sin as `rotation` returns them."""
+    """Rotate x in place. x: [n, heads, d], any float dtype; cos, sin as `rotation` returns them.
+
+    Products and sums are rounded each by itself: where both are one instruction, whether that is
+    taken may depend on an element's place.
+    """
     if x.dtype == torch.float32:
         swapped = torch.roll(x, x.shape[-1] // 2, dims=-1)
-        x.mul_(cos).addcmul_(swapped, sin)
+        x.mul_(cos).add_(swapped.mul_(sin))
         return
     wide = x.float()
     swapped = torch.roll(wide, x.shape[-1] // 2, dims=-1)
-    x.copy_(wide.mul_(cos).addcmul_(swapped, sin))
+    x.copy_(wide.mul_(cos).add_(swapped.mul_(sin)))
 
 
 def write_kv(cache: Tensor, kv: Tensor, location: Tensor, stored: CacheSpec = AS_MODEL) -> None:

@@ -107,8 +107,6 @@ ROWS: tuple[Row, ...] = (
     *not_served("is not built yet: pictures are refused", "--mm-process-config=", "{}"),
     *not_served("is not supported", "--tool-server= --file-storage-path= --stream-output "
         "--tokenizer-metrics-custom-labels-header= --tokenizer-metrics-allowed-custom-labels=*"),
-    *not_served("is not supported: results may differ by what else is in the batch",
-        "--enable-deterministic-inference"),
     *not_served("is not supported: the model's own tokenizer is read",
         "--tokenizer-path= --tokenizer-mode= --skip-tokenizer-init", "auto"),
     *not_served("is not supported: config.json says what the model is",

@@ -185,7 +185,7 @@ SERVER = Server(
         "kv_block_size": Limit("16", "64; on a CPU 16", "16"),
         "http_processes": Limit("one process", "beside GPUs one for each 5 cores, 2 to 4", "0"),
     },
-    variables={"VLLM_API_KEY": "API_KEY"},
+    variables={"VLLM_API_KEY": "API_KEY", "VLLM_BATCH_INVARIANT": "DETERMINISTIC"},
     without_meaning=re.compile(r"VLLM_\w+"),
     cache="/root/.cache/huggingface",
 )

@@ -37,6 +37,12 @@ class Hardware:
         "Start each kernel of a step only when the one before it has ended. Slower; for finding "
         "faults. Results are the same",
     )
+    deterministic: bool = option(
+        False,
+        switch(),
+        "The same request gets the same tokens bit for bit, whatever else is computed, whatever "
+        "the prefix cache holds and however its prompt is cut. Slower",
+    )
     step_timeout: float = option(
         60.0,
         number(0.1, 86_400),

@@ -11,7 +11,7 @@ from aiohttp import web
 from penstock_router.api.batch_routes import BATCH_ROUTES, UPLOADS, add_store
 from penstock_router.api.bodies import Bodies
 from penstock_router.api.clients import Clients
-from penstock_router.api.connection import note_answer
+from penstock_router.api.connection import note_answer, say_goodbye
 from penstock_router.api.connections import Connections, Waits
 from penstock_router.api.guard import Origins, finish_headers, middleware
 from penstock_router.api.interface import Engine, Metrics
@@ -76,6 +76,7 @@ def make_app(
         app.on_cleanup.append(lambda app: asyncio.to_thread(traces.close))
     app.on_response_prepare.append(finish_headers(origins))
     app.on_response_prepare.append(note_answer)
+    app.on_response_prepare.append(say_goodbye)
     for route in routes:
         app.router.add_route(route.method, route.path, route.handler)
         if route.method == "GET":
@@ -125,6 +126,12 @@ class Runner(web.AppRunner):
             **parser,
         )
         self._connections = clients, metrics, most_of_client, waits, root_path
+
+    async def cleanup(self) -> None:
+        """End, when requests that are on their way have their answers."""
+        if isinstance(self.server, Connections):
+            await self.server.hear_out()
+        await super().cleanup()
 
     async def _make_server(self) -> web.Server:
         return Connections(await super()._make_server(), *self._connections)

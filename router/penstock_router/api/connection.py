@@ -31,6 +31,7 @@ from aiohttp.web_protocol import _ErrInfo
 
 from penstock_router.api.errors import ApiError, Kind
 from penstock_router.api.request_id import request_id
+from penstock_router.api.service import SERVICE
 
 if TYPE_CHECKING:
     from penstock_router.api.connections import Connections
@@ -71,6 +72,8 @@ class Connection(web.RequestHandler):
         self.answering = False  # something of an answer may be on its way
         self.say_something: Callable[[], None] | None = None  # of the answer that is: a stream
         self._deaf = False  # what still comes is thrown away
+        self._made = self._loop.time()
+        self._asked = False  # a request has come
         self._discarded = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._probe_timer: asyncio.TimerHandle | None = None
@@ -82,6 +85,12 @@ class Connection(web.RequestHandler):
         """No request runs or waits, though one may have begun to arrive."""
         waiter = self._waiter
         return waiter is not None and not waiter.done() and not self._messages
+
+    def expects(self, young: float) -> bool:
+        """A request is on its way: it has begun to arrive, or the connection was made for one less
+        than `young` seconds ago."""
+        is_new = not self._asked and self._loop.time() - self._made < young
+        return self._wire is not None and self.idle and (is_new or self._head_timer is not None)
 
     @property
     def _encrypted(self) -> bool:
@@ -157,7 +166,7 @@ class Connection(web.RequestHandler):
     async def _handle_request(
         self, request: web.BaseRequest, start_time: float | None, request_handler: object
     ) -> tuple[web.StreamResponse, bool]:
-        self.answering, self.say_something = False, None
+        self.answering, self.say_something, self._asked = False, None, True
         if self._reading_paused and request.content.is_eof():
             # It was the body of a later one, before anybody knew.
             self._hear_no_more()
@@ -302,6 +311,14 @@ async def note_answer(request: web.Request, response: web.StreamResponse) -> Non
     """A signal of the application: a head is about to be sent."""
     if isinstance(request.protocol, Connection):
         request.protocol.answering = True
+
+
+async def say_goodbye(request: web.Request, response: web.StreamResponse) -> None:
+    """A signal of the application: while the server drains every answer is its connection's last,
+    so that whoever goes on goes elsewhere, and no request is on its way when the rest is closed."""
+    if request.app[SERVICE].engine.draining:
+        response.force_close()
+        response.headers[hdrs.CONNECTION] = "close"  # aiohttp has looked already
 
 
 def describe(error: HttpProcessingError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ FEWEST = 4  # connections, whatever there is room for
 CLIENT_SHARE = 0.75  # of the room that one client may take
 MOST_LINGERING = 64  # refused connections whose clients may read why, beside the others
 LOOK_SECONDS = 5.0  # between two looks at what clients have not read
+YOUNG_SECONDS = 1.0  # in which a new connection has its first request, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,13 @@ class Connections(web.Server):
         super().connection_lost(handler, exc)
         assert isinstance(handler, Connection)
         self._forget(handler)
+
+    async def hear_out(self) -> None:
+        """Wait for requests that are on their way: whoever sent one cannot know whether it began
+        where its connection ends without an answer."""
+        end = self._loop.time() + YOUNG_SECONDS
+        while self._loop.time() < end and any(one.expects(YOUNG_SECONDS) for one in self._all):
+            await asyncio.sleep(0.02)
 
     async def shutdown(self, timeout: float | None = None) -> None:
         self._look.stop()

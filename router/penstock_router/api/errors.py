@@ -116,15 +116,12 @@ class ApiError(Exception):
         headers = dict(self.headers)
         if self.row.retry_after is not None:
             headers["Retry-After"] = str(self.row.retry_after)
-        response = web.Response(
+        return web.Response(
             status=self.row.status,
             body=orjson.dumps(self.body(path, user_agent)),
             content_type="application/json",
             headers=headers,
         )
-        if self.kind is Kind.DRAINING:
-            response.force_close()
-        return response
 
 
 def anthropic_error(error: ApiError) -> dict[str, object]:

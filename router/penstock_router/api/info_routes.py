@@ -44,6 +44,7 @@ async def info(request: web.Request) -> web.Response:
             "served_model_name": service.model_name,
             "device_name": limits.device_name,
             "weights": limits.weights,
+            "deterministic": limits.deterministic,
             "memory_used": limits.memory_used,
             "memory_total": limits.memory_total,
             "num_shard": limits.world_size,

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from penstock_router.listening import BACKLOG, url_of
+from penstock_router.listening import BACKLOG, admit_no_more, url_of
 from penstock_router.logs import log
 from penstock_router.tls import HANDSHAKE_SECONDS, Tls
 
@@ -20,6 +20,8 @@ GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 PAUSE_SECONDS = 0.5  # until something that was exhausted may be there again
 RETRY_SECONDS = 0.002  # while nobody takes a connection; others wait in the backlog
+LAST_SECONDS = 0.1  # without a connection, after which those that had begun are there
+CLOSE_SECONDS = 1.0  # for all of them to be passed on
 
 
 class HttpProcess(Protocol):
@@ -53,13 +55,19 @@ class Acceptor:
         self._listener = listener
         self._processes = processes
         self._turn = 0
+        self._closing = False
+        self._stirred = asyncio.Event()  # somebody has come, or it closes
         self._on_failure = on_failure
         self._task = asyncio.create_task(self._accept())
         self._task.add_done_callback(self._ended)
         self.url = url_of(listener, scheme)
 
     async def close(self) -> None:
-        """Accept no more."""
+        """Accept no more. Who is connected by now is passed on; who comes is refused."""
+        admit_no_more(self._listener)
+        self._closing = True
+        self._stirred.set()
+        await asyncio.wait({self._task}, timeout=CLOSE_SECONDS)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._listener.close()
@@ -69,11 +77,14 @@ class Acceptor:
             self._on_failure(f"connections are not accepted any more: {error!r}")
 
     async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
         exhausted = False
         while True:
             try:
-                connection, _ = await loop.sock_accept(self._listener)
+                connection, _ = self._listener.accept()
+            except BlockingIOError:
+                if not await self._somebody_may_come():
+                    return
+                continue
             except OSError as error:
                 if error.errno in EXHAUSTED:
                     if not exhausted:
@@ -85,6 +96,21 @@ class Acceptor:
             with connection:  # who serves it has a descriptor of its own
                 while not self._passed_on(connection):
                     await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(0)  # others have their turn, however many come
+
+    async def _somebody_may_come(self) -> bool:
+        """Wait for a connection; False when none has come for a while and none is to come."""
+        loop = asyncio.get_running_loop()
+        self._stirred.clear()
+        loop.add_reader(self._listener, self._stirred.set)
+        try:
+            async with asyncio.timeout(LAST_SECONDS if self._closing else None):
+                await self._stirred.wait()
+            return True
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_reader(self._listener)
 
     def _passed_on(self, connection: socket.socket) -> bool:
         """False when it must be tried again; where all are gone, nobody will ever take it."""

@@ -11,6 +11,7 @@ import os
 
 from penstock_proto.api_keys import ApiKey
 from penstock_router.api.app import FLUSH_SECONDS
+from penstock_router.api.connections import YOUNG_SECONDS
 from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
 from penstock_router.fronts.acceptor import Acceptor
@@ -19,9 +20,9 @@ from penstock_router.listening import inherited
 from penstock_router.metrics import Metrics
 from penstock_router.quotas import Quotas
 
-# For a front to send what is left, and to end: aiohttp waits twice. The launcher's ROUTER_MARGIN
-# is longer, so that the router can still say which one did not end.
-END_SECONDS = 2 * FLUSH_SECONDS + 0.5
+# For a front to answer what is on its way, to send what is left, and to end: aiohttp waits twice.
+# The launcher's ROUTER_MARGIN is longer, so that the router can still say which one did not end.
+END_SECONDS = YOUNG_SECONDS + 2 * FLUSH_SECONDS + 0.5
 
 
 class FrontFailure(Exception):

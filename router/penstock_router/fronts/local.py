@@ -19,7 +19,7 @@ from penstock_router.config import RouterConfig
 from penstock_router.engine import Engine
 from penstock_router.fronts.acceptor import Acceptor, take_connections
 from penstock_router.fronts.text import load_text
-from penstock_router.listening import BACKLOG, inherited, url_of
+from penstock_router.listening import inherited
 from penstock_router.metrics import Metrics
 from penstock_router.offline.server import OfflineServer
 from penstock_router.quotas import Quotas
@@ -54,12 +54,8 @@ class LocalFront:
         await self._runner.setup()
         if config.offline_socket is not None:
             self._offline = await OfflineServer.open(app[SERVICE], Path(config.offline_socket))
-        listener = inherited(config.listener)
-        if config.tls is None and listener.family != socket.AF_UNIX:
-            await web.SockSite(self._runner, listener, backlog=BACKLOG).start()
-            return url_of(listener)
         server = cast(Callable[[], asyncio.Protocol], self._runner.server)
-        self._door = Door(listener, server, config, self._fail)
+        self._door = Door(inherited(config.listener), server, config, self._fail)
         return self._door.url
 
     def drain(self) -> None:
@@ -87,8 +83,7 @@ class LocalFront:
 
 
 class Door:
-    """Takes connections as fronts do, with this process as the only one: each may then be
-    encrypted by the certificate of the moment, and come through a Unix socket."""
+    """Takes connections as fronts do, with this process as the only one."""
 
     responsive = True
 

@@ -10,6 +10,7 @@ import orjson
 
 from penstock_router.grammar import Grammar, GrammarKind
 from penstock_router.structured.meant import as_meant
+from penstock_router.structured.meant import closed as all_closed
 
 MAX_BYTES = 65_536
 MAX_DEPTH = 64  # levels of arrays and objects in the schema's own text
@@ -45,7 +46,7 @@ def json_schema(
         schema = {} if schema else {"not": {}}
     schema = as_meant(schema)
     if closed:
-        schema = _closed(schema)
+        schema = all_closed(schema)
     schema = {**schema, "x-guidance": _style(white_space, compact)}
     return Grammar(GrammarKind.JSON_SCHEMA, orjson.dumps(schema).decode())
 
@@ -121,18 +122,3 @@ def _size(node: dict[str, Any], keyword: str) -> int:
 def _children(node: object) -> Iterator[object]:
     found = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     return (child for child in found if isinstance(child, dict | list))
-
-
-def _closed(node: Any) -> Any:
-    """With `additionalProperties` false where an object names properties and does not say."""
-    if isinstance(node, list):
-        return [_closed(child) for child in node]
-    if not isinstance(node, dict):
-        return node
-    closed = {
-        name: child if name in ("enum", "const", "default", "examples") else _closed(child)
-        for name, child in node.items()
-    }
-    if isinstance(node.get("properties"), dict) and "type" in node:
-        closed.setdefault("additionalProperties", False)
-    return closed

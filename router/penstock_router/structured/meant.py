@@ -1,14 +1,17 @@
 """What a schema leaves out, as those who write schemas mean it.
 
 JSON schema lets `{"properties": …}` without `type` be a number too, and an object have properties
-that nobody named. TGI, vLLM and SGLang make objects of it, with the named properties alone. A value
-of the narrower schema is one of the wider, too.
+that nobody named. TGI, vLLM and SGLang make objects of it, with the named properties alone; a model
+would go on with names of its own. A value of the narrower schema is one of the wider, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import enum
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+from penstock_router.tools.schema import resolve
 
 Schema = dict[str, Any]
 
@@ -24,24 +27,99 @@ _OF_OBJECTS = frozenset(_KEYWORDS["object"])
 # Beside one of these a type is given, or may be elsewhere.
 _SAYS = frozenset({"type", "enum", "const", "$ref", "allOf", "anyOf", "oneOf"})
 _OTHERS = frozenset({"additionalProperties", "patternProperties", "unevaluatedProperties"})
+_VALUES = frozenset({"enum", "const", "default", "examples"})  # hold no schemas
 _MAPS = ("properties", "patternProperties", "$defs", "definitions")
-_ONE = ("items", "additionalProperties")
-_LISTS = ("anyOf", "prefixItems", "items")  # branches of `allOf` are of one value
+_PARTS = ("items", "prefixItems", "additionalProperties")
+_BRANCHES = ("allOf", "anyOf", "oneOf")  # say more of the same value
 
 
-def as_meant(schema: Schema) -> Schema:
-    """A schema that is at most some tens of levels deep, with the types that it implies and its
-    objects closed.
+class _Place(enum.IntEnum):
+    """How a schema may be narrowed, by where it stands. The highest of its places counts."""
 
-    Where `oneOf` stands only the outermost type is added: what matches one branch must not match
-    another, so no branch may become narrower. Objects stay open where two places of the schema say
-    what one of them holds.
-    """
-    if _has_one_of(schema):
-        return _typed(schema)
-    typed: Schema = _everywhere(schema, _typed)
-    closed: Schema = _everywhere(typed, _closed) if _is_said_once(typed) else typed
-    return closed
+    ALONE = 0  # all that is said of its values stands here: with a type, and closed
+    BESIDE = 1  # another schema speaks of the same values, and may name what this one does not
+    EXACT = 2  # in `oneOf`, where what matches one branch must not match another; and in `allOf`
+
+
+def as_meant(schema: Mapping[str, Any]) -> Schema:
+    """A schema that is at most some tens of levels deep, with the types that it implies, and its
+    objects closed where they can be."""
+    places = _places(schema)
+
+    def made(node: Any) -> Any:
+        found = _with_inner(node, made)
+        match places.get(id(node), _Place.EXACT):
+            case _Place.ALONE:
+                return _closed(_typed(found))
+            case _Place.BESIDE:
+                return _typed(found)
+        return found
+
+    narrowed: Schema = made(schema)
+    return narrowed
+
+
+def closed(node: Any) -> Any:
+    """With every object closed that names properties and does not say, as a client asked."""
+    found = _with_inner(node, closed)
+    if isinstance(found, dict) and isinstance(found.get("properties"), dict) and "type" in found:
+        found.setdefault("additionalProperties", False)
+    return found
+
+
+def _with_inner(node: Any, change: Callable[[Any], Any]) -> Any:
+    """A copy in which all schemas within are changed, and what may be some."""
+    if isinstance(node, list):
+        return [change(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    found = {}
+    for keyword, part in node.items():
+        if keyword in _MAPS and isinstance(part, dict):
+            part = {name: change(one) for name, one in part.items()}
+        elif keyword not in _VALUES:
+            part = change(part)
+        found[keyword] = part
+    return found
+
+
+def _places(root: Mapping[str, Any]) -> dict[int, _Place]:
+    """Of every schema in it, by its identity."""
+    found: dict[int, _Place] = {}
+    waiting: list[tuple[Any, _Place]] = [(root, _Place.ALONE)]
+    while waiting:
+        node, place = waiting.pop()
+        if not isinstance(node, dict):
+            continue
+        if place is _Place.ALONE and _speakers(node) > 1:
+            place = _Place.BESIDE
+        if found.get(id(node), -1) < place:
+            found[id(node)] = place
+            waiting += _inner(root, node, place)
+    return found
+
+
+def _speakers(node: Schema) -> int:
+    """How many schemas say what an object of this one holds."""
+    branches = node.get("allOf")
+    of_all = len(branches) if isinstance(branches, list) else 0
+    elsewhere = sum(keyword in node for keyword in ("$ref", "anyOf", "oneOf"))
+    return of_all + elsewhere + (not _OF_OBJECTS.isdisjoint(node))
+
+
+def _inner(root: Mapping[str, Any], node: Schema, place: _Place) -> Iterator[tuple[Any, _Place]]:
+    for keyword in _MAPS:
+        if isinstance(schemas := node.get(keyword), dict):
+            # a definition stands where it is referred to
+            own = _Place.ALONE if keyword in ("$defs", "definitions") else place
+            yield from ((one, own) for one in schemas.values())
+    for keyword in (*_PARTS, *_BRANCHES):
+        part = node.get(keyword)
+        exact = keyword == "oneOf" or (keyword == "allOf" and place is not _Place.ALONE)
+        for one in part if isinstance(part, list) else [part]:
+            yield one, _Place.EXACT if exact else place
+    if isinstance(reference := node.get("$ref"), str):
+        yield resolve(root, reference), place
 
 
 def _typed(node: Schema) -> Schema:
@@ -63,38 +141,3 @@ def _closed(node: Schema) -> Schema:
     if (required is None or has_required) and (least is None or has_least):
         return {**node, "additionalProperties": False}
     return node
-
-
-def _everywhere(node: Any, change: Callable[[Schema], Schema]) -> Any:
-    """With every schema in it changed, the inner ones first."""
-    if not isinstance(node, dict):
-        return node
-    found = dict(node)
-    for keyword in _MAPS:
-        if isinstance(schemas := node.get(keyword), dict):
-            found[keyword] = {name: _everywhere(one, change) for name, one in schemas.items()}
-    for keyword in _ONE:
-        if isinstance(node.get(keyword), dict):
-            found[keyword] = _everywhere(node[keyword], change)
-    for keyword in _LISTS:
-        if isinstance(node.get(keyword), list):
-            found[keyword] = [_everywhere(one, change) for one in node[keyword]]
-    return change(found)
-
-
-def _has_one_of(node: Any) -> bool:
-    if isinstance(node, dict):
-        return "oneOf" in node or any(map(_has_one_of, node.values()))
-    return isinstance(node, list) and any(map(_has_one_of, node))
-
-
-def _is_said_once(node: Any) -> bool:
-    """Whether all that is said of an object stands in one schema."""
-    if isinstance(node, list):
-        return all(map(_is_said_once, node))
-    if not isinstance(node, dict):
-        return True
-    elsewhere = [keyword for keyword in ("$ref", "anyOf") if keyword in node]
-    if "allOf" in node or len(elsewhere) + (not _OF_OBJECTS.isdisjoint(node)) > 1:
-        return False
-    return all(map(_is_said_once, node.values()))

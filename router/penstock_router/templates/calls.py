@@ -7,7 +7,7 @@ import itertools
 import json
 import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 Message = Mapping[str, Any]
@@ -16,6 +16,7 @@ Render = Callable[[list[Message], Sequence[Mapping[str, Any]] | None], str]
 
 _LETTERS = string.ascii_letters + string.digits
 _NAME, _KEY, _VALUE, _RESULT = "penstock_f", "penstock_k", "penstock_v", "penstock_r"
+_SECOND, _THOUGHT = "penstock_g", "penstock_h"
 # Of another name, so that it is no call that shows it.
 _TOOL = {
     "type": "function",
@@ -37,6 +38,9 @@ class CallHabits:
     whether arguments must be JSON as a string. without_content: whether a message with calls must
     have null as its content. short_ids: whether ids must be 9 letters and digits. tool_role:
     whether the template knows who `tool` is; else results of calls come from the user.
+    one_by_one: whether of several calls of a message only the first is shown. thinking: whether
+    the thoughts before calls must stand in `thinking`. one_text: whether text that stands beside
+    them is refused; then it counts among them.
     """
 
     shows: bool = False
@@ -44,11 +48,14 @@ class CallHabits:
     without_content: bool = False
     short_ids: bool = False
     tool_role: bool = False
+    one_by_one: bool = False
+    thinking: bool = False
+    one_text: bool = False
 
     def adapt(self, messages: Sequence[Message]) -> Iterator[Message]:
         """Messages with calls, and results, as the template wants them. Other ones stay."""
         called = False
-        for message in messages:
+        for message in _apart(messages) if self.one_by_one else messages:
             if calls := message.get("tool_calls"):
                 called = True
                 yield from self._called(message, calls)
@@ -65,6 +72,12 @@ class CallHabits:
             content = "\n".join(piece for piece in (*pieces, written) if piece)
             yield {k: v for k, v in message.items() if k != "tool_calls"} | {"content": content}
             return
+        thoughts = message.get("reasoning_content")
+        if self.thinking and thoughts:
+            if text and self.one_text:
+                thoughts = "\n\n".join((thoughts, text_of(text)))
+                message = {**message, "content": ""}
+            message = {**message, "thinking": thoughts}
         if text and self.without_content:
             yield {k: v for k, v in message.items() if k != "tool_calls"}
             message = {**message, "content": None}
@@ -107,9 +120,73 @@ def find_call_habits(render: Render, content: Callable[[str], Any]) -> CallHabit
             habits, {"role": "assistant", "content": empty, "tool_calls": [call]}, call_id
         )
         if _shows(rendered):
-            return CallHabits(True, as_text, without, short, _RESULT in rendered)
+            found = CallHabits(True, as_text, without, short, _RESULT in rendered)
+            return _looked_at_closer(found, text, call)
     plain = {"role": "assistant", "content": content("penstock")}
     return CallHabits(tool_role=_RESULT in text(CallHabits(tool_role=True), plain, _LONG_ID))
+
+
+def _looked_at_closer(
+    habits: CallHabits, text: Callable[[CallHabits, Message, str], str], call: Message
+) -> CallHabits:
+    """Of a template that shows calls. text: what it makes of a message and a result."""
+
+    def shown(word: str, habits: CallHabits, **parts: Any) -> bool:
+        return word in text(habits, {"role": "assistant", "content": "", **parts}, call["id"])
+
+    second = {**call, "id": call["id"][::-1], "function": {**call["function"], "name": _SECOND}}
+    pair = [call, second]
+    one_by_one = shown(_NAME, habits, tool_calls=pair) and not shown(
+        _SECOND, habits, tool_calls=pair
+    )
+    known = {"reasoning_content": _THOUGHT, "reasoning": _THOUGHT}
+    thinking = not shown(_THOUGHT, habits, tool_calls=[call], **known) and shown(
+        _THOUGHT, replace(habits, thinking=True), tool_calls=[call], **known
+    )
+    habits = replace(habits, one_by_one=one_by_one, thinking=thinking)
+    beside = {"role": "assistant", "content": "penstock", "tool_calls": [call], **known}
+    one_text = thinking and not text(habits, beside, call["id"])
+    return replace(habits, one_text=one_text)
+
+
+def _apart(messages: Sequence[Message]) -> Iterator[Message]:
+    """Calls of one message in messages of their own, each before its results."""
+    place = 0
+    while place < len(messages):
+        message = messages[place]
+        calls = message.get("tool_calls") or []
+        place += 1
+        if len(calls) < 2:
+            yield message
+            continue
+        results = []
+        while place < len(messages) and messages[place]["role"] == "tool":
+            results.append(messages[place])
+            place += 1
+        yield from _in_pairs(message, calls, results)
+
+
+def _in_pairs(
+    message: Message, calls: Sequence[Mapping[str, Any]], results: Sequence[Message]
+) -> Iterator[Message]:
+    """A result belongs to the call that it names; one that names none to the next one without."""
+    named = {call["id"] for call in calls}
+    others = [result for result in results if result.get("tool_call_id") not in named]
+    rest = {k: v for k, v in message.items() if k not in ("reasoning_content", "reasoning")}
+    for index, call in enumerate(calls):
+        own = [result for result in results if result.get("tool_call_id") == call["id"]]
+        head = message if index == 0 else {**rest, "content": ""}
+        yield {**head, "tool_calls": [call]}
+        yield from own or others[:1]
+        others = others if own else others[1:]
+    yield from others
+
+
+def text_of(content: Any) -> str:
+    """Of a string, or of parts."""
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content or ())
 
 
 def _shows(text: str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from penstock_router.templates.calls import CallHabits, Render, find_call_habits
+from penstock_router.templates.calls import CallHabits, Render, find_call_habits, text_of
 from penstock_router.templates.traced import END, origins, written
 
 Message = Mapping[str, Any]
@@ -20,14 +20,18 @@ PROBE = "penstock"
 @dataclass(frozen=True, slots=True)
 class Habits:
     """parts: whether a role's content must be a list of parts; of roles that are not in it, as of
-    users. developer: whether the template knows this role. calls: how it wants calls of tools."""
+    users. developer: whether the template knows this role. one_system: whether of several system
+    messages at the beginning only the first is shown. calls: how it wants calls of tools."""
 
     parts: Mapping[str, bool]
     developer: bool
+    one_system: bool
     calls: CallHabits
 
     def adapt(self, messages: Sequence[Message]) -> list[Message]:
         """The messages as the template wants them, whatever the client sent."""
+        if self.one_system:
+            messages = _system_joined(messages)
         return [self._adapted(message) for message in self.calls.adapt(messages)]
 
     def _adapted(self, message: Message) -> Message:
@@ -63,12 +67,38 @@ def find_habits(render: Render) -> Habits:
         shown = [as_parts for as_parts in (False, True) if shows(role, as_parts)]
         parts[role] = shown[0] if shown else parts.get("user", False)
     as_parts = parts["user"]
+
+    def one_system() -> bool:
+        """Not where the template refuses several."""
+        texts = (PROBE, written(PROBE, END))
+        system = [
+            {"role": "system", "content": _parts(text) if parts["system"] else text}
+            for text in texts
+        ]
+        user = {"role": "user", "content": _parts(PROBE) if as_parts else PROBE}
+        try:
+            return END not in origins(render([*system, user], None))
+        except Exception:
+            return False
+
     return Habits(
         parts,
         developer=shows("developer", parts["system"]),
+        one_system=shows("system", parts["system"]) and one_system(),
         calls=find_call_habits(render, lambda text: _parts(text) if as_parts else text),
     )
 
 
 def _parts(text: str) -> list[Mapping[str, str]]:
     return [{"type": "text", "text": text}]
+
+
+def _system_joined(messages: Sequence[Message]) -> Sequence[Message]:
+    """Those at the beginning as one."""
+    count = 0
+    while count < len(messages) and messages[count]["role"] in ("system", "developer"):
+        count += 1
+    if count < 2:
+        return messages
+    texts = (text_of(message.get("content")) for message in messages[:count])
+    return [{**messages[0], "content": "\n\n".join(filter(None, texts))}, *messages[count:]]

@@ -27,6 +27,7 @@ class Start(enum.Enum):
     ANSWER = "behind reasoning, or there is none"
     MAY_THINK = "before reasoning, which may be left out"
     THINKS = "within reasoning"
+    WITHIN = "within a message of a channel, which goes on"
 
 
 class Dialect:
@@ -66,10 +67,13 @@ class Dialect:
 
         text: what a token reads as. A template may open the reasoning, or say that there is none.
         """
-        if not self.thoughts.opens:
+        if not self.thoughts.opens and not self.has_channels:
             return Start.ANSWER
         characters = self.alphabet.characters
         tail = "".join(characters.get(i) or text(i) for i in prompt[-TAIL:]).rstrip()
+        if self.has_channels:
+            begun = tail.endswith(self.alphabet.encoded("<|start|>assistant"))
+            return Start.ANSWER if begun else Start.WITHIN
         if tail.endswith(self.thoughts.closes):
             return Start.ANSWER
         if tail.endswith(self.thoughts.opens) or self.thoughts.implied:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from penstock_router.grammar import Grammar, GrammarKind
+from penstock_router.structured.meant import as_meant
 from penstock_router.tools.definition import Mode, Tool, Toolbox
 from penstock_router.tools.dialect import Dialect, Start
 from penstock_router.tools.lark import Rules
@@ -24,7 +25,7 @@ from penstock_router.tools.styles import (
     Tagged,
     Unquoted,
 )
-from penstock_router.tools.written import ANY_KEY, Notation, closed, properties, pythonic, raw_value
+from penstock_router.tools.written import ANY_KEY, Notation, properties, pythonic, raw_value
 
 
 def reply_grammar(
@@ -53,6 +54,8 @@ class _Reply:
 
     def start(self, start: Start) -> str:
         if isinstance(self.format.style, Channels):
+            if start is Start.WITHIN and not self.toolbox.callable:
+                return self._body()
             return self._channels(self.format.style)
         body = self._body()
         thoughts = self.dialect.thoughts
@@ -279,7 +282,7 @@ _STYLES: Mapping[type[Style], Callable[[Rules, Any], _Written]] = {
 
 def _schema(tool: Tool) -> Mapping[str, Any]:
     """What is enforced of a tool's parameters: all of them with `strict`."""
-    schema = closed(tool.parameters if tool.strict else enforceable(tool.parameters))
+    schema = as_meant(tool.parameters if tool.strict else enforceable(tool.parameters))
     return {"type": "object", **schema}
 
 

@@ -18,22 +18,6 @@ ANY_KEY = "/[A-Za-z_][A-Za-z0-9_]{0,31}/"
 MOST_REPEATS = 4096
 
 
-def closed(schema: Any) -> Any:
-    """The same, with objects that say which properties they have and nothing of others holding no
-    others: a model would go on with names of its own."""
-    if isinstance(schema, list):
-        return [closed(one) for one in schema]
-    if not isinstance(schema, dict):
-        return schema
-    made = {k: v if k in ("enum", "const", "default") else closed(v) for k, v in schema.items()}
-    combined = any(word in schema for word in (*_CHOICES, "$ref", "patternProperties"))
-    if isinstance(schema.get("properties"), dict) and not combined and "allOf" not in schema:
-        made.setdefault("additionalProperties", False)
-    if "allOf" in schema:
-        made["allOf"] = schema["allOf"]  # each part must let the others' properties be
-    return made
-
-
 def properties(schema: Schema) -> Iterator[tuple[str, Any, bool]]:
     """Names, schemas and whether they must be there."""
     required = list(schema.get("required", ()))

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from penstock_shard.log import Progress
 from penstock_shard.memory import kv_cache
-from penstock_shard.steps.runner import Runner, operations
+from penstock_shard.steps.operations import operations
+from penstock_shard.steps.runner import Runner
 from penstock_shard.steps.slots import ShardLimits
 from penstock_shard.weights.loaded_model import LoadedModel
 
@@ -23,7 +24,7 @@ def compile_ahead(loaded: LoadedModel, limits: ShardLimits, sizes: tuple[int, ..
     cache = kv_cache.allocate(loaded.decoder, limits.num_blocks, loaded.block_size, loaded.device)[
         : len(decoder.specs())
     ]
-    ops = operations(decoder, limits, cache, loaded.dependent_launch)
+    ops = operations(loaded, decoder, limits, cache)
     runner = Runner(decoder, loaded.group, limits, cache, *ops, loaded.grammars)
     with compile_only(Progress("compile", 0, "kernels").reach):
         runner.capture_graphs(sizes, _Run)

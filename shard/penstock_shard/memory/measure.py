@@ -13,7 +13,8 @@ from penstock_proto import shard_pb2
 from penstock_shard.memory import kv_cache
 from penstock_shard.memory.memory import blocks_of
 from penstock_shard.steps.graphs import buckets_for
-from penstock_shard.steps.runner import Runner, operations
+from penstock_shard.steps.operations import operations
+from penstock_shard.steps.runner import Runner
 from penstock_shard.steps.slots import ShardLimits
 from penstock_shard.weights.loaded_model import LoadedModel
 
@@ -53,7 +54,7 @@ def graph_sizes(loaded: LoadedModel, limits: ShardLimits) -> tuple[int, ...]:
 
 def make_runner(loaded: LoadedModel, limits: ShardLimits) -> Runner:
     cache = kv_cache.allocate(loaded.decoder, limits.num_blocks, loaded.block_size, loaded.device)
-    ops = operations(loaded.decoder, limits, cache, loaded.dependent_launch)
+    ops = operations(loaded, loaded.decoder, limits, cache)
     return Runner(loaded.decoder, loaded.group, limits, cache, *ops, loaded.grammars)
 
 

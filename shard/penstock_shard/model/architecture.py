@@ -70,7 +70,7 @@ class Architecture:
 
     @property
     def parameters(self) -> int:
-        """How many there are, less the few of biases and norms of heads."""
+        """How many there are, less the few of biases, sinks and norms of heads."""
         names, hidden = self.family.names, self.hidden_size
         attention = 2 * (self.num_heads + self.num_kv_heads) * self.head_dim
         norms = sum(name is not None for name in names.norms)

@@ -36,6 +36,7 @@ class Names:
     output_norm: str | None = None  # behind it, in a sandwich
     qkv: tuple[str, str, str] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
     qk_norms: tuple[str, str] = ("self_attn.q_norm", "self_attn.k_norm")
+    sinks: str | None = None  # of attention, see `Step.attend`; the whole name of the tensor
     output: str = "self_attn.o_proj"
     up: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")  # two: the MLP is gated
     down: str = "mlp.down_proj"
@@ -93,6 +94,10 @@ def _alternating(period: int) -> Callable[[Config, int], Windows]:
     return windows
 
 
+def _gpt_oss_windows(config: Config, layers: int) -> Windows:
+    return _alternating(2)({"sliding_window": 128, **config}, layers)
+
+
 def _windows_by_kind(config: Config, otherwise: list[str], window: int | None) -> Windows:
     kinds, layers = _layer_types(config) or otherwise, len(otherwise)
     if len(kinds) != layers:
@@ -124,6 +129,18 @@ def _partial_rope(config: Config, positions: int) -> tuple[Rope, ...]:
     return (parse_rope(config, positions, may_be_partial=True),)
 
 
+def _gpt_oss_rope(config: Config, positions: int) -> tuple[Rope, ...]:
+    if config.get("rope_parameters") or config.get("rope_scaling"):
+        return _one_rope(config, positions)
+    usual = {
+        "rope_type": "yarn",
+        "factor": 32.0,
+        "original_max_position_embeddings": 4096,
+        "truncate": False,
+    }
+    return _one_rope({**config, "rope_parameters": usual}, positions)
+
+
 def _no_rope(config: Config, positions: int) -> tuple[Rope, ...]:
     return ()
 
@@ -134,12 +151,16 @@ def _as_it_is(family: Family, config: Config) -> Family:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertKeys:
-    """Keys of config.json that describe a family's experts."""
+    """Keys of config.json that describe a family's experts, and what else they are."""
 
     counts: tuple[str, ...] = ("num_experts", "num_local_experts")  # the first that is there
     inner: str = "moe_intermediate_size"
     normalised: bool | str = "norm_topk_prob"  # see `experts.Experts`
     shared: str | None = None  # size of the MLP that every row takes as well
+    # One tensor holds all experts: its names are `expert_up` and `expert_down`. See `stacked`.
+    stacked: bool = False
+    bias: bool = False  # of the router and of each expert
+    act: str | None = None  # an `ops.Act`, whatever hidden_act says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,6 +338,38 @@ FAMILIES: dict[str, Family] = {
         ),
         only=(("clip_qkv", None),),
     ),
+    "GptOssForCausalLM": Family(
+        names=Names(
+            sinks="self_attn.sinks",
+            router="mlp.router",
+            expert_up=("mlp.experts.gate_up_proj",) * 2,
+            expert_down="mlp.experts.down_proj",
+        ),
+        qkv_bias="attention_bias",
+        output_bias="attention_bias",
+        experts=ExpertKeys(
+            counts=("num_local_experts",),
+            inner="intermediate_size",
+            normalised=True,
+            stacked=True,
+            bias=True,
+            act="clamped_swiglu",
+        ),
+        windows=_gpt_oss_windows,
+        ropes=_gpt_oss_rope,
+        defaults=(
+            ("attention_bias", True),
+            ("head_dim", 64),
+            ("max_position_embeddings", 131072),
+            ("num_attention_heads", 64),
+            ("num_key_value_heads", 8),
+            ("num_local_experts", 128),
+            ("num_experts_per_tok", 4),
+            ("rms_norm_eps", 1e-5),
+            ("rope_theta", 150000.0),
+        ),
+        only=(("swiglu_limit", 7.0), ("swiglu_alpha", 1.702)),
+    ),
     "Gemma2ForCausalLM": replace(
         _GEMMA,
         windows=_alternating(2),
@@ -492,6 +545,7 @@ MODEL_TYPES = {
     "qwen2_moe": "Qwen2MoeForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM",
     "olmoe": "OlmoeForCausalLM",
+    "gpt_oss": "GptOssForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "gemma2": "Gemma2ForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM",

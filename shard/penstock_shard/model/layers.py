@@ -44,17 +44,20 @@ class Attention:
     qkv: Weight  # queries, keys, values of the heads
     norm: QKNorm | None
     output: RowParallel
+    sinks: Tensor | None = None  # [heads] float32, see `Step.attend`
 
     def __call__(self, x: Activation, cache: Tensor, step: Step) -> Activation:
         """What `output` reads: [n, heads * width]."""
         query = step.qkv(x, self.qkv, self.spec, cache, self.norm)
-        return step.attend(query, self.spec, cache, self.output.weight)
+        return step.attend(query, self.spec, cache, self.output.weight, self.sinks)
 
     def tensors(self) -> Iterator[Tensor]:
         yield from self.qkv.tensors()
         yield from self.output.weight.tensors()
         if self.norm is not None:
             yield from (self.norm.query.weight, self.norm.key.weight)
+        if self.sinks is not None:
+            yield self.sinks
 
 
 class FeedForward(Protocol):
@@ -117,7 +120,7 @@ class Shared:
     def partial(self, x: Activation, step: Step) -> Tensor:
         """This rank's part of it: [n, hidden]."""
         y = step.linear(self.mlp.inner(x, step), self.mlp.down.weight)
-        return y.mul_(torch.sigmoid(F.linear(x.x, self.gate.data)))
+        return y.mul_(step.each(torch.sigmoid, step.linear(x, self.gate)))
 
 
 @dataclass(slots=True)
@@ -218,7 +221,7 @@ class VocabularyHead:
         logits = step.linear(hidden, self.weight)
         if self.soft_cap is None:
             return logits
-        return logits.div_(self.soft_cap).tanh_().mul_(self.soft_cap)
+        return step.each(torch.tanh_, logits.div_(self.soft_cap)).mul_(self.soft_cap)
 
     def __call__(self, hidden: Activation, step: Step) -> Tensor | None:
         """hidden: [n, hidden]. Returns [n, vocab_size] on rank 0, None elsewhere."""

@@ -69,8 +69,9 @@ class BlockMatrices:
 
     def router(self, prefix: str) -> MatrixSpec:
         """The logits by which rows choose."""
-        assert self.model.experts is not None
-        return self._rows_of(prefix + self.model.family.names.router, self.model.experts.count)
+        shape, keys = self.model.experts, self.model.family.experts
+        assert shape is not None and keys is not None
+        return self._rows_of(prefix + self.model.family.names.router, shape.count, keys.bias)
 
     def shared_gate(self, prefix: str) -> MatrixSpec:
         """How much of the MLP beside experts a row takes."""
@@ -91,9 +92,9 @@ class BlockMatrices:
         mlp = mlp or self.mlp
         return self._whole(prefix + mlp.down, mlp.part, mlp.size, self.model.mlp_bias)
 
-    def _rows_of(self, name: str, rows: int) -> MatrixSpec:
+    def _rows_of(self, name: str, rows: int, bias: bool = False) -> MatrixSpec:
         width = self.model.hidden_size
-        return self._of([Slice(name, range(rows), rows)], range(width), width, False)
+        return self._of([Slice(name, range(rows), rows)], range(width), width, bias)
 
     def _heads(self) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
         """Where this rank's query, key and value heads stand, each among its kind, or among all."""

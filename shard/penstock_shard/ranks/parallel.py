@@ -49,6 +49,10 @@ class Group:
             return self
         return replace(self, rows=mapped_rows(device, width, dtype, dependent))
 
+    def in_order(self) -> Group:
+        """The group whose sums are the same whatever the number of rows."""
+        return OrderedGroup(self.rank, self.world_size)
+
     def all_reduce(self, x: Tensor) -> Tensor:
         """The sum of x over the ranks; x itself may be overwritten."""
         if self.small_sums is not None and self.small_sums.supports(x):
@@ -101,6 +105,23 @@ class Group:
         x = torch.tensor([value], dtype=torch.int64, device=device)
         dist.all_reduce(x, op=dist.ReduceOp.MIN)
         return int(x.item())
+
+
+class OrderedGroup(Group):
+    """Adds up in float32, in the order of the ranks. A library splits large tensors up and begins
+    each part's sum with another rank, so an element's order would follow from its place."""
+
+    def all_reduce(self, x: Tensor) -> Tensor:
+        if self.world_size == 1:
+            return x
+        x = x.contiguous()
+        parts = [torch.empty_like(x) for _ in range(self.world_size)]
+        dist.all_gather(parts, x)
+        first, *others = parts
+        total = first.float()
+        for other in others:
+            total = total.add_(other)
+        return total.to(x.dtype)
 
 
 def join_group(environment: Mapping[str, str], socket_folder: Path, device: torch.device) -> Group:

@@ -248,7 +248,13 @@ class SamplingState:
         flags = self._features[slots]
         shaped = flags & int(SHAPED) != 0
         typical = flags & int(TYPICAL) == TYPICAL
-        kinds = (~shaped & ~typical, shaped & ~typical, typical)
+        rows_alone, draws_alone = self._sampler.rows_alone, self._sampler.draws_alone
+        kinds = (
+            (~shaped & ~typical, draws_alone),
+            (shaped & ~typical, draws_alone),
+            (typical, rows_alone),
+        )
+        parts = [rows for kind, alone in kinds for rows in _rows_of(kind, alone)]
         held = [
             (row, constraint)
             for row in np.flatnonzero(flags & int(Feature.GRAMMAR)).tolist()
@@ -257,7 +263,7 @@ class SamplingState:
         return SamplingPlan(
             slots=upload(slots, self.device),
             features=Feature(int(np.bitwise_or.reduce(flags))),
-            parts=tuple(self._part(slots, np.flatnonzero(kind)) for kind in kinds if kind.any()),
+            parts=tuple(self._part(slots, rows) for rows in parts),
             top_n=self._top_n[slots],
             given=self.given(slots),
             held=self.matching.in_order(held),
@@ -296,7 +302,9 @@ class SamplingState:
             self.counts.index_put_((slots, known), one, accumulate=True)
         if not plan.features & Feature.LOGPROBS:
             return Sampled(token)
-        return Sampled(token, _scores(logits, known, plan))
+        given = None if plan.given is None else plan.given.tokens
+        top_n, alone = int(plan.top_n.max()), self._sampler.rows_alone
+        return Sampled(token, scores_of(logits, known, top_n, given, alone))
 
     def _part(self, slots: Indices, rows: Indices) -> RowGroup:
         slots = slots[rows]
@@ -466,7 +474,9 @@ def features_of(wanted: shard_pb2.Sampling) -> Feature:
     return features
 
 
-def _scores(logits: Tensor, token: Tensor, plan: SamplingPlan) -> Scores:
-    """Log-probabilities of the tokens, and of those that rows want to know of."""
-    given = None if plan.given is None else plan.given.tokens
-    return scores_of(logits, token, int(plan.top_n.max()), given)
+def _rows_of(kind: NDArray[np.bool_], alone: bool) -> list[Indices]:
+    """The rows of a kind that are computed together. alone: see `ops.Sampler`."""
+    rows = np.flatnonzero(kind)
+    if alone:
+        return np.split(rows, len(rows)) if len(rows) else []
+    return [rows] if len(rows) else []

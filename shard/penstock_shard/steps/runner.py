@@ -26,7 +26,6 @@ from penstock_kernels.ops import (
     Step,
     StepBatch,
 )
-from penstock_kernels.reference.device import TorchDevice, TorchSampler
 from penstock_proto import shard_pb2
 from penstock_shard import log
 from penstock_shard.device import upload
@@ -510,25 +509,7 @@ class Runner:
             logits = self.model.head(hidden.select(row[some]), step)
             if logits is not None:
                 others = None if given is None else given[some]
-                pieces.append(scores_of(logits, target[some], top_n, others))
+                pieces.append(
+                    scores_of(logits, target[some], top_n, others, self.sampler.rows_alone)
+                )
         return joined(pieces).on_host() if pieces else None
-
-
-def operations(
-    model: Model, limits: ShardLimits, cache: Tensor, dependent: bool
-) -> tuple[Device, Sampler]:
-    """What runs the model's steps: Triton's kernels where there is CUDA, plain torch elsewhere.
-
-    dependent: launch kernels as `dependent` says, where the device can.
-    """
-    ropes = model.rope_tables(limits.table_width * limits.block_size, cache.device)
-    if not cache.is_cuda:
-        return TorchDevice(ropes, limits.block_size), TorchSampler()
-    # Triton is not there on every host.
-    from penstock_kernels.gpu.device import TritonDevice
-    from penstock_kernels.gpu.launch.dependent import supports_dependent_launch
-    from penstock_kernels.gpu.sampling.sampler import TritonSampler
-
-    dependent = dependent and supports_dependent_launch(cache.device)
-    device = TritonDevice(model.specs(), ropes, limits.max_slots, cache, dependent, model.dtype)
-    return device, TritonSampler(dependent)

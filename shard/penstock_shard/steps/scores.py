@@ -80,9 +80,23 @@ def columns(top_n: int, given: int, width: int, given_width: int) -> list[int]:
     return [*range(min(top_n, likely)), *range(likely, likely + given)]
 
 
-def scores_of(logits: Tensor, tokens: Tensor, top_n: int, given: Tensor | None = None) -> Scores:
+def scores_of(
+    logits: Tensor,
+    tokens: Tensor,
+    top_n: int,
+    given: Tensor | None = None,
+    rows_alone: bool = False,
+) -> Scores:
     """logits: [tokens, vocabulary]; tokens: [tokens] int64; top_n: 0 for none; given: [tokens,
-    width] int64, as of `Given`."""
+    width] int64, as of `Given`; rows_alone: as of `ops.Sampler`."""
+    if rows_alone and len(logits) > 1:
+        places = [slice(row, row + 1) for row in range(len(logits))]
+        return joined(
+            [
+                scores_of(logits[at], tokens[at], top_n, None if given is None else given[at])
+                for at in places
+            ]
+        )
     logits = logits.float()
     logprob, total = log_probabilities(logits, tokens)
     rank = ranks(logits, tokens)

@@ -71,6 +71,9 @@ class Recorder:
     ) -> Activation:
         return self._step.linear_add_norm(self._kept(x, weight), weight, residual, norm, to)
 
+    def each(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        return self._step.each(function, x)
+
     def gated(
         self, x: Activation, weight: Weight, act: Act, to: Weight | None = None
     ) -> Activation:
@@ -95,9 +98,14 @@ class Recorder:
         return self._step.qkv(self._kept(x, weight), weight, spec, cache, norm)
 
     def attend(
-        self, query: Tensor, spec: AttentionSpec, cache: Tensor, to: Weight | None = None
+        self,
+        query: Tensor,
+        spec: AttentionSpec,
+        cache: Tensor,
+        to: Weight | None = None,
+        sinks: Tensor | None = None,
     ) -> Activation:
-        return self._step.attend(query, spec, cache, to)
+        return self._step.attend(query, spec, cache, to, sinks)
 
     def _kept(self, x: Activation, weight: Weight) -> Activation:
         inputs = self._seen.get(id(weight))

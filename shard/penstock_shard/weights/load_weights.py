@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from penstock_kernels.experts import Experts
 from penstock_kernels.ops import AS_MODEL, Act, AttentionSpec, CacheSpec, Norm, NormKind, QKNorm
-from penstock_kernels.stacked import Stacked, UnlikeError, stack
-from penstock_kernels.weight import Layout, Weight
+from penstock_kernels.weight import Weight
 from penstock_quantization.kv_scales import ENDS, kv_scales
-from penstock_quantization.matrix import MatrixSpec
-from penstock_quantization.online import ONLINE
-from penstock_quantization.reader import reader_for
 from penstock_shard.memory.kv_cache import total_bytes
 from penstock_shard.model.architecture import Architecture
 from penstock_shard.model.blocks import Block, Parallel, Sandwich, Sequential
@@ -25,7 +21,6 @@ from penstock_shard.model.layers import (
     FeedForward,
     MixtureOfExperts,
     Mlp,
-    RowParallel,
     Shared,
     VocabularyEmbedding,
     VocabularyHead,
@@ -33,6 +28,7 @@ from penstock_shard.model.layers import (
 from penstock_shard.model.matrices import BlockMatrices, MlpPlace
 from penstock_shard.ranks.parallel import Group, Partition
 from penstock_shard.weights.checkpoint import Rehearsal, Weights
+from penstock_shard.weights.matrix_loader import MatrixLoader
 
 BLOCKS: dict[str, Callable[..., Block]] = {
     "sequential": Sequential,
@@ -116,10 +112,20 @@ class _Loader:
         )
         return Attention(
             spec=spec,
-            qkv=self._columns(self._matrices.qkv(prefix)),
+            qkv=self._read.columns(self._matrices.qkv(prefix)),
             norm=self._qk_norm(prefix),
-            output=self._rows(self._matrices.output(prefix)),
+            output=self._read.rows(self._matrices.output(prefix)),
+            sinks=self._sinks(prefix),
         )
+
+    def _sinks(self, prefix: str) -> Tensor | None:
+        """In float32, as scores are."""
+        if (name := self.model.family.names.sinks) is None:
+            return None
+        heads = self.partition.heads
+        into = torch.empty(len(heads), dtype=torch.float32, device=self.device)
+        self.weights.read(into, prefix + name, (self.model.num_heads,), 0, heads.start)
+        return into
 
     def _qk_norm(self, prefix: str) -> QKNorm | None:
         model, partition, width = self.model, self.partition, self.model.head_dim
@@ -151,83 +157,45 @@ class _Loader:
 
     def _mlp(self, prefix: str, place: MlpPlace) -> Mlp:
         return Mlp(
-            up=self._columns(self._matrices.up(prefix, place)),
-            down=self._rows(self._matrices.down(prefix, place)),
+            up=self._read.columns(self._matrices.up(prefix, place)),
+            down=self._read.rows(self._matrices.down(prefix, place)),
             act=Act(self.model.act),
             is_gated=len(place.up) == 2,
         )
 
     def _experts(self, prefix: str) -> MixtureOfExperts:
         """The router stays as the checkpoint has it, whatever `--quantize` says: it is small."""
-        shape, matrices = self.model.experts, self._matrices
-        assert shape is not None
-        places = [matrices.expert(index) for index in range(shape.count)]
+        shape, keys = self.model.experts, self.model.family.experts
+        assert shape is not None and keys is not None
+        read, matrices = self._read, self._matrices
         shared = None
         if shape.shared is not None:
-            gate = self._dense(matrices.shared_gate(prefix))
+            gate = read.dense(matrices.shared_gate(prefix))
             shared = Shared(self._mlp(prefix, matrices.shared), gate)
-        up = self._stacked([matrices.up(prefix, place) for place in places], self._columns)
-        down = self._stacked([matrices.down(prefix, place) for place in places], self._partial)
+        if keys.stacked:
+            up, down = read.joined_experts(prefix)
+        else:
+            places = [matrices.expert(index) for index in range(shape.count)]
+            up = read.stacked([matrices.up(prefix, place) for place in places], read.columns)
+            down = read.stacked([matrices.down(prefix, place) for place in places], read.partial)
+        act = Act(keys.act or self.model.act)
         return MixtureOfExperts(
-            router=self._dense(matrices.router(prefix)),
-            experts=Experts(up, down, Act(self.model.act), shape.top, shape.normalised),
+            router=read.dense(matrices.router(prefix)),
+            experts=Experts(up, down, act, shape.top, shape.normalised),
             shared=shared,
             group=self.group,
         )
 
-    def _stacked(
-        self, specs: Sequence[MatrixSpec], read: Callable[[MatrixSpec], Weight]
-    ) -> Stacked:
-        """Experts' matrices, read one by one; dense where their layouts differ."""
-        try:
-            return stack(map(read, specs), len(specs))
-        except UnlikeError:
-            return stack((self._as_dense(read(spec)) for spec in specs), len(specs))
-
-    def _dense(self, spec: MatrixSpec) -> Weight:
-        """Unpacked, whatever the checkpoint's format is."""
-        return self._as_dense(self._read(spec))
-
-    def _as_dense(self, weight: Weight) -> Weight:
-        if weight.layout is Layout.DENSE:
-            return weight
-        if weight.device.type == "meta":  # of which nothing is computed
-            return Weight(self._empty(weight.n, weight.k), weight.bias)
-        return Weight(weight.dequantised().to(self.dtype), weight.bias)
+    @property
+    def _read(self) -> MatrixLoader:
+        return MatrixLoader(
+            self.model, self.group, self.partition, self.weights, self.dtype, self.device,
+            self.quantize,
+        )  # fmt: skip
 
     @property
     def _matrices(self) -> BlockMatrices:
         return BlockMatrices(self.model, self.partition)
-
-    def _columns(self, spec: MatrixSpec) -> Weight:
-        """A matrix whose rows are this rank's; others read the same input on every rank."""
-        return self._quantised(self._read(spec), spec, _own)
-
-    def _rows(self, spec: MatrixSpec) -> RowParallel:
-        return RowParallel(self._partial(spec), self.group)
-
-    def _partial(self, spec: MatrixSpec) -> Weight:
-        """A matrix of whose columns each rank has some: their products are summed."""
-        weight = self._read(spec)
-        if self.group.rank:  # else the bias would be added once a rank
-            weight = replace(weight, bias=None)
-        return self._quantised(weight, spec, self.group.maximum)
-
-    def _read(self, spec: MatrixSpec) -> Weight:
-        weight = reader_for(self.model.scheme, self.weights, self.dtype, self.device).read(spec)
-        return weight if keeps_layouts(self.device) else self._as_dense(weight)
-
-    def _quantised(
-        self, weight: Weight, spec: MatrixSpec, over_ranks: Callable[[Tensor], Tensor]
-    ) -> Weight:
-        """As `--quantize` says, where the checkpoint is not quantised; over_ranks: see
-        `penstock_quantization.online`."""
-        if self.quantize is None or self.model.scheme is not None:
-            return weight
-        if self.device.type == "meta":  # sizes are the same whatever the numbers are
-            over_ranks = _own
-        quantised = ONLINE[self.quantize](weight, over_ranks, spec)
-        return quantised if keeps_layouts(self.device) else self._as_dense(quantised)
 
     def _norm(self, name: str, size: int, part: range | None = None) -> Norm:
         kind = NormKind(self.model.family.norm)
@@ -300,17 +268,6 @@ def check_memory(needed: int, device: torch.device, world_size: int) -> None:
             f"{total / 1e9:.1f} GB for it: a smaller --dtype, more shards (--num-shard), or "
             "numbers in config.json that are wrong"
         )
-
-
-def keeps_layouts(device: torch.device) -> bool:
-    """Whether weights stay as they are stored. On a CPU they become the model's own type, in which
-    it computes."""
-    return device.type != "cpu"
-
-
-def _own(largest: Tensor) -> Tensor:
-    """No other rank holds a part of the rows."""
-    return largest
 
 
 def _wide(heads: range, width: int) -> range:

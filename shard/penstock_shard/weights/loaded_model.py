@@ -38,6 +38,7 @@ class LoadedModel:
     cuda_graphs: tuple[int, ...] | None  # rows captured; (0,): none; None: sizes up to all slots
     grammars: Templates
     weights: str  # their format
+    deterministic: bool = False  # no row's result depends on what else is computed
 
     @property
     def cache_dtype(self) -> str:
@@ -60,6 +61,7 @@ class LoadedModel:
             kv_cache_dtype=self.cache_dtype,
             weight_bytes=self.decoder.nbytes,
             weights=self.weights,
+            deterministic=self.deterministic,
         )
 
 
@@ -80,6 +82,8 @@ def load(config: ShardConfig) -> LoadedModel:
     dtype: torch.dtype = getattr(torch, name)
     dependent = not config.disable_dependent_launch
     group = join_group(os.environ, Path(config.socket_folder), device)
+    if config.deterministic:
+        group = group.in_order()
     group = group.with_rows(device, model.hidden_size, dtype, dependent)
     cache = NAMES.get(config.kv_cache_dtype, model.kv_cache)
     decoder = load_decoder(model, group, weights, dtype, device, config.quantize, cache)
@@ -95,6 +99,7 @@ def load(config: ShardConfig) -> LoadedModel:
         cuda_graphs=config.cuda_graphs,
         grammars=Templates(model.vocab_size),
         weights=config.quantize or (model.scheme and model.scheme.format) or name,
+        deterministic=config.deterministic,
     )
     log.info(
         f"loaded {model.name} in {name} on {device}: {decoder.nbytes} bytes",

@@ -57,6 +57,11 @@ def quantize(arguments: argparse.Namespace) -> int:
             f"{folder} is of {model.name}, whose layers have experts: {arguments.format} does not "
             f"calibrate those; {others} need no calibration"
         )
+    if (keys := model.family.experts) is not None and keys.stacked:
+        raise ValueError(
+            f"{folder} is of {model.name}, which holds a layer's experts in one tensor: no format "
+            "writes such; --quantize quantises them while it loads"
+        )
     matrices = matrices_of(model)
     grid = Grid(arguments.bits or chosen.bits[0], arguments.group_size, chosen.symmetric)
     outcome = Outcome()

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.bench import gpu
 from penstock.bench.arrivals import Arrivals
 from penstock.bench.compare import flat, read_runs, regressions
 from penstock.bench.summary import summarise
@@ -88,28 +87,3 @@ def test_arrivals_follow_their_rate() -> None:
     assert Arrivals(rate=1, end_rate=4, exponential=True).rates(3)[1] == pytest.approx(2)
     with pytest.raises(ValueError, match="rate must be"):
         Arrivals(rate=0)
-
-
-def test_gpus_are_read_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
-    with gpu.GpuWatch("libno-such-library.so") as watch:
-        pass
-    assert watch.figures == []
-
-    class TwoCards:
-        def __init__(self, library: str) -> None:
-            self.asked = 0
-
-        def read(self) -> list[tuple[float, float, float]]:
-            self.asked += 1
-            return [(50.0, 1000.0 + self.asked, 300.0), (0.0, 5.0, 60.0)]
-
-        def close(self) -> None:
-            pass
-
-    monkeypatch.setattr(gpu, "Nvml", TwoCards)
-    monkeypatch.setattr(gpu, "EVERY_SECONDS", 0.001)
-    with gpu.GpuWatch() as watch:
-        while len(watch._reads) < 3:
-            pass
-    first, second = watch.figures
-    assert first["busy_percent"] == 50 and first["memory_mib"] >= 1003 and second["watts"] == 60

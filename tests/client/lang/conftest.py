@@ -29,6 +29,14 @@ def endpoint(runtime: sgl.Runtime) -> sgl.RuntimeEndpoint:
     return found
 
 
+@pytest.fixture(params=["server", "embedded"])
+def either(request: pytest.FixtureRequest, runtime: sgl.Runtime) -> sgl.RuntimeEndpoint:
+    """The default backend: by the URL, or the embedded server itself."""
+    backend = runtime if request.param == "embedded" else sgl.RuntimeEndpoint(runtime.url)
+    sgl.set_default_backend(backend)
+    return backend
+
+
 class Told(sgl.Backend):
     """Answers as it is told, at once or when it is let."""
 

@@ -19,6 +19,7 @@ RIGHT = {
     "parallel_encoding": lambda found: "Tokyo" in found[0],
     "stream": lambda found: "Paris" in found[0] and found[1].endswith(found[0]),
     "stream_logprobs": lambda found: "Tokyo" in found[0],
+    "simple_gen": lambda found: found == " Paris",
     "every_choices_method": lambda found: [city for city, _ in found] == ["Paris"] * 3,
 }
 
@@ -29,13 +30,19 @@ def test_a_program(endpoint: sgl.RuntimeEndpoint, name: str) -> None:
     assert RIGHT.get(name, bool)(found), found
 
 
-@pytest.mark.parametrize("name", ["extract_entity", "best_of_n", "suffixes", "few_shot_qa"])
+OF_USERS = (
+    "simple_gen", "extract_person", "structured_extraction", "extract_email", "multi_turn_chat",
+    "suffixes", "extract_entity", "best_of_n", "generate_json_record", "classify_sentiment",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_USERS)
 def test_embedded(runtime: sgl.Runtime, name: str) -> None:
     sgl.set_default_backend(runtime)
     assert RIGHT.get(name, bool)(lang_programs.PROGRAMS[name](sgl))
 
 
-def test_log_probabilities_of_suffixes(endpoint: sgl.RuntimeEndpoint) -> None:
+def test_log_probabilities_of_suffixes(either: sgl.RuntimeEndpoint) -> None:
     """The sum over a choice's tokens, as its users ask for it."""
 
     @sgl.function
@@ -50,7 +57,7 @@ def test_log_probabilities_of_suffixes(endpoint: sgl.RuntimeEndpoint) -> None:
             assert meta["prompt_logprob"][index] == pytest.approx(sum(e[0] for e in entries))
 
 
-def test_a_batch_of_bound_programs(endpoint: sgl.RuntimeEndpoint) -> None:
+def test_a_batch_of_bound_programs(either: sgl.RuntimeEndpoint) -> None:
     @sgl.function
     def simple_gen(s: Any, question: str) -> None:
         s += "Q: " + question + "\n"
@@ -106,7 +113,7 @@ PYTHON = """
 """
 
 
-def test_a_grammar(endpoint: sgl.RuntimeEndpoint) -> None:
+def test_a_grammar(either: sgl.RuntimeEndpoint) -> None:
     @sgl.function
     def numbers(s: Any, grammar: str) -> None:
         s += "Numbers: " + sgl.gen("list", max_tokens=40, grammar=grammar, seed=2)
@@ -145,7 +152,7 @@ def test_log_probabilities_of_a_text(endpoint: sgl.RuntimeEndpoint) -> None:
     assert all(len(top) == 2 for top in meta["output_top_logprobs"])
 
 
-def test_images_are_refused(endpoint: sgl.RuntimeEndpoint) -> None:
+def test_images_are_refused(either: sgl.RuntimeEndpoint) -> None:
     @sgl.function
     def describe_image(s: Any, image_path: str) -> None:
         s += sgl.image(image_path)

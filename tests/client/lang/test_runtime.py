@@ -2,12 +2,65 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import penstock
 import penstock.lang as sgl
+
+PROGRAM = """
+import sys
+import penstock.lang as sgl
+
+@sgl.function
+def tool_use(s, question):
+    s += "To answer this question: " + question + ", "
+    s += "I need to use a " + sgl.gen("tool", choices=["calculator", "search engine"])
+
+sgl.set_default_backend(sgl.Runtime())
+states = tool_use.run_batch([{"question": "What is 5 + 6?"}, {"question": "Who is Ada?"}])
+for state in states:
+    print(state["tool"], *state.get_meta_info("tool")["prompt_logprob"])
+if len(sys.argv) > 1:
+    raise SystemError(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("end", ["", pytest.param("crash", marks=pytest.mark.full)])
+def test_one_line_starts_a_server_that_leaves_nothing_behind(tmp_path: Path, end: str) -> None:
+    """Nobody shuts it down: neither a program that ends, nor one that fails."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    rest = tmp_path / "rest"
+    rest.mkdir()
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "program.py", *filter(None, [end])],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(rest), "MARK": str(tmp_path)},
+    ) as program:
+        said, errors = program.communicate(timeout=120)
+    assert program.returncode == bool(end) and ("Traceback" in errors) == bool(end), errors
+    lines = [line.rsplit(" ", 2) for line in said.splitlines()]
+    assert len(lines) == 2
+    for choice, *scores in lines:
+        assert choice in ("calculator", "search engine") and max(map(float, scores)) < 0
+    assert list(rest.iterdir()) == []
+    assert not [one for one in psutil.process_iter() if marked(one, str(tmp_path))]
+
+
+def marked(process: psutil.Process, mark: str) -> bool:
+    """Whether it descends from a program, which gave it this in its environment."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and process.environ().get("MARK") == mark
+    except psutil.Error:
+        return False
 
 
 def test_a_wrong_model_is_said() -> None:

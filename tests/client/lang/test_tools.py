@@ -58,7 +58,7 @@ def check(state: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("program", [agent_workflow, in_turns])
-def test_required_calls(endpoint: sgl.RuntimeEndpoint, program: sgl.Program) -> None:
+def test_required_calls(either: sgl.RuntimeEndpoint, program: sgl.Program) -> None:
     state = program.run(
         "What's the weather in NYC?", [WEATHER, FLIGHT], tool_choice="required", seed=1
     )

@@ -76,10 +76,15 @@ def test_what_is_piped_in_is_the_prompt(llm: LLM) -> None:
     assert (said.returncode, said.stderr) == (0, "") and "Rome" in said.stdout
 
 
-@pytest.mark.parametrize("words", [["run", "hi"], ["doctor", "--offline"], ["--help"], ["migrate"]])
+@pytest.mark.parametrize(
+    "words",
+    [["run", "hi"], ["doctor", "--offline"], ["--help"], ["migrate"], ["bench", "serve"]],
+    ids=" ".join,
+)
 def test_a_pipe_that_breaks(llm: LLM, words: list[str]) -> None:
     """`penstock … | true`."""
     extra = {"run": ["--url", llm.url], "migrate": ["vllm", "serve", "org/name"]}
+    extra["bench"] = ["--url", llm.url, "--num-prompts", "1", "--output-len", "2", "--disable-tqdm"]
     command = [*PENSTOCK, *words, *extra.get(words[0], [])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None

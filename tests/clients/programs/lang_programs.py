@@ -307,6 +307,46 @@ def extract_person(sgl: Any) -> Any:
     return found
 
 
+def simple_gen(sgl: Any) -> Any:
+    @sgl.function
+    def program(s: Any, question: str) -> None:
+        s += "Q: " + question + "\n"
+        s += "A:" + sgl.gen("answer", max_tokens=20, stop="\n")
+
+    return program.run(question="What is the capital of France?", temperature=0)["answer"]
+
+
+def generate_json_record(sgl: Any) -> Any:
+    pattern = r'\{"name": "[^"]{1,20}", "age": \d{1,3}, "city": "[^"]{1,20}"\}'
+
+    @sgl.function
+    def program(s: Any, description: str) -> None:
+        s += sgl.system("You write records as JSON.")
+        s += sgl.user(f"The person in this text: {description}")
+        s += sgl.assistant(sgl.gen("json_output", max_tokens=100, regex=pattern))
+
+    description = "Ada is a 36-year-old engineer who lives in Paris."
+    record = json.loads(program.run(description=description, temperature=0)["json_output"])
+    assert isinstance(record["age"], int), record
+    return sorted(record)  # what it says hangs on the template, which SGLang's frontend guesses
+
+
+def structured_extraction(sgl: Any) -> Any:
+    words = {"type": "string", "maxLength": 12}
+    kinds = ["positive", "negative", "neutral"]
+    properties = {"title": words, "author": words, "sentiment": {**words, "enum": kinds}}
+    schema = {"type": "object", "properties": properties, "required": list(properties)}
+
+    @sgl.function
+    def program(s: Any, article: str) -> None:
+        s += f"The article: {article}\n\nAs JSON:\n"
+        s += sgl.gen("info", max_tokens=150, json_schema=json.dumps(schema))
+
+    found = json.loads(program.run(article="A chair.", temperature=0)["info"])
+    assert found["sentiment"] in kinds, found
+    return found
+
+
 def extract_email(sgl: Any) -> Any:
     pattern = r"[a-zA-Z0-9._%+-]{1,12}@[a-zA-Z0-9.-]{1,12}\.[a-zA-Z]{2,4}"
 
@@ -421,6 +461,9 @@ PROGRAMS = {
         min_tokens,
         every_choices_method,
         extract_person,
+        simple_gen,
+        generate_json_record,
+        structured_extraction,
         extract_email,
         multi_turn_chat,
         suffixes,

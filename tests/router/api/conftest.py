@@ -87,9 +87,14 @@ class Client:
     engine: FakeEngine
     front: JoinedFront | None  # where the API is not beside the engine
     text: TextModel
-    app: web.Application
+    runner: web.AppRunner
     session: aiohttp.ClientSession
     quotas: Quotas
+
+    @property
+    def app(self) -> web.Application:
+        """What runs."""
+        return self.runner.app
 
     async def post(self, path: str, body: Any, **kwargs: Any) -> tuple[int, Any]:
         """Status and decoded body."""
@@ -183,6 +188,7 @@ async def serve(text: TextModel, place: str) -> AsyncIterator[Serve]:
             await site.start()
             port = runner.addresses[0][1]
             session = await stack.enter_async_context(aiohttp.ClientSession())
-            return Client(f"http://127.0.0.1:{port}", port, fake, front, text, app, session, quotas)
+            url = f"http://127.0.0.1:{port}"
+            return Client(url, port, fake, front, text, runner, session, quotas)
 
         yield start

@@ -528,3 +528,38 @@ async def test_a_connection_leaves_no_cycle(serve: Any, case: str) -> None:
         assert len(alive()) <= len(others)
     finally:
         gc.enable()
+
+
+@beside_only
+@pytest.mark.parametrize("begun", [b"", GENERATE[:30]], ids=["connected", "half a head"])
+async def test_a_request_on_its_way_is_answered_before_the_end(
+    serve: Any, begun: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody knows whether it began, and no balancer may send it again."""
+    monkeypatch.setattr(connections, "YOUNG_SECONDS", 60.0)
+    client = await serve(FakeEngine())
+    server = client.runner.server
+    reader, writer = await connect(client, begun)
+    await until(lambda: any(one.expects(60.0) for one in server.connections))
+    client.drain()
+    ending = asyncio.create_task(client.runner.cleanup())
+    await asyncio.sleep(0)  # it has begun
+    writer.write(GENERATE[len(begun) :])
+    assert (await answer(reader)).startswith(b"HTTP/1.1 503 ")
+    await ending
+
+
+@beside_only
+async def test_nobody_waits_for_who_has_nothing_to_ask(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connections that have had their requests, and such as were made long ago."""
+    client = await serve(FakeEngine())
+    reader, writer = await connect(client, HEALTH)
+    await reader.readuntil(b"\r\n\r\n")
+    await connect(client)
+    server = client.runner.server
+    await until(lambda: len(server.connections) == 2)
+    monkeypatch.setattr(connections, "YOUNG_SECONDS", 0.0)
+    assert not any(one.expects(0.0) for one in server.connections)
+    assert [one.expects(3600.0) for one in server.connections] == [False, True]

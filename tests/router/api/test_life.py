@@ -205,22 +205,33 @@ async def test_drain(serve: Any) -> None:
     client = await serve(FakeEngine(hold=True, script=[10, 2]))
     assert (await client.get("/health"))[0] == 200
     running = asyncio.create_task(client.stream("/generate_stream", {"inputs": "hi"}))
-    await until(lambda: client.engine.jobs)
+    whole = asyncio.create_task(
+        client.session.post(client.url + "/generate", json={"inputs": "hi"})
+    )
+    await until(lambda: len(client.engine.jobs) == 2)
     client.drain()
     for route, body in ROUTES:
         async with client.session.post(client.url + route, json=body) as response:
             assert response.status == 503
             assert response.headers["Connection"] == "close"
             assert response.headers["Retry-After"]
+        # said before anything is read, so that who is told goes elsewhere at once
+        broken = {"data": b"{", "headers": {"Content-Type": "application/json"}}
+        async with client.session.post(client.url + route, **broken) as response:
+            assert response.status == 503
     for path in ("/health", "/ping", "/"):
         status, body = await client.get(path)
         assert (status, json.loads(body)) == (
             503,
             {"error": "unhealthy", "error_type": "healthcheck"},
         )
+    async with client.session.get(client.url + "/info") as response:
+        assert response.headers["Connection"] == "close"
     client.engine.release()
     status, text = await running
     assert status == 200 and '"generated_text":"' in text
+    async with await whole as response:  # nothing comes behind it on this connection
+        assert response.status == 200 and response.headers["Connection"] == "close"
 
 
 @beside_only

@@ -274,3 +274,33 @@ async def test_ipv6() -> None:
     fronts = Fronts(1)
     async with accepting(fronts, "::1") as address:
         assert await ask(address) == "0"
+
+
+async def test_who_is_connected_when_it_closes_is_served_and_who_comes_then_is_refused() -> None:
+    """Nobody is in between: connected, and never accepted."""
+    fronts = Fronts(2)
+    acceptor = Acceptor(bound(), fronts.targets)
+    address = ("127.0.0.1", int(acceptor.url.rsplit(":", 1)[1]))
+    early = [socket.create_connection(address, timeout=60) for _ in range(20)]
+    closing = asyncio.create_task(acceptor.close())
+    await asyncio.sleep(0)  # it has begun
+    late = asyncio.create_task(ask(address))
+    await closing
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.wait_for(late, 60)
+    loop = asyncio.get_running_loop()
+    for connection in early:
+        connection.setblocking(False)
+        with connection:
+            assert await asyncio.wait_for(loop.sock_recv(connection, 1), 60) in (b"0", b"1")
+    fronts.close()
+
+
+async def test_it_closes_though_nobody_takes_what_came() -> None:
+    fronts = Fronts(1, stuck=frozenset({0}))
+    fronts.fill(fronts.targets[0])
+    acceptor = Acceptor(bound(), fronts.targets)
+    address = ("127.0.0.1", int(acceptor.url.rsplit(":", 1)[1]))
+    with socket.create_connection(address, timeout=60):
+        await asyncio.wait_for(acceptor.close(), 60)
+    fronts.close()

@@ -241,6 +241,36 @@ def test_an_answer_has_a_grammar_of_its_own() -> None:
             assert False in kinds
 
 
+DIGIT = {"type": "integer", "minimum": 0, "maximum": 9}
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"type": "object", "properties": {"a": DIGIT}, "required": ["a", "b"]},
+        {"type": "object", "properties": {"a": DIGIT},
+         "anyOf": [{"type": "object", "properties": {"b": DIGIT}, "required": ["b"]}]},
+    ],
+    ids=["required", "any-of"],
+)  # fmt: skip
+def test_a_tool_may_need_what_its_object_does_not_name(parameters: dict[str, Any]) -> None:
+    """Such an object stays open: closed, no value would be one of it."""
+    words = vocabulary(NAMED["hermes"], True)
+    chosen = Dialect(NAMED["hermes"], None, words.added, words.special)
+    toolbox = Toolbox.checked([Tool.checked("f", None, parameters)], Mode.REQUIRED)
+    grammar = reply_grammar(chosen, toolbox, Start.ANSWER)
+    assert grammar is not None
+    template = compiled(words, grammar)
+    replies = [
+        read(words, chosen, toolbox, tokens)
+        for seed in range(10)
+        if (tokens := walk(words, template.deep_copy(), seed, STEPS)) is not None
+    ]
+    assert replies
+    for reply in replies:
+        jsonschema.validate(json.loads(reply.calls[0].arguments), parameters)
+
+
 def schemas(depth: int = 2) -> st.SearchStrategy[dict[str, Any]]:
     """Schemas of values, as tools have them."""
     text = st.fixed_dictionaries(

@@ -143,3 +143,34 @@ def test_mistral_gets_ids_that_it_takes() -> None:
     text = template.render(Job(CONVERSATION, {}, True, False, [TOOL])).text
     ids = re.findall(r'"(?:call_)?id": "(\w+)"', text)
     assert len(ids) == 2 and len(set(ids)) == 1 and len(ids[0]) == 9
+
+
+def test_gpt_oss_gets_one_call_a_message_and_one_text_beside_it() -> None:
+    """Its template raises for two texts, shows the first call of a message only, and takes a result
+    for that of the last call."""
+    second = {**CALL, "id": "call_1", "function": {"name": "get_time", "arguments": {}}}
+    turns: list[dict[str, Any]] = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "developer", "content": "Speak French."},
+        CONVERSATION[0],
+        {"role": "assistant", "content": "I look.", "reasoning_content": "Two.",
+         "tool_calls": [CALL, second]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "noon"},
+        {"role": "tool", "tool_call_id": CALL["id"], "content": "22 degrees"},
+    ]  # fmt: skip
+    template = real_template("llamacpp_openai-gpt-oss-120b")
+    text = template.render(Job(turns, {"reasoning_effort": "low"}, True, False, [TOOL])).text
+    assert "Reasoning: low" in text
+    assert "# Instructions\n\nBe brief.\n\nSpeak French." in text
+    behind = text[text.index("<|start|>user") :]
+    assert behind == (
+        "<|start|>user<|message|>What is the weather?<|end|>"
+        "<|start|>assistant<|channel|>analysis<|message|>Two.\n\nI look.<|end|>"
+        "<|start|>assistant to=functions.get_weather<|channel|>commentary json<|message|>"
+        '{"city": "Paris, France", "days": 3}<|call|>'
+        '<|start|>functions.get_weather to=assistant<|channel|>commentary<|message|>"22 degrees"'
+        "<|end|>"
+        "<|start|>assistant to=functions.get_time<|channel|>commentary json<|message|>{}<|call|>"
+        '<|start|>functions.get_time to=assistant<|channel|>commentary<|message|>"noon"<|end|>'
+        "<|start|>assistant"
+    )

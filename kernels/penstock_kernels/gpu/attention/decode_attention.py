@@ -79,6 +79,7 @@ def _decode_kernel(
     positions,  # [rows] int64: of the token that the row computes
     items,  # of the plan
     spans,
+    sinks,  # [heads] float32; None: none
     out,  # [rows, heads * D]
     partial,  # [partials, kv_heads, GROUP, D] float32
     partial_lse,  # [partials, kv_heads, GROUP] float32
@@ -157,6 +158,14 @@ def _decode_kernel(
     result = acc / total[:, None]
     if FP8:
         result *= value_scale
+    lse = best + tl.log2(total)
+    if sinks is not None:  # in the first piece of a row's own tokens, of which each row has one
+        there = valid & (piece == 0)
+        sink = tl.load(sinks + query_head, mask=there, other=float("-inf")) * 1.4426950408889634
+        most = tl.maximum(lse, sink)
+        whole = most + tl.log2(tl.exp2(lse - most) + tl.exp2(sink - most))
+        result *= tl.exp2(lse - whole)[:, None]
+        lse = whole
     parts = tl.load(spans + row * 3 + 2, mask=valid, other=0)
     alone = parts == 1
     place = out + row[:, None] * (kv_heads * GROUP * D) + query_head[:, None] * D + dims[None, :]
@@ -168,7 +177,7 @@ def _decode_kernel(
         at += parts - tl.load(spans + row * 3 + 1, mask=several, other=0)
     at = (at * kv_heads + head) * GROUP + index % GROUP
     tl.store(partial + at[:, None] * D + dims[None, :], result, mask=inside_q & several[:, None])
-    tl.store(partial_lse + at, best + tl.log2(total), mask=several)
+    tl.store(partial_lse + at, lse, mask=several)
 
 
 class DecodeAttention:
@@ -242,6 +251,7 @@ class DecodeAttention:
         window: int | None = None,
         soft_cap: float | None = None,
         stored: CacheSpec = AS_MODEL,
+        sinks: Tensor | None = None,
     ) -> None:
         """softmax(q k^T * scale) v of one new token a row over its own sequence, itself included.
 
@@ -249,7 +259,8 @@ class DecodeAttention:
         table: [slots, width] int32; slots: [rows] integers; positions: [rows] int64, of the row's
         token; out: [rows, heads * d]; plan: of these positions. It, slots and positions were
         written before the launch before this one; soft_cap: scores become cap * tanh(score / cap);
-        stored: the scales of a cache in FP8. Nothing is read back by the host.
+        stored: the scales of a cache in FP8; sinks: [heads] float32, of `ops.Step.attend`. Nothing
+        is read back by the host.
         """
         d = query.shape[2]
         _, kv_heads, blocks, page, _ = cache.shape
@@ -259,10 +270,10 @@ class DecodeAttention:
         keys = TILE // 2 if narrow else TILE
         sizes = {"kv_heads": kv_heads, "GROUP": self._group, "D": d, "DP": padded(d)}
         _decode_kernel[(len(plan.items), kv_heads)](
-            query, cache, table, slots, positions, plan.items, plan.spans, out, self.partial,
-            self.lse, scale * stored.key_scale * LOG2_E, stored.value_scale, query.stride(0),
-            blocks, table.stride(0), window or 0, **sizes, M=self._query_rows, PAGE=page, N=keys,
-            WINDOW=window is not None, CAP=(soft_cap or 0.0) * LOG2_E,
+            query, cache, table, slots, positions, plan.items, plan.spans, sinks, out,
+            self.partial, self.lse, scale * stored.key_scale * LOG2_E, stored.value_scale,
+            query.stride(0), blocks, table.stride(0), window or 0, **sizes, M=self._query_rows,
+            PAGE=page, N=keys, WINDOW=window is not None, CAP=(soft_cap or 0.0) * LOG2_E,
             PRECISION="ieee" if wide else "tf32", **kinds, num_warps=WARPS,
             num_stages=STAGES if query.element_size() * d <= WIDEST else 1,
             **launch(self._dependent),

@@ -165,6 +165,7 @@ def _kernel(
     items,  # of the plan
     bounds,
     spans,
+    sinks,  # [heads] float32; None: none
     out,  # [rows, heads * D]
     partial,  # [partials, kv_heads, GROUP, D] float32
     partial_lse,  # [partials, kv_heads, GROUP] float32
@@ -197,7 +198,7 @@ def _kernel(
     plane = gl.to_tensor(blocks) * PAGE
     pages = (desc, table, gl.to_tensor(width), plane, kv_heads * plane)
     source = (query, gl.to_tensor(row_stride), scale)
-    target = (out, partial, partial_lse, spans, gl.to_tensor(kv_heads), value_scale)
+    target = (out, partial, partial_lse, spans, gl.to_tensor(kv_heads), value_scale, sinks)
     gl.warp_specialize(
         [
             (_attend, (work, ring, tiles, wide, source, target, GROUP, N, D, STAGES, FP8, PDL)),
@@ -285,23 +286,24 @@ class HopperDecode:
         plan: HopperPlan,
         scale: float,
         stored: CacheSpec = AS_MODEL,
+        sinks: Tensor | None = None,
     ) -> None:
         """softmax(q k^T * scale) v of one new token a row over its own sequence, itself included.
 
         query: [rows, heads, d], last two dimensions dense; cache: [2, kv_heads, blocks, page, d];
         table: [slots, width] int32; out: [rows, heads * d]; plan: of this step, it and all tokens
         but each row's last written before the launch before this one; stored: the scales of a cache
-        in FP8. Nothing is read back by the host.
+        in FP8; sinks: [heads] float32, of `ops.Step.attend`. Nothing is read back by the host.
         """
         rows, heads, d = query.shape
         _, kv_heads, blocks, page, _ = cache.shape
         kind, few = exponent_bits(cache), few_queries(heads // kv_heads)
         _kernel[(self._programs * kv_heads,)](
             query, tma_descriptor(bits(cache).view(-1, d), COPY_TOKENS, d), table, plan.items,
-            plan.bounds, plan.spans, out, self.partial, self.lse, scale * stored.key_scale * LOG2_E,
-            stored.value_scale, query.stride(0), blocks, table.stride(0), kv_heads=kv_heads,
-            GROUP=heads // kv_heads, W=few, D=d, PAGE=page, N=key_tile(d),
-            STAGES=STAGES_OF_FP8[few] if kind else STAGES, FP8=kind, num_warps=4, maxnreg=128,
-            **launch(self._dependent),
+            plan.bounds, plan.spans, sinks, out, self.partial, self.lse,
+            scale * stored.key_scale * LOG2_E, stored.value_scale, query.stride(0), blocks,
+            table.stride(0), kv_heads=kv_heads, GROUP=heads // kv_heads, W=few, D=d, PAGE=page,
+            N=key_tile(d), STAGES=STAGES_OF_FP8[few] if kind else STAGES, FP8=kind, num_warps=4,
+            maxnreg=128, **launch(self._dependent),
         )  # fmt: skip
         merge(self.partial, self.lse, plan.spans, out, rows, d, self._dependent)

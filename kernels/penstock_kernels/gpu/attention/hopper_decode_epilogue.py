@@ -46,15 +46,27 @@ def store(
     FP8: gl.constexpr,
 ):  # fmt: skip
     """The result where it is the only one of its row, else a partial one. FP8: of values in FP8,
-    whose numbers stand in another order."""
-    out, partial, partial_lse, _, kv_heads, value_scale = target
+    whose numbers stand in another order.
+
+    A head's sink counts in the first piece of a row's own tokens, of which each row has one.
+    """
+    out, partial, partial_lse, _, kv_heads, value_scale, sinks = target
     at, own, parts = spans
     D: gl.constexpr = acc.shape[AXIS]
     layout: gl.constexpr = gl.SliceLayout(AXIS, acc.type.layout)
     total = gl.convert_layout(total, layout)
     lse = gl.convert_layout(best, layout) + gl.log2(total)
-    result = acc * gl.expand_dims(1 / total * value_scale, AXIS)
+    share = 1 / total * value_scale
     member = gl.arange(0, acc.shape[1 - AXIS], layout)
+    if sinks is not None:
+        of_head = sinks + head * GROUP + member % GROUP
+        there = (parts > 0) & (piece == 0)
+        sink = gl.load(of_head, mask=there, other=float("-inf")) * 1.4426950408889634
+        most = gl.maximum(lse, sink)
+        whole = most + gl.log2(gl.exp2(lse - most) + gl.exp2(sink - most))
+        share *= gl.exp2(lse - whole)
+        lse = whole
+    result = acc * gl.expand_dims(share, AXIS)
     dims = gl.arange(0, D, gl.SliceLayout(1 - AXIS, acc.type.layout))
     if FP8:
         dims = number_of(dims)

@@ -82,7 +82,7 @@ def _attend(
     STAGES: gl.constexpr, FP8: gl.constexpr, WINDOW: gl.constexpr,
 ):  # fmt: skip
     """Rows 64 * HALF .. 64 * HALF + 63 of each tile, by four warps."""
-    query, out, scale, value_scale, row_stride, out_stride = rows_of
+    query, sinks, out, scale, value_scale, row_stride, out_stride = rows_of
     layout: gl.constexpr = gl.BlockedLayout([1, 8], [256 // D, D // 8], [4, 1], [1, 0])
     member = HALF * 64 + gl.arange(0, 64, gl.SliceLayout(1, layout))
     dims = gl.arange(0, D, gl.SliceLayout(0, layout))
@@ -100,7 +100,7 @@ def _attend(
         if rows > 0:
             begin, length = span(start, rows, window, N, WINDOW)
             result = _attend_tile(
-                ring, q, start, begin, length, window, scale, done,
+                ring, q, sinks, head, start, begin, length, window, scale, done,
                 HALF, GROUP, N, D, STAGES, FP8, WINDOW,
             )  # fmt: skip
             place = gl.expand_dims(first_row + token, 1) * out_stride + head * GROUP * D + column
@@ -113,7 +113,7 @@ def _attend(
 
 @gluon.jit
 def _attend_tile(
-    ring, q, start, begin, length, window, scale, done,
+    ring, q, sinks, head, start, begin, length, window, scale, done,
     HALF: gl.constexpr, GROUP: gl.constexpr, N: gl.constexpr, D: gl.constexpr,
     STAGES: gl.constexpr, FP8: gl.constexpr, WINDOW: gl.constexpr,
 ):  # fmt: skip
@@ -127,7 +127,11 @@ def _attend_tile(
     acc = gl.zeros([64, D], gl.float32, o_layout)
     best = gl.full([64], float("-inf"), gl.float32, row_layout)
     total = gl.zeros([64], gl.float32, row_layout)
-    position = start + (HALF * 64 + gl.arange(0, 64, row_layout)) // GROUP
+    member = HALF * 64 + gl.arange(0, 64, row_layout)
+    if sinks is not None:  # as a first token of value zero
+        best = gl.load(sinks + head * GROUP + member % GROUP) * 1.4426950408889634
+        total += 1.0
+    position = start + member // GROUP
     first, end = done, done + gl.cdiv(length - begin, N)
     masked = done + (start + 1 - begin) // N  # before it every row sees all keys up to its own
     windowed = done + gl.cdiv(length - window - begin, N)  # from it on all of them, if WINDOW
@@ -192,6 +196,7 @@ def _kernel(
     slots,  # [n] integers
     positions,  # [n] int64
     tiles,  # [count, 2] int32: first row of a tile, number of its rows; all of one sequence
+    sinks,  # [heads] float32; None: none
     out,  # [n, heads * D]
     scale,
     value_scale,
@@ -213,7 +218,7 @@ def _kernel(
 ):
     plan = (tiles, positions, gl.to_tensor(total), gl.to_tensor(kv_heads))
     strides = (gl.to_tensor(row_stride), gl.to_tensor(out_stride))
-    rows_of = (query, out, scale, value_scale, strides[0], strides[1])
+    rows_of = (query, sinks, out, scale, value_scale, strides[0], strides[1])
     plane = gl.to_tensor(blocks) * PAGE
     source = (desc, table, slots, gl.to_tensor(width), plane, kv_heads * plane)
     window = gl.to_tensor(window)
@@ -272,6 +277,7 @@ def hopper_prefill(
     scale: float,
     window: int | None = None,
     stored: CacheSpec = AS_MODEL,
+    sinks: Tensor | None = None,
 ) -> None:
     """`prefill_attention` without a soft cap; the same tensors."""
     _, heads, d = query.shape
@@ -279,7 +285,7 @@ def hopper_prefill(
     total, kind, keys = tiles.shape[0] * kv_heads, exponent_bits(cache), key_tile(d)
     _kernel[(min(total, multiprocessors(query.device)),)](
         query, tma_descriptor(bits(cache).view(-1, d), COPY_TOKENS, d), table, slots, positions,
-        tiles, out, scale * stored.key_scale * 1.4426950408889634, stored.value_scale,
+        tiles, sinks, out, scale * stored.key_scale * 1.4426950408889634, stored.value_scale,
         query.stride(0), heads * d, blocks, table.stride(0), total, window or 0, kv_heads=kv_heads,
         GROUP=heads // kv_heads, D=d, PAGE=page, N=keys, STAGES=STAGES, HELD=HELD, FP8=kind,
         WINDOW=window is not None, num_warps=4, maxnreg=128 if kind else 168,

@@ -114,6 +114,7 @@ def _prefill_kernel(
     slots,  # [n] integers
     positions,  # [n] int64
     tiles,  # [grid, 2] int32: first row of a piece, number of its rows; all of one sequence
+    sinks,  # [heads] float32; None: none
     out,  # [n, heads * D]
     scale,
     value_scale,
@@ -153,6 +154,9 @@ def _prefill_kernel(
     pages = table + tl.load(slots + first_row).to(tl.int64) * width
     best = tl.full([M], float("-inf"), tl.float32)
     total = tl.zeros([M], tl.float32)
+    if sinks is not None:  # as a first token of value zero
+        best = tl.load(sinks + head_of) * 1.4426950408889634
+        total += 1.0
     acc = tl.zeros([M, DP], tl.float32)
     length = start + rows
     begin = 0
@@ -194,6 +198,7 @@ def prefill_attention(
     window: int | None = None,
     soft_cap: float | None = None,
     stored: CacheSpec = AS_MODEL,
+    sinks: Tensor | None = None,
 ) -> None:
     """softmax(q k^T * scale) v of each row over its own sequence, up to and including itself.
 
@@ -202,14 +207,17 @@ def prefill_attention(
     tiles: [count, 2] int32, first row and rows (at most `query_tile`) of each piece of a sequence:
     see `prefill_tiles`. Pieces of no rows are skipped, so that a captured launch serves any step
     of fewer pieces; out: [n, heads * d]; soft_cap: scores become cap * tanh(score / cap);
-    stored: the scales of a cache in FP8.
+    stored: the scales of a cache in FP8; sinks: [heads] float32, of `ops.Step.attend`.
     """
     if soft_cap is None and supports_hopper_prefill(query, cache):
-        hopper_prefill(query, cache, table, slots, positions, tiles, out, scale, window, stored)
+        hopper_prefill(
+            query, cache, table, slots, positions, tiles, out, scale, window, stored, sinks
+        )
     else:
         triton_prefill(
-            query, cache, table, slots, positions, tiles, out, scale, window, soft_cap, stored
-        )
+            query, cache, table, slots, positions, tiles, out, scale, window, soft_cap, stored,
+            sinks,
+        )  # fmt: skip
 
 
 def triton_prefill(
@@ -224,6 +232,7 @@ def triton_prefill(
     window: int | None = None,
     soft_cap: float | None = None,
     stored: CacheSpec = AS_MODEL,
+    sinks: Tensor | None = None,
 ) -> None:
     """`prefill_attention` of every dtype, width and page, on every card."""
     _, heads, d = query.shape
@@ -236,7 +245,7 @@ def triton_prefill(
     programs = triton.cdiv(query_tile(heads, kv_heads), rows // group)  # of a piece
     cache, kinds = kv8.operands(cache)
     _prefill_kernel[(tiles.shape[0], kv_heads, programs)](
-        query, cache, table, slots, positions, tiles, out,
+        query, cache, table, slots, positions, tiles, sinks, out,
         scale * stored.key_scale * LOG2_E, stored.value_scale, query.stride(0), blocks,
         table.stride(0), window or 0,
         kv_heads=kv_heads, GROUP=group, D=d, DP=padded(d), PAGE=page, M=rows,

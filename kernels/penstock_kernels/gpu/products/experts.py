@@ -13,7 +13,7 @@ from torch import Tensor
 
 from penstock_kernels.experts import Experts
 from penstock_kernels.gpu.launch.dependent import launch, wait
-from penstock_kernels.gpu.products.expert_groups import choose, group, tile_rows
+from penstock_kernels.gpu.products.expert_groups import Grouping, choose, group, tile_rows
 from penstock_kernels.gpu.products.expert_tiles import tile_for
 from penstock_kernels.gpu.products.expert_vectors import single, vector_tile
 from penstock_kernels.gpu.products.grouped import grouped, takes_gate
@@ -43,13 +43,24 @@ def _sum_kernel(
     tl.store(out + row * N + at, total.to(out.dtype.element_ty), mask=at < N)
 
 
-def mix(x: Tensor, logits: Tensor, experts: Experts, dependent: bool = False) -> Tensor:
-    """See `reference.experts.mix`. x: [n, hidden], dense rows."""
+def mix(
+    x: Tensor,
+    logits: Tensor,
+    experts: Experts,
+    dependent: bool = False,
+    rows_of_tile: int | None = None,
+) -> Tensor:
+    """See `reference.experts.mix`. x: [n, hidden], dense rows; rows_of_tile: pairs that are
+    multiplied together, also those of one row; None: as many as suit."""
     rows, top = len(x), experts.top
     share, chosen = choose(logits, top, experts.normalised, dependent)
-    parts = _of_one_row(x, chosen, experts, dependent) if rows == 1 else None
+    parts = None
+    if rows == 1 and rows_of_tile is None:
+        parts = _of_one_row(x, chosen, experts, dependent)
     if parts is None:
-        parts = _of_rows(x, chosen, experts, dependent)
+        bm = rows_of_tile or tile_rows(x, experts.count, top)
+        groups = group(chosen, experts.count, bm, dependent)
+        parts = _of_rows(x, groups, experts, dependent)
     out = torch.empty_like(x)
     _sum_kernel[(rows, triton.cdiv(experts.down.n, BLOCK))](
         parts, share, out, experts.down.n, TOP=top, BLOCK=BLOCK, **launch(dependent)
@@ -66,17 +77,14 @@ def _of_one_row(x: Tensor, chosen: Tensor, experts: Experts, dependent: bool) ->
     return single(inner, experts.down, chosen, down, dependent=dependent)
 
 
-def _of_rows(x: Tensor, chosen: Tensor, experts: Experts, dependent: bool) -> Tensor:
+def _of_rows(x: Tensor, groups: Grouping, experts: Experts, dependent: bool) -> Tensor:
     """What each expert makes of each row that takes it, [pairs, hidden]."""
-    up, down, act, top = experts.up, experts.down, experts.act, experts.top
-    bm = tile_rows(x, experts.count, top)
-    groups = group(chosen, experts.count, bm, dependent)
+    up, down, act, bm = experts.up, experts.down, experts.act, groups.tile_rows
     tile = tile_for(up, x.dtype, bm, takes_gate(up), x.device)
     if takes_gate(up):
-        inner = grouped(x, up, groups, tile, top, act, dependent)
+        inner = grouped(x, up, groups, tile, experts.top, act, dependent)
     else:
-        inner = activation.gate(
-            grouped(x, up, groups, tile, top, dependent=dependent), act, dependent
-        )
+        both = grouped(x, up, groups, tile, experts.top, dependent=dependent)
+        inner = activation.gate(both, act, dependent)
     tile = tile_for(down, x.dtype, bm, False, x.device)
     return grouped(inner, down, groups, tile, dependent=dependent)

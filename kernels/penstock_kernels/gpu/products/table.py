@@ -7,8 +7,7 @@ rows that do more at once are added where a measurement says so.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,21 +30,44 @@ PRODUCTS: tuple[Product, ...] = (
 Launch = Callable[..., Any]
 
 
-def find(epilogue: Epilogue, x: Activation, weight: Weight, width: int = 0) -> Launch | None:
-    """What computes the product with this epilogue at once; None: it takes a second launch.
+class ProductTable:
+    """Rows in the order in which they are asked.
 
-    width: of a head, for ROTATE.
+    quantises: whether a product of so many rows with a weight reads them quantised.
     """
-    return _find(epilogue, Problem.of(x.x, weight, width))
+
+    def __init__(
+        self, products: Sequence[Product], quantises: Callable[[int, Weight], bool]
+    ) -> None:
+        self._products, self.quantises = products, quantises
+        self._found: dict[tuple[Epilogue, Problem], Launch | None] = {}
+
+    def find(
+        self, epilogue: Epilogue, x: Activation, weight: Weight, width: int = 0
+    ) -> Launch | None:
+        """What computes the product with this epilogue at once; None: it takes a second launch.
+
+        width: of a head, for ROTATE.
+        """
+        return self.of(epilogue, Problem.of(x.x, weight, width))
+
+    def of(self, epilogue: Epilogue, problem: Problem) -> Launch | None:
+        """`find` for a problem."""
+        key = (epilogue, problem)
+        if key not in self._found:
+            self._found[key] = self._first(epilogue, problem)
+        return self._found[key]
+
+    def _first(self, epilogue: Epilogue, problem: Problem) -> Launch | None:
+        for product in self._products:
+            if (product.layout, product.epilogue) != (problem.layout, epilogue):
+                continue
+            if problem.rows in product.rows:
+                config = product.config(problem)
+                if config is not None:
+                    return partial(product.launch, config)
+        return None
 
 
-@functools.lru_cache(maxsize=4096)
-def _find(epilogue: Epilogue, problem: Problem) -> Launch | None:
-    for product in PRODUCTS:
-        if (product.layout, product.epilogue) != (problem.layout, epilogue):
-            continue
-        if problem.rows in product.rows:
-            config = product.config(problem)
-            if config is not None:
-                return partial(product.launch, config)
-    return None
+FASTEST = ProductTable(PRODUCTS, fp8.quantises)
+find = FASTEST.find

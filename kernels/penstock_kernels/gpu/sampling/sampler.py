@@ -13,9 +13,11 @@ from penstock_kernels.penalties import Penalties
 class TritonSampler:
     """Reference: `penstock_kernels.reference.device.TorchSampler`."""
 
-    def __init__(self, dependent: bool = False) -> None:
-        """dependent: launch kernels as `dependent` says."""
-        self._dependent = dependent
+    draws_alone = False  # kernels take each row by itself
+
+    def __init__(self, dependent: bool = False, rows_alone: bool = False) -> None:
+        """dependent: launch kernels as `dependent` says; rows_alone: see `ops.Sampler`."""
+        self._dependent, self.rows_alone = dependent, rows_alone
 
     def draw(self, logits: Tensor, draws: SamplingBatch) -> Tensor:
         return draw(logits, draws, self._dependent)

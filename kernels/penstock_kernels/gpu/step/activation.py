@@ -22,6 +22,9 @@ def activated(x, ACT: tl.constexpr):
         return x / (1 + tl.exp(-x))
     if ACT == "gelu":
         return 0.5 * x * (1 + tl.erf(x * 0.7071067811865476))
+    if ACT == "clamped_swiglu":
+        x = tl.minimum(x, 7.0)
+        return x / (1 + tl.exp(-1.702 * x))
     inner = 0.7978845608028654 * (x + 0.044715 * x * x * x)
     return x / (1 + tl.exp(-2 * inner))  # (1 + tanh(y)) / 2 = 1 / (1 + exp(-2 y))
 
@@ -29,6 +32,8 @@ def activated(x, ACT: tl.constexpr):
 @triton.jit
 def gated(gate, up, ACT: tl.constexpr):
     """act(gate) * up, of the type of both, in which act(gate) is rounded."""
+    if ACT == "clamped_swiglu":
+        up = (tl.minimum(tl.maximum(up.to(tl.float32), -7.0), 7.0) + 1).to(up.dtype)
     return activated(gate.to(tl.float32), ACT).to(up.dtype) * up
 
 

@@ -6,14 +6,15 @@ launch, else two. Results are the same, but for one rounding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from penstock_kernels.experts import Experts
 from penstock_kernels.gpu.products.experts import mix
-from penstock_kernels.gpu.products.fp8 import quantises
 from penstock_kernels.gpu.products.problem import Epilogue
 from penstock_kernels.gpu.products.quantise import quantise_rows
-from penstock_kernels.gpu.products.table import find
+from penstock_kernels.gpu.products.table import FASTEST, ProductTable
 from penstock_kernels.gpu.step.activation import activate, gate
 from penstock_kernels.gpu.step.norm import add_norm, normalise
 from penstock_kernels.ops import Act, Activation, Norm
@@ -23,8 +24,8 @@ from penstock_kernels.weight import Weight
 class TritonRows:
     """See `ops.Step`. dependent: launch kernels as `dependent` says; it changes no result."""
 
-    def __init__(self, dependent: bool = False) -> None:
-        self._dependent = dependent
+    def __init__(self, dependent: bool = False, products: ProductTable = FASTEST) -> None:
+        self._dependent, self._products = dependent, products
 
     def norm(self, x: Tensor, norm: Norm | None, to: Weight | None = None) -> Activation:
         return self._for(to, x if norm is None else normalise(x, norm, self._dependent))
@@ -37,7 +38,7 @@ class TritonRows:
         return self._for(to, add_norm(x, residual, norm, self._dependent))
 
     def linear(self, x: Activation, weight: Weight) -> Tensor:
-        launch = find(Epilogue.NONE, x, weight)
+        launch = self._products.find(Epilogue.NONE, x, weight)
         assert launch is not None, "every layout has a row for every product"
         out: Tensor = launch(x, weight, self._dependent)
         return out
@@ -50,17 +51,17 @@ class TritonRows:
         norm: Norm | None,
         to: Weight | None = None,
     ) -> Activation:
-        if launch := find(Epilogue.RESIDUAL, x, weight):
+        if launch := self._products.find(Epilogue.RESIDUAL, x, weight):
             launch(x, weight, self._dependent, residual)
             return self.norm(residual, norm, to)
-        if launch := find(Epilogue.PARTIAL, x, weight):
+        if launch := self._products.find(Epilogue.PARTIAL, x, weight):
             return self.add_norm(launch(x, weight, self._dependent), residual, norm, to)
         return self.add_norm(self.linear(x, weight), residual, norm, to)
 
     def gated(
         self, x: Activation, weight: Weight, act: Act, to: Weight | None = None
     ) -> Activation:
-        if act is Act.SILU and (launch := find(Epilogue.GATED, x, weight)):
+        if act is Act.SILU and (launch := self._products.find(Epilogue.GATED, x, weight)):
             return self._for(to, launch(x, weight, self._dependent))
         return self._for(to, gate(self.linear(x, weight), act, self._dependent))
 
@@ -72,8 +73,11 @@ class TritonRows:
     def experts(self, x: Activation, router: Weight, experts: Experts) -> Tensor:
         return mix(x.x, self.linear(x, router), experts, self._dependent)
 
+    def each(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        return function(x)
+
     def _for(self, to: Weight | None, x: Tensor) -> Activation:
         """Rows as the weight that reads them wants them."""
-        if to is None or not quantises(len(x), to):
+        if to is None or not self._products.quantises(len(x), to):
             return Activation(x)
         return Activation(x, *quantise_rows(x, self._dependent))

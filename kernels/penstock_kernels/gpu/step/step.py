@@ -12,26 +12,22 @@ from penstock_kernels.gpu.attention.hopper_plan import HopperPlan
 from penstock_kernels.gpu.attention.kv8 import inverses
 from penstock_kernels.gpu.attention.prefill_attention import prefill_attention
 from penstock_kernels.gpu.products.problem import Epilogue
-from penstock_kernels.gpu.products.table import find
 from penstock_kernels.gpu.step.rope import RowPlacement, rope_and_write
 from penstock_kernels.gpu.step.rows import TritonRows
 from penstock_kernels.ops import Activation, AttentionSpec, QKNorm, StepBatch
 from penstock_kernels.weight import Weight
 
 if TYPE_CHECKING:
-    from penstock_kernels.gpu.device import TritonDevice
+    from penstock_kernels.gpu.device import KernelDevice, TritonDevice
 
 
-class TritonStep(TritonRows):
-    """See `ops.Step`."""
+class KernelStep(TritonRows):
+    """What steps have in common: all but attention."""
 
-    def __init__(self, device: TritonDevice, batch: StepBatch) -> None:
-        super().__init__(device.dependent)
-        self._device, self._batch = device, batch
+    def __init__(self, device: KernelDevice, batch: StepBatch) -> None:
+        super().__init__(device.dependent, device.products)
+        self._ropes, self._batch = device.ropes, batch
         self._pieces = batch.pieces if batch.plan is None else _eager_pieces(device, batch)
-        # By window. Of one kind: a device has one kernel for all of its layers.
-        self._plans: dict[int | None, DecodePlan] = {}
-        self._hopper_plans: dict[int | None, HopperPlan] = {}
 
     def qkv(
         self,
@@ -41,12 +37,11 @@ class TritonStep(TritonRows):
         cache: Tensor,
         norm: QKNorm | None = None,
     ) -> Tensor:
-        # Two launches before it is read: attention does so while the one before it still runs.
         self._plan(spec)
         placement = self._placement(spec, cache)
         launch = None
         if norm is None and spec.rope is not None and spec.rotary is None:
-            launch = find(Epilogue.ROTATE, x, weight, spec.width)
+            launch = self._products.find(Epilogue.ROTATE, x, weight, spec.width)
         if launch is not None:
             query: Tensor = launch(x, weight, self._dependent, cache, placement)
         else:
@@ -55,30 +50,55 @@ class TritonStep(TritonRows):
             query = qkv[:, : spec.heads * spec.width]
         return query.view(-1, spec.heads, spec.width)
 
+    def _plan(self, spec: AttentionSpec) -> None:
+        """What attention of this layer needs beside its tensors, launched before it is read."""
+
+    def _placement(self, spec: AttentionSpec, cache: Tensor) -> RowPlacement:
+        batch, angles = self._batch, self._ropes[spec.rope or 0]
+        by = inverses(cache, spec.cache)
+        return RowPlacement(batch.slot, batch.position, batch.block_table, angles, by)
+
+
+class TritonStep(KernelStep):
+    """See `ops.Step`."""
+
+    def __init__(self, device: TritonDevice, batch: StepBatch) -> None:
+        super().__init__(device, batch)
+        self._device = device
+        # By window. Of one kind: a device has one kernel for all of its layers.
+        self._plans: dict[int | None, DecodePlan] = {}
+        self._hopper_plans: dict[int | None, HopperPlan] = {}
+
     def attend(
-        self, query: Tensor, spec: AttentionSpec, cache: Tensor, to: Weight | None = None
+        self,
+        query: Tensor,
+        spec: AttentionSpec,
+        cache: Tensor,
+        to: Weight | None = None,
+        sinks: Tensor | None = None,
     ) -> Activation:
         batch, device, window = self._batch, self._device, spec.window
         table, decoding = batch.block_table, batch.decode_rows
         out = query.new_empty(len(query), spec.heads * spec.width)
         if decoding and device.hopper is not None:
             plan = self._hopper_plans[window]
-            device.hopper(query[:decoding], cache, table, out, plan, spec.scale, spec.cache)
+            device.hopper(query[:decoding], cache, table, out, plan, spec.scale, spec.cache, sinks)
         elif decoding:
             device.decode(
                 query[:decoding], cache, table, batch.slot[:decoding], batch.position[:decoding],
                 out, self._plans[window], spec.scale, window,
-                spec.soft_cap, spec.cache,
+                spec.soft_cap, spec.cache, sinks,
             )  # fmt: skip
         if self._pieces is not None:
             prefill_attention(
                 query, cache, table, batch.slot, batch.position, self._pieces, out, spec.scale,
-                window, spec.soft_cap, spec.cache,
+                window, spec.soft_cap, spec.cache, sinks,
             )  # fmt: skip
         return self._for(to, out)
 
     def _plan(self, spec: AttentionSpec) -> None:
-        """Plan the decode rows of the layers with this window, once a step."""
+        """Plan the decode rows of the layers with this window, once a step. Two launches before it
+        is read: attention does so while the one before it still runs."""
         batch, decoding, window = self._batch, self._batch.decode_rows, spec.window
         hopper = self._device.hopper
         if not decoding:
@@ -94,13 +114,8 @@ class TritonStep(TritonRows):
                 positions, batch.live, batch.sharing, window
             )
 
-    def _placement(self, spec: AttentionSpec, cache: Tensor) -> RowPlacement:
-        batch, angles = self._batch, self._device.ropes[spec.rope or 0]
-        by = inverses(cache, spec.cache)
-        return RowPlacement(batch.slot, batch.position, batch.block_table, angles, by)
 
-
-def _eager_pieces(device: TritonDevice, batch: StepBatch) -> Tensor | None:
+def _eager_pieces(device: KernelDevice, batch: StepBatch) -> Tensor | None:
     """Pieces of the chunks of a step that the host knows; None where there are none."""
     plan, first = batch.plan, batch.decode_rows
     assert plan is not None
