@@ -127,7 +127,7 @@ TURNS = st.lists(
 )
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(turns=TURNS)
 def test_random_schedules(schedules: Callable[..., Schedule], turns: list[Turn]) -> None:
     schedule, first = schedules("llama3", "bfloat16", drawn), min(turn.begin for turn in turns)
