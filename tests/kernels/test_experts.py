@@ -85,11 +85,12 @@ def test_a_row_has_the_same_result_among_others() -> None:
 
 PAIRS = [(kind, kind) for kind in KINDS] + [("int4", "fp8"), ("mxfp4", "dense"), ("dense", "int8")]
 WHOLE, PARTIAL = (3, 128, 64), (9, 192, 96)  # sizes that fill tiles, and some that do not
-INTERPRETED = ((torch.float32, PARTIAL), (torch.float16, WHOLE))
+ONE = (1, *WHOLE[1:])
+INTERPRETED = ((torch.float32, PARTIAL), (torch.float16, WHOLE), (torch.float32, ONE))
 
 
 @pytest.mark.parametrize("place", LOGIT_PLACES)
-@pytest.mark.parametrize("sizes", [WHOLE, PARTIAL], ids=["whole", "partial"])
+@pytest.mark.parametrize("sizes", [WHOLE, PARTIAL, ONE], ids=["whole", "partial", "one row"])
 @pytest.mark.parametrize(("kind", "other"), PAIRS)
 def test_layouts_are_read_as_they_are(
     place: tuple[str, torch.dtype], sizes: tuple[int, int, int], kind: str, other: str

@@ -133,7 +133,7 @@ TURNS = st.lists(
 )
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(turns=TURNS)
 def test_random_schedules(schedules: Callable[..., Schedule], turns: list[Turn]) -> None:
     schedule, first = schedules("llama3", "bfloat16", drawn), min(turn.begin for turn in turns)
@@ -179,7 +179,8 @@ def test_sizes_that_do_not_agree_are_not_used(monkeypatch: pytest.MonkeyPatch) -
     assert agreeing_sizes(shape) == (64, 16, 4)
     products = InvariantProducts()
     x, matrix = torch.randn(150, 64), torch.randn(40, 64)
-    assert torch.equal(products(x[140:141], matrix)[0], products(x, matrix)[140])
+    for row in (50, 140):
+        assert torch.equal(products(x[row : row + 1], matrix)[0], products(x, matrix)[row])
 
 
 def test_blocks_are_half_full_at_least() -> None:

@@ -113,6 +113,43 @@ def attention(
     return run
 
 
+def deterministic_attention(
+    width: int, window: int | None = None, stored: torch.dtype | None = None
+) -> Callable[[torch.dtype, bool], None]:
+    """Of rows that decode, and of a chunk."""
+
+    def run(dtype: torch.dtype, dependent: bool) -> None:
+        from penstock_kernels.gpu.attention.invariant_attention import InvariantAttention
+
+        case = attention_case(width).to("cpu", dtype)
+        if stored is not None:
+            case = case.in_fp8(stored)
+        spec = AttentionSpec(4, 2, width, SCALE, window, cache=case.stored)
+        attend = InvariantAttention(4, spec.shape, torch.device("cpu"), dtype)
+        out = torch.zeros_like(case.query).flatten(1)
+        shared = (case.query, case.cache, case.table, case.slot, case.position)
+        attend(*shared, attend.singles(2, None), out, spec, attend.programs(2))
+        attend(*shared, torch.tensor([[2, 16]], dtype=torch.int32), out, spec)
+
+    return run
+
+
+def deterministic_products(kind: str, rows: tuple[int, ...]) -> Callable[[torch.dtype, bool], None]:
+    """With the tiles of so many rows."""
+
+    def run(dtype: torch.dtype, dependent: bool) -> None:
+        from penstock_kernels.gpu.products.invariant_linear import invariant_linear
+        from penstock_kernels.gpu.products.invariant_tiles import rules_of, tile_of
+
+        rules, grouped, _ = rules_of(torch.device("cpu"), dtype)
+        weight = weight_of_kind(kind, 4096, 4096, dtype)
+        for count in rows:
+            tile = tile_of(grouped if "blocks" in kind else rules, count, weight.n)
+            invariant_linear(torch.zeros(count, weight.k, dtype=dtype), weight, tile, dependent)
+
+    return run
+
+
 def rotation(
     width: int,
     rotary: int | None = None,
@@ -181,6 +218,25 @@ def experts(
     return run
 
 
+def weight_of_kind(kind: str, n: int, k: int, dtype: torch.dtype) -> Weight:
+    bias = torch.zeros(n, dtype=dtype) if "biased" in kind else None
+    weight = Weight(torch.zeros(n, k, dtype=dtype), bias)
+    if "fp8" in kind:
+        weight = fp8(weight, lambda largest: largest)
+    if "4 bits" in kind:
+        weight = rounded(weight, 4, 32 if "groups" in kind else 128, zeros="zeros" in kind)
+    if "8 bits" in kind:
+        weight = rounded(weight, 8, 128 if "groups" in kind else None)
+    if "codes" in kind:
+        weight = coded(weight, kind)
+    if "blocks" in kind:
+        weight = replace(
+            weight, layout=Layout.FP8_BLOCKS, scale=torch.ones(n // 128, k // 128),
+            scale_rows=128, scale_columns=128,
+        )  # fmt: skip
+    return weight
+
+
 def products(
     rows: int, kind: str, n: int = 4096, k: int = 4096
 ) -> Callable[[torch.dtype, bool], None]:
@@ -190,21 +246,7 @@ def products(
         from penstock_kernels.gpu.products.problem import Epilogue
         from penstock_kernels.gpu.products.table import find
 
-        bias = torch.zeros(n, dtype=dtype) if "biased" in kind else None
-        weight = Weight(torch.zeros(n, k, dtype=dtype), bias)
-        if "fp8" in kind:
-            weight = fp8(weight, lambda largest: largest)
-        if "4 bits" in kind:
-            weight = rounded(weight, 4, 32 if "groups" in kind else 128, zeros="zeros" in kind)
-        if "8 bits" in kind:
-            weight = rounded(weight, 8, 128 if "groups" in kind else None)
-        if "codes" in kind:
-            weight = coded(weight, kind)
-        if "blocks" in kind:
-            weight = replace(
-                weight, layout=Layout.FP8_BLOCKS, scale=torch.ones(n // 128, k // 128),
-                scale_rows=128, scale_columns=128,
-            )  # fmt: skip
+        weight = weight_of_kind(kind, n, k, dtype)
         x = Activation(torch.zeros(rows, k, dtype=dtype))
         for epilogue in (Epilogue.NONE, Epilogue.PARTIAL, Epilogue.GATED):
             launch = find(epilogue, x, weight)
@@ -355,7 +397,8 @@ def rank_sums(dtype: torch.dtype, dependent: bool) -> None:
 HOPPER = range(90, 100)
 CASES: dict[str, Case] = {
     "attention": Case(attention(128)),
-    "experts": Case(experts(1)),
+    "experts of one row": Case(experts(1)),
+    "experts of few rows": Case(experts(2)),
     "experts of many rows": Case(experts(1024), few=False),
     "experts of MXFP4 with biases": Case(experts(16, "mxfp4", biased=True)),
     "attention with sinks": Case(attention(64, 64, heads=16, has_sinks=True)),
@@ -371,7 +414,7 @@ CASES: dict[str, Case] = {
     **{
         f"experts of {rows} rows, {kind}": Case(experts(rows, kind), few=False)
         for kind in KINDS
-        for rows in (1, 1024)
+        for rows in (1, 2, 1024)
         if kind != "dense"
     },
     "attention with a window": Case(attention(128, window=64)),
@@ -387,6 +430,21 @@ CASES: dict[str, Case] = {
     ),
     "attention of FP8 of many heads": Case(
         attention(128, heads=32, stored=torch.float8_e4m3fn), few=False
+    ),
+    "deterministic attention": Case(deterministic_attention(128)),
+    "deterministic attention with a window, of FP8": Case(
+        deterministic_attention(128, 64, torch.float8_e4m3fn), few=False
+    ),
+    "deterministic attention of wide heads": Case(deterministic_attention(256), few=False),
+    "deterministic products": Case(deterministic_products("dense", (1,))),
+    "deterministic products of many rows": Case(
+        deterministic_products("biased", (32, 64, 256, 1024, 4096)), few=False
+    ),
+    "deterministic products in FP8": Case(
+        deterministic_products("fp8", (1, 64, 256)), cards=range(89, 1000), few=False
+    ),
+    "deterministic products in blocks of FP8": Case(
+        deterministic_products("fp8, blocks", (1, 256)), HALF, range(89, 1000), few=False
     ),
     "rotation": Case(rotation(128)),
     "rotation of a part": Case(rotation(128, rotary=32)),

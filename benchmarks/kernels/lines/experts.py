@@ -91,6 +91,7 @@ KERNELS = (
     "expert_groups._choose_kernel", "expert_groups._group_kernel", "grouped._grouped_kernel",
     "experts._sum_kernel",
 )  # fmt: skip
+OF_ONE_ROW = (KERNELS[0], "expert_vectors._single_kernel", KERNELS[-1])
 
 
 def lines(shape: Shape) -> Iterator[Line]:
@@ -124,7 +125,8 @@ def experts_of(mixture: Mixture, form: str, device: torch.device) -> Experts:
 
 def _line(name: str, mixture: Mixture, form: str, rows: int) -> Line:
     return Line(
-        name=f"experts, {form}", what=f"{rows} rows, {name}", kernels=KERNELS,
+        name=f"experts, {form}", what=f"{rows} rows, {name}",
+        kernels=OF_ONE_ROW if rows == 1 and form != "INT4" else KERNELS,
         moved=moved(mixture, form, rows),
         flops=rows * mixture.top * 6 * mixture.inner * mixture.hidden,
         prepare=partial(_prepare, mixture, form, rows),

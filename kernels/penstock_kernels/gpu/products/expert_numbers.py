@@ -142,13 +142,13 @@ def _of_tile(scale, line, start, dtype: tl.constexpr, KIND: tl.constexpr, ZEROS:
 
 
 @triton.jit
-def multiplied(
-    acc, value, data, scale, zero, table, first, start,
-    BN: tl.constexpr, PRECISION: tl.constexpr, KIND: tl.constexpr,
+def meant(
+    data, scale, zero, table, first, start, dtype: tl.constexpr, BN: tl.constexpr,
+    KIND: tl.constexpr,
 ):  # fmt: skip
-    """acc [BN, BM] and the products of a tile with value [depth, BM]."""
+    """A tile [BN, depth], of dtype or of float32, and what its products are multiplied with:
+    [BN, 1] where all columns have the same scale, else 1."""
     line = first + tl.arange(0, BN)
-    dtype: tl.constexpr = value.dtype
     tile = _numbers(data, table, first, line, start, dtype, KIND)
     if KIND.zeros:  # whole numbers of up to 8 bits: half precision has the differences
         by = tl.broadcast_to(_of_tile(zero, line, start, dtype, KIND, True), [BN, KIND.depth])
@@ -158,12 +158,23 @@ def multiplied(
             tile = times(tile, _of_tile(scale, line, start, dtype, KIND, False))
         else:
             tile = tile.to(tl.float32) * _of_tile(scale, line, start, tl.float32, KIND, False)
-    tile = tile.to(dtype)
     if KIND.scales == "depth":
-        by = _of_tile(scale, line, start, tl.float32, KIND, False)
-        return acc + tl.dot(tile, value, input_precision=PRECISION) * by
+        return tile, _of_tile(scale, line, start, tl.float32, KIND, False)
     else:
-        return tl.dot(tile, value, acc, input_precision=PRECISION)
+        return tile, 1.0
+
+
+@triton.jit
+def ended(acc, scale, outer, bias, line, KIND: tl.constexpr):
+    """[BN, columns], with what multiplies or is added to whole rows of the matrix."""
+    inside = line < KIND.n
+    if KIND.of_rows:
+        acc *= tl.load(scale + line, mask=inside, other=0.0)[:, None]
+    if KIND.outer:
+        acc *= tl.load(outer + line, mask=inside, other=0.0)[:, None]
+    if KIND.biased:
+        acc += tl.load(bias + line, mask=inside, other=0.0).to(tl.float32)[:, None]
+    return acc
 
 
 assert COLUMNS == 128  # what the functions above have for it

@@ -1,7 +1,7 @@
 """Experts as two grouped products. Reference: `penstock_kernels.reference.experts`.
 
 Five launches: which experts rows take, pairs in tiles, the two products, and the sum of each row's
-pairs. No size but the number of rows counts: a graph may hold them.
+pairs; one row needs no tiles. No size but the number of rows counts: a graph may hold them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from penstock_kernels.experts import Experts
 from penstock_kernels.gpu.launch.dependent import launch, wait
-from penstock_kernels.gpu.products.expert_groups import choose, group, tile_rows
+from penstock_kernels.gpu.products.expert_groups import Grouping, choose, group, tile_rows
 from penstock_kernels.gpu.products.expert_tiles import tile_for
+from penstock_kernels.gpu.products.expert_vectors import single, vector_tile
 from penstock_kernels.gpu.products.grouped import grouped, takes_gate
 from penstock_kernels.gpu.step import activation
 
@@ -50,24 +51,40 @@ def mix(
     rows_of_tile: int | None = None,
 ) -> Tensor:
     """See `reference.experts.mix`. x: [n, hidden], dense rows; rows_of_tile: pairs that are
-    multiplied together, None: as many as suit."""
-    up, down, act = experts.up, experts.down, experts.act
+    multiplied together, also those of one row; None: as many as suit."""
     rows, top = len(x), experts.top
     share, chosen = choose(logits, top, experts.normalised, dependent)
-    bm = rows_of_tile or tile_rows(x, experts.count, top)
-    groups = group(chosen, experts.count, bm, dependent)
-    if takes_gate(up):
-        tile = tile_for(up, x.dtype, bm, True, x.device)
-        inner = grouped(x, up, groups, tile, top, act, dependent)
-    else:
-        tile = tile_for(up, x.dtype, bm, False, x.device)
-        both = grouped(x, up, groups, tile, top, dependent=dependent)
-        inner = activation.gate(both, act, dependent)
-    parts = grouped(
-        inner, down, groups, tile_for(down, x.dtype, bm, False, x.device), dependent=dependent
-    )
+    parts = None
+    if rows == 1 and rows_of_tile is None:
+        parts = _of_one_row(x, chosen, experts, dependent)
+    if parts is None:
+        bm = rows_of_tile or tile_rows(x, experts.count, top)
+        groups = group(chosen, experts.count, bm, dependent)
+        parts = _of_rows(x, groups, experts, dependent)
     out = torch.empty_like(x)
-    _sum_kernel[(rows, triton.cdiv(down.n, BLOCK))](
-        parts, share, out, down.n, TOP=top, BLOCK=BLOCK, **launch(dependent)
+    _sum_kernel[(rows, triton.cdiv(experts.down.n, BLOCK))](
+        parts, share, out, experts.down.n, TOP=top, BLOCK=BLOCK, **launch(dependent)
     )
     return out
+
+
+def _of_one_row(x: Tensor, chosen: Tensor, experts: Experts, dependent: bool) -> Tensor | None:
+    """What each expert makes of it, [top, hidden]; None: their layouts are for tensor cores."""
+    up, down = vector_tile(experts.up, True), vector_tile(experts.down, False)
+    if up is None or down is None:
+        return None
+    inner = single(x, experts.up, chosen, up, experts.act, dependent)
+    return single(inner, experts.down, chosen, down, dependent=dependent)
+
+
+def _of_rows(x: Tensor, groups: Grouping, experts: Experts, dependent: bool) -> Tensor:
+    """What each expert makes of each row that takes it, [pairs, hidden]."""
+    up, down, act, bm = experts.up, experts.down, experts.act, groups.tile_rows
+    tile = tile_for(up, x.dtype, bm, takes_gate(up), x.device)
+    if takes_gate(up):
+        inner = grouped(x, up, groups, tile, experts.top, act, dependent)
+    else:
+        both = grouped(x, up, groups, tile, experts.top, dependent=dependent)
+        inner = activation.gate(both, act, dependent)
+    tile = tile_for(down, x.dtype, bm, False, x.device)
+    return grouped(inner, down, groups, tile, dependent=dependent)

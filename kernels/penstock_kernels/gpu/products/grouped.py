@@ -19,7 +19,7 @@ from torch import Tensor
 from penstock_kernels.gpu.launch.dependent import launch, wait
 from penstock_kernels.gpu.products.expert_groups import Grouping
 from penstock_kernels.gpu.products.expert_kinds import Kind, operands
-from penstock_kernels.gpu.products.expert_numbers import multiplied
+from penstock_kernels.gpu.products.expert_numbers import ended, meant
 from penstock_kernels.gpu.step.activation import gated as gated_of
 from penstock_kernels.ops import Act
 from penstock_kernels.stacked import Stacked
@@ -34,6 +34,15 @@ class GroupedTile:
     k: int
     warps: int
     stages: int
+
+
+@triton.jit
+def _added(acc, weight, value, by, PRECISION: tl.constexpr, KIND: tl.constexpr):
+    """acc and the products of a tile."""
+    if KIND.scales == "depth":
+        return acc + tl.dot(weight.to(value.dtype), value, input_precision=PRECISION) * by
+    else:
+        return tl.dot(weight.to(value.dtype), value, acc, input_precision=PRECISION)
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -81,37 +90,26 @@ def _grouped_kernel(
             value = tl.load(inputs + at[:, None])
         else:
             value = tl.load(inputs + at[:, None], mask=known[:, None], other=0.0)
-        acc = multiplied(acc, value, data, scale, zero, table, first, start, BN, PRECISION, KIND)
+        weight, by = meant(data, scale, zero, table, first, start, value.dtype, BN, KIND)
+        acc = _added(acc, weight, value, by, PRECISION, KIND)
         if GATED:
-            acc_up = multiplied(
-                acc_up, value, data, scale, zero, table, first + width, start, BN, PRECISION, KIND
+            weight, by = meant(
+                data, scale, zero, table, first + width, start, value.dtype, BN, KIND
             )
+            acc_up = _added(acc_up, weight, value, by, PRECISION, KIND)
     column = first + tl.arange(0, BN)
     inside = column < width
-    acc = _ended(acc, scale, outer + owner * outer_step, bias + owner * bias_step, column, KIND)
+    acc = ended(acc, scale, outer + owner * outer_step, bias + owner * bias_step, column, KIND)
     dtype: tl.constexpr = out.dtype.element_ty
     result = acc.to(dtype)
     if GATED:
-        acc_up = _ended(
+        acc_up = ended(
             acc_up, scale, outer + owner * outer_step, bias + owner * bias_step, column + width,
             KIND,
         )  # fmt: skip
         result = gated_of(result, acc_up.to(dtype), ACT)
     to = out + pair.to(tl.int64)[None, :] * width + column[:, None]
     tl.store(to, result, mask=inside[:, None] & real[None, :])
-
-
-@triton.jit
-def _ended(acc, scale, outer, bias, line, KIND: tl.constexpr):
-    """With what multiplies or is added to whole rows of the matrix."""
-    inside = line < KIND.n
-    if KIND.of_rows:
-        acc *= tl.load(scale + line, mask=inside, other=0.0)[:, None]
-    if KIND.outer:
-        acc *= tl.load(outer + line, mask=inside, other=0.0)[:, None]
-    if KIND.biased:
-        acc += tl.load(bias + line, mask=inside, other=0.0).to(tl.float32)[:, None]
-    return acc
 
 
 def grouped(

@@ -63,11 +63,7 @@ def agreed_rules(device: torch.device, dtype: torch.dtype) -> tuple[Rules, Rules
 
     Raises ValueError where even one tile gives equal rows different bits.
     """
-    rules, grouped, reference = HALF, GROUPED, REFERENCE
-    if dtype == torch.float32 or not has_tensor_cores(device):
-        rules, grouped, reference = PLAIN, PLAIN, WITHOUT
-    rules, grouped = (_fitting(some, device) for some in (rules, grouped))
-    reference = _staged(reference, device)
+    rules, grouped, reference = rules_of(device, dtype)
     x, weight = probe(device, dtype)
     tiles = list(dict.fromkeys(rule.tile for rule in (*rules, *grouped)))
     if device.type == "cuda":
@@ -86,6 +82,14 @@ def agreed_rules(device: torch.device, dtype: torch.dtype) -> tuple[Rules, Rules
         return tuple(replace(rule, tile=agreed.get(rule.tile, reference)) for rule in rules)
 
     return tried(rules), tried(grouped)
+
+
+def rules_of(device: torch.device, dtype: torch.dtype) -> tuple[Rules, Rules, Tile]:
+    """`HALF`, `GROUPED` and the reference, as far as a card has memory; nothing is tried."""
+    rules, grouped, reference = HALF, GROUPED, REFERENCE
+    if dtype == torch.float32 or not has_tensor_cores(device):
+        rules, grouped, reference = PLAIN, PLAIN, WITHOUT
+    return _fitting(rules, device), _fitting(grouped, device), _staged(reference, device)
 
 
 def _fitting(rules: Rules, device: torch.device) -> Rules:
