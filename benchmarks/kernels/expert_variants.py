@@ -139,7 +139,7 @@ def measured(case: Case, experts: Experts, copy: float) -> Iterator[dict[str, An
         best = min(timed)
         numbers = ",".join(part.partition("=")[2] for part in best[1][:-1].split(","))
         text += f"; {product} {timed[0][0]:.1f} > {best[0]:.1f} ({numbers})"
-        text += " WRONG" * any(wrong for *_, wrong in timed)
+        text = "WRONG " * any(wrong for *_, wrong in timed) + text
     print(text, flush=True)
 
 
