@@ -22,6 +22,8 @@ VERSION = re.compile(r"aiohttp|python|\d", re.IGNORECASE)  # must not be in a Se
 BUSY = frozenset({"429", "503"})  # right as well while others press
 HELD_SECONDS = 1.5  # for which a connection is kept open that does nothing useful
 SETTLE_SECONDS = 20.0
+LENGTHS = (400, 1600)  # tokens of a long answer
+ENOUGH = 1.0  # seconds that it takes, to see whether it ended early
 
 Fire = Callable[[Target], Awaitable[list[Seen]]]
 One = Callable[[Target], Awaitable[Seen]]
@@ -129,15 +131,18 @@ def desert(name: str, behind: bytes, count: int = 3) -> Shot:
     """
 
     async def fire(target: Target) -> list[Seen]:
-        start = time.monotonic()
-        honest = await asyncio.gather(*(exchange(target, long_story(target)) for _ in range(count)))
-        natural = time.monotonic() - start
-        if any(seen.end != "200" for seen in honest):
-            return honest
+        for tokens in LENGTHS:  # a fast server needs longer ones, else looking takes as long
+            story, start = long_story(target, tokens), time.monotonic()
+            honest = await asyncio.gather(*(exchange(target, story) for _ in range(count)))
+            natural = time.monotonic() - start
+            if any(seen.end != "200" for seen in honest):
+                return honest
+            if natural > ENOUGH:
+                break
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(count):
                 _, writer = await stack.enter_async_context(connection(target))
-                writer.write(long_story(target) + _addressed(behind, target))
+                writer.write(story + _addressed(behind, target))
             if not await _running(target, at_least=count):
                 return [Seen("never ran")]
             start = time.monotonic()
@@ -164,9 +169,9 @@ def smuggle(name: str, data: bytes) -> Shot:
     return _shot(name, one, 1, ("400", "closed"))
 
 
-def long_story(target: Target) -> bytes:
-    """A request for an answer that takes a second or more."""
-    parameters = {"max_new_tokens": 400, "ignore_eos": True, "do_sample": False}
+def long_story(target: Target, tokens: int = LENGTHS[0]) -> bytes:
+    """A request for an answer of so many tokens."""
+    parameters = {"max_new_tokens": tokens, "ignore_eos": True, "do_sample": False}
     body = {"inputs": "Tell me a story.", "parameters": parameters}
     return request(target, "/generate", json.dumps(body).encode())
 

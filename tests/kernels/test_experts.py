@@ -16,7 +16,7 @@ from penstock_kernels.ops import Act
 from penstock_kernels.reference.experts import mix as reference
 from penstock_kernels.stacked import Stacked, stack
 from support.logit_places import LOGIT_PLACES
-from support.stacks import KINDS, on, stack_of, weight_of
+from support.stacks import KINDS, on, stack_of, weight_of, with_bias
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::RuntimeWarning:triton", "ignore::DeprecationWarning"
@@ -109,6 +109,22 @@ def test_layouts_are_read_as_they_are(
     near = 2e-5 if dtype == torch.float32 else 2e-2
     found, expected = mix(x, logits, experts), reference(x, logits, experts)
     torch.testing.assert_close(found, expected, rtol=near, atol=near)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("rows", [1, 20, 900])
+@pytest.mark.parametrize("kind", ["dense", "fp8", "int8", "int4", "mxfp4"])
+def test_experts_of_gpt_oss_sizes(kind: str, rows: int) -> None:
+    """Sizes that fill no tile of 128, biases, and tiles of few and of many pairs."""
+    torch.manual_seed(rows)
+    up, down = (stack_of(kind, 4, n, 2880) for n in (2 * 2880, 2880))
+    up, down = (with_bias(each, torch.randn(4, each.n)) for each in (up, down))
+    up, down = (on(each, "cuda", torch.bfloat16) for each in (up, down))
+    experts = Experts(up, down, Act.CLAMPED_SWIGLU, 2, True)
+    x, logits = (torch.randn(rows, n).to("cuda", torch.bfloat16) for n in (2880, 4))
+    found, expected = mix(x, logits, experts), reference(x, logits, experts)
+    near = 2e-2 * float(expected.abs().max())
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=near)
 
 
 @pytest.mark.parametrize("place", LOGIT_PLACES)

@@ -116,6 +116,7 @@ ACTS = {
     Act.GELU_TANH: lambda x: (
         x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3))) / 2
     ),
+    Act.CLAMPED_SWIGLU: lambda x: x.clamp(max=7) * torch.sigmoid(1.702 * x.clamp(max=7)),
 }
 
 
@@ -127,5 +128,7 @@ def test_activations(dtype: torch.dtype, act: Act) -> None:
     gated, plain = gate(x, act), activate(x.clone(), act)
     limit = 1e-11 if dtype == torch.float32 else 1e-5
     assert gated.shape == (3, 13) and gated.dtype == plain.dtype == dtype
+    if act is Act.CLAMPED_SWIGLU:
+        up = up.clamp(-7, 7) + 1
     assert difference(gated, ACTS[act](first) * up) < limit
     assert difference(plain, ACTS[act](x.double())) < limit

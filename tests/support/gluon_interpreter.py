@@ -196,7 +196,7 @@ class Interpreted:
             memory = self._memory(argument.base, memories)
             shape, strides = list(argument.shape), list(argument.strides)
             return program.Descriptor(memory, shape, strides, list(argument.block_shape))
-        return values.scalar(argument)
+        return None if argument is None else values.scalar(argument)
 
     def _memory(self, tensor: Tensor, memories: dict[int, Memory]) -> Memory:
         at = tensor.data_ptr()
