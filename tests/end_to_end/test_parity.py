@@ -102,7 +102,7 @@ async def test_a_kv_cache_in_fp8(tmp_path: Path) -> None:
     with running_server(tmp_path, *arguments, *TINY_POOL, *more) as server:
         async with aiohttp.ClientSession(server.url) as session, session.get("/info") as answer:
             assert (await answer.json())["kv_cache_dtype"] == "float8_e4m3fn"
-        await mixed_run(server, ReferenceModel(checkpoint, torch.float8_e4m3fn), seed=9)
+        await mixed_run(server, ReferenceModel(checkpoint, torch.float8_e4m3fn), seed=9, near=1e-2)
 
 
 @pytest.mark.gpu

@@ -30,6 +30,7 @@ WORDS = [
     "{}",
     "\n",
 ]
+NEAR = 1e-3
 TINY_POOL = (
     *("--max-batch-total-tokens", "248", "--kv-block-size", "8", "--max-batch-size", "16"),
     *("--max-batch-prefill-tokens", "24", "--max-total-tokens", "200"),
@@ -85,19 +86,22 @@ async def leave_early(session: aiohttp.ClientSession, case: Case, after: int) ->
                 return
 
 
-def assert_equal(answer: dict, case: Case, reference: ReferenceModel) -> None:
+def assert_equal(answer: dict, case: Case, reference: ReferenceModel, near: float = NEAR) -> None:
     expected = reference.generate(case.text, case.max_new_tokens)
     tokens = answer["details"]["tokens"]
     assert [token["id"] for token in tokens] == expected.tokens, case
     for token, logprob in zip(tokens, expected.logprobs, strict=True):
-        assert token["logprob"] == pytest.approx(logprob, abs=1e-3)
+        assert token["logprob"] == pytest.approx(logprob, abs=near)
 
 
-async def mixed_run(server: Server, reference: ReferenceModel, seed: int) -> None:
+async def mixed_run(
+    server: Server, reference: ReferenceModel, seed: int, near: float = NEAR
+) -> None:
+    """near: of log-probabilities; a KV cache in few bits rounds ties one way or the other."""
     cases = mixed_cases(seed)
     rng = random.Random(seed)
     async with aiohttp.ClientSession(server.url) as session:
-        assert_equal(await generate(session, cases[0]), cases[0], reference)
+        assert_equal(await generate(session, cases[0]), cases[0], reference, near)
         tasks, leavers = [], []
         for case in cases:
             tasks.append(asyncio.create_task(generate(session, case)))
@@ -106,13 +110,13 @@ async def mixed_run(server: Server, reference: ReferenceModel, seed: int) -> Non
                 leavers.append(asyncio.create_task(leaver))
             await asyncio.sleep(rng.random() * 0.02)
         for case, answer in zip(cases, await asyncio.gather(*tasks), strict=True):
-            assert_equal(answer, case, reference)
+            assert_equal(answer, case, reference, near)
         await asyncio.gather(*leavers)
         metrics = await settled_metrics(session)
         if not metrics["penstock_preemptions_total"]:  # a GPU is done before the next arrives
             burst = [generate(session, case) for case in cases]
             for case, answer in zip(cases, await asyncio.gather(*burst), strict=True):
-                assert_equal(answer, case, reference)
+                assert_equal(answer, case, reference, near)
             metrics = await settled_metrics(session)
         assert metrics["penstock_prefix_cache_hit_tokens_total"] > 0
         assert metrics["penstock_preemptions_total"] > 0
