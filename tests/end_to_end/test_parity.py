@@ -82,8 +82,9 @@ async def test_a_checkpoint_in_whole_numbers(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("family", "name"),
-    [("mixtral", "packed"), pytest.param("qwen3_moe", "awq", marks=pytest.mark.full)],
+    [("mixtral", "packed"), ("qwen3_moe", "awq")],
 )
+@pytest.mark.full
 async def test_experts_in_four_bits(tmp_path: Path, family: str, name: str) -> None:
     """On two shards, which cut each expert through its groups."""
     sizes = {"intermediate_size": 128} | ({"moe_intermediate_size": 64} if "qwen" in family else {})

@@ -165,7 +165,9 @@ def size_of(model: Architecture, shards: int = 1, quantize: str | None = None) -
     return device_bytes(model, group, DummyWeights(), torch.bfloat16, quantize) / 1e9
 
 
-@pytest.mark.parametrize(("config", "gigabytes"), [(SMALL, 13.8), (LARGE, 65.2)])
+@pytest.mark.parametrize(
+    ("config", "gigabytes"), [(SMALL, 13.8), pytest.param(LARGE, 65.2, marks=pytest.mark.full)]
+)
 def test_experts_stay_packed_on_a_gpu(config: dict[str, Any], gigabytes: float) -> None:
     assert size_of(parse_architecture(config)) == pytest.approx(gigabytes, rel=0.01)
     half = size_of(parse_architecture(config), 2)
