@@ -97,6 +97,7 @@ def test_limits_hold_over_all_processes(tmp_path: Path) -> None:
         refused = next(headers for status, headers in answers if status == 429)
         assert 1 <= int(refused["retry-after"]) <= 10
         assert [ask(server, "key-of-free")[0] for _ in range(12)] == [200] * 12
+        until(lambda: samples(server)['generated_tokens_total{key="free"}'] >= 12 * 3)
         found = samples(server)
         assert found['requests_total{key="limited"}'] == len(served)
         assert found['refused_total{key="limited"}'] == 16 - len(served)
