@@ -19,9 +19,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip $(shell test -t 2 || echo --quiet) --disable-pip-version-check --no-input
 INPUTS := pyproject.toml constraints.txt
 STUBS := proto/penstock_proto
-# One process of tests a core and one more, as many tests wait; each takes whole files, whose
-# servers start once.
-WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n + 1 : 8)))
+# one process of tests a core, of which each takes whole files: their servers start once (one more
+# saved no time on two cores)
+WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 # A few that fail beside others are run once more, alone and in sight: what is wrong fails again.
 # More than FEW is a failure at once.
