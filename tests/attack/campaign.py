@@ -18,7 +18,7 @@ from tests.attack.wire import exchange, request
 
 BASELINE_SHARE = 0.08  # of the time of a campaign
 OVERTIME = 20.0  # seconds that the shots of an attack, one by one, may take beyond its share
-GROWTH = 250.0  # megabytes that an attack may add to each process of the router, or leave there
+GROWTH = 250.0  # megabytes that an attack may add to the router, or leave there
 
 # As many clients as most attacks have, asking for what the canary asks for.
 HONEST = Attack(
@@ -126,6 +126,5 @@ def _judge(outcome: Outcome) -> None:
         outcome.note(f"got {what}, {count} times", "canary")
     if song.refused and not outcome.attack.works:
         outcome.note(f"was refused {song.refused} times", "canary")
-    grown = outcome.memory.peak - outcome.memory.before
-    if grown > GROWTH * max(1, outcome.memory.processes):
+    if (grown := outcome.memory.peak - outcome.memory.before) > GROWTH:
         outcome.note(f"the router grew by {grown:.0f} MB")

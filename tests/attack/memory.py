@@ -39,10 +39,6 @@ class Memory:
         self._processes = processes
         self.before = self.peak = self.after = self._now()
 
-    @property
-    def processes(self) -> int:
-        return len(self._processes)
-
     def _now(self) -> float:
         total = 0
         for process in self._processes:

@@ -225,7 +225,7 @@ def test_L7_a_shard_that_fails_while_the_server_ends(tmp_path: Path) -> None:
 
 
 # One that a shard may wait in for another.
-COLLECTIVES = ("all_reduce", "all_gather", "gather", "broadcast", "reduce", "send", "recv")
+COLLECTIVES = ("all_reduce", "all_gather", "gather", "broadcast")
 
 
 @pytest.fixture(scope="module")
