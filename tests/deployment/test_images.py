@@ -40,6 +40,19 @@ def test_bases_are_named_exactly(name: str) -> None:
     assert labels == ["org.opencontainers.image.base.name=$BASE"]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_packages_are_checked_against_the_lock(name: str) -> None:
+    """S24: what pip fetches has the lock's hash, or is PyTorch from PyTorch's own index, by
+    version. The project itself comes from the copies, and with nothing else."""
+    runs = " && ".join(step.rest for stage in stages(ROOT / name) for step in stage)
+    commands = re.findall(r"pip install (.*?)(?: && |$)", runs)
+    assert len(commands) == (2 if name == "Dockerfile" else 3)
+    for command in commands:
+        own, torch = command.endswith("--no-deps ."), "/whl/cpu" in command
+        assert own or torch or "--require-hashes -r " in command, command
+        assert "extra-index-url" not in command and ("--no-deps" in command or not torch)
+
+
 @pytest.mark.parametrize("image", ["python", "python:latest", "python:slim", "python@latest"])
 def test_what_is_no_version(image: str) -> None:
     assert not EXACT.fullmatch(image) and EXACT.fullmatch(f"python:3.11@sha256:{'0a' * 32}")
