@@ -47,7 +47,7 @@ ATTACKS = (
         f"{SHARD}/ranks/parallel.py",
         '            os.environ[name] = "lo"',
         "            pass",
-        "tests/end_to_end/test_faults.py::test_the_port_is_all_that_listens",
+        "tests/shard/test_agreement.py::test_ranks_of_one_host_meet_on_its_loopback",
     ),
     Mutation(
         "S6",

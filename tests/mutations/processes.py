@@ -24,17 +24,33 @@ PROCESSES = (
     Mutation(
         "F1",
         f"{SHARD}/steps/runner.py",
-        "if self.group.world_size > 1 or not is_out_of_memory(error):",
-        "if True:",
+        "            if not known or not is_out_of_memory(error):",
+        "            if True:",
         "tests/shard/test_out_of_memory.py::test_the_same_slots_serve_again",
     ),
     # One rank goes on where the others wait for it.
     Mutation(
         "F1",
         f"{SHARD}/steps/runner.py",
-        "if self.group.world_size > 1 or not is_out_of_memory(error):",
-        "if not is_out_of_memory(error):",
+        "            if not known or not is_out_of_memory(error):",
+        "            if not is_out_of_memory(error):",
         "tests/shard/test_out_of_memory.py::test_one_of_several_ranks_does_not_go_on",
+    ),
+    # The ranks do not ask each other.
+    Mutation(
+        "F1",
+        f"{SHARD}/steps/runner.py",
+        "            self._check_room(chunks)\n",
+        "",
+        "tests/shard/test_out_of_memory.py::test_whichever_rank_it_is",
+    ),
+    # What rank 0 has no memory for ends the group.
+    Mutation(
+        "F1",
+        f"{SHARD}/steps/runner.py",
+        "            if self.group.world_size == 1 or not is_out_of_memory(error):",
+        "            if True:",
+        "tests/shard/test_out_of_memory.py::test_what_rank_0_alone_has_no_memory_for",
     ),
     # Any error is taken for memory that ran out.
     Mutation(

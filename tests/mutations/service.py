@@ -107,6 +107,29 @@ SERVICE = (
         "    for graphs, fewer in [(wanted, blocks)]:",
         "tests/shard/test_warmup.py::test_fewer_graphs_and_a_smaller_cache_are_tried_and_said",
     ),
+    # A rank goes on with what another one could not allocate.
+    Mutation(
+        "F12",
+        f"{SHARD}/ranks/agreement.py",
+        "    if not able or made is None:",
+        "    if made is None:",
+        "tests/shard/test_agreement.py::test_a_rank_that_has_no_room_keeps_the_others_from_going_on",
+    ),
+    Mutation(
+        "F12",
+        f"{SHARD}/memory/warmup.py",
+        "    blocks = loaded.group.minimum(blocks, loaded.device)",
+        "    pass",
+        "tests/shard/test_agreement.py::test_the_cache_is_as_large_as_the_shortest_rank_can_have_it",
+    ),
+    # What is free behind the capture is not looked at.
+    Mutation(
+        "F12",
+        f"{SHARD}/memory/memory.py",
+        "    if group.minimum(left - needed, device) < 0:",
+        "    if False:",
+        "tests/shard/test_agreement.py::test_what_is_really_free_is_looked_at",
+    ),
     # A text that never ends keeps its thread.
     Mutation(
         "F13",

@@ -19,10 +19,11 @@ TESTS = Path(__file__).parents[1]
 if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
 
-from support.server import running_server  # noqa: E402
 from tests.attack.target import Target, loopback  # noqa: E402
 from tests.soak.memory import slope  # noqa: E402
 from tests.soak.traffic import SHOWN, Account, soak  # noqa: E402
+
+from support.server import running_server  # noqa: E402
 
 SERVER = ("--device", "cpu", "--num-shard", "1", "--http-processes", "2")  # of the demo model
 
@@ -57,9 +58,11 @@ def target_of(url: str | None) -> Iterator[Target]:
     if url is not None:
         yield loopback(url)
         return
-    with tempfile.TemporaryDirectory(prefix="penstock-soak-") as folder:
-        with running_server(Path(folder), *SERVER) as server:
-            yield loopback(server.url)
+    with (
+        tempfile.TemporaryDirectory(prefix="penstock-soak-") as folder,
+        running_server(Path(folder), *SERVER) as server,
+    ):
+        yield loopback(server.url)
 
 
 def main() -> int:
