@@ -9,7 +9,8 @@ import torch
 
 from penstock_kernels.experts import Experts
 from penstock_kernels.experts import choose as chosen_by_torch
-from penstock_kernels.gpu.products import expert_groups
+from penstock_kernels.gpu.products import expert_groups, expert_vectors
+from penstock_kernels.gpu.products import experts as experts_module
 from penstock_kernels.gpu.products.expert_groups import choose, group, tile_rows
 from penstock_kernels.gpu.products.experts import mix
 from penstock_kernels.ops import Act
@@ -111,6 +112,26 @@ def test_layouts_are_read_as_they_are(
     torch.testing.assert_close(found, expected, rtol=near, atol=near)
 
 
+@pytest.mark.parametrize("place", LOGIT_PLACES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_few_rows_without_tiles(
+    place: tuple[str, torch.dtype], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some of which take the same experts."""
+    device, dtype = place
+    if device == "cpu" and (dtype != torch.float32 or kind not in ("dense", "int4", "mxfp4")):
+        pytest.skip("the interpreter is slow")
+    torch.manual_seed(0)
+    up, down = (on(stack_of(kind, 3, n, 128), device, dtype) for n in (256, 128))
+    monkeypatch.setattr(expert_vectors, "MOST_ROWS", {up.layout: 5})
+    monkeypatch.setattr(experts_module, "grouped", None)
+    experts = Experts(up, down, Act.SILU, 2, True)
+    x, logits = torch.randn(5, 128).to(device, dtype), torch.randn(5, 3).to(device, dtype)
+    near = 2e-5 if dtype == torch.float32 else 2e-2
+    expected = reference(x, logits, experts)
+    torch.testing.assert_close(mix(x, logits, experts), expected, rtol=near, atol=near)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("rows", [1, 20, 900])
 @pytest.mark.parametrize("kind", ["dense", "fp8", "int8", "int4", "mxfp4"])
@@ -125,6 +146,19 @@ def test_experts_of_gpt_oss_sizes(kind: str, rows: int) -> None:
     found, expected = mix(x, logits, experts), reference(x, logits, experts)
     near = 2e-2 * float(expected.abs().max())
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=near)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["dense", "fp8", "int8", "int4", "nf4", "mxfp4"])
+def test_results_repeat_bit_for_bit(kind: str) -> None:
+    """Of so many rows that products wait for one another: what is wrong now and then differs."""
+    torch.manual_seed(0)
+    up, down = (on(stack_of(kind, 8, n, 1472), "cuda", torch.bfloat16) for n in (2944, 1472))
+    experts = Experts(up, down, Act.SILU, 4, True)
+    x, logits = (torch.randn(4096, n).to("cuda", torch.bfloat16) for n in (1472, 8))
+    first = mix(x, logits, experts)
+    for _ in range(200):
+        assert torch.equal(mix(x, logits, experts), first)
 
 
 @pytest.mark.parametrize("place", LOGIT_PLACES)
