@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 _LOOP = re.compile(r"( *)(?:%\S+ = )?scf\.(?:for|while) ")
-_DOT = re.compile(r"ttng\.warp_group_dot .*? : (tensor|!ttg\.memdesc)<")
+_DOT = re.compile(r"ttng\.warp_group_dot .*isAsync = true.*? : (tensor|!ttg\.memdesc)<")
 _WAIT = re.compile(r"ttng\.warp_group_dot_wait .*pendings = (\d+)")
 
 
