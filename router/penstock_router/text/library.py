@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,11 +10,12 @@ from typing import Any
 import orjson
 import tokenizers
 
+from penstock_router import allocator
+
 # The library's own threads would count as nobody's, and keep the memory of what they encoded.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 _LARGE = 100_000  # characters whose encoding takes tens of megabytes
-_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
 
 
 class TokenizerError(Exception):
@@ -74,5 +74,5 @@ def give_back_memory(text: str) -> None:
 
     The allocator keeps what a thread has freed for that thread.
     """
-    if _trim is not None and len(text) > _LARGE:
-        _trim(0)
+    if len(text) > _LARGE:
+        allocator.give_back()
