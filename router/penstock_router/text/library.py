@@ -10,12 +10,8 @@ from typing import Any
 import orjson
 import tokenizers
 
-from penstock_router import allocator
-
 # The library's own threads would count as nobody's, and keep the memory of what they encoded.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-_LARGE = 100_000  # characters whose encoding takes tens of megabytes
 
 
 class TokenizerError(Exception):
@@ -67,12 +63,3 @@ def decode(tokenizer: tokenizers.Tokenizer, ids: list[int], skip_special_tokens:
     with _faults():
         text: str = tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
     return text
-
-
-def give_back_memory(text: str) -> None:
-    """Behind a large text, when nothing of its encoding is left: freed memory to the system.
-
-    The allocator keeps what a thread has freed for that thread.
-    """
-    if len(text) > _LARGE:
-        allocator.give_back()
