@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 import aiohttp
 from aiohttp import web
 
+from penstock_router.api.body_pace import Pace
 from penstock_router.api.errors import ApiError, Kind
-from penstock_router.api.pace import Pace
 
 BODY_SECONDS = 60.0  # for a body to arrive
 STALL_SECONDS = 15.0  # for its next bytes

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from penstock_router.api.body_pace import Pace
 from penstock_router.api.clients import Clients
 from penstock_router.api.connection import Connection
 from penstock_router.api.errors import ApiError, Kind
 from penstock_router.api.interface import Metrics
-from penstock_router.api.pace import Pace
 from penstock_router.api.refusal import refuse
 from penstock_router.api.root_path import behind
 from penstock_router.logs import RareLog

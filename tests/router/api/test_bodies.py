@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from penstock_router.api.bodies import PACE_BYTES, SMALL_BYTES, Bodies
+from penstock_router.api.body_pace import AHEAD_SECONDS, Pace
 from penstock_router.api.no_numbers import place_of_no_number
-from penstock_router.api.pace import AHEAD_SECONDS, Pace
 
 
 @pytest.mark.parametrize(("size", "between"), [(SMALL_BYTES, False), (SMALL_BYTES + 1, True)])
