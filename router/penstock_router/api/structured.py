@@ -14,7 +14,7 @@ from penstock_router.grammar import Grammar
 from penstock_router.structured import grammar_from
 from penstock_router.structured.json_schema import json_schema
 from penstock_router.structured.kinds import MAX_CHOICES
-from penstock_router.structured.tags import MAX_TAGS
+from penstock_router.structured.tag_fields import MAX_TAGS
 
 AnyObject = dict[str, Any]
 Schema = AnyObject | str | bool
