@@ -95,7 +95,16 @@ class _Reply:
         ids = self.dialect.alphabet.ids
         words = [o for o in self.format.opens if not any(c in ids for c in o)]
         whole = self.rules.rule(f"{self.rules.up_to(head)} {calls}")
-        return self.rules.rule(f"{whole} | {self.rules.free(words)}")
+        return f"{self._wrapped(words)} {self.rules.rule(f'{whole} | {self.rules.free(words)}')}"
+
+    def _wrapped(self, words: list[str]) -> str:
+        """Text and the tokens that stand around it; as special ones they are no text."""
+        row, ids = self.format, self.dialect.alphabet.ids
+        around = [one for one in row.strays if one not in row.section and one[:1] in ids]
+        if not row.wraps or not around:
+            return ""
+        marks = self.rules.choice([self.rules.literal(one) for one in around])
+        return f"({self.rules.free(words)} {marks})*"
 
     def _bare(self, calls: str) -> str:
         """Calls stand where an answer begins, or it is text that begins otherwise."""
@@ -189,7 +198,10 @@ class _Json(_Written):
         return self.listed(tools, parallel) if self.lists else super().several(tools, parallel)
 
     def call(self, tool: Tool) -> str:
-        style, head = self.style, "{"
+        style = self.style
+        if style.keyed:
+            key = self.rules.literal(f"{{{json.dumps(tool.name)}: ")
+            return f'{key} {_arguments(self.rules, tool)} "}}"'
         if style.counter:
             number = self.rules.terminal("/[0-9]{1,2}/")
             start = self.rules.literal(f'{{"{style.counter}": "')
@@ -204,7 +216,9 @@ class _Json(_Written):
 class _Header(_Written):
     def call(self, tool: Tool) -> str:
         style, literal = self.style, self.rules.literal
-        name = literal(style.before + style.prefix + tool.name + style.counter)
+        name = literal(style.before + style.lead + style.prefix + tool.name + style.counter)
+        if style.lead:
+            name = f"{self.rules.terminal('/[a-z0-9]{10}/')} {name}"
         if style.counter:
             name += " " + self.rules.terminal("/[0-9]{1,3}/")
         return f"{name} {literal(style.separator)} {_arguments(self.rules, tool)}"

@@ -181,6 +181,27 @@ def test_free_text_and_calls(row: Format, as_tokens: bool) -> None:
     assert calls
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("cohere", "<|START_RESPONSE|>Hi.<|END_RESPONSE|>"),
+        ("kimi_k3", "<|open|>response<|sep|>Hi.<|close|>response<|sep|>"),
+        ("solar_open", "<|content|>Hi.<|end|>"),
+    ],
+)
+def test_an_answer_may_stand_between_its_tokens(name: str, text: str) -> None:
+    """Where a model that has tools calls none."""
+    words = vocabulary(NAMED[name], as_tokens=True)
+    chosen = Dialect(NAMED[name], None, words.added, words.special)
+    toolbox = Toolbox.checked(TOOLS)
+    grammar = reply_grammar(chosen, toolbox, Start.ANSWER)
+    assert grammar is not None
+    matcher = compiled(words, grammar)
+    tokens = words.tokenizer.encode(text, add_special_tokens=False).ids
+    assert matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
+    assert read(words, chosen, toolbox, tokens).text == "Hi."
+
+
 THINK = REASONING["think"]
 
 
