@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import orjson
 from pydantic import Field, model_validator
 
-from penstock_router.api.openai_chat import ChatRequest
+from penstock_router.api.openai_chat import MAX_BUDGET, ChatRequest
 from penstock_router.api.responses_schema import response_format
 from penstock_router.api.schema import (
     NEUTRAL,
@@ -149,9 +149,10 @@ class Thinking(ClientObject):
     """`thinking`."""
 
     PATH: ClassVar = "thinking."
-    IGNORED: ClassVar = frozenset({"budget_tokens", "display"})
+    IGNORED: ClassVar = frozenset({"display"})
 
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
+    budget_tokens: Annotated[Integer, Field(ge=0, le=MAX_BUDGET)] | None = None
 
 
 class OutputConfig(ClientObject):
@@ -212,6 +213,7 @@ class CountRequest(ClientObject):
             "tool_choice": None if choice is None else choice.of_chat,
             "parallel_tool_calls": choice is None or not choice.disable_parallel_tool_use,
             "enable_thinking": None if thinking is None else thinking.type != "disabled",
+            "thinking_token_budget": None if thinking is None else thinking.budget_tokens,
             "reasoning_effort": self.output_config.effort,
             "response_format": response_format(named),
             "chat_template_kwargs": self.chat_template_kwargs,

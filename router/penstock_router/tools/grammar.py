@@ -29,22 +29,31 @@ from penstock_router.tools.written import ANY_KEY, Notation, properties, pythoni
 
 
 def reply_grammar(
-    dialect: Dialect, toolbox: Toolbox, start: Start, answer: Grammar | None = None
+    dialect: Dialect,
+    toolbox: Toolbox,
+    start: Start,
+    answer: Grammar | None = None,
+    budget: int | None = None,
 ) -> Grammar | None:
     """What the whole answer is held to; None where it is free.
 
-    answer: what text is held to that calls nothing. The schemas of tools were checked.
+    answer: what text is held to that calls nothing. budget: most tokens of reasoning. The schemas
+    of tools were checked.
     """
     tools = toolbox.callable
-    if not tools and answer is None:
+    thinks = budget is not None and (start is not Start.ANSWER or dialect.has_channels)
+    if not tools and answer is None and not thinks:
         return None
-    made = _Reply(dialect, toolbox, answer)
+    made = _Reply(dialect, toolbox, answer, budget)
     return Grammar(GrammarKind.LARK, made.rules.text(made.start(start)))
 
 
 class _Reply:
-    def __init__(self, dialect: Dialect, toolbox: Toolbox, answer: Grammar | None) -> None:
+    def __init__(
+        self, dialect: Dialect, toolbox: Toolbox, answer: Grammar | None, budget: int | None
+    ) -> None:
         self.dialect = dialect
+        self.budget = budget
         self.format = dialect.format
         self.toolbox = toolbox
         self.answer = answer
@@ -62,7 +71,9 @@ class _Reply:
         if start is Start.ANSWER or not thoughts.opens:
             return body
         blank = self.rules.terminal(r"/[ \t\r\n]{1,4}/")
-        ends = self.rules.choice([self.rules.up_to(close) for close in thoughts.closes])
+        ends = self.rules.choice(
+            [self.rules.up_to(close, most=self.budget) for close in thoughts.closes]
+        )
         if not (self._is_free and thoughts.closes[0][-1:] in self.dialect.alphabet.ids):
             # Free text takes white space itself.
             ends = ends if self._is_free else f"{ends} {blank}?"
@@ -82,7 +93,8 @@ class _Reply:
         """Behind reasoning."""
         tools = self.toolbox.callable
         if not tools:
-            assert self.answer is not None
+            if self.answer is None:
+                return f"{self._wrapped([])} {self.rules.free()}"
             return self.rules.grammar(self.answer)
         head, calls = self._calls(tools)
         forced = f"{self.rules.literal(head)} {calls}"
@@ -140,12 +152,13 @@ class _Reply:
 
     def _channels(self, style: Channels) -> str:
         rules, encode = self.rules, self.dialect.alphabet.encoded
-        ended = rules.up_to(encode("<|end|><|start|>assistant"))
+        end = encode("<|end|><|start|>assistant")
+        ended = rules.up_to(end)
 
         def message(head: str, body: str) -> str:
             return f"{rules.literal(encode(f'<|channel|>{head}') + style.message)} {body}"
 
-        thoughts = rules.rule(message("analysis", ended))
+        thoughts = rules.rule(message("analysis", rules.up_to(end, most=self.budget)))
         text = rules.free() if self.answer is None else rules.grammar(self.answer)
         final = message("final", text)
         tools = self.toolbox.callable

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import jsonschema
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -234,6 +235,42 @@ def test_reasoning_is_free_and_calls_follow(
     assert ended
     if start is Start.ANSWER and mode is Mode.REQUIRED:
         assert not thoughts
+
+
+@pytest.mark.parametrize(
+    ("name", "begins", "end", "behind"),
+    [
+        ("hermes", "<think>", "</think>", "Hi"),
+        ("harmony", "<|channel|>analysis<|message|>", "<|end|>",
+         "<|start|>assistant<|channel|>final<|message|>Hi"),
+    ],
+)  # fmt: skip
+def test_thoughts_end_after_a_budget(name: str, begins: str, end: str, behind: str) -> None:
+    words = vocabulary(NAMED[name], True, "<think>", "</think>")
+    thoughts = REASONING["openai_gptoss" if name == "harmony" else "think"]
+    chosen = Dialect(NAMED[name], thoughts, words.added, words.special)
+    assert chosen.counts_thoughts
+    start = Start.ANSWER if name == "harmony" else Start.MAY_THINK
+    grammar = reply_grammar(chosen, NO_TOOLS, start, budget=5)
+    assert grammar is not None
+    encoded = [words.tokenizer.encode(t, add_special_tokens=False).ids for t in (begins, behind)]
+    close = words.added[end]
+    for thought in range(7):
+        matcher = compiled(words, grammar)
+        assert matcher.consume_tokens(encoded[0])
+        letter = words.tokenizer.token_to_id("x")
+        assert matcher.try_consume_tokens([letter] * thought) == min(thought, 5)
+        allowed = np.unpackbits(
+            np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little"
+        )
+        assert allowed[close] and (allowed.sum() == 1) == (thought >= 5)
+        assert matcher.consume_tokens([close, *encoded[1]]) and matcher.is_accepting()
+
+
+def test_text_that_marks_thoughts_cannot_count_them() -> None:
+    words = vocabulary(NAMED["hermes"], False)
+    assert not Dialect(NAMED["hermes"], THINK, words.added, words.special).counts_thoughts
+    assert Dialect(NAMED["hermes"], None, words.added, words.special).counts_thoughts
 
 
 def test_an_answer_has_a_grammar_of_its_own() -> None:
