@@ -24,7 +24,8 @@ async def messages(context: RequestContext) -> web.StreamResponse:
     if chat.thinking_token_budget and not service.text.replies.dialect.counts_thoughts:
         chat = chat.model_copy(update={"thinking_token_budget": None})
         ignore(context.request, "thinking.budget_tokens")
-    return await converse(context, chat, NAMES, MessageWording(service.model_name))
+    wording = MessageWording(service.model_name)
+    return await converse(context, chat, body.grammar(), NAMES, wording)
 
 
 async def count_tokens(request: web.Request) -> web.Response:

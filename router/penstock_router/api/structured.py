@@ -50,6 +50,23 @@ def only(wanted: Sequence[Wanted]) -> Grammar | None:
     return named(*wanted[0]) if wanted else None
 
 
+def flat_format(wanted: AnyObject | None, field: str) -> Grammar | None:
+    """A format as /v1/responses and Anthropic's API have it: the schema stands beside its type.
+    Raises ApiError."""
+    match wanted:
+        case None | {"type": "text"}:
+            return None
+        case {"type": "json_object"}:
+            return grammar("json_object", True, field)
+        case {"type": "json_schema", "schema": schema}:
+            return grammar("json_schema", schema, f"{field}.schema")
+        case {"type": "structural_tag"}:
+            return grammar("structural_tag", wanted, field)
+        case {"type": "json_schema"}:
+            raise invalid(f"missing field `{field}.schema`")
+    raise invalid(f"`{field}.type` must be `text`, `json_object` or `json_schema`")
+
+
 # What stays refused where these fields are read.
 UNSTRUCTURED = {
     name: neutral
