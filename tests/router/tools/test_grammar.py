@@ -300,6 +300,7 @@ def test_an_answer_has_a_grammar_of_its_own() -> None:
 
 
 DIGIT = {"type": "integer", "minimum": 0, "maximum": 9}
+VOCABULARIES: dict[str, Vocabulary] = {}
 
 
 @pytest.mark.parametrize(
@@ -366,6 +367,49 @@ def objects(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[
     )
 
 
+ODD = (
+    {"format": []},
+    {"format": {"a": 1}},
+    {"anyOf": [{}, True]},
+    {"anyOf": [False]},
+    {"anyOf": [False, {"type": "integer"}]},
+    {"enum": [[1], {"a": 1}]},
+    {"items": True},
+    {"properties": {"b": False, "we ird": {}, "": {}}},
+    {"maxLength": 1e300, "type": "string"},
+    {"minimum": 10**400},
+    {"$ref": "#"},
+    {"if": 5},
+)
+
+
+@pytest.mark.parametrize("row", FORMATS, ids=lambda row: row.name)
+def test_odd_schemas_are_grammars_or_refused(row: Format) -> None:
+    """Nothing is raised; what cannot be is for the grammar library to refuse."""
+    chosen = Dialect(row, None, {}, frozenset())
+    for odd in ODD:
+        parameters = {"type": "object", "properties": {"a": odd}, "required": ["a"]}
+        tool = Tool.checked("f", None, parameters)
+        assert reply_grammar(chosen, Toolbox.checked([tool], Mode.REQUIRED), Start.ANSWER)
+
+
+@pytest.mark.parametrize("row", FORMATS, ids=lambda row: row.name)
+def test_what_must_not_be_there_is_not(row: Format) -> None:
+    words = VOCABULARIES.setdefault(row.name, vocabulary(row, as_tokens=True))
+    chosen = Dialect(row, None, words.added, words.special)
+    parameters = {"type": "object", "properties": {"a": False, "b": DIGIT}}
+    toolbox = Toolbox.naming([Tool.checked("f", None, parameters)], "f")
+    grammar = reply_grammar(chosen, toolbox, Start.ANSWER)
+    assert grammar is not None
+    template, found = compiled(words, grammar), 0
+    for seed in range(8):
+        if (tokens := walk(words, template.deep_copy(), seed)) is not None:
+            [call] = read(words, chosen, toolbox, tokens).calls
+            assert not json.loads(call.arguments).keys() - {"b"}
+            found += 1
+    assert found
+
+
 def _is_uri(value: str) -> bool:
     parts = urlsplit(value)
     return bool(parts.scheme and parts.hostname)
@@ -415,9 +459,6 @@ def test_formats_of_strings_without_quotes(row: str, format_name: str) -> None:
         assert READ_AS[format_name](value), value
         found += 1
     assert found
-
-
-VOCABULARIES: dict[str, Vocabulary] = {}
 
 
 @settings(max_examples=150, deadline=None)
