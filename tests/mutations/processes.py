@@ -128,6 +128,14 @@ PROCESSES = (
         "    if False:",
         f"{SUPERVISOR}::test_child_that_stays_stopped",
     ),
+    # Who cannot say where it stands is not looked at.
+    Mutation(
+        "F2",
+        f"{LAUNCHER}/stopped.py",
+        "                if count + 1 == NOTICE:",
+        "                if False:",
+        f"{SUPERVISOR}::test_where_a_stopped_child_stands",
+    ),
     # A shard's death is none.
     Mutation(
         "F3",
