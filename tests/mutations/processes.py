@@ -149,7 +149,7 @@ PROCESSES = (
         f"{ROUTER}/shard_client.py",
         '            self._fail(rank, "its stream ended")',
         "            pass",
-        "tests/router/engine/test_broken_wires.py::test_at_every_message",
+        f"{ENGINE}::test_a_failing_step_ends_every_request_with_an_error",
     ),
     # A killed launcher leaves its children.
     Mutation(
