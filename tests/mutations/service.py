@@ -98,7 +98,7 @@ SERVICE = (
         f"{SHARD}/memory/measure.py",
         '        raise MemoryError("the log\'s last line has the size")',
         "        pass",
-        "tests/shard/test_out_of_memory.py::test_a_start_takes_smaller_steps_where_memory_ends",
+        "tests/shard/test_warmup.py::test_a_trial_step_without_memory_is_no_time",
     ),
     Mutation(
         "F12",
@@ -159,7 +159,7 @@ SERVICE = (
         f"{ROUTER}/deadlines.py",
         "        if sequence.state is State.WAITING:\n            self._expire(sequence)",
         "        if False:\n            self._expire(sequence)",
-        "tests/router/engine/test_engine.py::test_time_is_up_in_the_queue",
+        "tests/router/engine/test_deadlines.py::test_whoever_loses_its_seat_does_not_wait_for_another",
     ),
     # A block is not given back.
     Mutation(

@@ -173,6 +173,22 @@ def test_a_smaller_step_is_tried_and_said(
         LocalShard(loaded, max_prefill_tokens=500)
 
 
+def test_a_trial_step_without_memory_is_no_time(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F12: the runner refuses its sequences, which must not be taken for a step that was measured."""
+    forward = Decoder.forward
+
+    def short(self: Decoder, step: Any, tokens: torch.Tensor, *more: Any) -> Any:
+        if len(tokens) > 150:
+            raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+        return forward(self, step, tokens, *more)
+
+    monkeypatch.setattr(Decoder, "forward", short)
+    shard = LocalShard(loaded, max_prefill_tokens=500)
+    assert shard.warmup.max_prefill_tokens == 125
+
+
 def broken(loaded: LoadedModel, limits: Any) -> Any:
     raise RuntimeError("something else")
 
