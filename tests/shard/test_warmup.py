@@ -176,7 +176,7 @@ def test_a_smaller_step_is_tried_and_said(
 def test_a_trial_step_without_memory_is_no_time(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F12: the runner refuses its sequences, which must not be taken for a step that was measured."""
+    """F12: the runner refuses its sequences, and a refusal is no step that was measured."""
     forward = Decoder.forward
 
     def short(self: Decoder, step: Any, tokens: torch.Tensor, *more: Any) -> Any:
