@@ -174,7 +174,7 @@ class Connection(web.RequestHandler):
         try:
             answer = await super()._handle_request(request, start_time, request_handler)  # type: ignore[arg-type]
             if not request.content.is_eof():
-                await self._connections.refused_pace.throw_away(request.content)
+                await self._connections.refused_pace.throw_away(request.content, self)
             return answer
         finally:
             self.say_something = None  # which knows this connection

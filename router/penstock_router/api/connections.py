@@ -24,7 +24,7 @@ FEWEST = 4  # connections, whatever there is room for
 CLIENT_SHARE = 0.75  # of the room that one client may take
 MOST_LINGERING = 64  # refused connections whose clients may read why, beside the others
 LOOK_SECONDS = 5.0  # between two looks at what clients have not read
-REFUSED_BYTES = 64 * 1024 * 1024  # in a second, of bodies that were answered before their end
+REFUSED_BYTES = 32 * 1024 * 1024  # in a second, of bodies that were answered before their end
 YOUNG_SECONDS = 1.0  # in which a new connection has its first request, at most
 
 
