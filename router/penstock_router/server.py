@@ -109,12 +109,14 @@ async def _serve(config: RouterConfig, front: Front) -> int:
     _say_ready(url, limits, phases, memory)
     async with _batches(config, url, metrics):
         await _first_of(terminated, engine.failed, front.failed)
+    end = time.monotonic() + config.graceful_termination_timeout
+    if terminated.done():
+        await _withdraw(config, engine, front, metrics)
     if front.failed.done():
         engine.give_up(str(front.failed.exception()))
     elif not engine.failed.done():
         front.drain()
-        end = time.monotonic() + config.graceful_termination_timeout
-        if await engine.drain(config.graceful_termination_timeout):
+        if await engine.drain(end - time.monotonic()):
             await callers.gone(end)
     await front.close()
     if scrapes is not None:
@@ -124,6 +126,21 @@ async def _serve(config: RouterConfig, front: Front) -> int:
     for failure in failures:
         log("ERROR", f"{failure}")
     return 1 if failures else 0
+
+
+async def _withdraw(config: RouterConfig, engine: Engine, front: Front, metrics: Metrics) -> None:
+    """Say at /ready that requests should go elsewhere, and take them until balancers have heard.
+
+    What is turned away a balancer can send again only where it kept all of it, and it does not keep
+    long requests. Where nobody looks there is nothing to wait for.
+    """
+    engine.withdraw()
+    front.withdraw()
+    if time.monotonic() - metrics.looked_at < config.drain_delay:
+        seconds = min(config.drain_delay, config.graceful_termination_timeout / 2)
+        log("INFO", f"/ready answers 503; requests are taken for another {seconds:g} s")
+        failures = {engine.failed, front.failed}
+        await asyncio.wait(failures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
 
 @contextlib.asynccontextmanager

@@ -317,9 +317,9 @@ async def note_answer(request: web.Request, response: web.StreamResponse) -> Non
 
 
 async def say_goodbye(request: web.Request, response: web.StreamResponse) -> None:
-    """A signal of the application: while the server drains every answer is its connection's last,
+    """A signal of the application: before the server ends every answer is its connection's last,
     so that whoever goes on goes elsewhere, and no request is on its way when the rest is closed."""
-    if request.app[SERVICE].engine.draining:
+    if request.app[SERVICE].engine.withdrawn:
         response.force_close()
         response.headers[hdrs.CONNECTION] = "close"  # aiohttp has looked already
 
