@@ -171,6 +171,7 @@ class Connection(web.RequestHandler):
             # It was the body of a later one, before anybody knew.
             self._hear_no_more()
             self.resume_reading(resume_parser=False)
+        await self._connections.starting.turn(self.client or "")
         try:
             answer = await super()._handle_request(request, start_time, request_handler)  # type: ignore[arg-type]
             if not request.content.is_eof():

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from penstock_router.api.awakening import Awakening
 from penstock_router.api.body_pace import Pace
 from penstock_router.api.clients import Clients
 from penstock_router.api.connection import Connection
@@ -78,6 +79,7 @@ class Connections(web.Server):
         self._refused: Group = {}  # that may read why
         self._unsent = 0
         self.refused_pace = Pace(REFUSED_BYTES)
+        self.starting = Awakening()
         self._rare = RareLog("penstock_router.api")
         self._look = Pulse(LOOK_SECONDS, self._see_who_reads)
         if self._most < most_of_client:

@@ -27,24 +27,53 @@ async def test_few_a_turn_and_first_come_first_served() -> None:
     awakening, loop = Awakening(), asyncio.get_running_loop()
     futures: list[asyncio.Future[None]] = [loop.create_future() for _ in range(5 * AT_ONCE)]
     for future in futures:
-        awakening.wake(future)
+        awakening.wake(future, "a")
     counts = await turns_of(futures)
     assert counts[0] == AT_ONCE
     assert all(later - now <= AT_ONCE for now, later in zip(counts, counts[1:], strict=False))
     late: asyncio.Future[None] = loop.create_future()
-    awakening.wake(late)
+    awakening.wake(late, "a")
     await late
+
+
+async def test_who_has_one_does_not_stand_behind_who_has_many() -> None:
+    awakening, loop = Awakening(), asyncio.get_running_loop()
+    many: list[asyncio.Future[None]] = [loop.create_future() for _ in range(200)]
+    for future in many:
+        awakening.wake(future, "many")
+    for client in ("few", "another"):
+        await awakening.turn(client)
+    assert sum(future.done() for future in many) <= 4 * AT_ONCE
+    await turns_of(many)
 
 
 async def test_who_left_takes_nobodys_turn() -> None:
     awakening, loop = Awakening(), asyncio.get_running_loop()
     gone: list[asyncio.Future[None]] = [loop.create_future() for _ in range(100)]
     for future in gone:
-        awakening.wake(future)
+        awakening.wake(future, "a")
         future.cancel()
     one: asyncio.Future[None] = loop.create_future()
-    awakening.wake(one)
+    awakening.wake(one, "a")
     await asyncio.wait_for(one, 60)
+
+
+@beside_only
+async def test_a_request_begins_when_its_client_has_a_turn(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await serve()
+    starting = client.runner.server.starting
+    asked: list[str] = []
+    turn = starting.turn
+
+    async def noting(of: str) -> None:
+        asked.append(of)
+        await turn(of)
+
+    monkeypatch.setattr(starting, "turn", noting)
+    answer = await client.raw(b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 404") and asked == ["127.0.0.1"]
 
 
 @beside_only
