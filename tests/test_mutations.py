@@ -13,7 +13,7 @@ from test_promises import rows
 
 ROOT = Path(__file__).parent.parent
 # Rows whose defence has no single place, or whose tests are of a machine, a build or a balancer.
-WITHOUT = {"F9", "F10", "F11", "F18", "S4", "S5", "S6", "S8", "S10", "S13", "S14", "S21", "S24"}
+WITHOUT = {"F9", "F10", "F18", "S4", "S5", "S6", "S8", "S10", "S13", "S14", "S21", "S24"}
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: f"{m.row} {Path(m.file).stem}")

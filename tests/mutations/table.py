@@ -178,8 +178,8 @@ MUTATIONS = (
     Mutation(
         "F6",
         f"{ROUTER}/api/probes.py",
-        "    if reason:",
-        "    if False:",
+        "    if reason := unready(request.app[SERVICE]):",
+        "    if (reason := unready(request.app[SERVICE])) and False:",
         "tests/router/api/test_probes.py::test_trouble_of_the_shards_is_no_reason_to_kill_the_container",
     ),
     # Who leaves is generated for.
@@ -204,6 +204,14 @@ MUTATIONS = (
         "        elif now - self._unsent_since > STUCK_SECONDS:",
         "        elif False:",
         f"{LIFE}::test_reader_that_stops_at_the_end",
+    ),
+    # Requests are turned away before balancers have looked.
+    Mutation(
+        "F11",
+        f"{ROUTER}/server.py",
+        "    if time.monotonic() - metrics.looked_at < config.drain_delay:",
+        "    if False:",
+        "tests/end_to_end/test_withdrawal.py::test_requests_are_taken_while_balancers_look_away",
     ),
     # A step that does not fit is the end of a start.
     Mutation(
