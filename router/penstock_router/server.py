@@ -20,6 +20,7 @@ from aiohttp import web
 
 from penstock_proto.stacks import ask_for_stacks
 from penstock_router import metric_names
+from penstock_router.allocator import keep_no_large_blocks
 from penstock_router.api.app import make_scrape_runner
 from penstock_router.api.connections import allow_descriptors
 from penstock_router.batches.process import answer_batches
@@ -50,6 +51,7 @@ READY = "PENSTOCK_READY_FD"
 def main() -> int:
     """Run the router with the configuration on standard input; its exit code."""
     configure_logs()
+    keep_no_large_blocks()
     allow_descriptors()
     try:
         config = RouterConfig.from_json(sys.stdin.read())

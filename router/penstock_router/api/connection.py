@@ -172,7 +172,10 @@ class Connection(web.RequestHandler):
             self._hear_no_more()
             self.resume_reading(resume_parser=False)
         try:
-            return await super()._handle_request(request, start_time, request_handler)  # type: ignore[arg-type]
+            answer = await super()._handle_request(request, start_time, request_handler)  # type: ignore[arg-type]
+            if not request.content.is_eof():
+                await self._connections.refused_pace.throw_away(request.content)
+            return answer
         finally:
             self.say_something = None  # which knows this connection
 
