@@ -49,8 +49,8 @@ SERVICE = (
     Mutation(
         "F10",
         f"{ROUTER}/engine.py",
-        "        self._draining = True\n",
-        "        pass\n",
+        "        self._withdrawn = self._draining = True\n",
+        "        self._withdrawn = True\n",
         f"{ENGINE}::test_drain_lets_requests_end_and_takes_no_more",
     ),
     # The grace period is not kept.
@@ -158,8 +158,8 @@ SERVICE = (
     Mutation(
         "F15",
         f"{ROUTER}/scheduler/scheduler.py",
-        "        order = now - request.priority * SECONDS_PER_PRIORITY",
-        "        order = -request.priority * 1e9 + now",
+        " - request.priority * SECONDS_PER_PRIORITY",
+        " - request.priority * 1e9",
         "tests/router/scheduler/test_decisions.py::test_waiting_outweighs_priority_in_the_end",
     ),
     Mutation(
