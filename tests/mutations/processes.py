@@ -177,8 +177,8 @@ PROCESSES = (
     Mutation(
         "F6",
         f"{ROUTER}/api/probes.py",
-        "    if reason:",
-        "    if False:",
+        "    if reason := unready(request.app[SERVICE]):",
+        "    if (reason := unready(request.app[SERVICE])) and False:",
         "tests/router/api/test_probes.py::test_trouble_of_the_shards_is_no_reason_to_kill_the_container",
     ),
 )
