@@ -128,6 +128,14 @@ PROCESSES = (
         "    if False:",
         f"{SUPERVISOR}::test_child_that_stays_stopped",
     ),
+    # Who cannot say where it stands is not looked at.
+    Mutation(
+        "F2",
+        f"{LAUNCHER}/stopped.py",
+        "                if count + 1 == NOTICE:",
+        "                if False:",
+        f"{SUPERVISOR}::test_where_a_stopped_child_stands",
+    ),
     # A shard's death is none.
     Mutation(
         "F3",
@@ -141,7 +149,7 @@ PROCESSES = (
         f"{ROUTER}/shard_client.py",
         '            self._fail(rank, "its stream ended")',
         "            pass",
-        "tests/router/engine/test_broken_wires.py::test_at_every_message",
+        f"{ENGINE}::test_a_failing_step_ends_every_request_with_an_error",
     ),
     # A killed launcher leaves its children.
     Mutation(

@@ -198,8 +198,8 @@ SERVICE = (
     Mutation(
         "F15",
         f"{ROUTER}/scheduler/scheduler.py",
-        " - request.priority * SECONDS_PER_PRIORITY",
-        " - request.priority * 1e9",
+        " - request.priority * SECONDS_PER_PRIORITY\n",
+        " - request.priority * 1e9\n",
         "tests/router/scheduler/test_decisions.py::test_waiting_outweighs_priority_in_the_end",
     ),
     Mutation(
