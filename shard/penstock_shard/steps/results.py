@@ -65,6 +65,7 @@ class PendingResult:
     rows: ResultRows | None = None  # None on ranks that do not sample
     refused: list[shard_pb2.Refusal] = field(default_factory=list)  # of the command's admissions
     turn: Turn | None = None  # of the grammars, where any row has one
+    ruled: frozenset[int] = frozenset()  # slots with rules about tokens
 
     def build(self) -> shard_pb2.StepResult:
         """Wait for the device and fill the message."""
@@ -99,7 +100,7 @@ class PendingResult:
         if len(without):  # NO_TOKEN
             token = np.maximum(token, 0)
             for slot in rows.slots[without].tolist():
-                _refuse(result, slot)
+                _refuse(result, slot, slot in self.ruled)
         result.token.extend(token.tolist())
 
     def _add_scores(self, result: shard_pb2.StepResult, rows: ResultRows, scores: Scores) -> None:
@@ -134,13 +135,14 @@ def _add_turn(result: shard_pb2.StepResult, turn: Turn, places: Indices) -> None
     result.mask_ns, result.mask_wait_ns = int(turn.seconds * 1e9), int(turn.waited * 1e9)
 
 
-def _refuse(result: shard_pb2.StepResult, slot: int) -> None:
-    """Refuse what goes on from numbers that are none."""
-    result.refused.add(
-        slot=slot,
-        kind=shard_pb2.Refusal.NOT_A_NUMBER,
-        message="the model's logits are not finite numbers (NaN or infinity)",
-    )
+def _refuse(result: shard_pb2.StepResult, slot: int, ruled: bool = False) -> None:
+    """Refuse what goes on from numbers that are none. ruled: rules may have left none."""
+    kinds, message = shard_pb2.Refusal, "the model's logits are not finite numbers"
+    kind = kinds.NOT_A_NUMBER
+    if ruled:  # a client can ask for that, and it says nothing of the model
+        kind = kinds.BAD_ADMISSION
+        message = f"what the request forbids, with its grammar, leaves no token here, or {message}"
+    result.refused.add(slot=slot, kind=kind, message=f"{message} (NaN or infinity)")
 
 
 def to_host(sampled: Sampled) -> Sampled:
