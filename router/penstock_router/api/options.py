@@ -80,11 +80,11 @@ class Options:
             check_token(token, limits, "logit_bias")
 
     def requests(
-        self, prompt: Sequence[int], limits: ServerLimits, salt: bytes = b""
+        self, prompt: Sequence[int], limits: ServerLimits, salt: bytes = b"", client: str = ""
     ) -> list[GenerationRequest]:
         """One request for each sequence of a prompt. Raises ApiError for lengths beyond limits.
 
-        salt: of the prefix cache, `cache_salt` taken into it.
+        salt: of the prefix cache, `cache_salt` taken into it. client: who asks.
         """
         if self.truncate is not None:
             most = limits.max_input_tokens if self.truncate == LONGEST_PROMPT else self.truncate
@@ -102,6 +102,7 @@ class Options:
                 priority=self.priority,
                 grammar=self.grammar,
                 cache_salt=salt,
+                client=client,
             )
             for seed in self._seeds()
         ]
