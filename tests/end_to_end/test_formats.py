@@ -147,7 +147,12 @@ REFUSED = [
         "--quantize gptq says what a checkpoint is",
         "no quantization_config",
     ),
-    ("block", "--num-shard 4", "o_proj", "fewer than"),
+    (
+        "block",
+        "--num-shard 4",
+        "layers.0.mlp.down_proj has 96 inputs in blocks of 32",
+        "into parts",
+    ),
 ]
 
 
