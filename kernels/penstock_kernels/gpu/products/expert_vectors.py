@@ -18,7 +18,7 @@ from penstock_kernels import int4
 from penstock_kernels.fp8 import GROUP
 from penstock_kernels.gpu.launch.dependent import launch, wait
 from penstock_kernels.gpu.products.expert_kinds import Kind, operands
-from penstock_kernels.gpu.products.expert_numbers import ended, meant
+from penstock_kernels.gpu.products.expert_numbers import ended, meant, scales_of
 from penstock_kernels.gpu.step.activation import gated as gated_of
 from penstock_kernels.ops import Act
 from penstock_kernels.stacked import Stacked
@@ -40,6 +40,16 @@ class VectorTile:
 VECTORS = dict.fromkeys(Layout, VectorTile(8, 512)) | {
     Layout.INT4: VectorTile(16, int4.COLUMNS, 4),  # of the tiles that they are stored in
 }
+
+
+@triton.jit
+def _read(
+    data, scale, zero, table, first, start, dtype: tl.constexpr, BN: tl.constexpr,
+    KIND: tl.constexpr,
+):  # fmt: skip
+    """`meant` of what is stored."""
+    by, less = scales_of(scale, zero, first, start, BN, KIND)
+    return meant(data, by, less, table, first, start, dtype, BN, KIND)
 
 
 @triton.jit
@@ -77,10 +87,10 @@ def _single_kernel(
             value = tl.load(x + at)[None, :].to(tl.float32)
         else:
             value = tl.load(x + at, mask=at < KIND.columns, other=0.0)[None, :].to(tl.float32)
-        tile, by = meant(data, scale, zero, table, first, start, dtype, BN, KIND)
+        tile, by = _read(data, scale, zero, table, first, start, dtype, BN, KIND)
         acc += tile.to(tl.float32) * value * by
         if GATED:
-            tile, by = meant(data, scale, zero, table, first + width, start, dtype, BN, KIND)
+            tile, by = _read(data, scale, zero, table, first + width, start, dtype, BN, KIND)
             acc_up += tile.to(tl.float32) * value * by
     column = first + tl.arange(0, BN)
     total = tl.reshape(tl.sum(acc, 1), [BN, 1])
@@ -127,7 +137,7 @@ def single(
     out = x.new_empty(pairs, width)
     kind = Kind.of(weight, x.dtype, tile.n * (1 + (gate is not None)), tile.k)
     _single_kernel[(pairs, width // tile.n)](
-        x, *operands(weight), chosen, out, KIND=kind, ACT="" if gate is None else gate.value,
+        x, *operands(weight, kind), chosen, out, KIND=kind, ACT="" if gate is None else gate.value,
         BN=tile.n, TOP=top, GATED=gate is not None, UNROLLED=tile.unrolled, num_warps=tile.warps,
         **launch(dependent),
     )  # fmt: skip
