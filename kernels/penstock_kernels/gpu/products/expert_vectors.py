@@ -37,8 +37,10 @@ class VectorTile:
     warps: int = 4
 
 
-VECTORS = dict.fromkeys(Layout, VectorTile(8, 512)) | {
-    Layout.INT4: VectorTile(16, int4.COLUMNS, 4),  # of the tiles that they are stored in
+VECTORS = dict.fromkeys(Layout, VectorTile(4, 512, 2)) | {
+    Layout.DENSE: VectorTile(8, 512),
+    Layout.LUT: VectorTile(8, 512, 2),
+    Layout.INT4: VectorTile(16, int4.COLUMNS, 2),  # of the tiles that they are stored in
 }
 
 
