@@ -201,6 +201,18 @@ def activations(dtype: torch.dtype, dependent: bool) -> None:
         activate(torch.zeros(3, 4096, dtype=dtype), act, dependent)
 
 
+def rows_made_in_fp8(dtype: torch.dtype, dependent: bool) -> None:
+    """By what makes the rows."""
+    from penstock_kernels.gpu.products.quantise import room_for
+    from penstock_kernels.gpu.step.activation import gate
+    from penstock_kernels.gpu.step.norm import add_norm
+
+    x = torch.zeros(3, 4096, dtype=dtype)
+    norm = Norm(torch.ones(4096, dtype=dtype), 1e-5)
+    add_norm(x, x.clone(), norm, dependent, room=room_for(x, 4096))
+    gate(torch.zeros(3, 2 * 14_336, dtype=dtype), Act.SILU, dependent, room=room_for(x, 14_336))
+
+
 def experts(
     rows: int, kind: str = "dense", biased: bool = False
 ) -> Callable[[torch.dtype, bool], None]:
@@ -457,6 +469,7 @@ CASES: dict[str, Case] = {
     "rotation with other norms": Case(rotation(256, norm=NormKind.RMS_ONE), few=False),
     "norms": Case(norms),
     "activations": Case(activations),
+    "rows in FP8, by what makes them": Case(rows_made_in_fp8, HALF, range(89, 1000)),
     "steps": Case(step_rows),
     "sampling": Case(sampling),
     "rows in FP8": Case(quantised_rows, cards=range(89, 1000)),

@@ -13,7 +13,7 @@ from torch import Tensor
 from penstock_kernels.experts import Experts
 from penstock_kernels.gpu.products.experts import mix
 from penstock_kernels.gpu.products.problem import Epilogue
-from penstock_kernels.gpu.products.quantise import quantise_rows
+from penstock_kernels.gpu.products.quantise import quantise_rows, room_for
 from penstock_kernels.gpu.products.table import FASTEST, ProductTable
 from penstock_kernels.gpu.step.activation import activate, gate
 from penstock_kernels.gpu.step.norm import add_norm, normalise
@@ -28,14 +28,18 @@ class TritonRows:
         self._dependent, self._products = dependent, products
 
     def norm(self, x: Tensor, norm: Norm | None, to: Weight | None = None) -> Activation:
-        return self._for(to, x if norm is None else normalise(x, norm, self._dependent))
+        if norm is None:
+            return self._for(to, x)
+        room = self._room(to, x)
+        return Activation(normalise(x, norm, self._dependent, room=room), *(room or ()))
 
     def add_norm(
         self, x: Tensor, residual: Tensor, norm: Norm | None, to: Weight | None = None
     ) -> Activation:
         if norm is None:
             return self._for(to, residual.add_(x.sum(0) if x.dim() == 3 else x))
-        return self._for(to, add_norm(x, residual, norm, self._dependent))
+        room = self._room(to, residual)
+        return Activation(add_norm(x, residual, norm, self._dependent, room=room), *(room or ()))
 
     def linear(self, x: Activation, weight: Weight) -> Tensor:
         launch = self._products.find(Epilogue.NONE, x, weight)
@@ -63,18 +67,29 @@ class TritonRows:
     ) -> Activation:
         if act is Act.SILU and (launch := self._products.find(Epilogue.GATED, x, weight)):
             return self._for(to, launch(x, weight, self._dependent))
-        return self._for(to, gate(self.linear(x, weight), act, self._dependent))
+        room = self._room(to, x.x)
+        y = gate(self.linear(x, weight), act, self._dependent, room=room)
+        return Activation(y, *(room or ()))
 
     def activated(
         self, x: Activation, weight: Weight, act: Act, to: Weight | None = None
     ) -> Activation:
-        return self._for(to, activate(self.linear(x, weight), act, self._dependent))
+        room = self._room(to, x.x)
+        y = activate(self.linear(x, weight), act, self._dependent, room=room)
+        return Activation(y, *(room or ()))
 
     def experts(self, x: Activation, router: Weight, experts: Experts) -> Tensor:
         return mix(x.x, self.linear(x, router), experts, self._dependent)
 
     def each(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return function(x)
+
+    def _room(self, to: Weight | None, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Where what is made of the rows x goes quantised, where the weight that reads it wants it
+        so."""
+        if to is None or not self._products.quantises(len(x), to):
+            return None
+        return room_for(x, to.k)
 
     def _for(self, to: Weight | None, x: Tensor) -> Activation:
         """Rows as the weight that reads them wants them."""
