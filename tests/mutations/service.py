@@ -49,8 +49,8 @@ SERVICE = (
     Mutation(
         "F10",
         f"{ROUTER}/engine.py",
-        "        self._draining = True\n",
-        "        pass\n",
+        "        self._withdrawn = self._draining = True\n",
+        "        self._withdrawn = True\n",
         f"{ENGINE}::test_drain_lets_requests_end_and_takes_no_more",
     ),
     # The grace period is not kept.
@@ -81,9 +81,17 @@ SERVICE = (
     Mutation(
         "F11",
         f"{ROUTER}/api/probes.py",
-        '("the server is shutting down" if engine.draining else "")',
+        '("the server is shutting down" if engine.withdrawn else "")',
         '""',
         "tests/router/api/test_probes.py::test_drain",
+    ),
+    # Requests are turned away before a balancer has looked.
+    Mutation(
+        "F11",
+        f"{ROUTER}/server.py",
+        "    if time.monotonic() - metrics.looked_at < config.drain_delay:",
+        "    if False:",
+        "tests/end_to_end/test_withdrawal.py::test_requests_are_taken_while_balancers_look_away",
     ),
     # A step that does not fit is the end of a start.
     Mutation(
@@ -190,15 +198,15 @@ SERVICE = (
     Mutation(
         "F15",
         f"{ROUTER}/scheduler/scheduler.py",
-        "self._shares.start(request.client, now) - request.priority * SECONDS_PER_PRIORITY",
-        "-request.priority * 1e9 + now",
+        " - request.priority * SECONDS_PER_PRIORITY\n",
+        " - request.priority * 1e9\n",
         "tests/router/scheduler/test_decisions.py::test_waiting_outweighs_priority_in_the_end",
     ),
     Mutation(
         "F15",
         f"{ROUTER}/deadlines.py",
         "        if sequence.state is State.WAITING:\n            self._expire(sequence)",
-        "        if False:\n            self._expire(sequence)",
+        "        if sequence.state is State.WAITING:\n            pass",
         "tests/router/engine/test_engine.py::test_time_is_up_in_the_queue",
     ),
     # A block is not given back.
