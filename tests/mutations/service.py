@@ -20,7 +20,7 @@ SERVICE = (
         f"{ROUTER}/api/app.py",
         "            handler_cancellation=True,",
         "            handler_cancellation=False,",
-        f"{LIFE}::test_disconnect_at_any_moment",
+        f"{LIFE}::test_disconnect",
     ),
     # Who does not read fills the memory.
     Mutation(
