@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -98,14 +99,32 @@ def launch_gated_stream(
 
 def launch_tile(tile: Tile, x: Activation, weight: Weight, dependent: bool) -> Tensor:
     out = x.x.new_empty(len(x.x), weight.n)
-    (linear_one_row if len(x.x) == 1 else linear)(x.x, weight, out, tile, False, dependent)
+    linear(x.x, weight, out, tile, False, dependent)
     return out
 
 
 def launch_gated_tile(tile: Tile, x: Activation, weight: Weight, dependent: bool) -> Tensor:
     out = _gated_out(x, weight)
-    (linear_one_row if len(x.x) == 1 else linear)(x.x, weight, out, tile, True, dependent)
+    linear(x.x, weight, out, tile, True, dependent)
     return out
+
+
+def launch_vector(tile: Tile, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    out = x.x.new_empty(1, weight.n)
+    linear_one_row(x.x, weight, out, tile, False, dependent, x.norm)
+    return out
+
+
+def launch_gated_vector(tile: Tile, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    out = _gated_out(x, weight)
+    linear_one_row(x.x, weight, out, tile, True, dependent, x.norm)
+    return out
+
+
+def launch_added_vector(
+    tile: Tile, x: Activation, weight: Weight, dependent: bool, residual: Tensor
+) -> None:
+    linear_one_row(x.x, weight, residual, tile, False, dependent, adds=True)
 
 
 def _launch_gated(config: bool, x: Activation, weight: Weight, dependent: bool) -> Tensor:
@@ -141,17 +160,31 @@ def _launch_cublas(config: bool, x: Activation, weight: Weight, dependent: bool)
     return F.linear(x.x, weight.data, weight.bias)
 
 
+def one_row_products(
+    layout: Layout,
+    config: Callable[[Problem], Tile | None],
+    gated_config: Callable[[Problem], Tile | None],
+) -> tuple[Product, ...]:
+    """Those of one row by the kernel without tensor cores, which normalises what it reads."""
+    one = range(1, 2)
+    return (
+        Product(layout, Epilogue.NONE, one, config, launch_vector, True),
+        Product(layout, Epilogue.RESIDUAL, one, config, launch_added_vector),
+        Product(layout, Epilogue.GATED, one, gated_config, launch_gated_vector, True),
+    )
+
+
 _row = partial(Product, Layout.DENSE)
 
-
 PRODUCTS = (
+    *one_row_products(Layout.DENSE, _tile, _gated_tile),
     _row(Epilogue.NONE, range(2, 65), _stream, launch_stream),
-    _row(Epilogue.NONE, range(1, 65), _tile, launch_tile),
+    _row(Epilogue.NONE, range(2, 65), _tile, launch_tile),
     _row(Epilogue.NONE, range(1, MANY), _always, _launch_cublas),
     _row(Epilogue.PARTIAL, range(2, 65), _split_stream, launch_stream),
     _row(Epilogue.RESIDUAL, range(1, MANY), _adds, _launch_add),
     _row(Epilogue.GATED, range(2, 129), _gated_stream, launch_gated_stream),
-    _row(Epilogue.GATED, range(1, 65), _gated_tile, launch_gated_tile),
+    _row(Epilogue.GATED, range(2, 65), _gated_tile, launch_gated_tile),
     _row(Epilogue.GATED, range(65, MANY), _fills, _launch_gated),
     _row(Epilogue.ROTATE, range(2, 65), _rotating_stream, launch_rotate),
 )

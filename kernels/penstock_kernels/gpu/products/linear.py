@@ -5,6 +5,10 @@ the weight, and what counts is that loads are always under way. The weight's til
 of the tensor-core product (n tiles x few columns of activations). On Hopper `hopper_linear` does
 the same faster for more than one row.
 
+One row may come before its norm: then every program reads all of it, from the second cache, and
+normalises it while its weights are on their way. A launch for that alone takes as long to start as
+the smaller products take to read.
+
 With programmatic dependent launch a kernel starts while the one before it ends: it loads its first
 weight tile, which depends on nothing, before it waits for its activations.
 """
@@ -20,6 +24,8 @@ from torch import Tensor
 from penstock_kernels.gpu.launch.dependent import launch, release, wait
 from penstock_kernels.gpu.products.operands import block_sizes, kinds, mixed, operands
 from penstock_kernels.gpu.products.operands import column as column_of
+from penstock_kernels.gpu.step.norm import gained, inverse_rms
+from penstock_kernels.ops import Norm, NormKind
 from penstock_kernels.weight import Weight
 
 
@@ -141,10 +147,11 @@ def linear(
 
 @triton.jit
 def _vector_kernel(
-    x, weight, scale, bias, out,
+    x, weight, scale, bias, gain, eps, out,
     K: tl.constexpr, N: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GATED: tl.constexpr,
     BIASED: tl.constexpr, WIDENED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    MIXED: tl.constexpr, PDL: tl.constexpr,
+    MIXED: tl.constexpr, NORMED: tl.constexpr, ONE: tl.constexpr, ADDS: tl.constexpr,
+    BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     release(PDL)
     column = tl.program_id(0) * BN + tl.arange(0, BN)
@@ -153,9 +160,16 @@ def _vector_kernel(
     first = tl.load(weights)
     if GATED:
         first_up = tl.load(weights + N // 2 * K)
+    inputs, gains = x + column_of(k, MIXED), gain + column_of(k, MIXED)
+    by = 1.0
+    if NORMED:
+        first_gain = tl.load(gains)
     wait(PDL)
-    inputs = x + column_of(k, MIXED)
-    value = tl.load(inputs)[None, :].to(tl.float32)
+    value = tl.load(inputs).to(tl.float32)
+    if NORMED:
+        by = inverse_rms(x, eps, K, BLOCK)
+        value = gained(value * by, first_gain, ONE).to(tl.float32)
+    value = value[None, :]
     acc = first.to(tl.float32) * value
     if ROWS > 0:  # a block is whole groups of columns that are reordered among themselves
         acc *= _of_block(scale, column[:, None], k[None, :], K, ROWS, COLUMNS)
@@ -164,7 +178,10 @@ def _vector_kernel(
         if ROWS > 0:
             acc_up *= _of_block(scale, N // 2 + column[:, None], k[None, :], K, ROWS, COLUMNS)
     for start in tl.range(BK, K, BK):
-        value = tl.load(inputs + start)[None, :].to(tl.float32)
+        value = tl.load(inputs + start).to(tl.float32)
+        if NORMED:
+            value = gained(value * by, tl.load(gains + start), ONE).to(tl.float32)
+        value = value[None, :]
         part = tl.load(weights + start).to(tl.float32) * value
         if ROWS > 0:
             part *= _of_block(scale, column[:, None], start + k[None, :], K, ROWS, COLUMNS)
@@ -190,17 +207,27 @@ def _vector_kernel(
         gate = result.to(dtype).to(tl.float32)
         gate = (gate / (1 + tl.exp(-gate))).to(dtype)
         result = (gate * up.to(dtype)).to(tl.float32)
+    if ADDS:  # what nobody else reads until this launch is over
+        before = tl.load(out + column).to(tl.float32)
+        result = result.to(out.dtype.element_ty).to(tl.float32) + before
     tl.store(out + column, result.to(out.dtype.element_ty))
 
 
 def linear_one_row(
-    x: Tensor, weight: Weight, out: Tensor, tile: Tile, gated: bool = False, dependent: bool = False
-) -> None:
-    """`linear` for one row, without tensor cores: x [1, k], out [1, n] ([1, n / 2] when gated)."""
+    x: Tensor, weight: Weight, out: Tensor, tile: Tile, gated: bool = False,
+    dependent: bool = False, norm: Norm | None = None, adds: bool = False,
+) -> None:  # fmt: skip
+    """`linear` for one row, without tensor cores: x [1, k], out [1, n] ([1, n / 2] when gated).
+
+    norm: by root mean squares, that x has before it; adds: to what stands in out, once rounded.
+    """
     count, depth = weight.n, weight.k
     wide = count // 2 if gated else count
+    gain, eps = (x, 0.0) if norm is None else (norm.weight, norm.eps)
     _vector_kernel[(wide // tile.n,)](
-        x, weight.data, *operands(weight, x), out, K=depth, N=count, BN=tile.n, BK=tile.k,
-        GATED=gated, **kinds(weight), **block_sizes(weight), MIXED=mixed(weight),
-        num_warps=tile.warps, num_stages=tile.stages, **launch(dependent),
+        x, weight.data, *operands(weight, x), gain, eps, out, K=depth, N=count, BN=tile.n,
+        BK=tile.k, GATED=gated, **kinds(weight), **block_sizes(weight), MIXED=mixed(weight),
+        NORMED=norm is not None, ONE=norm is not None and norm.kind is NormKind.RMS_ONE,
+        ADDS=adds, BLOCK=triton.next_power_of_2(depth), num_warps=tile.warps,
+        num_stages=tile.stages, **launch(dependent),
     )  # fmt: skip

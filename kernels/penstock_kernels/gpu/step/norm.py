@@ -14,6 +14,23 @@ from penstock_kernels.gpu.launch.dependent import launch, release, wait
 from penstock_kernels.ops import Norm, NormKind
 
 
+@triton.jit
+def inverse_rms(x, eps, D: tl.constexpr, BLOCK: tl.constexpr):
+    """One over the root of the mean of the squares of a row. BLOCK: a power of two that holds D."""
+    column = tl.arange(0, BLOCK)
+    value = tl.load(x + column, mask=column < D, other=0.0).to(tl.float32)
+    return tl.rsqrt(tl.sum(value * value, 0) / D + eps)
+
+
+@triton.jit
+def gained(scaled, gain, ONE: tl.constexpr):
+    """scaled float32 times a norm's weight, of the weight's type."""
+    if ONE:
+        return (scaled * (gain.to(tl.float32) + 1)).to(gain.dtype)
+    # Rounded first, as the checkpoints were trained.
+    return (scaled.to(gain.dtype).to(tl.float32) * gain.to(tl.float32)).to(gain.dtype)
+
+
 @triton.jit(do_not_specialize=["rows"])
 def _norm_kernel(
     x,
@@ -55,10 +72,8 @@ def _norm_kernel(
     dtype = out.dtype.element_ty
     if LAYER:
         result = (scaled * gain.to(tl.float32) + shift).to(dtype)
-    elif ONE:
-        result = (scaled * (gain.to(tl.float32) + 1)).to(dtype)
     else:
-        result = scaled.to(dtype) * gain  # rounded first, as the checkpoints were trained
+        result = gained(scaled, gain, ONE).to(dtype)
     tl.store(out + row * d + column, result, mask=inside)
 
 

@@ -1,7 +1,8 @@
 """Operations over rows that need nothing of their sequences: norms, products and what follows them.
 
 Where the product table has a row that computes a product together with what follows it, that is one
-launch, else two. Results are the same, but for one rounding.
+launch, else two. Results are the same, but for one rounding. A norm may also be part of the product
+that reads its rows: where that is so, it is no launch at all.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from penstock_kernels.gpu.products.quantise import quantise_rows
 from penstock_kernels.gpu.products.table import FASTEST, ProductTable
 from penstock_kernels.gpu.step.activation import activate, gate
 from penstock_kernels.gpu.step.norm import add_norm, normalise
-from penstock_kernels.ops import Act, Activation, Norm
+from penstock_kernels.ops import Act, Activation, Norm, NormKind
 from penstock_kernels.weight import Weight
 
 
@@ -28,7 +29,12 @@ class TritonRows:
         self._dependent, self._products = dependent, products
 
     def norm(self, x: Tensor, norm: Norm | None, to: Weight | None = None) -> Activation:
-        return self._for(to, x if norm is None else normalise(x, norm, self._dependent))
+        if norm is None:
+            return self._for(to, x)
+        by_rms = norm.kind is not NormKind.LAYER
+        if to is not None and by_rms and self._products.normalises(x, to):
+            return Activation(x, norm=norm)
+        return self._for(to, normalise(x, norm, self._dependent))
 
     def add_norm(
         self, x: Tensor, residual: Tensor, norm: Norm | None, to: Weight | None = None
@@ -39,6 +45,9 @@ class TritonRows:
 
     def linear(self, x: Activation, weight: Weight) -> Tensor:
         launch = self._products.find(Epilogue.NONE, x, weight)
+        if launch is None:
+            x = self._normalised(x)
+            launch = self._products.find(Epilogue.NONE, x, weight)
         assert launch is not None, "every layout has a row for every product"
         out: Tensor = launch(x, weight, self._dependent)
         return out
@@ -71,10 +80,15 @@ class TritonRows:
         return self._for(to, activate(self.linear(x, weight), act, self._dependent))
 
     def experts(self, x: Activation, router: Weight, experts: Experts) -> Tensor:
+        x = self._normalised(x)
         return mix(x.x, self.linear(x, router), experts, self._dependent)
 
     def each(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return function(x)
+
+    def _normalised(self, x: Activation) -> Activation:
+        """For readers that do not do so themselves."""
+        return x if x.norm is None else Activation(normalise(x.x, x.norm, self._dependent))
 
     def _for(self, to: Weight | None, x: Tensor) -> Activation:
         """Rows as the weight that reads them wants them."""
