@@ -25,6 +25,7 @@ from penstock_kernels.gpu.products import (
     hopper_gated,
     hopper_int4,
     hopper_int4_many,
+    hopper_int4_row,
     hopper_linear,
     hopper_lut,
     hopper_qkv,
@@ -38,7 +39,8 @@ from penstock_kernels.gpu.products.hopper_linear import (
 )
 from penstock_kernels.gpu.step.rope import RowPlacement
 from penstock_kernels.lut import TABLES
-from penstock_kernels.ops import CacheSpec
+from penstock_kernels.ops import CacheSpec, Norm, NormKind
+from penstock_kernels.reference import norm as reference_norm
 from penstock_kernels.reference import rope
 from penstock_kernels.weight import Weight
 from penstock_quantization.lut import Coded, packed
@@ -260,6 +262,41 @@ def test_linear_of_weights_in_4_bits(
         gate, up = expected.chunk(2, dim=1)
         expected = torch.nn.functional.silu(gate) * up
     assert_rounded(out, expected)
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "group", "kind", "normed", "epilogue"),
+    [
+        (64, 1024, 128, "zeros", NormKind.RMS, "none"),
+        (128, 1024, 64, "plain", NormKind.RMS_ONE, "gated"),
+        (128, 2048, 128, "biased", None, "gated"),
+        (192, 2048, 64, "zeros", None, "adds"),
+        (64, 5120, 128, "biased", NormKind.RMS, "adds"),  # more steps than are read ahead
+    ],
+)
+def test_one_row_of_weights_in_4_bits(
+    n: int, k: int, group: int, kind: str, normed: NormKind | None, epilogue: str,
+    interpret: Interpret,
+) -> None:  # fmt: skip
+    """Each warp's piece of the row with its own tile; what comes before the product and behind."""
+    x, dense = product(1, n, k, HALF[k // 1024 % 2])
+    bias = torch.randn(n).div(4).to(x.dtype) if kind == "biased" else None
+    weight = rounded(Weight(dense, bias), 4, group, zeros=kind == "zeros")
+    gated, adds = epilogue == "gated", epilogue == "adds"
+    assert hopper_int4_row.supports_int4_row(n, k, group, gated)
+    norm = Norm(torch.randn(k).to(x.dtype) + 1, 1e-5, normed) if normed else None
+    out = torch.full((1, n // 2 if gated else n), torch.nan, dtype=x.dtype)
+    before = torch.randn(1, n).to(x.dtype) if adds else None
+    if before is not None:
+        out.copy_(before)
+    interpret(hopper_int4_row, Late(x), *([Late(out)] if adds else []))
+    hopper_int4_row.hopper_int4_row(x, weight, out, gated, True, norm, adds)
+    row = x if norm is None else reference_norm.normalise(x, norm)
+    expected = row.float() @ weight.dequantised().T + (0 if bias is None else bias.float())
+    if gated:
+        gate, up = expected.chunk(2, dim=1)
+        expected = torch.nn.functional.silu(gate) * up
+    assert_rounded(out, expected if before is None else expected + before.float())
 
 
 @pytest.mark.parametrize(
