@@ -283,14 +283,15 @@ def test_one_row_of_weights_in_4_bits(
     bias = torch.randn(n).div(4).to(x.dtype) if kind == "biased" else None
     weight = rounded(Weight(dense, bias), 4, group, zeros=kind == "zeros")
     gated, adds = epilogue == "gated", epilogue == "adds"
-    assert hopper_int4_row.supports_int4_row(n, k, group, gated)
+    ahead = hopper_int4_row.steps_ahead(n, k, group, gated)
+    assert ahead is not None
     norm = Norm(torch.randn(k).to(x.dtype) + 1, 1e-5, normed) if normed else None
     out = torch.full((1, n // 2 if gated else n), torch.nan, dtype=x.dtype)
     before = torch.randn(1, n).to(x.dtype) if adds else None
     if before is not None:
         out.copy_(before)
     interpret(hopper_int4_row, Late(x), *([Late(out)] if adds else []))
-    hopper_int4_row.hopper_int4_row(x, weight, out, gated, True, norm, adds)
+    hopper_int4_row.hopper_int4_row(x, weight, out, ahead, gated, True, norm, adds)
     row = x if norm is None else reference_norm.normalise(x, norm)
     expected = row.float() @ weight.dequantised().T + (0 if bias is None else bias.float())
     if gated:

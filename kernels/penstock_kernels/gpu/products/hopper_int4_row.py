@@ -39,10 +39,19 @@ MOST = 18432  # of a row, which stands in shared memory
 AHEAD, GATED_AHEAD = 8, 4  # steps whose numbers are under way
 
 
-def supports_int4_row(n: int, k: int, group: int, gated: bool) -> bool:
-    """Whether one row of k by a weight [n, k], in groups of so many columns, can be multiplied."""
+def steps_ahead(n: int, k: int, group: int, gated: bool) -> int | None:
+    """Steps of 512 columns to be read ahead when one row of k is multiplied by a weight [n, k] in
+    groups of so many columns; None: not this way."""
     wide = n // 2 if gated else n
-    return wide % ROWS == 0 and k % PIECE == 0 and k <= MOST and group in (DEPTH, DEPTH // 2)
+    if wide % ROWS or k % PIECE or k > MOST or group not in (DEPTH, DEPTH // 2):
+        return None
+    return min(GATED_AHEAD if gated else AHEAD, k // (4 * DEPTH))
+
+
+@gluon.jit
+def _none():
+    """What tuples begin as."""
+    return ()
 
 
 @gluon.jit
@@ -75,7 +84,7 @@ def _step(
     """What a step reads: for gate and up, and for each group, numbers, scales and zeros."""
     weight, scale, zero = source
     along: gl.constexpr = gl.SliceLayout(1, layout)
-    held = ()
+    held = _none()
     for h in gl.static_range(HELD):
         for g in gl.static_range(G):
             at = h * tiles + tile
@@ -121,7 +130,7 @@ def _gains(gain, K: gl.constexpr, block: gl.constexpr):
     """A norm's weights, as the row is held."""
     line = gl.expand_dims(gl.arange(0, 8, gl.SliceLayout(1, block)), 1)
     column = gl.expand_dims(gl.arange(0, 128, gl.SliceLayout(0, block)), 0)
-    gains = ()
+    gains = _none()
     for p in gl.static_range(K // 1024):
         gains = gains + (gl.load(gain + (p * 1024 + line * 128 + column)),)
     return gains
@@ -135,7 +144,7 @@ def _place_row(
     """The row in shared memory, normalised as `step.norm` does."""
     line = gl.expand_dims(gl.arange(0, 8, gl.SliceLayout(1, block)), 1)
     column = gl.expand_dims(gl.arange(0, 128, gl.SliceLayout(0, block)), 0)
-    values = ()
+    values = _none()
     for p in gl.static_range(K // 1024):
         values = values + (gl.load(x + (p * 1024 + line * 128 + column)),)
     if NORMED:
@@ -187,10 +196,10 @@ def _kernel(
     columns = gl.to_tensor(columns)
     tiles, tile, sub = columns // 64, gl.program_id(0) // 4, gl.program_id(0) % 4
     source = (weight, scale, zero)
-    held = ()
+    held = _none()
     for j in gl.static_range(AHEAD):
         held = held + (_step(source, tile, sub, j, tiles, HELD, G, ZEROS, K // 128, layout),)
-    gains = ()
+    gains = _none()
     if NORMED:
         gains = _gains(gain, K, block)
     row = gl.allocate_shared_memory(dtype, [K // 1024, 8, 128], X_LAYOUT)
@@ -232,8 +241,8 @@ def _kernel(
 
 
 def hopper_int4_row(
-    x: Tensor, weight: Weight, out: Tensor, gated: bool, dependent: bool,
-    norm: Norm | None = None, adds: bool = False, ahead: int | None = None,
+    x: Tensor, weight: Weight, out: Tensor, ahead: int, gated: bool, dependent: bool,
+    norm: Norm | None = None, adds: bool = False,
 ) -> None:  # fmt: skip
     """out = x W^T + b, or silu(gate) * up of it when gated, for one row.
 
@@ -250,6 +259,6 @@ def hopper_int4_row(
         eps, out, columns, K=weight.k, HELD=2 if gated else 1, G=DEPTH // weight.scale_columns,
         ZEROS=zero is not None, BIASED=bias is not None, NORMED=norm is not None,
         ONE=norm is not None and norm.kind is NormKind.RMS_ONE, ADDS=adds,
-        AHEAD=min(ahead or (GATED_AHEAD if gated else AHEAD), weight.k // (4 * DEPTH)),
+        AHEAD=min(ahead, weight.k // (4 * DEPTH)),
         X_LAYOUT=tile_layout(8, DEPTH, x.dtype), PDL=dependent, num_warps=4, launch_pdl=dependent,
     )  # fmt: skip

@@ -17,7 +17,7 @@ from penstock_kernels.gpu.launch.hopper import is_hopper, multiprocessors
 from penstock_kernels.gpu.products.hopper_gated import hopper_gated_linear, supports_hopper_gated
 from penstock_kernels.gpu.products.hopper_int4 import Int4Config, hopper_int4, int4_config
 from penstock_kernels.gpu.products.hopper_int4_many import hopper_int4_many, splits_for
-from penstock_kernels.gpu.products.hopper_int4_row import hopper_int4_row, supports_int4_row
+from penstock_kernels.gpu.products.hopper_int4_row import hopper_int4_row, steps_ahead
 from penstock_kernels.gpu.products.int4_linear import int4_linear, widened
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
 from penstock_kernels.int4 import ROWS
@@ -45,13 +45,13 @@ def _gated_stream(p: Problem) -> Int4Config | None:
     return _stream(p, gated=True)
 
 
-def _row_alone(p: Problem, gated: bool = False) -> bool | None:
+def _row_alone(p: Problem, gated: bool = False) -> int | None:
     if p.ordered or p.wide_scales or not (p.half and is_hopper(p.device)):
         return None
-    return supports_int4_row(p.n, p.k, p.scale_columns, gated) or None
+    return steps_ahead(p.n, p.k, p.scale_columns, gated)
 
 
-def _gated_row_alone(p: Problem) -> bool | None:
+def _gated_row_alone(p: Problem) -> int | None:
     return _row_alone(p, gated=True)
 
 
@@ -109,22 +109,22 @@ def _launch_gated_stream(
     return out
 
 
-def _launch_row(config: bool, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+def _launch_row(ahead: int, x: Activation, weight: Weight, dependent: bool) -> Tensor:
     out = x.x.new_empty(1, weight.n)
-    hopper_int4_row(x.x, weight, out, False, dependent, x.norm)
+    hopper_int4_row(x.x, weight, out, ahead, False, dependent, x.norm)
     return out
 
 
-def _launch_gated_row(config: bool, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+def _launch_gated_row(ahead: int, x: Activation, weight: Weight, dependent: bool) -> Tensor:
     out = x.x.new_empty(1, weight.n // 2)
-    hopper_int4_row(x.x, weight, out, True, dependent, x.norm)
+    hopper_int4_row(x.x, weight, out, ahead, True, dependent, x.norm)
     return out
 
 
 def _launch_added_row(
-    config: bool, x: Activation, weight: Weight, dependent: bool, residual: Tensor
+    ahead: int, x: Activation, weight: Weight, dependent: bool, residual: Tensor
 ) -> None:
-    hopper_int4_row(x.x, weight, residual, False, dependent, adds=True)
+    hopper_int4_row(x.x, weight, residual, ahead, False, dependent, adds=True)
 
 
 def _launch(config: bool, x: Activation, weight: Weight, dependent: bool) -> Tensor:

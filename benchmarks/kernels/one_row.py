@@ -1,0 +1,308 @@
+"""A decode step of one row: norms within products and norms as launches of their own, side by side.
+
+    python -m benchmarks.kernels.one_row --out one_row.json
+
+For Llama-3.1-8B in bfloat16, FP8 and 4 bits in groups of 128: tiles of each product, alone in a
+CUDA graph over distinct weights, fastest first; then the whole step, captured with dependent
+launch at 512 tokens of context, as it was with a launch for each norm, as it is served, and with
+the fastest tiles. Then how long each kernel of the step takes, launched one by one. Takes a minute
+on one card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks.kernels.int4_variants import random_weight as random_int4
+from benchmarks.kernels.timing import microseconds
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from penstock_kernels.gpu.device import TritonDevice
+from penstock_kernels.gpu.launch.ahead import compile_only
+from penstock_kernels.gpu.products import dense, fp8
+from penstock_kernels.gpu.products.hopper_int4_row import hopper_int4_row
+from penstock_kernels.gpu.products.linear import Tile, linear_one_row
+from penstock_kernels.gpu.products.problem import Epilogue, Problem, Product
+from penstock_kernels.gpu.products.table import FASTEST, PRODUCTS, ProductTable
+from penstock_kernels.ops import Act, AttentionSpec, Norm, StepBatch
+from penstock_kernels.weight import Layout, Weight
+from penstock_shard.model.blocks import Sequential
+from penstock_shard.model.decoder import Decoder
+from penstock_shard.model.layers import (
+    Attention,
+    Mlp,
+    RowParallel,
+    VocabularyEmbedding,
+    VocabularyHead,
+)
+from penstock_shard.model.rope_config import Rope
+from penstock_shard.ranks.parallel import Group
+
+HIDDEN, INNER, VOCABULARY, LAYERS, PAGE, CONTEXT = 4096, 14336, 128256, 32, 64, 512
+SPEC = AttentionSpec(32, 8, 128, 128**-0.5)
+SHAPES = {  # (n, k, gated), and whether a product adds to the residual
+    "qkv": (6144, 4096, False, False),
+    "o": (4096, 4096, False, True),
+    "gate_up": (28672, 4096, True, False),
+    "down": (4096, 14336, False, True),
+    "head": (VOCABULARY, 4096, False, False),
+}
+VECTORS = {  # rows of the weight, depth, warps
+    Layout.DENSE: [
+        *((2, 1024, 4), (2, 2048, 8), (2, 2048, 4), (2, 4096, 8), (4, 1024, 4), (4, 2048, 8)),
+        *((4, 4096, 8), (4, 2048, 4), (8, 1024, 8), (1, 4096, 4), (1, 2048, 4), (4, 4096, 16)),
+    ],
+    Layout.FP8: [
+        *((8, 4096, 4), (4, 4096, 4), (4, 4096, 8), (8, 4096, 8), (2, 4096, 4), (16, 4096, 16)),
+        *((2, 2048, 4), (4, 2048, 4), (8, 2048, 4), (8, 2048, 8), (4, 2048, 2), (2, 2048, 2)),
+    ],
+}
+DEPTHS = (2, 4, 6, 12)  # steps that a product of 4 bits reads ahead
+DEPTHS_GATED = (2, 3, 6, 8)
+FORMATS = {"4 bits": Layout.INT4, "FP8": Layout.FP8, "bfloat16": Layout.DENSE}
+Launch = Tile | int
+
+
+def random_weight(layout: Layout, n: int, k: int) -> Weight:
+    if layout is Layout.INT4:
+        return random_int4(n, k)
+    if layout is Layout.DENSE:
+        data = torch.empty(n, k, device="cuda", dtype=torch.bfloat16)
+        return Weight(data.normal_(0, k**-0.5))
+    bits = torch.randint(0, 256, (n, k), device="cuda", dtype=torch.uint8)
+    bits &= 0xBF  # below 2, and no NaN
+    scale = torch.full((n, 1), k**-0.5, device="cuda")
+    return Weight(bits.view(torch.float8_e4m3fn), None, layout, scale)
+
+
+def launch(name: str, x: Tensor, weight: Weight, norm: Norm, out: Tensor, how: Launch) -> None:
+    """One product as a step has it."""
+    gated, adds = SHAPES[name][2:]
+    before = None if adds else norm
+    if isinstance(how, Tile):
+        linear_one_row(x, weight, out, how, gated, True, before, adds)
+    else:
+        hopper_int4_row(x, weight, out, how, gated, True, before, adds)
+
+
+def variants(name: str, layout: Layout) -> list[Launch]:
+    """The table's first."""
+    n, k, gated, _ = SHAPES[name]
+    wide = n // 2 if gated else n
+    if layout is Layout.INT4:
+        return [] if name == "head" else [4, *DEPTHS_GATED] if gated else [8, *DEPTHS]
+    problem = Problem(1, n, k, torch.bfloat16, layout, False, True, torch.device("cuda", 0))
+    if layout is Layout.FP8:
+        served = None if name == "head" else fp8.one_row(problem, gated)
+    else:
+        served = dense._tile(problem, gated)
+    if served is None:
+        return []
+    tiles = [Tile(*tile, 2) for tile in VECTORS[layout]]
+    fitting = [tile for tile in tiles if not (wide % tile.n or k % tile.k)]
+    return list(dict.fromkeys([served, *fitting]))
+
+
+@dataclass
+class Products:
+    """Weights of a shape, as many as the second cache cannot hold."""
+
+    name: str
+    layout: Layout
+
+    def __post_init__(self) -> None:
+        n, k, gated, _ = SHAPES[self.name]
+        size = n * k * {Layout.DENSE: 2, Layout.FP8: 1, Layout.INT4: 0.5}[self.layout]
+        copies = max(2, min(16, int(-(-(1 << 29) // size))))
+        self.weights = [random_weight(self.layout, n, k) for _ in range(copies)]
+        self.x = torch.randn(1, k, device="cuda").bfloat16()
+        self.norm = Norm(torch.ones(k, device="cuda").bfloat16(), 1e-5)
+        self.out = torch.zeros(1, n // 2 if gated else n, device="cuda").bfloat16()
+        self.bytes = size * (1.03125 if self.layout is Layout.INT4 else 1)
+
+    def one(self, how: Launch, i: int = 0) -> None:
+        weight = self.weights[i % len(self.weights)]
+        launch(self.name, self.x, weight, self.norm, self.out, how)
+
+    def fastest(self) -> list[tuple[float, Launch]]:
+        timed = []
+        for how in variants(self.name, self.layout):
+            run = functools.partial(self.one, how)
+            timed.append((microseconds(run, replays=8), how))
+        return sorted(timed, key=lambda pair: pair[0])
+
+
+def decoder_of(layout: Layout) -> Decoder:
+    group = Group()
+    make = functools.partial(random_weight, layout)
+    norm = functools.partial(torch.ones, HIDDEN, device="cuda", dtype=torch.bfloat16)
+    blocks = [
+        Sequential(
+            Norm(norm(), 1e-5),
+            Attention(SPEC, make(6144, HIDDEN), None, RowParallel(make(HIDDEN, 4096), group)),
+            Norm(norm(), 1e-5),
+            Mlp(make(2 * INNER, HIDDEN), RowParallel(make(HIDDEN, INNER), group), Act.SILU, True),
+        )
+        for _ in range(LAYERS)
+    ]
+    head = random_weight(Layout.DENSE, VOCABULARY, HIDDEN)
+    table = torch.randn(VOCABULARY, HIDDEN, device="cuda").bfloat16()
+    rope = Rope(kind="default", theta=500000.0, original_positions=8192)
+    return Decoder(
+        VocabularyEmbedding(table, 0, group), list(blocks), Norm(norm(), 1e-5),
+        VocabularyHead(head, VOCABULARY, group), ((rope, SPEC.width),),
+    )  # fmt: skip
+
+
+class Step:
+    """A decode step of some rows, as the shard captures it."""
+
+    def __init__(
+        self, decoder: Decoder, products: ProductTable, rows: int = 1, dependent: bool = True
+    ) -> None:
+        blocks = rows * 1024 // PAGE
+        shape = (len(decoder.blocks), 2, SPEC.kv_heads, blocks + 1, PAGE, SPEC.width)
+        self.cache = torch.zeros(shape, device="cuda", dtype=torch.bfloat16)
+        table = torch.arange(1, blocks + 1, device="cuda", dtype=torch.int32).view(rows, -1)
+        self.table = torch.cat((table, torch.zeros_like(table[:1])))
+        self.slot = torch.arange(rows, device="cuda")
+        self.last = torch.full((rows + 1,), 7, device="cuda")
+        self.lengths = torch.full((rows + 1,), CONTEXT, device="cuda")
+        self.kept = torch.empty(rows, VOCABULARY, device="cuda", dtype=torch.bfloat16)
+        self.token = torch.zeros(rows, device="cuda", dtype=torch.int64)
+        ropes = decoder.rope_tables(1024, torch.device("cuda", 0))
+        self.device = TritonDevice(decoder.specs(), ropes, 8, self.cache, dependent, torch.bfloat16)
+        self.device.products = products
+        self.decoder, self.rows = decoder, rows
+
+    def __call__(self, i: int = 0) -> None:
+        device = self.device
+        token, position = device.read_slots(self.slot, self.last, self.lengths, None)
+        step = device.step(StepBatch(self.slot, position, self.table, self.rows))
+        hidden = self.decoder.forward(step, token, position, self.cache)
+        logits = self.decoder.head(hidden, step)
+        assert logits is not None
+        device.argmax_into(logits, self.kept, self.token)
+        device.advance_slots(self.slot, position, None, self.token, self.last, self.lengths)
+
+
+def launched_norms() -> ProductTable:
+    """The table as it was: what normalises and adds is left out."""
+    kept = [
+        replace(product, normalises=False)
+        for product in PRODUCTS
+        if (product.epilogue, product.rows) != (Epilogue.RESIDUAL, range(1, 2))
+        and "_row" not in product.launch.__name__
+    ]
+    return ProductTable(kept, FASTEST.quantises)
+
+
+def tiled(best: dict[tuple[int, int], Launch]) -> ProductTable:
+    """The table with these tiles."""
+
+    def changed(product: Product) -> Product:
+        if not ("vector" in product.launch.__name__ or "_row" in product.launch.__name__):
+            return product
+
+        def config(p: Problem) -> Any:
+            found = product.config(p)
+            return best.get((p.n, p.k), found) if found is not None else None
+
+        return replace(product, config=config)
+
+    return ProductTable([changed(product) for product in PRODUCTS], FASTEST.quantises)
+
+
+def kernels_of(step: Callable[[], None]) -> list[tuple[str, float, float]]:
+    """Name, microseconds and number of each kernel of a step that was launched one by one."""
+    for _ in range(3):
+        step()
+    torch.cuda.synchronize()
+    found: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    with profile(activities=[ProfilerActivity.CUDA]) as recorded:
+        for _ in range(4):
+            step()
+        torch.cuda.synchronize()
+    for event in recorded.events():
+        found[event.name][0] += event.device_time / 4
+        found[event.name][1] += 1 / 4
+    return sorted(((name, us, n) for name, (us, n) in found.items()), key=lambda x: -x[1])
+
+
+def compiled(groups: list[Products], decoder: Decoder) -> None:
+    """Side by side, before anything is measured."""
+    few = decoder.for_compiling()
+    with compile_only():
+        for products in (FASTEST, launched_norms()):
+            Step(few, products)()
+            Step(few, products, dependent=False)()
+        for group in groups:
+            for how in variants(group.name, group.layout):
+                group.one(how)
+
+
+def distance(found: Tensor, expected: Tensor) -> float:
+    a, b = found.double(), expected.double()
+    return float(1 - 2 * (a * b).sum() / ((a**2).sum() + (b**2).sum()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=FORMATS)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    results: dict[str, Any] = {"gpu": torch.cuda.get_device_name()}
+    for name in arguments.formats:
+        layout = FORMATS[name]
+        groups = [Products(shape, layout) for shape in SHAPES if variants(shape, layout)]
+        decoder = decoder_of(layout)
+        compiled(groups, decoder)
+        print(f"{name}, compiled at {time.monotonic() - began:.0f} s", flush=True)
+        best: dict[tuple[int, int], Launch] = {}
+        for group in groups:
+            timed = group.fastest()
+            served = variants(group.name, layout)[0]
+            us = {how: us for us, how in timed}[served]
+            best[SHAPES[group.name][:2]] = timed[0][1]
+            tops = ", ".join(f"{us:.1f} {short(how)}" for us, how in timed[:3])
+            rate = group.bytes / timed[0][0] / 1e6
+            print(f" {group.name:8}{us:6.1f} {short(served)} | {tops} | {rate:.2f} TB/s")
+            results[f"{name} {group.name}"] = [(us, str(how)) for us, how in timed]
+        del groups
+        ways = {"launched": launched_norms(), "fused": FASTEST, "tiled": tiled(best)}
+        logits = {}
+        for way, products in ways.items():
+            step = Step(decoder, products)
+            step()
+            logits[way] = step.kept.clone()
+            us = min(microseconds(step, 2, 30), microseconds(step, 2, 30))
+            results[f"{name} step {way}"] = us
+            wrong = distance(logits[way], logits["launched"])
+            print(f" step {way:9}{us:8.1f} us, {1e6 / us:6.1f} a second, {wrong:.0e}", flush=True)
+        listed = kernels_of(Step(decoder, FASTEST, dependent=False))
+        results[f"{name} kernels"] = listed
+        print(" " + "; ".join(f"{n[:18]} {us:.0f}/{c:.0f}" for n, us, c in listed[:9]), flush=True)
+        del decoder, step
+        torch.cuda.empty_cache()
+    print(f"{time.monotonic() - began:.0f} s")
+    if arguments.out:
+        arguments.out.write_text(json.dumps(results, indent=1))
+
+
+def short(how: Launch) -> str:
+    return f"{how.n}x{how.k}/{how.warps}" if isinstance(how, Tile) else f"{how}"
+
+
+if __name__ == "__main__":
+    main()
