@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import time
 from collections import defaultdict
@@ -27,6 +28,7 @@ from benchmarks.kernels.timing import microseconds
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from penstock_kernels.gpu.attention import hopper_decode
 from penstock_kernels.gpu.device import TritonDevice
 from penstock_kernels.gpu.launch.ahead import compile_only
 from penstock_kernels.gpu.products import dense, fp8
@@ -69,6 +71,8 @@ VECTORS = {  # rows of the weight, depth, warps
 }
 DEPTHS = (2, 4, 6, 12)  # steps that a product of 4 bits reads ahead
 DEPTHS_GATED = (2, 3, 6, 8)
+AHEAD = (4, 8, 16)  # MiB of o that attention asks for
+MANY = 8  # rows of another step
 FORMATS = {"4 bits": Layout.INT4, "FP8": Layout.FP8, "bfloat16": Layout.DENSE}
 Launch = Tile | int
 
@@ -246,6 +250,9 @@ def compiled(groups: list[Products], decoder: Decoder) -> None:
         for products in (FASTEST, launched_norms()):
             Step(few, products)()
             Step(few, products, dependent=False)()
+        for ahead, rows in itertools.product((0, *AHEAD), (1, MANY)):
+            hopper_decode.MOST_AHEAD = ahead << 20
+            Step(few, FASTEST, rows)()
         for group in groups:
             for how in variants(group.name, group.layout):
                 group.one(how)
@@ -280,16 +287,22 @@ def main() -> None:
             print(f" {group.name:8}{us:6.1f} {short(served)} | {tops} | {rate:.2f} TB/s")
             results[f"{name} {group.name}"] = [(us, str(how)) for us, how in timed]
         del groups
-        ways = {"launched": launched_norms(), "fused": FASTEST, "tiled": tiled(best)}
-        logits = {}
-        for way, products in ways.items():
-            step = Step(decoder, products)
+        ways = [("launched", launched_norms(), 0, 1), ("fused", FASTEST, 0, 1)]
+        ways += [("tiled", tiled(best), 0, 1)]
+        ways += [(f"tiled, {ahead}", tiled(best), ahead, 1) for ahead in AHEAD]
+        ways += [(f"{MANY} rows, {ahead}", FASTEST, ahead, MANY) for ahead in (0, 8)]
+        logits: dict[int, Tensor] = {}
+        times = []
+        for way, products, ahead, rows in ways:
+            hopper_decode.MOST_AHEAD = ahead << 20
+            step = Step(decoder, products, rows)
             step()
-            logits[way] = step.kept.clone()
+            wrong = distance(step.kept, logits.setdefault(rows, step.kept.clone()))
             us = min(microseconds(step, 2, 30), microseconds(step, 2, 30))
             results[f"{name} step {way}"] = us
-            wrong = distance(logits[way], logits["launched"])
-            print(f" step {way:9}{us:8.1f} us, {1e6 / us:6.1f} a second, {wrong:.0e}", flush=True)
+            times.append(f"{way}: {us:.0f} ({wrong:.0e})")
+        print(" step, us: " + "; ".join(times), flush=True)
+        hopper_decode.MOST_AHEAD = 0
         listed = kernels_of(Step(decoder, FASTEST, dependent=False))
         results[f"{name} kernels"] = listed
         print(" " + "; ".join(f"{n[:18]} {us:.0f}/{c:.0f}" for n, us, c in listed[:9]), flush=True)
