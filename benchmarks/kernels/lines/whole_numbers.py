@@ -14,6 +14,7 @@ from torch import Tensor
 from penstock_kernels.gpu.launch.hopper import multiprocessors
 from penstock_kernels.gpu.products.hopper_int4 import hopper_int4, int4_config
 from penstock_kernels.gpu.products.hopper_int4_many import hopper_int4_many
+from penstock_kernels.gpu.products.hopper_int4_row import hopper_int4_row, steps_ahead
 from penstock_kernels.gpu.products.int4_linear import int4_linear, widened
 from penstock_kernels.int4 import BYTES, COLUMNS, ROWS
 from penstock_kernels.weight import Layout, Weight
@@ -28,7 +29,11 @@ def lines(shape: Shape) -> Iterator[Line]:
         n, k = sizes(shape)[name]
         gated = name == "gate-up"
         wide = n // 2 if gated else n
-        for rows in (1, *STREAMED):
+        yield Line(
+            name=f"{name}, 4 bits", what=f"1 x {k} to {n}", kernels=("hopper_int4_row._kernel",),
+            moved=stored(n, k) + 2 * (k + wide), prepare=partial(_one_row, n, k, gated),
+        )  # fmt: skip
+        for rows in STREAMED:
             config = int4_config(rows, n, k, GROUP, False, gated, not gated, H100)
             assert config is not None
             parts = 2 if config.splits == 1 else 4 * config.splits  # bytes of a result
@@ -81,6 +86,14 @@ def _stream(rows: int, n: int, k: int, gated: bool, device: torch.device, copies
     if config.splits > 1:
         out = torch.empty(config.splits, rows, n, device=device)
     return lambda i: hopper_int4(x, weights[i % copies], out, config, gated, **how)
+
+
+def _one_row(n: int, k: int, gated: bool, device: torch.device, copies: int) -> Launch:
+    weights, x, how = _weights(n, k, device, copies), randn(device, 1, k), dependent(device)
+    ahead = steps_ahead(n, k, GROUP, gated)
+    assert ahead is not None
+    out = x.new_empty(1, n // 2 if gated else n)
+    return lambda i: hopper_int4_row(x, weights[i % copies], out, ahead, gated, **how)
 
 
 def _many(n: int, k: int, device: torch.device, copies: int) -> Launch:
