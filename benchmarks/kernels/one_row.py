@@ -18,7 +18,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,12 @@ from penstock_kernels.gpu.attention import hopper_decode
 from penstock_kernels.gpu.device import TritonDevice
 from penstock_kernels.gpu.launch.ahead import compile_only
 from penstock_kernels.gpu.products import dense, fp8
-from penstock_kernels.gpu.products.hopper_int4_row import hopper_int4_row
+from penstock_kernels.gpu.products.hopper_int4 import Int4Config
+from penstock_kernels.gpu.products.hopper_int4_raw import hopper_int4_raw, raw_config
+from penstock_kernels.gpu.products.hopper_int4_row import hopper_int4_row, steps_ahead
 from penstock_kernels.gpu.products.linear import Tile, linear_one_row
 from penstock_kernels.gpu.products.problem import Epilogue, Problem, Product
+from penstock_kernels.gpu.products.raw_row import RawTile, raw_row_linear, raw_tile
 from penstock_kernels.gpu.products.table import FASTEST, PRODUCTS, ProductTable
 from penstock_kernels.ops import Act, AttentionSpec, Norm, StepBatch
 from penstock_kernels.weight import Layout, Weight
@@ -69,12 +72,16 @@ VECTORS = {  # rows of the weight, depth, warps
         *((2, 2048, 4), (4, 2048, 4), (8, 2048, 4), (8, 2048, 8), (4, 2048, 2), (2, 2048, 2)),
     ],
 }
-DEPTHS = (2, 4, 6, 12)  # steps that a product of 4 bits reads ahead
-DEPTHS_GATED = (2, 3, 6, 8)
+RAWS = [  # rows of the weight, warps, programs of a multiprocessor
+    *((4, 4, 2), (2, 4, 3), (2, 4, 4), (1, 4, 4), (1, 4, 6), (4, 8, 1), (4, 8, 2), (2, 8, 2)),
+    *((2, 8, 3), (8, 8, 1), (1, 8, 3), (4, 16, 1)),
+]
+DEPTHS = (2, 4, 6, 8, 10)  # steps that a product of 4 bits reads ahead
+RINGS = [(1, 3), (1, 4), (1, 6), (2, 2), (2, 3), (2, 5), (4, 2)]  # tiles of a stage, and stages
 AHEAD = (4, 8, 16)  # MiB of o that attention asks for
 MANY = 8  # rows of another step
 FORMATS = {"4 bits": Layout.INT4, "FP8": Layout.FP8, "bfloat16": Layout.DENSE}
-Launch = Tile | int
+Launch = Tile | RawTile | Int4Config | int
 
 
 def random_weight(layout: Layout, n: int, k: int) -> Weight:
@@ -92,29 +99,39 @@ def random_weight(layout: Layout, n: int, k: int) -> Weight:
 def launch(name: str, x: Tensor, weight: Weight, norm: Norm, out: Tensor, how: Launch) -> None:
     """One product as a step has it."""
     gated, adds = SHAPES[name][2:]
-    before = None if adds else norm
     if isinstance(how, Tile):
-        linear_one_row(x, weight, out, how, gated, True, before, adds)
+        linear_one_row(x, weight, out, how, gated, True, adds)
+    elif isinstance(how, RawTile):
+        raw_row_linear(x, norm, weight, out, how, gated, True)
+    elif isinstance(how, Int4Config):
+        hopper_int4_raw(x, norm, weight, out, how, True)
     else:
-        hopper_int4_row(x, weight, out, how, gated, True, before, adds)
+        hopper_int4_row(x, weight, out, how, True, None if adds else norm, adds)
 
 
 def variants(name: str, layout: Layout) -> list[Launch]:
     """The table's first."""
-    n, k, gated, _ = SHAPES[name]
+    n, k, gated, adds = SHAPES[name]
     wide = n // 2 if gated else n
-    if layout is Layout.INT4:
-        return [] if name == "head" else [4, *DEPTHS_GATED] if gated else [8, *DEPTHS]
-    problem = Problem(1, n, k, torch.bfloat16, layout, False, True, torch.device("cuda", 0))
-    if layout is Layout.FP8:
-        served = None if name == "head" else fp8.one_row(problem, gated)
-    else:
-        served = dense._tile(problem, gated)
-    if served is None:
+    found: list[Launch | None]
+    if name == "head" and layout is not Layout.DENSE:
         return []
-    tiles = [Tile(*tile, 2) for tile in VECTORS[layout]]
-    fitting = [tile for tile in tiles if not (wide % tile.n or k % tile.k)]
-    return list(dict.fromkeys([served, *fitting]))
+    if layout is Layout.INT4 and gated:
+        rings = [Int4Config(1, depths, stages, 2, True) for depths, stages in RINGS]
+        found = [raw_config(n, k, 128, False), *rings]
+    elif layout is Layout.INT4:
+        found = [steps_ahead(n, k, 128), *(depth for depth in DEPTHS if depth <= k // 512)]
+    else:
+        problem = Problem(1, n, k, torch.bfloat16, layout, False, True, torch.device("cuda", 0))
+        if adds:
+            served = dense._tile if layout is Layout.DENSE else fp8.one_row
+            tiles = [Tile(*tile, 2) for tile in VECTORS[layout]]
+            fitting = [tile for tile in tiles if not (wide % tile.n or k % tile.k)]
+            found = [served(problem, gated), *fitting]
+        else:
+            raws = [RawTile(*raw) for raw in RAWS]
+            found = [raw_tile(problem, gated), *(raw for raw in raws if wide % raw.n == 0)]
+    return [how for how in dict.fromkeys(found) if how is not None]
 
 
 @dataclass
@@ -203,24 +220,24 @@ class Step:
 def launched_norms() -> ProductTable:
     """The table as it was: what normalises and adds is left out."""
     kept = [
-        replace(product, normalises=False)
+        product
         for product in PRODUCTS
         if (product.epilogue, product.rows) != (Epilogue.RESIDUAL, range(1, 2))
+        and not product.raw
         and "_row" not in product.launch.__name__
     ]
     return ProductTable(kept, FASTEST.quantises)
 
 
-def tiled(best: dict[tuple[int, int], Launch]) -> ProductTable:
-    """The table with these tiles."""
+def tiled(best: dict[tuple[int, int], Launch], launched: str = "") -> ProductTable:
+    """The table with these tiles. launched: of which product a norm before it is."""
 
     def changed(product: Product) -> Product:
-        if not ("vector" in product.launch.__name__ or "_row" in product.launch.__name__):
-            return product
-
         def config(p: Problem) -> Any:
-            found = product.config(p)
-            return best.get((p.n, p.k), found) if found is not None else None
+            if product.raw and launched and (p.n, p.k) == SHAPES[launched][:2]:
+                return None
+            found, ours = product.config(p), best.get((p.n, p.k))
+            return ours if type(found) is type(ours) and p.rows == 1 else found
 
         return replace(product, config=config)
 
@@ -289,6 +306,8 @@ def main() -> None:
         del groups
         ways = [("launched", launched_norms(), 0, 1), ("fused", FASTEST, 0, 1)]
         ways += [("tiled", tiled(best), 0, 1)]
+        for product in ("qkv", "gate_up", "head"):
+            ways += [(f"but {product}", tiled(best, product), 0, 1)]
         ways += [(f"tiled, {ahead}", tiled(best), ahead, 1) for ahead in AHEAD]
         ways += [(f"{MANY} rows, {ahead}", FASTEST, ahead, MANY) for ahead in (0, 8)]
         logits: dict[int, Tensor] = {}
@@ -314,7 +333,10 @@ def main() -> None:
 
 
 def short(how: Launch) -> str:
-    return f"{how.n}x{how.k}/{how.warps}" if isinstance(how, Tile) else f"{how}"
+    if isinstance(how, int):
+        return f"{how}"
+    numbers = [value for value in asdict(how).values() if not isinstance(value, bool)]
+    return "/".join(map(str, numbers))
 
 
 if __name__ == "__main__":

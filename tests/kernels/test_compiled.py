@@ -28,6 +28,7 @@ HOPPER = {
     "hopper_gated",
     "hopper_int4",
     "hopper_int4_many",
+    "hopper_int4_raw",
     "hopper_int4_row",
     "hopper_linear",
     "hopper_lut",

@@ -14,9 +14,10 @@ from torch import Tensor
 from triton import knobs
 
 from penstock_kernels.gpu.launch.dependent import supports_dependent_launch
-from penstock_kernels.gpu.products import dense
+from penstock_kernels.gpu.products import dense, raw_row
 from penstock_kernels.gpu.products.linear import Tile
 from penstock_kernels.gpu.products.problem import Epilogue, Problem
+from penstock_kernels.gpu.products.raw_row import RawTile
 from penstock_kernels.gpu.products.table import FASTEST, PRODUCTS, ProductTable
 from penstock_kernels.gpu.step import rows
 from penstock_kernels.gpu.step.rows import TritonRows
@@ -27,10 +28,16 @@ from penstock_kernels.weight import Layout, Weight
 from support.weights import weight_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning:triton")
-N, K = 24, 192
+N, K = 64, 256
 NORMS = [NormKind.RMS, NormKind.RMS_ONE]
 LAYOUTS = [Layout.DENSE, Layout.FP8, Layout.FP8_BLOCKS, Layout.INT8]
 by_the_interpreter = pytest.mark.skipif(not knobs.runtime.interpret, reason="run -m gpu")
+
+
+@pytest.fixture
+def few_multiprocessors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few that programs take several tiles."""
+    monkeypatch.setattr(raw_row, "multiprocessors", lambda device: 1)
 
 
 def small(p: Problem) -> Tile | None:
@@ -42,8 +49,17 @@ def small_gated(p: Problem) -> Tile | None:
     return None if p.n % 2 else small(replace(p, n=p.n // 2))
 
 
+def small_raw(p: Problem, gated: bool) -> RawTile | None:
+    wide = p.n // 2 if gated else p.n
+    return None if p.k & (p.k - 1) else RawTile(min(wide & -wide, 4), 1, 2)
+
+
 TABLE = ProductTable(
-    [row for layout in LAYOUTS for row in dense.one_row_products(layout, small, small_gated)],
+    [
+        row
+        for layout in LAYOUTS
+        for row in dense.one_row_products(layout, small, small_gated, small_raw)
+    ],
     FASTEST.quantises,
 )
 
@@ -60,6 +76,7 @@ def exact(x: Tensor, norm: Norm, weight: Weight, dtype: torch.dtype) -> Tensor:
 
 
 @by_the_interpreter
+@pytest.mark.usefixtures("few_multiprocessors")
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("kind", NORMS)
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -78,6 +95,7 @@ def test_a_product_normalises_its_row(layout: Layout, kind: NormKind, biased: bo
 
 
 @by_the_interpreter
+@pytest.mark.usefixtures("few_multiprocessors")
 @pytest.mark.parametrize("kind", NORMS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_product_adds_to_the_residual(
@@ -146,9 +164,13 @@ def test_every_row_that_normalises(layout: Layout, kind: NormKind, dtype: torch.
                 product.launch(config, done, weight, dependent, added)
                 torch.testing.assert_close(added, alone + before, rtol=2e-2, atol=2e-2)
                 tried.add(product.epilogue)
-            elif product.normalises:
+            elif product.raw:
                 found = product.launch(config, raw, weight, dependent)
-                expected = product.launch(config, done, weight, dependent)
+                gated = product.epilogue is Epilogue.GATED
+                step = TritonRows()
+                expected = (
+                    step.gated(done, weight, Act.SILU).x if gated else step.linear(done, weight)
+                )
                 torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
                 tried.add(product.epilogue)
     assert layout is Layout.LUT or tried == {Epilogue.NONE, Epilogue.RESIDUAL, Epilogue.GATED}

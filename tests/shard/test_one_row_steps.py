@@ -53,9 +53,11 @@ def test_tokens_are_those_of_launched_norms(
     tmp_path: Path, family: str, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from kernels.test_one_row import TABLE
+    from penstock_kernels.gpu.products import raw_row
     from penstock_kernels.gpu.products.table import PRODUCTS, ProductTable
     from penstock_kernels.gpu.step import rows
 
+    monkeypatch.setattr(raw_row, "multiprocessors", lambda device: 2)
     torch.manual_seed(0)
     loaded = load_model(make_checkpoint(tmp_path / "model", family, num_hidden_layers=2))
     for block in loaded.decoder.blocks:

@@ -14,9 +14,11 @@ from torch import Tensor
 from penstock_kernels.gpu.launch.hopper import multiprocessors
 from penstock_kernels.gpu.products.hopper_int4 import hopper_int4, int4_config
 from penstock_kernels.gpu.products.hopper_int4_many import hopper_int4_many
+from penstock_kernels.gpu.products.hopper_int4_raw import hopper_int4_raw, raw_config
 from penstock_kernels.gpu.products.hopper_int4_row import hopper_int4_row, steps_ahead
 from penstock_kernels.gpu.products.int4_linear import int4_linear, widened
 from penstock_kernels.int4 import BYTES, COLUMNS, ROWS
+from penstock_kernels.ops import Norm
 from penstock_kernels.weight import Layout, Weight
 
 GROUP = 128
@@ -29,8 +31,9 @@ def lines(shape: Shape) -> Iterator[Line]:
         n, k = sizes(shape)[name]
         gated = name == "gate-up"
         wide = n // 2 if gated else n
+        kernel = "hopper_int4_raw" if gated else "hopper_int4_row"
         yield Line(
-            name=f"{name}, 4 bits", what=f"1 x {k} to {n}", kernels=("hopper_int4_row._kernel",),
+            name=f"{name}, 4 bits", what=f"1 x {k} to {n}", kernels=(f"{kernel}._kernel",),
             moved=stored(n, k) + 2 * (k + wide), prepare=partial(_one_row, n, k, gated),
         )  # fmt: skip
         for rows in STREAMED:
@@ -90,10 +93,15 @@ def _stream(rows: int, n: int, k: int, gated: bool, device: torch.device, copies
 
 def _one_row(n: int, k: int, gated: bool, device: torch.device, copies: int) -> Launch:
     weights, x, how = _weights(n, k, device, copies), randn(device, 1, k), dependent(device)
-    ahead = steps_ahead(n, k, GROUP, gated)
+    if gated:
+        config, norm = raw_config(n, k, GROUP, False), Norm(x[0], 1e-5)
+        assert config is not None
+        half = x.new_empty(1, n // 2)
+        return lambda i: hopper_int4_raw(x, norm, weights[i % copies], half, config, **how)
+    ahead = steps_ahead(n, k, GROUP)
     assert ahead is not None
-    out = x.new_empty(1, n // 2 if gated else n)
-    return lambda i: hopper_int4_row(x, weights[i % copies], out, ahead, gated, **how)
+    out = x.new_empty(1, n)
+    return lambda i: hopper_int4_row(x, weights[i % copies], out, ahead, **how)
 
 
 def _many(n: int, k: int, device: torch.device, copies: int) -> Launch:

@@ -17,6 +17,7 @@ from penstock_kernels.gpu.products.hopper_linear import LinearConfig, hopper_lin
 from penstock_kernels.gpu.products.hopper_qkv import hopper_qkv
 from penstock_kernels.gpu.products.linear import Tile, linear, linear_one_row, row_tile
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
+from penstock_kernels.gpu.products.raw_row import RawTile, raw_row_linear, raw_tile
 from penstock_kernels.gpu.products.tiles import tile_for
 from penstock_kernels.gpu.step.rope import RowPlacement
 from penstock_kernels.ops import Activation
@@ -111,13 +112,27 @@ def launch_gated_tile(tile: Tile, x: Activation, weight: Weight, dependent: bool
 
 def launch_vector(tile: Tile, x: Activation, weight: Weight, dependent: bool) -> Tensor:
     out = x.x.new_empty(1, weight.n)
-    linear_one_row(x.x, weight, out, tile, False, dependent, x.norm)
+    linear_one_row(x.x, weight, out, tile, False, dependent)
     return out
 
 
 def launch_gated_vector(tile: Tile, x: Activation, weight: Weight, dependent: bool) -> Tensor:
     out = _gated_out(x, weight)
-    linear_one_row(x.x, weight, out, tile, True, dependent, x.norm)
+    linear_one_row(x.x, weight, out, tile, True, dependent)
+    return out
+
+
+def launch_raw(tile: RawTile, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    assert x.norm is not None
+    out = x.x.new_empty(1, weight.n)
+    raw_row_linear(x.x, x.norm, weight, out, tile, False, dependent)
+    return out
+
+
+def launch_gated_raw(tile: RawTile, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    assert x.norm is not None
+    out = _gated_out(x, weight)
+    raw_row_linear(x.x, x.norm, weight, out, tile, True, dependent)
     return out
 
 
@@ -164,13 +179,24 @@ def one_row_products(
     layout: Layout,
     config: Callable[[Problem], Tile | None],
     gated_config: Callable[[Problem], Tile | None],
+    raw_config: Callable[[Problem, bool], RawTile | None] = raw_tile,
 ) -> tuple[Product, ...]:
-    """Those of one row by the kernel without tensor cores, which normalises what it reads."""
+    """Those of one row by the kernels without tensor cores. raw_config: before its norm, gated or
+    not, where the others are."""
+
+    def raw(p: Problem) -> RawTile | None:
+        return None if config(p) is None else raw_config(p, False)
+
+    def raw_gated(p: Problem) -> RawTile | None:
+        return None if gated_config(p) is None else raw_config(p, True)
+
     one = range(1, 2)
     return (
-        Product(layout, Epilogue.NONE, one, config, launch_vector, True),
+        Product(layout, Epilogue.NONE, one, raw, launch_raw, True),
+        Product(layout, Epilogue.NONE, one, config, launch_vector),
         Product(layout, Epilogue.RESIDUAL, one, config, launch_added_vector),
-        Product(layout, Epilogue.GATED, one, gated_config, launch_gated_vector, True),
+        Product(layout, Epilogue.GATED, one, raw_gated, launch_gated_raw, True),
+        Product(layout, Epilogue.GATED, one, gated_config, launch_gated_vector),
     )
 
 

@@ -36,16 +36,16 @@ from penstock_kernels.weight import Weight
 GRANULE = 16  # rows of the weight of a program
 PIECE = 8 * DEPTH  # of x, of one product of the tensor cores
 MOST = 18432  # of a row, which stands in shared memory
-AHEAD, GATED_AHEAD = 8, 4  # steps whose numbers are under way
+AHEAD, FEWER = 8, 6  # steps whose numbers are under way: all of a row, or of longer ones
 
 
-def steps_ahead(n: int, k: int, group: int, gated: bool) -> int | None:
+def steps_ahead(n: int, k: int, group: int) -> int | None:
     """Steps of 512 columns to be read ahead when one row of k is multiplied by a weight [n, k] in
     groups of so many columns; None: not this way."""
-    wide = n // 2 if gated else n
-    if wide % ROWS or k % PIECE or k > MOST or group not in (DEPTH, DEPTH // 2):
+    if n % ROWS or k % PIECE or k > MOST or group not in (DEPTH, DEPTH // 2):
         return None
-    return min(GATED_AHEAD if gated else AHEAD, k // (4 * DEPTH))
+    steps = k // (4 * DEPTH)
+    return steps if steps <= AHEAD else FEWER
 
 
 @gluon.jit
@@ -78,22 +78,20 @@ def _of_rows(
 
 @gluon.jit
 def _step(
-    source, tile, sub, j, tiles, HELD: gl.constexpr, G: gl.constexpr, ZEROS: gl.constexpr,
-    DEPTHS: gl.constexpr, layout: gl.constexpr,
+    source, tile, sub, j, G: gl.constexpr, ZEROS: gl.constexpr, DEPTHS: gl.constexpr,
+    layout: gl.constexpr,
 ):  # fmt: skip
-    """What a step reads: for gate and up, and for each group, numbers, scales and zeros."""
+    """What a step reads: for each group numbers, scales and zeros."""
     weight, scale, zero = source
     along: gl.constexpr = gl.SliceLayout(1, layout)
     held = _none()
-    for h in gl.static_range(HELD):
-        for g in gl.static_range(G):
-            at = h * tiles + tile
-            numbers = _numbers(weight, at, sub, j, g, G, DEPTHS)
-            scales = _of_rows(scale, at, sub, j, g, G, DEPTHS, along)
-            zeros = scales
-            if ZEROS:
-                zeros = _of_rows(zero, at, sub, j, g, G, DEPTHS, along)
-            held = held + ((numbers, scales, zeros),)
+    for g in gl.static_range(G):
+        numbers = _numbers(weight, tile, sub, j, g, G, DEPTHS)
+        scales = _of_rows(scale, tile, sub, j, g, G, DEPTHS, along)
+        zeros = scales
+        if ZEROS:
+            zeros = _of_rows(zero, tile, sub, j, g, G, DEPTHS, along)
+        held = held + ((numbers, scales, zeros),)
     return held
 
 
@@ -126,7 +124,7 @@ def _whole(even, odd, flat: gl.constexpr):
 
 
 @gluon.jit
-def _gains(gain, K: gl.constexpr, block: gl.constexpr):
+def row_gains(gain, K: gl.constexpr, block: gl.constexpr):
     """A norm's weights, as the row is held."""
     line = gl.expand_dims(gl.arange(0, 8, gl.SliceLayout(1, block)), 1)
     column = gl.expand_dims(gl.arange(0, 128, gl.SliceLayout(0, block)), 0)
@@ -137,7 +135,7 @@ def _gains(gain, K: gl.constexpr, block: gl.constexpr):
 
 
 @gluon.jit
-def _place_row(
+def place_row(
     x, gains, eps, row, K: gl.constexpr, NORMED: gl.constexpr, ONE: gl.constexpr,
     block: gl.constexpr,
 ):  # fmt: skip
@@ -171,10 +169,8 @@ def _kernel(
     bias,  # [N], with BIASED
     gain,  # [K], with NORMED
     eps,
-    out,  # [N] (N / 2 when HELD is 2); with ADDS it is added to
-    columns,  # of out
+    out,  # [N]; with ADDS it is added to
     K: gl.constexpr,
-    HELD: gl.constexpr,  # 2: gate and up
     G: gl.constexpr,  # groups of a tile
     ZEROS: gl.constexpr,
     BIASED: gl.constexpr,
@@ -193,72 +189,57 @@ def _kernel(
     inputs: gl.constexpr = gl.DotOperandLayout(1, layout, 2)
     STEPS: gl.constexpr = K // 512
     dtype: gl.constexpr = x.dtype.element_ty
-    columns = gl.to_tensor(columns)
-    tiles, tile, sub = columns // 64, gl.program_id(0) // 4, gl.program_id(0) % 4
+    tile, sub = gl.program_id(0) // 4, gl.program_id(0) % 4
     source = (weight, scale, zero)
     held = _none()
     for j in gl.static_range(AHEAD):
-        held = held + (_step(source, tile, sub, j, tiles, HELD, G, ZEROS, K // 128, layout),)
+        held = held + (_step(source, tile, sub, j, G, ZEROS, K // 128, layout),)
     gains = _none()
     if NORMED:
-        gains = _gains(gain, K, block)
+        gains = row_gains(gain, K, block)
     row = gl.allocate_shared_memory(dtype, [K // 1024, 8, 128], X_LAYOUT)
     if PDL:
         gdc_wait()
-    _place_row(x, gains, eps, row, K, NORMED, ONE, block)
+    place_row(x, gains, eps, row, K, NORMED, ONE, block)
     even = gl.zeros([64, 8], gl.float32, layout)
-    odd, up_even, up_odd = even, even, even
+    odd = even
     for j in gl.static_range(STEPS):
         if j + AHEAD < STEPS:
-            held = held + (
-                _step(source, tile, sub, j + AHEAD, tiles, HELD, G, ZEROS, K // 128, layout),
-            )
+            held = held + (_step(source, tile, sub, j + AHEAD, G, ZEROS, K // 128, layout),)
         for g in gl.static_range(G):
             pieces = row.index(j // 2).slice(128 // G * g, 128 // G, 1).permute((1, 0))
             value = pieces.load(inputs)
             if j % 2 == 0:
                 even = _product(even, held[j][g], value, ZEROS)
-                if HELD == 2:
-                    up_even = _product(up_even, held[j][G + g], value, ZEROS)
             else:
                 odd = _product(odd, held[j][g], value, ZEROS)
-                if HELD == 2:
-                    up_odd = _product(up_odd, held[j][G + g], value, ZEROS)
     place = gl.program_id(0) * 16 + gl.arange(0, 16, flat)
     result = _whole(even, odd, flat)
     if BIASED:
         result = result + gl.load(bias + place).to(gl.float32)
-    if HELD == 2:
-        up = _whole(up_even, up_odd, flat)
-        if BIASED:
-            up = up + gl.load(bias + columns + place).to(gl.float32)
-        gate = result.to(dtype).to(gl.float32)
-        gate = (gate / (1 + gl.exp(-gate))).to(dtype)
-        result = (gate * up.to(dtype)).to(gl.float32)
     if ADDS:
         result = result.to(dtype).to(gl.float32) + gl.load(out + place).to(gl.float32)
     gl.store(out + place, result.to(dtype))
 
 
 def hopper_int4_row(
-    x: Tensor, weight: Weight, out: Tensor, ahead: int, gated: bool, dependent: bool,
-    norm: Norm | None = None, adds: bool = False,
+    x: Tensor, weight: Weight, out: Tensor, ahead: int, dependent: bool, norm: Norm | None = None,
+    adds: bool = False,
 ) -> None:  # fmt: skip
-    """out = x W^T + b, or silu(gate) * up of it when gated, for one row.
+    """out = x W^T + b for one row.
 
-    x: [1, k], with `norm`, by root mean squares, before it; weight: INT4 [n, k], gate rows before
-    up rows when gated; out: [1, n] ([1, n / 2] when gated), to which the result, rounded, is added
-    where it `adds`; ahead: steps of 512 columns that are read ahead.
+    x: [1, k], with `norm`, by root mean squares, before it; weight: INT4 [n, k]; out: [1, n], to
+    which the result, rounded, is added where it `adds`; ahead: steps of 512 columns that are read
+    ahead.
     """
-    columns = weight.n // 2 if gated else weight.n
     scale, zero, bias = weight.scale, weight.zero, weight.bias
     assert scale is not None
     gain, eps = (x, 0.0) if norm is None else (norm.weight, norm.eps)
-    _kernel[(columns // GRANULE,)](
+    _kernel[(weight.n // GRANULE,)](
         x, weight.data, scale, scale if zero is None else zero, x if bias is None else bias, gain,
-        eps, out, columns, K=weight.k, HELD=2 if gated else 1, G=DEPTH // weight.scale_columns,
+        eps, out, K=weight.k, G=DEPTH // weight.scale_columns,
         ZEROS=zero is not None, BIASED=bias is not None, NORMED=norm is not None,
         ONE=norm is not None and norm.kind is NormKind.RMS_ONE, ADDS=adds,
-        AHEAD=min(ahead, weight.k // (4 * DEPTH)),
+        AHEAD=ahead,
         X_LAYOUT=tile_layout(8, DEPTH, x.dtype), PDL=dependent, num_warps=4, launch_pdl=dependent,
     )  # fmt: skip

@@ -85,9 +85,27 @@ def group_product(
     G: gl.constexpr, ZEROS: gl.constexpr, FEW: gl.constexpr,
 ):  # fmt: skip
     """acc plus the products of group g of the stage's tile d: [64, BM]."""
-    w_tiles, s_tiles, z_tiles, x_tiles, full, empty = ring
-    dtype: gl.constexpr = x_tiles.dtype
+    x_tiles = ring[3]
     layout: gl.constexpr = acc.type.layout
+    numbers = group_numbers(ring, slot, d, g, G, ZEROS, layout, x_tiles.dtype)
+    x = x_tiles.index(x_slot).slice(128 // G * g, 128 // G, 1).permute((1, 0))
+    nothing = gl.zeros(acc.shape, gl.float32, layout)
+    if FEW:
+        columns: gl.constexpr = gl.DotOperandLayout(1, layout, 2)
+        part = mma_v2(numbers, x.load(columns), nothing)
+    else:
+        part = warpgroup_mma(numbers, x, nothing, use_acc=False, is_async=True)
+        part, numbers = warpgroup_mma_wait(0, deps=[part, numbers])
+    return acc + part * group_scales(ring, slot, d, g, G, layout)
+
+
+@gluon.jit
+def group_numbers(
+    ring, slot, d: gl.constexpr, g: gl.constexpr, G: gl.constexpr, ZEROS: gl.constexpr,
+    layout: gl.constexpr, dtype: gl.constexpr,
+):  # fmt: skip
+    """Group g of the stage's tile d, less what stands for 0, as the left side of a product."""
+    w_tiles, s_tiles, z_tiles, x_tiles, full, empty = ring
     operand: gl.constexpr = gl.DotOperandLayout(0, layout, 2)
     LINES: gl.constexpr = 32 // G
     source: gl.constexpr = TILE_LINES if G == 1 else HALF_LINES
@@ -99,14 +117,13 @@ def group_product(
     zeros = gl.full([64], middle, numbers.dtype, along)
     if ZEROS:
         zeros = zeros + z_tiles.index(slot).slice(at, 64).load(along).to(numbers.dtype)
-    numbers = centred(numbers, gl.expand_dims(zeros, 1))
-    x = x_tiles.index(x_slot).slice(128 // G * g, 128 // G, 1).permute((1, 0))
-    nothing = gl.zeros(acc.shape, gl.float32, layout)
-    if FEW:
-        columns: gl.constexpr = gl.DotOperandLayout(1, layout, 2)
-        part = mma_v2(numbers, x.load(columns), nothing)
-    else:
-        part = warpgroup_mma(numbers, x, nothing, use_acc=False, is_async=True)
-        part, numbers = warpgroup_mma_wait(0, deps=[part, numbers])
-    scale = s_tiles.index(slot).slice(at, 64).load(gl.SliceLayout(1, layout))
-    return acc + part * gl.expand_dims(scale.to(gl.float32), 1)
+    return centred(numbers, gl.expand_dims(zeros, 1))
+
+
+@gluon.jit
+def group_scales(
+    ring, slot, d: gl.constexpr, g: gl.constexpr, G: gl.constexpr, layout: gl.constexpr
+):
+    """The scales of the group's 64 rows: [64, 1] float32."""
+    scale = ring[1].index(slot).slice(64 * (d * G + g), 64).load(gl.SliceLayout(1, layout))
+    return gl.expand_dims(scale.to(gl.float32), 1)

@@ -83,8 +83,8 @@ class Product:
     """A way to compute products of one layout with one epilogue.
 
     rows: where it is considered; config: the launch, None where this is not the way; launch:
-    called with that, the rows (`Activation`), the weight, and what the epilogue needs; normalises:
-    whether rows may have their norm (by root mean squares) before them.
+    called with that, the rows (`Activation`), the weight, and what the epilogue needs; raw: whether
+    it takes rows that have their norm, by root mean squares, before them, or others.
     """
 
     layout: Layout
@@ -92,4 +92,4 @@ class Product:
     rows: range
     config: Callable[[Problem], Config | None]
     launch: Callable[..., Any]
-    normalises: bool = False
+    raw: bool = False

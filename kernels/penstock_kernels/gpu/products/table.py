@@ -68,7 +68,7 @@ class ProductTable:
         for product in self._products:
             if (product.layout, product.epilogue) != (problem.layout, epilogue):
                 continue
-            if problem.rows in product.rows and product.normalises >= problem.raw:
+            if problem.rows in product.rows and product.raw is problem.raw:
                 config = product.config(problem)
                 if config is not None:
                     return partial(product.launch, config)

@@ -15,14 +15,6 @@ from penstock_kernels.ops import Norm, NormKind
 
 
 @triton.jit
-def inverse_rms(x, eps, D: tl.constexpr, BLOCK: tl.constexpr):
-    """One over the root of the mean of the squares of a row. BLOCK: a power of two that holds D."""
-    column = tl.arange(0, BLOCK)
-    value = tl.load(x + column, mask=column < D, other=0.0).to(tl.float32)
-    return tl.rsqrt(tl.sum(value * value, 0) / D + eps)
-
-
-@triton.jit
 def gained(scaled, gain, ONE: tl.constexpr):
     """scaled float32 times a norm's weight, of the weight's type."""
     if ONE:
