@@ -1,7 +1,10 @@
 # Penstock for NVIDIA GPUs. Takes the place of TGI's image: the same entry, PORT, /data and names.
 #   docker build -t penstock .
 #   docker run --gpus all --shm-size 1g -p 8080:80 -v models:/data penstock --model-id ORG/NAME
-FROM python:3.11-slim-bookworm AS build
+# A tag moves. To build on known bytes name its digest, which the label below repeats:
+#   --build-arg BASE=python:3.11-slim-bookworm@sha256:...
+ARG BASE=python:3.11-slim-bookworm
+FROM $BASE AS build
 WORKDIR /src
 RUN python -m venv /opt/penstock
 # what changes rarely comes first; every file is checked against its hash, from one index
@@ -17,7 +20,9 @@ COPY launcher launcher
 COPY client client
 RUN /opt/penstock/bin/pip install --no-cache-dir --no-deps .
 
-FROM python:3.11-slim-bookworm
+FROM $BASE
+ARG BASE
+LABEL org.opencontainers.image.base.name=$BASE
 # gcc: Triton compiles the stub that starts a kernel. curl: for health checks.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends curl gcc libc6-dev \

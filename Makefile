@@ -9,6 +9,7 @@
 #   make lock-check             # requirements.lock is what resolves, on every platform: needs uv
 #   make fuzz [SECONDS=600]    # hostile files, frames and requests, as long a target
 #   make mutate                # which defences no test would miss
+#   make soak [SECONDS=1800]   # random traffic, and what it leaves behind
 #   make test-clients          # other people's clients, each in an environment of its own
 #   make docs                  # the documentation as a site, in build/site
 
@@ -29,7 +30,7 @@ FEW := 3
 ALONE = scripts/run_alone.sh $$? $(BIN)/python $(FEW)
 FRESH = rm -f .pytest_cache/v/cache/lastfailed
 
-.PHONY: serve test test-quick test-full test-chart test-balancers test-hosts test-clients lint lock-check fuzz mutate proto readme docs clean
+.PHONY: serve test test-quick test-full test-chart test-balancers test-hosts test-clients lint lock-check fuzz mutate soak proto readme docs clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/launcher $(ARGS)
@@ -74,9 +75,14 @@ lock-check:
 	done
 
 # what is found stays in tests/fuzz/corpus, which `test` runs; TARGETS="http bodies": only those
-SECONDS ?= 60
+fuzz: SECONDS ?= 60
 fuzz: $(VENV)/.test
 	nice -n 19 $(BIN)/python -m tests.fuzz $(TARGETS) --seconds $(SECONDS)
+
+# starts a server of the demo model; ARGS="--url http://127.0.0.1:3000": one that runs
+soak: SECONDS ?= 1800
+soak: $(VENV)/.test
+	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)
 
 # kept in ~/.cache/penstock/clients; the first time they are installed, which takes minutes
 test-clients: $(VENV)/.test

@@ -29,6 +29,12 @@ BANNED_ATTRIBUTES = re.compile(
     r"torch\.load|torch\.package|torch\.hub|.*\.(recv|send)_pyobj|(torch\.distributed|dist)\.\w*object\w*"
     r"|numpy\.load|np\.load|joblib\.load"
 )
+# what opens connections; the router's own are Unix sockets, and the shards'
+CLIENTS = re.compile(
+    r"http\.client|urllib\.request|aiohttp\.(client|ClientSession|TCPConnector|request)"
+    r"|.*\b(open_connection|create_connection|urlopen|ClientSession)"
+)
+CLIENT_MODULES = {"requests", "httpx", "ftplib", "urllib3"}
 
 
 def sources(component: str) -> list[Path]:
@@ -54,6 +60,17 @@ def problems(code: str) -> list[str]:
             found.append(f"line {node.lineno}: names trust_remote_code")
         if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
             found.append(f"line {node.value.lineno}: passes trust_remote_code")
+    return found
+
+
+def fetches(code: str) -> list[str]:
+    """What in this code could fetch what a client names, as text."""
+    found = []
+    for node in ast.walk(ast.parse(code)):
+        names = [name for name in imported_by(node) if name.split(".")[0] in CLIENT_MODULES]
+        used = [ast.unparse(node)] if isinstance(node, ast.Attribute) else imported_by(node)
+        names += [name for name in used if CLIENTS.match(name)]
+        found += [f"line {node.lineno}: {name}" for name in names]
     return found
 
 
@@ -109,6 +126,29 @@ def test_nothing_is_unpickled_or_evaluated(component):
 )
 def test_the_ban_sees(code):
     assert problems(code)
+
+
+def test_the_router_fetches_nothing():
+    """S14: there is no code that could."""
+    for path in sources("router"):
+        assert fetches(path.read_text()) == [], path
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import urllib.request",
+        "from urllib.request import urlopen",
+        "import requests",
+        "aiohttp.ClientSession()",
+        "from aiohttp import web, ClientSession",
+        "await asyncio.open_connection(host, 80)",
+        "loop.create_connection(make, host)",
+        "import http.client as c",
+    ],
+)
+def test_what_fetches(code):
+    assert fetches(code) and not fetches("from urllib.parse import urlsplit")
 
 
 @pytest.mark.parametrize("code", ["model.eval()", "tensor.load", "re.compile(x)", "import json"])

@@ -30,6 +30,7 @@ from penstock_kernels.gpu.products import fp8 as table
 from penstock_kernels.gpu.products.hopper_linear import (
     COLUMNS,
     DEPTH,
+    MOST_FEW,
     SHARED,
     LinearConfig,
     hopper_linear,
@@ -68,11 +69,14 @@ def launches(name: str, rows: int) -> list[Launch]:
         found += [Tile(*tile, 2) for tile in VECTORS if not (wide % tile[0] or k % tile[1])]
     stage = (halves * COLUMNS + 2 * row_tile(rows)) * DEPTH
     most = 4 if name in ("o", "down") else 1
-    for splits, residents, share in itertools.product(range(1, most + 1), (1, 2, 3), (1.0, 0.5)):
+    ways = (False, True) if rows <= MOST_FEW else (False,)
+    for splits, residents, share, few in itertools.product(
+        range(1, most + 1), (1, 2, 3), (1.0, 0.5), ways
+    ):
         stages = min(int(SHARED / residents * share) // stage, k // DEPTH)
         units = wide // COLUMNS * splits
         if stages >= 2 and units >= 60:
-            found.append(LinearConfig(splits, stages, residents))
+            found.append(LinearConfig(splits, stages, residents, few))
     return list(dict.fromkeys(found))
 
 

@@ -144,6 +144,7 @@ def main() -> None:
         default=[(32, 352), (64, 320), (128, 1024)],
         help="decode rows + prompt tokens",
     )
+    parser.add_argument("--quantize", help="as the launcher's")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -154,7 +155,7 @@ def main() -> None:
                 dtype=None,
                 device="cuda",
                 load_format="dummy",
-                quantize=None,
+                quantize=arguments.quantize,
                 kv_cache_dtype="auto",
                 kv_block_size=None,
                 cuda_memory_fraction=1.0,

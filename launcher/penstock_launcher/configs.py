@@ -55,6 +55,7 @@ ROUTER_OPTIONS = (
     "watermark_delta",
     "max_client_batch_size",
     "graceful_termination_timeout",
+    "drain_delay",
     "disable_prefix_cache",
     "disable_shared_reads",
     "disable_grammar_support",

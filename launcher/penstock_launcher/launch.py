@@ -56,7 +56,8 @@ def serve(
 ) -> int:
     """Serve until a signal or a failure. Returns the exit code, or raises LauncherError.
 
-    read_keys: the API keys, as they are when SIGHUP comes; None: SIGHUP ends the server.
+    read_keys: the API keys, as they are when their file changes or SIGHUP comes; None: SIGHUP ends
+    the server.
     """
     check(options)
     gpus = visible_gpus(environ) if options.device != "cpu" else 0
@@ -65,7 +66,7 @@ def serve(
     with (
         Ports.take(options) as ports,
         RunFolder(options.shard_uds_path) as folder,
-        Updates(read_keys, log) as updates,
+        Updates(read_keys, log, _key_file(options)) as updates,
     ):
 
         async def bring_up(supervisor: Supervisor) -> None:
@@ -88,6 +89,10 @@ def serve(
             return await Supervisor(log, folder, timeout, updates, parent).run(bring_up)
 
         return asyncio.run(supervise())
+
+
+def _key_file(options: Options) -> Path | None:
+    return None if options.api_key_file is None else Path(options.api_key_file)
 
 
 def _plan(options: Options, gpus: int, environ: Mapping[str, str]) -> Plan:

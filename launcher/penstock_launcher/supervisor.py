@@ -129,7 +129,10 @@ class Supervisor:
 
     async def _watch(self) -> None:
         """Raises LauncherError for what no signal tells of."""
-        await asyncio.gather(watch_stopped(self._living, self._log), watch_parent(self._parent))
+        watches = [watch_stopped(self._living, self._log), watch_parent(self._parent)]
+        if self._updates is not None:
+            watches.append(self._updates.watch())
+        await asyncio.gather(*watches)
 
     async def _end(self, task: asyncio.Future[None]) -> int:
         """What follows the first event. Returns the exit code, before the rest is killed."""

@@ -102,20 +102,22 @@ class Stop(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., generated: _Optional[int] = ...) -> None: ...
 
 class Count(_message.Message):
-    __slots__ = ("requests", "disconnects", "slow_readers", "served", "failed", "unsent")
+    __slots__ = ("requests", "disconnects", "slow_readers", "served", "failed", "unsent", "looked")
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     DISCONNECTS_FIELD_NUMBER: _ClassVar[int]
     SLOW_READERS_FIELD_NUMBER: _ClassVar[int]
     SERVED_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
     UNSENT_FIELD_NUMBER: _ClassVar[int]
+    LOOKED_FIELD_NUMBER: _ClassVar[int]
     requests: int
     disconnects: int
     slow_readers: int
     served: _containers.RepeatedCompositeFieldContainer[Served]
     failed: _containers.RepeatedScalarFieldContainer[str]
     unsent: int
-    def __init__(self, requests: _Optional[int] = ..., disconnects: _Optional[int] = ..., slow_readers: _Optional[int] = ..., served: _Optional[_Iterable[_Union[Served, _Mapping]]] = ..., failed: _Optional[_Iterable[str]] = ..., unsent: _Optional[int] = ...) -> None: ...
+    looked: bool
+    def __init__(self, requests: _Optional[int] = ..., disconnects: _Optional[int] = ..., slow_readers: _Optional[int] = ..., served: _Optional[_Iterable[_Union[Served, _Mapping]]] = ..., failed: _Optional[_Iterable[str]] = ..., unsent: _Optional[int] = ..., looked: _Optional[bool] = ...) -> None: ...
 
 class Served(_message.Message):
     __slots__ = ("total", "validation", "per_token")
@@ -128,7 +130,7 @@ class Served(_message.Message):
     def __init__(self, total: _Optional[float] = ..., validation: _Optional[float] = ..., per_token: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ToFront(_message.Message):
-    __slots__ = ("prompt", "sequence", "token", "logprob", "top", "rank", "end", "failure", "metrics", "draining", "leave", "trouble", "prepared", "flushed", "api_key", "key_verdict")
+    __slots__ = ("prompt", "sequence", "token", "logprob", "top", "rank", "end", "failure", "metrics", "draining", "leave", "withdrawn", "trouble", "prepared", "flushed", "api_key", "key_verdict")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +142,7 @@ class ToFront(_message.Message):
     METRICS_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
     LEAVE_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
     TROUBLE_FIELD_NUMBER: _ClassVar[int]
     PREPARED_FIELD_NUMBER: _ClassVar[int]
     FLUSHED_FIELD_NUMBER: _ClassVar[int]
@@ -156,12 +159,13 @@ class ToFront(_message.Message):
     metrics: Metrics
     draining: bool
     leave: bool
+    withdrawn: bool
     trouble: str
     prepared: _containers.RepeatedCompositeFieldContainer[Prepared]
     flushed: _containers.RepeatedCompositeFieldContainer[Flushed]
     api_key: _containers.RepeatedScalarFieldContainer[str]
     key_verdict: _containers.RepeatedCompositeFieldContainer[KeyVerdict]
-    def __init__(self, prompt: _Optional[_Iterable[_Union[ScoredPrompt, _Mapping]]] = ..., sequence: _Optional[_Iterable[int]] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[_shard_pb2.TopTokens, _Mapping]]] = ..., rank: _Optional[_Iterable[int]] = ..., end: _Optional[_Iterable[_Union[End, _Mapping]]] = ..., failure: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., draining: _Optional[bool] = ..., leave: _Optional[bool] = ..., trouble: _Optional[str] = ..., prepared: _Optional[_Iterable[_Union[Prepared, _Mapping]]] = ..., flushed: _Optional[_Iterable[_Union[Flushed, _Mapping]]] = ..., api_key: _Optional[_Iterable[str]] = ..., key_verdict: _Optional[_Iterable[_Union[KeyVerdict, _Mapping]]] = ...) -> None: ...
+    def __init__(self, prompt: _Optional[_Iterable[_Union[ScoredPrompt, _Mapping]]] = ..., sequence: _Optional[_Iterable[int]] = ..., token: _Optional[_Iterable[int]] = ..., logprob: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[_Union[_shard_pb2.TopTokens, _Mapping]]] = ..., rank: _Optional[_Iterable[int]] = ..., end: _Optional[_Iterable[_Union[End, _Mapping]]] = ..., failure: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., draining: _Optional[bool] = ..., leave: _Optional[bool] = ..., withdrawn: _Optional[bool] = ..., trouble: _Optional[str] = ..., prepared: _Optional[_Iterable[_Union[Prepared, _Mapping]]] = ..., flushed: _Optional[_Iterable[_Union[Flushed, _Mapping]]] = ..., api_key: _Optional[_Iterable[str]] = ..., key_verdict: _Optional[_Iterable[_Union[KeyVerdict, _Mapping]]] = ...) -> None: ...
 
 class KeyVerdict(_message.Message):
     __slots__ = ("number", "refused", "wait", "requests", "tokens")

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpenstock_proto/request.proto\x12\x0epenstock_proto\"\xc1\x02\n\x07Request\x12\x0e\n\x06prompt\x18\x01 \x01(\x0c\x12*\n\x08sampling\x18\x02 \x01(\x0b\x32\x18.penstock_proto.Sampling\x12\x16\n\x0emax_new_tokens\x18\x03 \x01(\r\x12\x12\n\nignore_eos\x18\x04 \x01(\x08\x12\x17\n\x0fprompt_logprobs\x18\x05 \x01(\x08\x12\x1d\n\x15prompt_logprobs_start\x18\x06 \x01(\r\x12\x14\n\x0cprompt_top_n\x18\x07 \x01(\r\x12\x15\n\x08max_time\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08priority\x18\t \x01(\x11\x12\x0c\n\x04name\x18\n \x01(\t\x12(\n\x07grammar\x18\x0b \x01(\x0b\x32\x17.penstock_proto.Grammar\x12\x12\n\ncache_salt\x18\x0c \x01(\x0c\x42\x0b\n\t_max_time\"\x83\x01\n\x07Grammar\x12*\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.penstock_proto.Grammar.Kind\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x10\n\x08\x61sked_by\x18\x03 \x01(\t\",\n\x04Kind\x12\x0f\n\x0bJSON_SCHEMA\x10\x00\x12\t\n\x05REGEX\x10\x01\x12\x08\n\x04LARK\x10\x02\"\xc8\x02\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x02\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\r\n\x05top_p\x18\x03 \x01(\x02\x12\x11\n\ttypical_p\x18\x04 \x01(\x02\x12\r\n\x05min_p\x18\x05 \x01(\x02\x12\x1a\n\x12repetition_penalty\x18\x06 \x01(\x02\x12\x19\n\x11\x66requency_penalty\x18\x07 \x01(\x02\x12\x18\n\x10presence_penalty\x18\x08 \x01(\x02\x12\x0c\n\x04seed\x18\t \x01(\x04\x12-\n\nlogit_bias\x18\n \x01(\x0b\x32\x19.penstock_proto.LogitBias\x12\x10\n\x08logprobs\x18\x0c \x01(\x08\x12\r\n\x05top_n\x18\r \x01(\r\x12\r\n\x05given\x18\x15 \x03(\r\x12)\n\x05rules\x18\x14 \x01(\x0b\x32\x1a.penstock_proto.TokenRules\")\n\tLogitBias\x12\r\n\x05token\x18\x01 \x03(\r\x12\r\n\x05value\x18\x02 \x03(\x02\"\x92\x01\n\nTokenRules\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x0c\x12\x0c\n\x04late\x18\x02 \x03(\r\x12\x12\n\nmin_tokens\x18\x03 \x01(\r\x12(\n\x06\x62\x61nned\x18\x04 \x03(\x0b\x32\x18.penstock_proto.TokenRun\x12\x13\n\x0bgreen_share\x18\x05 \x01(\x02\x12\x12\n\ngreen_bias\x18\x06 \x01(\x02\"\x19\n\x08TokenRun\x12\r\n\x05token\x18\x01 \x03(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpenstock_proto/request.proto\x12\x0epenstock_proto\"\xd1\x02\n\x07Request\x12\x0e\n\x06prompt\x18\x01 \x01(\x0c\x12*\n\x08sampling\x18\x02 \x01(\x0b\x32\x18.penstock_proto.Sampling\x12\x16\n\x0emax_new_tokens\x18\x03 \x01(\r\x12\x12\n\nignore_eos\x18\x04 \x01(\x08\x12\x17\n\x0fprompt_logprobs\x18\x05 \x01(\x08\x12\x1d\n\x15prompt_logprobs_start\x18\x06 \x01(\r\x12\x14\n\x0cprompt_top_n\x18\x07 \x01(\r\x12\x15\n\x08max_time\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08priority\x18\t \x01(\x11\x12\x0c\n\x04name\x18\n \x01(\t\x12(\n\x07grammar\x18\x0b \x01(\x0b\x32\x17.penstock_proto.Grammar\x12\x12\n\ncache_salt\x18\x0c \x01(\x0c\x12\x0e\n\x06\x63lient\x18\r \x01(\tB\x0b\n\t_max_time\"\x83\x01\n\x07Grammar\x12*\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.penstock_proto.Grammar.Kind\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x10\n\x08\x61sked_by\x18\x03 \x01(\t\",\n\x04Kind\x12\x0f\n\x0bJSON_SCHEMA\x10\x00\x12\t\n\x05REGEX\x10\x01\x12\x08\n\x04LARK\x10\x02\"\xc8\x02\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x02\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\r\n\x05top_p\x18\x03 \x01(\x02\x12\x11\n\ttypical_p\x18\x04 \x01(\x02\x12\r\n\x05min_p\x18\x05 \x01(\x02\x12\x1a\n\x12repetition_penalty\x18\x06 \x01(\x02\x12\x19\n\x11\x66requency_penalty\x18\x07 \x01(\x02\x12\x18\n\x10presence_penalty\x18\x08 \x01(\x02\x12\x0c\n\x04seed\x18\t \x01(\x04\x12-\n\nlogit_bias\x18\n \x01(\x0b\x32\x19.penstock_proto.LogitBias\x12\x10\n\x08logprobs\x18\x0c \x01(\x08\x12\r\n\x05top_n\x18\r \x01(\r\x12\r\n\x05given\x18\x15 \x03(\r\x12)\n\x05rules\x18\x14 \x01(\x0b\x32\x1a.penstock_proto.TokenRules\")\n\tLogitBias\x12\r\n\x05token\x18\x01 \x03(\r\x12\r\n\x05value\x18\x02 \x03(\x02\"\x92\x01\n\nTokenRules\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x0c\x12\x0c\n\x04late\x18\x02 \x03(\r\x12\x12\n\nmin_tokens\x18\x03 \x01(\r\x12(\n\x06\x62\x61nned\x18\x04 \x03(\x0b\x32\x18.penstock_proto.TokenRun\x12\x13\n\x0bgreen_share\x18\x05 \x01(\x02\x12\x12\n\ngreen_bias\x18\x06 \x01(\x02\"\x19\n\x08TokenRun\x12\r\n\x05token\x18\x01 \x03(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,17 +32,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock_proto.request_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REQUEST']._serialized_start=49
-  _globals['_REQUEST']._serialized_end=370
-  _globals['_GRAMMAR']._serialized_start=373
-  _globals['_GRAMMAR']._serialized_end=504
-  _globals['_GRAMMAR_KIND']._serialized_start=460
-  _globals['_GRAMMAR_KIND']._serialized_end=504
-  _globals['_SAMPLING']._serialized_start=507
-  _globals['_SAMPLING']._serialized_end=835
-  _globals['_LOGITBIAS']._serialized_start=837
-  _globals['_LOGITBIAS']._serialized_end=878
-  _globals['_TOKENRULES']._serialized_start=881
-  _globals['_TOKENRULES']._serialized_end=1027
-  _globals['_TOKENRUN']._serialized_start=1029
-  _globals['_TOKENRUN']._serialized_end=1054
+  _globals['_REQUEST']._serialized_end=386
+  _globals['_GRAMMAR']._serialized_start=389
+  _globals['_GRAMMAR']._serialized_end=520
+  _globals['_GRAMMAR_KIND']._serialized_start=476
+  _globals['_GRAMMAR_KIND']._serialized_end=520
+  _globals['_SAMPLING']._serialized_start=523
+  _globals['_SAMPLING']._serialized_end=851
+  _globals['_LOGITBIAS']._serialized_start=853
+  _globals['_LOGITBIAS']._serialized_end=894
+  _globals['_TOKENRULES']._serialized_start=897
+  _globals['_TOKENRULES']._serialized_end=1043
+  _globals['_TOKENRUN']._serialized_start=1045
+  _globals['_TOKENRUN']._serialized_end=1070
 # @@protoc_insertion_point(module_scope)

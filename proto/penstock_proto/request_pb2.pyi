@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Request(_message.Message):
-    __slots__ = ("prompt", "sampling", "max_new_tokens", "ignore_eos", "prompt_logprobs", "prompt_logprobs_start", "prompt_top_n", "max_time", "priority", "name", "grammar", "cache_salt")
+    __slots__ = ("prompt", "sampling", "max_new_tokens", "ignore_eos", "prompt_logprobs", "prompt_logprobs_start", "prompt_top_n", "max_time", "priority", "name", "grammar", "cache_salt", "client")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -21,6 +21,7 @@ class Request(_message.Message):
     NAME_FIELD_NUMBER: _ClassVar[int]
     GRAMMAR_FIELD_NUMBER: _ClassVar[int]
     CACHE_SALT_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
     prompt: bytes
     sampling: Sampling
     max_new_tokens: int
@@ -33,7 +34,8 @@ class Request(_message.Message):
     name: str
     grammar: Grammar
     cache_salt: bytes
-    def __init__(self, prompt: _Optional[bytes] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., max_new_tokens: _Optional[int] = ..., ignore_eos: _Optional[bool] = ..., prompt_logprobs: _Optional[bool] = ..., prompt_logprobs_start: _Optional[int] = ..., prompt_top_n: _Optional[int] = ..., max_time: _Optional[float] = ..., priority: _Optional[int] = ..., name: _Optional[str] = ..., grammar: _Optional[_Union[Grammar, _Mapping]] = ..., cache_salt: _Optional[bytes] = ...) -> None: ...
+    client: str
+    def __init__(self, prompt: _Optional[bytes] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., max_new_tokens: _Optional[int] = ..., ignore_eos: _Optional[bool] = ..., prompt_logprobs: _Optional[bool] = ..., prompt_logprobs_start: _Optional[int] = ..., prompt_top_n: _Optional[int] = ..., max_time: _Optional[float] = ..., priority: _Optional[int] = ..., name: _Optional[str] = ..., grammar: _Optional[_Union[Grammar, _Mapping]] = ..., cache_salt: _Optional[bytes] = ..., client: _Optional[str] = ...) -> None: ...
 
 class Grammar(_message.Message):
     __slots__ = ("kind", "text", "asked_by")

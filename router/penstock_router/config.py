@@ -80,6 +80,7 @@ class RouterConfig:
     host_keys: dict[str, str] | None = None  # files for these: certificate, key, authorities
     updates: int | None = None  # descriptor of a pipe: what changes while the router runs
     metric_names: tuple[str, ...] = ()  # whose names /metrics shows beside ours and TGI's
+    drain_delay: float = 5.0  # seconds in which balancers may look away before the server drains
     start_seconds: dict[str, float] = field(default_factory=dict)  # of the launcher, by phase
     stream_keepalive: float = 15.0  # seconds of silence until a stream says something; 0: never
     header_timeout: float = 15.0  # seconds for the head of a request, from its first byte

@@ -77,6 +77,7 @@ class Engine:
         self._refusals = Refusals(metrics)
         self._grammars = Grammars(shards.compile, metrics.grammars)
         self._deadlines = Deadlines(self._expire)
+        self._withdrawn = False
         self._draining = False
         self._failure: GenerationFailed | None = None
         self._trouble = ""  # of the shards' answers
@@ -102,6 +103,11 @@ class Engine:
     def trouble(self) -> str:
         """Why nothing would be generated now; empty while the shards live, answer and get on."""
         return str(self._failure) if self._failure else self._trouble or self._stall
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether requests should go elsewhere because the server is about to end."""
+        return self._withdrawn
 
     @property
     def draining(self) -> bool:
@@ -172,9 +178,13 @@ class Engine:
             self._finish(sequence, FinishReason.STOP, time.monotonic(), generated)
             self._pump_soon()
 
+    def withdraw(self) -> None:
+        """Let whoever looks send requests elsewhere; those that come are taken."""
+        self._withdrawn = True
+
     async def drain(self, timeout: float) -> bool:
         """Turn new requests away and let the others end; False if `timeout` ended some of them."""
-        self._draining = True
+        self._withdrawn = self._draining = True
         self._quiet.clear()
         self._pump_soon()
         try:

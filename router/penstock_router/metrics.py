@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import prometheus_client
@@ -19,6 +21,7 @@ class Metrics(Instruments):
 
     def __init__(self, max_input_tokens: int, max_total_tokens: int) -> None:
         super().__init__(max_input_tokens, max_total_tokens)
+        self.looked_at = -math.inf  # when somebody last asked whether requests should come here
         self.others: Callable[[], Iterable[str]] = tuple  # further lines, of `metric_names`
         self.keys: Callable[[], Iterable[str]] = tuple  # the same, of `quotas`
         self.throughput = Throughput()
@@ -158,6 +161,10 @@ class Metrics(Instruments):
         self.throughput.note(self.tokens_generated)
 
     # -- the API reports -------------------------------------------------------------------------
+
+    def on_look(self) -> None:
+        """Somebody asked whether requests should come here."""
+        self.looked_at = time.monotonic()
 
     def on_request(self) -> None:
         """An HTTP request that wants something generated has come."""

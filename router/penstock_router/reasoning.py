@@ -71,6 +71,16 @@ REASONING: tuple[ReasoningFormat, ...] = (
         names=("minimax-m3",), template=r"<mm:think>",
     ),
     ReasoningFormat(
+        "hy_v3", ("<think:opensource>",), ("</think:opensource>",), template=r"<think\{\}>",
+    ),
+    ReasoningFormat(
+        "solar_open", ("<|think|>",), ("<|end|><|begin|>assistant",),
+        template=r"<\|begin\|>assistant<\|think\|>",
+    ),
+    ReasoningFormat(
+        "apertus", ("<|inner_prefix|>",), ("<|inner_suffix|>",), template=r"<\|inner_prefix\|>",
+    ),
+    ReasoningFormat(
         "granite",
         ("Here is my thought process:", "Here's my thought process:"),
         ("Here is my response:", "Here's my response:"),
@@ -87,7 +97,7 @@ REASONING: tuple[ReasoningFormat, ...] = (
         "think", ("<think>",), ("</think>",),
         names=("qwen3", "deepseek_v3", "deepseek-v3", "deepseek_v4", "glm45", "glm47", "kimi_k2",
                "nemotron_v3", "mimo", "step3p5", "granite_thinking_parser", "hunyuan_a13b",
-               "ernie45", "olmo3", "holo2", "poolside_v1", "hy_v3"),
+               "ernie45", "olmo3", "holo2", "poolside_v1"),
         template=r"<think>|</think>",
     ),
 )

@@ -46,6 +46,7 @@ class GenerationRequest:
     priority: int = 0  # larger is sooner
     name: str = ""  # by which a client may abort it
     grammar: Grammar | None = None  # what the generated text is held to
+    client: str = ""  # who asks, as far as anybody knows
     cache_salt: bytes = b""  # cached prefixes are shared among requests with the same
 
 

@@ -20,6 +20,7 @@ from aiohttp import web
 
 from penstock_proto.stacks import ask_for_stacks
 from penstock_router import metric_names
+from penstock_router.allocator import keep_no_large_blocks
 from penstock_router.api.app import make_scrape_runner
 from penstock_router.api.connections import allow_descriptors
 from penstock_router.batches.process import answer_batches
@@ -50,6 +51,7 @@ READY = "PENSTOCK_READY_FD"
 def main() -> int:
     """Run the router with the configuration on standard input; its exit code."""
     configure_logs()
+    keep_no_large_blocks()
     allow_descriptors()
     try:
         config = RouterConfig.from_json(sys.stdin.read())
@@ -107,12 +109,14 @@ async def _serve(config: RouterConfig, front: Front) -> int:
     _say_ready(url, limits, phases, memory)
     async with _batches(config, url, metrics):
         await _first_of(terminated, engine.failed, front.failed)
+    end = time.monotonic() + config.graceful_termination_timeout
+    if terminated.done():
+        await _withdraw(config, engine, front, metrics)
     if front.failed.done():
         engine.give_up(str(front.failed.exception()))
     elif not engine.failed.done():
         front.drain()
-        end = time.monotonic() + config.graceful_termination_timeout
-        if await engine.drain(config.graceful_termination_timeout):
+        if await engine.drain(end - time.monotonic()):
             await callers.gone(end)
     await front.close()
     if scrapes is not None:
@@ -122,6 +126,21 @@ async def _serve(config: RouterConfig, front: Front) -> int:
     for failure in failures:
         log("ERROR", f"{failure}")
     return 1 if failures else 0
+
+
+async def _withdraw(config: RouterConfig, engine: Engine, front: Front, metrics: Metrics) -> None:
+    """Say at /ready that requests should go elsewhere, and take them until balancers have heard.
+
+    What is turned away a balancer can send again only where it kept all of it, and it does not keep
+    long requests. Where nobody looks there is nothing to wait for.
+    """
+    engine.withdraw()
+    front.withdraw()
+    if time.monotonic() - metrics.looked_at < config.drain_delay:
+        seconds = min(config.drain_delay, config.graceful_termination_timeout / 2)
+        log("INFO", f"/ready answers 503; requests are taken for another {seconds:g} s")
+        failures = {engine.failed, front.failed}
+        await asyncio.wait(failures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
 
 @contextlib.asynccontextmanager

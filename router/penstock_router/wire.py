@@ -55,6 +55,7 @@ def _admission(seat: Seat) -> Admission:
             prompt=bytes(sequence.tokens[:prompt]),
             prompt_logprobs=sequence.wants_prompt_logprobs,
             grammar=None,
+            client="",
         ),
         generated=bytes(sequence.tokens[prompt:]),
         cached=seat.cached,

@@ -16,7 +16,8 @@ MODULE = "penstock_router"  # fronts are `penstock_router.fronts`
 
 
 def router_processes(target: Target) -> list[psutil.Process]:
-    """The processes that serve HTTP on the target's port, and the router that they belong to."""
+    """The processes that serve HTTP on the target's port, the router that they belong to, and those
+    that render for them."""
     found: dict[int, psutil.Process] = {}
     if psutil is None:
         return []
@@ -26,7 +27,7 @@ def router_processes(target: Target) -> list[psutil.Process]:
                 continue
             with suppress(psutil.NoSuchProcess):
                 process = psutil.Process(connection.pid)
-                for member in (process, *process.parents(), *process.children()):
+                for member in (process, *process.parents(), *process.children(recursive=True)):
                     if any(MODULE in word for word in member.cmdline()):
                         found[member.pid] = member
     return list(found.values())

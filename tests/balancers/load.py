@@ -15,6 +15,7 @@ import aiohttp
 
 JSON = {"Content-Type": "application/json"}
 LONG = 60_000  # bytes: more than a balancer keeps of a request unless it is told to
+LONGEST = 1_900_000  # nearly all that the server takes: more than a balancer keeps
 WORDS = ("river", "mountain", "harbour", "lantern", "orchard", "window", "castle", "garden")
 
 
@@ -73,9 +74,9 @@ async def one(
 
 
 @contextlib.asynccontextmanager
-async def under_load(url: str, count: int = 6) -> AsyncIterator[Clients]:
-    """Requests without a pause while the block runs, a third of them long; all are over at its
-    end."""
+async def under_load(url: str, count: int = 6, long: int = LONG) -> AsyncIterator[Clients]:
+    """Requests without a pause while the block runs, a third of them with so many bytes more; all
+    are over at its end."""
     clients, stop = Clients(), asyncio.Event()
 
     async def go_on(number: int) -> None:
@@ -86,7 +87,7 @@ async def under_load(url: str, count: int = 6) -> AsyncIterator[Clients]:
                 sent = Sent(time.monotonic())
                 clients.sent.append(sent)
                 body = conversation(100 * number + turn % 5, turn) | {"stream": turn % 2 == 0}
-                await one(http, url, body, sent, LONG if turn % 3 == 0 else 0)
+                await one(http, url, body, sent, long if turn % 3 == 0 else 0)
                 turn += 1
                 if sent.failure:
                     await asyncio.sleep(0.2)

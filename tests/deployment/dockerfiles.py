@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 import shlex
+import string
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,16 +25,32 @@ class Instruction:
 
 def stages(dockerfile: Path) -> list[list[Instruction]]:
     """Each begins with its FROM."""
-    text = re.sub(r"^\s*#.*\n", "", dockerfile.read_text(), flags=re.MULTILINE)
     found: list[list[Instruction]] = []
-    for line in text.replace("\\\n", " ").splitlines():
-        if not line.strip():
-            continue
-        word, rest = line.split(None, 1)
-        if word == "FROM":
+    for step in _instructions(dockerfile):
+        if step.word == "FROM":
             found.append([])
-        found[-1].append(Instruction(word, " ".join(rest.split())))
+        if found:
+            found[-1].append(step)
     return found
+
+
+def bases(dockerfile: Path) -> list[str]:
+    """The images that stages stand on, unless who builds it names others."""
+    given: dict[str, str] = {}
+    found = []
+    for step in _instructions(dockerfile):
+        if step.word == "ARG" and "=" in step.rest and not found:
+            name, value = step.rest.split("=", 1)
+            given[name] = value
+        if step.word == "FROM":
+            found.append(string.Template(step.rest.split()[0]).substitute(given))
+    return found
+
+
+def _instructions(dockerfile: Path) -> list[Instruction]:
+    text = re.sub(r"^\s*#.*\n", "", dockerfile.read_text(), flags=re.MULTILINE)
+    lines = [line.split(None, 1) for line in text.replace("\\\n", " ").splitlines()]
+    return [Instruction(line[0], " ".join(line[1].split())) for line in lines if line]
 
 
 def ignored(path: str, dockerignore: Path) -> bool:

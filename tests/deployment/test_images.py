@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -11,11 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deployment.dockerfiles import ignored, stages
+from deployment.dockerfiles import bases, ignored, stages
 from penstock_launcher.command_line import parse
 
 ROOT = Path(__file__).parent.parent.parent
 NAMES = ("Dockerfile", "Dockerfile.cpu")
+EXACT = re.compile(r"[a-z0-9./-]+:\d+\.\d+[\w.-]*(@sha256:[0-9a-f]{64})?")
 HADOLINT = Path(sys.executable).parent / "hadolint"
 
 
@@ -26,6 +28,34 @@ def test_lint(name: str) -> None:
     command = [HADOLINT, "-c", ROOT / ".hadolint.yaml", ROOT / name]
     result = subprocess.run(command, capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bases_are_named_exactly(name: str) -> None:
+    """S24: all stages stand on one image, by a tag that is a version; whoever builds it may name
+    the digest, and the image says what it was."""
+    build, image = bases(ROOT / name)
+    assert build == image and EXACT.fullmatch(image), f"{image} may be anything tomorrow"
+    labels = [step.rest for step in stages(ROOT / name)[-1] if step.word == "LABEL"]
+    assert labels == ["org.opencontainers.image.base.name=$BASE"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_packages_are_checked_against_the_lock(name: str) -> None:
+    """S24: what pip fetches has the lock's hash, or is PyTorch from PyTorch's own index, by
+    version. The project itself comes from the copies, and with nothing else."""
+    runs = " && ".join(step.rest for stage in stages(ROOT / name) for step in stage)
+    commands = re.findall(r"pip install (.*?)(?: && |$)", runs)
+    assert len(commands) == (2 if name == "Dockerfile" else 3)
+    for command in commands:
+        own, torch = command.endswith("--no-deps ."), "/whl/cpu" in command
+        assert own or torch or "--require-hashes -r " in command, command
+        assert "extra-index-url" not in command and ("--no-deps" in command or not torch)
+
+
+@pytest.mark.parametrize("image", ["python", "python:latest", "python:slim", "python@latest"])
+def test_what_is_no_version(image: str) -> None:
+    assert not EXACT.fullmatch(image) and EXACT.fullmatch(f"python:3.11@sha256:{'0a' * 32}")
 
 
 @pytest.mark.parametrize("name", NAMES)

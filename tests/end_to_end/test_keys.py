@@ -147,5 +147,9 @@ def test_prefixes_stay_with_their_key(tmp_path: Path) -> None:
             until(lambda: refused(server, "of-the-file"))
             assert cached(server, "one,with-a-comma") > 0
             assert cached(server, "another-one") >= 0
-        assert "another-one" not in server.log
+        keys.write_text("a-third-one\n")  # nobody says so
+        until(lambda: "the file has changed: 2 API keys count" in server.log)
+        for _ in range(2):
+            until(lambda: refused(server, "another-one"))
+        assert "another-one" not in server.log and "a-third-one" not in server.log
         assert "of-the-file" not in server.log and "with-a-comma" not in server.log

@@ -9,10 +9,11 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from support.checkpoints import make_checkpoint
-from support.server import Server, running_server
+from support.server import Server, gone, running_server
 
 SPARE = 24 << 20  # bytes that the shard may take beside what it has
 VOCABULARY = 60_000  # the log-probabilities of a prompt of 256 tokens take more than twice that
@@ -29,16 +30,23 @@ def ask(server: Server, inputs: str, **parameters: object) -> tuple[int, Any]:
         return error.code, json.load(error)
 
 
+def limit(shard: psutil.Process, spare: int) -> None:
+    """Let a shard have so many bytes more than it has now."""
+    most = shard.memory_info().vms + spare
+    resource.prlimit(shard.pid, resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+
+
 @pytest.mark.full
-def test_a_batch_without_memory_fails_and_the_next_is_served(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_batch_without_memory_fails_and_the_next_is_served(tmp_path: Path, ranks: int) -> None:
+    """Of two ranks, both know before they begin the step."""
     model = make_checkpoint(tmp_path / "model", "llama2", vocab_size=VOCABULARY)
-    arguments = ("--model-id", str(model), "--device", "cpu", "--num-shard", "1")
+    arguments = ("--model-id", str(model), "--device", "cpu", "--num-shard", str(ranks))
     with running_server(tmp_path, *arguments) as server:
         status, before = ask(server, "hello", max_new_tokens=4)
         assert status == 200
-        [shard] = server.children("shard")
-        limit = shard.memory_info().vms + SPARE
-        resource.prlimit(shard.pid, resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+        shard = server.children("shard")[0]
+        limit(shard, SPARE)
         scored = {"max_new_tokens": 1, "decoder_input_details": True, "top_n_tokens": 5}
         status, error = ask(server, "word " * 90, **scored)
         assert (status, error["error_type"]) == (424, "generation")
@@ -49,3 +57,20 @@ def test_a_batch_without_memory_fails_and_the_next_is_served(tmp_path: Path) -> 
         assert 'penstock_refused_sequences_total{kind="out_of_memory"} 1' in page
         assert "from here on steps are smaller" in server.log
         assert shard.is_running() and server.terminate() == 0
+
+
+@pytest.mark.full
+def test_the_group_ends_where_others_wait_for_the_rank_without_memory(tmp_path: Path) -> None:
+    """In the middle of a step nobody can tell them: the client gets an error, nothing hangs, and
+    whoever started the launcher sees its code."""
+    sizes = {"max_position_embeddings": 4096, "intermediate_size": 8192}
+    model = make_checkpoint(tmp_path / "model", "llama2", **sizes)
+    arguments = ("--model-id", str(model), "--device", "cpu", "--num-shard", "2")
+    with running_server(tmp_path, *arguments, "--max-batch-prefill-tokens", "4096") as server:
+        assert ask(server, "hello", max_new_tokens=4)[0] == 200
+        processes = server.descendants()
+        limit(server.children("shard")[1], SPARE)
+        status, error = ask(server, "word " * 800, max_new_tokens=4)
+        assert (status, error["error_type"]) == (424, "generation"), error
+        assert server.process.wait(60) == 1 and gone(processes, 60)
+        assert "can't allocate memory" in server.log and not server.left_behind()

@@ -138,6 +138,43 @@ async def test_without_reasoning_the_answer_is_held_from_its_first_token(
     check("schema", choice["message"]["content"])
 
 
+@pytest.mark.parametrize("kind", ["schema", "free"])
+@pytest.mark.parametrize("budget", [0, 7])
+async def test_a_budget_ends_what_is_thought(
+    thinking: tuple[Server, int], budget: int, kind: str
+) -> None:
+    """At the token that it names, and the answer goes on behind it."""
+    server, close = thinking
+    fields: dict[str, Any] = {"seed": 5, "logit_bias": {str(close): -100}, "return_token_ids": True}
+    fields |= {"thinking_token_budget": budget, "max_tokens": 120}
+    answer = await ask(server.url, **fields, **(held(kind) if kind != "free" else {}))
+    [choice] = answer["choices"]
+    assert choice["token_ids"].index(close) == budget
+    assert choice["message"]["content"]
+    assert bool(choice["message"].get("reasoning_content")) == bool(budget)
+    assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] <= budget + 1
+    if kind != "free" and choice["finish_reason"] == "stop":
+        check(kind, choice["message"]["content"])
+
+
+async def test_the_budget_of_anthropic(thinking: tuple[Server, int]) -> None:
+    server, close = thinking
+    body = {"model": "m", "messages": HI, "max_tokens": 60, "seed": 5}
+    texts = []
+    for budget in (4, 59):
+        thought = {"type": "enabled", "budget_tokens": budget}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{server.url}/v1/messages", json={**body, "thinking": thought}) as found,
+        ):
+            answer = await found.json()
+            assert found.status == 200, answer
+            texts.append([b for b in answer["content"] if b["type"] == "thinking"])
+    [[short], [long]] = texts
+    assert long["thinking"].startswith(short["thinking"].rstrip()[:4])
+    assert len(short["thinking"]) < len(long["thinking"])
+
+
 async def test_reasoning_that_takes_all_tokens_says_so(thinking: tuple[Server, int]) -> None:
     server, close = thinking
     fields = {**held("schema"), "max_tokens": 12, "logit_bias": {str(close): -100}}

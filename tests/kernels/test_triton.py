@@ -27,7 +27,7 @@ from penstock_kernels.gpu.products.linear import Tile, linear, linear_one_row
 from penstock_kernels.gpu.products.lut_linear import lut_linear
 from penstock_kernels.gpu.products.lut_linear import widened as looked_up
 from penstock_kernels.gpu.products.parts import summed
-from penstock_kernels.gpu.products.quantise import quantise_rows
+from penstock_kernels.gpu.products.quantise import quantise_rows, room_for
 from penstock_kernels.gpu.products.widen import widened
 from penstock_kernels.gpu.sampling.argmax import argmax
 from penstock_kernels.gpu.step.activation import activate, gate
@@ -674,6 +674,30 @@ def test_rows_in_fp8(place: Place, width: int) -> None:
     assert (found != theirs).float().mean() < 0.01
     assert_near(found, theirs)
     assert not q[2].float().any()
+
+
+@pytest.mark.parametrize("width", [16, 300, 1024])
+@pytest.mark.parametrize("what", ["norm", "parts", "gate", "activation"])
+def test_rows_in_fp8_by_what_makes_them(place: Place, what: str, width: int) -> None:
+    """The bits of a launch of their own, and the rows are what they are without."""
+    x, gain = place.randn(5, 2 * width), Norm(place.randn(width), 1e-5)
+    parts, residual = place.randn(3, 5, width).float(), place.randn(5, width)
+
+    def made(room: tuple[Tensor, Tensor] | None) -> Tensor:
+        if what == "norm":
+            return normalise(x[:, :width], gain, room=room)
+        if what == "parts":
+            return add_norm(parts, residual.clone(), gain, room=room)
+        if what == "gate":
+            return gate(x, Act.SILU, room=room)
+        return activate(x[:, :width].contiguous(), Act.GELU, room=room)
+
+    room = room_for(x, width)
+    rows = made(room)
+    q, scale = quantise_rows(rows)
+    assert torch.equal(rows, made(None))
+    assert torch.equal(room[0].view(torch.uint8), q.view(torch.uint8))
+    assert torch.equal(room[1], scale)
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ SAMPLES = {
     "http_processes": ("3", 3, ["-1", "65", "1.5"]),
     "validation_workers": ("4", 4, ["0", "257"]),
     "graceful_termination_timeout": ("0", 0.0, ["-1", "nan"]),
+    "drain_delay": ("0", 0.0, ["-1", "nan", "3601"]),
     "batch_folder": ("/data/batches", "/data/batches", ["a\nb"]),
     "batch_storage_limit": ("1000000", 1_000_000, ["0", "x"]),
     "nnodes": ("2", 2, ["0", "65"]),

@@ -67,6 +67,48 @@ def test_a_file_that_cannot_be_used():
     ]
 
 
+def test_a_file_that_changes_is_read_when_it_is_whole(tmp_path):
+    file, log = tmp_path / "keys", Log()
+    file.write_text("one")
+    with Updates(lambda: (file.read_text(),), log, file) as one:
+        one.look()
+        one.look()
+        assert not told(one)
+        file.write_text("tw")
+        one.look()
+        file.write_text("two and three")  # as it is written in pieces
+        one.look()
+        assert not told(one)
+        one.look()
+        assert told(one) == [{"api_key": ["two and three"]}]
+        other = tmp_path / "other"
+        other.write_text("four")
+        other.replace(file)
+        assert one.hangup() and told(one) == [{"api_key": ["four"]}]
+        one.look()
+        one.look()
+        assert not told(one), "it was read once"
+    assert log.lines == [
+        "the file has changed: 1 API keys count from now on",
+        "SIGHUP: 1 API keys count from now on",
+    ]
+
+
+def test_a_file_that_goes_changes_nothing(tmp_path):
+    file, log = tmp_path / "keys", Log()
+    file.write_text("one")
+
+    def read():
+        raise LauncherError("it is gone")
+
+    with Updates(read, log, file) as one:
+        file.unlink()
+        for _ in range(4):
+            one.look()
+        assert not told(one)
+    assert log.lines == ["the file has changed: the API keys stay as they were: it is gone"]
+
+
 def test_a_terminal_that_is_gone_ends_the_server(monkeypatch):
     """But not one that was started to survive it."""
     monkeypatch.setattr(updates, "_has_terminal", lambda: True)

@@ -15,7 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.mutations.table import MUTATIONS, Mutation
+from tests.mutations.mutation import Mutation
+from tests.mutations.table import MUTATIONS
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("proto", "launcher", "router", "shard", "kernels", "quantization", "client")

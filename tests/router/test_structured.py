@@ -109,6 +109,16 @@ def test_objects_stay_open_where_they_must(open_: dict[str, Any]) -> None:
     assert schema_of(open_) == {**open_, "x-guidance": {"whitespace_pattern": WHITE_SPACE}}
 
 
+def test_formats_that_any_string_has_say_nothing() -> None:
+    for name in ("binary", "password", "path"):
+        text = {"type": "string", "format": name}
+        found = schema_of({"type": "array", "items": text, "format": ["path"]})
+        assert found["items"] == {"type": "string"} and found["format"] == ["path"]
+    assert schema_of({"format": "path"})["type"] == "string"
+    named = {"type": "object", "properties": {"format": {"const": "path"}}}
+    assert schema_of(named)["properties"] == named["properties"]
+
+
 def test_objects_hold_what_they_name() -> None:
     """As vLLM, SGLang and TGI make them."""
     shut = {**A, "additionalProperties": False}

@@ -17,7 +17,11 @@ import torch
 
 from penstock_proto import shard_pb2
 from penstock_shard.memory.out_of_memory import is_out_of_memory
+from penstock_shard.ranks.agreement import allocated
+from penstock_shard.ranks.parallel import Group
+from penstock_shard.steps import runner
 from support.checkpoints import make_checkpoint
+from support.joined_ranks import joined_ranks
 from support.local_shard import LocalShard, load_model
 from support.shard_driver import Shards, admission, neutral, running_shards
 
@@ -41,9 +45,17 @@ def shards(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sha
         yield shards
 
 
-def limit_memory(shards: Shards, spare: int) -> None:
-    """Let the shard have so many bytes more than it has now."""
-    [process] = shards.processes
+@pytest.fixture(scope="module")
+def pair(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shards]:
+    """The same on two ranks."""
+    with running_shards(wide, tmp_path_factory.mktemp("p"), 2) as pair:
+        pair.warm_up(max_prefill_tokens=300, max_sequence_length=320, max_batch_total_tokens=4096)
+        yield pair
+
+
+def limit_memory(shards: Shards, spare: int, rank: int = 0) -> None:
+    """Let a shard have so many bytes more than it has now."""
+    process = shards.processes[rank]
     pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + spare
     resource.prlimit(process.pid, resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
@@ -149,6 +161,83 @@ def test_one_of_several_ranks_does_not_go_on(checkpoint: Callable[[str], Path]) 
         shard.start(0, [3, 4, 5])
 
 
+def test_a_rank_without_memory_to_score_a_prompt_is_known_before(pair: Shards) -> None:
+    """Then no rank begins the step, and all go on with the next."""
+    expected = pair.generate([[5, 6, 7], [9, 10]], 6)
+    asking = admission(0, range(300), range(1, 41), neutral(), prompt_logprobs=True, prompt_top_n=5)
+    limit_memory(pair, SPARE)
+    try:
+        pair.send(admit=[asking], chunk_slot=[0], chunk_length=[300], decode_changed=True)
+        # Under way by then, and names the slot that is refused.
+        pair.send(decode_changed=True, decode=[0], repeat=2)
+        failed, *others = (pair.receive() for _ in range(3))
+        assert [(one.slot, one.kind) for one in failed.refused] == [(0, OUT_OF_MEMORY)]
+        assert [len(result.token) for result in others] == [1, 1]
+        pair.send(release=[0], decode_changed=True)
+        assert not pair.receive().refused
+        assert pair.generate([[5, 6, 7], [9, 10]], 6) == expected
+    finally:
+        limit_memory(pair, 1 << 40)
+    assert all("does not fit in memory" in log.read_text() for log in pair.logs)
+
+
+def test_whichever_rank_it_is(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def room(group: Group, device: torch.device, size: int) -> None:
+        allocated(group, device, lambda: torch.empty(size << 30 * group.rank, dtype=torch.uint8))
+
+    def work(shard: LocalShard) -> list[int]:
+        prompt = shard.admission(1, range(3, 23), prompt_logprobs=True)
+        [failed] = shard.run(admit=[prompt], chunk_slot=[1], chunk_length=[20])
+        shard.start(0, [3, 4, 5])
+        shard.release(0, 1)
+        return [one.slot for one in failed.refused]
+
+    monkeypatch.setattr(runner, "check_room", room)
+    assert joined_ranks(checkpoint("llama2"), 2, work) == [1]
+
+
+@pytest.mark.parametrize("part", ["sample", "scores"])
+def test_what_rank_0_alone_has_no_memory_for(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """The others get tokens that are none, and wait for nothing."""
+    times = iter([False, True] if part == "sample" else [True])
+
+    def failing(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*inputs: Any) -> Any:
+            if next(times, False):
+                raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+            return function(*inputs)
+
+        return call
+
+    def work(shard: LocalShard) -> tuple[list[Any], ...]:
+        expected = [shard.start(0, [3, 4, 5]), *shard.decode([0], 3)[0]]
+        shard.release(0)
+        if shard.runner.sampling is not None and part == "sample":
+            monkeypatch.setattr(
+                shard.runner.sampling, "sample", failing(shard.runner.sampling.sample)
+            )
+        elif shard.runner.sampling is not None:
+            monkeypatch.setattr(runner, "scores_of", failing(runner.scores_of))
+        shard.start(0, [3, 4, 5])
+        prompt = shard.admission(1, range(3, 23), prompt_logprobs=True, prompt_top_n=2)
+        [lost] = shard.run(
+            admit=[prompt], chunk_slot=[1], chunk_length=[20], decode=[0], decode_changed=True
+        )
+        shard.decode([0, 1], 2)
+        shard.release(0, 1)
+        again = [shard.start(0, [3, 4, 5]), *shard.decode([0], 3)[0]]
+        return [(one.slot, one.kind) for one in lost.refused], expected, again
+
+    refused, expected, again = joined_ranks(checkpoint("llama2"), 2, work)
+    slots = [0, 1] if part == "sample" else [1]
+    assert sorted(refused) == [(slot, OUT_OF_MEMORY) for slot in slots]
+    assert again == expected
+
+
 def test_what_says_that_memory_ran_out() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
@@ -159,17 +248,19 @@ def test_what_says_that_memory_ran_out() -> None:
     assert not is_out_of_memory(RuntimeError("CUDA error: out of bounds"))
 
 
-def test_a_start_takes_smaller_steps_where_memory_ends(tmp_path: Path) -> None:
-    """F12: the shard may have little beside what it has loaded, and the largest matrix of a step
-    of 4,096 tokens alone takes twice that."""
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_start_takes_smaller_steps_where_memory_ends(tmp_path: Path, ranks: int) -> None:
+    """F12: a shard may have little beside what it has loaded, and the largest matrix of a step of
+    4,096 tokens alone takes twice that. Of two ranks one is as short, and both take the same."""
     model = make_checkpoint(
         tmp_path / "model", "llama2", max_position_embeddings=4096, intermediate_size=4096
     )
-    with running_shards(model, tmp_path / "s", 1) as shards:
-        limit_memory(shards, 2 * SPARE)
+    with running_shards(model, tmp_path / "s", ranks) as shards:
+        limit_memory(shards, 2 * SPARE, ranks - 1)
         sizes = {"max_prefill_tokens": 4096, "max_sequence_length": 4096, "max_slots": 2}
-        [warmed] = shards.warm_up(**sizes, max_batch_total_tokens=4096)
+        warmed, *others = shards.warm_up(**sizes, max_batch_total_tokens=4096)
         assert 64 <= warmed.max_prefill_tokens < 4096
-        said = shards.logs[0].read_text()
+        assert all(one.max_prefill_tokens == warmed.max_prefill_tokens for one in others)
+        said = shards.logs[-1].read_text()
         assert "a step of 4096 prompt tokens does not fit in memory, trying 2048" in said
         assert [len(tokens) for tokens in shards.generate([[5, 6, 7]], 4)] == [4]

@@ -10,16 +10,21 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from penstock_quantization.offline.awq import best_scale, cut
+from penstock_kernels.ops import Activation
+from penstock_kernels.weight import Weight
+from penstock_quantization.offline.awq import Reader, best_scale, cut
 from penstock_quantization.offline.gptq import gptq
 from penstock_quantization.offline.groups import Grid
 from penstock_quantization.offline.store import FORMATS
-from penstock_shard.weights.quantize import main
+from penstock_shard.model.layers import FeedForward
+from penstock_shard.weights.calibration import Calibration
+from penstock_shard.weights.quantize import main, read_sequences
 from penstock_shard.weights.rewrite import UNFINISHED
 from support.checkpoints import make_checkpoint
 from support.joined_ranks import joined_ranks
@@ -113,14 +118,16 @@ def test_calibration_loses_less_than_rounding() -> None:
 
     nearest = lost(grid.nearest(weight).meant())
     assert lost(gptq(weight, hessian, grid).meant()) < 0.5 * nearest
-    scale = best_scale(weight, hessian, x.abs().mean(0), grid)
+    scale = best_scale([Reader(weight, hessian)], x.abs().mean(0), grid)
     scaled = cut(weight * scale, hessian / (scale[:, None] * scale), grid).meant() / scale
     assert lost(scaled) < 0.95 * nearest
 
 
 KILLED_WHILE_WRITING = """
 import os, shutil, signal, sys
-from penstock_shard.weights.quantize import main
+from penstock_shard.model.layers import FeedForward
+from penstock_shard.weights.calibration import Calibration
+from penstock_shard.weights.quantize import main, read_sequences
 shutil.copyfile = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # behind the weights
 main(sys.argv[1:])
 """
@@ -200,7 +207,8 @@ def test_a_quantised_checkpoint_is_not_quantised_again(
 
 
 @pytest.mark.parametrize(
-    ("family", "name"), [("qwen2_moe", "fp8"), ("mixtral", "int8"), ("olmoe", "mxfp4")]
+    ("family", "name"),
+    [("qwen2_moe", "fp8"), ("mixtral", "int8"), ("olmoe", "mxfp4"), ("mixtral", "gptq")],
 )
 def test_experts(tmp_path: Path, text: Path, family: str, name: str) -> None:
     """Theirs are quantised, those by which rows choose are not, and the configuration says so."""
@@ -215,7 +223,8 @@ def test_experts(tmp_path: Path, text: Path, family: str, name: str) -> None:
     assert torch.equal(ours.router.data, theirs.router.data)
     stored = load_file(output / "model.safetensors")
     gates = [key.removesuffix(".weight") for key in stored if key.endswith("gate.weight")]
-    skipped = json.loads((output / "config.json").read_text())["quantization_config"]["ignore"]
+    said = json.loads((output / "config.json").read_text())["quantization_config"]
+    skipped = said["ignore"] if "ignore" in said else said["modules_to_not_convert"]
     assert sorted(skipped) == sorted([*gates, "lm_head"])
     assert loaded.model.scheme is not None
     assert all(loaded.model.scheme.skips(gate) for gate in gates)
@@ -223,12 +232,59 @@ def test_experts(tmp_path: Path, text: Path, family: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["gptq", "awq"])
-def test_experts_are_not_calibrated(
-    tmp_path: Path, text: Path, name: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("family", ["mixtral", "qwen2_moe"])
+def test_experts_are_calibrated(
+    tmp_path: Path, family: str, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = make_checkpoint(tmp_path / "model", "mixtral", num_hidden_layers=1)
-    assert main(options(folder, tmp_path / "out", name, text)) == 1
-    assert f"{name} does not calibrate those; fp8, int8, nvfp4, mxfp4" in capsys.readouterr().err
+    """Each by the rows that take it: less is lost than by rounding. Of a text so short that no
+    expert has enough of them, all are rounded, which is said."""
+    folder = make_checkpoint(tmp_path / "model", family, num_hidden_layers=2)
+    text = tmp_path / "text.txt"
+    text.write_text(" ".join(f"{i * i % 97} of {i * 7 % 31}" for i in range(900)))
+    lost, said = [], []
+    for tokens_of_each in (8, 96):
+        output = tmp_path / f"by_{tokens_of_each}"
+        arguments = options(folder, output, name, text)
+        arguments[arguments.index("--length") + 1] = str(tokens_of_each)
+        arguments[arguments.index("--group-size") + 1] = "32"
+        assert main(arguments) == 0
+        lost.append(lost_in_experts(folder, output, text))
+        said.append(capsys.readouterr().out)
+    assert "matrices are of experts that fewer than 32 tokens of the text took" in said[0]
+    assert lost[1] < {"gptq": 0.6, "awq": 0.9}[name] * lost[0]
+    assert joined_ranks(output, 2, tokens) == tokens(LocalShard(load_model(output)))
+
+
+def lost_in_experts(folder: Path, output: Path, text: Path) -> float:
+    """How far what the last layer's MLP makes of the text's rows is from what it made before, each
+    behind its own norm."""
+    sequences = read_sequences(text, folder / "tokenizer.json", 4, 96)
+    ours, theirs = (load_model(path).decoder for path in (output, folder))
+    calibration = Calibration(theirs, sequences)
+    kept = Kept(theirs.blocks[-1].mlp)
+    theirs.blocks[-1].mlp = kept
+    for _ in calibration.blocks():
+        pass
+    step = calibration._step(len(sequences))
+    more = ours.blocks[-1].mlp_norm.weight / theirs.blocks[-1].mlp_norm.weight
+    [x] = kept.rows
+    meant, found = kept.mlp(Activation(x), step), ours.blocks[-1].mlp(Activation(x * more), step)
+    return float((found - meant).norm() / meant.norm())
+
+
+class Kept:
+    """An MLP that keeps what it was given."""
+
+    def __init__(self, mlp: FeedForward) -> None:
+        self.mlp, self.rows = mlp, []
+
+    @property
+    def reads(self) -> Weight:
+        return self.mlp.reads
+
+    def add_norm(self, x: Activation, *rest: Any) -> Activation:
+        self.rows.append(x.x)
+        return self.mlp.add_norm(x, *rest)
 
 
 def test_families_that_no_format_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

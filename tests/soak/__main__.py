@@ -1,4 +1,5 @@
-"""`python -m tests.soak --url http://127.0.0.1:3000`: random traffic on a server of this machine.
+"""`python -m tests.soak`: random traffic on a server of this machine, which it starts itself where
+no --url names one.
 
 Ends by itself, with exit code 1 when a request is not accounted for, a block is not free at rest,
 or memory grew by more than --most-bytes a request.
@@ -9,15 +10,27 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-from tests.attack.target import loopback
-from tests.soak.memory import slope
-from tests.soak.traffic import SHOWN, Account, soak
+TESTS = Path(__file__).parents[1]
+if str(TESTS) not in sys.path:
+    sys.path.insert(0, str(TESTS))
+
+from tests.attack.target import Target, loopback  # noqa: E402
+from tests.soak.memory import slope  # noqa: E402
+from tests.soak.traffic import SHOWN, Account, soak  # noqa: E402
+
+from support.server import running_server  # noqa: E402
+
+SERVER = ("--device", "cpu", "--num-shard", "1", "--http-processes", "2")  # of the demo model
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument("--url", required=True, help="a server on a loopback address")
+    parser.add_argument("--url", help="a server on a loopback address (one of its own)")
     parser.add_argument("--seconds", type=float, default=1800.0)
     parser.add_argument("--clients", type=int, default=24, help="that ask one request at a time")
     parser.add_argument("--seed", type=int, default=0)
@@ -39,9 +52,23 @@ def report(account: Account, grown: float) -> None:
         print(f"FAULT {line}")
 
 
+@contextmanager
+def target_of(url: str | None) -> Iterator[Target]:
+    """The server that is named, or one that runs as long as it is needed."""
+    if url is not None:
+        yield loopback(url)
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="penstock-soak-") as folder,
+        running_server(Path(folder), *SERVER) as server,
+    ):
+        yield loopback(server.url)
+
+
 def main() -> int:
     given = arguments()
-    account = asyncio.run(soak(loopback(given.url), given.seconds, given.clients, given.seed))
+    with target_of(given.url) as target:
+        account = asyncio.run(soak(target, given.seconds, given.clients, given.seed))
     grown = slope(account.samples)
     report(account, grown)
     return 1 if account.faults or grown > given.most_bytes else 0

@@ -3,7 +3,8 @@
 python -m support.compiled_kernels {few,all} CAPABILITY...     such as 75, 80, 89, 90 or 100
 
 Prints a line of JSON for each variant of a kernel that was compiled: the case, the kernel, the
-seconds it took and the shared memory it asks for. Fails with the case that a compiler refuses.
+seconds it took, the shared memory it asks for, and products that a loop of it leaves running. Fails
+with the case that a compiler refuses.
 Needs TRITON_INTERPRET unset and no GPU: tensors stand in memory, and nothing is launched.
 """
 
@@ -32,6 +33,7 @@ from penstock_quantization.lut import Coded, packed
 from penstock_quantization.online import fp8
 from support.cards import SHARED_KIB
 from support.paged import PagedCase, paged_case, sinks_of
+from support.running_products import left_running
 from support.stacks import KINDS, on, stack_of, with_bias
 from support.whole_numbers import rounded
 
@@ -197,6 +199,18 @@ def activations(dtype: torch.dtype, dependent: bool) -> None:
     for act in Act:
         gate(torch.zeros(3, 4096, dtype=dtype), act, dependent)
         activate(torch.zeros(3, 4096, dtype=dtype), act, dependent)
+
+
+def rows_made_in_fp8(dtype: torch.dtype, dependent: bool) -> None:
+    """By what makes the rows."""
+    from penstock_kernels.gpu.products.quantise import room_for
+    from penstock_kernels.gpu.step.activation import gate
+    from penstock_kernels.gpu.step.norm import add_norm
+
+    x = torch.zeros(3, 4096, dtype=dtype)
+    norm = Norm(torch.ones(4096, dtype=dtype), 1e-5)
+    add_norm(x, x.clone(), norm, dependent, room=room_for(x, 4096))
+    gate(torch.zeros(3, 2 * 14_336, dtype=dtype), Act.SILU, dependent, room=room_for(x, 14_336))
 
 
 def experts(
@@ -463,6 +477,7 @@ CASES: dict[str, Case] = {
     "rotation with other norms": Case(rotation(256, norm=NormKind.RMS_ONE), few=False),
     "norms": Case(norms),
     "activations": Case(activations),
+    "rows in FP8, by what makes them": Case(rows_made_in_fp8, HALF, range(89, 1000)),
     "steps": Case(step_rows),
     "sampling": Case(sampling),
     "rows in FP8": Case(quantised_rows, cards=range(89, 1000)),
@@ -518,8 +533,11 @@ def compiled(capability: int, every: bool) -> list[str]:
         kernel = do_compile(self, *arguments, **options)
         module = self.fn.__module__.rpartition(".")[2]
         seconds = round(time.perf_counter() - began, 2)
-        cost = {"seconds": seconds, "shared": int(kernel.metadata.shared)}
-        lines.append(json.dumps(at | {"kernel": f"{module}.{self.fn.__name__}"} | cost))
+        found = {
+            "kernel": f"{module}.{self.fn.__name__}", "seconds": seconds,
+            "shared": int(kernel.metadata.shared), "running": left_running(kernel.asm["ttgir"]),
+        }  # fmt: skip
+        lines.append(json.dumps(at | found))
         return kernel
 
     JITFunction._do_compile = compile_one  # type: ignore[method-assign]

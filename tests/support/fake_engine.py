@@ -77,6 +77,7 @@ class FakeEngine:
     refuse: EngineError | None = None
     trouble: str = ""
     on_trouble: Callable[[str], None] = lambda reason: None
+    leaving: bool = False
     draining: bool = False
     cached_tokens: int = 0
     jobs: list[Job] = field(default_factory=list)
@@ -91,6 +92,10 @@ class FakeEngine:
     def live(self) -> int:
         """Sequences that have neither ended nor been cancelled."""
         return sum(not job.ended and not job.cancelled for job in self.jobs)
+
+    @property
+    def withdrawn(self) -> bool:
+        return self.leaving or self.draining
 
     async def prepare(self, grammar: Grammar) -> None:
         """Remember what was asked for; a text that holds `bad` cannot be compiled."""

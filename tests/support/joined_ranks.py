@@ -80,7 +80,9 @@ class JoinedShard(LocalShard):
         if self._rank == 0:
             self._meeting.results = results
         self._meeting.barrier.wait(SECONDS)
-        return self._meeting.results
+        found = self._meeting.results
+        self._meeting.barrier.wait(SECONDS)  # rank 0 may have others before all have seen these
+        return found
 
 
 def joined_ranks(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from penstock_proto import shard_pb2
-from support.local_shard import LocalShard
 
 Token = tuple[int, float]  # and its log-probability, bit for bit
 TOKENS = 4  # of each request
@@ -22,12 +22,27 @@ class Turn:
     cached: int = 0  # tokens of its prompt that are there already, computed in another run
 
 
+class Slots(Protocol):
+    """Shards whose slots own blocks: LocalShard, or ShardSlots over processes."""
+
+    def admission(
+        self, slot: int, tokens: Sequence[int], sampling: shard_pb2.Sampling, **fields: Any
+    ) -> shard_pb2.Admission:
+        """With the slot's own blocks."""
+
+    def run(self, **fields: Any) -> Sequence[shard_pb2.StepResult]:
+        """The results of a command."""
+
+    def release(self, *slots: int) -> None:
+        """Give slots up."""
+
+
 class Schedule:
     """Runs requests on a shard. prompts, sampling: of each request."""
 
     def __init__(
         self,
-        shard: LocalShard,
+        shard: Slots,
         prompts: Sequence[Sequence[int]],
         sampling: Callable[[int], shard_pb2.Sampling],
     ) -> None:

@@ -171,6 +171,27 @@ class Shards:
         return [process.wait(TIMEOUT) for process in self.processes]
 
 
+class ShardSlots:
+    """Shards whose slots own blocks for so many tokens each: commands are sent, and waited for."""
+
+    def __init__(self, shards: Shards, slots: int, tokens: int) -> None:
+        width = -(-tokens // shards.block_size)
+        self._shards = shards
+        self._blocks = [range(1 + slot * width, 1 + (slot + 1) * width) for slot in range(slots)]
+
+    def admission(
+        self, slot: int, tokens: Sequence[int], sampling: shard_pb2.Sampling, **fields: Any
+    ) -> shard_pb2.Admission:
+        return admission(slot, tokens, self._blocks[slot], sampling, **fields)
+
+    def run(self, **fields: Any) -> list[shard_pb2.StepResult]:
+        self._shards.send(**fields)
+        return [self._shards.receive()]
+
+    def release(self, *slots: int) -> None:
+        self.run(release=slots, decode_changed=True)
+
+
 def start_shard(
     config: dict[str, Any], log: Path, rank: int = 0, world_size: int = 1
 ) -> tuple[subprocess.Popen[str], int]:

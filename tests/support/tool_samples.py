@@ -212,6 +212,27 @@ SAMPLES = (
         "{}<|call|>",
         "I look.",
     ),
+    Sample(
+        "hy_v3",
+        "Sure<tool_calls:opensource>\n<tool_call:opensource>weather<tool_sep:opensource>\n"
+        + re.sub("(arg_key|arg_value)", r"\1:opensource", _GLM)
+        + "\n</tool_call:opensource>\n<tool_call:opensource>get_time<tool_sep:opensource>\n"
+        "</tool_call:opensource>\n</tool_calls:opensource>",
+        "Sure",
+    ),
+    Sample(
+        "solar_open",
+        "<|content|>Hm.<|end|><|begin|>assistant<|tool_calls|><|tool_call:begin|>abcdefgh12"
+        "<|tool_call:name|>weather<|tool_call:args|>" + _JSON + "<|tool_call:end|>"
+        "<|tool_call:begin|>abcdefgh13<|tool_call:name|>get_time<|tool_call:args|>{}"
+        "<|tool_call:end|><|calls|>",
+        "Hm.",
+    ),
+    Sample(
+        "apertus",
+        f'Hm.<|tools_prefix|>[{{"weather": {_JSON}}}, {{"get_time": {{}}}}]<|tools_suffix|>',
+        "Hm.",
+    ),
     Sample("json", "\n".join(_calls())),
 )  # fmt: skip
 

@@ -60,8 +60,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if $one }}
 - {{ printf "--%s" $name | quote }}
 {{- end }}
-{{- else if and (kindIs "float64" $one) (eq $one (floor $one)) }}
-- {{ printf "--%s=%d" $name (int64 $one) | quote }}
+{{- else if kindIs "float64" $one }}
+- {{ printf "--%s=%v" $name (ternary (int64 $one) $one (eq $one (floor $one))) | quote }}
 {{- else }}
 - {{ printf "--%s=%v" $name $one | quote }}
 {{- end }}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -31,11 +31,17 @@ def mix(
     def multiplied(x: Tensor, weight: Weight) -> Tensor:
         return product(x, weight.dequantised().to(x.dtype), weight.bias)
 
-    weight, chosen = choose(logits, experts)
     out = torch.zeros_like(x, dtype=torch.float32)
-    for index in sorted(set(chosen.flatten().tolist())):
-        row, place = (chosen == index).nonzero(as_tuple=True)
+    for index, row, share in taken(logits, experts):
         inner = gating(multiplied(x[row], experts.up[index]), experts.act)
         y = multiplied(inner, experts.down[index]).float()
-        out.index_add_(0, row, y.mul_(weight[row, place, None]))
+        out.index_add_(0, row, y.mul_(share[:, None]))
     return out.to(x.dtype)
+
+
+def taken(logits: Tensor, experts: Experts) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Each expert that some row takes, those rows [m] int64, and its weight in them [m] float32."""
+    weight, chosen = choose(logits, experts)
+    for index in sorted(set(chosen.flatten().tolist())):
+        row, place = (chosen == index).nonzero(as_tuple=True)
+        yield index, row, weight[row, place]

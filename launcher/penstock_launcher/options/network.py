@@ -63,3 +63,9 @@ class Network:
         "Seconds that running requests get to finish after SIGTERM",
         short="-g",
     )
+    drain_delay: float = option(
+        5.0,
+        number(0, 3600),
+        "Seconds after SIGTERM, at most half the grace period, in which requests are taken while "
+        "/ready answers 503, so that balancers look away; 0 where nobody has asked for so long",
+    )

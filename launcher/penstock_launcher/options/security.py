@@ -24,7 +24,8 @@ class Security:
         None,
         path(),
         "File with further such keys, one a line; or, where its name ends in .toml, with names and "
-        "limits (docs/keys.md). Read at the start, and again on SIGHUP, which else ends the server",
+        "limits (docs/keys.md). Read again when it changes, and on SIGHUP, which else ends the "
+        "server",
     )
     ssl_certfile: str | None = option(
         None,

@@ -7,6 +7,9 @@ x gives.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -17,17 +20,28 @@ SHARES = 10  # that are tried
 LEAST_SHARE = 0.5
 
 
-def best_scale(weight: Tensor, hessian: Tensor, mean: Tensor, grid: Grid) -> Tensor:
-    """[k], by which columns are multiplied. weight: [n, k]; mean: [k], of the inputs' sizes."""
+class Reader(NamedTuple):
+    """A matrix, and the sum of x x^T over the inputs that it multiplied."""
+
+    weight: Tensor  # [n, k]
+    hessian: Tensor  # [k, k]
+
+
+def best_scale(readers: Sequence[Reader], mean: Tensor, grid: Grid) -> Tensor:
+    """[k], by which columns are multiplied. readers: of the same inputs; mean: of their sizes."""
     best, least = torch.ones_like(mean), float("inf")
     for step in range(STEPS):
         scale = mean.clamp(min=1e-4) ** (step / STEPS)
         scale = scale / (scale.max() * scale.min()).sqrt()
-        lost = grid.nearest(weight * scale).meant() / scale - weight
-        error = float(((lost @ hessian) * lost).sum())
+        error = sum(_lost(each, scale, grid) for each in readers)
         if error < least:
             best, least = scale, error
     return best
+
+
+def _lost(reader: Reader, scale: Tensor, grid: Grid) -> float:
+    lost = grid.nearest(reader.weight * scale).meant() / scale - reader.weight
+    return float(((lost @ reader.hessian) * lost).sum())
 
 
 def cut(weight: Tensor, hessian: Tensor, grid: Grid) -> Quantised:

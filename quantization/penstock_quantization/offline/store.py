@@ -5,6 +5,7 @@ A format is a row of FORMATS.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -150,6 +151,7 @@ def _compressed(name: str, kind: str) -> Callable[[Grid, list[str]], dict[str, A
 
 
 def _gptq_config(grid: Grid, skipped: list[str]) -> dict[str, Any]:
+    """`dynamic` is GPTQModel's: what no rule of it would quantise."""
     return {
         "quant_method": "gptq",
         "bits": grid.bits,
@@ -158,6 +160,8 @@ def _gptq_config(grid: Grid, skipped: list[str]) -> dict[str, Any]:
         "sym": True,
         "lm_head": False,
         "checkpoint_format": "gptq",
+        "dynamic": {f"-:{re.escape(name)}$": {} for name in skipped},
+        "modules_to_not_convert": skipped,
     }
 
 

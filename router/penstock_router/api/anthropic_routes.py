@@ -7,7 +7,7 @@ from aiohttp import web
 from penstock_router.api.anthropic_answer import MessageWording
 from penstock_router.api.anthropic_schema import CountRequest, MessagesRequest
 from penstock_router.api.converse import converse
-from penstock_router.api.fields import checked
+from penstock_router.api.fields import checked, ignore
 from penstock_router.api.options import Names
 from penstock_router.api.prepare import listing_errors
 from penstock_router.api.request_context import RequestContext, read_json
@@ -20,7 +20,12 @@ NAMES = Names("messages", "max_tokens", openai=True)
 async def messages(context: RequestContext) -> web.StreamResponse:
     """POST /v1/messages"""
     body = await context.body(MessagesRequest)
-    return await converse(context, body.chat(), NAMES, MessageWording(context.service.model_name))
+    chat, service = body.chat(), context.service
+    if chat.thinking_token_budget and not service.text.replies.dialect.counts_thoughts:
+        chat = chat.model_copy(update={"thinking_token_budget": None})
+        ignore(context.request, "thinking.budget_tokens")
+    wording = MessageWording(service.model_name)
+    return await converse(context, chat, body.grammar(), NAMES, wording)
 
 
 async def count_tokens(request: web.Request) -> web.Response:

@@ -8,8 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import orjson
 from pydantic import Field, model_validator
 
-from penstock_router.api.openai_chat import ChatRequest
-from penstock_router.api.responses_schema import response_format
+from penstock_router.api.openai_chat import MAX_BUDGET, ChatRequest
 from penstock_router.api.schema import (
     NEUTRAL,
     AtMost,
@@ -21,7 +20,9 @@ from penstock_router.api.schema import (
     StopSequence,
     parse,
 )
+from penstock_router.api.structured import flat_format
 from penstock_router.api.time_limit import TimeLimited
+from penstock_router.grammar import Grammar
 from penstock_router.tools.definition import MAX_TOOLS, Tool
 
 Name = Annotated[str, Field(max_length=1024)]
@@ -149,9 +150,10 @@ class Thinking(ClientObject):
     """`thinking`."""
 
     PATH: ClassVar = "thinking."
-    IGNORED: ClassVar = frozenset({"budget_tokens", "display"})
+    IGNORED: ClassVar = frozenset({"display"})
 
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
+    budget_tokens: Annotated[Integer, Field(ge=0, le=MAX_BUDGET)] | None = None
 
 
 class OutputConfig(ClientObject):
@@ -203,8 +205,6 @@ class CountRequest(ClientObject):
     def chat(self, **more: Any) -> ChatRequest:
         """The same as a request of chat. Raises ApiError."""
         choice, thinking = self.tool_choice, self.thinking
-        wanted = self.output_config.format or self.output_format
-        named = None if wanted is None else {"name": "answer", **wanted}
         body = {
             "model": self.model,
             "messages": self._messages(),
@@ -212,12 +212,18 @@ class CountRequest(ClientObject):
             "tool_choice": None if choice is None else choice.of_chat,
             "parallel_tool_calls": choice is None or not choice.disable_parallel_tool_use,
             "enable_thinking": None if thinking is None else thinking.type != "disabled",
+            "thinking_token_budget": None if thinking is None else thinking.budget_tokens,
             "reasoning_effort": self.output_config.effort,
-            "response_format": response_format(named),
             "chat_template_kwargs": self.chat_template_kwargs,
             **more,
         }
         return parse(ChatRequest, body)
+
+    def grammar(self) -> Grammar | None:
+        """What the answer is held to. Raises ApiError."""
+        if self.output_config.format is not None:
+            return flat_format(self.output_config.format, "output_config.format")
+        return flat_format(self.output_format, "output_format")
 
     def _messages(self) -> list[dict[str, Any]]:
         system = self.system

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from penstock_router.traces import Traces
 
 FLUSH_SECONDS = 2.0  # for the last bytes of answers that have ended, when the server ends
-LINGER_SECONDS = 2.0  # for a refused client to read the answer while it still sends its body
 READ_BYTES = 64 * 1024  # of a body that nobody reads yet; twice as many may wait
 SCRAPERS = 64  # connections of one client to the port for /metrics alone
 
@@ -120,7 +119,7 @@ class Runner(web.AppRunner):
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=waits.idle,
-            lingering_time=LINGER_SECONDS,
+            lingering_time=0,  # our connections see to that
             read_bufsize=READ_BYTES,
             shutdown_timeout=FLUSH_SECONDS,
             **parser,

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 from aiohttp import web
 
+from penstock_router.api.body_pace import Pace
 from penstock_router.api.errors import ApiError, Kind
 
 BODY_SECONDS = 60.0  # for a body to arrive
@@ -19,7 +20,6 @@ SHARE = 16  # large bodies at a time, of the largest size
 # What a process reads of large bodies in a second. Each byte costs the event loop about a
 # nanosecond, so they have a quarter of it at the most.
 PACE_BYTES = 256 * 1024 * 1024
-AHEAD_SECONDS = 0.004  # that a lone body is ahead of the pace before it waits
 
 
 class Bodies:
@@ -29,7 +29,7 @@ class Bodies:
         """payload_limit: bytes of the largest body."""
         self._payload_limit = payload_limit
         self._turn = asyncio.Lock()
-        self._paid = 0.0  # the moment at which what was read is what the pace allows
+        self._pace = Pace(PACE_BYTES)
         self.free = SHARE * payload_limit
 
     async def read(self, request: web.Request) -> bytes:
@@ -81,17 +81,9 @@ class Bodies:
                     self._check(size)
                     lease.extend(size)
                     if size > SMALL_BYTES:
-                        await self._keep_pace(len(part))
+                        await self._pace.keep(len(part))
         except TimeoutError:
             raise ApiError(Kind.TIMEOUT, f"{seconds:g}") from None
-
-    async def _keep_pace(self, size: int) -> None:
-        """Behind so many bytes of a large body, until more may be read. Meanwhile its client is
-        held up: what it sends stays in the buffers of both systems."""
-        now = asyncio.get_running_loop().time()
-        self._paid = max(self._paid, now) + size / PACE_BYTES
-        if self._paid - now > AHEAD_SECONDS:
-            await asyncio.sleep(self._paid - now)
 
     def _check(self, size: int) -> None:
         if size > self._payload_limit:

@@ -172,7 +172,10 @@ class Connection(web.RequestHandler):
             self._hear_no_more()
             self.resume_reading(resume_parser=False)
         try:
-            return await super()._handle_request(request, start_time, request_handler)  # type: ignore[arg-type]
+            answer = await super()._handle_request(request, start_time, request_handler)  # type: ignore[arg-type]
+            if not request.content.is_eof():
+                await self._connections.refused_pace.throw_away(request.content)
+            return answer
         finally:
             self.say_something = None  # which knows this connection
 
@@ -314,9 +317,9 @@ async def note_answer(request: web.Request, response: web.StreamResponse) -> Non
 
 
 async def say_goodbye(request: web.Request, response: web.StreamResponse) -> None:
-    """A signal of the application: while the server drains every answer is its connection's last,
+    """A signal of the application: before the server ends every answer is its connection's last,
     so that whoever goes on goes elsewhere, and no request is on its way when the rest is closed."""
-    if request.app[SERVICE].engine.draining:
+    if request.app[SERVICE].engine.withdrawn:
         response.force_close()
         response.headers[hdrs.CONNECTION] = "close"  # aiohttp has looked already
 

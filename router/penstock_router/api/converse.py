@@ -18,6 +18,8 @@ from penstock_router.api.request_context import RequestContext
 from penstock_router.api.sse import EventStream
 from penstock_router.api.streaming import collect, stream_out
 from penstock_router.api.tgi_routes import json_response
+from penstock_router.api.truncation import prepare_shortened
+from penstock_router.grammar import Grammar
 from penstock_router.request import GenerationRequest
 
 
@@ -32,15 +34,25 @@ class Wording(Protocol):
 
 
 async def converse(
-    context: RequestContext, chat: ChatRequest, names: Names, wording: Wording
+    context: RequestContext,
+    chat: ChatRequest,
+    grammar: Grammar | None,
+    names: Names,
+    wording: Wording,
+    shortens: bool = False,
 ) -> web.StreamResponse:
-    """chat: the request in the terms of OpenAI's chat. names: what the client calls fields."""
+    """chat: the request in the terms of OpenAI's chat, without the grammar that the answer is held
+    to. names: what the client calls fields. shortens: a conversation that does not fit loses its
+    beginning."""
     service = context.service
-    options = dataclasses.replace(wanted_options(context, chat), names=names)
+    options = dataclasses.replace(wanted_options(context, chat), names=names, grammar=grammar)
     conversation = chat.conversation(service.text.replies.shows_tools)
     headers = context.early_headers(sum(len(m.get("content") or "") for m in conversation.messages))
     with service.permits.take(1):
-        [[request]] = await prepare(context, [conversation], options)
+        if shortens:
+            [[request]] = await prepare_shortened(context, conversation, options)
+        else:
+            [[request]] = await prepare(context, [conversation], options)
         shown = output(service, request, options)
         logprobs = ChatLogprobs(service.text) if chat.logprobs else None
         seed = request.sampling.seed if options.samples else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from penstock_router.api.errors import invalid
 from penstock_router.api.request_id import request_id
 from penstock_router.api.schema import M, Reading, parse
 from penstock_router.api.service import REMEMBERED, SERVICE
@@ -26,6 +27,17 @@ def checked(request: web.Request, model: type[M], body: object) -> M:
         _log_new(request, reading)
     narrow(request, found)
     return found
+
+
+def ignore(request: web.Request, name: str) -> None:
+    """A field of a body that was checked turns out to have no effect. Raises ApiError where that
+    is not allowed."""
+    reading = request[_KEY]
+    try:
+        reading.ignore(name)
+    except ValueError as error:
+        raise invalid(str(error)) from None
+    _log_new(request, reading)
 
 
 def ignored_fields(request: web.Request) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from penstock_router.api.errors import ApiError, Kind
+from penstock_router.api.probes import unhealthy, unready
 from penstock_router.api.service import SERVICE, VERSION, Service
 from penstock_router.api.tgi_routes import json_response
 from penstock_router.exposition import CONTENT_TYPE
@@ -91,9 +91,9 @@ def _model(service: Service, name: str) -> dict[str, Any]:
 
 async def health(request: web.Request) -> web.Response:
     """GET /health, /ping and /: 200 while the server takes requests and the shards answer."""
-    engine = request.app[SERVICE].engine
-    if engine.draining or engine.trouble:
-        raise ApiError(Kind.UNHEALTHY, f": {engine.trouble}" if engine.trouble else "")
+    service = request.app[SERVICE]
+    if unready(service):
+        raise unhealthy(service)
     return web.Response()
 
 

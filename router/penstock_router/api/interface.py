@@ -40,12 +40,18 @@ class Engine(Protocol):
         """Why nothing would be generated now; empty while the shards live and answer."""
 
     @property
+    def withdrawn(self) -> bool:
+        """Requests should go elsewhere, as the server is about to end. True while draining too."""
+
+    @property
     def draining(self) -> bool:
         """New requests are turned away."""
 
 
 class Metrics(Protocol):
     """Counts HTTP requests; see `penstock_router.metrics.Metrics`."""
+
+    def on_look(self) -> None: ...
 
     def on_request(self) -> None: ...
 

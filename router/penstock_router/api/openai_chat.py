@@ -20,6 +20,7 @@ from penstock_router.tools.definition import Toolbox
 from penstock_router.tools.schema import unenforced
 
 MAX_TOOL_PROMPT = 65_536  # characters
+MAX_BUDGET = 2**31 - 1
 
 
 class ChatRequest(OpenAIRequest):
@@ -51,6 +52,8 @@ class ChatRequest(OpenAIRequest):
     reasoning_effort: Annotated[str, Field(pattern=r"^[a-z_]{1,16}$")] | None = None
     enable_thinking: bool | None = None
     include_reasoning: bool = True
+    # vLLM's: most tokens of reasoning
+    thinking_token_budget: Annotated[Integer, Field(ge=0, le=MAX_BUDGET)] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     echo: bool = False  # vLLM's: the message that is continued is part of the answer

@@ -37,7 +37,7 @@ from penstock_router.api.options import Options
 from penstock_router.api.prepare import Prompt, listing_errors, output, prepare, text_errors
 from penstock_router.api.request_context import RequestContext, read_json
 from penstock_router.api.sequence_group import Collector
-from penstock_router.api.service import SERVICE
+from penstock_router.api.service import SERVICE, Service
 from penstock_router.api.sse import EventStream
 from penstock_router.api.streaming import collect, stream_out
 from penstock_router.api.tgi_routes import json_response
@@ -45,6 +45,7 @@ from penstock_router.api.user_agents import is_text_generation, reads_only_json
 from penstock_router.api.vllm_extras import beside_choices, in_choice
 from penstock_router.request import GenerationRequest
 from penstock_router.text import Conversation, TextModel
+from penstock_router.tools.plan import ReplyPlan
 
 
 async def chat_completions(context: RequestContext) -> web.StreamResponse:
@@ -201,9 +202,21 @@ def wanted_options(context: RequestContext, body: OpenAIRequest) -> Options:
     options = body.options(service.config, priority=context.priority())
     options.check(service.engine.limits)
     if isinstance(body, ChatRequest):
-        plan = service.text.replies.plan(body.toolbox())
-        options = dataclasses.replace(options, reply=plan)
+        options = dataclasses.replace(options, reply=_reply_plan(service, body))
     return options
+
+
+def _reply_plan(service: Service, body: ChatRequest) -> ReplyPlan | None:
+    """How the answer is read. Raises ApiError for a budget that cannot be kept."""
+    replies, budget = service.text.replies, body.thinking_token_budget
+    if budget is not None and not replies.dialect.counts_thoughts:
+        raise invalid(
+            "`thinking_token_budget` cannot be kept: this model marks its reasoning by text, not "
+            "by tokens"
+        )
+    if budget is not None and body.new_tokens is not None and budget >= body.new_tokens:
+        budget = None  # the answer ends before
+    return replies.plan(body.toolbox(), budget)
 
 
 async def _requests(

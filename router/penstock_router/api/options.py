@@ -19,7 +19,7 @@ _SEEDS = 2**64
 
 # TGI generates in slices of 1024 tokens and checks only the first one, so its clients ask for any
 # number of tokens and get what there is room for.
-_CHECKED_TOKENS = 1024
+CHECKED_TOKENS = 1024
 LONGEST_PROMPT = -1  # as `truncate`: what a prompt may have
 
 
@@ -80,11 +80,11 @@ class Options:
             check_token(token, limits, "logit_bias")
 
     def requests(
-        self, prompt: Sequence[int], limits: ServerLimits, salt: bytes = b""
+        self, prompt: Sequence[int], limits: ServerLimits, salt: bytes = b"", client: str = ""
     ) -> list[GenerationRequest]:
         """One request for each sequence of a prompt. Raises ApiError for lengths beyond limits.
 
-        salt: of the prefix cache, `cache_salt` taken into it.
+        salt: of the prefix cache, `cache_salt` taken into it. client: who asks.
         """
         if self.truncate is not None:
             most = limits.max_input_tokens if self.truncate == LONGEST_PROMPT else self.truncate
@@ -102,6 +102,7 @@ class Options:
                 priority=self.priority,
                 grammar=self.grammar,
                 cache_salt=salt,
+                client=client,
             )
             for seed in self._seeds()
         ]
@@ -114,7 +115,7 @@ class Options:
         if length > limits.max_input_tokens:
             raise self.too_many(str(length), limits)
         room = limits.max_total_tokens - length
-        if wanted is not None and min(wanted, _CHECKED_TOKENS) > room:
+        if wanted is not None and min(wanted, CHECKED_TOKENS) > room:
             new = self.names.new_tokens
             raise self._too_long(
                 f"`{prompt}` tokens + `{new}` must be <= {limits.max_total_tokens}. "

@@ -47,7 +47,9 @@ async def prepare(
     salt, lease = cache_salt(context.request, options.cache_salt), context.lease
     if lease is not None:
         lease.check_priority(options.priority)
-    requests = await requests_of(context.service, prompts, options, salt, add_special_tokens)
+    requests = await requests_of(
+        context.service, prompts, options, salt, add_special_tokens, context.client
+    )
     if lease is not None:
         await lease.reserve(requests)
     context.validated()
@@ -60,8 +62,9 @@ async def requests_of(
     options: Options,
     salt: bytes,
     add_special_tokens: bool = True,
+    client: str = "",
 ) -> list[list[GenerationRequest]]:
-    """The same, whoever asks. salt: of the prefix cache."""
+    """The same, whoever asks. salt: of the prefix cache. client: empty where nobody knows."""
     limits = service.engine.limits
     rules = await token_rules(options.rules, service.text, service.config, options.ignore_eos)
     if rules is not None:
@@ -75,7 +78,7 @@ async def requests_of(
             ids = await _tokens(service, prompt, options.names.prompt, add_special_tokens, most)
         except TooManyTokens as error:
             raise options.too_many(str(error), limits) from error
-        admitted = options.requests(ids, limits, salt)
+        admitted = options.requests(ids, limits, salt, client)
         _check_ids(admitted[0].prompt, limits, prompt is not ids)
         grammar = await _compiled(service, options, ids)
         if grammar is not options.grammar:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from penstock_router.api.errors import ApiError, Kind
-from penstock_router.api.service import SERVICE
+from penstock_router.api.service import SERVICE, Service
 
 
 async def startup(_request: web.Request) -> web.Response:
@@ -24,10 +24,22 @@ async def live(_request: web.Request) -> web.Response:
 
 
 async def ready(request: web.Request) -> web.Response:
-    """GET /ready: 503 with the reason while the server drains, a shard does not answer, or a step
-    takes far longer than it should."""
-    engine = request.app[SERVICE].engine
-    reason = engine.trouble or ("the server is shutting down" if engine.draining else "")
-    if reason:
+    """GET /ready: 503 with the reason while the server is about to end, a shard does not answer, or
+    a step takes far longer than it should."""
+    if reason := unready(request.app[SERVICE]):
         raise ApiError(Kind.UNHEALTHY, f": {reason}")
     return web.Response(text="ready\n")
+
+
+def unready(service: Service) -> str:
+    """Why requests should not come here; empty: they may. That somebody looks is noted: the server
+    does not end before they have heard of it (`server`)."""
+    service.metrics.on_look()
+    engine = service.engine
+    return engine.trouble or ("the server is shutting down" if engine.withdrawn else "")
+
+
+def unhealthy(service: Service) -> ApiError:
+    """TGI's answer, which gives no reason of a shutdown."""
+    trouble = service.engine.trouble
+    return ApiError(Kind.UNHEALTHY, f": {trouble}" if trouble else "")

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from penstock_router.api.bodies import SMALL_BYTES
 from penstock_router.api.body_shape import MOST_VALUES, fault_of
+from penstock_router.api.connection import Connection
 from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.fields import checked
 from penstock_router.api.no_numbers import place_of_no_number
@@ -75,6 +76,18 @@ class RequestContext:
     def user_agent(self) -> str:
         """What the client says it is."""
         return self.request.headers.get("User-Agent", "")
+
+    @property
+    def client(self) -> str:
+        """Who asks: the owner of a key that has a name, else an address; empty where neither is
+        known."""
+        request = self.request
+        if key := named(request).get("key"):
+            return key
+        connection = request.protocol
+        if isinstance(connection, Connection) and connection.client is not None:
+            return connection.client
+        return self.service.clients.of_request(request) or ""
 
     async def json(self) -> object:
         """The body. Raises ApiError when it is late, too large or no JSON."""

@@ -23,4 +23,6 @@ async def responses(context: RequestContext) -> web.StreamResponse:
         "top_p": 1.0 if used.top_p is None else used.top_p,
     }
     wording = ResponseWording(body, context.service.model_name, sampling)
-    return await converse(context, chat, NAMES, wording)
+    return await converse(
+        context, chat, body.grammar(), NAMES, wording, shortens=body.truncation == "auto"
+    )

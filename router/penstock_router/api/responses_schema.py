@@ -19,7 +19,9 @@ from penstock_router.api.schema import (
     Share,
     parse,
 )
+from penstock_router.api.structured import flat_format
 from penstock_router.api.time_limit import TimeLimited
+from penstock_router.grammar import Grammar
 from penstock_router.limits import MAX_TOP_LOGPROBS
 from penstock_router.tools.definition import MAX_TOOLS, Tool
 
@@ -209,12 +211,15 @@ class ResponsesRequest(TimeLimited):
             "tools": [_function(tool) for tool in self.tools] or None,
             "tool_choice": _choice(self.tool_choice),
             "parallel_tool_calls": self.parallel_tool_calls,
-            "response_format": response_format(self.text.format),
             "reasoning_effort": self.reasoning.effort,
             "priority": self.priority,
             "chat_template_kwargs": self.chat_template_kwargs,
         }
         return parse(ChatRequest, body)
+
+    def grammar(self) -> Grammar | None:
+        """What the answer is held to. Raises ApiError."""
+        return flat_format(self.text.format, "text.format")
 
     def _messages(self) -> list[dict[str, Any]]:
         items = self.input
@@ -270,13 +275,3 @@ def _choice(choice: str | dict[str, Any] | None) -> Any:
             listed = [{"function": {"name": tool.get("name")}} for tool in tools if tool]
             return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": listed}}
     return choice
-
-
-def response_format(wanted: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A flat format as chat nests it."""
-    if wanted is None or wanted.get("type") == "text":
-        return None
-    if wanted.get("type") != "json_schema":
-        return dict(wanted)
-    schema = {name: value for name, value in wanted.items() if name != "type"}
-    return {"type": "json_schema", "json_schema": schema}

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
+from penstock_router.api.awakening import Awakening
 from penstock_router.api.errors import ApiError, from_engine
 from penstock_router.api.interface import Engine
 from penstock_router.api.output import Output
@@ -17,15 +18,17 @@ from penstock_router.request import EngineError, Finish, GenerationRequest, TopT
 class SequenceGroup:
     """Submits sequences and waits for all of them; whatever is left is cancelled on leaving.
 
-    with SequenceGroup(engine) as group:
+    with SequenceGroup(engine, awakening) as group:
         group.submit(listeners)
         await group.ended
     """
 
-    def __init__(self, engine: Engine, lease: Lease | None = None) -> None:
-        """lease: what is generated is counted for its key."""
+    def __init__(self, engine: Engine, awakening: Awakening, lease: Lease | None = None) -> None:
+        """awakening: of whoever waits for the end. lease: what is generated is counted for its
+        key."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._engine = engine
+        self._awakening = awakening
         self._lease = lease
         self._generated = 0  # by sequences that have ended
         self._ids: list[int] = []
@@ -69,8 +72,8 @@ class SequenceGroup:
         """A sequence ended as it should, and has so many tokens."""
         self._generated += generated
         self._remaining -= 1
-        if not self._remaining and not self.ended.done():
-            self.ended.set_result(None)
+        if not self._remaining:
+            self._awakening.wake(self.ended)
 
     def fail(self, error: ApiError) -> None:
         """A sequence failed, and with it the HTTP request."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from penstock_router.api.awakening import Awakening
 from penstock_router.api.bodies import Bodies
 from penstock_router.api.clients import Clients
 from penstock_router.api.errors import ApiError, Kind, invalid
@@ -81,6 +82,7 @@ class Service:
     bodies: Bodies
     sampling_defaults: Mapping[str, float]  # of /v1
     traces: Traces | None
+    awakening: Awakening = field(default_factory=Awakening)
     logged: set[str] = field(default_factory=set)  # what is said once: names of ignored fields, …
 
     @property

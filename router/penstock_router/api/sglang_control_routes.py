@@ -13,6 +13,7 @@ from aiohttp import web
 
 from penstock_router.api.errors import ApiError, Kind, from_engine
 from penstock_router.api.fields import checked
+from penstock_router.api.probes import unhealthy, unready
 from penstock_router.api.request_context import read_json
 from penstock_router.api.service import SERVICE, VERSION, Service
 from penstock_router.api.sglang_chat import EXTENSIONS
@@ -129,8 +130,8 @@ async def health_generate(request: web.Request) -> web.Response:
     """GET /health_generate: 200 when a token comes, or while so much runs that none is tried."""
     service = request.app[SERVICE]
     engine = service.engine
-    if engine.draining or engine.trouble:
-        raise ApiError(Kind.UNHEALTHY, f": {engine.trouble}" if engine.trouble else "")
+    if unready(service):
+        raise unhealthy(service)
     if service.permits.free <= 0:
         return web.Response()
     probe = Probe()

@@ -45,7 +45,7 @@ async def stream_out(
     try:
         with (
             context.limit.converting(),
-            SequenceGroup(context.service.engine, context.lease) as group,
+            _group(context) as group,
         ):
             async with submitting(group, listeners):
                 await stream.serve(group)
@@ -88,6 +88,11 @@ async def collect(
     context: RequestContext, listeners: Sequence[T], submitting: Submitting[T] = at_once
 ) -> None:
     """Run all listeners to their ends. Raises ApiError."""
-    with SequenceGroup(context.service.engine, context.lease) as group:
+    with _group(context) as group:
         async with submitting(group, listeners):
             await group.ended
+
+
+def _group(context: RequestContext) -> SequenceGroup:
+    service = context.service
+    return SequenceGroup(service.engine, service.awakening, context.lease)

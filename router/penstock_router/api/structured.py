@@ -14,7 +14,7 @@ from penstock_router.grammar import Grammar
 from penstock_router.structured import grammar_from
 from penstock_router.structured.json_schema import json_schema
 from penstock_router.structured.kinds import MAX_CHOICES
-from penstock_router.structured.tags import MAX_TAGS
+from penstock_router.structured.tag_fields import MAX_TAGS
 
 AnyObject = dict[str, Any]
 Schema = AnyObject | str | bool
@@ -48,6 +48,23 @@ def only(wanted: Sequence[Wanted]) -> Grammar | None:
         names = ", ".join(f"`{name}`" for name, _ in wanted)
         raise invalid(f"an answer can be held to one grammar only. Given: {names}")
     return named(*wanted[0]) if wanted else None
+
+
+def flat_format(wanted: AnyObject | None, field: str) -> Grammar | None:
+    """A format as /v1/responses and Anthropic's API have it: the schema stands beside its type.
+    Raises ApiError."""
+    match wanted:
+        case None | {"type": "text"}:
+            return None
+        case {"type": "json_object"}:
+            return grammar("json_object", True, field)
+        case {"type": "json_schema", "schema": schema}:
+            return grammar("json_schema", schema, f"{field}.schema")
+        case {"type": "structural_tag"}:
+            return grammar("structural_tag", wanted, field)
+        case {"type": "json_schema"}:
+            raise invalid(f"missing field `{field}.schema`")
+    raise invalid(f"`{field}.type` must be `text`, `json_object` or `json_schema`")
 
 
 # What stays refused where these fields are read.

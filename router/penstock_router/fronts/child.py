@@ -98,6 +98,11 @@ class FrontProcess:
         await self._ready
         self._listen_for_beats()
 
+    def withdraw(self) -> None:
+        """Let it tell whoever looks that requests should go elsewhere."""
+        if self._link is not None:
+            self._link.withdraw()
+
     def drain(self) -> None:
         """Let it turn new requests away."""
         if self._link is not None:

@@ -21,6 +21,9 @@ class Front(Protocol):
     async def open(self, engine: Engine, metrics: Metrics) -> str:
         """Take requests; the URL. Raises OSError when it cannot listen."""
 
+    def withdraw(self) -> None:
+        """Let whoever looks send requests elsewhere, as the engine does from now on."""
+
     def drain(self) -> None:
         """Turn new requests away, as the engine does from now on."""
 

@@ -91,6 +91,11 @@ class FrontLink:
             self._last.metrics.text = self._metrics.render()
             self._flush_soon()
 
+    def withdraw(self) -> None:
+        """Tell the front that requests should go elsewhere."""
+        self._last.withdrawn = True
+        self._flush_soon()
+
     def drain(self) -> None:
         """Tell the front that new requests are turned away."""
         self._last.draining = True
@@ -154,6 +159,8 @@ class FrontLink:
 
     def _count(self, frame: FromFront) -> None:
         metrics, count = self._metrics, frame.count
+        if count.looked:
+            metrics.on_look()
         metrics.request_count.inc(count.requests)
         metrics.disconnects.inc(count.disconnects)
         metrics.slow_readers.inc(count.slow_readers)

@@ -64,6 +64,11 @@ class FrontGroup:
         self._acceptor = Acceptor(listener, self._fronts, self._fail, self._config.scheme)
         return self._acceptor.url
 
+    def withdraw(self) -> None:
+        """Let whoever looks send requests elsewhere, as the engine does from now on."""
+        for front in self._fronts:
+            front.withdraw()
+
     def drain(self) -> None:
         """Turn new requests away, as the engine does from now on."""
         for front in self._fronts:

@@ -58,6 +58,9 @@ class LocalFront:
         self._door = Door(inherited(config.listener), server, config, self._fail)
         return self._door.url
 
+    def withdraw(self) -> None:
+        """The API sees that the engine does."""
+
     def drain(self) -> None:
         """The API sees that the engine does."""
 

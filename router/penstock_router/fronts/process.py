@@ -14,6 +14,7 @@ from typing import cast
 import uvloop
 
 from penstock_proto.front_pb2 import FromFront
+from penstock_router.allocator import keep_no_large_blocks
 from penstock_router.api.app import make_app, make_runner
 from penstock_router.api.keys import KEYS
 from penstock_router.api.service import Permits
@@ -34,6 +35,7 @@ from penstock_router.tls import Tls
 def main() -> int:
     """Serve until the scheduling process says that it is over (0) or is gone (1)."""
     configure_logs()
+    keep_no_large_blocks()
     # It is the scheduling process that ends in order, and this one when told.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

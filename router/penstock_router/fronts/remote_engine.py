@@ -70,6 +70,7 @@ class RemoteEngine:
 
     def __init__(self, limits: ServerLimits, outbox: Outbox) -> None:
         self.limits = limits
+        self.withdrawn = False
         self.draining = False
         self._trouble = ""
         self.leave = asyncio.Event()  # the scheduling process is about to end
@@ -163,6 +164,7 @@ class RemoteEngine:
             self.on_keys(tuple(ApiKey.of(json.loads(item)) for item in frame.api_key))
         for verdict in frame.key_verdict:
             self.on_verdict(verdict)
+        self.withdrawn |= frame.withdrawn or frame.draining
         self.draining |= frame.draining
         if frame.leave:
             self.leave.set()
@@ -207,6 +209,9 @@ class RemoteMetrics:
         self._numbers = itertools.count(1)
         self._scrapes: dict[int, asyncio.Future[bytes]] = {}
         engine.on_metrics = self._scraped
+
+    def on_look(self) -> None:
+        self._outbox.frame.count.looked = True
 
     def on_request(self) -> None:
         self._outbox.frame.count.requests += 1

@@ -25,6 +25,7 @@ from penstock_router.scheduler.room import Room
 from penstock_router.scheduler.runs import Runs
 from penstock_router.scheduler.seats import Seats
 from penstock_router.scheduler.sequence import Seat, Sequence, State
+from penstock_router.scheduler.shares import Shares
 from penstock_router.scheduler.sharing import group_by_prefix
 
 SECONDS_PER_PRIORITY = 1.0  # waiting that long outweighs one level of priority
@@ -39,6 +40,7 @@ class Scheduler:
         self.preemptions = 0
         self._sequences: dict[int, Sequence] = {}  # every one that has not ended
         self._queue = Queue()
+        self._shares = Shares()
         self._seats = Seats(config.max_batch_size)
         self.room = Room(config.max_batch_prefill_tokens, config.max_batch_size)
         self._admission = AdmissionPolicy(config, self.blocks, self._queue, self._seats, self.room)
@@ -85,10 +87,11 @@ class Scheduler:
         """Queue a request. grammar: the shards' number for what it is held to; opening: the tokens
         that this forces at the start.
 
-        Priority is a head start: a level counts as much as SECONDS_PER_PRIORITY of waiting. So the
-        order of two sequences never changes while they wait, and nobody starves.
+        Priority is a head start: a level counts as much as SECONDS_PER_PRIORITY of waiting; and
+        who asks for much stands a little behind (`Shares`). So the order of two sequences never
+        changes while they wait, and nobody starves.
         """
-        order = now - request.priority * SECONDS_PER_PRIORITY
+        order = self._shares.start(request.client, now) - request.priority * SECONDS_PER_PRIORITY
         known = self._runs.cut(opening, request.max_new_tokens) if _may_open(request) else []
         sequence = Sequence(next(self._ids), request, listener, now, order, grammar, known)
         self._sequences[sequence.id] = sequence

@@ -11,7 +11,7 @@ import enum
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from penstock_router.tools.schema import resolve
+from penstock_router.tools.schema import ANY_TEXT, resolve
 
 Schema = dict[str, Any]
 
@@ -42,18 +42,18 @@ class _Place(enum.IntEnum):
 
 
 def as_meant(schema: Mapping[str, Any]) -> Schema:
-    """A schema that is at most some tens of levels deep, with the types that it implies, and its
-    objects closed where they can be."""
+    """A schema that is at most some tens of levels deep, with the types that it implies, its
+    objects closed where they can be, and without formats that any string has."""
     places = _places(schema)
 
     def made(node: Any) -> Any:
         found = _with_inner(node, made)
         match places.get(id(node), _Place.EXACT):
             case _Place.ALONE:
-                return _closed(_typed(found))
+                return _plain(_closed(_typed(found)))
             case _Place.BESIDE:
-                return _typed(found)
-        return found
+                return _plain(_typed(found))
+        return _plain(found)
 
     narrowed: Schema = made(schema)
     return narrowed
@@ -127,6 +127,12 @@ def _typed(node: Schema) -> Schema:
     if len(types) != 1 or not _SAYS.isdisjoint(node):
         return node
     return {"type": types.pop(), **node}
+
+
+def _plain(node: Any) -> Any:
+    if not isinstance(node, dict) or str(node.get("format")) not in ANY_TEXT:
+        return node
+    return {keyword: value for keyword, value in node.items() if keyword != "format"}
 
 
 def _closed(node: Schema) -> Schema:

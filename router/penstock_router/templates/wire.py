@@ -24,7 +24,12 @@ def pack(message: object) -> bytes:
 
 
 def receive(wire: socket.socket, seconds: float | None = None) -> Any:
-    """The next message.
+    """The next message. Raises what `read` raises."""
+    return orjson.loads(read(wire, seconds))
+
+
+def read(wire: socket.socket, seconds: float | None = None) -> bytearray:
+    """The JSON of the next message.
 
     seconds: how long to wait for all of it. Raises TimeoutError, EOFError when the other side is
     gone, and ValueError when it breaks the protocol.
@@ -33,7 +38,7 @@ def receive(wire: socket.socket, seconds: float | None = None) -> Any:
     size = int.from_bytes(_read(wire, PREFIX, deadline), "little")
     if size > MOST_BYTES:
         raise ValueError(f"a message of {size} bytes")
-    return orjson.loads(_read(wire, size, deadline))
+    return _read(wire, size, deadline)
 
 
 def _read(wire: socket.socket, size: int, deadline: float | None) -> bytearray:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
 import sys
 from typing import Any, NoReturn
 
+import orjson
+
+from penstock_router.allocator import give_back, keep_no_large_blocks
 from penstock_router.templates import errors, wire
 from penstock_router.templates.confinement import (
     OutOfTime,
@@ -18,6 +22,7 @@ from penstock_router.templates.confinement import (
 )
 from penstock_router.templates.template import ChatTemplate, Job, Script
 
+LARGE = 100_000  # bytes of a conversation and its page, which took ten times as many
 # Jinja and Python import some of their parts when first needed, which needs files.
 EVERY_PART = r"{{ 'a\n' | wordwrap | tojson(indent=1) }}{{ strftime_now('%c') }}{{ missing.part }}"
 
@@ -25,6 +30,7 @@ EVERY_PART = r"{{ 'a\n' | wordwrap | tojson(indent=1) }}{{ strftime_now('%c') }}
 def main() -> int:
     """Compile what comes on standard input, and make processes until the router closes it."""
     die_with_parent()
+    keep_no_large_blocks()
     router = socket.socket(fileno=sys.stdin.fileno())
     ChatTemplate(Script(EVERY_PART, {}))
     confine()
@@ -34,6 +40,7 @@ def main() -> int:
         template, answer = _compile(first["seconds"], Script(**first["script"]))
         router.sendall(wire.pack(answer))
         children: set[int] = set()
+        gc.freeze()  # what stands now is in all of them
         while template is not None:
             _make(router, template, wire.receive(router)["last"], children)
     except (EOFError, ConnectionError):
@@ -68,12 +75,22 @@ def _serve(router: socket.socket, template: ChatTemplate, parent: int) -> NoRetu
         die_with_parent()
         open_nothing()
         while os.getppid() == parent:
-            message = wire.receive(router)
-            router.sendall(_render(template, message["seconds"], Job(**message["job"])))
+            if _answer(router, template) > LARGE:
+                gc.collect()  # Jinja leaves rings, and they know the text
+                give_back()
     except (EOFError, ConnectionError):
         pass
     finally:
         os._exit(0)
+
+
+def _answer(router: socket.socket, template: ChatTemplate) -> int:
+    """Render once; bytes of what came and what went."""
+    data = wire.read(router)
+    message = orjson.loads(data)
+    answer = _render(template, message["seconds"], Job(**message["job"]))
+    router.sendall(answer)
+    return len(data) + len(answer)
 
 
 def _compile(seconds: float, script: Script) -> tuple[ChatTemplate | None, dict[str, str]]:

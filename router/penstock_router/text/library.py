@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,9 +12,6 @@ import tokenizers
 
 # The library's own threads would count as nobody's, and keep the memory of what they encoded.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-_LARGE = 100_000  # characters whose encoding takes tens of megabytes
-_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
 
 
 class TokenizerError(Exception):
@@ -67,12 +63,3 @@ def decode(tokenizer: tokenizers.Tokenizer, ids: list[int], skip_special_tokens:
     with _faults():
         text: str = tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
     return text
-
-
-def give_back_memory(text: str) -> None:
-    """Behind a large text, when nothing of its encoding is left: freed memory to the system.
-
-    The allocator keeps what a thread has freed for that thread.
-    """
-    if _trim is not None and len(text) > _LARGE:
-        _trim(0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from penstock_router.allocator import give_back
 from penstock_router.logs import log
 from penstock_router.templates.errors import TemplateError
 from penstock_router.templates.pool import TemplatePool
@@ -16,11 +17,10 @@ from penstock_router.text.chat_template import special_tokens, template_source
 from penstock_router.text.detokenizer import Detokenizer, token_table
 from penstock_router.text.eos import eos_token_ids
 from penstock_router.text.files import tokenizer_config
-from penstock_router.text.library import give_back_memory
+from penstock_router.text.lanes import LARGE, Lanes
 from penstock_router.text.marked import MarkedText
 from penstock_router.text.spans import TokenSpan, spans_json
 from penstock_router.text.tokenizer import Tokenizer
-from penstock_router.text.workers import Workers
 from penstock_router.tools.plan import Replies
 
 T = TypeVar("T")
@@ -87,7 +87,7 @@ class TextModel:
         self.eos_ids = eos_ids
         self._chat_template = chat_template
         self._tokens = token_table(tokenizer)
-        self._workers = Workers(workers)
+        self._lanes = Lanes(workers)
 
     @classmethod
     def load(
@@ -139,7 +139,7 @@ class TextModel:
 
     def close(self) -> None:
         """Let the worker threads end, and end the processes that render; waits for neither."""
-        self._workers.close()
+        self._lanes.close()
         if self._chat_template is not None:
             self._chat_template.close()
 
@@ -158,7 +158,7 @@ class TextModel:
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do what takes a while in a worker thread. Raises TokenizerError when it never ends."""
-        return await self._workers.run(work)
+        return await self._lanes.run(work)
 
     async def encode(
         self, text: str, add_special_tokens: bool = True, limit: int | None = None
@@ -188,13 +188,14 @@ class TextModel:
         def encode() -> T:
             # Nothing is given back behind a text that is refused here: the allocator's lock is
             # the event loop's too, and memory that comes again costs it a fault a page.
-            self.tokenizer.bound.check(text, limit)
+            self.tokenizer.check_length(text, limit)
             try:
                 return work()
             finally:
-                give_back_memory(text)
+                if len(text) > LARGE:
+                    give_back()
 
-        return await self.run(encode)
+        return await self._lanes.run(encode, len(text))
 
     async def render(
         self, conversation: Conversation, with_spans: bool = False, limit: int | None = None

@@ -15,6 +15,9 @@ from penstock_router.text.library import TokenizerError, TooManyTokens
 from penstock_router.text.marked import MarkedText
 from penstock_router.text.spans import TokenSpan
 
+PIECE = 50_000  # characters that are encoded at a time where only the number of tokens matters
+PROBABLE = 8  # characters a token, beyond which a text is probably too long
+
 
 class Tokenizer:
     """The tokenizer of a model folder.
@@ -73,14 +76,34 @@ class Tokenizer:
         spelled: str | None = self._tokenizer.id_to_token(token_id)
         return spelled
 
+    def check_length(self, text: str, limit: int | None) -> None:
+        """Raises TooManyTokens where a text has more than `limit` tokens for certain, before it is
+        encoded as a whole: that takes up to 150 bytes for each of its characters.
+
+        What looks too long is encoded piece by piece until it has twice as many. Where a piece
+        ends, and where control tokens stand that turn out to be the client's, the whole text has
+        other tokens, but not half as many.
+        """
+        if limit is None:
+            return
+        self.bound.check(text, limit)
+        if len(text) <= max(PIECE, PROBABLE * limit):
+            return
+        tokens = 0
+        for start in range(0, len(text), PIECE):
+            piece = text[start : start + PIECE]
+            tokens += len(library.encode(self._tokenizer, piece, False, places=False))
+            if tokens > 2 * limit:
+                raise TooManyTokens(f"at least {tokens // 2}")
+
     def encode(
         self, text: str, add_special_tokens: bool = True, limit: int | None = None
     ) -> list[int]:
         """Token ids. Special tokens that the text spells out become special tokens.
 
-        Raises TooManyTokens when there are more than `limit`, and TokenizerError.
+        Raises TooManyTokens when there are more than `limit`, and TokenizerError. Of a text of any
+        length `check_length` is asked first.
         """
-        self.bound.check(text, limit)
         encoding = library.encode(self._tokenizer, text, add_special_tokens, places=False)
         if limit is not None and len(encoding) > limit:
             raise TooManyTokens(str(len(encoding)))
@@ -111,10 +134,6 @@ class Tokenizer:
     def _marked(
         self, marked: MarkedText, limit: int | None
     ) -> tuple[tokenizers.Encoding, Renaming | None]:
-        if limit is not None and len(marked.text) > 8 * limit:
-            # Probably too long, which is seen at half the cost. Words that are no control tokens
-            # come to more tokens then, not to half as many.
-            self.encode(marked.text, False, 2 * limit)
         encoding, renaming = self.encoding(marked.text, False), None
         guard = self.guard
         if guard is not None and marked.client:

@@ -62,6 +62,14 @@ class Dialect:
         self.thought_opens = Literals(opens)
         self.thought_ends = {True: Literals((*closes, *calls)), False: Literals(closes)}
 
+    @property
+    def counts_thoughts(self) -> bool:
+        """Whether reasoning can be ended after some tokens: where tokens mark it."""
+        if self.has_channels:
+            return self.alphabet.is_token("<|end|>")
+        marks = (*self.thoughts.opens, *self.thoughts.closes)
+        return all(mark[:1] in self.alphabet.ids for mark in marks)
+
     def start(self, prompt: Sequence[int], text: Callable[[int], str]) -> Start:
         """Where the answer to this prompt begins.
 

@@ -29,22 +29,31 @@ from penstock_router.tools.written import ANY_KEY, Notation, properties, pythoni
 
 
 def reply_grammar(
-    dialect: Dialect, toolbox: Toolbox, start: Start, answer: Grammar | None = None
+    dialect: Dialect,
+    toolbox: Toolbox,
+    start: Start,
+    answer: Grammar | None = None,
+    budget: int | None = None,
 ) -> Grammar | None:
     """What the whole answer is held to; None where it is free.
 
-    answer: what text is held to that calls nothing. The schemas of tools were checked.
+    answer: what text is held to that calls nothing. budget: most tokens of reasoning. The schemas
+    of tools were checked.
     """
     tools = toolbox.callable
-    if not tools and answer is None:
+    thinks = budget is not None and (start is not Start.ANSWER or dialect.has_channels)
+    if not tools and answer is None and not thinks:
         return None
-    made = _Reply(dialect, toolbox, answer)
+    made = _Reply(dialect, toolbox, answer, budget)
     return Grammar(GrammarKind.LARK, made.rules.text(made.start(start)))
 
 
 class _Reply:
-    def __init__(self, dialect: Dialect, toolbox: Toolbox, answer: Grammar | None) -> None:
+    def __init__(
+        self, dialect: Dialect, toolbox: Toolbox, answer: Grammar | None, budget: int | None
+    ) -> None:
         self.dialect = dialect
+        self.budget = budget
         self.format = dialect.format
         self.toolbox = toolbox
         self.answer = answer
@@ -62,7 +71,9 @@ class _Reply:
         if start is Start.ANSWER or not thoughts.opens:
             return body
         blank = self.rules.terminal(r"/[ \t\r\n]{1,4}/")
-        ends = self.rules.choice([self.rules.up_to(close) for close in thoughts.closes])
+        ends = self.rules.choice(
+            [self.rules.up_to(close, most=self.budget) for close in thoughts.closes]
+        )
         if not (self._is_free and thoughts.closes[0][-1:] in self.dialect.alphabet.ids):
             # Free text takes white space itself.
             ends = ends if self._is_free else f"{ends} {blank}?"
@@ -82,7 +93,8 @@ class _Reply:
         """Behind reasoning."""
         tools = self.toolbox.callable
         if not tools:
-            assert self.answer is not None
+            if self.answer is None:
+                return f"{self._wrapped([])} {self.rules.free()}"
             return self.rules.grammar(self.answer)
         head, calls = self._calls(tools)
         forced = f"{self.rules.literal(head)} {calls}"
@@ -95,7 +107,16 @@ class _Reply:
         ids = self.dialect.alphabet.ids
         words = [o for o in self.format.opens if not any(c in ids for c in o)]
         whole = self.rules.rule(f"{self.rules.up_to(head)} {calls}")
-        return self.rules.rule(f"{whole} | {self.rules.free(words)}")
+        return f"{self._wrapped(words)} {self.rules.rule(f'{whole} | {self.rules.free(words)}')}"
+
+    def _wrapped(self, words: list[str]) -> str:
+        """Text and the tokens that stand around it; as special ones they are no text."""
+        row, ids = self.format, self.dialect.alphabet.ids
+        around = [one for one in row.strays if one not in row.section and one[:1] in ids]
+        if not row.wraps or not around:
+            return ""
+        marks = self.rules.choice([self.rules.literal(one) for one in around])
+        return f"({self.rules.free(words)} {marks})*"
 
     def _bare(self, calls: str) -> str:
         """Calls stand where an answer begins, or it is text that begins otherwise."""
@@ -131,12 +152,13 @@ class _Reply:
 
     def _channels(self, style: Channels) -> str:
         rules, encode = self.rules, self.dialect.alphabet.encoded
-        ended = rules.up_to(encode("<|end|><|start|>assistant"))
+        end = encode("<|end|><|start|>assistant")
+        ended = rules.up_to(end)
 
         def message(head: str, body: str) -> str:
             return f"{rules.literal(encode(f'<|channel|>{head}') + style.message)} {body}"
 
-        thoughts = rules.rule(message("analysis", ended))
+        thoughts = rules.rule(message("analysis", rules.up_to(end, most=self.budget)))
         text = rules.free() if self.answer is None else rules.grammar(self.answer)
         final = message("final", text)
         tools = self.toolbox.callable
@@ -189,7 +211,10 @@ class _Json(_Written):
         return self.listed(tools, parallel) if self.lists else super().several(tools, parallel)
 
     def call(self, tool: Tool) -> str:
-        style, head = self.style, "{"
+        style = self.style
+        if style.keyed:
+            key = self.rules.literal(f"{{{json.dumps(tool.name)}: ")
+            return f'{key} {_arguments(self.rules, tool)} "}}"'
         if style.counter:
             number = self.rules.terminal("/[0-9]{1,2}/")
             start = self.rules.literal(f'{{"{style.counter}": "')
@@ -204,7 +229,9 @@ class _Json(_Written):
 class _Header(_Written):
     def call(self, tool: Tool) -> str:
         style, literal = self.style, self.rules.literal
-        name = literal(style.before + style.prefix + tool.name + style.counter)
+        name = literal(style.before + style.lead + style.prefix + tool.name + style.counter)
+        if style.lead:
+            name = f"{self.rules.terminal('/[a-z0-9]{10}/')} {name}"
         if style.counter:
             name += " " + self.rules.terminal("/[0-9]{1,3}/")
         return f"{name} {literal(style.separator)} {_arguments(self.rules, tool)}"

@@ -61,13 +61,25 @@ class Rules:
         name = self.terminal(" & ".join([pattern, *map(lacks, without)]))
         return name if end else f"{name}?"
 
-    def up_to(self, marker: str, without: Sequence[str] = ()) -> str:
-        """Text that holds none of some strings, up to and with a marker."""
+    def up_to(self, marker: str, without: Sequence[str] = (), most: int | None = None) -> str:
+        """Text that holds none of some strings, up to and with a marker. most: tokens that it may
+        have before a marker that is a token."""
         head = re.split("[\ud800-\udfff]", marker)[0]
         rest = self.literal(marker[len(head) :])
+        if most is not None and not head:
+            return f"{self._few(most)} {rest}"
         if rest:  # a token ends the text that stands before it
             return f"{self.free(without, head)} {rest}"
         return self.lazy(f"/(?s:.*){escape(head)}/" + "".join(f" & {lacks(w)}" for w in without))
+
+    def _few(self, most: int) -> str:
+        """Text of so many tokens at most; then only what follows it is left."""
+        if not most:
+            return ""
+        text = self.free().removesuffix("?")
+        few = f"m{text[1:]}"
+        self._lines.setdefault(f"{few}[max_tokens={most}]", text)
+        return f"{few}?"
 
     def json(self, schema: Any, strict: bool = False) -> str:
         """A value of a schema, as models write JSON: on one line."""

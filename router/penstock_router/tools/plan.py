@@ -22,6 +22,7 @@ class ReplyPlan:
     dialect: Dialect
     toolbox: Toolbox
     tools: Mapping[str, Mapping[str, Any]]  # schemas of arguments by the name of the tool
+    budget: int | None = None  # most tokens of reasoning
 
     def thinks(self, prompt: Sequence[int], text: Callable[[int], str]) -> bool:
         """Whether the answer to this prompt begins within reasoning."""
@@ -32,16 +33,18 @@ class ReplyPlan:
         """Whether nobody counts on calls being held to anything."""
         box = self.toolbox
         strict = any(tool.strict for tool in box.callable)
-        return box.mode is not Mode.REQUIRED and box.parallel and not strict
+        counts = self.budget is not None
+        return box.mode is not Mode.REQUIRED and box.parallel and not strict and not counts
 
     def grammar(
         self, prompt: Sequence[int], text: Callable[[int], str], answer: Grammar | None
     ) -> Grammar | None:
         """What the answer to this prompt is held to, reasoning and calls included. Takes
         milliseconds for many tools. answer: what its text is held to; None: nothing."""
-        if not self.tools and answer is None:
+        if not self.tools and answer is None and self.budget is None:
             return None
-        return reply_grammar(self.dialect, self.toolbox, self.dialect.start(prompt, text), answer)
+        start = self.dialect.start(prompt, text)
+        return reply_grammar(self.dialect, self.toolbox, start, answer, self.budget)
 
     def parser(self, thinking: bool) -> ReplyParser:
         """For one sequence."""
@@ -80,9 +83,12 @@ class Replies:
             )
         return cls(dialect, shows_tools)
 
-    def plan(self, toolbox: Toolbox = NO_TOOLS) -> ReplyPlan | None:
-        """How an answer is read that may call these tools; None where all of it is text."""
+    def plan(self, toolbox: Toolbox = NO_TOOLS, budget: int | None = None) -> ReplyPlan | None:
+        """How an answer is read that may call these tools; None where all of it is text.
+
+        budget: most tokens of reasoning.
+        """
         tools = {tool.name: tool.parameters for tool in toolbox.callable}
         if not tools and not self.dialect.is_read_without_tools:
             return None
-        return ReplyPlan(self.dialect, toolbox, tools)
+        return ReplyPlan(self.dialect, toolbox, tools, budget)

@@ -104,6 +104,8 @@ UNENFORCED = frozenset(
 FORMATS = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )
+# What pydantic and OpenAPI say of strings that may be any.
+ANY_TEXT = frozenset({"binary", "password", "path"})
 # What says nothing about values, or nothing that is enforced here or by OpenAI.
 _LOOK_AROUND = re.compile(r"\(\?(?:[=!]|<[=!])|\\[1-9]|\(\?P=")
 
@@ -187,7 +189,7 @@ def _unenforced(node: Schema) -> Iterator[str]:
             and isinstance(value, list)
         ):
             yield keyword
-        elif keyword == "format" and value not in FORMATS:
+        elif keyword == "format" and str(value) not in FORMATS | ANY_TEXT:
             yield f"format: {str(value)[:32]}"
 
 

@@ -64,11 +64,12 @@ class Style:
 
 @dataclass(frozen=True)
 class JsonCall(Style):
-    """`{"name": "f", "arguments": {...}}`, or in `many` a list of these."""
+    """`{"name": "f", "arguments": {...}}`, or in `many` a list of these. keyed: `{"f": {...}}`."""
 
     name: str = "name"
     arguments: str = "arguments"
     many: bool = False  # what such a model writes; both are read
+    keyed: bool = False
     counter: str = ""  # a field with a number, first of all
     close: str = ""
 
@@ -99,6 +100,9 @@ class JsonCall(Style):
         """Fields in any order; those that say nothing about the call are passed over."""
         if (yield from reader.take()) != "{":
             raise Malformed
+        if self.keyed:
+            yield from self._key(reader, sink)
+            return
         started, early = False, ""
         while True:
             key = yield from jsontext.string(reader)
@@ -129,6 +133,19 @@ class JsonCall(Style):
             sink.arguments("{}")
         sink.end_of_call()
 
+    def _key(self, reader: Reader, sink: Sink) -> Steps[None]:
+        """The only field is the name, with the arguments as its value."""
+        name = yield from jsontext.string(reader)
+        yield from reader.space()
+        if (yield from reader.take()) != ":":
+            raise Malformed
+        sink.start(name)
+        yield from _object(reader, sink.arguments)
+        yield from reader.space()
+        if (yield from reader.take()) != "}":
+            raise Malformed
+        sink.end_of_call()
+
 
 def _object(reader: Reader, show: Callable[[str], None]) -> Steps[None]:
     """Arguments: an object, nothing, or either within a string."""
@@ -156,11 +173,13 @@ def _object(reader: Reader, show: Callable[[str], None]) -> Steps[None]:
 class Header(Style):
     """The name, a separator, and the arguments as JSON: `f<sep>{...}<end>`.
 
-    before: what stands before the name (`function<sep>`). counter: what stands between the name
-    and a number; both together are then the id (`functions.f:0`).
+    before: what stands before the name (`function<sep>`). lead: what stands between an id and the
+    name. counter: what stands between the name and a number; both together are then the id
+    (`functions.f:0`).
     """
 
     before: str = ""
+    lead: str = ""
     separator: str = ""
     ident: str = ""  # before an id behind the name, which is passed over
     prefix: str = ""  # of names, not shown
@@ -170,6 +189,9 @@ class Header(Style):
     def read(self, reader: Reader, sink: Sink) -> Steps[None]:
         if self.before:
             yield from _require(reader, self.before)
+        own = ""
+        if self.lead:
+            own, _ = yield from reader.collect(Literals((self.lead,)), MOST_NAME)
         ends = Literals((self.separator, self.ident))
         head, found = yield from reader.collect(ends, MOST_NAME)
         if self.ident and found == self.ident:
@@ -178,7 +200,7 @@ class Header(Style):
         name = head.removeprefix(self.prefix)
         if self.counter:
             name = name.rpartition(self.counter)[0] or name
-        sink.start(name, head if self.counter else None)
+        sink.start(name, head if self.counter else own.strip() or None)
         yield from _object(reader, sink.arguments)
         sink.end_of_call()
         yield from _close(reader, self.close)

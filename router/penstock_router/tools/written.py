@@ -23,7 +23,8 @@ def properties(schema: Schema) -> Iterator[tuple[str, Any, bool]]:
     required = list(schema.get("required", ()))
     listed = schema.get("properties", {})
     for key, node in listed.items():
-        yield key, node, key in required
+        if node is not False or key in required:
+            yield key, node, key in required
     for key in dict.fromkeys(required):
         if key not in listed:
             yield key, {}, True
@@ -61,6 +62,8 @@ def raw_value(
     else. end: the marker, perhaps with a newline before it."""
     kinds = types(root, node)
     text = None
+    if node is False:
+        return None, f"{rules.json(False)} {rules.literal(end)}"
     if "string" in kinds:
         text = _raw_text(rules, _string_node(root, node), end, marker)
     if kinds == {"string"}:
@@ -178,6 +181,8 @@ class Notation:
 
     def value(self, node: Any) -> str:
         """A value of a schema."""
+        if node is False:
+            return self._rules.json(False)
         if not isinstance(node, dict):
             node = {}
         if "$ref" in node:
@@ -186,7 +191,9 @@ class Notation:
         for word in ("anyOf", "oneOf"):
             if word in node:
                 rest = {k: v for k, v in node.items() if k != word}
-                return self._rules.choice([self.value({**rest, **one}) for one in node[word]])
+                branches = [{} if one is True else one for one in node[word] if one is not False]
+                values = [self.value({**rest, **one}) for one in branches]
+                return self._rules.choice(values) if values else self._rules.json(False)
         if "enum" in node or "const" in node:
             values = node.get("enum", [node.get("const")])
             return self._rules.choice([self._constant(value) for value in values])

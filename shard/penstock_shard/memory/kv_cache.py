@@ -61,11 +61,13 @@ def free_bytes(device: torch.device, shares: Shares, peak: int, world_size: int)
     """
     if device.type == "cpu":
         return (_available_host_bytes() - (shares.leave_free or 0)) // world_size
+    return left_bytes(device, shares) + torch.cuda.memory_reserved(device) - peak - CUDA_RESERVE
+
+
+def left_bytes(device: torch.device, shares: Shares) -> int:
+    """Bytes of a GPU that nobody uses and that a rank may have; negative where it has too many."""
     free, total = torch.cuda.mem_get_info(device)
-    ours = torch.cuda.memory_reserved(device)
-    allowed = min(int(total * shares.fraction), total - (shares.leave_free or 0))
-    budget = allowed - (total - free - ours)
-    return budget - peak - CUDA_RESERVE
+    return min(int(total * shares.fraction), total - (shares.leave_free or 0)) - (total - free)
 
 
 def total_bytes(device: torch.device, world_size: int) -> int:

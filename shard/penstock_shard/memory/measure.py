@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from penstock_proto import shard_pb2
 from penstock_shard.memory import kv_cache
 from penstock_shard.memory.memory import blocks_of
+from penstock_shard.ranks.agreement import allocated, check_room
 from penstock_shard.steps.graphs import buckets_for
 from penstock_shard.steps.operations import operations
 from penstock_shard.steps.runner import Runner
@@ -53,6 +54,11 @@ def graph_sizes(loaded: LoadedModel, limits: ShardLimits) -> tuple[int, ...]:
 
 
 def make_runner(loaded: LoadedModel, limits: ShardLimits) -> Runner:
+    """A collective. Raises NoMemory on every rank where one has too little."""
+    return allocated(loaded.group, loaded.device, lambda: _make_runner(loaded, limits))
+
+
+def _make_runner(loaded: LoadedModel, limits: ShardLimits) -> Runner:
     cache = kv_cache.allocate(loaded.decoder, limits.num_blocks, loaded.block_size, loaded.device)
     ops = operations(loaded, loaded.decoder, limits, cache)
     return Runner(loaded.decoder, loaded.group, limits, cache, *ops, loaded.grammars)
@@ -65,6 +71,7 @@ def measure(loaded: LoadedModel, limits: ShardLimits) -> Measured:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(loaded.device)
     runner = make_runner(loaded, limits)
+    check_room(loaded.group, loaded.device, _step_bytes(loaded, limits))
     # Else the first prompt that parts from another within a block waits for a compiler.
     runner.copy_blocks([(1, 2)])
     prefill = _prefill(runner, loaded, 2 if cuda else 1)
@@ -85,6 +92,15 @@ def measure(loaded: LoadedModel, limits: ShardLimits) -> Measured:
         del runner
         torch.cuda.empty_cache()
     return Measured(prefill, decode, peak, sampling, graphs)
+
+
+def _step_bytes(loaded: LoadedModel, limits: ShardLimits) -> int:
+    """About what the largest step holds: three times its residual, and what comes out of the widest
+    matrix of a block, twice for half of it."""
+    model, world = loaded.model, loaded.group.world_size
+    heads = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim
+    width = 3 * model.hidden_size + max(heads, 3 * model.intermediate_size) // world
+    return sum(_chunk_lengths(limits)) * width * loaded.dtype.itemsize
 
 
 def _prefill(runner: Runner, loaded: LoadedModel, times: int) -> Ran:

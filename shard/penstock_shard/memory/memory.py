@@ -6,6 +6,9 @@ import torch
 
 from penstock_proto import shard_pb2
 from penstock_shard.memory import kv_cache
+from penstock_shard.memory.kv_cache import Shares
+from penstock_shard.ranks.agreement import NoMemory
+from penstock_shard.ranks.parallel import Group
 from penstock_shard.weights.loaded_model import LoadedModel
 
 
@@ -59,6 +62,17 @@ def too_small(loaded: LoadedModel, request: shard_pb2.WarmupRequest) -> str:
 def held_bytes(device: torch.device) -> int:
     """Bytes of a GPU that this process holds through torch; 0 on a CPU."""
     return int(torch.cuda.memory_reserved(device)) if device.type == "cuda" else 0
+
+
+def check_left(group: Group, device: torch.device, shares: Shares, needed: int) -> None:
+    """Raises NoMemory on every rank where what is really free on one, once everything is allocated,
+    leaves no room for so many bytes. A collective."""
+    if device.type != "cuda":
+        return
+    torch.cuda.empty_cache()
+    left = kv_cache.left_bytes(device, shares)
+    if group.minimum(left - needed, device) < 0:
+        raise NoMemory(f"{left >> 20} MiB are left, and a step takes {needed >> 20}")
 
 
 def ledger(loaded: LoadedModel, cache: int, workspace: int, graphs: int) -> dict[str, int]:

@@ -9,10 +9,11 @@ from penstock_shard import log
 from penstock_shard.memory import kv_cache
 from penstock_shard.memory.compile_ahead import compile_ahead
 from penstock_shard.memory.measure import Measured, graph_sizes, make_runner, measure, probe_blocks
-from penstock_shard.memory.memory import count_blocks, held_bytes, ledger, too_small
+from penstock_shard.memory.memory import check_left, count_blocks, held_bytes, ledger, too_small
 from penstock_shard.memory.out_of_memory import give_back, is_out_of_memory
 from penstock_shard.memory.smaller import attempts, prefill_sizes
 from penstock_shard.phases import SPENT, phase
+from penstock_shard.ranks.agreement import NoMemory, check_room
 from penstock_shard.steps.graphs import Capture, CountedCapture
 from penstock_shard.steps.runner import Runner
 from penstock_shard.steps.slots import MAX_CHUNKS, ShardLimits
@@ -50,7 +51,7 @@ def warm_up(
         problem = too_small(loaded, request)
     if problem is not None:
         raise DoesNotFit(problem)
-    runner, graphs = _allocate_what_fits(loaded, request, blocks)
+    runner, graphs = _allocate_what_fits(loaded, request, blocks, measured)
     blocks = runner.limits.num_blocks
     costs = runner.step_costs()
     if costs:
@@ -102,9 +103,10 @@ def _measure_what_fits(
 
 
 def _allocate_what_fits(
-    loaded: LoadedModel, request: shard_pb2.WarmupRequest, blocks: int
+    loaded: LoadedModel, request: shard_pb2.WarmupRequest, blocks: int, measured: Measured
 ) -> tuple[Runner, int]:
-    """The KV cache and graphs beside it, or less of both. Returns the bytes of graphs, too."""
+    """The KV cache and graphs beside it, or less of both, with room for the largest step in what is
+    free then. Returns the bytes of graphs, too."""
     fixed = bool(request.max_batch_total_tokens or loaded.shares.kv_cache)
     wanted = graph_sizes(loaded, _limits(loaded, request, blocks))
     problem = ""
@@ -116,9 +118,15 @@ def _allocate_what_fits(
             )
         try:
             runner = make_runner(loaded, _limits(loaded, request, fewer))
+            check_room(loaded.group, loaded.device, measured.graphs if graphs else 0)
+            give_back(loaded.device)  # graphs have memory of their own
             before = held_bytes(loaded.device)
             _capture_graphs(runner, graphs)
-            return runner, held_bytes(loaded.device) - before
+            taken = held_bytes(loaded.device) - before
+            runner.workspace = max(0, measured.peak - loaded.decoder.nbytes)
+            needed = max(measured.peak, measured.sampling) - loaded.decoder.nbytes
+            check_left(loaded.group, loaded.device, loaded.shares, needed)
+            return runner, taken
         except (RuntimeError, MemoryError) as error:
             problem = _reason(error, loaded)
         runner = None  # type: ignore[assignment]  # its memory
@@ -131,13 +139,12 @@ def _allocate_what_fits(
 
 
 def _reason(error: Exception, loaded: LoadedModel) -> str:
-    """What an allocation says that failed. Raises DoesNotFit where several ranks would have to
-    agree on what is tried next, while the others are in the middle of a collective; and an error
-    that says anything else."""
+    """What an allocation says that failed. Raises DoesNotFit where the other ranks do not know of
+    it, as they are in the middle of a collective; and an error that says anything else."""
     if not is_out_of_memory(error):
         raise error
     problem = (str(error) or "out of memory").partition("\n")[0]
-    if loaded.group.world_size > 1:
+    if loaded.group.world_size > 1 and not isinstance(error, NoMemory):
         raise DoesNotFit(
             f"memory ran out on rank {loaded.group.rank}: lower --max-batch-prefill-tokens, "
             f"--max-batch-size or --max-batch-total-tokens ({problem})"

@@ -98,6 +98,7 @@ class Sampled:
 
     token: Tensor  # [rows] int64, NO_TOKEN where the logits are not finite
     scores: Scores | None = None  # of them, where any row wants log-probabilities
+    lost: bool = False  # there was no memory to choose any
 
 
 class SampleGraph(Protocol):

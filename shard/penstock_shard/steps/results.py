@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,11 @@ from penstock_shard.grammars.matching import Turn
 from penstock_shard.sampling.sampling import Sampled
 from penstock_shard.steps.scores import Given, Scores, columns
 from penstock_shard.steps.slots import Indices, ResultRows
+
+REASONS: Mapping[int, str] = {
+    shard_pb2.Refusal.OUT_OF_MEMORY: "the step that computed the request did not fit in memory",
+    shard_pb2.Refusal.NOT_A_NUMBER: "the model's logits are not finite numbers (NaN or infinity)",
+}
 
 
 class StepTimer:
@@ -49,7 +54,7 @@ class PromptPart:
 
     slot: int
     start: int
-    scores: Scores  # on the host
+    scores: Scores | None  # on the host; None: there was no memory for them
 
 
 @dataclass(slots=True)
@@ -79,6 +84,9 @@ class PendingResult:
             self._add_scores(result, self.rows, self.sampled.scores)
         for part in self.prompt:
             scores = part.scores
+            if scores is None:
+                result.refused.append(refusal(part.slot, shard_pb2.Refusal.OUT_OF_MEMORY))
+                continue
             added = result.prompt.add(
                 slot=part.slot,
                 start=part.start,
@@ -89,17 +97,20 @@ class PendingResult:
                 added.top_token.extend(scores.top_token.flatten().tolist())
                 added.top_logprob.extend(scores.top_logprob.flatten().tolist())
             if scores.logprob.isnan().any():
-                _refuse(result, part.slot)
+                result.refused.append(refusal(part.slot, shard_pb2.Refusal.NOT_A_NUMBER))
         return result
 
     def _add_tokens(self, result: shard_pb2.StepResult, rows: ResultRows) -> None:
-        computed = np.empty(0, np.int64) if self.sampled is None else self.sampled.token.numpy()
+        computed, kind = np.empty(0, np.int64), shard_pb2.Refusal.NOT_A_NUMBER
+        if self.sampled is not None:
+            computed = self.sampled.token.numpy()
+            if self.sampled.lost:
+                kind = shard_pb2.Refusal.OUT_OF_MEMORY
         token = rows.spread(computed)
         without = np.flatnonzero(token < 0)
         if len(without):  # NO_TOKEN
             token = np.maximum(token, 0)
-            for slot in rows.slots[without].tolist():
-                _refuse(result, slot)
+            result.refused.extend(refusal(slot, kind) for slot in rows.slots[without].tolist())
         result.token.extend(token.tolist())
 
     def _add_scores(self, result: shard_pb2.StepResult, rows: ResultRows, scores: Scores) -> None:
@@ -134,16 +145,13 @@ def _add_turn(result: shard_pb2.StepResult, turn: Turn, places: Indices) -> None
     result.mask_ns, result.mask_wait_ns = int(turn.seconds * 1e9), int(turn.waited * 1e9)
 
 
-def _refuse(result: shard_pb2.StepResult, slot: int) -> None:
-    """Refuse what goes on from numbers that are none."""
-    result.refused.add(
-        slot=slot,
-        kind=shard_pb2.Refusal.NOT_A_NUMBER,
-        message="the model's logits are not finite numbers (NaN or infinity)",
-    )
+def refusal(slot: int, kind: shard_pb2.Refusal.Kind) -> shard_pb2.Refusal:
+    """Of a sequence that goes no further, for one of the reasons below."""
+    return shard_pb2.Refusal(slot=slot, kind=kind, message=REASONS[kind])
 
 
 def to_host(sampled: Sampled) -> Sampled:
     """Launch the copies of a step's tokens."""
     scores = sampled.scores
-    return Sampled(download(sampled.token), None if scores is None else scores.on_host())
+    on_host = None if scores is None else scores.on_host()
+    return Sampled(download(sampled.token), on_host, sampled.lost)

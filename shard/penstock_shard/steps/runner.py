@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from penstock_kernels.ops import (
     Step,
     StepBatch,
 )
+from penstock_kernels.sampler import NO_TOKEN
 from penstock_proto import shard_pb2
 from penstock_shard import log
 from penstock_shard.device import upload
@@ -33,6 +35,7 @@ from penstock_shard.grammars.templates import Templates
 from penstock_shard.memory.copies import conflict_free_batches
 from penstock_shard.memory.out_of_memory import give_back, is_out_of_memory
 from penstock_shard.model.model import Model
+from penstock_shard.ranks.agreement import NoMemory, check_room
 from penstock_shard.ranks.mapped_outputs import mapped_outputs
 from penstock_shard.ranks.parallel import Group
 from penstock_shard.sampling.sample_graphs import SampleGraphs
@@ -46,12 +49,12 @@ from penstock_shard.sampling.sampling import (
 from penstock_shard.steps.admissions import objection
 from penstock_shard.steps.graphs import Capturer, DecodeGraphs, SlotTensors, StepOutputs
 from penstock_shard.steps.mixed_graphs import MixedGraphs
-from penstock_shard.steps.results import PendingResult, PromptPart, StepTimer, to_host
-from penstock_shard.steps.scores import Scores, columns, joined, scores_of
+from penstock_shard.steps.results import PendingResult, PromptPart, StepTimer, refusal, to_host
+from penstock_shard.steps.scores import Scores, columns, joined, scores_of, scoring_bytes
 from penstock_shard.steps.sharing import SharingTensors
 from penstock_shard.steps.slots import Chunks, HostSlots, Indices, ShardLimits
 
-OUT_OF_MEMORY = "the step that computed the request did not fit in memory"
+Made = TypeVar("Made")
 _NONE = np.empty(0, np.int64)
 NO_CHUNKS = Chunks(_NONE, _NONE, _NONE, np.empty(0, np.bool_))
 PROMPT_LOGPROB_ROWS = 256  # at once: 4096 rows of 128k float32 logits would take 2 GiB
@@ -111,6 +114,7 @@ class Runner:
         self._row_position = torch.zeros(rows, dtype=torch.int64, device=device)
         self._decode_plan: SamplingPlan | None = None  # of the standing decode list
         self._graphs: StepGraphs | None = None
+        self.workspace = 0  # bytes of a GPU that the largest step holds beside the cache
 
     @torch.inference_mode()
     def capture_graphs(
@@ -182,17 +186,33 @@ class Runner:
             yield pending
 
     def _attempt(self, step: int, lengths: Indices, chunks: Chunks) -> PendingResult | None:
-        """Run a step. None: it did not fit in memory.
+        """Run a step. None: it did not fit in memory, on one rank or on all.
 
-        Of several ranks the others are waiting in a collective by then: there it is an error.
+        Of several ranks the others wait in a collective once the step has begun: there it is an
+        error then.
         """
         try:
+            self._check_room(chunks)
             return self._step(step, lengths, chunks)
         except (RuntimeError, MemoryError) as error:
-            if self.group.world_size > 1 or not is_out_of_memory(error):
+            known = self.group.world_size == 1 or isinstance(error, NoMemory)
+            if not known or not is_out_of_memory(error):
                 raise
             log.warning(f"step {step} does not fit in memory: {error}")
         return None
+
+    def _check_room(self, chunks: Chunks) -> None:
+        """Raises NoMemory on every rank where one has too little for a step that scores prompts:
+        the largest, and never a graph. Other steps are not held up by a question to all ranks."""
+        if self.group.world_size == 1:
+            return
+        rows = min(int(self.book.scored(chunks)[1].sum()), PROMPT_LOGPROB_ROWS)
+        if rows:
+            vocabulary, itemsize = self.limits.vocab_size, self.model.dtype.itemsize
+            size = rows * -(-vocabulary // self.group.world_size) * itemsize  # its own columns
+            if self.sampling is not None:
+                size = scoring_bytes(rows, vocabulary, itemsize)
+            check_room(self.group, self.device, max(size, self.workspace))
 
     def _give_up(self, chunks: Chunks) -> list[shard_pb2.Refusal]:
         """The slots of the step are refused: how far each came is not known."""
@@ -201,11 +221,30 @@ class Runner:
         if self._graphs is not None:
             self._load_graphs(self._graphs)
         self._decode_plan = None
-        kind = shard_pb2.Refusal.OUT_OF_MEMORY
-        return [
-            shard_pb2.Refusal(slot=slot, kind=kind, message=OUT_OF_MEMORY)
-            for slot in slots.tolist()
-        ]
+        return [refusal(slot, shard_pb2.Refusal.OUT_OF_MEMORY) for slot in slots.tolist()]
+
+    def _alone(self, work: Callable[[], Made]) -> Made | None:
+        """What rank 0 does between two collectives and no other does. None: there was no memory
+        for it; the others do not notice, as it still takes part in the next collective."""
+        try:
+            return work()
+        except (RuntimeError, MemoryError) as error:
+            if self.group.world_size == 1 or not is_out_of_memory(error):
+                raise
+            log.warning(f"no memory for what a step computed: {error}")
+        give_back(self.device)
+        return None
+
+    def _chosen(
+        self, logits: Tensor, plan: SamplingPlan, draws: SampleGraphs | None = None
+    ) -> Sampled:
+        """A token for each row; NO_TOKEN where there was no memory to choose one."""
+        sampling = self.sampling
+        assert sampling is not None, "rank 0"
+        sampled = self._alone(lambda: sampling.sample(logits, plan, draws))
+        if sampled is None:
+            return Sampled(torch.full_like(plan.slots, NO_TOKEN), lost=True)
+        return sampled
 
     def _release_and_copy(self, command: shard_pb2.StepCommand) -> None:
         if command.release:
@@ -355,7 +394,7 @@ class Runner:
         if self.sampling is not None and plan is not None:
             sampled = Sampled(token)
             if asked:
-                sampled = self.sampling.sample(outputs.logits[:rows], plan, self._graphs.draws)
+                sampled = self._chosen(outputs.logits[:rows], plan, self._graphs.draws)
                 token = sampled.token
         if rows and (asked or not outputs.everywhere):
             token = self.group.broadcast(token)
@@ -437,7 +476,7 @@ class Runner:
         slots = inputs.slot if rows is None else inputs.slot.index_select(0, rows)
         sampled = None
         if self.sampling is not None and inputs.sampling is not None and logits is not None:
-            sampled = self.sampling.sample(logits, inputs.sampling)
+            sampled = self._chosen(logits, inputs.sampling)
             token = self.group.broadcast(sampled.token)
         else:
             token = self.group.broadcast(torch.empty_like(slots))
@@ -480,8 +519,10 @@ class Runner:
             int(top_n.max()),
             None if given is None else given.tokens,
         )
-        if scores is None:
+        if self.sampling is None:
             return []
+        if scores is None:
+            return [PromptPart(int(slot), int(start), None) for slot, start, _ in places]
         ends = np.cumsum(counts)
         width = 0 if scores.top_token is None else scores.top_token.shape[1]
         parts = []
@@ -500,16 +541,18 @@ class Runner:
         top_n: int,
         given: Tensor | None,
     ) -> Scores | None:
-        """Scores of targets[i] after row rows[i], on the host; None on other ranks."""
+        """Scores of targets[i] after row rows[i], on the host; None on other ranks, and where
+        there was no memory for them."""
         row = upload(rows, self.device)
         target = upload(targets.astype(np.int64), self.device)
-        pieces = []
+        pieces: list[Scores] | None = []
         for start in range(0, len(row), PROMPT_LOGPROB_ROWS):
             some = slice(start, start + PROMPT_LOGPROB_ROWS)
             logits = self.model.head(hidden.select(row[some]), step)
-            if logits is not None:
+            if logits is not None and pieces is not None:
                 others = None if given is None else given[some]
-                pieces.append(
-                    scores_of(logits, target[some], top_n, others, self.sampler.rows_alone)
-                )
-        return joined(pieces).on_host() if pieces else None
+                wanted = (logits, target[some], top_n, others, self.sampler.rows_alone)
+                piece = self._alone(partial(scores_of, *wanted))
+                pieces = None if piece is None else [*pieces, piece]
+        found = pieces or []
+        return self._alone(lambda: joined(found).on_host()) if found else None

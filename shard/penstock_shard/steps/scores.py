@@ -71,6 +71,12 @@ class Scores:
         )
 
 
+def scoring_bytes(rows: int, vocabulary: int, itemsize: int) -> int:
+    """The most that scoring so many rows holds: their logits, as parts and joined, and three times
+    in float32 (themselves, their exponentials, what compares them)."""
+    return rows * vocabulary * (2 * itemsize + 3 * torch.float32.itemsize)
+
+
 def columns(top_n: int, given: int, width: int, given_width: int) -> list[int]:
     """Those of one row: so many most likely tokens, and so many given ones.
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from penstock_kernels.ops import Norm, NormKind
-from penstock_kernels.weight import Weight
 from penstock_quantization.matrix import MatrixSpec
-from penstock_quantization.offline.awq import best_scale, cut
+from penstock_quantization.offline.awq import Reader, best_scale, cut
 from penstock_quantization.offline.gptq import gptq
 from penstock_quantization.offline.groups import Grid, Quantised
 from penstock_shard.model.architecture import Architecture
 from penstock_shard.model.blocks import Block, Parallel
-from penstock_shard.model.layers import Mlp
-from penstock_shard.model.matrices import BlockMatrices
-from penstock_shard.ranks.parallel import Group, Partition
 from penstock_shard.weights.calibration import Calibration
+from penstock_shard.weights.parts import BlockParts, Part, parts_of
 
 
 @dataclass(slots=True)
@@ -28,6 +25,7 @@ class Outcome:
 
     matrices: dict[str, Quantised] = field(default_factory=dict)  # without ".weight"
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    rounded: int = 0  # matrices of experts that too few rows of the text took
 
     def add(self, spec: MatrixSpec, quantised: Quantised) -> None:
         """The rows of a joined matrix, to the tensors that they are of."""
@@ -45,105 +43,101 @@ class Outcome:
                 getattr(target, name).copy_(getattr(rows, name))
 
 
-def _specs(model: Architecture, layer: int) -> dict[str, MatrixSpec]:
-    """Of a block's matrices, by kind."""
-    matrices = BlockMatrices(model, Partition.of(model, Group(0, 1)))
-    prefix = model.family.names.block.format(layer)
-    kinds = ("qkv", "output", "up", "down")
-    return {kind: getattr(matrices, kind)(prefix) for kind in kinds}
-
-
-def matrices_of(model: Architecture) -> set[str]:
-    """Names of all matrices of the blocks, without ".weight", but for those by which rows choose
-    among experts.
-
-    Raises ValueError for a family that stores them [inputs, outputs]: no format has that.
-    """
-    if model.family.transposed:
-        raise ValueError(f"{model.name} stores matrices [inputs, outputs], which no format has")
-    specs = (_all_specs(model, layer) for layer in range(model.num_layers))
-    return {part.name for matrices in specs for one in matrices for part in one.slices}
-
-
-def choosing(model: Architecture) -> list[str]:
-    """Names of the matrices by which rows choose among experts: they are small, and stay."""
-    names, shape = model.family.names, model.experts
-    if shape is None:
-        return []
-    gates = [names.router] if shape.shared is None else [names.router, names.shared_gate]
-    return [
-        names.block.format(layer) + gate
-        for layer in range(model.num_layers)
-        if shape.layers[layer]
-        for gate in gates
-    ]
-
-
-def _all_specs(model: Architecture, layer: int) -> Iterator[MatrixSpec]:
-    if not model.has_experts(layer):
-        yield from _specs(model, layer).values()
-        return
-    matrices = BlockMatrices(model, Partition.of(model, Group(0, 1)))
-    prefix, shape = model.family.names.block.format(layer), model.experts
-    assert shape is not None
-    places = [matrices.expert(index) for index in range(shape.count)]
-    places += [] if shape.shared is None else [matrices.shared]
-    yield from (matrices.qkv(prefix), matrices.output(prefix))
-    for place in places:
-        yield from (matrices.up(prefix, place), matrices.down(prefix, place))
-
-
 def by_gptq(
     model: Architecture, text: Calibration, grid: Grid, done: Callable[[], None]
 ) -> Outcome:
     """done: called behind each layer."""
     outcome = Outcome()
     for index, block in text.blocks():
-        specs, inputs = _specs(model, index), text.inputs(block)
-        for kind, weight in weights_of(block).items():
-            quantised = gptq(weight.data, inputs(weight).hessian, grid)
-            outcome.add(specs[kind], quantised)
-            put(block, kind, quantised.meant())
+        for part in parts_of(model, index, block, text.inputs(block)).all():
+            if is_known(part, grid):
+                quantised = gptq(part.weight.data, part.inputs.hessian, grid)
+            else:
+                quantised = grid.nearest(part.weight.data.float())
+                outcome.rounded += len(part.spec.slices)
+            outcome.add(part.spec, quantised)
+            part.put(quantised.meant())
         done()
     return outcome
 
 
 def by_awq(model: Architecture, text: Calibration, grid: Grid, done: Callable[[], None]) -> Outcome:
-    """Scales go to the norm before a matrix, and to the up rows of a gated MLP; attention's output
-    has none, as heads share values. Raises ValueError for a family whose attention and MLP read the
-    same norm."""
+    """Scales go to the norm before matrices, and to the up rows of gated MLPs; attention's output
+    has none, as heads share values. All that reads a norm has the same scale, experts and what
+    chooses among them too. Raises ValueError for a family whose attention and MLP read the same
+    norm."""
     outcome = Outcome()
     for index, block in text.blocks():
         if isinstance(block, Parallel):
             raise ValueError(f"awq of {model.name}, whose blocks are parallel, is not built")
-        specs, inputs = _specs(model, index), text.inputs(block)
-        seen = {kind: inputs(weight) for kind, weight in weights_of(block).items()}
-        weights = {kind: weight.data.float() for kind, weight in weights_of(block).items()}
+        parts = parts_of(model, index, block, text.inputs(block))
+        scales = _scaled_inside(parts, grid)
         prefix, names = model.family.names.block.format(index), model.family.names
-        scales: dict[str, Tensor] = {}
-        if (mlp := mlp_of(block)).is_gated and mlp.up.bias is None:
-            found = best_scale(weights["down"], seen["down"].hessian, seen["down"].mean, grid)
-            scales["down"] = found
-            weights["up"][len(found) :] /= found[:, None]
-        for kind, part in (("qkv", "input_norm"), ("up", "mlp_norm")):
-            norm, name = getattr(block, part), getattr(names, part)
-            if norm is None:
+        for readers, norm in (
+            ([parts.qkv], "input_norm"),
+            ([mlp.up for mlp in parts.mlps], "mlp_norm"),
+        ):
+            if getattr(block, norm) is None:
                 continue
-            scale = best_scale(weights[kind], seen[kind].hessian, seen[kind].mean, grid)
-            setattr(block, part, divided(norm, scale))
-            scales[kind] = scale
-            outcome.tensors |= _stored(prefix + name, getattr(block, part))
-        for kind, weight in weights.items():
-            one = scales.get(kind, torch.ones(weight.shape[1], device=weight.device))
-            hessian = seen[kind].hessian / (one[:, None] * one)
-            quantised = cut(weight * one, hessian, grid)
-            outcome.add(specs[kind], quantised)
-            put(block, kind, quantised.meant())
+            scale = _scale_of_norm(block, norm, readers, grid)
+            scales |= {id(part): scale for part in readers}
+            outcome.tensors |= _stored(prefix + getattr(names, norm), getattr(block, norm))
+            if norm == "mlp_norm":
+                for name, weight in parts.beside.items():
+                    weight.data.mul_(scale)
+                    outcome.tensors[f"{name}.weight"] = weight.data
+        for part in parts.all():
+            quantised = _cut(part, scales.get(id(part)), grid)
+            outcome.rounded += 0 if is_known(part, grid) else len(part.spec.slices)
+            outcome.add(part.spec, quantised)
+            part.put(quantised.meant())
         done()
     return outcome
 
 
+def _scaled_inside(parts: BlockParts, grid: Grid) -> dict[int, Tensor]:
+    """Scales of the second matrices of gated MLPs, by which rows of the first are divided."""
+    scales = {}
+    for mlp in parts.mlps:
+        up, down = mlp.up.weight, mlp.down
+        if not mlp.is_gated or up.bias is not None or not is_known(down, grid):
+            continue
+        found = best_scale([reader_of(down)], down.inputs.mean, grid)
+        scales[id(down)] = found
+        up.data[len(found) :] /= found[:, None]
+    return scales
+
+
+def _scale_of_norm(block: Block, norm: str, readers: list[Part], grid: Grid) -> Tensor:
+    """What the columns of all that read it are multiplied with; the norm is divided by it."""
+    known = [part for part in readers if is_known(part, grid)]
+    count = max(1, sum(part.inputs.count for part in readers))
+    mean = torch.stack([part.inputs.sizes for part in readers]).sum(0) / count
+    scale = best_scale([reader_of(part) for part in known], mean, grid)
+    setattr(block, norm, divided(getattr(block, norm), scale))
+    return scale
+
+
+def _cut(part: Part, scale: Tensor | None, grid: Grid) -> Quantised:
+    weight = part.weight.data.float()
+    if scale is None:
+        scale = torch.ones(weight.shape[1], device=weight.device)
+    if not is_known(part, grid):
+        return grid.nearest(weight * scale)
+    return cut(weight * scale, part.inputs.hessian / (scale[:, None] * scale), grid)
+
+
 METHODS: Mapping[str, Callable[..., Outcome]] = {"gptq": by_gptq, "awq": by_awq}
+
+
+def is_known(part: Part, grid: Grid) -> bool:
+    """Whether enough rows went through a matrix to say how its columns go together: as many as a
+    group has columns. Of experts that the text hardly takes, fewer may have."""
+    return part.inputs.count >= grid.group
+
+
+def reader_of(part: Part) -> Reader:
+    return Reader(part.weight.data.float(), part.inputs.hessian)
 
 
 def divided(norm: Norm, scale: Tensor) -> Norm:
@@ -157,33 +151,3 @@ def divided(norm: Norm, scale: Tensor) -> Norm:
 def _stored(name: str, norm: Norm) -> dict[str, Tensor]:
     found = {f"{name}.weight": norm.weight}
     return found if norm.bias is None else found | {f"{name}.bias": norm.bias}
-
-
-def mlp_of(block: Block) -> Mlp:
-    """Of a block without experts: `quantize` calibrates no model that has some."""
-    assert isinstance(block.mlp, Mlp)
-    return block.mlp
-
-
-def weights_of(block: Block) -> dict[str, Weight]:
-    """By kind."""
-    return {
-        "qkv": block.attention.qkv,
-        "output": block.attention.output.weight,
-        "up": mlp_of(block).up,
-        "down": mlp_of(block).down.weight,
-    }
-
-
-def put(block: Block, kind: str, data: Tensor) -> None:
-    """Another matrix in a block's place, with the bias of the one before."""
-    before = weights_of(block)[kind]
-    weight = Weight(data.to(before.data.dtype), before.bias)
-    if kind == "qkv":
-        block.attention.qkv = weight
-    elif kind == "output":
-        block.attention.output.weight = weight
-    elif kind == "up":
-        mlp_of(block).up = weight
-    else:
-        mlp_of(block).down.weight = weight

@@ -7,16 +7,20 @@ what they lose.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from penstock_kernels.experts import Experts
 from penstock_kernels.ops import Act, Activation, AttentionSpec, Norm, QKNorm, Step, StepBatch
 from penstock_kernels.ops import EagerPlan as Plan
+from penstock_kernels.reference.activation import gate
 from penstock_kernels.reference.device import TorchDevice
+from penstock_kernels.reference.experts import taken
+from penstock_kernels.stacked import Stacked
 from penstock_kernels.weight import Weight
 from penstock_shard.model.blocks import Block, Following
 from penstock_shard.model.decoder import Decoder
@@ -44,10 +48,26 @@ class Inputs:
         return self.sizes / max(self.count, 1)
 
 
+@dataclass(slots=True)
+class Seen:
+    """What the matrices of a layer multiplied."""
+
+    found: dict[tuple[int, int], Inputs] = field(default_factory=dict)
+
+    def of(self, weight: Weight | Stacked, index: int = 0) -> Inputs:
+        """index: of an expert."""
+        key = id(weight), index
+        if key not in self.found:
+            device = weight.parts.device if isinstance(weight, Stacked) else weight.device
+            zeros = torch.zeros(weight.k, weight.k, device=device)
+            self.found[key] = Inputs(zeros, zeros.new_zeros(weight.k))
+        return self.found[key]
+
+
 class Recorder:
     """A step that keeps what its products read, by weight."""
 
-    def __init__(self, step: Step, seen: dict[int, Inputs]) -> None:
+    def __init__(self, step: Step, seen: Seen) -> None:
         self._step, self._seen = step, seen
 
     def norm(self, x: Tensor, norm: Norm | None, to: Weight | None = None) -> Activation:
@@ -85,7 +105,14 @@ class Recorder:
         return self._step.activated(self._kept(x, weight), weight, act, to)
 
     def experts(self, x: Activation, router: Weight, experts: Experts) -> Tensor:
-        return self._step.experts(self._kept(x, router), router, experts)
+        """Of each expert, what the rows that take it give it."""
+        logits = self._step.linear(x, router)
+        for index, row, _ in taken(logits, experts):
+            rows, up = x.x[row], experts.up[index]
+            self._seen.of(experts.up, index).add(rows)
+            inner = gate(F.linear(rows, up.data, up.bias), experts.act)
+            self._seen.of(experts.down, index).add(inner)
+        return self._step.experts(x, router, experts)
 
     def qkv(
         self,
@@ -108,12 +135,7 @@ class Recorder:
         return self._step.attend(query, spec, cache, to, sinks)
 
     def _kept(self, x: Activation, weight: Weight) -> Activation:
-        inputs = self._seen.get(id(weight))
-        if inputs is None:
-            shape = (weight.k, weight.k)
-            zeros = x.x.new_zeros(shape, dtype=torch.float32)
-            inputs = self._seen[id(weight)] = Inputs(zeros, zeros.new_zeros(weight.k))
-        inputs.add(x.x)
+        self._seen.of(weight).add(x.x)
         return x
 
 
@@ -140,12 +162,12 @@ class Calibration:
             yield index, block
             self._states = list(self._through(block, None))
 
-    def inputs(self, block: Block) -> Callable[[Weight], Inputs]:
+    def inputs(self, block: Block) -> Seen:
         """Of the matrices of the layer that `blocks` gave last."""
-        seen: dict[int, Inputs] = {}
+        seen = Seen()
         for _ in self._through(block, seen):
             pass
-        return lambda weight: seen[id(weight)]
+        return seen
 
     def logits(self) -> Iterable[tuple[Tensor, Tensor]]:
         """Behind all layers: tokens [sequences, length] and their logits [rows, vocabulary]."""
@@ -156,7 +178,7 @@ class Calibration:
             yield tokens, found
 
     @torch.inference_mode()
-    def _through(self, block: Block, seen: dict[int, Inputs] | None) -> Iterator[Tensor]:
+    def _through(self, block: Block, seen: Seen | None) -> Iterator[Tensor]:
         """What a layer makes of the states."""
         for tokens, state in zip(self._batches, self._states, strict=True):
             step = self._step(len(tokens))

@@ -27,10 +27,11 @@ from penstock_quantization.offline.groups import Grid, Quantised
 from penstock_quantization.offline.store import FORMATS, Format
 from penstock_shard.model.architecture import Architecture, read_architecture
 from penstock_shard.ranks.parallel import Group
-from penstock_shard.weights.calibrated import METHODS, Outcome, choosing, matrices_of
+from penstock_shard.weights.calibrated import METHODS, Outcome
 from penstock_shard.weights.calibration import Calibration
 from penstock_shard.weights.checkpoint import Checkpoint, renamed
 from penstock_shard.weights.load_weights import load_decoder
+from penstock_shard.weights.parts import choosing, matrices_of
 from penstock_shard.weights.rewrite import is_free, rewrite, tensors_of
 
 LONGEST_TEXT = 1 << 30  # bytes
@@ -51,12 +52,6 @@ def quantize(arguments: argparse.Namespace) -> int:
     model = read_architecture(folder)
     if model.scheme is not None:
         raise ValueError(f"{folder} is quantised already ({model.scheme.method})")
-    if model.experts is not None and chosen.store is not None:
-        others = ", ".join(name for name, each in FORMATS.items() if each.store is None)
-        raise ValueError(
-            f"{folder} is of {model.name}, whose layers have experts: {arguments.format} does not "
-            f"calibrate those; {others} need no calibration"
-        )
     if (keys := model.family.experts) is not None and keys.stacked:
         raise ValueError(
             f"{folder} is of {model.name}, which holds a layer's experts in one tensor: no format "
@@ -68,6 +63,12 @@ def quantize(arguments: argparse.Namespace) -> int:
     if chosen.store is not None:
         check_groups(model, grid)
         outcome = _calibrated(arguments, folder, model, grid)
+        if outcome.rounded:
+            print(
+                f"{outcome.rounded} of {len(outcome.matrices)} matrices are of experts that fewer "
+                f"than {grid.group} tokens of the text took: their numbers were rounded to the "
+                "nearest; a longer text calibrates more of them"
+            )
 
     def change(stored: str, tensor: Tensor) -> dict[str, Tensor] | None:
         name = renamed(stored, model.family.names)
@@ -102,12 +103,14 @@ def _made(chosen: Format, tensor: Tensor, matrix: Quantised | None) -> dict[str,
 
 def check_groups(model: Architecture, grid: Grid) -> None:
     """Raises ValueError where groups do not divide the inputs of a matrix."""
-    heads = model.num_heads * model.head_dim
-    for what, inputs in (
-        ("hidden_size", model.hidden_size),
-        ("intermediate_size", model.intermediate_size),
-        ("num_attention_heads * head_dim", heads),
-    ):
+    sizes = {"hidden_size": model.hidden_size}
+    sizes["num_attention_heads * head_dim"] = model.num_heads * model.head_dim
+    if not all(map(model.has_experts, range(model.num_layers))):
+        sizes["intermediate_size"] = model.intermediate_size
+    if model.experts is not None:
+        sizes["the size of an expert"] = model.experts.inner
+        sizes["the size of the shared expert"] = model.experts.shared or model.experts.inner
+    for what, inputs in sizes.items():
         if grid.group < 8 or inputs % grid.group:
             raise ValueError(f"--group-size {grid.group} does not divide {what} {inputs}")
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from penstock_router.api.bodies import AHEAD_SECONDS, PACE_BYTES, SMALL_BYTES, Bodies
+from penstock_router.api.bodies import PACE_BYTES, SMALL_BYTES, Bodies
+from penstock_router.api.body_pace import AHEAD_SECONDS, Pace
 from penstock_router.api.no_numbers import place_of_no_number
 
 
@@ -78,9 +79,9 @@ async def test_large_bodies_share_one_pace(monkeypatch: pytest.MonkeyPatch) -> N
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(loop, "time", lambda: 100.0)
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    bodies = Bodies(2_000_000)
+    pace = Pace(PACE_BYTES)
     parts = 64
     for _ in range(parts):
-        await bodies._keep_pace(256 * 1024)
+        await pace.keep(256 * 1024)
     assert max(waits) == pytest.approx(parts * 256 * 1024 / PACE_BYTES)
     assert len(waits) == parts - int(AHEAD_SECONDS * PACE_BYTES / (256 * 1024))

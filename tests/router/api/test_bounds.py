@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -315,8 +317,9 @@ async def test_what_is_not_served(serve: Any, method: str, path: str, reason: st
     assert path not in document["paths"]
 
 
-async def test_images_are_not_fetched(serve: Any) -> None:
-    """Markdown images, which TGI fetches from any prompt, are text."""
+@contextlib.asynccontextmanager
+async def nobody_asks() -> AsyncIterator[list[str]]:
+    """Ways to write the address of a listener to which nobody connects meanwhile."""
     hits = []
 
     async def seen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -325,11 +328,33 @@ async def test_images_are_not_fetched(serve: Any) -> None:
 
     listener = await asyncio.start_server(seen, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
-    client = await serve()
-    prompt = f"![](http://127.0.0.1:{port}/x.png)"
-    assert (await client.post("/generate", {"inputs": prompt}))[0] == 200
+    hosts = ("127.0.0.1", "localhost", "127.1", "0x7f000001", "2130706433", "a@127.0.0.1")
+    yield [f"http://{host}:{port}/x.png" for host in hosts]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    await reader.read()  # whoever came before was seen before
+    writer.close()
     listener.close()
-    assert not hits
+    assert len(hits) == 1
+
+
+async def test_images_are_not_fetched(serve: Any) -> None:
+    """Markdown images, which TGI fetches from any prompt, are text."""
+    client = await serve()
+    async with nobody_asks() as urls:
+        for url in urls:
+            assert (await client.post("/generate", {"inputs": f"![]({url})"}))[0] == 200
+
+
+async def test_parts_with_urls_are_refused(serve: Any) -> None:
+    client = await serve()
+    async with nobody_asks() as urls:
+        for url in (*urls, "file:///etc/passwd", "data:image/png;base64,AAAA"):
+            part = {"type": "image_url", "text": "x", "image_url": {"url": url}}
+            body = {"messages": [{"role": "user", "content": [part]}]}
+            status, answer = await client.post("/v1/chat/completions", body)
+            assert status == 422 and "reads no images" in json.dumps(answer)
+            status, _ = await client.post("/generate", {"text": "x", "image_data": url})
+            assert status == 422
 
 
 @beside_only

@@ -278,3 +278,15 @@ async def test_pages_load_nothing_from_elsewhere(serve: Any) -> None:
                 assert (await client.get(f"/page/{name.decode()}"))[0] == 200
     for name in ("__init__.py", "nothing.js", "%2e%2e%2fserver.py"):
         assert (await client.get(f"/page/{name}"))[0] in (401, 404)
+
+
+async def test_who_asks_is_known_to_the_scheduler(serve: Any) -> None:
+    """By the key's name, else by the address."""
+    body = {"inputs": "x", "parameters": {"max_new_tokens": 1}}
+    client = await serve()
+    await client.post("/generate", body)
+    assert client.engine.jobs[-1].request.client == "127.0.0.1"
+    client = await serve(trusted_proxies=("127.0.0.1",))
+    await client.post("/generate", body)
+    await client.post("/generate", body, headers={"X-Forwarded-For": "10.0.0.7"})
+    assert [job.request.client for job in client.engine.jobs[-2:]] == ["", "10.0.0.7"]

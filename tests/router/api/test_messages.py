@@ -139,6 +139,11 @@ async def test_conversations(serve: Any) -> None:
         ({"tools": [{"name": "a b", "input_schema": {}}]}, "`tools[0].name` must be"),
         ({"tool_choice": {"type": "tool", "name": "x"}}, "must name a tool"),
         ({"mcp_servers": [{"url": "x"}]}, "`mcp_servers` is not supported"),
+        (
+            {"output_config": {"format": {"type": "json_schema", "schema": 5}}},
+            "`output_config.format.schema` must be a JSON schema",
+        ),
+        ({"output_format": {"type": "json_schema"}}, "missing field `output_format.schema`"),
         ({"max_tokens": 90}, "`messages` tokens + `max_tokens` must be <= 96"),
     ],
 )

@@ -154,6 +154,12 @@ async def test_log_probabilities(serve: Any) -> None:
         ({"input": "the " * 100}, "`input` must have less than 64 tokens"),
         ({"max_output_tokens": 80}, "`input` tokens + `max_output_tokens` must be <= 96"),
         ({"top_logprobs": 21}, "`top_logprobs`"),
+        ({"text": {"format": {"type": "json_schema"}}}, "missing field `text.format.schema`"),
+        ({"text": {"format": {"type": "xml"}}}, "`text.format.type` must be"),
+        (
+            {"text": {"format": {"type": "json_schema", "schema": {"a": {"nullable": True}}}}},
+            "`text.format.schema` has the keyword `nullable`",
+        ),
     ],
 )
 async def test_refusals(serve: Any, extra: dict[str, Any], sentence: str) -> None:
@@ -162,6 +168,36 @@ async def test_refusals(serve: Any, extra: dict[str, Any], sentence: str) -> Non
         status, answer = await client.post(PATH, {"input": "hi", "stream": stream, **extra})
         assert status == 422 and sentence in answer["error"]["message"], answer
     assert not client.engine.jobs
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_long_conversation_loses_its_beginning(serve: Any, stream: bool) -> None:
+    """Whole turns: what is left is a conversation of its own."""
+    client = await serve()
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    old = [
+        {"role": "user", "content": "the " * 20},
+        call,
+        {"type": "function_call_output", "call_id": "c", "output": "the " * 20},
+        {"role": "assistant", "content": "the " * 5},
+    ]
+    kept = [
+        {"role": "user", "content": "the capital"},
+        {"role": "assistant", "content": "of"},
+        {"role": "user", "content": "France"},
+    ]
+    body = {"instructions": "Be brief.", "stream": stream, "max_output_tokens": 8}
+    for items in ([*old, *kept], [*old, *old, *kept], kept):
+        send = client.stream if stream else client.post
+        status, _ = await send(PATH, body | {"input": items, "truncation": "auto"})
+        assert status == 200
+    first, second, whole = client.engine.requests
+    assert [*first.prompt] == [*second.prompt] == [*whole.prompt]
+    status, answer = await client.post(PATH, {"input": [*old, *kept]})
+    assert status == 422 and answer["error"]["code"] == "context_length_exceeded"
+    long = [*kept, {"role": "user", "content": "the " * 100}]
+    status, answer = await client.post(PATH, {"input": long, "truncation": "auto"})
+    assert status == 422 and answer["error"]["code"] == "context_length_exceeded"
 
 
 async def test_an_error_within_a_stream(serve: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 
 import pytest
 
@@ -143,7 +145,10 @@ async def test_a_front_that_is_gone_frees_what_it_had() -> None:
 
 async def test_health_is_that_of_the_scheduling_process() -> None:
     async with joined_front(DrivenEngine(), Metrics(64, 96)) as front:
-        assert not front.engine.trouble and not front.engine.draining
+        assert not front.engine.trouble and not front.engine.withdrawn
+        front.link.withdraw()
+        await front.round_trip()
+        assert front.engine.withdrawn and not front.engine.draining
         front.link_frames.send(ToFront(draining=True))
         await front.round_trip()
         assert front.engine.draining and not front.engine.trouble
@@ -165,6 +170,18 @@ async def test_trouble_is_that_of_the_scheduling_process() -> None:
         front.link.trouble("")
         await front.round_trip()
         assert front.engine.trouble == ""
+
+
+async def test_looks_are_those_of_all_fronts() -> None:
+    metrics = Metrics(64, 96)
+    async with joined_front(DrivenEngine(), metrics) as front:
+        front.metrics.on_request()
+        await front.round_trip()
+        assert metrics.looked_at == -math.inf
+        before = time.monotonic()
+        front.metrics.on_look()
+        await front.round_trip()
+        assert before <= metrics.looked_at <= time.monotonic()
 
 
 async def test_scrapes_that_cross() -> None:

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from pathlib import Path
 
 import pytest
+import tokenizers
 
-from penstock_router.text import TextModel, eos_token_ids
+from penstock_launcher.model import DEMO
+from penstock_router.text import TextModel, eos_token_ids, library
 from penstock_router.text.definition import read_definition
+from penstock_router.text.lanes import HUGE, Lanes
+from penstock_router.text.library import TooManyTokens
+from penstock_router.text.tokenizer import PIECE, Tokenizer
 from support.small_text import byte_level, write_folder
 
 
@@ -64,3 +71,38 @@ def test_names_are_the_configurations_to_give(tmp_path: Path, names: object) -> 
     (folder / "tokenizer_config.json").write_text('{"bos_token": "<s>"}')
     path.write_text(json.dumps(json.loads(path.read_text()) | {"names": names}))
     assert read_definition(folder).names == {"bos_token": "<s>"}
+
+
+@pytest.mark.parametrize("piece", ["[", "<|", "a b "])
+def test_what_looks_too_long_is_counted_piece_by_piece(
+    piece: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No piece is long, whatever the text is, and what fits is never refused so."""
+    tokenizer = Tokenizer.load(DEMO)
+    monkeypatch.setattr(tokenizer.bound, "_known", False)  # as of tokenizers that drop characters
+    seen: list[int] = []
+    encode = library.encode
+
+    def counting(made: tokenizers.Tokenizer, text: str, *rest: bool, **more: bool) -> object:
+        seen.append(len(text))
+        return encode(made, text, *rest, **more)
+
+    monkeypatch.setattr(library, "encode", counting)
+    text = piece * (1_900_000 // len(piece))
+    with pytest.raises(TooManyTokens, match="at least"):
+        tokenizer.check_length(text, 2047)
+    assert seen and max(seen) <= PIECE and sum(seen) < len(text) / 5
+    short = text[: 3 * PIECE]
+    tokenizer.check_length(short, len(encode(tokenizer._tokenizer, short, False)))
+
+
+async def test_nobody_waits_for_a_text_that_is_much_longer() -> None:
+    lanes = Lanes(1)
+    release = threading.Event()
+    waiting = [asyncio.create_task(lanes.run(release.wait, HUGE + place)) for place in (1, 2)]
+    assert await lanes.run(lambda: 7) == 7
+    assert await lanes.run(lambda: 8, HUGE) == 8
+    assert not any(task.done() for task in waiting)
+    release.set()
+    assert await asyncio.gather(*waiting) == [True, True]
+    lanes.close()

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import jsonschema
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -181,6 +182,27 @@ def test_free_text_and_calls(row: Format, as_tokens: bool) -> None:
     assert calls
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("cohere", "<|START_RESPONSE|>Hi.<|END_RESPONSE|>"),
+        ("kimi_k3", "<|open|>response<|sep|>Hi.<|close|>response<|sep|>"),
+        ("solar_open", "<|content|>Hi.<|end|>"),
+    ],
+)
+def test_an_answer_may_stand_between_its_tokens(name: str, text: str) -> None:
+    """Where a model that has tools calls none."""
+    words = vocabulary(NAMED[name], as_tokens=True)
+    chosen = Dialect(NAMED[name], None, words.added, words.special)
+    toolbox = Toolbox.checked(TOOLS)
+    grammar = reply_grammar(chosen, toolbox, Start.ANSWER)
+    assert grammar is not None
+    matcher = compiled(words, grammar)
+    tokens = words.tokenizer.encode(text, add_special_tokens=False).ids
+    assert matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
+    assert read(words, chosen, toolbox, tokens).text == "Hi."
+
+
 THINK = REASONING["think"]
 
 
@@ -215,6 +237,42 @@ def test_reasoning_is_free_and_calls_follow(
         assert not thoughts
 
 
+@pytest.mark.parametrize(
+    ("name", "begins", "end", "behind"),
+    [
+        ("hermes", "<think>", "</think>", "Hi"),
+        ("harmony", "<|channel|>analysis<|message|>", "<|end|>",
+         "<|start|>assistant<|channel|>final<|message|>Hi"),
+    ],
+)  # fmt: skip
+def test_thoughts_end_after_a_budget(name: str, begins: str, end: str, behind: str) -> None:
+    words = vocabulary(NAMED[name], True, "<think>", "</think>")
+    thoughts = REASONING["openai_gptoss" if name == "harmony" else "think"]
+    chosen = Dialect(NAMED[name], thoughts, words.added, words.special)
+    assert chosen.counts_thoughts
+    start = Start.ANSWER if name == "harmony" else Start.MAY_THINK
+    grammar = reply_grammar(chosen, NO_TOOLS, start, budget=5)
+    assert grammar is not None
+    encoded = [words.tokenizer.encode(t, add_special_tokens=False).ids for t in (begins, behind)]
+    close = words.added[end]
+    for thought in range(7):
+        matcher = compiled(words, grammar)
+        assert matcher.consume_tokens(encoded[0])
+        letter = words.tokenizer.token_to_id("x")
+        assert matcher.try_consume_tokens([letter] * thought) == min(thought, 5)
+        allowed = np.unpackbits(
+            np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little"
+        )
+        assert allowed[close] and (allowed.sum() == 1) == (thought >= 5)
+        assert matcher.consume_tokens([close, *encoded[1]]) and matcher.is_accepting()
+
+
+def test_text_that_marks_thoughts_cannot_count_them() -> None:
+    words = vocabulary(NAMED["hermes"], False)
+    assert not Dialect(NAMED["hermes"], THINK, words.added, words.special).counts_thoughts
+    assert Dialect(NAMED["hermes"], None, words.added, words.special).counts_thoughts
+
+
 def test_an_answer_has_a_grammar_of_its_own() -> None:
     """`response_format` beside tools holds what is no call, from the token behind reasoning."""
     words = vocabulary(NAMED["hermes"], True, "<think>", "</think>")
@@ -242,6 +300,7 @@ def test_an_answer_has_a_grammar_of_its_own() -> None:
 
 
 DIGIT = {"type": "integer", "minimum": 0, "maximum": 9}
+VOCABULARIES: dict[str, Vocabulary] = {}
 
 
 @pytest.mark.parametrize(
@@ -308,6 +367,49 @@ def objects(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[
     )
 
 
+ODD = (
+    {"format": []},
+    {"format": {"a": 1}},
+    {"anyOf": [{}, True]},
+    {"anyOf": [False]},
+    {"anyOf": [False, {"type": "integer"}]},
+    {"enum": [[1], {"a": 1}]},
+    {"items": True},
+    {"properties": {"b": False, "we ird": {}, "": {}}},
+    {"maxLength": 1e300, "type": "string"},
+    {"minimum": 10**400},
+    {"$ref": "#"},
+    {"if": 5},
+)
+
+
+@pytest.mark.parametrize("row", FORMATS, ids=lambda row: row.name)
+def test_odd_schemas_are_grammars_or_refused(row: Format) -> None:
+    """Nothing is raised; what cannot be is for the grammar library to refuse."""
+    chosen = Dialect(row, None, {}, frozenset())
+    for odd in ODD:
+        parameters = {"type": "object", "properties": {"a": odd}, "required": ["a"]}
+        tool = Tool.checked("f", None, parameters)
+        assert reply_grammar(chosen, Toolbox.checked([tool], Mode.REQUIRED), Start.ANSWER)
+
+
+@pytest.mark.parametrize("row", FORMATS, ids=lambda row: row.name)
+def test_what_must_not_be_there_is_not(row: Format) -> None:
+    words = VOCABULARIES.setdefault(row.name, vocabulary(row, as_tokens=True))
+    chosen = Dialect(row, None, words.added, words.special)
+    parameters = {"type": "object", "properties": {"a": False, "b": DIGIT}}
+    toolbox = Toolbox.naming([Tool.checked("f", None, parameters)], "f")
+    grammar = reply_grammar(chosen, toolbox, Start.ANSWER)
+    assert grammar is not None
+    template, found = compiled(words, grammar), 0
+    for seed in range(8):
+        if (tokens := walk(words, template.deep_copy(), seed)) is not None:
+            [call] = read(words, chosen, toolbox, tokens).calls
+            assert not json.loads(call.arguments).keys() - {"b"}
+            found += 1
+    assert found
+
+
 def _is_uri(value: str) -> bool:
     parts = urlsplit(value)
     return bool(parts.scheme and parts.hostname)
@@ -357,9 +459,6 @@ def test_formats_of_strings_without_quotes(row: str, format_name: str) -> None:
         assert READ_AS[format_name](value), value
         found += 1
     assert found
-
-
-VOCABULARIES: dict[str, Vocabulary] = {}
 
 
 @settings(max_examples=150, deadline=None)

@@ -21,6 +21,7 @@ pytestmark = needs_assets
 
 # What templates show: format and reasoning. Those that are not here show neither.
 FOUND = {
+    "llamacpp_Apertus-8B-Instruct": ("apertus", "apertus"),
     "llamacpp_Apriel-1.6-15b-Thinker-fixed": ("apriel", None),
     "llamacpp_ByteDance-Seed-OSS": ("seed_oss", "seed_oss"),
     "llamacpp_Cohere2MoE": ("cohere", "cohere"),
@@ -71,7 +72,9 @@ FOUND = {
     "llamacpp_poolside-Laguna-S-2.1": ("glm45", "think"),
     "llamacpp_poolside-Laguna-XS-2.1": ("glm45", "think"),
     "llamacpp_poolside-Laguna-XS.2": ("glm45", "think"),
+    "llamacpp_tencent-Hy3": ("hy_v3", "hy_v3"),
     "llamacpp_unsloth-mistral-Devstral-Small-2507": ("mistral", None),
+    "llamacpp_upstage-Solar-Open-100B": ("solar_open", "solar_open"),
     "own_deepseek_v3": ("deepseek_v3", None),
     "own_mistral_v03": ("mistral_v3", None),
     "own_r1_distill_qwen": ("deepseek_v3", "deepseek_r1"),

@@ -127,7 +127,7 @@ def test_who_says_how_answers_are_read() -> None:
     row, reasoning = choose(chat, TEMPLATES["hermes"], "pythonic", "none")
     assert row is NAMED["pythonic"] and reasoning is None
     assert choose(None, None, None, None) == (FALLBACK, None)
-    with pytest.raises(ValueError, match="`--tool-call-parser` must be one of auto, none, apriel"):
+    with pytest.raises(ValueError, match="`--tool-call-parser` must be one of auto, none, apertus"):
         choose(None, None, "nonsense", None)
     with pytest.raises(ValueError, match="`--reasoning-parser`"):
         choose(None, None, None, "nonsense")

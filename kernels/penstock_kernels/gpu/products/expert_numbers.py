@@ -42,17 +42,21 @@ def _in_order(tile, KIND: tl.constexpr):
 
 
 @triton.jit
-def _of_tiles(data, first, start, dtype: tl.constexpr, KIND: tl.constexpr):
-    """Whole numbers of a tile of 64 rows and 128 columns: see `penstock_kernels.int4`."""
+def _of_tiles(data, first, start, dtype: tl.constexpr, BN: tl.constexpr, KIND: tl.constexpr):
+    """Whole numbers of a tile of 64 rows and 128 columns, or of 16 or 32 of its rows: see
+    `penstock_kernels.int4`."""
     tile = first // 64 * ((KIND.columns + 127) // 128) + start // 128
-    byte = tl.load(data + tile.to(tl.int64) * 4096 + tl.arange(0, 4096))
+    place = tl.arange(0, BN * 64)
+    if BN < 64:
+        place = place // (BN * 32) * 2048 + place % (BN * 32) + first % 64 // 16 * 512
+    byte = tl.load(data + tile.to(tl.int64) * 4096 + place)
     if KIND.packs:
         both = whole_numbers(byte, dtype)
     else:
         both = (tl.join(byte & 15, byte >> 4).to(tl.float32) - 8).to(dtype)
     # Vector, warp, row, thread, product, neighbour, half of columns, half of rows.
-    parts = tl.permute(tl.reshape(both, [2, 4, 8, 4, 4, 2, 2, 2]), [1, 7, 2, 0, 4, 6, 3, 5])
-    return tl.reshape(parts, [64, 128])
+    parts = tl.reshape(both, [2, BN // 16, 8, 4, 4, 2, 2, 2])
+    return tl.reshape(tl.permute(parts, [1, 7, 2, 0, 4, 6, 3, 5]), [BN, 128])
 
 
 @triton.jit
@@ -87,7 +91,7 @@ def _looked_up(codes, table, line, dtype: tl.constexpr, KIND: tl.constexpr):
 def _numbers(data, table, first, line, start, dtype: tl.constexpr, KIND: tl.constexpr):
     """Without scales: of dtype, which holds those of all layouts but tables' exactly."""
     if KIND.layout == "int4":
-        return _of_tiles(data, first, start, dtype, KIND)
+        return _of_tiles(data, first, start, dtype, line.shape[0], KIND)
     elif KIND.layout == "lut":
         return _of_codes(data, table, line, start, dtype, KIND)
     else:

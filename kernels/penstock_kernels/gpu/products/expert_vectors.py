@@ -1,7 +1,7 @@
-"""Products of one row with the experts that it takes, without tensor cores.
+"""Products of few rows with the experts that they take, without tensor cores.
 
-Each of the row's experts has one pair, so nothing is sorted. A program adds up some rows of one
-matrix; there are as many programs as keep memory busy.
+Nothing is sorted: a program adds up some rows of one pair's matrix, and those of all pairs run
+beside one another, so that a matrix that two rows take comes from memory once.
 
 Reference: `penstock_kernels.reference.experts`.
 """
@@ -14,6 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from penstock_kernels import int4
+from penstock_kernels.experts import Experts
 from penstock_kernels.gpu.launch.dependent import launch, wait
 from penstock_kernels.gpu.products.expert_kinds import Kind, operands
 from penstock_kernels.gpu.products.expert_numbers import ended, meant
@@ -25,19 +27,22 @@ from penstock_kernels.weight import Layout
 NUMBERS = 4096  # of a tile: 32 a thread
 DEPTHS = (512, 256, 128, 64)
 WARPS = 4
+MOST_ROWS: dict[Layout, int] = {}
+UNROLLED = 4  # tiles of a matrix in 4 bits that are under way
 
 
 @dataclass(frozen=True, slots=True)
 class VectorTile:
-    """Rows and columns."""
+    """Rows and columns, and how many are read at once."""
 
     n: int
     k: int
+    unrolled: int = 1
 
 
 @triton.jit
 def _single_kernel(
-    x,  # [k], or [pairs, k] with APART
+    x,  # [pairs / TOP, k]
     data, data_step, scale, scale_step, zero, zero_step, table, table_step, outer, outer_step,
     order, order_step, bias, bias_step,  # of `operands`
     chosen,  # [pairs]
@@ -45,26 +50,26 @@ def _single_kernel(
     KIND: tl.constexpr,
     ACT: tl.constexpr,
     BN: tl.constexpr,
-    APART: tl.constexpr,
+    TOP: tl.constexpr,
     GATED: tl.constexpr,
+    UNROLLED: tl.constexpr,
     PDL: tl.constexpr,
 ):  # fmt: skip
     wait(PDL)
-    pair = tl.program_id(1)
+    pair = tl.program_id(0)
     owner = tl.load(chosen + pair).to(tl.int64)
     width: tl.constexpr = KIND.n // 2 if GATED else KIND.n
-    first = tl.program_id(0) * BN
+    first = tl.program_id(1) * BN
     data += owner * data_step
     scale += owner * scale_step
     zero += owner * zero_step
     table += owner * table_step
-    if APART:
-        x += pair * KIND.k
+    x += pair // TOP * KIND.k
     dtype: tl.constexpr = x.dtype.element_ty
     DEPTH: tl.constexpr = KIND.depth
     acc = tl.zeros([BN, DEPTH], tl.float32)
     acc_up = tl.zeros([BN, DEPTH], tl.float32)
-    for start in tl.range(0, KIND.columns, KIND.depth):
+    for start in tl.range(0, KIND.columns, KIND.depth, loop_unroll_factor=UNROLLED):
         value = tl.load(x + start + tl.arange(0, KIND.depth)).to(tl.float32)[None, :]
         tile, by = meant(data, scale, zero, table, first, start, dtype, BN, KIND)
         acc += tile.to(tl.float32) * value * by
@@ -84,11 +89,19 @@ def _single_kernel(
     tl.store(out + pair.to(tl.int64) * width + column[:, None], result)
 
 
+def most_vectors(experts: Experts) -> int:
+    """Rows that are multiplied without tensor cores."""
+    return MOST_ROWS.get(experts.up.layout, 1)
+
+
 def vector_tile(weight: Stacked, gated: bool) -> VectorTile | None:
     """None: such matrices are for tensor cores."""
     width = weight.n // 2 if gated else weight.n
-    if weight.layout is Layout.INT4 or weight.parts.order is not None:
+    if weight.parts.order is not None:
         return None
+    if weight.layout is Layout.INT4:
+        fits = weight.columns % int4.COLUMNS == 0 and width % int4.ROWS == 0
+        return VectorTile(16, int4.COLUMNS, UNROLLED) if fits else None
     for depth in DEPTHS:
         if weight.columns % depth == 0 and width % (NUMBERS // depth) == 0:
             return VectorTile(NUMBERS // depth, depth)
@@ -100,19 +113,21 @@ def single(
     weight: Stacked,
     chosen: Tensor,
     tile: VectorTile,
+    top: int = 1,
     gate: Act | None = None,
     dependent: bool = False,
 ) -> Tensor:
     """Of each pair the product of its row and its expert: [pairs, n]; with a gate, act(gate) * up
     of it: [pairs, n / 2].
 
-    x: [1, k] for all pairs, or [pairs, k]; chosen: [1, pairs] int32.
+    x: [pairs / top, k], of pair p row p // top; chosen: [pairs] int32, of any shape.
     """
     pairs, width = chosen.numel(), weight.n // 2 if gate is not None else weight.n
     out = x.new_empty(pairs, width)
     kind = Kind.of(weight, x.dtype, tile.n * (1 + (gate is not None)), tile.k)
-    _single_kernel[(width // tile.n, pairs)](
+    _single_kernel[(pairs, width // tile.n)](
         x, *operands(weight), chosen, out, KIND=kind, ACT="" if gate is None else gate.value,
-        BN=tile.n, APART=len(x) > 1, GATED=gate is not None, num_warps=WARPS, **launch(dependent),
+        BN=tile.n, TOP=top, GATED=gate is not None, UNROLLED=tile.unrolled, num_warps=WARPS,
+        **launch(dependent),
     )  # fmt: skip
     return out

@@ -1,7 +1,7 @@
 """Experts as two grouped products. Reference: `penstock_kernels.reference.experts`.
 
 Five launches: which experts rows take, pairs in tiles, the two products, and the sum of each row's
-pairs; one row needs no tiles. No size but the number of rows counts: a graph may hold them.
+pairs; few rows need no tiles. No size but the number of rows counts: a graph may hold them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from penstock_kernels.experts import Experts
 from penstock_kernels.gpu.launch.dependent import launch, wait
 from penstock_kernels.gpu.products.expert_groups import Grouping, choose, group, tile_rows
 from penstock_kernels.gpu.products.expert_tiles import tile_for
-from penstock_kernels.gpu.products.expert_vectors import single, vector_tile
+from penstock_kernels.gpu.products.expert_vectors import most_vectors, single, vector_tile
 from penstock_kernels.gpu.products.grouped import grouped, takes_gate
 from penstock_kernels.gpu.step import activation
 
@@ -55,8 +55,8 @@ def mix(
     rows, top = len(x), experts.top
     share, chosen = choose(logits, top, experts.normalised, dependent)
     parts = None
-    if rows == 1 and rows_of_tile is None:
-        parts = _of_one_row(x, chosen, experts, dependent)
+    if rows_of_tile is None and rows <= most_vectors(experts):
+        parts = _without_tiles(x, chosen, experts, dependent)
     if parts is None:
         bm = rows_of_tile or tile_rows(x, experts.count, top)
         groups = group(chosen, experts.count, bm, dependent)
@@ -68,12 +68,12 @@ def mix(
     return out
 
 
-def _of_one_row(x: Tensor, chosen: Tensor, experts: Experts, dependent: bool) -> Tensor | None:
-    """What each expert makes of it, [top, hidden]; None: their layouts are for tensor cores."""
+def _without_tiles(x: Tensor, chosen: Tensor, experts: Experts, dependent: bool) -> Tensor | None:
+    """As `_of_rows`; None: their layouts are for tensor cores."""
     up, down = vector_tile(experts.up, True), vector_tile(experts.down, False)
     if up is None or down is None:
         return None
-    inner = single(x, experts.up, chosen, up, experts.act, dependent)
+    inner = single(x, experts.up, chosen, up, experts.top, experts.act, dependent)
     return single(inner, experts.down, chosen, down, dependent=dependent)
 
 

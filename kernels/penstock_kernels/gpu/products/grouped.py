@@ -20,6 +20,7 @@ from penstock_kernels.gpu.launch.dependent import launch, wait
 from penstock_kernels.gpu.products.expert_groups import Grouping
 from penstock_kernels.gpu.products.expert_kinds import Kind, operands
 from penstock_kernels.gpu.products.expert_numbers import ended, meant
+from penstock_kernels.gpu.products.settled import settled
 from penstock_kernels.gpu.step.activation import gated as gated_of
 from penstock_kernels.ops import Act
 from penstock_kernels.stacked import Stacked
@@ -41,8 +42,8 @@ def _added(acc, weight, value, by, PRECISION: tl.constexpr, KIND: tl.constexpr):
     """acc and the products of a tile."""
     if KIND.scales == "depth":
         return acc + tl.dot(weight.to(value.dtype), value, input_precision=PRECISION) * by
-    else:
-        return tl.dot(weight.to(value.dtype), value, acc, input_precision=PRECISION)
+    acc = tl.dot(weight.to(value.dtype), value, acc, input_precision=PRECISION)
+    return acc if KIND.layout == "dense" else settled(acc)
 
 
 @triton.jit(do_not_specialize=["count"])

@@ -8,7 +8,9 @@ is filled with weights before the wait for the kernel before: up to 200 KB a mul
 the card's memory at full speed, in which small kernels disappear.
 
 Weights in FP8 are half as many bytes. They are widened in registers, which feed the tensor cores'
-tall side, and the rows keep their precision; the scale of an output is multiplied with its sum.
+tall side, and the rows keep their precision; the scale of an output is multiplied with its sum. Up
+to 16 rows the tensor cores' smaller products (mma.sync) multiply, beside which a warp widens the
+next numbers.
 
 Where n alone makes too few programs, k is split and each split leaves a partial sum in float32; the
 norm that follows, which reads the result anyway, adds them up.
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.ampere import mma_v2
 from triton.experimental.gluon.language.nvidia.hopper import (
     fence_async_shared,
     mbarrier,
@@ -39,17 +42,20 @@ COLUMNS = 64  # rows of the weight (of each half, when gated) in a tile
 DEPTH = 128
 SHARED = 208 << 10  # bytes of a multiprocessor's shared memory for rings
 MOST_ROWS = 64
+MOST_FEW = 16  # rows that the smaller products multiply
 WIDENED_STAGES = 5  # of a ring of FP8 numbers: ten are up to 7 % slower
 MOST_GATED_ROWS = 128  # above MOST_ROWS cuBLAS is faster but where it needs a second kernel
 
 
 @dataclass(frozen=True, slots=True)
 class LinearConfig:
-    """Shape of a launch: splits of k, stages of a ring, programs (and rings) a multiprocessor."""
+    """Shape of a launch: splits of k, stages of a ring, programs (and rings) a multiprocessor, and
+    whether the smaller products multiply, which is for weights that are widened."""
 
     splits: int
     stages: int
     residents: int
+    few: bool = False
 
 
 def linear_config(
@@ -102,7 +108,7 @@ def widened_linear_config(
     stages = SHARED // residents // (held * DEPTH)
     if residents > 1:
         stages = min(stages, WIDENED_STAGES)
-    return LinearConfig(splits, min(stages, k // DEPTH), residents)
+    return LinearConfig(splits, min(stages, k // DEPTH), residents, rows <= MOST_FEW)
 
 
 @gluon.jit
@@ -223,29 +229,41 @@ def accumulate(ring, acc, acc_up, depths, done, STAGES: gl.constexpr, GATED: gl.
 
 @gluon.jit
 def accumulate_widened(
-    ring, acc, acc_up, depths, done, STAGES: gl.constexpr, GATED: gl.constexpr
+    ring, acc, acc_up, depths, done, STAGES: gl.constexpr, GATED: gl.constexpr, FEW: gl.constexpr
 ):  # fmt: skip
-    """`accumulate` of weights in FP8.
+    """`accumulate` of weights in FP8. FEW: by the smaller products.
 
-    A product is waited for as soon as it is issued: until then it reads its numbers from registers,
-    which nobody keeps the compiler from filling with the next ones. Programs beside this one
-    multiply meanwhile.
+    A large product is waited for as soon as it is issued: until then it reads its numbers from
+    registers, which nobody keeps the compiler from filling with the next ones. Programs beside this
+    one multiply meanwhile.
     """
     w_tiles, x_tiles, full, empty = ring
-    BM: gl.constexpr = x_tiles.shape[1]
     dtype: gl.constexpr = x_tiles.dtype
+    layout: gl.constexpr = acc.type.layout
+    operand: gl.constexpr = gl.DotOperandLayout(0, layout, 2)
+    if FEW:
+        acc = gl.zeros(acc.shape, gl.float32, layout)
+        acc_up = acc
     for j in range(depths):
         stage = done % STAGES
         mbarrier.wait(full.index(stage), done // STAGES & 1)
         x = x_tiles.index(stage).permute((1, 0))
-        if GATED:
-            gate = widened(w_tiles.index(2 * stage), BM, dtype)
-            up = widened(w_tiles.index(2 * stage + 1), BM, dtype)
+        if FEW:
+            inputs = x.load(gl.DotOperandLayout(1, layout, 2))
+            if GATED:
+                acc = mma_v2(widened(w_tiles.index(2 * stage), operand, dtype), inputs, acc)
+                up = widened(w_tiles.index(2 * stage + 1), operand, dtype)
+                acc_up = mma_v2(up, inputs, acc_up)
+            else:
+                acc = mma_v2(widened(w_tiles.index(stage), operand, dtype), inputs, acc)
+        elif GATED:
+            gate = widened(w_tiles.index(2 * stage), operand, dtype)
+            up = widened(w_tiles.index(2 * stage + 1), operand, dtype)
             acc = warpgroup_mma(gate, x, acc, use_acc=j > 0, is_async=True)
             acc_up = warpgroup_mma(up, x, acc_up, use_acc=j > 0, is_async=True)
             acc, acc_up, gate, up = warpgroup_mma_wait(0, deps=[acc, acc_up, gate, up])
         else:
-            weight = widened(w_tiles.index(stage), BM, dtype)
+            weight = widened(w_tiles.index(stage), operand, dtype)
             acc = warpgroup_mma(weight, x, acc, use_acc=j > 0, is_async=True)
             acc, weight = warpgroup_mma_wait(0, deps=[acc, weight])
         mbarrier.arrive(empty.index(stage))
@@ -298,19 +316,24 @@ def store_outputs(
 def _multiply(
     plan, ring, target, scale, bias,
     STAGES: gl.constexpr, GATED: gl.constexpr, BIASED: gl.constexpr, WIDENED: gl.constexpr,
+    FEW: gl.constexpr,
 ):  # fmt: skip
     """The warps that multiply and store."""
     w_tiles, x_tiles, full, empty = ring
     BN: gl.constexpr = w_tiles.shape[1]
     BM: gl.constexpr = x_tiles.shape[1]
-    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BM, 16])
+    VERSION: gl.constexpr = [2, 0] if FEW else [3, 0]
+    SHAPE: gl.constexpr = [16, 8] if FEW else [16, BM, 16]
+    layout: gl.constexpr = gl.NVMMADistributedLayout(VERSION, [4, 1], SHAPE)
     acc = gl.zeros([BN, BM], gl.float32, layout)
     acc_up = acc
     done = 0
     for turn in range(turns(plan)):
         tile, split, first, depths = place_of(plan, turn)
         if WIDENED:
-            acc, acc_up, done = accumulate_widened(ring, acc, acc_up, depths, done, STAGES, GATED)
+            acc, acc_up, done = accumulate_widened(
+                ring, acc, acc_up, depths, done, STAGES, GATED, FEW
+            )
         else:
             acc, acc_up, done = accumulate(ring, acc, acc_up, depths, done, STAGES, GATED)
         store_outputs(target, acc, acc_up, tile, split, GATED, BIASED, WIDENED, scale, bias)
@@ -331,6 +354,7 @@ def _kernel(
     GATED: gl.constexpr,
     BIASED: gl.constexpr,
     WIDENED: gl.constexpr,
+    FEW: gl.constexpr,
     W_LAYOUT: gl.constexpr,
     PDL: gl.constexpr,
 ):
@@ -358,6 +382,7 @@ def _kernel(
                     GATED,
                     BIASED,
                     WIDENED,
+                    FEW,
                 ),
             ),
             (load_stream, (plan, ring, (x, weight, columns), STAGES, GATED, W_BYTES, False, PDL)),
@@ -387,7 +412,7 @@ def hopper_linear(
     _kernel[(programs,)](
         tma_descriptor(x, row_tile(rows), DEPTH), tma_descriptor(weight.data, COLUMNS, DEPTH), out,
         *operands(weight, x), rows, columns, depth, SPLITS=config.splits, STAGES=config.stages,
-        GATED=gated, **kinds(weight), W_LAYOUT=tile_layout(COLUMNS, DEPTH, weight.data.dtype),
-        PDL=dependent,
+        GATED=gated, **kinds(weight), FEW=config.few,
+        W_LAYOUT=tile_layout(COLUMNS, DEPTH, weight.data.dtype), PDL=dependent,
         num_warps=4, maxnreg=128, launch_pdl=dependent,
     )  # fmt: skip

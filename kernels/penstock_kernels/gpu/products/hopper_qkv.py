@@ -69,14 +69,17 @@ def _cache_places(placement, row, inside, PAGE: gl.constexpr):
 def _multiply(
     plan, ring, target, placement, angles, scale, bias,
     heads: gl.constexpr, kv_heads: gl.constexpr, D: gl.constexpr, PAGE: gl.constexpr,
-    STAGES: gl.constexpr, BIASED: gl.constexpr, WIDENED: gl.constexpr, FP8: gl.constexpr,
+    STAGES: gl.constexpr, BIASED: gl.constexpr, WIDENED: gl.constexpr, FEW: gl.constexpr,
+    FP8: gl.constexpr,
 ):  # fmt: skip
     """The warps that multiply, rotate and store."""
     query, cache, rows, plane, by_key, by_value = target
     BM: gl.constexpr = ring[1].shape[1]
     BN: gl.constexpr = ring[0].shape[1]
     HALF: gl.constexpr = BN // 2
-    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BM, 16])
+    VERSION: gl.constexpr = [2, 0] if FEW else [3, 0]
+    SHAPE: gl.constexpr = [16, 8] if FEW else [16, BM, 16]
+    layout: gl.constexpr = gl.NVMMADistributedLayout(VERSION, [4, 1], SHAPE)
     pairs: gl.constexpr = gl.BlockedLayout([1, 2, 8], [8, 1, 4], [4, 1, 1], [2, 1, 0])
     io_layout: gl.constexpr = gl.BlockedLayout([1, 8], [8, 4], [4, 1], [1, 0])
     row = gl.arange(0, BM, gl.SliceLayout(1, io_layout))
@@ -95,7 +98,7 @@ def _multiply(
         cos = gl.load(angle, mask=inside & is_rotated, other=0.0)
         sin = gl.load(angle + D // 2, mask=inside & is_rotated, other=0.0)
         if WIDENED:
-            acc, _, done = accumulate_widened(ring, acc, acc, depths, done, STAGES, False)
+            acc, _, done = accumulate_widened(ring, acc, acc, depths, done, STAGES, False, FEW)
         else:
             acc, _, done = accumulate(ring, acc, acc, depths, done, STAGES, False)
         first = head * D + part * HALF
@@ -144,6 +147,7 @@ def _kernel(
     STAGES: gl.constexpr,
     BIASED: gl.constexpr,
     WIDENED: gl.constexpr,
+    FEW: gl.constexpr,
     FP8: gl.constexpr,
     W_LAYOUT: gl.constexpr,
     PDL: gl.constexpr,
@@ -176,6 +180,7 @@ def _kernel(
                     STAGES,
                     BIASED,
                     WIDENED,
+                    FEW,
                     FP8,
                 ),
             ),
@@ -208,7 +213,7 @@ def hopper_qkv(
         placement.table, placement.slots, placement.positions, placement.angles,
         *operands(weight, x), *placement.inverses, rows, depth, blocks, placement.table.stride(0),
         heads=query.shape[1] // d, kv_heads=kv_heads, D=d, PAGE=page, STAGES=config.stages,
-        **kinds(weight), FP8=exponent_bits(cache),
+        **kinds(weight), FEW=config.few, FP8=exponent_bits(cache),
         W_LAYOUT=tile_layout(COLUMNS, DEPTH, weight.data.dtype), num_warps=4, maxnreg=128,
         **launch(dependent),
     )  # fmt: skip

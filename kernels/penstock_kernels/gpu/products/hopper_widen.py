@@ -55,9 +55,8 @@ sub.rn.bf16x2 $1, rest, less;
 
 
 @gluon.jit
-def widened(tile, BM: gl.constexpr, dtype: gl.constexpr):
-    """A tile [64, 128] of e4m3 or int8 in shared memory as the left side of a product with BM
-    columns."""
+def widened(tile, target: gl.constexpr, dtype: gl.constexpr):
+    """A tile [64, 128] of e4m3 or int8 in shared memory as the left side of a product."""
     ROWS: gl.constexpr = tile.shape[0]
     DEPTH: gl.constexpr = tile.shape[1]
     source: gl.constexpr = gl.DistributedLinearLayout(
@@ -67,8 +66,6 @@ def widened(tile, BM: gl.constexpr, dtype: gl.constexpr):
         block_bases=[],
         shape=[ROWS, DEPTH],
     )
-    product: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BM, 16])
-    target: gl.constexpr = gl.DotOperandLayout(0, product, 2)
     numbers = tile.load(source)
     if dtype == gl.bfloat16:
         widen: gl.constexpr = WIDEN_INT8 if tile.dtype == gl.int8 else WIDEN

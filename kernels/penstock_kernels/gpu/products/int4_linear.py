@@ -15,6 +15,7 @@ from torch import Tensor
 
 from penstock_kernels.gpu.launch.dependent import launch, release, wait
 from penstock_kernels.gpu.products.linear import row_tile
+from penstock_kernels.gpu.products.settled import settled
 from penstock_kernels.int4 import BYTES, COLUMNS, ROWS
 from penstock_kernels.weight import Weight
 
@@ -113,11 +114,11 @@ def _int4_kernel(
         there = (k < K)[:, None] & inside[None, :]
         value = tl.load(x + row[None, :] * x_stride + k[:, None], mask=there, other=0.0)
         part = _tile(data, scale, zero, tile * DEPTHS + depth, G, ZEROS)
-        acc = tl.dot(part.to(value.dtype), value, acc)
+        acc = settled(tl.dot(part.to(value.dtype), value, acc))
         if GATED:
             second = (N // 128 + tile) * DEPTHS + depth
             up = _tile(data, scale, zero, second, G, ZEROS)
-            acc_up = tl.dot(up.to(value.dtype), value, acc_up)
+            acc_up = settled(tl.dot(up.to(value.dtype), value, acc_up))
     column = tile * 64 + tl.arange(0, 64)
     width: tl.constexpr = N // 2 if GATED else N
     there = column < width

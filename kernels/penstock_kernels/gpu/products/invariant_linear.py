@@ -19,6 +19,7 @@ from torch import Tensor
 from penstock_kernels.gpu.launch.dependent import launch, release, wait
 from penstock_kernels.gpu.products.operands import block_sizes, kinds, mixed, operands
 from penstock_kernels.gpu.products.operands import column as column_of
+from penstock_kernels.gpu.products.settled import settled
 from penstock_kernels.weight import Weight
 
 TOGETHER = 8  # tiles of rows that read the same tiles of the weight while these are in the cache
@@ -106,6 +107,8 @@ def _kernel(
             acc = tl.fma(product, tl.broadcast_to(by[:, None], [BN, BM]), acc)
         else:
             acc = tl.dot(part.to(value.dtype), value, acc, input_precision=PRECISION)
+            if WIDENED:
+                acc = settled(acc)
     if WIDENED:
         acc *= tl.load(scale + column, mask=real, other=0.0)[:, None]
     result = acc

@@ -20,6 +20,7 @@ from torch import Tensor
 from penstock_kernels.gpu.launch.dependent import launch, release, wait
 from penstock_kernels.gpu.products.operands import block_sizes, kinds, mixed, operands
 from penstock_kernels.gpu.products.operands import column as column_of
+from penstock_kernels.gpu.products.settled import settled
 from penstock_kernels.weight import Weight
 
 
@@ -89,6 +90,8 @@ def _linear_kernel(
             acc += tl.dot(part, value) * by
         else:
             acc = tl.dot(part, value, acc)
+            if WIDENED:
+                acc = settled(acc)
         if GATED:
             up = tl.load(weights + start + N // 2 * K).to(value.dtype)
             if ROWS > 0:
@@ -96,6 +99,8 @@ def _linear_kernel(
                 acc_up += tl.dot(up, value) * by
             else:
                 acc_up = tl.dot(up, value, acc_up)
+                if WIDENED:
+                    acc_up = settled(acc_up)
     if WIDENED:
         acc *= tl.load(scale + column)[:, None]
     if BIASED:

@@ -19,6 +19,7 @@ from penstock_kernels.gpu.launch.card import has_fp8
 from penstock_kernels.gpu.launch.dependent import launch, release, wait
 from penstock_kernels.gpu.products.linear import Tile, row_tile
 from penstock_kernels.gpu.products.operands import column as column_of
+from penstock_kernels.gpu.products.settled import settled
 from penstock_kernels.weight import Weight
 
 BLOCK = 512  # bytes
@@ -163,12 +164,12 @@ def _lut_kernel(
         first, second = _tile_numbers(
             data, table, scale, x, column, start, N, K, TABLES, COLUMNS, MIXED, BK
         )
-        acc = tl.dot(second, odd, tl.dot(first, even, acc))
+        acc = settled(tl.dot(second, odd, tl.dot(first, even, acc)))
         if GATED:
             first, second = _tile_numbers(
                 data, table, scale, x, N // 2 + column, start, N, K, TABLES, COLUMNS, MIXED, BK
             )
-            acc_up = tl.dot(second, odd, tl.dot(first, even, acc_up))
+            acc_up = settled(tl.dot(second, odd, tl.dot(first, even, acc_up)))
     if OUTER:
         acc *= tl.load(outer + column)[:, None]
     if BIASED:

@@ -41,3 +41,12 @@ def column(place, MIXED: tl.constexpr):
         product, half, thread = place >> 2 & 3, place >> 1 & 1, place >> 4 & 3
         return (place & ~63) + product * 16 + half * 8 + thread * 2 + (place & 1)
     return place
+
+
+@triton.jit
+def place_of(column, MIXED: tl.constexpr):
+    """Where a column stands in rows whose columns are MIXED: the inverse of `column`."""
+    if MIXED:
+        product, half, thread = column >> 4 & 3, column >> 3 & 1, column >> 1 & 3
+        return (column & ~63) + thread * 16 + product * 4 + half * 2 + (column & 1)
+    return column

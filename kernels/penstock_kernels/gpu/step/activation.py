@@ -1,4 +1,4 @@
-"""Activation functions in one pass, gated or not.
+"""Activation functions in one pass, gated or not, and rows in FP8 for a product that wants those.
 
 Reference: `penstock_kernels.reference.activation`."""
 
@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from penstock_kernels.gpu.launch.dependent import launch, wait
+from penstock_kernels.gpu.products.quantise import quantises, store_quantised, whole_row
 from penstock_kernels.ops import Act
 
 BLOCK = 1024
@@ -39,8 +40,10 @@ def gated(gate, up, ACT: tl.constexpr):
 
 @triton.jit
 def _kernel(
-    x, out, d, ACT: tl.constexpr, GATED: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr
-):
+    x, out, quantised, scale, d,
+    ACT: tl.constexpr, GATED: tl.constexpr, QUANTISES: tl.constexpr, MIXED: tl.constexpr,
+    LARGEST: tl.constexpr, SMALLEST: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
     wait(PDL)
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -52,25 +55,55 @@ def _kernel(
         value = gated(value, up, ACT)
     else:
         value = activated(value.to(tl.float32), ACT)
-    tl.store(out + row * d + column, value.to(out.dtype.element_ty), mask=inside)
+    value = value.to(out.dtype.element_ty)
+    tl.store(out + row * d + column, value, mask=inside)
+    if QUANTISES:
+        wide = value.to(tl.float32)
+        store_quantised(wide, quantised, scale, row, d, column, inside, LARGEST, SMALLEST, MIXED)
 
 
-def gate(gate_up: Tensor, act: Act, dependent: bool = False, out: Tensor | None = None) -> Tensor:
-    """act(gate) * up. gate_up: [n, 2 * d], gate first; returns [n, d] of the same dtype."""
+def gate(
+    gate_up: Tensor,
+    act: Act,
+    dependent: bool = False,
+    out: Tensor | None = None,
+    room: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """act(gate) * up.
+
+    gate_up: [n, 2 * d], gate first; returns [n, d] of the same dtype; room: where it goes quantised
+    (`quantise`), too.
+    """
     n, double = gate_up.shape
     out = gate_up.new_empty(n, double // 2) if out is None else out
-    return _launch(gate_up, out, act, True, dependent)
+    return _launch(gate_up, out, act, True, room, dependent)
 
 
-def activate(x: Tensor, act: Act, dependent: bool = False, out: Tensor | None = None) -> Tensor:
-    """act(x). x: [n, d] dense."""
+def activate(
+    x: Tensor,
+    act: Act,
+    dependent: bool = False,
+    out: Tensor | None = None,
+    room: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """act(x). x: [n, d] dense; room: where it goes quantised, too."""
     out = torch.empty_like(x) if out is None else out
-    return _launch(x, out, act, False, dependent)
+    return _launch(x, out, act, False, room, dependent)
 
 
-def _launch(x: Tensor, out: Tensor, act: Act, gated: bool, dependent: bool) -> Tensor:
+def _launch(
+    x: Tensor,
+    out: Tensor,
+    act: Act,
+    gated: bool,
+    room: tuple[Tensor, Tensor] | None,
+    dependent: bool,
+) -> Tensor:
     n, d = out.shape
-    _kernel[(n, triton.cdiv(d, BLOCK))](
-        x, out, d, ACT=act.value, GATED=gated, BLOCK=BLOCK, **launch(dependent)
-    )
+    # A program that quantises sees a whole row.
+    block, warps = (BLOCK, 4) if room is None else whole_row(d)
+    _kernel[(n, triton.cdiv(d, block))](
+        x, out, *(room or (out, out)), d, ACT=act.value, GATED=gated, **quantises(room),
+        BLOCK=block, num_warps=warps, **launch(dependent),
+    )  # fmt: skip
     return out

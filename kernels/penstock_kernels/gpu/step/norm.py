@@ -1,4 +1,4 @@
-"""Residual addition and normalisation in one pass.
+"""Residual addition and normalisation in one pass, and rows in FP8 for a product that wants those.
 
 Reference: `penstock_kernels.reference.norm`.
 """
@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from penstock_kernels.gpu.launch.dependent import launch, release, wait
+from penstock_kernels.gpu.products.quantise import quantises, store_quantised, whole_row
 from penstock_kernels.ops import Norm, NormKind
 
 
@@ -30,6 +31,8 @@ def _norm_kernel(
     weight,
     bias,
     out,
+    quantised,  # with QUANTISES, as well as the scale
+    scale,
     rows,
     x_stride,
     d,
@@ -38,6 +41,10 @@ def _norm_kernel(
     PARTS: tl.constexpr,
     ONE: tl.constexpr,
     LAYER: tl.constexpr,
+    QUANTISES: tl.constexpr,
+    MIXED: tl.constexpr,
+    LARGEST: tl.constexpr,
+    SMALLEST: tl.constexpr,
     BLOCK: tl.constexpr,
     PDL: tl.constexpr,
 ):
@@ -67,39 +74,60 @@ def _norm_kernel(
     else:
         result = gained(scaled, gain, ONE).to(dtype)
     tl.store(out + row * d + column, result, mask=inside)
+    if QUANTISES:
+        wide = result.to(tl.float32)
+        store_quantised(wide, quantised, scale, row, d, column, inside, LARGEST, SMALLEST, MIXED)
 
 
-def normalise(x: Tensor, norm: Norm, dependent: bool = False, out: Tensor | None = None) -> Tensor:
-    """The rows of x, normalised. x: [n, d], rows may be strided; out: where they go."""
+def normalise(
+    x: Tensor,
+    norm: Norm,
+    dependent: bool = False,
+    out: Tensor | None = None,
+    room: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """The rows of x, normalised.
+
+    x: [n, d], rows may be strided; out: where they go; room: where they go quantised (`quantise`).
+    """
     out = torch.empty_like(x, memory_format=torch.contiguous_format) if out is None else out
-    return _launch(x, None, norm, out, dependent)
+    return _launch(x, None, norm, out, room, dependent)
 
 
 def add_norm(
-    x: Tensor, residual: Tensor, norm: Norm, dependent: bool = False, out: Tensor | None = None
+    x: Tensor,
+    residual: Tensor,
+    norm: Norm,
+    dependent: bool = False,
+    out: Tensor | None = None,
+    room: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Add x to residual in place, then normalise the sum.
 
     x: [n, d], or [parts, n, d] float32 partial sums, which are added up and rounded first;
-    residual: [n, d]; out: where the sum goes, normalised.
+    residual: [n, d]; out: where the sum goes, normalised; room: where it goes quantised, too.
     """
     out = torch.empty_like(residual) if out is None else out
-    return _launch(x, residual, norm, out, dependent)
+    return _launch(x, residual, norm, out, room, dependent)
 
 
-def _launch(x: Tensor, residual: Tensor | None, norm: Norm, out: Tensor, dependent: bool) -> Tensor:
+def _launch(
+    x: Tensor,
+    residual: Tensor | None,
+    norm: Norm,
+    out: Tensor,
+    room: tuple[Tensor, Tensor] | None,
+    dependent: bool,
+) -> Tensor:
     n, d = out.shape
     parts = x.shape[0] if x.dim() == 3 else 1
-    block = triton.next_power_of_2(d)
+    block, warps = whole_row(d)
     layer = norm.kind is NormKind.LAYER
     bias = norm.bias if layer and norm.bias is not None else norm.weight
     _norm_kernel[(n,)](
-        x, x if residual is None else residual, norm.weight, bias, out, n, x.stride(-2), d,
-        norm.eps, ADD=residual is not None, PARTS=parts, ONE=norm.kind is NormKind.RMS_ONE,
-        LAYER=layer, BLOCK=block, num_warps=_warps(block), **launch(dependent),
+        x, x if residual is None else residual, norm.weight, bias, out, *(room or (out, out)),
+        n, x.stride(-2), d, norm.eps, ADD=residual is not None, PARTS=parts,
+        ONE=norm.kind is NormKind.RMS_ONE, LAYER=layer, **quantises(room), BLOCK=block,
+        num_warps=warps, **launch(dependent),
     )  # fmt: skip
     return out
-
-
-def _warps(block: int) -> int:
-    return max(1, min(16, block // 512))

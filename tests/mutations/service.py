@@ -1,0 +1,243 @@
+"""What stands against faults beside the processes: F7 to F18, and those without a number."""
+
+from __future__ import annotations
+
+from tests.mutations.mutation import (
+    ENGINE,
+    KERNELS,
+    LAUNCHER,
+    LIFE,
+    ROUTER,
+    SHARD,
+    SUPERVISOR,
+    Mutation,
+)
+
+SERVICE = (
+    # Who leaves is generated for.
+    Mutation(
+        "F7",
+        f"{ROUTER}/api/app.py",
+        "            handler_cancellation=True,",
+        "            handler_cancellation=False,",
+        f"{LIFE}::test_disconnect_at_any_moment",
+    ),
+    # Who does not read fills the memory.
+    Mutation(
+        "F8",
+        f"{ROUTER}/api/sse.py",
+        "        if transport.get_write_buffer_size() > FULL_BYTES and group is not None:",
+        "        if False:",
+        f"{LIFE}::test_slow_reader",
+    ),
+    Mutation(
+        "F8",
+        f"{ROUTER}/api/connection.py",
+        "        elif now - self._unsent_since > STUCK_SECONDS:",
+        "        elif False:",
+        f"{LIFE}::test_reader_that_stops_at_the_end",
+    ),
+    # Whoever comes is admitted.
+    Mutation(
+        "F9",
+        f"{ROUTER}/api/service.py",
+        "            if self.free < 0:",
+        "            if False:",
+        f"{LIFE}::test_overload",
+    ),
+    # Who comes while the server ends is admitted.
+    Mutation(
+        "F10",
+        f"{ROUTER}/engine.py",
+        "        self._draining = True\n",
+        "        pass\n",
+        f"{ENGINE}::test_drain_lets_requests_end_and_takes_no_more",
+    ),
+    # The grace period is not kept.
+    Mutation(
+        "F10",
+        f"{ROUTER}/engine.py",
+        "            await asyncio.wait_for(self._quiet.wait(), timeout)",
+        "            await self._quiet.wait()",
+        f"{ENGINE}::test_drain_gives_up_after_its_time",
+    ),
+    # The second signal is as patient as the first.
+    Mutation(
+        "F10",
+        f"{LAUNCHER}/supervisor.py",
+        "        (self._stop_now if self._stop.is_set() else self._stop).set()",
+        "        self._stop.set()",
+        f"{SUPERVISOR}::test_second_signal_ends_at_once",
+    ),
+    # A port that closes still takes connections.
+    Mutation(
+        "F11",
+        f"{ROUTER}/fronts/acceptor.py",
+        "        admit_no_more(self._listener)\n",
+        "",
+        "tests/router/fronts/test_acceptor.py::test_who_is_connected_when_it_closes_is_served_and_who_comes_then_is_refused",
+    ),
+    # A balancer is not told that the server ends.
+    Mutation(
+        "F11",
+        f"{ROUTER}/api/probes.py",
+        '("the server is shutting down" if engine.draining else "")',
+        '""',
+        "tests/router/api/test_probes.py::test_drain",
+    ),
+    # A step that does not fit is the end of a start.
+    Mutation(
+        "F12",
+        f"{SHARD}/memory/smaller.py",
+        "    while tokens > LEAST_PREFILL_TOKENS:",
+        "    while False:",
+        "tests/shard/test_warmup.py::test_a_smaller_step_is_tried_and_said",
+    ),
+    Mutation(
+        "F12",
+        f"{SHARD}/memory/measure.py",
+        '        raise MemoryError("the log\'s last line has the size")',
+        "        pass",
+        "tests/shard/test_out_of_memory.py::test_a_start_takes_smaller_steps_where_memory_ends",
+    ),
+    Mutation(
+        "F12",
+        f"{SHARD}/memory/warmup.py",
+        "    for graphs, fewer in attempts(wanted, blocks, fixed):",
+        "    for graphs, fewer in [(wanted, blocks)]:",
+        "tests/shard/test_warmup.py::test_fewer_graphs_and_a_smaller_cache_are_tried_and_said",
+    ),
+    # A rank goes on with what another one could not allocate.
+    Mutation(
+        "F12",
+        f"{SHARD}/ranks/agreement.py",
+        "    if not able or made is None:",
+        "    if made is None:",
+        "tests/shard/test_agreement.py::test_a_rank_that_has_no_room_keeps_the_others_from_going_on",
+    ),
+    Mutation(
+        "F12",
+        f"{SHARD}/memory/warmup.py",
+        "    blocks = loaded.group.minimum(blocks, loaded.device)",
+        "    pass",
+        "tests/shard/test_agreement.py::test_the_cache_is_as_large_as_the_shortest_rank_can_have_it",
+    ),
+    # What is free behind the capture is not looked at.
+    Mutation(
+        "F12",
+        f"{SHARD}/memory/memory.py",
+        "    if group.minimum(left - needed, device) < 0:",
+        "    if False:",
+        "tests/shard/test_agreement.py::test_what_is_really_free_is_looked_at",
+    ),
+    # A text that never ends keeps its thread.
+    Mutation(
+        "F13",
+        f"{ROUTER}/text/workers.py",
+        "        if replace:\n            self._start()",
+        "        if False:\n            self._start()",
+        "tests/cases/test_text.py::test_L2_a_text_that_never_ends",
+    ),
+    # A grammar is compiled for ever.
+    Mutation(
+        "F14",
+        f"{SHARD}/grammars/templates.py",
+        "            first = future.result(COMPILE_SECONDS)",
+        "            first = future.result()",
+        "tests/shard/test_grammar_templates.py::test_what_takes_too_long_is_given_up",
+    ),
+    # Waiting counts for nothing.
+    Mutation(
+        "F15",
+        f"{ROUTER}/scheduler/scheduler.py",
+        "        order = now - request.priority * SECONDS_PER_PRIORITY",
+        "        order = -request.priority * 1e9 + now",
+        "tests/router/scheduler/test_decisions.py::test_waiting_outweighs_priority_in_the_end",
+    ),
+    Mutation(
+        "F15",
+        f"{ROUTER}/deadlines.py",
+        "        if sequence.state is State.WAITING:\n            self._expire(sequence)",
+        "        if False:\n            self._expire(sequence)",
+        "tests/router/engine/test_engine.py::test_time_is_up_in_the_queue",
+    ),
+    # A block is not given back.
+    Mutation(
+        "F16",
+        f"{ROUTER}/scheduler/block_manager.py",
+        "        self._free.extend(seat.private)\n",
+        "",
+        "tests/router/scheduler/test_decisions.py::test_waiting_outweighs_priority_in_the_end",
+    ),
+    Mutation(
+        "F17",
+        f"{LAUNCHER}/shared_memory.py",
+        "    if free >= (needed := shards * LEAST_BYTES):",
+        "    if (needed := shards * LEAST_BYTES) or free:",
+        "tests/launcher/test_shared_memory.py::test_where_it_matters",
+    ),
+    # A stream that fails just ends.
+    Mutation(
+        "F18",
+        f"{ROUTER}/api/streaming.py",
+        "    stream.push(error_event(error))\n",
+        "",
+        f"{LIFE}::test_failure_in_a_stream",
+    ),
+    # A launcher without standard output gives its socket away.
+    Mutation(
+        "-",
+        f"{LAUNCHER}/outlet.py",
+        "            os.open(os.devnull, os.O_RDWR)",
+        "            pass",
+        "tests/launcher/test_outlet.py::test_the_next_file_is_no_standard_one",
+    ),
+    # Lines that nobody reads are kept.
+    Mutation(
+        "-",
+        f"{LAUNCHER}/outlet.py",
+        "        if len(self._pending) >= PENDING:",
+        "        if False:",
+        "tests/launcher/test_outlet.py::test_lines_are_dropped_when_nobody_reads",
+    ),
+    # `--deterministic` is read and forgotten.
+    Mutation(
+        "-",
+        f"{SHARD}/steps/operations.py",
+        "device = InvariantTorchDevice if alone else TorchDevice",
+        "device = TorchDevice",
+        "tests/shard/test_deterministic.py::test_company_chunks_and_cache_change_no_bit",
+    ),
+    # Sizes of blocks are not tried.
+    Mutation(
+        "-",
+        f"{KERNELS}/reference/invariant_products.py",
+        "self._sizes[shape] = agreeing_sizes(shape)",
+        "self._sizes[shape] = SIZES",
+        "tests/shard/test_deterministic.py::test_sizes_that_do_not_agree_are_not_used",
+    ),
+    # Tiles of kernels are not tried.
+    Mutation(
+        "-",
+        f"{KERNELS}/gpu/products/invariant_tiles.py",
+        "agreed = {tile: tile for tile in tiles if all_equal(x, weight, tile, row)}",
+        "agreed = {tile: tile for tile in tiles}",
+        "tests/kernels/test_invariant.py::test_tiles_that_disagree_are_not_used",
+    ),
+    # Sums over ranks begin with any rank.
+    Mutation(
+        "-",
+        f"{SHARD}/ranks/parallel.py",
+        "        first, *others = parts\n",
+        "        *others, first = parts\n",
+        "tests/shard/test_ranks.py::test_sums_in_the_order_of_the_ranks",
+    ),
+    # Ranks add up as the library likes.
+    Mutation(
+        "-",
+        f"{SHARD}/ranks/parallel.py",
+        "        return OrderedGroup(self.rank, self.world_size)",
+        "        return self",
+        "tests/shard/test_deterministic_ranks.py::test_company_chunks_and_cache_change_no_bit",
+    ),
+)
