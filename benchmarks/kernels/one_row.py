@@ -31,15 +31,14 @@ from torch.profiler import ProfilerActivity, profile
 from penstock_kernels.gpu.attention import hopper_decode
 from penstock_kernels.gpu.device import TritonDevice
 from penstock_kernels.gpu.launch.ahead import compile_only
-from penstock_kernels.gpu.products import dense, fp8
 from penstock_kernels.gpu.products.hopper_int4 import Int4Config
-from penstock_kernels.gpu.products.hopper_int4_raw import hopper_int4_raw, raw_config
-from penstock_kernels.gpu.products.hopper_int4_row import hopper_int4_row, steps_ahead
+from penstock_kernels.gpu.products.hopper_int4_raw import hopper_int4_raw
+from penstock_kernels.gpu.products.hopper_int4_row import hopper_int4_row
 from penstock_kernels.gpu.products.linear import Tile, linear_one_row
 from penstock_kernels.gpu.products.problem import Epilogue, Problem, Product
-from penstock_kernels.gpu.products.raw_row import RawTile, raw_row_linear, raw_tile
+from penstock_kernels.gpu.products.raw_row import RawTile, raw_row_linear
 from penstock_kernels.gpu.products.table import FASTEST, PRODUCTS, ProductTable
-from penstock_kernels.ops import Act, AttentionSpec, Norm, StepBatch
+from penstock_kernels.ops import Act, Activation, AttentionSpec, Norm, StepBatch
 from penstock_kernels.weight import Layout, Weight
 from penstock_shard.model.blocks import Sequential
 from penstock_shard.model.decoder import Decoder
@@ -64,24 +63,39 @@ SHAPES = {  # (n, k, gated), and whether a product adds to the residual
 }
 VECTORS = {  # rows of the weight, depth, warps
     Layout.DENSE: [
-        *((2, 1024, 4), (2, 2048, 8), (2, 2048, 4), (2, 4096, 8), (4, 1024, 4), (4, 2048, 8)),
-        *((4, 4096, 8), (4, 2048, 4), (8, 1024, 8), (1, 4096, 4), (1, 2048, 4), (4, 4096, 16)),
+        *((2, 1024, 4), (2, 2048, 8), (4, 1024, 4), (4, 2048, 8), (4, 4096, 8), (1, 2048, 4)),
+        (2, 4096, 8),
     ],
     Layout.FP8: [
-        *((8, 4096, 4), (4, 4096, 4), (4, 4096, 8), (8, 4096, 8), (2, 4096, 4), (16, 4096, 16)),
-        *((2, 2048, 4), (4, 2048, 4), (8, 2048, 4), (8, 2048, 8), (4, 2048, 2), (2, 2048, 2)),
+        *((8, 4096, 4), (4, 4096, 4), (8, 4096, 8), (4, 4096, 8), (8, 2048, 4), (4, 2048, 4)),
+        *((2, 2048, 2), (4, 2048, 2)),
     ],
 }
 RAWS = [  # rows of the weight, warps, programs of a multiprocessor
-    *((4, 4, 2), (2, 4, 3), (2, 4, 4), (1, 4, 4), (1, 4, 6), (4, 8, 1), (4, 8, 2), (2, 8, 2)),
-    *((2, 8, 3), (8, 8, 1), (1, 8, 3), (4, 16, 1)),
+    *((4, 4, 2), (2, 4, 3), (2, 4, 4), (1, 4, 6), (4, 8, 2), (2, 8, 3), (8, 8, 1)),
 ]
-DEPTHS = (2, 4, 6, 8, 10)  # steps that a product of 4 bits reads ahead
-RINGS = [(1, 3), (1, 4), (1, 6), (2, 2), (2, 3), (2, 5), (4, 2)]  # tiles of a stage, and stages
-AHEAD = (4, 8, 16)  # MiB of o that attention asks for
+DEPTHS = (4, 6, 8)  # steps that a product of 4 bits reads ahead
+RINGS = [(1, 4), (1, 6), (2, 3), (2, 4), (2, 5), (4, 2)]  # tiles of a stage, and stages
+AHEAD = (8, 16)  # MiB of o that attention asks for
 MANY = 8  # rows of another step
 FORMATS = {"4 bits": Layout.INT4, "FP8": Layout.FP8, "bfloat16": Layout.DENSE}
-Launch = Tile | RawTile | Int4Config | int
+PLAIN, DEFERRED, STANDING = "plain", "deferred", "standing"
+Config = Tile | RawTile | Int4Config | int
+
+
+@dataclass(frozen=True)
+class How:
+    """A launch: of a row after its norm, or before it, which is part of the product then. DEFERRED:
+    the sums are divided; STANDING: programs normalise first, and go from tile to tile."""
+
+    kind: str
+    config: Config | None  # None: as the table has it
+
+    def __str__(self) -> str:
+        if self.config is None or isinstance(self.config, int):
+            return f"{self.config}"
+        numbers = [value for value in asdict(self.config).values() if not isinstance(value, bool)]
+        return "/".join(map(str, numbers))
 
 
 def random_weight(layout: Layout, n: int, k: int) -> Weight:
@@ -96,42 +110,44 @@ def random_weight(layout: Layout, n: int, k: int) -> Weight:
     return Weight(bits.view(torch.float8_e4m3fn), None, layout, scale)
 
 
-def launch(name: str, x: Tensor, weight: Weight, norm: Norm, out: Tensor, how: Launch) -> None:
+def launch(name: str, x: Tensor, weight: Weight, norm: Norm, out: Tensor, how: How) -> None:
     """One product as a step has it."""
     gated, adds = SHAPES[name][2:]
-    if isinstance(how, Tile):
-        linear_one_row(x, weight, out, how, gated, True, adds)
-    elif isinstance(how, RawTile):
-        raw_row_linear(x, norm, weight, out, how, gated, True)
-    elif isinstance(how, Int4Config):
-        hopper_int4_raw(x, norm, weight, out, how, True)
-    else:
-        hopper_int4_row(x, weight, out, how, True, None if adds else norm, adds)
+    before = None if how.kind == PLAIN else norm
+    match how.config:
+        case Tile() as tile:
+            linear_one_row(x, weight, out, tile, gated, True, before, adds)
+        case RawTile() as raw:
+            raw_row_linear(x, norm, weight, out, raw, gated, True)
+        case Int4Config() as ring:
+            hopper_int4_raw(x, norm, weight, out, ring, True)
+        case None:
+            served = FASTEST.find(Epilogue.GATED, Activation(x), weight)
+            assert served is not None
+            served(x=Activation(x), weight=weight, dependent=True)
+        case ahead:
+            hopper_int4_row(x, weight, out, ahead, True, before, adds)
 
 
-def variants(name: str, layout: Layout) -> list[Launch]:
-    """The table's first."""
+def variants(name: str, layout: Layout) -> list[How]:
     n, k, gated, adds = SHAPES[name]
     wide = n // 2 if gated else n
-    found: list[Launch | None]
     if name == "head" and layout is not Layout.DENSE:
         return []
     if layout is Layout.INT4 and gated:
         rings = [Int4Config(1, depths, stages, 2, True) for depths, stages in RINGS]
-        found = [raw_config(n, k, 128, False), *rings]
-    elif layout is Layout.INT4:
-        found = [steps_ahead(n, k, 128), *(depth for depth in DEPTHS if depth <= k // 512)]
-    else:
-        problem = Problem(1, n, k, torch.bfloat16, layout, False, True, torch.device("cuda", 0))
-        if adds:
-            served = dense._tile if layout is Layout.DENSE else fp8.one_row
-            tiles = [Tile(*tile, 2) for tile in VECTORS[layout]]
-            fitting = [tile for tile in tiles if not (wide % tile.n or k % tile.k)]
-            found = [served(problem, gated), *fitting]
-        else:
-            raws = [RawTile(*raw) for raw in RAWS]
-            found = [raw_tile(problem, gated), *(raw for raw in raws if wide % raw.n == 0)]
-    return [how for how in dict.fromkeys(found) if how is not None]
+        return [How(PLAIN, None), *(How(STANDING, ring) for ring in rings)]
+    if layout is Layout.INT4:
+        depths = [depth for depth in DEPTHS if depth <= k // 512]
+        kinds = (PLAIN,) if adds else (PLAIN, STANDING)
+        return [How(kind, depth) for kind in kinds for depth in depths]
+    tiles = [Tile(*tile, 2) for tile in VECTORS[layout]]
+    tiles = [tile for tile in tiles if not (wide % tile.n or k % tile.k)]
+    if adds:
+        return [How(PLAIN, tile) for tile in tiles]
+    raws = [RawTile(*raw) for raw in RAWS]
+    both = [How(kind, tile) for kind in (PLAIN, DEFERRED) for tile in tiles]
+    return both + [How(STANDING, raw) for raw in raws if wide % raw.n == 0]
 
 
 @dataclass
@@ -151,15 +167,15 @@ class Products:
         self.out = torch.zeros(1, n // 2 if gated else n, device="cuda").bfloat16()
         self.bytes = size * (1.03125 if self.layout is Layout.INT4 else 1)
 
-    def one(self, how: Launch, i: int = 0) -> None:
+    def one(self, how: How, i: int = 0) -> None:
         weight = self.weights[i % len(self.weights)]
         launch(self.name, self.x, weight, self.norm, self.out, how)
 
-    def fastest(self) -> list[tuple[float, Launch]]:
+    def fastest(self) -> list[tuple[float, How]]:
         timed = []
         for how in variants(self.name, self.layout):
             run = functools.partial(self.one, how)
-            timed.append((microseconds(run, replays=8), how))
+            timed.append((microseconds(run, replays=6), how))
         return sorted(timed, key=lambda pair: pair[0])
 
 
@@ -229,19 +245,30 @@ def launched_norms() -> ProductTable:
     return ProductTable(kept, FASTEST.quantises)
 
 
-def tiled(best: dict[tuple[int, int], Launch], launched: str = "") -> ProductTable:
-    """The table with these tiles. launched: of which product a norm before it is."""
+Best = dict[tuple[int, int], Config | None]
 
-    def changed(product: Product) -> Product:
-        def config(p: Problem) -> Any:
-            if product.raw and launched and (p.n, p.k) == SHAPES[launched][:2]:
-                return None
-            found, ours = product.config(p), best.get((p.n, p.k))
-            return ours if type(found) is type(ours) and p.rows == 1 else found
 
-        return replace(product, config=config)
+def table_of(plain: Best, raw: Best | None = None, adds: bool = True) -> ProductTable:
+    """Products of one row with these launches, of rows after their norm and before it (None: always
+    after it), without parts. adds: whether o and down add to the residual."""
 
-    return ProductTable([changed(product) for product in PRODUCTS], FASTEST.quantises)
+    def chosen(product: Product, p: Problem) -> Any:
+        found = product.config(p)
+        if p.rows != 1 or found is None:
+            return found
+        if product.epilogue is Epilogue.PARTIAL:
+            return None
+        ours = ((raw or {}) if product.raw else plain).get((p.n, p.k), found)
+        mixed = product.layout is Layout.INT4 and type(ours) is not type(found)
+        return found if mixed and ours is not None else ours
+
+    kept = [
+        replace(product, config=functools.partial(chosen, product))
+        for product in PRODUCTS
+        if (raw is not None or not product.raw)
+        and (adds or (product.epilogue, product.rows) != (Epilogue.RESIDUAL, range(1, 2)))
+    ]
+    return ProductTable(kept, FASTEST.quantises)
 
 
 def kernels_of(step: Callable[[], None]) -> list[tuple[str, float, float]]:
@@ -280,6 +307,22 @@ def distance(found: Tensor, expected: Tensor) -> float:
     return float(1 - 2 * (a * b).sum() / ((a**2).sum() + (b**2).sum()))
 
 
+def ways(best: dict[str, Best]) -> list[tuple[str, ProductTable, int, int]]:
+    """Name, table, MiB of o that attention asks for, rows."""
+    plain, deferred, standing = (best[kind] for kind in (PLAIN, DEFERRED, STANDING))
+    tables = [
+        ("launched", launched_norms()),
+        ("tiles", table_of(plain, None, adds=False)),
+        ("adds", table_of(plain)),
+        *([("deferred", table_of(plain, deferred))] if deferred else []),
+        ("standing", table_of(plain, standing)),
+        ("mixed", table_of(plain, best["mixed"])),
+    ]
+    found = [(name, table, 0, 1) for name, table in tables]
+    found += [(f"mixed {ahead}", tables[-1][1], ahead, 1) for ahead in AHEAD]
+    return found + [(f"{MANY} rows {ahead}", FASTEST, ahead, MANY) for ahead in (0, AHEAD[0])]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=FORMATS)
@@ -293,50 +336,37 @@ def main() -> None:
         decoder = decoder_of(layout)
         compiled(groups, decoder)
         print(f"{name}, compiled at {time.monotonic() - began:.0f} s", flush=True)
-        best: dict[tuple[int, int], Launch] = {}
+        best: dict[str, Best] = {kind: {} for kind in (PLAIN, DEFERRED, STANDING, "mixed")}
         for group in groups:
-            timed = group.fastest()
-            served = variants(group.name, layout)[0]
-            us = {how: us for us, how in timed}[served]
-            best[SHAPES[group.name][:2]] = timed[0][1]
-            tops = ", ".join(f"{us:.1f} {short(how)}" for us, how in timed[:3])
-            rate = group.bytes / timed[0][0] / 1e6
-            print(f" {group.name:8}{us:6.1f} {short(served)} | {tops} | {rate:.2f} TB/s")
-            results[f"{name} {group.name}"] = [(us, str(how)) for us, how in timed]
+            timed, shape = group.fastest(), SHAPES[group.name][:2]
+            tops = {}
+            for us, how in reversed(timed):
+                tops[how.kind] = f"{how.kind} {us:.1f} {how}"
+                if how.config is not None:
+                    best[how.kind][shape] = how.config
+                if how.kind != PLAIN:
+                    best["mixed"][shape] = how.config
+            print(f" {group.name:8}" + ", ".join(tops.values()))
+            results[f"{name} {group.name}"] = [(us, how.kind, str(how)) for us, how in timed]
         del groups
-        ways = [("launched", launched_norms(), 0, 1), ("fused", FASTEST, 0, 1)]
-        ways += [("tiled", tiled(best), 0, 1)]
-        for product in ("qkv", "gate_up", "head"):
-            ways += [(f"but {product}", tiled(best, product), 0, 1)]
-        ways += [(f"tiled, {ahead}", tiled(best), ahead, 1) for ahead in AHEAD]
-        ways += [(f"{MANY} rows, {ahead}", FASTEST, ahead, MANY) for ahead in (0, 8)]
         logits: dict[int, Tensor] = {}
         times = []
-        for way, products, ahead, rows in ways:
+        for way, products, ahead, rows in ways(best):
             hopper_decode.MOST_AHEAD = ahead << 20
             step = Step(decoder, products, rows)
             step()
             wrong = distance(step.kept, logits.setdefault(rows, step.kept.clone()))
-            us = min(microseconds(step, 2, 30), microseconds(step, 2, 30))
+            us = microseconds(step, 2, 24)
             results[f"{name} step {way}"] = us
-            times.append(f"{way}: {us:.0f} ({wrong:.0e})")
+            times.append(f"{way} {us:.0f} ({wrong:.0e})")
         print(" step, us: " + "; ".join(times), flush=True)
         hopper_decode.MOST_AHEAD = 0
-        listed = kernels_of(Step(decoder, FASTEST, dependent=False))
-        results[f"{name} kernels"] = listed
-        print(" " + "; ".join(f"{n[:18]} {us:.0f}/{c:.0f}" for n, us, c in listed[:9]), flush=True)
+        results[f"{name} kernels"] = kernels_of(Step(decoder, FASTEST, dependent=False))
         del decoder, step
         torch.cuda.empty_cache()
+        if arguments.out:
+            arguments.out.write_text(json.dumps(results, indent=1))
     print(f"{time.monotonic() - began:.0f} s")
-    if arguments.out:
-        arguments.out.write_text(json.dumps(results, indent=1))
-
-
-def short(how: Launch) -> str:
-    if isinstance(how, int):
-        return f"{how}"
-    numbers = [value for value in asdict(how).values() if not isinstance(value, bool)]
-    return "/".join(map(str, numbers))
 
 
 if __name__ == "__main__":

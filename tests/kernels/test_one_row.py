@@ -54,14 +54,18 @@ def small_raw(p: Problem, gated: bool) -> RawTile | None:
     return None if p.k & (p.k - 1) else RawTile(min(wide & -wide, 4), 1, 2)
 
 
-TABLE = ProductTable(
-    [
-        row
-        for layout in LAYOUTS
-        for row in dense.one_row_products(layout, small, small_gated, small_raw)
-    ],
-    FASTEST.quantises,
-)
+def small_deferred(p: Problem, gated: bool) -> Tile | None:
+    return small_gated(p) if gated else small(p)
+
+
+TABLES = {
+    name: ProductTable(
+        [row for one in LAYOUTS for row in dense.one_row_products(one, small, small_gated, raw)],
+        FASTEST.quantises,
+    )
+    for name, raw in (("standing", small_raw), ("deferred", small_deferred))
+}
+TABLE = TABLES["standing"]
 
 
 def norm_of(kind: NormKind, k: int, like: Tensor) -> Norm:
@@ -77,15 +81,18 @@ def exact(x: Tensor, norm: Norm, weight: Weight, dtype: torch.dtype) -> Tensor:
 
 @by_the_interpreter
 @pytest.mark.usefixtures("few_multiprocessors")
+@pytest.mark.parametrize("way", TABLES)
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("kind", NORMS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_product_normalises_its_row(layout: Layout, kind: NormKind, biased: bool) -> None:
+def test_a_product_normalises_its_row(
+    layout: Layout, kind: NormKind, biased: bool, way: str
+) -> None:
     torch.manual_seed(0)
     x = torch.randn(1, K) * 3
     bias = torch.randn(N) if biased else None
     weight = weight_of(layout, N, K, x.dtype, bias, "cpu")
-    step, norm = TritonRows(products=TABLE), norm_of(kind, K, x)
+    step, norm = TritonRows(products=TABLES[way]), norm_of(kind, K, x)
     before = step.norm(x, norm, weight)
     assert before.x is x and before.norm is norm
     expected = exact(x, norm, weight, x.dtype)

@@ -122,17 +122,25 @@ def launch_gated_vector(tile: Tile, x: Activation, weight: Weight, dependent: bo
     return out
 
 
-def launch_raw(tile: RawTile, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+def launch_raw(tile: RawTile | Tile, x: Activation, weight: Weight, dependent: bool) -> Tensor:
     assert x.norm is not None
     out = x.x.new_empty(1, weight.n)
-    raw_row_linear(x.x, x.norm, weight, out, tile, False, dependent)
+    if isinstance(tile, Tile):
+        linear_one_row(x.x, weight, out, tile, False, dependent, x.norm)
+    else:
+        raw_row_linear(x.x, x.norm, weight, out, tile, False, dependent)
     return out
 
 
-def launch_gated_raw(tile: RawTile, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+def launch_gated_raw(
+    tile: RawTile | Tile, x: Activation, weight: Weight, dependent: bool
+) -> Tensor:
     assert x.norm is not None
     out = _gated_out(x, weight)
-    raw_row_linear(x.x, x.norm, weight, out, tile, True, dependent)
+    if isinstance(tile, Tile):
+        linear_one_row(x.x, weight, out, tile, True, dependent, x.norm)
+    else:
+        raw_row_linear(x.x, x.norm, weight, out, tile, True, dependent)
     return out
 
 
@@ -179,15 +187,15 @@ def one_row_products(
     layout: Layout,
     config: Callable[[Problem], Tile | None],
     gated_config: Callable[[Problem], Tile | None],
-    raw_config: Callable[[Problem, bool], RawTile | None] = raw_tile,
+    raw_config: Callable[[Problem, bool], RawTile | Tile | None] = raw_tile,
 ) -> tuple[Product, ...]:
     """Those of one row by the kernels without tensor cores. raw_config: before its norm, gated or
     not, where the others are."""
 
-    def raw(p: Problem) -> RawTile | None:
+    def raw(p: Problem) -> RawTile | Tile | None:
         return None if config(p) is None else raw_config(p, False)
 
-    def raw_gated(p: Problem) -> RawTile | None:
+    def raw_gated(p: Problem) -> RawTile | Tile | None:
         return None if gated_config(p) is None else raw_config(p, True)
 
     one = range(1, 2)

@@ -21,6 +21,7 @@ from penstock_kernels.gpu.launch.dependent import launch, release, wait
 from penstock_kernels.gpu.products.operands import block_sizes, kinds, mixed, operands
 from penstock_kernels.gpu.products.operands import column as column_of
 from penstock_kernels.gpu.products.settled import settled
+from penstock_kernels.ops import Norm, NormKind
 from penstock_kernels.weight import Weight
 
 
@@ -145,9 +146,9 @@ def linear(
 
 
 @triton.jit
-def sums(acc, column, scale, bias, BIASED: tl.constexpr, WIDENED: tl.constexpr):
-    """Outputs of one row from its products with rows of a weight, [BN, BK]."""
-    result = tl.sum(acc, 1)
+def sums(acc, by, column, scale, bias, BIASED: tl.constexpr, WIDENED: tl.constexpr):
+    """Outputs of one row from its products with rows of a weight, [BN, BK], times a number."""
+    result = tl.sum(acc, 1) * by
     if WIDENED:
         result *= tl.load(scale + column)
     if BIASED:
@@ -165,10 +166,11 @@ def silu_gated(gate, up, dtype: tl.constexpr):
 
 @triton.jit
 def _vector_kernel(
-    x, weight, scale, bias, out,
+    x, weight, scale, bias, gain, eps, out,
     K: tl.constexpr, N: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GATED: tl.constexpr,
     BIASED: tl.constexpr, WIDENED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    MIXED: tl.constexpr, ADDS: tl.constexpr, PDL: tl.constexpr,
+    MIXED: tl.constexpr, NORMED: tl.constexpr, ONE: tl.constexpr, ADDS: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     release(PDL)
     column = tl.program_id(0) * BN + tl.arange(0, BN)
@@ -177,11 +179,19 @@ def _vector_kernel(
     first = tl.load(weights)
     if GATED:
         first_up = tl.load(weights + N // 2 * K)
-    wait(PDL)
-    inputs = x + column_of(k, MIXED)
+    inputs, gains = x + column_of(k, MIXED), gain + column_of(k, MIXED)
     if MIXED:  # two neighbours stay so, which the compiler cannot see
         inputs = tl.max_contiguous(tl.multiple_of(inputs, 4), 2)
-    value = tl.load(inputs)[None, :].to(tl.float32)
+        gains = tl.max_contiguous(tl.multiple_of(gains, 4), 2)
+    by = 1.0
+    if NORMED:
+        first_gain = tl.load(gains)
+    wait(PDL)
+    value = tl.load(inputs).to(tl.float32)
+    if NORMED:
+        squares = value * value
+        value *= first_gain.to(tl.float32) + ONE
+    value = value[None, :]
     acc = first.to(tl.float32) * value
     if ROWS > 0:  # a block is whole groups of columns that are reordered among themselves
         acc *= of_block(scale, column[:, None], k[None, :], K, ROWS, COLUMNS)
@@ -190,7 +200,11 @@ def _vector_kernel(
         if ROWS > 0:
             acc_up *= of_block(scale, N // 2 + column[:, None], k[None, :], K, ROWS, COLUMNS)
     for start in tl.range(BK, K, BK):
-        value = tl.load(inputs + start)[None, :].to(tl.float32)
+        value = tl.load(inputs + start).to(tl.float32)
+        if NORMED:
+            squares += value * value
+            value *= tl.load(gains + start).to(tl.float32) + ONE
+        value = value[None, :]
         part = tl.load(weights + start).to(tl.float32) * value
         if ROWS > 0:
             part *= of_block(scale, column[:, None], start + k[None, :], K, ROWS, COLUMNS)
@@ -201,9 +215,11 @@ def _vector_kernel(
                 place = start + k[None, :]
                 up_part *= of_block(scale, N // 2 + column[:, None], place, K, ROWS, COLUMNS)
             acc_up += up_part
-    result = sums(acc, column, scale, bias, BIASED, WIDENED)
+    if NORMED:
+        by = tl.rsqrt(tl.sum(squares, 0) / K + eps)
+    result = sums(acc, by, column, scale, bias, BIASED, WIDENED)
     if GATED:
-        up = sums(acc_up, N // 2 + column, scale, bias, BIASED, WIDENED)
+        up = sums(acc_up, by, N // 2 + column, scale, bias, BIASED, WIDENED)
         result = silu_gated(result, up, out.dtype.element_ty)
     if ADDS:  # what nobody else reads until this launch is over
         before = tl.load(out + column).to(tl.float32)
@@ -213,16 +229,20 @@ def _vector_kernel(
 
 def linear_one_row(
     x: Tensor, weight: Weight, out: Tensor, tile: Tile, gated: bool = False,
-    dependent: bool = False, adds: bool = False,
+    dependent: bool = False, norm: Norm | None = None, adds: bool = False,
 ) -> None:  # fmt: skip
     """`linear` for one row, without tensor cores: x [1, k], out [1, n] ([1, n / 2] when gated).
 
-    adds: to what stands in out, once rounded.
+    norm: by root mean squares, that x has before it. What it divides by is found beside the
+    product, and the sums are divided: so numbers are not rounded between. adds: to what stands in
+    out, once rounded.
     """
     count, depth = weight.n, weight.k
     wide = count // 2 if gated else count
+    gain, eps = (x, 0.0) if norm is None else (norm.weight, norm.eps)
     _vector_kernel[(wide // tile.n,)](
-        x, weight.data, *operands(weight, x), out, K=depth, N=count, BN=tile.n, BK=tile.k,
-        GATED=gated, **kinds(weight), **block_sizes(weight), MIXED=mixed(weight), ADDS=adds,
-        num_warps=tile.warps, num_stages=tile.stages, **launch(dependent),
+        x, weight.data, *operands(weight, x), gain, eps, out, K=depth, N=count, BN=tile.n,
+        BK=tile.k, GATED=gated, **kinds(weight), **block_sizes(weight), MIXED=mixed(weight),
+        NORMED=norm is not None, ONE=norm is not None and norm.kind is NormKind.RMS_ONE,
+        ADDS=adds, num_warps=tile.warps, num_stages=tile.stages, **launch(dependent),
     )  # fmt: skip

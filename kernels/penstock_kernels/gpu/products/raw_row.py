@@ -112,10 +112,10 @@ def _kernel(
         if GATED:
             up_following = _tile(weight, tile + step, N // 2, there, K, BN)
         acc = _times(numbers, value, column, scale, K, ROWS, COLUMNS)
-        result = sums(acc, column, scale, bias, BIASED, WIDENED)
+        result = sums(acc, 1.0, column, scale, bias, BIASED, WIDENED)
         if GATED:
             acc = _times(up_numbers, value, N // 2 + column, scale, K, ROWS, COLUMNS)
-            up = sums(acc, N // 2 + column, scale, bias, BIASED, WIDENED)
+            up = sums(acc, 1.0, N // 2 + column, scale, bias, BIASED, WIDENED)
             result = silu_gated(result, up, out.dtype.element_ty)
             up_numbers = up_following
         tl.store(out + column, result.to(out.dtype.element_ty))
