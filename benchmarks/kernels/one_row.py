@@ -163,6 +163,7 @@ class Products:
         copies = max(2, min(16, int(-(-(1 << 29) // size))))
         self.weights = [random_weight(self.layout, n, k) for _ in range(copies)]
         self.x = torch.randn(1, k, device="cuda").bfloat16()
+        self.xs = torch.randn(MANY, k, device="cuda").bfloat16()
         self.norm = Norm(torch.ones(k, device="cuda").bfloat16(), 1e-5)
         self.out = torch.zeros(1, n // 2 if gated else n, device="cuda").bfloat16()
         self.bytes = size * (1.03125 if self.layout is Layout.INT4 else 1)
@@ -170,6 +171,16 @@ class Products:
     def one(self, how: How, i: int = 0) -> None:
         weight = self.weights[i % len(self.weights)]
         launch(self.name, self.x, weight, self.norm, self.out, how)
+
+    def many(self, i: int = 0) -> None:
+        """Of MANY rows, as it is served."""
+        gated, adds = SHAPES[self.name][2:]
+        epilogues = (Epilogue.GATED,) if gated else (Epilogue.PARTIAL,) if adds else ()
+        rows, weight = Activation(self.xs), self.weights[i % len(self.weights)]
+        for epilogue in (*epilogues, Epilogue.NONE):
+            if served := FASTEST.find(epilogue, rows, weight):
+                served(rows, weight, True)
+                return
 
     def fastest(self) -> list[tuple[float, How]]:
         timed = []
@@ -300,6 +311,7 @@ def compiled(groups: list[Products], decoder: Decoder) -> None:
         for group in groups:
             for how in variants(group.name, group.layout):
                 group.one(how)
+            group.many()
 
 
 def distance(found: Tensor, expected: Tensor) -> float:
@@ -346,7 +358,8 @@ def main() -> None:
                     best[how.kind][shape] = how.config
                 if how.kind != PLAIN:
                     best["mixed"][shape] = how.config
-            print(f" {group.name:8}" + ", ".join(tops.values()))
+            many = microseconds(group.many, replays=6)
+            print(f" {group.name:8}" + ", ".join(tops.values()) + f"; {MANY} rows {many:.1f}")
             results[f"{name} {group.name}"] = [(us, how.kind, str(how)) for us, how in timed]
         del groups
         logits: dict[int, Tensor] = {}
