@@ -122,8 +122,8 @@ class Activation:
     """Rows on their way into products.
 
     Whoever makes them may quantise them for the weight that reads them next (`to`); the rows
-    themselves are kept for readers that want those. Or leave it to that reader to normalise them:
-    then `x` is the residual itself, and holds until something is added to that.
+    themselves are kept for readers that want those. Or that reader normalises them itself: then `x`
+    is the residual, and holds until something is added to that.
     """
 
     x: Tensor  # [n, k], of the model's type

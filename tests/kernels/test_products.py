@@ -62,7 +62,7 @@ def test_a_row_is_found_by_its_numbers() -> None:
 
     one = problem(Layout.DENSE, 1, 4096, 4096, torch.bfloat16)
     launch = FASTEST.of(Epilogue.NONE, one)
-    assert launch is not None and launch.func is dense.launch_vector  # type: ignore[attr-defined]
+    assert launch is not None and launch.func is dense.launch_tile  # type: ignore[attr-defined]
     for other in (
         problem(Layout.DENSE, 1, 4096, 4096, torch.float32),
         problem(Layout.DENSE, 300, 4096, 4096, torch.bfloat16),

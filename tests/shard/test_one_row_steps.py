@@ -1,8 +1,9 @@
-"""Decode steps of one row, by Triton's interpreter: no launch for norms by root mean squares, and
-the tokens and logits of steps that have them."""
+"""Decode steps of one row whose norms are part of products have the tokens of those whose norms are
+launched, and none of the launches. By Triton's interpreter."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,19 +22,15 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning:triton"),
     pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning"),
 ]
-FORMATS = [Layout.DENSE, Layout.FP8, Layout.INT8]
+FORMATS = [Layout.DENSE, Layout.FP8, Layout.INT4]
 # Launches of a step of two blocks that are norms: all of Gemma 2, behind a sum that is no
 # product's; those around experts; all of GPT-NeoX, which are not by squares.
 FEW = {"llama3": 0, "gemma2": 8, "qwen2_moe": 2, "gpt_neox": 5}
+QUICK = [*((family, Layout.DENSE) for family in FEW), ("llama3", Layout.INT4)]
 CASES = [
-    pytest.param(
-        family, layout,
-        marks=() if family in FEW and (family == "llama3" or layout is Layout.DENSE) else
-        pytest.mark.full,
-    )
-    for family in FAMILIES
-    for layout in FORMATS
-]  # fmt: skip
+    pytest.param(*case, marks=() if case in QUICK else pytest.mark.full)
+    for case in itertools.product(FAMILIES, FORMATS)
+]
 
 
 def in_layout(block: Block, layout: Layout) -> None:
@@ -53,11 +50,8 @@ def test_tokens_are_those_of_launched_norms(
     tmp_path: Path, family: str, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from kernels.test_one_row import TABLE
-    from penstock_kernels.gpu.products import raw_row
-    from penstock_kernels.gpu.products.table import PRODUCTS, ProductTable
     from penstock_kernels.gpu.step import rows
 
-    monkeypatch.setattr(raw_row, "multiprocessors", lambda device: 2)
     torch.manual_seed(0)
     loaded = load_model(make_checkpoint(tmp_path / "model", family, num_hidden_layers=2))
     for block in loaded.decoder.blocks:
@@ -69,10 +63,8 @@ def test_tokens_are_those_of_launched_norms(
     for fused in (False, True):
         shard = interpret(LocalShard(loaded), loaded, (1,))
         if fused:
-            one_row = TABLE._products
-            products = ProductTable((*one_row, *PRODUCTS), TABLE.quantises)
-            shard.runner.ops.products = products
-        first = shard.start(0, list(range(3, 12)))
+            shard.runner.ops.products = TABLE
+        first = shard.start(0, [3, 4, 5])
         launched.clear()
         found.append([first, *shard.decode([0], 1)[0]])
     assert found[0] == found[1]
@@ -81,8 +73,8 @@ def test_tokens_are_those_of_launched_norms(
 
 
 def counted(function: Callable[..., Any], name: str, launched: list[str]) -> Callable[..., Any]:
-    def call(*arguments: Any) -> Any:
+    def call(*arguments: Any, **named: Any) -> Any:
         launched.append(name)
-        return function(*arguments)
+        return function(*arguments, **named)
 
     return call

@@ -38,7 +38,6 @@ from penstock_kernels.gpu.attention.hopper_plan import (
 from penstock_kernels.gpu.attention.kv8 import exponent_bits
 from penstock_kernels.gpu.launch.dependent import launch
 from penstock_kernels.gpu.launch.hopper import is_hopper, multiprocessors, tma_descriptor
-from penstock_kernels.gpu.launch.prefetch import prefetch, share
 from penstock_kernels.gpu.products.hopper_ring import kv_ring
 from penstock_kernels.ops import AS_MODEL, CacheSpec, Sharing
 
@@ -47,8 +46,6 @@ COPY_TOKENS = 16  # tokens a copy: what is read behind the end of a context is l
 STAGES = 3  # of the ring: 96 KiB, twice on a multiprocessor
 STAGES_OF_FP8 = {8: 5, 16: 5, 32: 4}  # by queries of few: beside tiles for 64 queries
 RESIDENT = 2  # programs of a multiprocessor
-# Rows up to which what is read next is asked for in the meantime, and bytes of that.
-FEW, MOST_AHEAD = 8, 0
 LOG2_E = 1.4426950408889634
 
 
@@ -69,16 +66,14 @@ def _item(work, index):
 
 @gluon.jit
 def _load(
-    work, ring, source, following,
+    work, ring, source,
     N: gl.constexpr, D: gl.constexpr, PAGE: gl.constexpr, STAGES: gl.constexpr,
-    BYTES: gl.constexpr, AHEAD: gl.constexpr, PDL: gl.constexpr,
+    BYTES: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
     """The warp that fills the ring.
 
     Only the last tile of a row's own span may hold what the launch before this one wrote.
     """
-    if AHEAD > 0:
-        prefetch(following, AHEAD)
     items, item, last, head = work
     k_tiles, v_tiles, k_full, v_full, k_empty, v_empty = ring
     desc, table, width, plane, values = source
@@ -174,7 +169,6 @@ def _kernel(
     out,  # [rows, heads * D]
     partial,  # [partials, kv_heads, GROUP, D] float32
     partial_lse,  # [partials, kv_heads, GROUP] float32
-    following,  # what is read behind this, of which programs ask for AHEAD bytes each
     scale,
     value_scale,
     row_stride,
@@ -188,7 +182,6 @@ def _kernel(
     N: gl.constexpr,
     STAGES: gl.constexpr,
     FP8: gl.constexpr,
-    AHEAD: gl.constexpr,
     PDL: gl.constexpr,
 ):
     BYTES: gl.constexpr = N * D * (1 if FP8 else 2)
@@ -209,7 +202,7 @@ def _kernel(
     gl.warp_specialize(
         [
             (_attend, (work, ring, tiles, wide, source, target, GROUP, N, D, STAGES, FP8, PDL)),
-            (_load, (work, ring, pages, following, N, D, PAGE, STAGES, BYTES, AHEAD, PDL)),
+            (_load, (work, ring, pages, N, D, PAGE, STAGES, BYTES, PDL)),
         ],
         [1],
         [40],
@@ -294,29 +287,23 @@ class HopperDecode:
         scale: float,
         stored: CacheSpec = AS_MODEL,
         sinks: Tensor | None = None,
-        following: Tensor | None = None,
     ) -> None:
         """softmax(q k^T * scale) v of one new token a row over its own sequence, itself included.
 
         query: [rows, heads, d], last two dimensions dense; cache: [2, kv_heads, blocks, page, d];
         table: [slots, width] int32; out: [rows, heads * d]; plan: of this step, it and all tokens
         but each row's last written before the launch before this one; stored: the scales of a cache
-        in FP8; sinks: [heads] float32, of `ops.Step.attend`; following: a weight that is read next.
-        Nothing is read back by the host.
+        in FP8; sinks: [heads] float32, of `ops.Step.attend`. Nothing is read back by the host.
         """
         rows, heads, d = query.shape
         _, kv_heads, blocks, page, _ = cache.shape
         kind, few = exponent_bits(cache), few_queries(heads // kv_heads)
-        programs, ahead = self._programs * kv_heads, 0
-        if following is not None and rows <= FEW and self._dependent:
-            ahead = share(following, MOST_AHEAD, programs)
-        _kernel[(programs,)](
+        _kernel[(self._programs * kv_heads,)](
             query, tma_descriptor(bits(cache).view(-1, d), COPY_TOKENS, d), table, plan.items,
             plan.bounds, plan.spans, sinks, out, self.partial, self.lse,
-            query if following is None else following, scale * stored.key_scale * LOG2_E,
-            stored.value_scale, query.stride(0), blocks, table.stride(0), kv_heads=kv_heads,
-            GROUP=heads // kv_heads, W=few, D=d, PAGE=page, N=key_tile(d),
-            STAGES=STAGES_OF_FP8[few] if kind else STAGES, FP8=kind, AHEAD=ahead, num_warps=4,
+            scale * stored.key_scale * LOG2_E, stored.value_scale, query.stride(0), blocks,
+            table.stride(0), kv_heads=kv_heads, GROUP=heads // kv_heads, W=few, D=d, PAGE=page,
+            N=key_tile(d), STAGES=STAGES_OF_FP8[few] if kind else STAGES, FP8=kind, num_warps=4,
             maxnreg=128, **launch(self._dependent),
         )  # fmt: skip
         merge(self.partial, self.lse, plan.spans, out, rows, d, self._dependent)

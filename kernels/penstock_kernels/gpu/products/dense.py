@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -17,7 +16,6 @@ from penstock_kernels.gpu.products.hopper_linear import LinearConfig, hopper_lin
 from penstock_kernels.gpu.products.hopper_qkv import hopper_qkv
 from penstock_kernels.gpu.products.linear import Tile, linear, linear_one_row, row_tile
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
-from penstock_kernels.gpu.products.raw_row import RawTile, raw_row_linear, raw_tile
 from penstock_kernels.gpu.products.tiles import tile_for
 from penstock_kernels.gpu.step.rope import RowPlacement
 from penstock_kernels.ops import Activation
@@ -100,54 +98,14 @@ def launch_gated_stream(
 
 def launch_tile(tile: Tile, x: Activation, weight: Weight, dependent: bool) -> Tensor:
     out = x.x.new_empty(len(x.x), weight.n)
-    linear(x.x, weight, out, tile, False, dependent)
+    (linear_one_row if len(x.x) == 1 else linear)(x.x, weight, out, tile, False, dependent)
     return out
 
 
 def launch_gated_tile(tile: Tile, x: Activation, weight: Weight, dependent: bool) -> Tensor:
     out = _gated_out(x, weight)
-    linear(x.x, weight, out, tile, True, dependent)
+    (linear_one_row if len(x.x) == 1 else linear)(x.x, weight, out, tile, True, dependent)
     return out
-
-
-def launch_vector(tile: Tile, x: Activation, weight: Weight, dependent: bool) -> Tensor:
-    out = x.x.new_empty(1, weight.n)
-    linear_one_row(x.x, weight, out, tile, False, dependent)
-    return out
-
-
-def launch_gated_vector(tile: Tile, x: Activation, weight: Weight, dependent: bool) -> Tensor:
-    out = _gated_out(x, weight)
-    linear_one_row(x.x, weight, out, tile, True, dependent)
-    return out
-
-
-def launch_raw(tile: RawTile | Tile, x: Activation, weight: Weight, dependent: bool) -> Tensor:
-    assert x.norm is not None
-    out = x.x.new_empty(1, weight.n)
-    if isinstance(tile, Tile):
-        linear_one_row(x.x, weight, out, tile, False, dependent, x.norm)
-    else:
-        raw_row_linear(x.x, x.norm, weight, out, tile, False, dependent)
-    return out
-
-
-def launch_gated_raw(
-    tile: RawTile | Tile, x: Activation, weight: Weight, dependent: bool
-) -> Tensor:
-    assert x.norm is not None
-    out = _gated_out(x, weight)
-    if isinstance(tile, Tile):
-        linear_one_row(x.x, weight, out, tile, True, dependent, x.norm)
-    else:
-        raw_row_linear(x.x, x.norm, weight, out, tile, True, dependent)
-    return out
-
-
-def launch_added_vector(
-    tile: Tile, x: Activation, weight: Weight, dependent: bool, residual: Tensor
-) -> None:
-    linear_one_row(x.x, weight, residual, tile, False, dependent, adds=True)
 
 
 def _launch_gated(config: bool, x: Activation, weight: Weight, dependent: bool) -> Tensor:
@@ -183,42 +141,17 @@ def _launch_cublas(config: bool, x: Activation, weight: Weight, dependent: bool)
     return F.linear(x.x, weight.data, weight.bias)
 
 
-def one_row_products(
-    layout: Layout,
-    config: Callable[[Problem], Tile | None],
-    gated_config: Callable[[Problem], Tile | None],
-    raw_config: Callable[[Problem, bool], RawTile | Tile | None] = raw_tile,
-) -> tuple[Product, ...]:
-    """Those of one row by the kernels without tensor cores. raw_config: before its norm, gated or
-    not, where the others are."""
-
-    def raw(p: Problem) -> RawTile | Tile | None:
-        return None if config(p) is None else raw_config(p, False)
-
-    def raw_gated(p: Problem) -> RawTile | Tile | None:
-        return None if gated_config(p) is None else raw_config(p, True)
-
-    one = range(1, 2)
-    return (
-        Product(layout, Epilogue.NONE, one, raw, launch_raw, True),
-        Product(layout, Epilogue.NONE, one, config, launch_vector),
-        Product(layout, Epilogue.RESIDUAL, one, config, launch_added_vector),
-        Product(layout, Epilogue.GATED, one, raw_gated, launch_gated_raw, True),
-        Product(layout, Epilogue.GATED, one, gated_config, launch_gated_vector),
-    )
-
-
 _row = partial(Product, Layout.DENSE)
 
+
 PRODUCTS = (
-    *one_row_products(Layout.DENSE, _tile, _gated_tile),
     _row(Epilogue.NONE, range(2, 65), _stream, launch_stream),
-    _row(Epilogue.NONE, range(2, 65), _tile, launch_tile),
+    _row(Epilogue.NONE, range(1, 65), _tile, launch_tile),
     _row(Epilogue.NONE, range(1, MANY), _always, _launch_cublas),
     _row(Epilogue.PARTIAL, range(2, 65), _split_stream, launch_stream),
     _row(Epilogue.RESIDUAL, range(1, MANY), _adds, _launch_add),
     _row(Epilogue.GATED, range(2, 129), _gated_stream, launch_gated_stream),
-    _row(Epilogue.GATED, range(2, 65), _gated_tile, launch_gated_tile),
+    _row(Epilogue.GATED, range(1, 65), _gated_tile, launch_gated_tile),
     _row(Epilogue.GATED, range(65, MANY), _fills, _launch_gated),
     _row(Epilogue.ROTATE, range(2, 65), _rotating_stream, launch_rotate),
 )

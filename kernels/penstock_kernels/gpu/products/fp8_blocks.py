@@ -44,8 +44,9 @@ def _gated_tile(p: Problem) -> Tile | None:
 _row = partial(Product, Layout.FP8_BLOCKS)
 
 PRODUCTS = (
-    *dense.one_row_products(Layout.FP8_BLOCKS, _one_row, _one_gated_row),
+    _row(Epilogue.NONE, range(1, 2), _one_row, dense.launch_tile),
     _row(Epilogue.NONE, range(2, FEW + 1), _tile, dense.launch_tile),
     _row(Epilogue.NONE, range(1, MANY), always, launch_widened),
+    _row(Epilogue.GATED, range(1, 2), _one_gated_row, dense.launch_gated_tile),
     _row(Epilogue.GATED, range(2, FEW + 1), _gated_tile, dense.launch_gated_tile),
 )

@@ -2,7 +2,7 @@
 
 The stream of weights of `hopper_int4`, which waits for nothing here. The warps that multiply fetch
 the row themselves, normalise it, and keep all of it in shared memory while they go from tile to
-tile (as in `raw_row`).
+tile: so the norm is no launch (`hopper_int4_row`).
 
 The columns of the tensor cores' product are not rows of x but pieces of its one row: eight of 128
 numbers, of which one belongs to a tile. The other seven sums are dropped.

@@ -3,8 +3,11 @@
 What `hopper_int4` does for several rows, without a ring: a program has 16 rows of the weight, and
 what it reads ahead stands in its registers, for the smaller products all of it. So with dependent
 launch a product has been read before the kernel before it ends. No k is split among programs, so
-the sums are whole: they can be added to the residual, and the norm before the next product is part
-of that one (`linear`).
+the sums are whole and can be added to the residual.
+
+A norm by root mean squares before the product is part of it: each program normalises the row, which
+comes from the second cache, while its numbers are on their way. A launch for that takes as long to
+start as such a product takes to read.
 
 Each of the four warps multiplies a tile of its own of 128 columns. To the tensor cores the four are
 one matrix of 64 rows, and the columns of the other side are not rows of x but pieces of its one

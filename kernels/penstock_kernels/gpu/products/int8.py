@@ -83,11 +83,12 @@ def _gated_stream(p: Problem) -> LinearConfig | None:
 _row = partial(Product, Layout.INT8)
 
 PRODUCTS = (
-    *dense.one_row_products(Layout.INT8, _one_row, _one_gated_row),
+    _row(Epilogue.NONE, range(1, 2), _one_row, dense.launch_tile),
     _row(Epilogue.NONE, range(2, FEW + 1), _stream, dense.launch_stream),
     _row(Epilogue.NONE, range(2, FEW + 1), _tile, dense.launch_tile),
     _row(Epilogue.NONE, range(1, MANY), always, launch_widened),
     _row(Epilogue.PARTIAL, range(1, FEW + 1), _split_stream, dense.launch_stream),
+    _row(Epilogue.GATED, range(1, 2), _one_gated_row, dense.launch_gated_tile),
     _row(Epilogue.GATED, range(2, FEW + 1), _gated_stream, dense.launch_gated_stream),
     _row(Epilogue.GATED, range(2, FEW + 1), _gated_tile, dense.launch_gated_tile),
     _row(Epilogue.ROTATE, range(2, FEW + 1), _rotating_stream, dense.launch_rotate),

@@ -21,7 +21,6 @@ from penstock_kernels.gpu.launch.dependent import launch, release, wait
 from penstock_kernels.gpu.products.operands import block_sizes, kinds, mixed, operands
 from penstock_kernels.gpu.products.operands import column as column_of
 from penstock_kernels.gpu.products.settled import settled
-from penstock_kernels.ops import Norm, NormKind
 from penstock_kernels.weight import Weight
 
 
@@ -36,7 +35,7 @@ class Tile:
 
 
 @triton.jit
-def of_block(scale, row, column, K, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def _of_block(scale, row, column, K, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """The scale of the block that a row and a column are in."""
     return tl.load(scale + row // ROWS * tl.cdiv(K, COLUMNS) + column // COLUMNS)
 
@@ -78,16 +77,16 @@ def _linear_kernel(
     value = tl.load(inputs, mask=inside[None, :], other=0.0)
     acc = tl.dot(first.to(value.dtype), value)
     if ROWS > 0:
-        acc *= of_block(scale, column, 0, K, ROWS, COLUMNS)[:, None]
+        acc *= _of_block(scale, column, 0, K, ROWS, COLUMNS)[:, None]
     if GATED:
         acc_up = tl.dot(first_up.to(value.dtype), value)
         if ROWS > 0:
-            acc_up *= of_block(scale, N // 2 + column, 0, K, ROWS, COLUMNS)[:, None]
+            acc_up *= _of_block(scale, N // 2 + column, 0, K, ROWS, COLUMNS)[:, None]
     for start in tl.range(BK, K, BK):
         value = tl.load(inputs + start, mask=inside[None, :], other=0.0)
         part = tl.load(weights + start).to(value.dtype)
         if ROWS > 0:
-            by = of_block(scale, column, start, K, ROWS, COLUMNS)[:, None]
+            by = _of_block(scale, column, start, K, ROWS, COLUMNS)[:, None]
             acc += tl.dot(part, value) * by
         else:
             acc = tl.dot(part, value, acc)
@@ -96,7 +95,7 @@ def _linear_kernel(
         if GATED:
             up = tl.load(weights + start + N // 2 * K).to(value.dtype)
             if ROWS > 0:
-                by = of_block(scale, N // 2 + column, start, K, ROWS, COLUMNS)[:, None]
+                by = _of_block(scale, N // 2 + column, start, K, ROWS, COLUMNS)[:, None]
                 acc_up += tl.dot(up, value) * by
             else:
                 acc_up = tl.dot(up, value, acc_up)
@@ -146,31 +145,11 @@ def linear(
 
 
 @triton.jit
-def sums(acc, by, column, scale, bias, BIASED: tl.constexpr, WIDENED: tl.constexpr):
-    """Outputs of one row from its products with rows of a weight, [BN, BK], times a number."""
-    result = tl.sum(acc, 1) * by
-    if WIDENED:
-        result *= tl.load(scale + column)
-    if BIASED:
-        result += tl.load(bias + column).to(tl.float32)
-    return result
-
-
-@triton.jit
-def silu_gated(gate, up, dtype: tl.constexpr):
-    """silu(gate) * up, rounded as if each had been stored. In float32."""
-    gate = gate.to(dtype).to(tl.float32)
-    gate = (gate / (1 + tl.exp(-gate))).to(dtype)
-    return (gate * up.to(dtype)).to(tl.float32)
-
-
-@triton.jit
 def _vector_kernel(
-    x, weight, scale, bias, gain, eps, out,
+    x, weight, scale, bias, out,
     K: tl.constexpr, N: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GATED: tl.constexpr,
     BIASED: tl.constexpr, WIDENED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    MIXED: tl.constexpr, NORMED: tl.constexpr, ONE: tl.constexpr, ADDS: tl.constexpr,
-    PDL: tl.constexpr,
+    MIXED: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     release(PDL)
     column = tl.program_id(0) * BN + tl.arange(0, BN)
@@ -179,70 +158,56 @@ def _vector_kernel(
     first = tl.load(weights)
     if GATED:
         first_up = tl.load(weights + N // 2 * K)
-    inputs, gains = x + column_of(k, MIXED), gain + column_of(k, MIXED)
-    if MIXED:  # two neighbours stay so, which the compiler cannot see
-        inputs = tl.max_contiguous(tl.multiple_of(inputs, 4), 2)
-        gains = tl.max_contiguous(tl.multiple_of(gains, 4), 2)
-    by = 1.0
-    if NORMED:
-        first_gain = tl.load(gains)
     wait(PDL)
-    value = tl.load(inputs).to(tl.float32)
-    if NORMED:
-        squares = value * value
-        value *= first_gain.to(tl.float32) + ONE
-    value = value[None, :]
+    inputs = x + column_of(k, MIXED)
+    if MIXED:  # two neighbours stay so, which the compiler cannot see: it loads both at once
+        inputs = tl.max_contiguous(tl.multiple_of(inputs, 4), 2)
+    value = tl.load(inputs)[None, :].to(tl.float32)
     acc = first.to(tl.float32) * value
     if ROWS > 0:  # a block is whole groups of columns that are reordered among themselves
-        acc *= of_block(scale, column[:, None], k[None, :], K, ROWS, COLUMNS)
+        acc *= _of_block(scale, column[:, None], k[None, :], K, ROWS, COLUMNS)
     if GATED:
         acc_up = first_up.to(tl.float32) * value
         if ROWS > 0:
-            acc_up *= of_block(scale, N // 2 + column[:, None], k[None, :], K, ROWS, COLUMNS)
+            acc_up *= _of_block(scale, N // 2 + column[:, None], k[None, :], K, ROWS, COLUMNS)
     for start in tl.range(BK, K, BK):
-        value = tl.load(inputs + start).to(tl.float32)
-        if NORMED:
-            squares += value * value
-            value *= tl.load(gains + start).to(tl.float32) + ONE
-        value = value[None, :]
+        value = tl.load(inputs + start)[None, :].to(tl.float32)
         part = tl.load(weights + start).to(tl.float32) * value
         if ROWS > 0:
-            part *= of_block(scale, column[:, None], start + k[None, :], K, ROWS, COLUMNS)
+            part *= _of_block(scale, column[:, None], start + k[None, :], K, ROWS, COLUMNS)
         acc += part
         if GATED:
             up_part = tl.load(weights + start + N // 2 * K).to(tl.float32) * value
             if ROWS > 0:
                 place = start + k[None, :]
-                up_part *= of_block(scale, N // 2 + column[:, None], place, K, ROWS, COLUMNS)
+                up_part *= _of_block(scale, N // 2 + column[:, None], place, K, ROWS, COLUMNS)
             acc_up += up_part
-    if NORMED:
-        by = tl.rsqrt(tl.sum(squares, 0) / K + eps)
-    result = sums(acc, by, column, scale, bias, BIASED, WIDENED)
+    result = tl.sum(acc, 1)
+    if WIDENED:
+        result *= tl.load(scale + column)
+    if BIASED:
+        result += tl.load(bias + column).to(tl.float32)
     if GATED:
-        up = sums(acc_up, by, N // 2 + column, scale, bias, BIASED, WIDENED)
-        result = silu_gated(result, up, out.dtype.element_ty)
-    if ADDS:  # what nobody else reads until this launch is over
-        before = tl.load(out + column).to(tl.float32)
-        result = result.to(out.dtype.element_ty).to(tl.float32) + before
+        up = tl.sum(acc_up, 1)
+        if WIDENED:
+            up *= tl.load(scale + N // 2 + column)
+        if BIASED:
+            up += tl.load(bias + N // 2 + column).to(tl.float32)
+        dtype = out.dtype.element_ty
+        gate = result.to(dtype).to(tl.float32)
+        gate = (gate / (1 + tl.exp(-gate))).to(dtype)
+        result = (gate * up.to(dtype)).to(tl.float32)
     tl.store(out + column, result.to(out.dtype.element_ty))
 
 
 def linear_one_row(
-    x: Tensor, weight: Weight, out: Tensor, tile: Tile, gated: bool = False,
-    dependent: bool = False, norm: Norm | None = None, adds: bool = False,
-) -> None:  # fmt: skip
-    """`linear` for one row, without tensor cores: x [1, k], out [1, n] ([1, n / 2] when gated).
-
-    norm: by root mean squares, that x has before it. What it divides by is found beside the
-    product, and the sums are divided: so numbers are not rounded between. adds: to what stands in
-    out, once rounded.
-    """
+    x: Tensor, weight: Weight, out: Tensor, tile: Tile, gated: bool = False, dependent: bool = False
+) -> None:
+    """`linear` for one row, without tensor cores: x [1, k], out [1, n] ([1, n / 2] when gated)."""
     count, depth = weight.n, weight.k
     wide = count // 2 if gated else count
-    gain, eps = (x, 0.0) if norm is None else (norm.weight, norm.eps)
     _vector_kernel[(wide // tile.n,)](
-        x, weight.data, *operands(weight, x), gain, eps, out, K=depth, N=count, BN=tile.n,
-        BK=tile.k, GATED=gated, **kinds(weight), **block_sizes(weight), MIXED=mixed(weight),
-        NORMED=norm is not None, ONE=norm is not None and norm.kind is NormKind.RMS_ONE,
-        ADDS=adds, num_warps=tile.warps, num_stages=tile.stages, **launch(dependent),
+        x, weight.data, *operands(weight, x), out, K=depth, N=count, BN=tile.n, BK=tile.k,
+        GATED=gated, **kinds(weight), **block_sizes(weight), MIXED=mixed(weight),
+        num_warps=tile.warps, num_stages=tile.stages, **launch(dependent),
     )  # fmt: skip

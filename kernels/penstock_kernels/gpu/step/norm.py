@@ -15,15 +15,6 @@ from penstock_kernels.gpu.products.quantise import quantises, store_quantised, w
 from penstock_kernels.ops import Norm, NormKind
 
 
-@triton.jit
-def gained(scaled, gain, ONE: tl.constexpr):
-    """scaled float32 times a norm's weight, of the weight's type."""
-    if ONE:
-        return (scaled * (gain.to(tl.float32) + 1)).to(gain.dtype)
-    # Rounded first, as the checkpoints were trained.
-    return (scaled.to(gain.dtype).to(tl.float32) * gain.to(tl.float32)).to(gain.dtype)
-
-
 @triton.jit(do_not_specialize=["rows"])
 def _norm_kernel(
     x,
@@ -71,8 +62,10 @@ def _norm_kernel(
     dtype = out.dtype.element_ty
     if LAYER:
         result = (scaled * gain.to(tl.float32) + shift).to(dtype)
+    elif ONE:
+        result = (scaled * (gain.to(tl.float32) + 1)).to(dtype)
     else:
-        result = gained(scaled, gain, ONE).to(dtype)
+        result = scaled.to(dtype) * gain  # rounded first, as the checkpoints were trained
     tl.store(out + row * d + column, result, mask=inside)
     if QUANTISES:
         wide = result.to(tl.float32)

@@ -1,8 +1,8 @@
 """Operations over rows that need nothing of their sequences: norms, products and what follows them.
 
 Where the product table has a row that computes a product together with what follows it, that is one
-launch, else two. Results are the same, but for one rounding. A norm may also be part of the product
-that reads its rows: where that is so, it is no launch at all.
+launch, else two. Results are the same, but for one rounding. A norm is no launch where the product
+behind it normalises its rows: they stay as they are until then (`Activation.norm`).
 """
 
 from __future__ import annotations

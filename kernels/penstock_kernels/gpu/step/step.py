@@ -82,10 +82,7 @@ class TritonStep(KernelStep):
         out = query.new_empty(len(query), spec.heads * spec.width)
         if decoding and device.hopper is not None:
             plan = self._hopper_plans[window]
-            device.hopper(
-                query[:decoding], cache, table, out, plan, spec.scale, spec.cache, sinks,
-                None if to is None else to.data,
-            )  # fmt: skip
+            device.hopper(query[:decoding], cache, table, out, plan, spec.scale, spec.cache, sinks)
         elif decoding:
             device.decode(
                 query[:decoding], cache, table, batch.slot[:decoding], batch.position[:decoding],
