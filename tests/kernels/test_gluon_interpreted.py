@@ -282,7 +282,7 @@ def test_one_row_of_weights_in_4_bits(
     x, dense = product(1, n, k, HALF[k // 1024 % 2])
     bias = torch.randn(n).div(4).to(x.dtype) if kind == "biased" else None
     weight = rounded(Weight(dense, bias), 4, group, zeros=kind == "zeros")
-    ahead = hopper_int4_row.steps_ahead(n, k, group)
+    ahead = hopper_int4_row.steps_ahead(n, k, group, MULTIPROCESSORS)
     assert ahead is not None
     norm = Norm(torch.randn(k).to(x.dtype) + 1, 1e-5, normed) if normed else None
     out = torch.full((1, n), torch.nan, dtype=x.dtype)

@@ -98,7 +98,7 @@ def _one_row(n: int, k: int, gated: bool, device: torch.device, copies: int) -> 
         assert config is not None
         half = x.new_empty(1, n // 2)
         return lambda i: hopper_int4_raw(x, norm, weights[i % copies], half, config, **how)
-    ahead = steps_ahead(n, k, GROUP)
+    ahead = steps_ahead(n, k, GROUP, H100)
     assert ahead is not None
     out = x.new_empty(1, n)
     return lambda i: hopper_int4_row(x, weights[i % copies], out, ahead, **how)

@@ -49,7 +49,7 @@ def _gated_stream(p: Problem) -> Int4Config | None:
 def _row_alone(p: Problem) -> int | None:
     if p.ordered or p.wide_scales or not (p.half and is_hopper(p.device)):
         return None
-    return steps_ahead(p.n, p.k, p.scale_columns)
+    return steps_ahead(p.n, p.k, p.scale_columns, multiprocessors(p.device))
 
 
 def _gated_raw(p: Problem) -> Int4Config | None:
