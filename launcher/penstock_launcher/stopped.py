@@ -13,6 +13,7 @@ from pathlib import Path
 from penstock_launcher.child import Child
 from penstock_launcher.errors import LauncherError
 from penstock_launcher.logs import Log
+from penstock_launcher.outside import stacks_of
 
 LOOK = 1.0  # seconds between two looks
 NOTICE = 2  # looks, so that a tool that stops a process for a moment causes no line
@@ -35,6 +36,9 @@ async def watch_stopped(children: Callable[[], Iterable[Child]], log: Log) -> No
             if _is_stopped(child.group):
                 looks[child] = count + 1
                 _say(child, count + 1, log)
+                if count + 1 == NOTICE:
+                    for line in await stacks_of(child.group):
+                        log.child_line(child.name, line)
             elif count >= NOTICE:
                 log.info(f"{child.name} goes on; it was stopped for {count * LOOK:.0f} s")
 

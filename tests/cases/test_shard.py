@@ -179,7 +179,7 @@ def test_nan_ends_one_of_those_that_run(server: Server) -> None:
     """Their texts are those of a quiet server, and the log has a line now and then."""
     asked = {"inputs": "hello", "parameters": {"max_new_tokens": 60, "ignore_eos": True}}
     expected = ask(server, "/generate", asked)
-    bodies = [asked if i % 3 else {"inputs": f"{i} {NAN}"} for i in range(24)]
+    bodies = [asked if i % 3 else {"inputs": f"{i} {NAN}"} for i in range(36)]
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda body: ask(server, "/generate", body), bodies))
     for body, answer in zip(bodies, answers, strict=True):

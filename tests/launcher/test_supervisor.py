@@ -324,6 +324,23 @@ def test_child_that_stays_stopped(start):
     group.assert_nothing_left()
 
 
+@pytest.mark.parametrize("ends", ["exit 0", "exit 1"])
+def test_where_a_stopped_child_stands(start, tmp_path, monkeypatch, ends):
+    """It cannot say so itself: a program that reads its memory does, where there is one."""
+    tracer = tmp_path / "bin" / "py-spy"
+    tracer.parent.mkdir()
+    tracer.write_text(f'#!/bin/sh\necho "Thread (idle) $*"\n{ends}\n')
+    tracer.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tracer.parent}:{os.environ['PATH']}")
+    group = start([{"ready_after": None}], stopped_limit=3)
+    group.read_until("started")
+    os.kill(group.pids[0], signal.SIGSTOP)
+    assert group.wait() == 1
+    said = f"Thread (idle) dump --nonblocking --pid {group.pids[0]}"
+    assert (said in group.lines) == (ends == "exit 0")
+    group.assert_nothing_left()
+
+
 def test_second_signal_ends_at_once(start):
     group = start([{"ignore_sigterm": True}], {"drain_seconds": 600}, grace=600)
     group.read_until("launcher: up")

@@ -128,6 +128,14 @@ PROCESSES = (
         "    if False:",
         f"{SUPERVISOR}::test_child_that_stays_stopped",
     ),
+    # Who cannot say where it stands is not looked at.
+    Mutation(
+        "F2",
+        f"{LAUNCHER}/stopped.py",
+        "                if count + 1 == NOTICE:",
+        "                if False:",
+        f"{SUPERVISOR}::test_where_a_stopped_child_stands",
+    ),
     # A shard's death is none.
     Mutation(
         "F3",
@@ -141,7 +149,7 @@ PROCESSES = (
         f"{ROUTER}/shard_client.py",
         '            self._fail(rank, "its stream ended")',
         "            pass",
-        "tests/router/engine/test_broken_wires.py::test_at_every_message",
+        f"{ENGINE}::test_a_failing_step_ends_every_request_with_an_error",
     ),
     # A killed launcher leaves its children.
     Mutation(
@@ -177,8 +185,8 @@ PROCESSES = (
     Mutation(
         "F6",
         f"{ROUTER}/api/probes.py",
-        "    if reason:",
-        "    if False:",
+        "    if reason := unready(request.app[SERVICE]):",
+        "    if (reason := unready(request.app[SERVICE])) and False:",
         "tests/router/api/test_probes.py::test_trouble_of_the_shards_is_no_reason_to_kill_the_container",
     ),
 )
