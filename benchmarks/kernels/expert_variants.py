@@ -30,10 +30,13 @@ from penstock_kernels.gpu.products.experts import mix
 from penstock_kernels.gpu.products.grouped import GroupedTile, grouped
 from penstock_kernels.ops import Act
 
+# Those of 32 rows multiply without asynchronous products: a warp widens while another multiplies.
 FEW = [(64, 128, 4, 3), (64, 128, 4, 5), (64, 256, 4, 2), (64, 256, 4, 3), (128, 128, 8, 3),
-       (128, 256, 8, 2)]  # fmt: skip
-MANY = [(64, 64, 4, 3), (128, 64, 8, 3), (128, 64, 8, 4), (128, 128, 8, 2), (64, 128, 4, 3)]
-INT4 = [(64, 128, 4, 3), (64, 128, 4, 4), (64, 128, 4, 6), (64, 128, 8, 3), (64, 128, 8, 4)]
+       (128, 256, 8, 2), (32, 128, 2, 4), (32, 256, 2, 3), (32, 128, 4, 4)]  # fmt: skip
+MANY = [(64, 64, 4, 3), (128, 64, 8, 3), (128, 64, 8, 4), (128, 128, 8, 2), (64, 128, 4, 3),
+        (64, 128, 8, 3), (128, 128, 8, 3), (64, 64, 4, 4)]  # fmt: skip
+INT4 = [(64, 128, 4, 3), (64, 128, 4, 4), (64, 128, 4, 6), (64, 128, 8, 3), (64, 128, 8, 4),
+        (32, 128, 2, 4), (32, 128, 2, 6), (32, 128, 4, 4)]  # fmt: skip
 ROWS = (1, 8, 64, 4096)
 COPIES = 4  # of rows, which choose other experts each
 

@@ -122,16 +122,18 @@ class Activation:
     """Rows on their way into products.
 
     Whoever makes them may quantise them for the weight that reads them next (`to`); the rows
-    themselves are kept for readers that want those.
+    themselves are kept for readers that want those. Or that reader normalises them itself: then `x`
+    is the residual, and holds until something is added to that.
     """
 
     x: Tensor  # [n, k], of the model's type
     quantised: Tensor | None = None  # [n, k] float8_e4m3fn
     scale: Tensor | None = None  # [n, 1] float32, of `quantised`
+    norm: Norm | None = None  # which rows have before them; None: they went through it
 
     def select(self, rows: Tensor) -> Activation:
         """Some of the rows; whoever reads them quantises them. rows: [m] int64."""
-        return Activation(self.x.index_select(0, rows))
+        return Activation(self.x.index_select(0, rows), norm=self.norm)
 
 
 @dataclass(frozen=True, slots=True)

@@ -502,6 +502,5 @@ ATTACKS = (
         "pipelines",
         "1000 requests on one connection",
         (raw("requests", NOTHING * 1000, "404"), raw("posts", POSTED * 100, "200")),
-        most=16,
     ),
 )

@@ -63,12 +63,12 @@ async def connection(target: Target, deaf: bool = False) -> AsyncIterator[Connec
         writer.transport.abort()
 
 
-async def exchange(target: Target, data: bytes) -> Seen:
-    """Send these bytes at once and read the first answer."""
+async def exchange(target: Target, data: bytes, patience: float = PATIENCE) -> Seen:
+    """Send these bytes at once and read the first answer, if it comes within so many seconds."""
     try:
         async with connection(target) as (reader, writer):
             writer.write(data)  # not awaited: a server may answer before it has read everything
-            return await answer(reader)
+            return await answer(reader, patience)
     except ConnectionRefusedError:
         return REFUSED
     except ConnectionError:

@@ -23,8 +23,8 @@ ELSEWHERE = {"rank_sum._rank_sum_kernel": "rank_sum.py"}  # of benchmarks/kernel
 META = torch.device("meta")  # shapes and dtypes without numbers
 HOPPER = (
     "attention.hopper_decode", "attention.hopper_prefill", "products.hopper_gated",
-    "products.hopper_int4", "products.hopper_int4_many", "products.hopper_linear",
-    "products.hopper_lut", "products.hopper_qkv",
+    "products.hopper_int4", "products.hopper_int4_many", "products.hopper_int4_raw",
+    "products.hopper_linear", "products.hopper_lut", "products.hopper_qkv",
 )  # fmt: skip
 
 LINES = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from penstock_launcher.certificates import derived_authority, issue
 from support.server import gone, running_server
 
 pytestmark = pytest.mark.full
+ROOT = Path(__file__).parents[2]
 BODY = {"inputs": "The capital of France is", "parameters": {"max_new_tokens": 12}}
 LONG = {"inputs": "Once upon a time", "parameters": {"max_new_tokens": 900, "ignore_eos": True}}
 
@@ -88,6 +90,25 @@ async def test_they_serve_and_end_in_order(net: Network, tmp_path: Path) -> None
         )
         with urllib.request.urlopen(request, timeout=60) as answer:
             assert json.load(answer)["generated_text"] == text
+
+
+async def test_certificates_that_are_given(net: Network, tmp_path: Path) -> None:
+    """Made by the commands of the documentation."""
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    [commands] = [one for one in re.findall(r"```sh\n(.*?)```", page, re.S) if "ca.pem" in one]
+    folder = tmp_path / "certificates"
+    folder.mkdir()
+    made = subprocess.run(["sh", "-ec", commands], cwd=folder, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    with group(net, tmp_path, keys=folder) as hosts:
+        assert await generated(hosts[0])
+        # an authority of another group's secret is none of theirs
+        stranger = tmp_path / "stranger"
+        stranger.mkdir()
+        pair = issue(derived_authority(SECRET.encode()), "penstock-host-0", ["penstock-host-0"])
+        pair.write(stranger / "c.pem", stranger / "k.pem")
+        door = net.addresses[1], hosts[0].port + 2
+        assert asked(net, *door, stranger) != "answered"
 
 
 async def test_a_shard_elsewhere_dies(net: Network, tmp_path: Path) -> None:

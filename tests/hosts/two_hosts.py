@@ -91,8 +91,9 @@ class Host:
     """A launcher on one of them."""
 
     def __init__(
-        self, net: Network, rank: int, port: int, folder: Path, secret: Path, *arguments: str
+        self, net: Network, rank: int, port: int, folder: Path, keys: Path, *arguments: str
     ) -> None:
+        """keys: a file with the group's secret, or a folder with one of certificates a rank."""
         folder = folder / f"host-{rank}"
         folder.mkdir(parents=True)
         self.port = port
@@ -103,7 +104,12 @@ class Host:
             *(sys.executable, "-m", "penstock_launcher", "--device", "cpu"),
             *("--num-shard", "2", "--nnodes", "2", "--node-rank", str(rank)),
             *("--master-addr", net.addresses[0], "--master-port", str(port)),
-            *("--hosts-secret-file", str(secret), "--shard-uds-path", str(folder / "run")),
+            *("--shard-uds-path", str(folder / "run")),
+            *(
+                ("--hosts-certs", f"{keys}/{rank}")
+                if keys.is_dir()
+                else ("--hosts-secret-file", keys)
+            ),
             *(("--uds", str(self.uds)) if rank == 0 else ()),
             *arguments,
         ]
@@ -154,12 +160,15 @@ class Host:
 
 
 @contextlib.contextmanager
-def group(net: Network, folder: Path, *arguments: str) -> Iterator[list[Host]]:
-    """Both hosts, when they serve."""
-    secret = folder / "secret"
-    secret.write_text(SECRET)
+def group(
+    net: Network, folder: Path, *arguments: str, keys: Path | None = None
+) -> Iterator[list[Host]]:
+    """Both hosts, when they serve. keys: None: a secret."""
+    if keys is None:
+        keys = folder / "secret"
+        keys.write_text(SECRET)
     port = free_ports()
-    hosts = [Host(net, rank, port, folder, secret, *arguments) for rank in (0, 1)]
+    hosts = [Host(net, rank, port, folder, keys, *arguments) for rank in (0, 1)]
     try:
         hosts[0].wait_for("Penstock ready: ")
         yield hosts

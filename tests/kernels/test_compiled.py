@@ -29,6 +29,8 @@ HOPPER = {
     "hopper_gated",
     "hopper_int4",
     "hopper_int4_many",
+    "hopper_int4_raw",
+    "hopper_int4_row",
     "hopper_linear",
     "hopper_lut",
     "hopper_merge",

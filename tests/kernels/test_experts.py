@@ -9,7 +9,7 @@ import torch
 
 from penstock_kernels.experts import Experts
 from penstock_kernels.experts import choose as chosen_by_torch
-from penstock_kernels.gpu.products import expert_groups, expert_vectors
+from penstock_kernels.gpu.products import expert_groups
 from penstock_kernels.gpu.products import experts as experts_module
 from penstock_kernels.gpu.products.expert_groups import choose, group, tile_rows
 from penstock_kernels.gpu.products.experts import mix
@@ -131,11 +131,11 @@ def test_few_rows_without_tiles(
     if device == "cpu" and (dtype != torch.float32 or kind not in ("dense", "int4", "mxfp4")):
         pytest.skip("the interpreter is slow")
     torch.manual_seed(0)
-    up, down = (on(stack_of(kind, 3, n, 128), device, dtype) for n in (256, 128))
-    monkeypatch.setattr(expert_vectors, "MOST_ROWS", {up.layout: 5})
+    up, down = (on(stack_of(kind, 3, n, k), device, dtype) for n, k in ((384, 64), (64, 192)))
+    monkeypatch.setattr(experts_module, "MOST_ROWS", 5)
     monkeypatch.setattr(experts_module, "grouped", None)
     experts = Experts(up, down, Act.SILU, 2, True)
-    x, logits = torch.randn(5, 128).to(device, dtype), torch.randn(5, 3).to(device, dtype)
+    x, logits = torch.randn(5, 64).to(device, dtype), torch.randn(5, 3).to(device, dtype)
     assert_rounded(mix(x, logits, experts), x, logits, experts)
 
 

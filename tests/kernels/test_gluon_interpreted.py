@@ -25,6 +25,8 @@ from penstock_kernels.gpu.products import (
     hopper_gated,
     hopper_int4,
     hopper_int4_many,
+    hopper_int4_raw,
+    hopper_int4_row,
     hopper_linear,
     hopper_lut,
     hopper_qkv,
@@ -38,7 +40,8 @@ from penstock_kernels.gpu.products.hopper_linear import (
 )
 from penstock_kernels.gpu.step.rope import RowPlacement
 from penstock_kernels.lut import TABLES
-from penstock_kernels.ops import CacheSpec
+from penstock_kernels.ops import CacheSpec, Norm, NormKind
+from penstock_kernels.reference import norm as reference_norm
 from penstock_kernels.reference import rope
 from penstock_kernels.weight import Weight
 from penstock_quantization.lut import Coded, packed
@@ -260,6 +263,64 @@ def test_linear_of_weights_in_4_bits(
         gate, up = expected.chunk(2, dim=1)
         expected = torch.nn.functional.silu(gate) * up
     assert_rounded(out, expected)
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "group", "kind", "normed", "adds"),
+    [
+        (64, 1024, 128, "zeros", NormKind.RMS, False),
+        (128, 2048, 64, "biased", NormKind.RMS_ONE, False),
+        (192, 2048, 64, "zeros", None, True),
+        (64, 5120, 128, "biased", NormKind.RMS, True),  # more steps than are read ahead
+    ],
+)
+def test_one_row_of_weights_in_4_bits(
+    n: int, k: int, group: int, kind: str, normed: NormKind | None, adds: bool,
+    interpret: Interpret,
+) -> None:  # fmt: skip
+    """Each warp's piece of the row with its own tile; what comes before the product and behind."""
+    x, dense = product(1, n, k, HALF[k // 1024 % 2])
+    bias = torch.randn(n).div(4).to(x.dtype) if kind == "biased" else None
+    weight = rounded(Weight(dense, bias), 4, group, zeros=kind == "zeros")
+    ahead = hopper_int4_row.steps_ahead(n, k, group, MULTIPROCESSORS)
+    assert ahead is not None
+    norm = Norm(torch.randn(k).to(x.dtype) + 1, 1e-5, normed) if normed else None
+    out = torch.full((1, n), torch.nan, dtype=x.dtype)
+    before = torch.randn(1, n).to(x.dtype) if adds else None
+    if before is not None:
+        out.copy_(before)
+    interpret(hopper_int4_row, Late(x), *([Late(out)] if adds else []))
+    hopper_int4_row.hopper_int4_row(x, weight, out, ahead, True, norm, adds)
+    row = x if norm is None else reference_norm.normalise(x, norm)
+    expected = row.float() @ weight.dequantised().T + (0 if bias is None else bias.float())
+    assert_rounded(out, expected if before is None else expected + before.float())
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "group", "kind", "normed"),
+    [
+        (128, 1024, 128, "zeros", NormKind.RMS),
+        (640, 2048, 64, "plain", NormKind.RMS_ONE),  # turns
+        (256, 3072, 128, "biased", NormKind.RMS),  # a ring that wraps
+    ],
+)
+def test_one_gated_row_of_weights_in_4_bits(
+    n: int, k: int, group: int, kind: str, normed: NormKind, interpret: Interpret
+) -> None:
+    """Each tile with its own piece of the row, from whichever depth a program begins."""
+    x, dense = product(1, n, k, HALF[k // 1024 % 2])
+    bias = torch.randn(n).div(4).to(x.dtype) if kind == "biased" else None
+    weight = rounded(Weight(dense, bias), 4, group, zeros=kind == "zeros")
+    config = hopper_int4_raw.raw_config(n, k, group, kind == "zeros")
+    assert config is not None
+    norm = Norm(torch.randn(k).to(x.dtype) + 1, 1e-5, normed)
+    out = torch.full((1, n // 2), torch.nan, dtype=x.dtype)
+    interpret(hopper_int4_raw, Late(x))
+    hopper_int4_raw.hopper_int4_raw(x, norm, weight, out, config, True)
+    row = reference_norm.normalise(x, norm).float()
+    expected = row @ weight.dequantised().T + (0 if bias is None else bias.float())
+    gate, up = expected.chunk(2, dim=1)
+    assert_rounded(out, torch.nn.functional.silu(gate) * up)
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,14 @@ SERVICE = (
         '""',
         "tests/router/api/test_probes.py::test_drain",
     ),
+    # Requests are turned away before a balancer has looked.
+    Mutation(
+        "F11",
+        f"{ROUTER}/server.py",
+        "    if time.monotonic() - metrics.looked_at < config.drain_delay:",
+        "    if False:",
+        "tests/end_to_end/test_withdrawal.py::test_requests_are_taken_while_balancers_look_away",
+    ),
     # A step that does not fit is the end of a start.
     Mutation(
         "F12",
@@ -146,6 +154,46 @@ SERVICE = (
         "            first = future.result()",
         "tests/shard/test_grammar_templates.py::test_what_takes_too_long_is_given_up",
     ),
+    # A client's burst stands before whoever comes behind it.
+    Mutation(
+        "F15",
+        f"{ROUTER}/scheduler/shares.py",
+        "start = min(max(now, self._last.get(client, -APART) + APART), now + MOST)",
+        "start = now",
+        "tests/router/scheduler/test_shares.py::test_one_that_comes_behind_a_burst_hardly_waits_for_it",
+    ),
+    # All answers of a step are made in one turn of the event loop.
+    Mutation(
+        "F9",
+        f"{ROUTER}/api/awakening.py",
+        "if self._woken < AT_ONCE and not self._waiting:",
+        "if True:",
+        "tests/router/api/test_awakening.py::test_answers_of_one_step_are_made_a_few_a_turn",
+    ),
+    # A process that renders keeps what Jinja's rings know.
+    Mutation(
+        "F16",
+        f"{ROUTER}/templates/worker.py",
+        "                gc.collect()  # Jinja leaves rings, and they know the text\n",
+        "",
+        "tests/router/templates/test_memory.py::test_a_process_that_renders_keeps_nothing",
+    ),
+    # What clients of refused bodies send meanwhile is kept.
+    Mutation(
+        "S15",
+        f"{ROUTER}/api/body_pace.py",
+        "client._pause_transport_reading()",
+        "pass",
+        "tests/router/api/test_bodies.py::test_nothing_is_kept_of_bodies_that_were_refused",
+    ),
+    # Threads for texts take any text.
+    Mutation(
+        "F9",
+        f"{ROUTER}/text/lanes.py",
+        "if characters <= most)",
+        "if True)",
+        "tests/router/text/test_tokenizer.py::test_nobody_waits_for_a_text_that_is_much_longer",
+    ),
     # Waiting counts for nothing.
     Mutation(
         "F15",
@@ -158,8 +206,8 @@ SERVICE = (
         "F15",
         f"{ROUTER}/deadlines.py",
         "        if sequence.state is State.WAITING:\n            self._expire(sequence)",
-        "        if False:\n            self._expire(sequence)",
-        "tests/router/engine/test_deadlines.py::test_whoever_loses_its_seat_does_not_wait_for_another",
+        "        if sequence.state is State.WAITING:\n            pass",
+        "tests/router/engine/test_engine.py::test_time_is_up_in_the_queue",
     ),
     # A block is not given back.
     Mutation(

@@ -29,12 +29,23 @@ LIST = {"type": "array", "uniqueItems": True}
     ],
 )
 def test_the_library_s_reason_gets_a_place(schema: dict[str, Any], place: str) -> None:
-    grammar = json_schema({"type": "object", **schema} if "properties" in schema else schema)
+    said = refusal({"type": "object", **schema} if "properties" in schema else schema)
+    assert place in said
+
+
+def refusal(schema: dict[str, Any]) -> str:
+    """Why the library refuses it, as a client hears it."""
+    grammar = json_schema(schema)
     matcher = LLMatcher(
         LLTokenizer("byte"), LLMatcher.grammar_from_json_schema(grammar.text), log_level=0
     )
-    reason = matcher.get_error().splitlines()[0]
-    assert place in with_places(reason, grammar), reason
+    return with_places(matcher.get_error().splitlines()[0], grammar)
+
+
+def test_what_it_says_in_its_own_words_is_said_in_ours() -> None:
+    assert "`anyOf` can (at `oneOf`)" in refusal({"oneOf": [{}, {"type": "null"}]})
+    said = with_places("NoExtensionBias", json_schema({"$ref": "#"}))  # by its first mask
+    assert said == "it leads to nothing but itself"
 
 
 def test_many_places_are_counted() -> None:

@@ -164,6 +164,46 @@ def test_a_matcher_that_fails_ends_its_sequence_alone(
         assert "grammar" in refusal.message
 
 
+def test_a_least_number_of_tokens_holds_back_an_end_that_need_not_be(
+    shard: LocalShard, loaded: LoadedModel, folder: Path
+) -> None:
+    """Where the grammar allows nothing else, the text ends in spite of it."""
+    end = end_of(folder)
+    for number, pattern in ((60, "[ab]+"), (61, "[ab]{3}")):
+        assert compiled(loaded, number, "regex", pattern).outcome == shard_pb2.CompileResponse.READY
+        bias = LogitBias(token=[end], value=[50])  # it ends as soon as it may
+        for least in (0, 9):
+            rules = shard_pb2.TokenRules(late=[end], min_tokens=least)
+            sampling = neutral(logit_bias=bias, rules=rules)
+            text, tokens = held_text(
+                shard, folder, 0, prompt(3), number, sampling=sampling, most=14
+            )
+            assert re.fullmatch(pattern, text)
+            if number == 60:
+                assert len(tokens) == max(1, least)
+
+
+def test_rules_that_leave_no_token_are_not_said_to_be_the_model_s_fault(shard: LocalShard) -> None:
+    """Nor do they count as NaN."""
+    rules = shard_pb2.TokenRules(allowed=bytes((5, 0, 0, 0)))
+    [result] = shard.run(
+        admit=[shard.admission(0, prompt(1), neutral(rules=rules), grammar=2)],
+        chunk_slot=[0], chunk_length=[7], decode_changed=True,
+    )  # fmt: skip
+    [refused] = result.refused
+    assert (refused.slot, refused.kind) == (0, shard_pb2.Refusal.BAD_ADMISSION)
+    assert "leaves no token" in refused.message
+    shard.release(0)
+
+
+def test_a_grammar_that_fails_at_once_is_refused(loaded: LoadedModel) -> None:
+    """Not when a text is generated."""
+    properties = {f"p{n}": {"type": "string"} for n in range(1000)}
+    response = compiled(loaded, 62, "json", {"type": "object", "properties": properties})
+    assert response.outcome == shard_pb2.CompileResponse.REFUSED
+    assert "items" in response.error
+
+
 def test_a_grammar_that_is_not_known_refuses(shard: LocalShard) -> None:
     [result] = shard.run(
         admit=[shard.admission(0, prompt(1), grammar=77)],

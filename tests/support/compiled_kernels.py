@@ -266,6 +266,14 @@ def products(
             launch = find(epilogue, x, weight)
             if launch is not None and not by_library(launch):
                 launch(x, weight, dependent)
+        for way in (NormKind.RMS, NormKind.RMS_ONE):
+            raw = replace(x, norm=Norm(torch.ones(k, dtype=dtype), 1e-5, way))
+            for epilogue in (Epilogue.NONE, Epilogue.GATED):
+                if launch := find(epilogue, raw, weight):
+                    launch(raw, weight, dependent)
+        launch = find(Epilogue.RESIDUAL, x, weight)
+        if rows == 1 and launch is not None and not by_library(launch):
+            launch(x, weight, dependent, torch.zeros(1, n, dtype=dtype))
 
     return run
 
@@ -287,7 +295,7 @@ def coded(weight: Weight, kind: str) -> Weight:
 def by_library(launch: Any) -> bool:
     """Whether no kernel of ours computes the product."""
     return launch.func.__name__ in (
-        "_launch_cublas", "launch_widened", "_launch_widened", "_launch_scaled",
+        "_launch_cublas", "launch_widened", "_launch_widened", "_launch_scaled", "_launch_add",
     )  # fmt: skip
 
 

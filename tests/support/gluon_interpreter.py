@@ -90,7 +90,7 @@ LANGUAGE = SimpleNamespace(
         name: getattr(values, name)
         for name in (
             "arange", "full", "zeros", "expand_dims", "convert_layout", "split", "join", "where",
-            "minimum", "maximum", "cdiv", "exp", "exp2", "log2", "fma",
+            "minimum", "maximum", "cdiv", "exp", "exp2", "log2", "fma", "rsqrt",
         )
     },
     **{

@@ -326,6 +326,10 @@ def log2(x: Value) -> Value:
     return of(_float32(x).log2())
 
 
+def rsqrt(x: Value) -> Value:
+    return of(_float32(x).rsqrt())
+
+
 def fma(a: Value, b: Value, c: Value) -> Value:
     return of((_float32(a).double() * _float32(b).double() + _float32(c).double()).float())
 

@@ -18,6 +18,7 @@ import compressed_tensors
 import torch
 from compressed_tensors.compressors.mxfp4.base import MXFP4PackedCompressor
 from compressed_tensors.compressors.mxfp8.base import MXFP8QuantizationCompressor
+from compressed_tensors.compressors.naive_quantized.base import FloatQuantizationCompressor
 from compressed_tensors.compressors.nvfp4.base import NVFP4PackedCompressor
 from compressed_tensors.compressors.nvfp4.helpers import unpack_fp4_from_uint8
 from compressed_tensors.quantization import preset_name_to_scheme
@@ -30,9 +31,9 @@ OUT = Path(__file__).parent.parent / "shard" / "quantised"
 N, K = 24, 128  # whole blocks a row: of others bitsandbytes 0.50.2 loses the place on a CPU
 
 
-def matrix() -> Tensor:
+def matrix(k: int = K) -> Tensor:
     torch.manual_seed(0)
-    return torch.randn(N, K) * 0.1
+    return torch.randn(N, k) * 0.1
 
 
 def write(name: str, library: Any, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -85,6 +86,30 @@ def of_compressed_tensors(name: str, preset: str, compressor: Any) -> None:
     write(name, compressed_tensors, config, tensors | {"expected": expected.float()})
 
 
+def of_float8(name: str, preset: str) -> None:
+    """Of a scale in all, one a row, or one for 128 x 128 numbers."""
+    scheme, weight = preset_name_to_scheme(preset, ["Linear"]), matrix(2 * K)
+    args = scheme.weights
+    parts = {"tensor": weight.view(1, -1), "channel": weight, "block": weight.view(N, 2, K)}
+    part = parts[args.strategy]
+    least, most = (part.amin(-1), part.amax(-1))
+    if args.strategy == "block":
+        least, most = least.amin(0)[None], most.amax(0)[None]
+    elif args.strategy == "channel":
+        least, most = least[:, None], most[:, None]
+    scale, _ = calculate_qparams(least, most, args)
+    stored = FloatQuantizationCompressor.compress({"weight": weight, "weight_scale": scale}, scheme)
+    expected = FloatQuantizationCompressor.decompress(stored, scheme)["weight"]
+    config = {
+        "quant_method": "compressed-tensors",
+        "format": "float-quantized",
+        "config_groups": {"group_0": scheme.model_dump(mode="json")},
+        "ignore": ["lm_head"],
+    }
+    tensors = {f"matrix.{key}": tensor for key, tensor in stored.items()}
+    write(name, compressed_tensors, config, tensors | {"expected": expected.float()})
+
+
 if __name__ == "__main__":
     OUT.mkdir(exist_ok=True)
     of_bitsandbytes("bitsandbytes-nf4.safetensors", "nf4", False)
@@ -93,3 +118,6 @@ if __name__ == "__main__":
     of_compressed_tensors("nvfp4-pack-quantized.safetensors", "NVFP4A16", NVFP4PackedCompressor)
     of_compressed_tensors("mxfp4-pack-quantized.safetensors", "MXFP4A16", MXFP4PackedCompressor)
     of_compressed_tensors("mxfp8-quantized.safetensors", "MXFP8A16", MXFP8QuantizationCompressor)
+    of_float8("float-quantized-tensor.safetensors", "FP8")
+    of_float8("float-quantized-channel.safetensors", "FP8_DYNAMIC")
+    of_float8("float-quantized-block.safetensors", "FP8_BLOCK")

@@ -13,17 +13,21 @@ _WAIT = re.compile(r"ttng\.warp_group_dot_wait .*pendings = (\d+)")
 
 
 def left_running(ttgir: str) -> list[str]:
-    """Lines of products from registers behind which no wait for all stands in their loop."""
+    """Lines of products from registers that a turn of their loop leaves to the next one, whose
+    first wait is not for all. Until a wait, of whatever count, the assembler keeps registers."""
     lines = ttgir.splitlines()
     found = []
     for first, last in _loops(lines):
+        body = lines[first + 1 : last]
+        waits = [wait[1] for line in body if (wait := _WAIT.search(line))]
         pending: list[str] = []
-        for line in lines[first + 1 : last]:
-            if (wait := _WAIT.search(line)) and wait[1] == "0":
-                pending = []
+        waited = False  # behind one that is pending
+        for line in body:
+            if wait := _WAIT.search(line):
+                pending, waited = ([], False) if wait[1] == "0" else (pending, bool(pending))
             elif (dot := _DOT.search(line)) and dot[1] == "tensor":
                 pending.append(line.strip())
-        found += pending
+        found += pending if waited or waits[:1] != ["0"] else []
     return found
 
 

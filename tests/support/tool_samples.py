@@ -70,6 +70,7 @@ _DSML = "\n".join(
     "</｜DSML｜parameter>"
     for k, v in FULL.items()
 )
+_M3 = "]<]minimax[>["
 _K3 = "".join(
     f'<|open|>argument key="{k}" type="{"string" if isinstance(v, str) else "json"}"<|sep|>'
     f"{_xml(v)}<|close|>argument<|sep|>"
@@ -211,6 +212,14 @@ SAMPLES = (
         + "<|call|><|start|>assistant to=functions.get_time<|channel|>commentary json<|message|>"
         "{}<|call|>",
         "I look.",
+    ),
+    Sample(
+        "minimax_m3",
+        'Now.\n~<tool_call>\n~<invoke name="weather">~<city>'.replace("~", _M3) + CITY
+        + "~</city>~<days>3~</days>~<wind>true~</wind>~<near>~<item>a b~</item>~<item>c~</item>"
+        "~</near>~<units>~<t>C~</t>~</units>~</invoke>\n".replace("~", _M3)
+        + '~<invoke name="get_time">~</invoke>\n~</tool_call>'.replace("~", _M3),
+        "Now.",
     ),
     Sample(
         "hy_v3",

@@ -126,7 +126,7 @@ def experts_of(mixture: Mixture, form: str, device: torch.device) -> Experts:
 def _line(name: str, mixture: Mixture, form: str, rows: int) -> Line:
     return Line(
         name=f"experts, {form}", what=f"{rows} rows, {name}",
-        kernels=OF_ONE_ROW if rows == 1 and form != "INT4" else KERNELS,
+        kernels=OF_ONE_ROW if rows == 1 else KERNELS,
         moved=moved(mixture, form, rows),
         flops=rows * mixture.top * 6 * mixture.inner * mixture.hidden,
         prepare=partial(_prepare, mixture, form, rows),

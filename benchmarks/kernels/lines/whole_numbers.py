@@ -14,8 +14,11 @@ from torch import Tensor
 from penstock_kernels.gpu.launch.hopper import multiprocessors
 from penstock_kernels.gpu.products.hopper_int4 import hopper_int4, int4_config
 from penstock_kernels.gpu.products.hopper_int4_many import hopper_int4_many
+from penstock_kernels.gpu.products.hopper_int4_raw import hopper_int4_raw, raw_config
+from penstock_kernels.gpu.products.hopper_int4_row import hopper_int4_row, steps_ahead
 from penstock_kernels.gpu.products.int4_linear import int4_linear, widened
 from penstock_kernels.int4 import BYTES, COLUMNS, ROWS
+from penstock_kernels.ops import Norm
 from penstock_kernels.weight import Layout, Weight
 
 GROUP = 128
@@ -28,7 +31,12 @@ def lines(shape: Shape) -> Iterator[Line]:
         n, k = sizes(shape)[name]
         gated = name == "gate-up"
         wide = n // 2 if gated else n
-        for rows in (1, *STREAMED):
+        kernel = "hopper_int4_raw" if gated else "hopper_int4_row"
+        yield Line(
+            name=f"{name}, 4 bits", what=f"1 x {k} to {n}", kernels=(f"{kernel}._kernel",),
+            moved=stored(n, k) + 2 * (k + wide), prepare=partial(_one_row, n, k, gated),
+        )  # fmt: skip
+        for rows in STREAMED:
             config = int4_config(rows, n, k, GROUP, False, gated, not gated, H100)
             assert config is not None
             parts = 2 if config.splits == 1 else 4 * config.splits  # bytes of a result
@@ -81,6 +89,19 @@ def _stream(rows: int, n: int, k: int, gated: bool, device: torch.device, copies
     if config.splits > 1:
         out = torch.empty(config.splits, rows, n, device=device)
     return lambda i: hopper_int4(x, weights[i % copies], out, config, gated, **how)
+
+
+def _one_row(n: int, k: int, gated: bool, device: torch.device, copies: int) -> Launch:
+    weights, x, how = _weights(n, k, device, copies), randn(device, 1, k), dependent(device)
+    if gated:
+        config, norm = raw_config(n, k, GROUP, False), Norm(x[0], 1e-5)
+        assert config is not None
+        half = x.new_empty(1, n // 2)
+        return lambda i: hopper_int4_raw(x, norm, weights[i % copies], half, config, **how)
+    ahead = steps_ahead(n, k, GROUP, H100)
+    assert ahead is not None
+    out = x.new_empty(1, n)
+    return lambda i: hopper_int4_row(x, weights[i % copies], out, ahead, **how)
 
 
 def _many(n: int, k: int, device: torch.device, copies: int) -> Launch:

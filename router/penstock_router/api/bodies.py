@@ -18,8 +18,8 @@ STALL_SECONDS = 15.0  # for its next bytes
 SMALL_BYTES = 64 * 1024  # what a connection may hold without asking
 SHARE = 16  # large bodies at a time, of the largest size
 # What a process reads of large bodies in a second. Each byte costs the event loop about a
-# nanosecond, so they have a quarter of it at the most.
-PACE_BYTES = 256 * 1024 * 1024
+# nanosecond or two, so they have a quarter of it at the most.
+PACE_BYTES = 128 * 1024 * 1024
 
 
 class Bodies:

@@ -7,6 +7,7 @@ import contextlib
 
 import aiohttp
 from aiohttp import web
+from aiohttp.base_protocol import BaseProtocol
 
 AHEAD_SECONDS = 0.004  # that a lone body is ahead of the pace before it waits
 THROW_AWAY_SECONDS = 2.0  # for the rest of a body that was answered before its end
@@ -27,10 +28,17 @@ class Pace:
         if self._paid - now > AHEAD_SECONDS:
             await asyncio.sleep(self._paid - now)
 
-    async def throw_away(self, rest: aiohttp.StreamReader) -> None:
+    async def throw_away(self, rest: aiohttp.StreamReader, client: BaseProtocol) -> None:
         """Read what still comes of a body that was answered before its end, for a while: some
-        clients read nothing before they have sent all."""
+        clients read nothing before they have sent all. Nothing of it is kept."""
         with contextlib.suppress(TimeoutError, web.RequestPayloadError):
             async with asyncio.timeout(THROW_AWAY_SECONDS):
                 while part := await rest.readany():
-                    await self.keep(len(part))
+                    size = len(part)
+                    del part
+                    # Not by the protocol's own call, which a body that is over does not survive.
+                    client._pause_transport_reading()
+                    try:
+                        await self.keep(size)
+                    finally:
+                        client._resume_transport_reading()

@@ -171,10 +171,11 @@ class Connection(web.RequestHandler):
             # It was the body of a later one, before anybody knew.
             self._hear_no_more()
             self.resume_reading(resume_parser=False)
+        await self._connections.starting.turn(self.client or "")
         try:
             answer = await super()._handle_request(request, start_time, request_handler)  # type: ignore[arg-type]
             if not request.content.is_eof():
-                await self._connections.refused_pace.throw_away(request.content)
+                await self._connections.refused_pace.throw_away(request.content, self)
             return answer
         finally:
             self.say_something = None  # which knows this connection

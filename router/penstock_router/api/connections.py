@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from penstock_router.api.awakening import Awakening
 from penstock_router.api.body_pace import Pace
 from penstock_router.api.clients import Clients
 from penstock_router.api.connection import Connection
@@ -24,7 +25,7 @@ FEWEST = 4  # connections, whatever there is room for
 CLIENT_SHARE = 0.75  # of the room that one client may take
 MOST_LINGERING = 64  # refused connections whose clients may read why, beside the others
 LOOK_SECONDS = 5.0  # between two looks at what clients have not read
-REFUSED_BYTES = 64 * 1024 * 1024  # in a second, of bodies that were answered before their end
+REFUSED_BYTES = 32 * 1024 * 1024  # in a second, of bodies that were answered before their end
 YOUNG_SECONDS = 1.0  # in which a new connection has its first request, at most
 
 
@@ -78,6 +79,7 @@ class Connections(web.Server):
         self._refused: Group = {}  # that may read why
         self._unsent = 0
         self.refused_pace = Pace(REFUSED_BYTES)
+        self.starting = Awakening()
         self._rare = RareLog("penstock_router.api")
         self._look = Pulse(LOOK_SECONDS, self._see_who_reads)
         if self._most < most_of_client:

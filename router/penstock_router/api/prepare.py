@@ -94,12 +94,12 @@ async def _compiled(service: Service, options: Options, ids: Sequence[int]) -> G
     if answer is not None and answer.kind is GrammarKind.GBNF:
         answer = await _from_gbnf(service, answer)
     grammar = answer
-    if plan is not None:
-        with text_errors():
-            grammar = await text.run(lambda: plan.grammar(ids, text.token_text, answer))
-    if grammar is None:
-        return None
     try:
+        if plan is not None:
+            with text_errors():
+                grammar = await text.run(lambda: plan.grammar(ids, text.token_text, answer))
+        if grammar is None:
+            return None
         if service.config.disable_grammar_support:
             raise BadGrammar("the server was started with --disable-grammar-support")
         await service.engine.prepare(grammar)

@@ -18,17 +18,19 @@ from penstock_router.request import EngineError, Finish, GenerationRequest, TopT
 class SequenceGroup:
     """Submits sequences and waits for all of them; whatever is left is cancelled on leaving.
 
-    with SequenceGroup(engine, awakening) as group:
+    with SequenceGroup(engine, awakening, client) as group:
         group.submit(listeners)
         await group.ended
     """
 
-    def __init__(self, engine: Engine, awakening: Awakening, lease: Lease | None = None) -> None:
-        """awakening: of whoever waits for the end. lease: what is generated is counted for its
-        key."""
+    def __init__(
+        self, engine: Engine, awakening: Awakening, client: str, lease: Lease | None = None
+    ) -> None:
+        """awakening: of whoever waits for the end, on behalf of a client. lease: what is generated
+        is counted for its key."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._engine = engine
-        self._awakening = awakening
+        self._awakening, self._client = awakening, client
         self._lease = lease
         self._generated = 0  # by sequences that have ended
         self._ids: list[int] = []
@@ -73,7 +75,7 @@ class SequenceGroup:
         self._generated += generated
         self._remaining -= 1
         if not self._remaining:
-            self._awakening.wake(self.ended)
+            self._awakening.wake(self.ended, self._client)
 
     def fail(self, error: ApiError) -> None:
         """A sequence failed, and with it the HTTP request."""

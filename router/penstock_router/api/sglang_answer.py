@@ -24,6 +24,7 @@ from penstock_router.request import (
     TopTokens,
 )
 from penstock_router.text import TextModel
+from penstock_router.text.stop_pattern import PatternSearch, StopPatterns
 
 DONE = b"data: [DONE]\n\n"
 # SGLang's frontend leaves out what is zero when it takes a mean. No float32 is so close to it.
@@ -53,6 +54,8 @@ class Wanted:
     interval: int  # tokens from one event to the next
     # What `meta_info` says of a whole answer, from its prompt, its tokens and its text.
     read: Callable[[Sequence[int], Sequence[int], str], dict[str, Any]] | None = None
+    patterns: StopPatterns | None = None  # that end it, not before `least` tokens
+    least: int = 0
 
     def hides(self, place: int) -> bool:
         """Whether a place of the prompt has no entry."""
@@ -142,6 +145,7 @@ class Generated(Turn):
         self._reason: dict[str, object] | None = None
         self._read: dict[str, Any] = {}
         shown = text if wanted.texts else None
+        self._search = None if wanted.patterns is None else wanted.patterns.search()
         self._input = Scored(shown, request, "input") if wanted.logprobs else None
         self._output = Scored(shown, request, "output") if wanted.logprobs else None
 
@@ -163,7 +167,17 @@ class Generated(Turn):
         self.text += output.released
         if self._output is not None:
             self._output.add(token_id, logprob, top)
+        if self._search is not None and not output.stopped:
+            self._look(self._search)
         return output.stopped
+
+    def _look(self, search: PatternSearch) -> None:
+        """For an expression that ends the answer; what it has found stays part of the text."""
+        output = self.output
+        if len(self.ids) > self.wanted.least and search.feed(output.released):
+            output.stopped, output.stop_reason = True, search.found
+            if search.failed:
+                self._reason = _abort("an expression of `stop_regex` became too complex")
 
     def finish(self, finish: Finish) -> None:
         self.output.close()
@@ -180,12 +194,7 @@ class Generated(Turn):
     def fail(self, error: EngineError) -> None:
         """What was aborted by its name ends where it is."""
         if isinstance(error, Aborted):
-            self._reason = {
-                "type": "abort",
-                "message": str(error),
-                "status_code": None,
-                "err_type": None,
-            }
+            self._reason = _abort(str(error))
             seconds = time.monotonic() - self._begun
             count = len(self.ids)
             self.finish(Finish(FinishReason.LENGTH, count, 0, 0.0, seconds, seconds))
@@ -230,6 +239,10 @@ class Generated(Turn):
         if self.wanted.prompt_ids:
             answer["prompt_token_ids"] = list(self.request.prompt)
         return answer
+
+
+def _abort(why: str) -> dict[str, object]:
+    return {"type": "abort", "message": why, "status_code": None, "err_type": None}
 
 
 class GeneratedStream(Generated):

@@ -25,12 +25,19 @@ from penstock_router.api.sglang_answer import (
     error_event,
 )
 from penstock_router.api.sglang_chat import chat_of, plan_of, prompts_of, read_reply
-from penstock_router.api.sglang_schema import DEFAULT_NEW_TOKENS, SGLangRequest, of_prompt
+from penstock_router.api.sglang_schema import (
+    DEFAULT_NEW_TOKENS,
+    SamplingParams,
+    SGLangRequest,
+    of_prompt,
+)
 from penstock_router.api.sse import EventStream
 from penstock_router.api.streaming import collect, end_with, stream_out
 from penstock_router.api.tgi_routes import json_response
 from penstock_router.api.tgi_schema import GenerateRequest
 from penstock_router.request import GenerationRequest
+from penstock_router.text import TextModel
+from penstock_router.text.stop_pattern import StopPatterns
 
 SHORT_PROMPT = 1024  # tokens whose log-probabilities are written on the event loop
 
@@ -135,6 +142,7 @@ async def _plan(context: RequestContext, body: SGLangRequest, *, skips: bool) ->
             options = dataclasses.replace(options, show_special=True)
         [requests] = await prepare(context, [prompt], dataclasses.replace(options, reply=plan))
         start = _start(body, index, len(requests[0].prompt))
+        patterns = await _patterns(text, of_prompt(body.sampling_params, index))
         for sample, request in enumerate(requests):
             request = _completed(request, options, body, start, _name(context, body, index))
             place = len(planned)
@@ -147,9 +155,23 @@ async def _plan(context: RequestContext, body: SGLangRequest, *, skips: bool) ->
                 texts=body.return_text_in_logprobs,
                 interval=of_prompt(body.sampling_params, index).stream_interval,
                 read=partial(read_reply, plan, options, text) if reading else None,
+                patterns=patterns,
+                least=options.rules.min_tokens,
             )
             planned.append((request, options, wanted))
     return planned
+
+
+async def _patterns(text: TextModel, parameters: SamplingParams) -> StopPatterns | None:
+    """What ends an answer. Raises ApiError."""
+    patterns = parameters.stop_patterns
+    if not patterns:
+        return None
+    try:
+        with text_errors():
+            return await text.run(lambda: StopPatterns(patterns))
+    except ValueError as error:
+        raise invalid(f"`sampling_params.stop_regex` {error}") from None
 
 
 def _options(context: RequestContext, body: SGLangRequest, index: int) -> Options:

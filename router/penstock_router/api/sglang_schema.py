@@ -38,6 +38,7 @@ from penstock_router.structured import grammar_from
 MAX_PROMPTS = 4096  # of a call
 MAX_SAMPLES = 128  # of a prompt
 MAX_GIVEN = 256  # tokens whose log-probabilities are asked for at each place
+MAX_PATTERNS, MAX_PATTERN = 8, 512  # of `stop_regex`, and their characters
 MAX_NAME = 128  # characters of a `rid` and of an `extra_key`
 DEFAULT_NEW_TOKENS = 128
 GRAMMARS = ("json_schema", "regex", "ebnf", "structural_tag")
@@ -102,6 +103,7 @@ TokenLists = Annotated[
     ),
 ]
 StopToken = Annotated[Integer, Field(ge=0, le=INT32)]
+StopPattern = Annotated[str, Field(max_length=MAX_PATTERN)]
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 TopCount = Annotated[Integer, Field(ge=0, le=MAX_TOP_LOGPROBS)]
 StartPlace = Annotated[Integer, Field(ge=-1, le=INT32)]
@@ -113,15 +115,13 @@ class SamplingParams(ClientObject):
     PATH: ClassVar = "sampling_params."
     # Tokenizers of this server never put spaces there; no custom processor reads parameters.
     IGNORED: ClassVar = frozenset({"spaces_between_special_tokens", "custom_params"})
-    UNSUPPORTED: ClassVar = {
-        "stop_regex": NEUTRAL,
-        "beam_width": (1,),
-    }
+    UNSUPPORTED: ClassVar = {"beam_width": (1,)}
 
     max_new_tokens: Count | None = None  # 128, or what there is room for if that is less
     min_new_tokens: Count = 0
     n: Annotated[Integer, Field(ge=1, le=MAX_SAMPLES)] = 1
     stop: StopSequence | StopSequences = []
+    stop_regex: StopPattern | Annotated[list[StopPattern], AtMost(MAX_PATTERNS)] = []
     stop_token_ids: Annotated[list[StopToken], AtMost(MAX_STOP_TOKENS)] = []
     ignore_eos: bool = False
     temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
@@ -145,6 +145,12 @@ class SamplingParams(ClientObject):
     def stops(self) -> tuple[str, ...]:
         """The strings that end an answer."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def stop_patterns(self) -> tuple[str, ...]:
+        """The expressions that end an answer."""
+        given = [self.stop_regex] if isinstance(self.stop_regex, str) else self.stop_regex
+        return tuple(pattern for pattern in given if pattern)
 
     @model_validator(mode="after")
     def _top_k_is_off_or_positive(self) -> Self:

@@ -95,4 +95,4 @@ async def collect(
 
 def _group(context: RequestContext) -> SequenceGroup:
     service = context.service
-    return SequenceGroup(service.engine, service.awakening, context.lease)
+    return SequenceGroup(service.engine, service.awakening, context.client, context.lease)

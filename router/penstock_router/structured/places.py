@@ -54,11 +54,22 @@ _SENTENCES: tuple[tuple[re.Pattern[str], Finder], ...] = (
 )
 
 
+# What it says in words of its own, and ours.
+_PLAIN: tuple[tuple[str, str], ...] = (
+    (
+        "oneOf constraints",
+        "branches of `oneOf` may overlap, so that it cannot be enforced: `anyOf` can",
+    ),
+    ("NoExtensionBias", "it leads to nothing but itself"),
+)
+
+
 def with_places(reason: str, grammar: Grammar) -> str:
     """A reason to refuse a grammar, with the places of the keywords that it names."""
     if grammar.kind is not GrammarKind.JSON_SCHEMA:
         return reason
     places = list(dict.fromkeys(_places(reason, orjson.loads(grammar.text))))
+    reason = next((plain for said, plain in _PLAIN if reason.startswith(said)), reason)
     if not places:
         return reason
     more = f" and {len(places) - MOST_PLACES} more" if len(places) > MOST_PLACES else ""

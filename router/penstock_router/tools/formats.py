@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
+from penstock_router.tools.elements import Elements
 from penstock_router.tools.styles import (
     Channels,
     Header,
@@ -223,6 +224,16 @@ FORMATS: tuple[Format, ...] = (
         template=r"\[TOOL_CALLS\]",
     ),
     Format(
+        "minimax_m3",
+        Elements(mark="]<]minimax[>[", name_end='">', close="]<]minimax[>[</invoke>"),
+        opens=(']<]minimax[>[<invoke name="',),
+        strays=("]<]minimax[>[<tool_call>", "]<]minimax[>[</tool_call>"),
+        section=("]<]minimax[>[<tool_call>\n", "\n]<]minimax[>[</tool_call>"),
+        between="\n",
+        names=("minimax-m3",),
+        template=r"\]<\]minimax\[>\[",
+    ),
+    Format(
         "minimax_m2",
         Tagged(name_end='">', key_open='<parameter name="', key_end='">',
                value_end="</parameter>", close="</invoke>", line="\n"),
@@ -315,7 +326,7 @@ FORMATS: tuple[Format, ...] = (
         between="\n",
         pads=("\n", "\n"),
         names=("qwen", "qwen25", "qwen3_json", "granite4"),
-        template=r"(?s)\A(?!.*\]<\]minimax\[>\[).*<tool_call>",
+        template=r"<tool_call>",
     ),
     Format(
         "functionary",

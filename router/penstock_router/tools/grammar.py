@@ -14,6 +14,7 @@ from penstock_router.grammar import Grammar, GrammarKind
 from penstock_router.structured.meant import as_meant
 from penstock_router.tools.definition import Mode, Tool, Toolbox
 from penstock_router.tools.dialect import Dialect, Start
+from penstock_router.tools.elements import Elements
 from penstock_router.tools.lark import Rules
 from penstock_router.tools.schema import enforceable
 from penstock_router.tools.styles import (
@@ -26,6 +27,7 @@ from penstock_router.tools.styles import (
     Unquoted,
 )
 from penstock_router.tools.written import ANY_KEY, Notation, properties, pythonic, raw_value
+from penstock_router.tools.written_elements import WrittenElements
 
 
 def reply_grammar(
@@ -290,6 +292,15 @@ class _Python(_Written):
         return f'{self.rules.literal(tool.name + "(")} {self.rules.listed(items, ", ")} ")"'
 
 
+class _Elements(_Written):
+    def call(self, tool: Tool) -> str:
+        schema = _schema(tool)
+        head = self.rules.literal(tool.name + self.style.name_end)
+        if not schema.get("properties") and not schema.get("required"):
+            return head
+        return f"{head} {WrittenElements(self.rules, schema, self.style).members(schema)}"
+
+
 class _Unquoted(_Written):
     def call(self, tool: Tool) -> str:
         schema = _schema(tool)
@@ -304,6 +315,7 @@ _STYLES: Mapping[type[Style], Callable[[Rules, Any], _Written]] = {
     Pythonic: _Python,
     Unquoted: _Unquoted,
     Channels: _Written,
+    Elements: _Elements,
 }
 
 

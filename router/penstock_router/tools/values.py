@@ -56,6 +56,22 @@ def types(schema: Mapping[str, Any], node: Any) -> frozenset[str]:
     return frozenset(found)
 
 
+def described(schema: Mapping[str, Any], node: Any, kind: str) -> Mapping[str, Any]:
+    """The part of a schema that says what its values of a type are; nothing where none does."""
+    for _ in range(MOST_STEPS):
+        if not isinstance(node, dict):
+            return {}
+        if "$ref" in node:
+            node = resolve(schema, node["$ref"])
+            continue
+        choices = [*node.get("anyOf", ()), *node.get("oneOf", ())]
+        fitting = [one for one in choices if kind in types(schema, one)]
+        if not fitting:
+            return node
+        node = fitting[0]
+    return {}
+
+
 def is_text(schema: Mapping[str, Any], key: str) -> bool:
     """Whether an argument can be shown as a string before its end is known."""
     kinds = types(schema, property_schema(schema, key))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -36,6 +38,15 @@ class Bits:
         row = self.rows[slot].view(np.uint32)
         row.fill(0)
         row[token >> 5] = 1 << (token & 31)
+
+    def hold_back(self, slot: int, tokens: Iterable[int]) -> None:
+        """None of these, where others are allowed."""
+        row = self.rows[slot].view(np.uint32)
+        rest = row.copy()
+        for token in tokens:
+            rest[token >> 5] &= ~np.uint32(1 << (token & 31))
+        if rest.any():
+            row[:] = rest
 
     def upload(self, slots: Indices) -> None:
         """Bring the rows of these slots to the device, beside what is computed there; what is

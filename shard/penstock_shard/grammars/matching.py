@@ -46,6 +46,7 @@ class Constraint:
     failure: str | None = None  # why it holds nothing any more
     ended: bool = False  # behind EOS, or without a token: its bits stay as they are
     runs: bool = True  # runs of forced tokens are told
+    least: int = 0  # tokens before which the text goes on, where the grammar lets it
     run: list[int] = field(default_factory=list)  # the only tokens that may come next, in order
 
 
@@ -86,12 +87,18 @@ class Matching:
         self._problem: BaseException | None = None
         self._seconds = self._waited = self._turned = 0.0
 
+    @property
+    def eos(self) -> frozenset[int]:
+        """Tokens that end a text, where a grammar lets it end."""
+        return self._templates.eos
+
     def admit(
-        self, slot: int, grammar: int, generated: Sequence[int], runs: bool = True
+        self, slot: int, grammar: int, generated: Sequence[int], runs: bool = True, least: int = 0
     ) -> Constraint:
         """A sequence that is held to a grammar and has generated some tokens begins or goes on.
-        Its bits are made at once. runs: turns tell of runs of forced tokens."""
-        constraint = Constraint(slot, runs=runs)
+        Its bits are made at once. runs: turns tell of runs of forced tokens. least: tokens before
+        which it does not end unless it must."""
+        constraint = Constraint(slot, runs=runs, least=least)
         self._put(lambda: self._begin(constraint, grammar, generated))
         return constraint
 
@@ -280,6 +287,8 @@ class Matching:
                 one.failure = first_sentence(one.matcher.get_error())
             if one.failure is not None:
                 self._bits.allow_all(one.slot)
+            elif len(one.taken) < one.least:
+                self._bits.hold_back(one.slot, self._templates.eos)
 
 
 def _settle(constraint: Constraint, template: Template, taken: Sequence[int]) -> None:

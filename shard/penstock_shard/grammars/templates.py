@@ -172,7 +172,10 @@ def _warm(template: LLMatcher) -> None:
             if walker.is_error():
                 raise ValueError(first_sentence(walker.get_error()))
             tokens = [int(chance.choice(bits.nonzero()[0]))]
-        if not walker.consume_tokens(tokens) or walker.is_stopped():
+        consumed = walker.consume_tokens(tokens)
+        if walker.is_error():
+            raise ValueError(first_sentence(walker.get_error()))
+        if not consumed or walker.is_stopped():
             walker = template.deep_copy()
         if time.perf_counter() > until:
             return

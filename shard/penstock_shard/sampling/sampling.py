@@ -169,7 +169,9 @@ class SamplingState:
             self._given.pop(slot, None)
         self.rules.forget(slot)
         if features & Feature.RULES:
-            self.rules.admit(slot, tokens, generated, wanted.rules)
+            # where a text may end is for its grammar to say, which holds EOS back itself
+            grammars = self.matching.eos if constraint is not None else frozenset[int]()
+            self.rules.admit(slot, tokens, generated, wanted.rules, grammars)
         # Also without a bias: that of the slot's last sequence must not stay.
         self._set_bias(slot, wanted)
 

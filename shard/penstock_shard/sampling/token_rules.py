@@ -40,16 +40,26 @@ class TokenRuleBook:
         self.recent = torch.full((rows, LOOK_BACK), NONE, dtype=torch.int64, device=device)
         self.last = torch.zeros(rows, dtype=torch.int64, device=device)
 
+    @property
+    def slots(self) -> frozenset[int]:
+        """Those that have rules."""
+        return frozenset(self._slots)
+
     def admit(
-        self, slot: int, tokens: NDArray[np.int32], generated: int, rules: shard_pb2.TokenRules
+        self,
+        slot: int,
+        tokens: NDArray[np.int32],
+        generated: int,
+        rules: shard_pb2.TokenRules,
+        free: frozenset[int] = frozenset(),
     ) -> None:
-        """tokens: prompt and what was generated before."""
+        """tokens: prompt and what was generated before. free: never late."""
         own = tokens[len(tokens) - generated :][-LOOK_BACK:].astype(np.int64)
         recent = np.full(LOOK_BACK, NONE, np.int64)
         recent[LOOK_BACK - len(own) :] = own
         self.recent[slot].copy_(upload(recent, self._device))
         self.last[slot].fill_(int(tokens[-1]))
-        self._slots[slot] = self._read(rules)
+        self._slots[slot] = self._read(rules, free)
 
     def forget(self, slot: int) -> None:
         """A sequence without rules has the slot."""
@@ -67,8 +77,9 @@ class TokenRuleBook:
         self.recent.index_copy_(0, slots, torch.cat((earlier, token.unsqueeze(1)), dim=1))
         self.last.index_copy_(0, slots, token)
 
-    def _read(self, rules: shard_pb2.TokenRules) -> SlotRules:
-        late, runs = list(rules.late), [list(run.token) for run in rules.banned]
+    def _read(self, rules: shard_pb2.TokenRules, free: frozenset[int]) -> SlotRules:
+        late = [token for token in rules.late if token not in free]
+        runs = [list(run.token) for run in rules.banned]
         before = np.full((len(late) + len(runs), LOOK_BACK), ANY, np.int64)
         for place, run in enumerate(runs, len(late)):
             if len(run) > 1:

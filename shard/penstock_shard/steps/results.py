@@ -20,6 +20,8 @@ from penstock_shard.steps.slots import Indices, ResultRows
 REASONS: Mapping[int, str] = {
     shard_pb2.Refusal.OUT_OF_MEMORY: "the step that computed the request did not fit in memory",
     shard_pb2.Refusal.NOT_A_NUMBER: "the model's logits are not finite numbers (NaN or infinity)",
+    shard_pb2.Refusal.BAD_ADMISSION: "what the request forbids, with its grammar, leaves no token "
+    "here, or the model's logits are not finite numbers (NaN or infinity)",
 }
 
 
@@ -70,6 +72,7 @@ class PendingResult:
     rows: ResultRows | None = None  # None on ranks that do not sample
     refused: list[shard_pb2.Refusal] = field(default_factory=list)  # of the command's admissions
     turn: Turn | None = None  # of the grammars, where any row has one
+    ruled: frozenset[int] = frozenset()  # slots with rules about tokens
 
     def build(self) -> shard_pb2.StepResult:
         """Wait for the device and fill the message."""
@@ -110,7 +113,11 @@ class PendingResult:
         without = np.flatnonzero(token < 0)
         if len(without):  # NO_TOKEN
             token = np.maximum(token, 0)
-            result.refused.extend(refusal(slot, kind) for slot in rows.slots[without].tolist())
+            for slot in rows.slots[without].tolist():
+                # a client can ask for that, and it says nothing of the model
+                ruled = kind == shard_pb2.Refusal.NOT_A_NUMBER and slot in self.ruled
+                reason = shard_pb2.Refusal.BAD_ADMISSION if ruled else kind
+                result.refused.append(refusal(slot, reason))
         result.token.extend(token.tolist())
 
     def _add_scores(self, result: shard_pb2.StepResult, rows: ResultRows, scores: Scores) -> None:

@@ -297,7 +297,8 @@ class Runner:
         if admission.grammar:
             again = tokens[len(tokens) - generated :].tolist()
             runs = not features_of(wanted) & ONE_BY_ONE
-            constraint = sampling.matching.admit(slot, admission.grammar, again, runs)
+            least = wanted.rules.min_tokens
+            constraint = sampling.matching.admit(slot, admission.grammar, again, runs, least)
         sampling.admit(slot, tokens, generated, wanted, constraint)
 
     @torch.inference_mode()
@@ -355,7 +356,8 @@ class Runner:
         sampled, turn = to_host(sampled), None
         if plan.held and self.sampling is not None:
             turn = self.sampling.matching.turn(sampled.token, plan.held)
-        return PendingResult(step, timer, sampled, plan.top_n, plan.given, turn=turn)
+        ruled = frozenset() if self.sampling is None else self.sampling.rules.slots
+        return PendingResult(step, timer, sampled, plan.top_n, plan.given, turn=turn, ruled=ruled)
 
     def _replay(self, chunks: Chunks) -> Tensor | None:
         """Replay the step's graph, if there is one. Returns the slots of the outputs' rows."""

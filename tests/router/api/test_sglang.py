@@ -186,6 +186,25 @@ async def test_stop_strings_are_trimmed_or_kept(serve: Serve) -> None:
     assert trimmed["meta_info"]["finish_reason"] == {"type": "stop", "matched": stop}
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_expression_ends_an_answer(serve: Serve, stream: bool) -> None:
+    """Behind the token that completes it; as with SGLang it stays part of the text."""
+    client = await serve()
+    whole = "The capital of France and France"
+    client.engine.script = client.text.tokenizer.encode(f"{whole}</s>")
+    for patterns, least, text, matched in (
+        ("F[a-z]{3}", 0, "The capital of France", "F[a-z]{3}"),
+        (["nothing", "(?i)FRANCE"], 0, "The capital of France", "(?i)FRANCE"),
+        ("F[a-z]{3}", 4, whole, "F[a-z]{3}"),
+        ("F[0-9]", 0, whole, client.engine.script[-1]),
+        ("", 0, whole, client.engine.script[-1]),
+    ):
+        wanted = body(sampling_params={"stop_regex": patterns, "min_new_tokens": least})
+        answer = (await events(client, wanted))[-1] if stream else await answered(client, wanted)
+        assert answer["text"] == text, patterns
+        assert answer["meta_info"]["finish_reason"] == {"type": "stop", "matched": matched}
+
+
 REFUSED = {
     "text": ({"text": "a", "input_ids": [1]}, "exactly one of `text` and `input_ids`"),
     "empty": (body([]), "at least 1 item"),
@@ -197,7 +216,9 @@ REFUSED = {
     "lora": (body(lora_path="x"), "`lora_path` is not supported"),
     "hidden": (body(return_hidden_states=True), "`return_hidden_states` is not supported"),
     "image": (body(image_data="x"), "`image_data` is not supported"),
-    "stop_regex": (body(sampling_params={"stop_regex": ["a+"]}), "stop_regex` is not supported"),
+    "stop_regex": (body(sampling_params={"stop_regex": ["a", "(?=a)"]}), "look-around"),
+    "empty_regex": (body(sampling_params={"stop_regex": "a*"}), "must not match the empty text"),
+    "many": (body(sampling_params={"stop_regex": ["a"] * 9}), "`sampling_params.stop_regex`"),
     "top_k": (body(sampling_params={"top_k": 0}), "`top_k` must be -1 or strictly positive"),
     "temperature": (body(sampling_params={"temperature": -1}), "temperature"),
     "long": (body("a" * 500), "`text`"),

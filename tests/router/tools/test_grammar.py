@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import re
@@ -21,8 +22,10 @@ from tokenizers import AddedToken, Tokenizer
 
 from penstock_router.grammar import Grammar, GrammarKind
 from penstock_router.reasoning import NAMED as REASONING
+from penstock_router.request import BadGrammar
 from penstock_router.tools.definition import NO_TOOLS, Mode, Tool, Toolbox
 from penstock_router.tools.dialect import Dialect, Start
+from penstock_router.tools.elements import Elements
 from penstock_router.tools.events import Event, Reply, joined
 from penstock_router.tools.formats import FORMATS, NAMED, Format
 from penstock_router.tools.formats_of_text import FORMATS as TEXT_FORMATS
@@ -385,12 +388,13 @@ ODD = (
 
 @pytest.mark.parametrize("row", FORMATS, ids=lambda row: row.name)
 def test_odd_schemas_are_grammars_or_refused(row: Format) -> None:
-    """Nothing is raised; what cannot be is for the grammar library to refuse."""
+    """Nothing else is raised; some of what cannot be is for the grammar library to refuse."""
     chosen = Dialect(row, None, {}, frozenset())
     for odd in ODD:
         parameters = {"type": "object", "properties": {"a": odd}, "required": ["a"]}
         tool = Tool.checked("f", None, parameters)
-        assert reply_grammar(chosen, Toolbox.checked([tool], Mode.REQUIRED), Start.ANSWER)
+        with contextlib.suppress(BadGrammar):
+            assert reply_grammar(chosen, Toolbox.checked([tool], Mode.REQUIRED), Start.ANSWER)
 
 
 @pytest.mark.parametrize("row", FORMATS, ids=lambda row: row.name)
@@ -471,7 +475,11 @@ def test_any_schema_in_any_format(row: Format, schema: dict[str, Any], seed: int
         return  # no names of arguments there
     chosen = Dialect(row, None, words.added, words.special)
     toolbox = Toolbox.naming([Tool.checked("f", None, schema)], "f")
-    grammar = reply_grammar(chosen, toolbox, Start.ANSWER)
+    try:
+        grammar = reply_grammar(chosen, toolbox, Start.ANSWER)
+    except BadGrammar:
+        assert isinstance(row.style, Elements)  # which cannot write names that nobody knows
+        return
     assert grammar is not None
     tokens = walk(words, compiled(words, grammar), seed)
     if tokens is not None:

@@ -38,7 +38,7 @@ FOUND = {
     "llamacpp_MiMo-VL": ("hermes", None),
     "llamacpp_MiniMax-M1": ("json", None),
     "llamacpp_MiniMax-M2": ("minimax_m2", "think"),
-    "llamacpp_MiniMax-M3": (None, "minimax_m3"),
+    "llamacpp_MiniMax-M3": ("minimax_m3", "minimax_m3"),
     "llamacpp_NVIDIA-Nemotron-3-Nano-30B-A3B-BF16": ("qwen3_coder", "think"),
     "llamacpp_NVIDIA-Nemotron-Nano-v2": ("nemotron_v2", "think"),
     "llamacpp_NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use": ("hermes", None),

@@ -36,6 +36,7 @@ class Kind:
     rows: int  # of a scale
     groups: int  # of a row
     scale: str  # e8m0, e4m3, or float
+    words: bool  # whether scales of four rows are read as one number
     zeros: bool
     ordered: bool
     mixed: bool  # whether columns are reordered (`fp8.interleave`)
@@ -64,6 +65,7 @@ class Kind:
             scales="none" if scale is None else _scales(group, depth),
             of_rows=of_rows and scale is None, group=group, rows=parts.scale_rows,
             groups=_groups(parts.layout, scale), scale=_scale(scale),
+            words=_scale(scale) == "e8m0" and parts.n % 8 == 0 and tile_rows % 8 == 0,
             zeros=parts.zero is not None, ordered=parts.order is not None, mixed=mixed,
             biased=parts.bias is not None, outer=parts.outer is not None, code=parts.code,
             tables=weight.has_tables, converts=card.converts_fp8(parts.device), packs=packs,
@@ -91,13 +93,15 @@ def _scale(scale: Tensor | None) -> str:
     return {torch.uint8: "e8m0", torch.float8_e4m3fn: "e4m3"}.get(scale.dtype, "float")
 
 
-def operands(weight: Stacked) -> tuple[Tensor | int, ...]:
+def operands(weight: Stacked, kind: Kind) -> tuple[Tensor | int, ...]:
     """Data, scale, zero, table, outer, order and bias as kernels take them, with how far those of
     one expert are from the next one's. What there is none of is not read: data stands for it."""
-    parts = weight.parts
+    parts, scale = weight.parts, weight.parts.scale
+    if kind.words and scale is not None:
+        scale = scale.view(torch.int32)
     found: list[Tensor | int] = []
     for tensor in (
-        parts.data, parts.scale, parts.zero, parts.table, parts.outer, parts.order, parts.bias,
+        parts.data, scale, parts.zero, parts.table, parts.outer, parts.order, parts.bias,
     ):  # fmt: skip
         shared = tensor is not None and tensor is parts.table and not weight.has_tables
         tensor = parts.data if tensor is None else tensor

@@ -107,19 +107,58 @@ def _numbers(data, table, first, line, start, dtype: tl.constexpr, KIND: tl.cons
 
 
 @triton.jit
-def _scales_at(scale, line, group, KIND: tl.constexpr, ZEROS: tl.constexpr):
-    """Of rows and groups, which are broadcast against one another: in float32. ZEROS: what stands
-    for 0, not scales."""
+def _stored_scales(scale, first, start, BN: tl.constexpr, KIND: tl.constexpr):
+    """Of a tile's rows and groups, [BN, groups], as they are stored; [BN / 4, groups] of words."""
+    if KIND.words:
+        line = (first // 4 + tl.arange(0, BN // 4))[:, None]
+    else:
+        line = (first + tl.arange(0, BN))[:, None]
+    ROWS: tl.constexpr = KIND.n // 4 if KIND.words else KIND.n
+    if KIND.scales == "each":
+        group = (start + tl.arange(0, KIND.depth))[None, :] // KIND.group
+    elif KIND.scales == "within":
+        group = (start // KIND.group + tl.arange(0, KIND.depth // KIND.group))[None, :]
+    else:
+        group = tl.zeros([1, 1], tl.int32) + start // KIND.group
     if KIND.layout == "int4":
         place = line // 64 * (KIND.groups * 64) + line % 64 + group * 64
     elif KIND.layout == "lut":
-        place = line + group * KIND.n
+        place = line + group * ROWS
     else:
         place = line // KIND.rows * KIND.groups + group
-    found = tl.load(scale + place, mask=(line < KIND.n) & (group < KIND.groups), other=0)
-    if ZEROS:
-        return found.to(tl.float32)
-    elif KIND.scale == "e8m0":
+    return tl.load(scale + place, mask=(line < ROWS) & (group < KIND.groups), other=0)
+
+
+@triton.jit
+def scales_of(scale, zero, first, start, BN: tl.constexpr, KIND: tl.constexpr):
+    """A tile's scales and what stands for 0, as they are stored; 0 where there are none. One tile
+    ahead they come while numbers are multiplied."""
+    by, less = 0, 0
+    if KIND.scales != "none":
+        by = _stored_scales(scale, first, start, BN, KIND)
+        if KIND.zeros:
+            less = _stored_scales(zero, first, start, BN, KIND)
+    return by, less
+
+
+@triton.jit
+def _of_words(word):
+    """Bytes [rows, groups] of words [rows / 4, groups]. Triton copies words to shared memory ahead,
+    but single bytes of few groups it does not, and waits for them."""
+    SHAPE: tl.constexpr = [word.shape[0], word.shape[1]]
+    even = tl.join(tl.full(SHAPE, 0, tl.int32), tl.full(SHAPE, 16, tl.int32))
+    odd = tl.join(tl.full(SHAPE, 8, tl.int32), tl.full(SHAPE, 24, tl.int32))
+    shift = tl.reshape(tl.join(even, odd), [word.shape[0], word.shape[1], 4])
+    four = tl.permute(word[:, :, None] >> shift & 255, [0, 2, 1])
+    return tl.reshape(four, [word.shape[0] * 4, word.shape[1]])
+
+
+@triton.jit
+def _in_float32(found, KIND: tl.constexpr):
+    """What `scales_of` found, of scales."""
+    if KIND.words:
+        found = _of_words(found)
+    if KIND.scale == "e8m0":
         return (found.to(tl.uint32) << 23).to(tl.float32, bitcast=True)
     elif KIND.scale == "e4m3":
         return widened(found, tl.float32, 4, KIND.converts)
@@ -128,42 +167,37 @@ def _scales_at(scale, line, group, KIND: tl.constexpr, ZEROS: tl.constexpr):
 
 
 @triton.jit
-def _of_tile(scale, line, start, dtype: tl.constexpr, KIND: tl.constexpr, ZEROS: tl.constexpr):
-    """[BN, depth] of dtype, one for each number; [BN, 1] where all columns have the same."""
-    BN: tl.constexpr = line.shape[0]
-    if KIND.scales == "each":
-        group = (start + tl.arange(0, KIND.depth))[None, :] // KIND.group
-        return _scales_at(scale, line[:, None], group, KIND, ZEROS).to(dtype)
-    elif KIND.scales == "depth":
-        group = tl.zeros([1, 1], tl.int32) + start // KIND.group
-        return _scales_at(scale, line[:, None], group, KIND, ZEROS).to(dtype)
-    else:
+def _of_numbers(own, KIND: tl.constexpr):
+    """One for each number [BN, depth], of those of groups; [BN, 1] where all columns have one."""
+    if KIND.scales == "within":
+        BN: tl.constexpr = own.shape[0]
         COUNT: tl.constexpr = KIND.depth // KIND.group
-        group = (start // KIND.group + tl.arange(0, COUNT))[None, :]
-        own = _scales_at(scale, line[:, None], group, KIND, ZEROS).to(dtype)
         wide = tl.broadcast_to(tl.reshape(own, [BN, COUNT, 1]), [BN, COUNT, KIND.group])
         return tl.reshape(wide, [BN, KIND.depth])
+    else:
+        return own
 
 
 @triton.jit
 def meant(
-    data, scale, zero, table, first, start, dtype: tl.constexpr, BN: tl.constexpr,
+    data, by, zero, table, first, start, dtype: tl.constexpr, BN: tl.constexpr,
     KIND: tl.constexpr,
 ):  # fmt: skip
     """A tile [BN, depth], of dtype or of float32, and what its products are multiplied with:
-    [BN, 1] where all columns have the same scale, else 1."""
+    [BN, 1] where all columns have the same scale, else 1. by, zero: its `scales_of`."""
     line = first + tl.arange(0, BN)
     tile = _numbers(data, table, first, line, start, dtype, KIND)
     if KIND.zeros:  # whole numbers of up to 8 bits: half precision has the differences
-        by = tl.broadcast_to(_of_tile(zero, line, start, dtype, KIND, True), [BN, KIND.depth])
-        tile = less(tile, by) if KIND.packs else tile - by
+        zeros = tl.broadcast_to(_of_numbers(zero.to(dtype), KIND), [BN, KIND.depth])
+        tile = less(tile, zeros) if KIND.packs else tile - zeros
     if KIND.scales == "within" or KIND.scales == "each":
+        own = _in_float32(by, KIND)
         if KIND.packs and KIND.scale != "float" and dtype == tl.bfloat16:  # exact
-            tile = times(tile, _of_tile(scale, line, start, dtype, KIND, False))
+            tile = times(tile, _of_numbers(own.to(dtype), KIND))
         else:
-            tile = tile.to(tl.float32) * _of_tile(scale, line, start, tl.float32, KIND, False)
+            tile = tile.to(tl.float32) * _of_numbers(own, KIND)
     if KIND.scales == "depth":
-        return tile, _of_tile(scale, line, start, tl.float32, KIND, False)
+        return tile, _in_float32(by, KIND)
     else:
         return tile, 1.0
 

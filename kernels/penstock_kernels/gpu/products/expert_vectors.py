@@ -8,36 +8,50 @@ Reference: `penstock_kernels.reference.experts`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from penstock_kernels import int4
-from penstock_kernels.experts import Experts
+from penstock_kernels.fp8 import GROUP
 from penstock_kernels.gpu.launch.dependent import launch, wait
 from penstock_kernels.gpu.products.expert_kinds import Kind, operands
-from penstock_kernels.gpu.products.expert_numbers import ended, meant
+from penstock_kernels.gpu.products.expert_numbers import ended, meant, scales_of
 from penstock_kernels.gpu.step.activation import gated as gated_of
 from penstock_kernels.ops import Act
 from penstock_kernels.stacked import Stacked
 from penstock_kernels.weight import Layout
 
-NUMBERS = 4096  # of a tile: 32 a thread
-DEPTHS = (512, 256, 128, 64)
-WARPS = 4
-MOST_ROWS: dict[Layout, int] = {}
-UNROLLED = 4  # tiles of a matrix in 4 bits that are under way
+MOST_ROWS = 1  # more are faster in tiles
 
 
 @dataclass(frozen=True, slots=True)
 class VectorTile:
-    """Rows and columns, and how many are read at once."""
+    """Rows and columns, how many are under way at once, and warps."""
 
     n: int
     k: int
     unrolled: int = 1
+    warps: int = 4
+
+
+VECTORS = dict.fromkeys(Layout, VectorTile(4, 512, 2)) | {
+    Layout.DENSE: VectorTile(8, 512),
+    Layout.LUT: VectorTile(8, 512, 2),
+    Layout.INT4: VectorTile(16, int4.COLUMNS, 2),  # of the tiles that they are stored in
+}
+
+
+@triton.jit
+def _read(
+    data, scale, zero, table, first, start, dtype: tl.constexpr, BN: tl.constexpr,
+    KIND: tl.constexpr,
+):  # fmt: skip
+    """`meant` of what is stored."""
+    by, less = scales_of(scale, zero, first, start, BN, KIND)
+    return meant(data, by, less, table, first, start, dtype, BN, KIND)
 
 
 @triton.jit
@@ -70,11 +84,15 @@ def _single_kernel(
     acc = tl.zeros([BN, DEPTH], tl.float32)
     acc_up = tl.zeros([BN, DEPTH], tl.float32)
     for start in tl.range(0, KIND.columns, KIND.depth, loop_unroll_factor=UNROLLED):
-        value = tl.load(x + start + tl.arange(0, KIND.depth)).to(tl.float32)[None, :]
-        tile, by = meant(data, scale, zero, table, first, start, dtype, BN, KIND)
+        at = start + tl.arange(0, KIND.depth)
+        if KIND.columns % KIND.depth == 0:
+            value = tl.load(x + at)[None, :].to(tl.float32)
+        else:
+            value = tl.load(x + at, mask=at < KIND.columns, other=0.0)[None, :].to(tl.float32)
+        tile, by = _read(data, scale, zero, table, first, start, dtype, BN, KIND)
         acc += tile.to(tl.float32) * value * by
         if GATED:
-            tile, by = meant(data, scale, zero, table, first + width, start, dtype, BN, KIND)
+            tile, by = _read(data, scale, zero, table, first + width, start, dtype, BN, KIND)
             acc_up += tile.to(tl.float32) * value * by
     column = first + tl.arange(0, BN)
     total = tl.reshape(tl.sum(acc, 1), [BN, 1])
@@ -89,23 +107,18 @@ def _single_kernel(
     tl.store(out + pair.to(tl.int64) * width + column[:, None], result)
 
 
-def most_vectors(experts: Experts) -> int:
-    """Rows that are multiplied without tensor cores."""
-    return MOST_ROWS.get(experts.up.layout, 1)
-
-
 def vector_tile(weight: Stacked, gated: bool) -> VectorTile | None:
     """None: such matrices are for tensor cores."""
     width = weight.n // 2 if gated else weight.n
-    if weight.parts.order is not None:
+    tile, ordered = VECTORS[weight.layout], weight.parts.order is not None
+    if ordered or weight.columns % GROUP:
         return None
     if weight.layout is Layout.INT4:
-        fits = weight.columns % int4.COLUMNS == 0 and width % int4.ROWS == 0
-        return VectorTile(16, int4.COLUMNS, UNROLLED) if fits else None
-    for depth in DEPTHS:
-        if weight.columns % depth == 0 and width % (NUMBERS // depth) == 0:
-            return VectorTile(NUMBERS // depth, depth)
-    return None
+        return tile if width % int4.ROWS == 0 else None
+    n = tile.n
+    while width % n:
+        n //= 2
+    return replace(tile, n=n, k=min(tile.k, triton.next_power_of_2(weight.columns)))
 
 
 def single(
@@ -126,8 +139,8 @@ def single(
     out = x.new_empty(pairs, width)
     kind = Kind.of(weight, x.dtype, tile.n * (1 + (gate is not None)), tile.k)
     _single_kernel[(pairs, width // tile.n)](
-        x, *operands(weight), chosen, out, KIND=kind, ACT="" if gate is None else gate.value,
-        BN=tile.n, TOP=top, GATED=gate is not None, UNROLLED=tile.unrolled, num_warps=WARPS,
+        x, *operands(weight, kind), chosen, out, KIND=kind, ACT="" if gate is None else gate.value,
+        BN=tile.n, TOP=top, GATED=gate is not None, UNROLLED=tile.unrolled, num_warps=tile.warps,
         **launch(dependent),
     )  # fmt: skip
     return out

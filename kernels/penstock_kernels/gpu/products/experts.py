@@ -15,7 +15,7 @@ from penstock_kernels.experts import Experts
 from penstock_kernels.gpu.launch.dependent import launch, wait
 from penstock_kernels.gpu.products.expert_groups import Grouping, choose, group, tile_rows
 from penstock_kernels.gpu.products.expert_tiles import tile_for
-from penstock_kernels.gpu.products.expert_vectors import most_vectors, single, vector_tile
+from penstock_kernels.gpu.products.expert_vectors import MOST_ROWS, single, vector_tile
 from penstock_kernels.gpu.products.grouped import grouped, takes_gate
 from penstock_kernels.gpu.step import activation
 
@@ -55,7 +55,7 @@ def mix(
     rows, top = len(x), experts.top
     share, chosen = choose(logits, top, experts.normalised, dependent)
     parts = None
-    if rows_of_tile is None and rows <= most_vectors(experts):
+    if rows_of_tile is None and rows <= MOST_ROWS:
         parts = _without_tiles(x, chosen, experts, dependent)
     if parts is None:
         bm = rows_of_tile or tile_rows(x, experts.count, top)

@@ -19,7 +19,7 @@ from torch import Tensor
 from penstock_kernels.gpu.launch.dependent import launch, wait
 from penstock_kernels.gpu.products.expert_groups import Grouping
 from penstock_kernels.gpu.products.expert_kinds import Kind, operands
-from penstock_kernels.gpu.products.expert_numbers import ended, meant
+from penstock_kernels.gpu.products.expert_numbers import ended, meant, scales_of
 from penstock_kernels.gpu.products.settled import settled
 from penstock_kernels.gpu.step.activation import gated as gated_of
 from penstock_kernels.ops import Act
@@ -82,7 +82,13 @@ def _grouped_kernel(
     inputs = x + (pair // TOP).to(tl.int64)[None, :] * KIND.k
     acc = tl.zeros([BN, BM], tl.float32)
     acc_up = tl.zeros([BN, BM], tl.float32)
+    # Scales that multiply sums come a tile ahead; those of numbers where Triton puts them.
+    AHEAD: tl.constexpr = KIND.scales == "depth" and not KIND.zeros
+    by, less = scales_of(scale, zero, first, 0, BN, KIND)
+    by_up, less_up = scales_of(scale, zero, first + width * GATED, 0, BN, KIND)
     for start in tl.range(0, KIND.columns, KIND.depth):
+        if not AHEAD:
+            by, less = scales_of(scale, zero, first, start, BN, KIND)
         at = start + tl.arange(0, KIND.depth)
         known = at < KIND.columns
         if KIND.ordered:
@@ -91,13 +97,18 @@ def _grouped_kernel(
             value = tl.load(inputs + at[:, None])
         else:
             value = tl.load(inputs + at[:, None], mask=known[:, None], other=0.0)
-        weight, by = meant(data, scale, zero, table, first, start, value.dtype, BN, KIND)
-        acc = _added(acc, weight, value, by, PRECISION, KIND)
+        weight, share = meant(data, by, less, table, first, start, value.dtype, BN, KIND)
+        if AHEAD:
+            by, less = scales_of(scale, zero, first, start + KIND.depth, BN, KIND)
+        acc = _added(acc, weight, value, share, PRECISION, KIND)
         if GATED:
-            weight, by = meant(
-                data, scale, zero, table, first + width, start, value.dtype, BN, KIND
-            )
-            acc_up = _added(acc_up, weight, value, by, PRECISION, KIND)
+            up = first + width
+            if not AHEAD:
+                by_up, less_up = scales_of(scale, zero, up, start, BN, KIND)
+            weight, share = meant(data, by_up, less_up, table, up, start, value.dtype, BN, KIND)
+            if AHEAD:
+                by_up, less_up = scales_of(scale, zero, up, start + KIND.depth, BN, KIND)
+            acc_up = _added(acc_up, weight, value, share, PRECISION, KIND)
     column = first + tl.arange(0, BN)
     inside = column < width
     acc = ended(acc, scale, outer + owner * outer_step, bias + owner * bias_step, column, KIND)
@@ -132,8 +143,8 @@ def grouped(
     bm = groups.tile_rows
     kind = Kind.of(weight, x.dtype, tile.n * (1 + (gate is not None)), tile.k)
     _grouped_kernel[(triton.cdiv(width, tile.n), len(groups.expert))](
-        x, *operands(weight), groups.pair, groups.expert, out, groups.count, KIND=kind, TOP=top,
-        ACT="" if gate is None else gate.value, BM=bm, BN=tile.n, GATED=gate is not None,
+        x, *operands(weight, kind), groups.pair, groups.expert, out, groups.count, KIND=kind,
+        TOP=top, ACT="" if gate is None else gate.value, BM=bm, BN=tile.n, GATED=gate is not None,
         PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
         num_warps=tile.warps, num_stages=tile.stages, **launch(dependent),
     )  # fmt: skip

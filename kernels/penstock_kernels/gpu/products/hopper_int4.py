@@ -86,7 +86,7 @@ def int4_config(
 
 
 @gluon.jit
-def _load_stage(
+def load_stage(
     ring, source, tile, depth, stage,
     HELD: gl.constexpr, D: gl.constexpr, G: gl.constexpr, ZEROS: gl.constexpr,
     BYTES: gl.constexpr,
@@ -131,7 +131,7 @@ def _load(
     ahead = gl.minimum(depths, STAGES)
     for j in range(ahead):
         depth = (first + (j + tile) % depths) * D
-        _load_stage(ring, source, tile, depth, j, HELD, D, G, ZEROS, BYTES)
+        load_stage(ring, source, tile, depth, j, HELD, D, G, ZEROS, BYTES)
     if PDL:
         gdc_wait()
     for j in range(ahead):
@@ -143,7 +143,7 @@ def _load(
             stage = done % STAGES
             mbarrier.wait(empty.index(stage), (done // STAGES + 1) & 1)
             depth = (first + (j + tile) % depths) * D
-            _load_stage(ring, source, tile, depth, stage, HELD, D, G, ZEROS, BYTES)
+            load_stage(ring, source, tile, depth, stage, HELD, D, G, ZEROS, BYTES)
             _load_x(ring, source[0], depth, stage, D)
             done += 1
 

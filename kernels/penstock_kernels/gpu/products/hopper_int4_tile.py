@@ -33,19 +33,27 @@ MIDDLE_BF16 = gl.constexpr(128 + 8)
 MIDDLE_FP16 = gl.constexpr(1024 + 8)
 
 
-@gluon.jit
-def widened4(lines, operand: gl.constexpr, dtype: gl.constexpr):
-    """The numbers of a tile, or of half of its columns, plus 136 (1032 in float16), as the left
-    side of a product."""
-    VECTORS: gl.constexpr = lines.shape[0] // 16
-    source: gl.constexpr = gl.DistributedLinearLayout(
-        reg_bases=[[0, 1], [0, 2], [0, 4], [0, 8], [16, 0]][: 3 + VECTORS],
-        lane_bases=[[0, 16], [0, 32], [0, 64], [1, 0], [2, 0]],
-        warp_bases=[[4, 0], [8, 0]],
-        block_bases=[],
-        shape=[16 * VECTORS, 128],
+def _lines(vectors: int) -> gl.constexpr:
+    return gl.constexpr(
+        gl.DistributedLinearLayout(
+            reg_bases=[[0, 1], [0, 2], [0, 4], [0, 8], [16, 0]][: 3 + vectors],
+            lane_bases=[[0, 16], [0, 32], [0, 64], [1, 0], [2, 0]],
+            warp_bases=[[4, 0], [8, 0]],
+            block_bases=[],
+            shape=[16 * vectors, 128],
+        )
     )
-    words = lines.load(source)
+
+
+# Which bytes of a tile's lines, or of those of half of its columns, are whose.
+TILE_LINES, HALF_LINES = _lines(2), _lines(1)
+
+
+@gluon.jit
+def widened4(words, operand: gl.constexpr, dtype: gl.constexpr):
+    """The numbers of a tile, or of half of its columns, plus 136 (1032 in float16), as the left
+    side of a product. words: its lines, as their layout has them."""
+    VECTORS: gl.constexpr = words.shape[0] // 16
     if dtype == gl.bfloat16:
         low, high = gl.inline_asm_elementwise(
             WIDEN_BF16, "=r,=r,=r,=r,r", [words], dtype=(gl.bfloat16, gl.bfloat16), is_pure=True,
@@ -63,7 +71,7 @@ def widened4(lines, operand: gl.constexpr, dtype: gl.constexpr):
 
 
 @gluon.jit
-def _centred(numbers, zeros):
+def centred(numbers, zeros):
     """numbers - zeros, two at a time. zeros: [64, 1], with the middle added."""
     subtract: gl.constexpr = SUBTRACT_BF16 if numbers.dtype == gl.bfloat16 else SUBTRACT_FP16
     return gl.inline_asm_elementwise(
@@ -77,19 +85,9 @@ def group_product(
     G: gl.constexpr, ZEROS: gl.constexpr, FEW: gl.constexpr,
 ):  # fmt: skip
     """acc plus the products of group g of the stage's tile d: [64, BM]."""
-    w_tiles, s_tiles, z_tiles, x_tiles, full, empty = ring
-    dtype: gl.constexpr = x_tiles.dtype
+    x_tiles = ring[3]
     layout: gl.constexpr = acc.type.layout
-    operand: gl.constexpr = gl.DotOperandLayout(0, layout, 2)
-    LINES: gl.constexpr = 32 // G
-    numbers = widened4(w_tiles.index(slot).slice(32 * d + LINES * g, LINES), operand, dtype)
-    along: gl.constexpr = gl.SliceLayout(1, operand)
-    middle: gl.constexpr = MIDDLE_BF16 if dtype == gl.bfloat16 else MIDDLE_FP16
-    at: gl.constexpr = 64 * (d * G + g)
-    zeros = gl.full([64], middle, numbers.dtype, along)
-    if ZEROS:
-        zeros = zeros + z_tiles.index(slot).slice(at, 64).load(along).to(numbers.dtype)
-    numbers = _centred(numbers, gl.expand_dims(zeros, 1))
+    numbers = group_numbers(ring, slot, d, g, G, ZEROS, layout, x_tiles.dtype)
     x = x_tiles.index(x_slot).slice(128 // G * g, 128 // G, 1).permute((1, 0))
     nothing = gl.zeros(acc.shape, gl.float32, layout)
     if FEW:
@@ -98,5 +96,34 @@ def group_product(
     else:
         part = warpgroup_mma(numbers, x, nothing, use_acc=False, is_async=True)
         part, numbers = warpgroup_mma_wait(0, deps=[part, numbers])
-    scale = s_tiles.index(slot).slice(at, 64).load(gl.SliceLayout(1, layout))
-    return acc + part * gl.expand_dims(scale.to(gl.float32), 1)
+    return acc + part * group_scales(ring, slot, d, g, G, layout)
+
+
+@gluon.jit
+def group_numbers(
+    ring, slot, d: gl.constexpr, g: gl.constexpr, G: gl.constexpr, ZEROS: gl.constexpr,
+    layout: gl.constexpr, dtype: gl.constexpr,
+):  # fmt: skip
+    """Group g of the stage's tile d, less what stands for 0, as the left side of a product."""
+    w_tiles, s_tiles, z_tiles, x_tiles, full, empty = ring
+    operand: gl.constexpr = gl.DotOperandLayout(0, layout, 2)
+    LINES: gl.constexpr = 32 // G
+    source: gl.constexpr = TILE_LINES if G == 1 else HALF_LINES
+    words = w_tiles.index(slot).slice(32 * d + LINES * g, LINES).load(source)
+    numbers = widened4(words, operand, dtype)
+    along: gl.constexpr = gl.SliceLayout(1, operand)
+    middle: gl.constexpr = MIDDLE_BF16 if dtype == gl.bfloat16 else MIDDLE_FP16
+    at: gl.constexpr = 64 * (d * G + g)
+    zeros = gl.full([64], middle, numbers.dtype, along)
+    if ZEROS:
+        zeros = zeros + z_tiles.index(slot).slice(at, 64).load(along).to(numbers.dtype)
+    return centred(numbers, gl.expand_dims(zeros, 1))
+
+
+@gluon.jit
+def group_scales(
+    ring, slot, d: gl.constexpr, g: gl.constexpr, G: gl.constexpr, layout: gl.constexpr
+):
+    """The scales of the group's 64 rows: [64, 1] float32."""
+    scale = ring[1].index(slot).slice(64 * (d * G + g), 64).load(gl.SliceLayout(1, layout))
+    return gl.expand_dims(scale.to(gl.float32), 1)

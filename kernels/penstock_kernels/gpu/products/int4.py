@@ -17,6 +17,8 @@ from penstock_kernels.gpu.launch.hopper import is_hopper, multiprocessors
 from penstock_kernels.gpu.products.hopper_gated import hopper_gated_linear, supports_hopper_gated
 from penstock_kernels.gpu.products.hopper_int4 import Int4Config, hopper_int4, int4_config
 from penstock_kernels.gpu.products.hopper_int4_many import hopper_int4_many, splits_for
+from penstock_kernels.gpu.products.hopper_int4_raw import hopper_int4_raw, raw_config
+from penstock_kernels.gpu.products.hopper_int4_row import hopper_int4_row, steps_ahead
 from penstock_kernels.gpu.products.int4_linear import int4_linear, widened
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
 from penstock_kernels.int4 import ROWS
@@ -42,6 +44,18 @@ def _split_stream(p: Problem) -> Int4Config | None:
 
 def _gated_stream(p: Problem) -> Int4Config | None:
     return _stream(p, gated=True)
+
+
+def _row_alone(p: Problem) -> int | None:
+    if p.ordered or p.wide_scales or not (p.half and is_hopper(p.device)):
+        return None
+    return steps_ahead(p.n, p.k, p.scale_columns, multiprocessors(p.device))
+
+
+def _gated_raw(p: Problem) -> Int4Config | None:
+    if p.ordered or p.wide_scales or not (p.half and is_hopper(p.device)):
+        return None
+    return raw_config(p.n, p.k, p.scale_columns, p.zeros)
 
 
 def _many(p: Problem, split: bool = False) -> int | None:
@@ -98,6 +112,25 @@ def _launch_gated_stream(
     return out
 
 
+def _launch_row(ahead: int, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    out = x.x.new_empty(1, weight.n)
+    hopper_int4_row(x.x, weight, out, ahead, dependent, x.norm)
+    return out
+
+
+def _launch_gated_raw(config: Int4Config, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    assert x.norm is not None
+    out = x.x.new_empty(1, weight.n // 2)
+    hopper_int4_raw(x.x, x.norm, weight, out, config, dependent)
+    return out
+
+
+def _launch_added_row(
+    ahead: int, x: Activation, weight: Weight, dependent: bool, residual: Tensor
+) -> None:
+    hopper_int4_row(x.x, weight, residual, ahead, dependent, adds=True)
+
+
 def _launch(config: bool, x: Activation, weight: Weight, dependent: bool) -> Tensor:
     out = x.x.new_empty(len(x.x), weight.n)
     int4_linear(x.x, weight, out, False, dependent)
@@ -140,13 +173,17 @@ def _launch_widened(config: bool, x: Activation, weight: Weight, dependent: bool
 _row = partial(Product, Layout.INT4)
 
 PRODUCTS = (
+    _row(Epilogue.NONE, range(1, 2), _row_alone, _launch_row, True),
+    _row(Epilogue.NONE, range(1, 2), _row_alone, _launch_row),
     _row(Epilogue.NONE, range(1, FEW + 1), _stream, _launch_stream),
     _row(Epilogue.NONE, range(1, FEW + 1), _few, _launch),
     _row(Epilogue.NONE, range(FEW + 1, MANY), _many, _launch_many),
     _row(Epilogue.NONE, range(1, MANY), _always, _launch_widened),
     _row(Epilogue.PARTIAL, range(1, FEW + 1), _split_stream, _launch_stream),
     _row(Epilogue.PARTIAL, range(FEW + 1, MANY), _split_many, _launch_many),
+    _row(Epilogue.RESIDUAL, range(1, 2), _row_alone, _launch_added_row),
     _row(Epilogue.RESIDUAL, range(FEW + 1, MANY), _adds, _launch_add),
+    _row(Epilogue.GATED, range(1, 2), _gated_raw, _launch_gated_raw, True),
     _row(Epilogue.GATED, range(1, FEW + 1), _gated_stream, _launch_gated_stream),
     _row(Epilogue.GATED, range(1, FEW + 1), _gated, _launch_gated),
     _row(Epilogue.GATED, range(FEW + 1, MANY), _fills, _launch_gated_widened),

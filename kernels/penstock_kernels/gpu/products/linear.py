@@ -160,6 +160,8 @@ def _vector_kernel(
         first_up = tl.load(weights + N // 2 * K)
     wait(PDL)
     inputs = x + column_of(k, MIXED)
+    if MIXED:  # two neighbours stay so, which the compiler cannot see: it loads both at once
+        inputs = tl.max_contiguous(tl.multiple_of(inputs, 4), 2)
     value = tl.load(inputs)[None, :].to(tl.float32)
     acc = first.to(tl.float32) * value
     if ROWS > 0:  # a block is whole groups of columns that are reordered among themselves

@@ -45,9 +45,10 @@ class Problem:
     zeros: bool = False  # what stands for 0 differs from group to group
     ordered: bool = False  # inputs are taken in another order
     width: int = 0  # of a head, where queries, keys and values are computed
+    raw: bool = False  # rows have their norm before them
 
     @staticmethod
-    def of(x: Tensor, weight: Weight, width: int = 0) -> Problem:
+    def of(x: Tensor, weight: Weight, width: int = 0, raw: bool = False) -> Problem:
         return Problem(
             rows=len(x),
             n=weight.n,
@@ -65,6 +66,7 @@ class Problem:
             zeros=weight.zero is not None,
             ordered=weight.order is not None,
             width=width,
+            raw=raw,
         )
 
     @property
@@ -81,7 +83,8 @@ class Product:
     """A way to compute products of one layout with one epilogue.
 
     rows: where it is considered; config: the launch, None where this is not the way; launch:
-    called with that, the rows (`Activation`), the weight, and what the epilogue needs.
+    called with that, the rows (`Activation`), the weight, and what the epilogue needs; raw: whether
+    it takes rows that have their norm, by root mean squares, before them, or others.
     """
 
     layout: Layout
@@ -89,3 +92,4 @@ class Product:
     rows: range
     config: Callable[[Problem], Config | None]
     launch: Callable[..., Any]
+    raw: bool = False

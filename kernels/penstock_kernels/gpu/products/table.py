@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
 from penstock_kernels.gpu.products import dense, fp8, fp8_blocks, int4, int8, lut
 from penstock_kernels.gpu.products.problem import Epilogue, Problem, Product
 from penstock_kernels.ops import Activation
@@ -49,7 +51,11 @@ class ProductTable:
 
         width: of a head, for ROTATE.
         """
-        return self.of(epilogue, Problem.of(x.x, weight, width))
+        return self.of(epilogue, Problem.of(x.x, weight, width, x.norm is not None))
+
+    def normalises(self, x: Tensor, weight: Weight) -> bool:
+        """Whether a product of these rows with a weight takes them before their norm."""
+        return self.of(Epilogue.NONE, Problem.of(x, weight, raw=True)) is not None
 
     def of(self, epilogue: Epilogue, problem: Problem) -> Launch | None:
         """`find` for a problem."""
@@ -62,7 +68,7 @@ class ProductTable:
         for product in self._products:
             if (product.layout, product.epilogue) != (problem.layout, epilogue):
                 continue
-            if problem.rows in product.rows:
+            if problem.rows in product.rows and product.raw is problem.raw:
                 config = product.config(problem)
                 if config is not None:
                     return partial(product.launch, config)

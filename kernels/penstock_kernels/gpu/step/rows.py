@@ -1,7 +1,8 @@
 """Operations over rows that need nothing of their sequences: norms, products and what follows them.
 
 Where the product table has a row that computes a product together with what follows it, that is one
-launch, else two. Results are the same, but for one rounding.
+launch, else two. Results are the same, but for one rounding. A norm is no launch where the product
+behind it normalises its rows: they stay as they are until then (`Activation.norm`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from penstock_kernels.gpu.products.quantise import quantise_rows, room_for
 from penstock_kernels.gpu.products.table import FASTEST, ProductTable
 from penstock_kernels.gpu.step.activation import activate, gate
 from penstock_kernels.gpu.step.norm import add_norm, normalise
-from penstock_kernels.ops import Act, Activation, Norm
+from penstock_kernels.ops import Act, Activation, Norm, NormKind
 from penstock_kernels.weight import Weight
 
 
@@ -30,6 +31,9 @@ class TritonRows:
     def norm(self, x: Tensor, norm: Norm | None, to: Weight | None = None) -> Activation:
         if norm is None:
             return self._for(to, x)
+        by_rms = norm.kind is not NormKind.LAYER
+        if to is not None and by_rms and self._products.normalises(x, to):
+            return Activation(x, norm=norm)
         room = self._room(to, x)
         return Activation(normalise(x, norm, self._dependent, room=room), *(room or ()))
 
@@ -43,6 +47,9 @@ class TritonRows:
 
     def linear(self, x: Activation, weight: Weight) -> Tensor:
         launch = self._products.find(Epilogue.NONE, x, weight)
+        if launch is None:
+            x = self._normalised(x)
+            launch = self._products.find(Epilogue.NONE, x, weight)
         assert launch is not None, "every layout has a row for every product"
         out: Tensor = launch(x, weight, self._dependent)
         return out
@@ -79,10 +86,15 @@ class TritonRows:
         return Activation(y, *(room or ()))
 
     def experts(self, x: Activation, router: Weight, experts: Experts) -> Tensor:
+        x = self._normalised(x)
         return mix(x.x, self.linear(x, router), experts, self._dependent)
 
     def each(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return function(x)
+
+    def _normalised(self, x: Activation) -> Activation:
+        """For readers that do not do so themselves."""
+        return x if x.norm is None else Activation(normalise(x.x, x.norm, self._dependent))
 
     def _room(self, to: Weight | None, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """Where what is made of the rows x goes quantised, where the weight that reads it wants it
