@@ -77,6 +77,7 @@ def expected(capability: int) -> set[str]:
     return modules_with_kernels() - later - (set() if capability // 10 == 9 else HOPPER)
 
 
+@pytest.mark.timeout(1800)
 def test_kernels_compile_and_fit() -> None:
     """A variant or two of each kernel."""
     check(compiled("few", (75, 80, 89, 90, 100)))
