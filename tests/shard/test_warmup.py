@@ -15,6 +15,7 @@ from penstock_proto import shard_pb2
 from penstock_shard.memory import kv_cache, measure, warmup
 from penstock_shard.memory.kv_cache import Shares
 from penstock_shard.memory.measure import graph_sizes
+from penstock_shard.memory.memory import too_small
 from penstock_shard.memory.smaller import attempts, prefill_sizes
 from penstock_shard.memory.warmup import DoesNotFit
 from penstock_shard.model.decoder import Decoder
@@ -87,6 +88,16 @@ def test_what_others_need(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) 
     nothing = dataclasses.replace(loaded, shares=Shares(leave_free=101 * block))
     with pytest.raises(DoesNotFit, match="holds no block"):
         LocalShard(nothing, **sizes)
+
+
+def test_what_is_said_of_a_gpu_that_others_fill(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100 << 20, 1000 << 20))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 150 << 20)
+    on_a_gpu = dataclasses.replace(loaded, device=torch.device("cuda", 0))
+    said = too_small(on_a_gpu, shard_pb2.WarmupRequest())
+    assert "other processes' memory is 750 of the GPU's 1000 MiB" in said
 
 
 @pytest.mark.parametrize(

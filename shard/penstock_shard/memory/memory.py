@@ -56,7 +56,20 @@ def too_small(loaded: LoadedModel, request: shard_pb2.WarmupRequest) -> str:
         advice = "raise --max-batch-total-tokens"
     elif loaded.shares.kv_cache:
         advice = "raise --kv-cache-memory"
-    return f"the KV cache holds no block of {loaded.block_size} tokens: {advice}"
+    others = _others(loaded.device)
+    return f"the KV cache holds no block of {loaded.block_size} tokens: {advice}{others}"
+
+
+def _others(device: torch.device) -> str:
+    """What stands on a GPU beside this process's tensors, which may be the reason."""
+    if device.type != "cuda":
+        return ""
+    used, total = kv_cache.used_bytes(device), kv_cache.total_bytes(device, 1)
+    beside = max(0, used - held_bytes(device)) >> 20
+    return (
+        f"; CUDA's own and other processes' memory is {beside} of the GPU's {total >> 20} MiB: "
+        "nvidia-smi shows whose"
+    )
 
 
 def held_bytes(device: torch.device) -> int:
