@@ -47,9 +47,9 @@ PROCESSES = (
     # What rank 0 has no memory for ends the group.
     Mutation(
         "F1",
-        f"{SHARD}/steps/runner.py",
-        "            if self.group.world_size == 1 or not is_out_of_memory(error):",
-        "            if True:",
+        f"{SHARD}/ranks/agreement.py",
+        "        if group.world_size == 1 or not is_out_of_memory(error):",
+        "        if True:",
         "tests/shard/test_out_of_memory.py::test_what_rank_0_alone_has_no_memory_for",
     ),
     # Any error is taken for memory that ran out.

@@ -11,7 +11,8 @@ from typing import TypeVar
 
 import torch
 
-from penstock_shard.memory.out_of_memory import is_out_of_memory
+from penstock_shard import log
+from penstock_shard.memory.out_of_memory import give_back, is_out_of_memory
 from penstock_shard.ranks.parallel import Group
 
 Made = TypeVar("Made")
@@ -39,6 +40,19 @@ def allocated(group: Group, device: torch.device, make: Callable[[], Made]) -> M
         made = None  # else it lives as long as the error
         raise NoMemory(problem)
     return made
+
+
+def alone(group: Group, device: torch.device, work: Callable[[], Made]) -> Made | None:
+    """What one rank does between two collectives and no other does. None: there was no memory for
+    it; the others do not notice, as it still takes part in the next collective."""
+    try:
+        return work()
+    except (RuntimeError, MemoryError) as error:
+        if group.world_size == 1 or not is_out_of_memory(error):
+            raise
+        log.warning(f"no memory for what a step computed: {error}")
+    give_back(device)
+    return None
 
 
 def check_room(group: Group, device: torch.device, size: int) -> None:

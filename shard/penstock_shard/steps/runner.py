@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -35,7 +34,7 @@ from penstock_shard.grammars.templates import Templates
 from penstock_shard.memory.copies import conflict_free_batches
 from penstock_shard.memory.out_of_memory import give_back, is_out_of_memory
 from penstock_shard.model.model import Model
-from penstock_shard.ranks.agreement import NoMemory, check_room
+from penstock_shard.ranks.agreement import NoMemory, alone, check_room
 from penstock_shard.ranks.mapped_outputs import mapped_outputs
 from penstock_shard.ranks.parallel import Group
 from penstock_shard.sampling.sample_graphs import SampleGraphs
@@ -49,15 +48,13 @@ from penstock_shard.sampling.sampling import (
 from penstock_shard.steps.admissions import objection
 from penstock_shard.steps.graphs import Capturer, DecodeGraphs, SlotTensors, StepOutputs
 from penstock_shard.steps.mixed_graphs import MixedGraphs
-from penstock_shard.steps.results import PendingResult, PromptPart, StepTimer, refusal, to_host
-from penstock_shard.steps.scores import Scores, columns, joined, scores_of, scoring_bytes
+from penstock_shard.steps.prompt_scores import PromptScorer
+from penstock_shard.steps.results import PendingResult, StepTimer, refusal, to_host
 from penstock_shard.steps.sharing import SharingTensors
 from penstock_shard.steps.slots import Chunks, HostSlots, Indices, ShardLimits
 
-Made = TypeVar("Made")
 _NONE = np.empty(0, np.int64)
 NO_CHUNKS = Chunks(_NONE, _NONE, _NONE, np.empty(0, np.bool_))
-PROMPT_LOGPROB_ROWS = 256  # at once: 4096 rows of 128k float32 logits would take 2 GiB
 
 
 @dataclass(slots=True)
@@ -107,6 +104,9 @@ class Runner:
         # Only rank 0 samples.
         self.sampling = (
             SamplingState(limits, device, sampler, templates) if group.rank == 0 else None
+        )
+        self._scorer = PromptScorer(
+            model, group, self.book, limits, self.sampling, sampler.rows_alone, device
         )
         rows = limits.max_prefill_tokens + limits.max_slots
         self._row_slot = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -206,12 +206,7 @@ class Runner:
         the largest, and never a graph. Other steps are not held up by a question to all ranks."""
         if self.group.world_size == 1:
             return
-        rows = min(int(self.book.scored(chunks)[1].sum()), PROMPT_LOGPROB_ROWS)
-        if rows:
-            vocabulary, itemsize = self.limits.vocab_size, self.model.dtype.itemsize
-            size = rows * -(-vocabulary // self.group.world_size) * itemsize  # its own columns
-            if self.sampling is not None:
-                size = scoring_bytes(rows, vocabulary, itemsize)
+        if size := self._scorer.bytes_of(chunks):
             check_room(self.group, self.device, max(size, self.workspace))
 
     def _give_up(self, chunks: Chunks) -> list[shard_pb2.Refusal]:
@@ -223,25 +218,13 @@ class Runner:
         self._decode_plan = None
         return [refusal(slot, shard_pb2.Refusal.OUT_OF_MEMORY) for slot in slots.tolist()]
 
-    def _alone(self, work: Callable[[], Made]) -> Made | None:
-        """What rank 0 does between two collectives and no other does. None: there was no memory
-        for it; the others do not notice, as it still takes part in the next collective."""
-        try:
-            return work()
-        except (RuntimeError, MemoryError) as error:
-            if self.group.world_size == 1 or not is_out_of_memory(error):
-                raise
-            log.warning(f"no memory for what a step computed: {error}")
-        give_back(self.device)
-        return None
-
     def _chosen(
         self, logits: Tensor, plan: SamplingPlan, draws: SampleGraphs | None = None
     ) -> Sampled:
         """A token for each row; NO_TOKEN where there was no memory to choose one."""
         sampling = self.sampling
         assert sampling is not None, "rank 0"
-        sampled = self._alone(lambda: sampling.sample(logits, plan, draws))
+        sampled = alone(self.group, self.device, lambda: sampling.sample(logits, plan, draws))
         if sampled is None:
             return Sampled(torch.full_like(plan.slots, NO_TOKEN), lost=True)
         return sampled
@@ -341,7 +324,7 @@ class Runner:
         hidden = self.model.forward(inputs.step, inputs.token, inputs.position, self.cache)
         sampled = self._sample(hidden, inputs, chunks)
         self._advance(inputs, chunks)
-        prompt = self._prompt_logprobs(hidden, inputs, chunks)
+        prompt = self._scorer.parts(hidden, inputs.step, inputs.decode_rows, chunks)
         result = self._pending(step, timer, sampled, inputs.sampling)
         result.prompt = prompt
         timer.stop()
@@ -494,67 +477,3 @@ class Runner:
         self.slots.length.index_copy_(0, inputs.slot[:rows], inputs.position[:rows] + 1)
         ends = upload(chunks.starts + chunks.lengths, self.device)
         self.slots.length.index_copy_(0, upload(chunks.slots, self.device), ends)
-
-    def _prompt_logprobs(
-        self, hidden: Activation, inputs: StepInputs, chunks: Chunks
-    ) -> list[PromptPart]:
-        """Each row of a chunk predicts the token after it, except the last of a whole prompt."""
-        starts, counts = self.book.scored(chunks)
-        asked = np.flatnonzero(counts)
-        if not len(asked):
-            return []
-        slots, starts, counts = chunks.slots[asked], starts[asked], counts[asked]
-        before = np.cumsum(chunks.lengths) - chunks.lengths  # rows of the chunks in front
-        first = inputs.decode_rows + before[asked] + starts - chunks.starts[asked]
-        places = list(zip(slots, starts, counts, strict=True))
-        targets = [self.book.tokens[slot][start + 1 : start + 1 + n] for slot, start, n in places]
-        rows = [np.arange(row, row + count) for row, count in zip(first, counts, strict=True)]
-        top_n = self.book.prompt_top_n[slots]
-        given = None
-        if self.sampling is not None:
-            given = self.sampling.given(np.repeat(slots, counts))
-        scores = self._scores(
-            hidden,
-            inputs.step,
-            np.concatenate(rows),
-            np.concatenate(targets),
-            int(top_n.max()),
-            None if given is None else given.tokens,
-        )
-        if self.sampling is None:
-            return []
-        if scores is None:
-            return [PromptPart(int(slot), int(start), None) for slot, start, _ in places]
-        ends = np.cumsum(counts)
-        width = 0 if scores.top_token is None else scores.top_token.shape[1]
-        parts = []
-        for (slot, start, count), end, n in zip(places, ends.tolist(), top_n, strict=True):
-            more, given_width = (0, 0) if given is None else (given.counts[end - 1], given.width)
-            own = columns(int(n), int(more), width, given_width)
-            parts.append(PromptPart(int(slot), int(start), scores.part(end - count, end, own)))
-        return parts
-
-    def _scores(
-        self,
-        hidden: Activation,
-        step: Step,
-        rows: Indices,
-        targets: Indices,
-        top_n: int,
-        given: Tensor | None,
-    ) -> Scores | None:
-        """Scores of targets[i] after row rows[i], on the host; None on other ranks, and where
-        there was no memory for them."""
-        row = upload(rows, self.device)
-        target = upload(targets.astype(np.int64), self.device)
-        pieces: list[Scores] | None = []
-        for start in range(0, len(row), PROMPT_LOGPROB_ROWS):
-            some = slice(start, start + PROMPT_LOGPROB_ROWS)
-            logits = self.model.head(hidden.select(row[some]), step)
-            if logits is not None and pieces is not None:
-                others = None if given is None else given[some]
-                wanted = (logits, target[some], top_n, others, self.sampler.rows_alone)
-                piece = self._alone(partial(scores_of, *wanted))
-                pieces = None if piece is None else [*pieces, piece]
-        found = pieces or []
-        return self._alone(lambda: joined(found).on_host()) if found else None
