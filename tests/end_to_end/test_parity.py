@@ -28,8 +28,8 @@ BY_LIMIT = "phi3_long"
     "family",
     [
         "llama3",
-        "mistral",
-        "qwen3",
+        pytest.param("mistral", marks=pytest.mark.full),
+        pytest.param("qwen3", marks=pytest.mark.full),
         "gemma2",
         "gpt2",
         pytest.param("gpt_oss", marks=pytest.mark.full),
@@ -46,7 +46,7 @@ async def test_one_shard(tmp_path: Path, family: str) -> None:
     ("family", "shards"),
     [
         ("llama3", 2),
-        ("qwen3", 2),
+        pytest.param("qwen3", 2, marks=pytest.mark.full),
         pytest.param("llama3", 4, marks=pytest.mark.full),
         ("falcon_new", 2),
         ("gpt_oss", 2),

@@ -107,7 +107,7 @@ def check(kind: str, said: str) -> None:
         assert re.fullmatch("[ab]{4,9}!", said.strip()), said
 
 
-@pytest.mark.parametrize("kind", ["schema", "regex"])
+@pytest.mark.parametrize("kind", ["schema", pytest.param("regex", marks=pytest.mark.full)])
 async def test_what_is_thought_is_free_and_what_is_said_is_held(
     thinking: tuple[Server, int], kind: str
 ) -> None:
@@ -138,8 +138,15 @@ async def test_without_reasoning_the_answer_is_held_from_its_first_token(
     check("schema", choice["message"]["content"])
 
 
-@pytest.mark.parametrize("kind", ["schema", "free"])
-@pytest.mark.parametrize("budget", [0, 7])
+@pytest.mark.parametrize(
+    ("budget", "kind"),
+    [
+        (0, "free"),
+        (7, "schema"),
+        pytest.param(0, "schema", marks=pytest.mark.full),
+        pytest.param(7, "free", marks=pytest.mark.full),
+    ],
+)
 async def test_a_budget_ends_what_is_thought(
     thinking: tuple[Server, int], budget: int, kind: str
 ) -> None:

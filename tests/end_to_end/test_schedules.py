@@ -126,7 +126,10 @@ def shards(
     return shard, Alone(lone), config
 
 
-@pytest.mark.parametrize("family", ["llama2", "mistral", "qwen3"])
+@pytest.mark.parametrize(
+    "family",
+    ["llama2", *(pytest.param(name, marks=pytest.mark.full) for name in ("mistral", "qwen3"))],
+)
 def test_random_schedules_give_each_its_own_tokens(tmp_path: Path, family: str) -> None:
     folder = make_checkpoint(tmp_path / "model", family)
     groups = preemptions = 0

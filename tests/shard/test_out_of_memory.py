@@ -19,7 +19,7 @@ from penstock_proto import shard_pb2
 from penstock_shard.memory.out_of_memory import is_out_of_memory
 from penstock_shard.ranks.agreement import allocated
 from penstock_shard.ranks.parallel import Group
-from penstock_shard.steps import runner
+from penstock_shard.steps import prompt_scores, runner
 from support.checkpoints import make_checkpoint
 from support.joined_ranks import joined_ranks
 from support.local_shard import LocalShard, load_model
@@ -221,7 +221,7 @@ def test_what_rank_0_alone_has_no_memory_for(
                 shard.runner.sampling, "sample", failing(shard.runner.sampling.sample)
             )
         elif shard.runner.sampling is not None:
-            monkeypatch.setattr(runner, "scores_of", failing(runner.scores_of))
+            monkeypatch.setattr(prompt_scores, "scores_of", failing(prompt_scores.scores_of))
         shard.start(0, [3, 4, 5])
         prompt = shard.admission(1, range(3, 23), prompt_logprobs=True, prompt_top_n=2)
         [lost] = shard.run(

@@ -66,6 +66,6 @@ class Network:
     drain_delay: float = option(
         5.0,
         number(0, 3600),
-        "Seconds after SIGTERM, at most half the grace period, in which requests are taken while "
-        "/ready answers 503, so that balancers look away; 0 where nobody has asked for so long",
+        "Seconds after SIGTERM in which requests are taken while /ready answers 503, so that "
+        "balancers look away; at most half the grace period",
     )

@@ -137,6 +137,21 @@ async def exchange(port: int, data: bytes) -> bytes:
         writer.close()
 
 
+async def two_answers(port: int, data: bytes) -> bytes:
+    """Send and read until there are two answers, or the other side has ended. The balancer may
+    leave out the second where the client has ended."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    text = b""
+    try:
+        writer.write(data)
+        async with asyncio.timeout(60):
+            while len(answered(text)) < 2 and (part := await reader.read(65536)):
+                text += part
+    finally:
+        writer.close()
+    return text
+
+
 async def test_one_answer_to_one_request(port: int, named: bytes) -> None:
     for way in WAYS.keys() - TWO:
         ids = answered(await exchange(port, request(way)))
@@ -151,6 +166,6 @@ async def test_one_answer_to_one_request(port: int, named: bytes) -> None:
 async def test_two_requests_have_two_answers(port: int, named: bytes) -> None:
     """So that one answer is no sign of a connection that is always closed."""
     for way in TWO:
-        ids = answered(await exchange(port, request(way)))
+        ids = answered(await two_answers(port, request(way)))
         assert len(ids) == 2
         assert ids[1] == b"hidden" or (named == BALANCED and ids[1].startswith(BALANCED))
