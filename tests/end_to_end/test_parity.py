@@ -49,7 +49,7 @@ async def test_one_shard(tmp_path: Path, family: str) -> None:
         pytest.param("qwen3", 2, marks=pytest.mark.full),
         pytest.param("llama3", 4, marks=pytest.mark.full),
         ("falcon_new", 2),
-        ("gpt_oss", 2),
+        pytest.param("gpt_oss", 2, marks=pytest.mark.full),
         pytest.param("olmo2", 2, marks=pytest.mark.full),
     ],
 )
