@@ -28,7 +28,7 @@ from penstock_shard.steps.slots import Chunks, Indices
 MOST_ROWS = 6144  # beyond, launching takes less time than computing
 # Sizes whose time the router is told: it plans steps of the cheapest.
 COSTED = (128, 256, 384, 512, 640, 768, 896, 1024, 1152, 1280, 1536, 1792, 2048, 3072, 4096)
-COST_ROUNDS = 3
+COST_ROUNDS = 2
 
 
 def buckets_for(rows: int) -> list[int]:
