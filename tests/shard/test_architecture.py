@@ -196,6 +196,8 @@ FIELDS = st.dictionaries(
             *("rotary_pct", "partial_rotary_factor", "use_parallel_residual", "layer_norm_eps"),
             *("num_kv_heads", "multi_query", "parallel_attn", "new_decoder_architecture", "alibi"),
             *("num_ln_in_parallel_attn", "n_embd", "n_inner", "activation_function"),
+            *("embedding_multiplier", "residual_multiplier", "logit_scale", "rotary_dim"),
+            *("no_rope_layers", "no_rope_layer_interval", "word_embed_proj_dim"),
         ]
     ),
     ODD,
@@ -216,7 +218,8 @@ def test_m7_whatever_a_config_holds(family: str | None, fields: dict[str, Any]) 
         else:
             assert model.num_layers <= 1024 and model.max_positions <= 2**24
             assert all(math.isfinite(rope.theta) for rope in model.ropes)
-            assert 0 < model.norm_eps <= 1
+            assert 0 < model.norm_eps <= 2**32
+            assert len(model.rotates) == model.num_layers
 
 
 def test_a_long_value_is_not_repeated_whole() -> None:
