@@ -1,4 +1,4 @@
-"""Questions about the small facts of `fact_tables` and `word_tables`."""
+"""Questions about the small facts of `data/facts.txt` and `data/words.txt`."""
 
 from __future__ import annotations
 
