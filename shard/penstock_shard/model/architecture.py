@@ -10,9 +10,10 @@ from penstock_quantization.methods import parse_scheme
 from penstock_quantization.scheme import Scheme
 from penstock_shard.json_file import read_object
 from penstock_shard.model.config_numbers import real, shown, whole
-from penstock_shard.model.families import FAMILIES, MODEL_TYPES, TEXT_PARTS
+from penstock_shard.model.families import FAMILIES
 from penstock_shard.model.families.family import Family, QKNormKind
 from penstock_shard.model.families.layer_kinds import Config, Windows
+from penstock_shard.model.families.which import family_name, text_part
 from penstock_shard.model.rope_config import Rope
 from penstock_shard.weights.quantization_file import quantization_file
 
@@ -126,8 +127,8 @@ def read_architecture(folder: Path) -> Architecture:
 
 def parse_architecture(config: Config) -> Architecture:
     """The switches of a parsed config.json. Raises ValueError for what is not supported."""
-    config = _text_part(config)
-    name = _family_name(config)
+    config = text_part(config)
+    name = family_name(config)
     family = FAMILIES[name]
     renamed = {usual: config[own] for usual, own in family.keys if own in config}
     try:
@@ -216,34 +217,6 @@ def check_split(model: Architecture, shards: int) -> None:
             f"{model.name} with num_key_value_heads {model.num_kv_heads} cannot be split over "
             f"{shards} shards: one number must divide the other"
         )
-
-
-def _text_part(config: Config) -> Config:
-    """Of a model that also sees, what describes its language model. The rest is not served."""
-    part = config.get("text_config")
-    named = config.get("architectures")
-    name = named[0] if isinstance(named, list) and named else None
-    if name not in tuple(TEXT_PARTS) or not isinstance(part, dict):
-        return config
-    around = {key: value for key, value in config.items() if key != "text_config"}
-    return {**around, **part, "architectures": [TEXT_PARTS[name]]}
-
-
-def _family_name(config: Config) -> str:
-    """By the first of `architectures`; by `model_type` where that says nothing known.
-
-    Names of other things than a causal language model are taken at their word.
-    """
-    named = config.get("architectures")
-    name = named[0] if isinstance(named, list) and named else "(none given)"
-    for known in FAMILIES:
-        if str(name).lower() == known.lower():
-            return known
-    family = MODEL_TYPES.get(str(config.get("model_type")).lower())
-    if family is not None and (not named or str(name).endswith("ForCausalLM")):
-        return family
-    supported = ", ".join(FAMILIES)
-    raise ValueError(f"architecture {name!s:.60} is not supported; supported: {supported}")
 
 
 def _soft_caps(family: Family, config: Config) -> tuple[float | None, float | None]:

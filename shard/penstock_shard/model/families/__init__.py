@@ -12,9 +12,3 @@ from penstock_shard.model.families.sandwich import SANDWICH
 from penstock_shard.model.families.sequential import SEQUENTIAL
 
 FAMILIES: dict[str, Family] = SEQUENTIAL | EXPERTS | SANDWICH | PARALLEL | LEARNED
-
-# Models that see images too: their text_config is that of a family.
-TEXT_PARTS = {"Gemma3ForConditionalGeneration": "Gemma3ForCausalLM"}
-
-# What old or hand-made files call a family: `model_type`, in lower case.
-MODEL_TYPES = {kind: name for name, row in FAMILIES.items() for kind in row.model_types}
