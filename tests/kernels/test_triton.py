@@ -60,6 +60,7 @@ from support.paged import (
     paged_case,
     sinks_of,
 )
+from support.sampled import crossed
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning:triton")
 SCALE = 0.21
@@ -166,9 +167,18 @@ def test_decode_attention_with_a_soft_cap(
         assert_near(found, naive_attention(case, SCALE, window, soft_cap))
 
 
-@pytest.mark.parametrize("soft_cap", [None, 0.5])
-@pytest.mark.parametrize("window", [None, 17])
-@pytest.mark.parametrize("stored", FP8, ids=str)
+@pytest.mark.parametrize(
+    ("stored", "window", "soft_cap"),
+    crossed(
+        FP8,
+        [None, 17],
+        [None, 0.5],
+        sample=lambda stored, window, cap: (
+            ((window is None) == (cap is None)) == (stored is FP8[0])
+        ),
+    ),
+    ids=str,
+)
 def test_decode_attention_of_a_cache_in_fp8(
     place: Place, stored: torch.dtype, window: int | None, soft_cap: float | None
 ) -> None:
@@ -270,8 +280,12 @@ def test_more_rows_than_there_is_room_for_are_refused(place: Place) -> None:
         attend.plan(torch.zeros(5, dtype=torch.int64, device=place.device))
 
 
-@pytest.mark.parametrize("kv_heads", [1, 2, 3, 4, 5, 8])
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize(
+    ("rows", "kv_heads"),
+    crossed(
+        [1, 3], [1, 2, 3, 4, 5, 8], sample=lambda rows, kv_heads: (rows == 1) == (kv_heads % 2 > 0)
+    ),
+)
 def test_no_context_makes_more_items_than_there_is_room_for(kv_heads: int, rows: int) -> None:
     if not knobs.runtime.interpret:
         pytest.skip("by the interpreter")
