@@ -357,6 +357,8 @@ TURNS = [
     ("some", NormKind.RMS_ONE),
     ("some", None),
     ("none", None),
+    ("neighbours", NormKind.RMS_ONE),
+    ("some neighbours", None),
 ]
 
 
@@ -394,8 +396,9 @@ def check_rope_and_write(
     if stored is not None:
         case = case.in_fp8(stored)
     rows, total = len(case.slot), heads + 2 * kv_heads
-    rotary = {"all": width, "some": width // 4 * 2, "none": 0}[turned]
-    spec = AttentionSpec(heads, kv_heads, width, 1.0, rotary=rotary)
+    share, interleaved = turned.removesuffix("neighbours").strip(), turned.endswith("neighbours")
+    rotary = {"": width, "all": width, "some": width // 4 * 2, "none": 0}[share]
+    spec = AttentionSpec(heads, kv_heads, width, 1.0, rotary=rotary, interleaved=interleaved)
     if turned == "none":
         spec = AttentionSpec(heads, kv_heads, width, 1.0, rope=None)
     angle = torch.rand(64, rotary // 2, device=place.device) * 6.28
@@ -415,7 +418,7 @@ def check_rope_and_write(
         norm.qk_norm_(expected, QKNorm(*wide, norms.mean), heads, kv_heads)
     if rotary:
         turning = expected[:, : heads + kv_heads, :rotary]
-        rope.rotate_(turning, *rope.rotation(angles, case.position))
+        rope.rotate_(turning, *rope.rotation(angles, case.position), interleaved)
     column = (case.position // page).unsqueeze(1)
     block = case.table[case.slot].gather(1, column).squeeze(1).long()
     kv = expected[:, heads:]
