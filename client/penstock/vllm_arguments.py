@@ -109,7 +109,6 @@ REFUSED: Mapping[str, tuple[tuple[Any, ...], str]] = {  # values that ask for no
     "spec_method": (NOTHING, f"{LATER}: one token a step"),
     "spec_tokens": (NOTHING, f"{LATER}: one token a step"),
     "logits_processors": (NOTHING, "is not supported: no foreign code runs in the shards"),
-    "hf_overrides": (NOTHING, "is not supported: config.json says what the model is"),
     "hf_config_path": (NOTHING, "is not supported: config.json says what the model is"),
     "quantization_config": (NOTHING, "is not supported: the checkpoint says how it is quantised"),
     "pooler_config": (NOTHING, "is not supported: this server generates text"),

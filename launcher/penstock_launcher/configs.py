@@ -50,6 +50,8 @@ ROUTER_OPTIONS = (
     "payload_limit",
     "strict_requests",
     "generation_config",
+    "override_generation_config",
+    "default_chat_template_kwargs",
     "watermark_gamma",
     "otlp_service_name",
     "watermark_delta",

@@ -37,10 +37,10 @@ from penstock_launcher.model import (
     S3Model,
     check_folder,
     is_s3,
-    link_weights,
     local_model,
 )
 from penstock_launcher.options import OPTIONS, Options
+from penstock_launcher.overlay import prepared
 from penstock_launcher.parent import parent_process
 from penstock_launcher.run_folder import RunFolder
 from penstock_launcher.several_hosts import Run, follow, lead, meet, place_of
@@ -137,9 +137,8 @@ def _prepare(model: Model, options: Options, folder: Path) -> Model:
     if model.path != DEMO:
         check_entries(model.path)
     if options.weights_cache_override is not None:
-        weights = Path(options.weights_cache_override)
-        check_entries(weights)
-        model = link_weights(model, weights, folder / "model")
+        check_entries(Path(options.weights_cache_override))
+    model = prepared(model, options, folder / "model")
     return check_folder(model, with_weights=options.load_format == "auto")
 
 

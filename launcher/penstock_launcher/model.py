@@ -140,19 +140,3 @@ def choose_files(names: list[str], wanted: HubModel | S3Model) -> list[str]:
     if len(beside) < len(weights):
         chosen = [name for name in chosen if name not in beside]
     return chosen
-
-
-def link_weights(model: Model, weights: Path, folder: Path) -> Model:
-    """A folder of links: the files of the model, but the safetensors of `weights`."""
-    check_weights(weights, f"--weights-cache-override {weights}")
-    folder.mkdir()
-    for source in model.path.iterdir():
-        if source.is_file() and not source.name.endswith(WEIGHT_FILES):
-            (folder / source.name).symlink_to(source.absolute())
-    for source in weights.iterdir():
-        if source.name.endswith(WEIGHT_FILES):
-            (folder / source.name).symlink_to(source.absolute())
-    return Model(folder, model.id, model.sha)
-
-
-WEIGHT_FILES = (".safetensors", ".safetensors.index.json")

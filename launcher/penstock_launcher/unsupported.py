@@ -58,8 +58,6 @@ UNSUPPORTED = (
         takes_value=False,
         also=("HF_MODEL_TRUST_REMOTE_CODE",),
     ),
-    Unsupported("rope-scaling", f"{_LATER}: rope scaling comes from config.json alone"),
-    Unsupported("rope-factor", f"{_LATER}: rope scaling comes from config.json alone"),
     Unsupported(
         "disable-custom-kernels",
         "is accepted: there are no custom kernels for Bloom and GPT-NeoX to disable",

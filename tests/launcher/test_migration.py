@@ -29,6 +29,8 @@ TEXTS = {
     "log_level": "warn", "root_path": "/llm", "max_top_n_tokens": "7", "waiting_served_ratio": "1",
     "watermark_gamma": "0.2", "watermark_delta": "1", "nnodes": "2", "node_rank": "1",
     "graceful_termination_timeout": "5", "kv_block_size": "32", "master_port": "1234",
+    "hf_overrides": "{}", "override_generation_config": "{}", "rope_scaling": "linear",
+    "default_chat_template_kwargs": "{}", "rope_factor": "2",
     "prometheus_port": "1234", "validation_workers": "3", "metric_names": "vllm",
 }  # fmt: skip
 KINDS = {"N": "777", "X": "0.5"}
