@@ -14,8 +14,6 @@ from penstock_launcher.spellings import SGLANG, VLLM, Spelling, as_it_is
 from penstock_launcher.unsupported import TGI_VARIABLES, UNSUPPORTED, Unsupported
 from penstock_launcher.variables import Reader, broken_rule
 
-MIGRATE = "penstock migrate translates the command lines of TGI, vLLM and SGLang"
-STRAY = "the model is --model-id MODEL, or comes right behind `penstock serve`"
 LONG_CHOICES = 60  # characters
 _FLAGS = " flags"  # no option is called so
 EPILOGUE = (
@@ -35,8 +33,10 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, lis
     rule, an unknown option, or one that cannot be honoured.
     """
     parser = launcher_parser()
-    given = _read(parser, argv)
-    reader = Reader(environ)
+    namespace, unknown = parser.parse_known_args(argv)
+    given, reader = vars(namespace), Reader(environ)
+    if unknown:
+        reader.notices += _foreign(parser, unknown)
     values: dict[str, Any] = {}
     for option in OPTIONS:
         try:
@@ -54,12 +54,15 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, lis
     return Options(**values), reader.notices
 
 
-def _read(parser: argparse.ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
-    given, unknown = parser.parse_known_args(argv)
-    if unknown:
-        hint = MIGRATE if any(word.startswith("-") for word in unknown) else STRAY
-        parser.error(f"unrecognized arguments: {' '.join(unknown)} ({hint})")
-    return vars(given)
+def _foreign(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> list[str]:
+    from penstock_launcher.foreign import leave_out  # large tables, which few starts need
+
+    own = [option.flag for option in OPTIONS]
+    spelled = [flag for option in OPTIONS for one in option.spellings for flag in one.flags]
+    try:
+        return leave_out(unknown, [*own, *spelled])
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def launcher_parser() -> HelpfulParser:
