@@ -143,6 +143,17 @@ def json_object() -> Kind:
     return Kind("JSON", 'a JSON object such as {"name": 1}', parse)
 
 
+def object_or(*names: str) -> Kind:
+    """An object of JSON, or one of some names."""
+    name, entries = one_of(*names), json_object()
+
+    def parse(value: str) -> object:
+        return (entries if value.lstrip().startswith("{") else name).parse(value)
+
+    metavar = "{" + ",".join((*names, entries.metavar)) + "}"
+    return Kind(metavar, f"{name.rule}, or {entries.rule}", parse)
+
+
 def many(kind: Kind, separator: str | None = ",") -> Kind:
     """Repeated on the command line; there and in the environment, several in one text."""
     return Kind(kind.metavar, kind.rule, kind.parse, repeated=True, separator=separator)

@@ -42,12 +42,15 @@ def changed_files(model: Path, options: Options) -> dict[str, str]:
 
 
 def rope_override(options: Options) -> dict[str, Any]:
-    """What TGI's two options say, as TGI read them: either may be given alone."""
+    """What TGI's two options say, as TGI read them: either may be given alone. vLLM had the first
+    with an object."""
     kind, factor = options.rope_scaling, options.rope_factor
     if kind is None and factor is None:
         return {}
     if options.hf_overrides and not options.hf_overrides.keys().isdisjoint(ROPE):
         raise LauncherError("--rope-scaling and --hf-overrides both say how positions are scaled")
+    if isinstance(kind, dict):
+        return {"rope_scaling": kind if factor is None else {**kind, "factor": factor}}
     scaling = {"rope_type": kind or "linear", "factor": 1.0 if factor is None else factor}
     return {"rope_scaling": scaling}
 

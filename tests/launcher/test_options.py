@@ -25,7 +25,7 @@ SAMPLES = {
     "served_model_name": ("gpt-4", ("gpt-4",), ["a\rb"]),
     "tokenizer_config_path": ("/tmp/t.json", "/tmp/t.json", ["a\nb"]),
     "hf_overrides": ('{"rope_theta": 1e6}', {"rope_theta": 1e6}, JSON),
-    "rope_scaling": ("dynamic", "dynamic", ["yarn", '{"type": "linear"}']),
+    "rope_scaling": ("dynamic", "dynamic", ["yarn", "[1]", '{"type": ']),
     "rope_factor": ("2.5", 2.5, ["0", "0.5", "nan", "x"]),
     "override_generation_config": ('{"top_k": 5}', {"top_k": 5}, JSON),
     "default_chat_template_kwargs": ('{"a": [true]}', {"a": [True]}, JSON),
@@ -222,6 +222,11 @@ def test_variable_of_tgi_is_worth_a_warning(variable):
     options, (notice,) = parse([], {variable: "1"})
     assert options == Options() and variable in notice
     assert parse([], {variable: ""}) == (Options(), [])
+
+
+def test_scaling_of_positions_as_an_object():
+    argv = ["--rope-scaling", ' {"rope_type": "yarn", "factor": 4.0}']
+    assert parse(argv, {})[0].rope_scaling == {"rope_type": "yarn", "factor": 4.0}
 
 
 def test_objects_of_any_depth_are_read_or_refused():

@@ -72,10 +72,12 @@ def test_entries_of_config_json(tmp_path: Path) -> None:
         ("dynamic", 2.0, {"rope_type": "dynamic", "factor": 2.0}),
         ("linear", None, {"rope_type": "linear", "factor": 1.0}),
         (None, 3.0, {"rope_type": "linear", "factor": 3.0}),
+        (YARN, None, YARN),
+        (YARN, 2.0, {"rope_type": "yarn", "factor": 2.0}),
     ],
 )
 def test_scaling_as_tgi_took_it(
-    tmp_path: Path, kind: str | None, factor: float | None, scaling: dict[str, Any]
+    tmp_path: Path, kind: Any, factor: float | None, scaling: dict[str, Any]
 ) -> None:
     options = Options(rope_scaling=kind, rope_factor=factor)
     assert config_of(tmp_path, {}, options) == {"rope_scaling": scaling}

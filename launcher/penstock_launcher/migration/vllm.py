@@ -29,11 +29,14 @@ ROWS: tuple[Row, ...] = (
         },
     ),
     Row(("--cudagraph-capture-sizes",), "cuda_graphs", many=True),
+    Row(("--rope-scaling",), "hf_overrides", value='{{"rope_scaling": {}}}'.format),
+    Row(("--rope-theta",), "hf_overrides", value='{{"rope_theta": {}}}'.format),
+    Row(("--device",), "device", neutral=("auto", "cuda")),
     *without_effect(
         "is left out: Penstock does so anyway",
         "--enable-chunked-prefill --enable-auto-tool-choice --enable-prompt-tokens-details "
         "--enable-request-id-headers --enable-ssl-refresh --async-scheduling "
-        "--use-tqdm-on-load --enable-server-load-tracking --enable-offline-docs",
+        "--use-tqdm-on-load --enable-reasoning --enable-server-load-tracking --enable-offline-docs",
     ),
     *without_effect(
         "is left out: it tunes vLLM's own engine",
@@ -45,7 +48,10 @@ ROWS: tuple[Row, ...] = (
         "--distributed-executor-backend= --disable-custom-all-reduce --numa-bind "
         "--safetensors-load-strategy= --model-loader-extra-config= --ignore-patterns= "
         "--max-parallel-loading-workers= --worker-cls= --scheduler-cls= --use-v2-block-manager "
-        "--disable-cascade-attn --enable-flashinfer-autotune --api-server-count|-asc= "
+        "--disable-async-output-proc --disable-frontend-multiprocessing --worker-use-ray "
+        "--engine-use-ray --tokenizer-pool-size= --tokenizer-pool-type= --num-lookahead-slots= "
+        "--max-context-len-to-capture= --disable-cascade-attn "
+        "--enable-flashinfer-autotune --api-server-count|-asc= "
         "--preemption-mode= --mm-processor-cache-gb= --no-async-scheduling --watermark= "
         "--scheduler-reserve-full-isl --prefill-schedule-interval= --use-fp64-gumbel "
         "--profiler-config= --h11-max-incomplete-event-size= --h11-max-header-count=",
@@ -90,8 +96,6 @@ ROWS: tuple[Row, ...] = (
     *not_served("is not supported: the model's own tokenizer is read",
         "--tokenizer= --tokenizer-revision= --tokenizer-mode= --skip-tokenizer-init",
         "auto", "hf", "fast"),
-    *not_served("is written otherwise: as an entry of --hf-overrides",
-        "--rope-scaling= --rope-theta="),
     *not_served("is not supported: config.json of the model's folder says what it is",
         "--hf-config-path="),
     *not_served("is not supported: config.json is read", "--config-format=", "auto", "hf"),

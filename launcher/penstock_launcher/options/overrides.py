@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from penstock_launcher.kinds import json_object, number, one_of
+from penstock_launcher.kinds import json_object, number, object_or
 from penstock_launcher.options.option import option
 
 
@@ -18,10 +18,11 @@ class Overrides:
         '`{"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}`; those of `text_config` one by '
         "one",
     )
-    rope_scaling: str | None = option(
+    rope_scaling: str | dict[str, Any] | None = option(
         None,
-        one_of("linear", "dynamic"),
-        "How positions beyond those that the model was trained on are scaled",
+        object_or("linear", "dynamic"),
+        "How positions beyond those that the model was trained on are scaled; an object as "
+        "config.json has it",
         default_text="config.json's, or linear with rope-factor",
     )
     rope_factor: float | None = option(
