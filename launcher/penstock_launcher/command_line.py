@@ -16,6 +16,9 @@ from penstock_launcher.variables import Reader, broken_rule
 
 LONG_CHOICES = 60  # characters
 _FLAGS = " flags"  # no option is called so
+_FOREIGN = " foreign"  # nor so
+# vLLM's, which would be taken for -p with a value, and for -e beside -p
+_LIKE_OURS = {"-pp": None, "-ep": 0}  # nargs
 EPILOGUE = (
     "Each option can also be given in the environment, under the name in brackets or that name "
     "behind TGI_; the command line wins, and an empty variable counts as not given."
@@ -35,7 +38,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, lis
     parser = launcher_parser()
     namespace, unknown = parser.parse_known_args(argv)
     given, reader = vars(namespace), Reader(environ)
-    if unknown:
+    if unknown := [*given.pop(_FOREIGN, ()), *unknown]:
         reader.notices += _foreign(parser, unknown)
     values: dict[str, Any] = {}
     for option in OPTIONS:
@@ -90,6 +93,8 @@ def launcher_parser() -> HelpfulParser:
             for section in parser.sections:
                 if section.name in map(str.lower, spelling.servers):
                     section.actions.append(action)
+    for flag, nargs in _LIKE_OURS.items():
+        parser.add_argument(flag, dest=_FOREIGN, action=_Keep, nargs=nargs, help=argparse.SUPPRESS)
     section = parser.section("tgi", "options of TGI's that are refused or change nothing")
     section.actions.extend(_add_unsupported(parser, refused) for refused in UNSUPPORTED)
     return parser
@@ -113,6 +118,14 @@ class _Take(argparse.Action):
             lists = value if self.nargs == "+" else [value]  # one text may hold several values
             value = [*getattr(namespace, self.dest, []), *chain.from_iterable(lists)]
         setattr(namespace, self.dest, value)
+
+
+class _Keep(argparse.Action):
+    """Keeps a flag and its value as they were typed."""
+
+    def __call__(self, parser: Any, namespace: Any, value: Any, flag: str | None = None) -> None:
+        words = [flag] if self.nargs == 0 else [flag, value]
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest, ()), *words])
 
 
 def _add_option(parser: argparse.ArgumentParser, option: Option) -> argparse.Action:

@@ -9,6 +9,7 @@ import re
 import pytest
 
 from penstock_launcher.command_line import parse
+from penstock_launcher.configs import without_secrets
 from penstock_launcher.foreign import SERVERS
 from penstock_launcher.migration.rows import Row
 from penstock_launcher.options import OPTIONS, Options
@@ -31,6 +32,7 @@ def test_what_changes_nothing_is_left_out_and_named() -> None:
     assert [notice.split(" is left out: ")[0] for notice in notices] == [
         "--enable-chunked-prefill of vLLM", "--swap-space of vLLM", "--log-requests of SGLang"
     ]  # fmt: skip
+    assert parse(["-pp", "1", "-p", "7"], {}) == (Options(port=7), [])
     assert parse(["--data-parallel-size=1", "--limit-mm-per-prompt", "{}"], {}) == (Options(), [])
 
 
@@ -64,6 +66,9 @@ def test_what_is_not_served_ends_the_start_with_the_reason() -> None:
         (["--cudagraph-capture-sizes", "1", "2"], "of vLLM is --cuda-graphs here"),
         (["--swap-space"], "unrecognized arguments: --swap-space ("),
         (["--enable-chunked-prefill", "x"], "arguments: --enable-chunked-prefill x ("),
+        (["-pp", "2"], "-pp of vLLM is not built yet: --num-shard splits a model over GPUs"),
+        (["-ep"], "-ep of vLLM is not built yet"),
+        (["-pp"], "-pp: expected one argument"),
         (["--port", "7", "stray"], "stray (the model is --model-id"),
         (["stray", "--zzz"], "--zzz (penstock migrate"),
         (["--enable-lora", "--zzz"], "cannot be loaded; unrecognized arguments: --zzz"),
@@ -71,3 +76,9 @@ def test_what_is_not_served_ends_the_start_with_the_reason() -> None:
 )
 def test_a_word_that_nobody_knows(argv: list[str], said: str) -> None:
     assert said in refused(*argv)
+
+
+def test_the_key_that_vllm_reads() -> None:
+    """A server that passed over it would be open to everybody."""
+    assert parse([], {"VLLM_API_KEY": "k"})[0].api_key == ("k",)
+    assert without_secrets({"VLLM_API_KEY": "k", "PATH": "/bin"}) == {"PATH": "/bin"}
