@@ -73,7 +73,9 @@ UNSUPPORTED = (
     # ngrok's own tools set these variables; TGI read them only together with --ngrok
     Unsupported("ngrok-authtoken", "is not built, as --ngrok is not", in_environment=False),
     Unsupported("ngrok-edge", "is not built, as --ngrok is not", in_environment=False),
-    Unsupported("lora-adapters", f"{_LATER}: adapters cannot be loaded"),
+    Unsupported(
+        "lora-adapters", f"{_LATER}: adapters cannot be loaded, but merged (docs/adapters.md)"
+    ),
     Unsupported(
         "usage-stats", "has no other value than off: Penstock reports to nobody", harmless=("off",)
     ),

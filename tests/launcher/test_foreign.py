@@ -71,7 +71,7 @@ def test_what_is_not_served_ends_the_start_with_the_reason() -> None:
         (["-pp"], "-pp: expected one argument"),
         (["--port", "7", "stray"], "stray (the model is --model-id"),
         (["stray", "--zzz"], "--zzz (penstock migrate"),
-        (["--enable-lora", "--zzz"], "cannot be loaded; unrecognized arguments: --zzz"),
+        (["--enable-lora", "--zzz"], "(docs/adapters.md); unrecognized arguments: --zzz"),
     ],
 )
 def test_a_word_that_nobody_knows(argv: list[str], said: str) -> None:

@@ -74,7 +74,10 @@ def test_folder_without_weights(tmp_path):
 
 
 def test_n4_an_adapter_alone_is_no_model(tmp_path):
-    folder = folder_with(tmp_path / "m", "config.json", "adapter_model.safetensors")
+    folder = folder_with(tmp_path / "m", "adapter_config.json", "adapter_model.safetensors")
+    with pytest.raises(LauncherError, match=r"holds an adapter .* with `penstock merge`"):
+        check_folder(Model(folder, "m", None), with_weights=True)
+    folder_with(tmp_path / "m", "config.json")
     with pytest.raises(LauncherError, match=r"holds an adapter \(adapter_model.safetensors\)"):
         check_folder(Model(folder, "m", None), with_weights=True)
     (folder / "model.safetensors").touch()

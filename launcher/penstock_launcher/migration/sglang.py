@@ -80,7 +80,7 @@ ROWS: tuple[Row, ...] = (
         "--speculative-eagle-topk= --speculative-num-draft-tokens= --speculative-token-map= "
         "--speculative-draft-model-revision= --speculative-attention-mode= "
         "--speculative-accept-threshold-single= --speculative-accept-threshold-acc="),
-    *not_served("is not built yet: adapters cannot be loaded",
+    *not_served("is not built yet: adapters cannot be loaded, but merged (docs/adapters.md)",
         "--enable-lora --lora-paths=* --max-loras-per-batch= --max-lora-rank= --lora-backend= "
         "--max-loaded-loras= --lora-target-modules=* --lora-eviction-policy="),
     *not_served("is not built yet: --num-shard splits a model over GPUs",

@@ -79,7 +79,7 @@ ROWS: tuple[Row, ...] = (
     *not_served("is not built yet: one token a step",
         "--speculative-config|-sc= --spec-method= --spec-model= --spec-tokens= "
         "--speculative-model= --num-speculative-tokens="),
-    *not_served("is not built yet: adapters cannot be loaded",
+    *not_served("is not built yet: adapters cannot be loaded, but merged (docs/adapters.md)",
         "--enable-lora --lora-modules=* --max-loras= --max-lora-rank= --max-cpu-loras="),
     *not_served("is not built yet: --num-shard splits a model over GPUs",
         "--pipeline-parallel-size|-pp= --decode-context-parallel-size|-dcp=", "1"),
