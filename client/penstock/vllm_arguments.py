@@ -116,10 +116,7 @@ REFUSED: Mapping[str, tuple[tuple[Any, ...], str]] = {  # values that ask for no
         ("raw_logprobs", *NOTHING),
         "is not supported: log-probabilities are the model's own (raw_logprobs)",
     ),
-    "default_mm_loras": (
-        NOTHING,
-        f"{LATER}: adapters cannot be loaded, but merged (penstock merge)",
-    ),
+    "default_mm_loras": (NOTHING, f"{LATER}: adapters cannot be loaded"),
     "device_ids": (NOTHING, "is not supported: CUDA_VISIBLE_DEVICES chooses the GPUs"),
     "diffusion_config": (NOTHING, "is not supported: one token a step"),
     "disable_sliding_window": (NOTHING, "is not supported: windows are the model's own"),

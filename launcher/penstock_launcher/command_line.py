@@ -39,7 +39,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, lis
     namespace, unknown = parser.parse_known_args(argv)
     given, reader = vars(namespace), Reader(environ)
     if unknown := [*given.pop(_FOREIGN, ()), *unknown]:
-        reader.notices += _foreign(parser, unknown)
+        reader.notices += _foreign(parser, unknown, namespace)
     values: dict[str, Any] = {}
     for option in OPTIONS:
         try:
@@ -57,15 +57,19 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, lis
     return Options(**values), reader.notices
 
 
-def _foreign(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> list[str]:
-    from penstock_launcher.foreign import leave_out  # large tables, which few starts need
+def _foreign(
+    parser: argparse.ArgumentParser, unknown: Sequence[str], namespace: argparse.Namespace
+) -> list[str]:
+    from penstock_launcher.foreign import understand  # large tables, which few starts need
 
     own = [option.flag for option in OPTIONS]
     spelled = [flag for option in OPTIONS for one in option.spellings for flag in one.flags]
     try:
-        return leave_out(unknown, [*own, *spelled])
+        words, notices = understand(unknown, [*own, *spelled], vars(namespace))
     except ValueError as error:
         parser.error(str(error))
+    parser.parse_args(words, namespace)
+    return notices
 
 
 def launcher_parser() -> HelpfulParser:

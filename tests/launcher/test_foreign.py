@@ -36,6 +36,20 @@ def test_what_changes_nothing_is_left_out_and_named() -> None:
     assert parse(["--data-parallel-size=1", "--limit-mm-per-prompt", "{}"], {}) == (Options(), [])
 
 
+def test_what_is_called_otherwise_is_read_as_that() -> None:
+    argv = ["--max_model_len", "2k", "--cudagraph-capture-sizes", "1", "2", "--enable-metrics"]
+    options, notices = parse([*argv, "--rope-theta", "1e6", "--api_key", "secret"], {})
+    assert options == Options(
+        max_total_tokens=2000,
+        cuda_graphs=(1, 2),
+        metric_names=("sglang",),
+        hf_overrides={"rope_theta": 1e6},
+        api_key=("secret",),
+    )
+    assert notices[0] == "--max_model_len of vLLM is --max-total-tokens here"
+    assert len(notices) == 5 and "secret" not in str(notices)
+
+
 def values(row: Row) -> list[str]:
     return ["7"] if row.takes_value else []
 
@@ -62,8 +76,13 @@ def test_what_is_not_served_ends_the_start_with_the_reason() -> None:
     [
         (["--max-totl-tokens", "5"], "--max-totl-tokens 5; did you mean --max-total-tokens?"),
         (["--tensor-parallel", "2"], "did you mean --tensor-parallel-size?"),
-        (["--max_model_len", "5"], "--max_model_len of vLLM is --max-total-tokens here"),
-        (["--cudagraph-capture-sizes", "1", "2"], "of vLLM is --cuda-graphs here"),
+        (["--cuda-graph-bs", "x"], "--cuda-graph-bs was left out: --cuda-graphs must be"),
+        (
+            ["--cuda-graphs", "1", "--cuda-graph-bs", "2"],
+            "--cuda-graph-bs and --cuda-graphs say the same: give one of them",
+        ),
+        (["--rope-theta", "1", "--hf-overrides", "{}"], "--rope-theta and --hf-overrides say the"),
+        (["--max_model_len", "5", "--context_length", "6"], "--context_length and --max-total"),
         (["--swap-space"], "unrecognized arguments: --swap-space ("),
         (["--enable-chunked-prefill", "x"], "arguments: --enable-chunked-prefill x ("),
         (["-pp", "2"], "-pp of vLLM is not built yet: --num-shard splits a model over GPUs"),
