@@ -35,9 +35,10 @@ def test_every_row_has_one() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "code"), [("60", 3), ("1", bounded.HUNG)])
-def test_nothing_outlives_its_test(seconds: str, code: int) -> None:
+def test_nothing_outlives_its_test(seconds: str, code: int, tmp_path: Path) -> None:
     script = f"setsid sleep 1000 & echo $!; [ {seconds} = 60 ] || wait; exit 3"
     command = [sys.executable, bounded.__file__, seconds, "sh", "-c", script]
-    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    assert ended.returncode == code
-    assert not [number for number in ended.stdout.split() if Path(f"/proc/{number}").exists()]
+    with (tmp_path / "started").open("w") as started:
+        assert subprocess.run(command, stdout=started).returncode == code
+    numbers = (tmp_path / "started").read_text().split()
+    assert not [number for number in numbers if Path(f"/proc/{number}").exists()]
