@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from benchmarks.configs import write_model_folder
@@ -21,7 +22,7 @@ from penstock_proto import shard_pb2
 from penstock_shard.config import ShardConfig
 from penstock_shard.memory import warmup
 from penstock_shard.phases import SPENT
-from penstock_shard.steps.graphs import Capture
+from penstock_shard.steps.graphs import CountedCapture, Replayable
 from penstock_shard.weights.loaded_model import load
 
 MIB = 1 << 20
@@ -34,20 +35,21 @@ SIZES = {
 }
 
 
-class Watched(Capture):
-    """Notes for each graph: seconds, bytes that the driver gave, bytes that torch took."""
+Row = tuple[float, int, int]  # seconds, bytes that the driver gave, bytes that torch took
+SEEN: list[tuple[str, Row]] = []  # of each graph that was captured
 
-    seen: list[tuple[str, float, int, int]] = []
 
-    def __call__(self, step: Callable[[], None]) -> torch.cuda.CUDAGraph:
+class Watched(CountedCapture):
+    """Notes what each graph takes."""
+
+    def __call__(self, step: Callable[[], None]) -> Replayable:
         free, held, start = taken(), torch.cuda.memory_reserved(), time.perf_counter()
         graph = super().__call__(step)
         torch.cuda.synchronize()
         assert isinstance(step, partial), "a method and its bucket"
         kind = step.func.__qualname__
         seconds = time.perf_counter() - start
-        row = (kind, seconds, taken() - free, torch.cuda.memory_reserved() - held)
-        self.seen.append(row)
+        SEEN.append((kind, (seconds, taken() - free, torch.cuda.memory_reserved() - held)))
         return graph
 
 
@@ -59,20 +61,20 @@ def taken() -> int:
 def run(shape: str, dtype: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         model = write_model_folder(shape, Path(folder) / "model")
-        config = {
+        config: dict[str, Any] = {
             "model_path": str(model), "dtype": dtype, "device": "cuda", "load_format": "dummy",
             "quantize": None, "kv_cache_dtype": "auto", "kv_block_size": None,
             "cuda_memory_fraction": 1.0, "cuda_graphs": None, "disable_dependent_launch": False,
             "socket_folder": folder,
         }  # fmt: skip
         loaded = load(ShardConfig(**config))
-    warmup.Capture = Watched  # type: ignore[misc]
     start = time.perf_counter()
-    _, answer = warmup.warm_up(loaded, shard_pb2.WarmupRequest(**SIZES))
+    with mock.patch.object(warmup, "CountedCapture", Watched):
+        _, answer = warmup.warm_up(loaded, shard_pb2.WarmupRequest(**SIZES))
     torch.cuda.synchronize()
-    kinds: dict[str, list[tuple[float, int, int]]] = {}
-    for kind, *row in Watched.seen:
-        kinds.setdefault(kind, []).append(tuple(row))  # type: ignore[arg-type]
+    kinds: dict[str, list[Row]] = {}
+    for kind, row in SEEN:
+        kinds.setdefault(kind, []).append(row)
     return {
         "shape": shape,
         "warm_up": time.perf_counter() - start,

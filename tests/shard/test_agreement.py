@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from penstock_shard.memory import kv_cache, memory, warmup
+from penstock_shard.memory import kv_cache, memory, plan
 from penstock_shard.memory.kv_cache import Shares
 from penstock_shard.memory.memory import check_left
 from penstock_shard.model.decoder import Decoder
@@ -43,16 +43,16 @@ def test_the_cache_is_as_large_as_the_shortest_rank_can_have_it(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sizes that memory decides are the least of all ranks."""
-    free = {0: 900_000, 1: 300_000}
+    share = {0: 900_000, 1: 300_000}
     real = memory.count_blocks
 
-    def count(loaded: Any, request: Any, peak: int) -> Any:
+    def count(loaded: Any, request: Any, free: int) -> Any:
         request.max_batch_total_tokens = 0
         monkeypatch.setattr(kv_cache, "CPU_SHARE", 1.0)
-        shares = Shares(kv_cache=free[loaded.group.rank])
-        return real(dataclasses.replace(loaded, shares=shares), request, peak)
+        shares = Shares(kv_cache=share[loaded.group.rank])
+        return real(dataclasses.replace(loaded, shares=shares), request, free)
 
-    monkeypatch.setattr(warmup, "count_blocks", count)
+    monkeypatch.setattr(plan, "count_blocks", count)
     block = 8 * 3 * 2 * 2 * 16 * 4  # tokens, layers, K and V, heads of a rank, width, bytes
     found = joined_ranks(checkpoint("llama2"), 2, blocks)
     assert found == (300_000 // block, True)
@@ -71,12 +71,12 @@ def test_ranks_take_a_smaller_cache_together(
             raise torch.OutOfMemoryError("tried to allocate 2 GiB")
         return real(decoder, num_blocks, *more)
 
-    def count(loaded: Any, request: Any, peak: int) -> tuple[int, None]:
+    def count(loaded: Any, request: Any, free: int) -> tuple[int, None]:
         request.max_batch_total_tokens = 0
         return 129, None
 
     monkeypatch.setattr(kv_cache, "allocate", allocate)
-    monkeypatch.setattr(warmup, "count_blocks", count)
+    monkeypatch.setattr(plan, "count_blocks", count)
     assert joined_ranks(checkpoint("llama2"), 2, blocks) == (96, True)
     said = capsys.readouterr().err
     assert "trying 96 of 129 blocks" in said and "another rank has too little memory" in said

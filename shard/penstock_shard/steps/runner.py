@@ -46,7 +46,14 @@ from penstock_shard.sampling.sampling import (
     features_of,
 )
 from penstock_shard.steps.admissions import objection
-from penstock_shard.steps.graphs import Capturer, DecodeGraphs, SlotTensors, StepOutputs
+from penstock_shard.steps.graphs import (
+    Capturer,
+    DecodeGraphs,
+    GraphKind,
+    GraphSizes,
+    SlotTensors,
+    StepOutputs,
+)
 from penstock_shard.steps.mixed_graphs import MixedGraphs
 from penstock_shard.steps.prompt_scores import PromptScorer
 from penstock_shard.steps.results import PendingResult, StepTimer, refusal, to_host
@@ -79,6 +86,11 @@ class StepGraphs:
     draws: SampleGraphs | None  # where tokens are chosen
     outputs: StepOutputs
     sharing: SharingTensors
+
+    @property
+    def kinds(self) -> tuple[GraphKind, ...]:
+        """In the order in which they are captured: they share memory, and the first takes most."""
+        return (self.mixed, self.decode, *([] if self.draws is None else [self.draws]))
 
 
 class Runner:
@@ -119,12 +131,23 @@ class Runner:
     @torch.inference_mode()
     def capture_graphs(
         self,
-        sizes: tuple[int, ...],
+        sizes: GraphSizes,
         capture: Capturer,
         expect: Callable[[int], None] | None = None,
     ) -> None:
-        """From here on steps are replays of CUDA graphs: decode steps of up to sizes[-1] rows, and
-        steps with chunks. expect: told before how many graphs there will be."""
+        """From here on steps are replays of CUDA graphs, where one is large enough. expect: told
+        before how many graphs there will be."""
+        graphs = self.graphs_of(sizes)
+        if expect is not None:
+            expect(sum(kind.count for kind in graphs.kinds))
+        for kind in graphs.kinds:
+            kind.capture(capture)
+        self._graphs = graphs
+
+    @torch.inference_mode()
+    def graphs_of(self, sizes: GraphSizes) -> StepGraphs:
+        """Graphs that are still to be captured, and the tensors that they read and write. A
+        collective."""
         ops = cast(GraphDevice, self.ops)  # that of the CPU is never captured
         limits, dtype = self.limits, self.model.dtype
         outputs = mapped_outputs(self.model.head, limits.max_slots, dtype) or StepOutputs.empty(
@@ -137,18 +160,13 @@ class Runner:
         )
         sharing = SharingTensors(limits.max_slots, ops.tile_rows, self.device)
         parts = (self.model, ops, self.slots, self.cache, outputs, sharing)
-        mixed = MixedGraphs(*parts, limits.max_prefill_tokens, limits.max_chunks)
-        decode = DecodeGraphs(*parts, sizes)
+        prompts = min(limits.max_prefill_tokens, sizes.prompt_tokens)
+        mixed = MixedGraphs(*parts, prompts, limits.max_chunks)
+        decode = DecodeGraphs(*parts, sizes.decode)
         draws = None
         if self.sampling is not None:
             draws = SampleGraphs(self.sampling, self.sampler, outputs.logits)
-        if expect is not None:
-            expect(mixed.count + decode.count + (draws.count if draws is not None else 0))
-        mixed.capture(capture)
-        decode.capture(capture)
-        if draws is not None:
-            draws.capture(capture)
-        self._graphs = StepGraphs(decode, mixed, draws, outputs, sharing)
+        return StepGraphs(decode, mixed, draws, outputs, sharing)
 
     @torch.inference_mode()
     def execute(self, command: shard_pb2.StepCommand) -> Iterator[PendingResult]:
