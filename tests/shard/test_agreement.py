@@ -12,14 +12,15 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from penstock_shard.memory import kv_cache, memory, plan
+from penstock_proto import shard_pb2
+from penstock_shard.memory import kv_cache, measure, memory, plan
 from penstock_shard.memory.kv_cache import Shares
 from penstock_shard.memory.memory import check_left
 from penstock_shard.model.decoder import Decoder
 from penstock_shard.ranks.agreement import NoMemory, check_room
 from penstock_shard.ranks.parallel import Group, join_group
 from support.joined_ranks import joined_ranks
-from support.local_shard import LocalShard
+from support.local_shard import LocalShard, load_model
 
 CPU = torch.device("cpu")
 
@@ -94,6 +95,42 @@ def test_a_rank_that_has_no_room_keeps_the_others_from_going_on() -> None:
             check_room(group, CPU, 1000)
     finally:
         Two.other = 1
+
+
+@pytest.mark.parametrize(("blocks", "tokens"), [(1000, 512), (20, 128), (2, 64)])
+def test_ranks_take_smaller_steps_together(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, blocks: int, tokens: int
+) -> None:
+    """Where the cache of another rank has no room for a step, whatever this one has."""
+    ran = measure.Ran(0.1, finite=True)
+    measured = measure.Measured(ran, ran, 1, 1, 1, 1 << 40, beside_steps=True)
+    monkeypatch.setattr(plan, "measure", lambda *_: measured)
+    monkeypatch.setattr(Two, "other", blocks)
+    alone = load_model(checkpoint("llama2"))
+    asked = shard_pb2.WarmupRequest(
+        max_prefill_tokens=512, max_slots=64, max_sequence_length=64, max_top_n=5
+    )
+    found = plan.plan_what_fits(dataclasses.replace(alone, group=Two(0, 2)), asked)
+    assert found.request.max_prefill_tokens == tokens
+    assert found.blocks == min(blocks, 64 * 8 + 1)
+
+
+def test_all_ranks_know_that_draws_do_not_fit(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only rank 0 draws; the others would wait for it in the next step."""
+
+    def rehearse(runner: Any, loaded: Any) -> bool:
+        raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+
+    ran = measure.Ran(0.1, finite=True)
+    monkeypatch.setattr(measure, "_prefill", lambda *_: ran)
+    monkeypatch.setattr(measure, "_decode", lambda *_: ran)
+    monkeypatch.setattr(measure, "_rehearse", rehearse)
+    loaded = dataclasses.replace(load_model(checkpoint("llama2")), group=Two(0, 2))
+    asked = shard_pb2.WarmupRequest(max_prefill_tokens=8, max_slots=2, max_sequence_length=64)
+    with pytest.raises(plan.DoesNotFit, match="sampling for 2 sequences, does not fit"):
+        plan.plan_what_fits(loaded, asked)
 
 
 def test_what_is_really_free_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

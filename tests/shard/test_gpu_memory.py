@@ -10,6 +10,7 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from penstock_shard.memory.kv_cache import CUDA_RESERVE
 from penstock_shard.memory.out_of_memory import give_back
 from penstock_shard.weights.loaded_model import LoadedModel
 from support.local_shard import LocalShard, load_model
-from support.shard_driver import admission, neutral
+from support.shard_driver import admission, neutral, running_shards
 
 pytestmark = pytest.mark.gpu
 
@@ -34,7 +35,7 @@ SIZES = {
 }
 HOLD = """
 import sys, torch
-held = torch.empty(int(sys.argv[1]), dtype=torch.uint8, device="cuda")
+held = torch.empty(int(sys.argv[1]), dtype=torch.uint8, device=sys.argv[2])
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -77,10 +78,10 @@ def told(shard: LocalShard) -> None:
 
 
 @contextlib.contextmanager
-def another_process(size: int) -> Iterator[None]:
+def another_process(size: int, device: str = "cuda:0") -> Iterator[None]:
     """Holds so many bytes of the GPU."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(size)],
+        [sys.executable, "-c", HOLD, str(size), device],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None and process.stdin is not None
@@ -198,3 +199,24 @@ def test_a_gpu_that_is_nearly_full(
                 assert "does not fit in memory, trying" in capsys.readouterr().err
         except ValueError as error:
             assert left == 768 and "--max-batch" in str(error), error
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_of_which_one_is_half_full(tmp_path: Path) -> None:
+    """Both take the cache that the fuller one has room for, and both ledgers add up."""
+    folder = write_model_folder("llama-3.2-1b", tmp_path / "model")
+    held = int(torch.cuda.mem_get_info()[1] * 0.5)
+    config = {"device": "cuda", "dtype": "bfloat16", "load_format": "dummy", "kv_block_size": 64}
+    with (
+        another_process(held, "cuda:1"),
+        running_shards(folder, tmp_path / "s", 2, **config) as two,
+    ):
+        first, second = two.warm_up(**SIZES)
+        for answer in (first, second):
+            print({name: size // MIB for name, size in answer.memory.items()})
+            assert sum(answer.memory.values()) == answer.memory_total
+        assert first.num_blocks == second.num_blocks
+        assert second.memory["other"] > held > first.memory["other"]
+        assert second.memory["free"] < CUDA_RESERVE + 128 * MIB
+        assert first.memory["free"] > held - 1024 * MIB
+        assert [len(tokens) for tokens in two.generate([[5, 6, 7], [9] * 300], 8)] == [8, 8]
