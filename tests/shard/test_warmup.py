@@ -369,7 +369,7 @@ def gpu_of(free: int) -> Callable[[LoadedModel, Any, GraphSizes], Measured]:
         workspace, captured = max(step, 4 * MIB * limits.max_slots), step * bool(graphs.decode)
         if workspace + captured > free:
             raise torch.OutOfMemoryError("tried to allocate")
-        return Measured(RAN, RAN, step, workspace, captured, free - workspace - captured, True)
+        return Measured(RAN, RAN, MIB, workspace, captured, free - workspace - captured, True)
 
     return measured
 

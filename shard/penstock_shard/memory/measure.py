@@ -39,21 +39,20 @@ class Ran(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Steps, and bytes: of a GPU; on a CPU only `free` is known, and the others are 0."""
+    """Steps, and bytes: of a GPU; on a CPU `workspace` and `graphs` are 0, and `row` is a guess."""
 
     prefill: Ran
     decode: Ran
-    step: int  # that a step which is no graph takes, beside weights and cache
-    workspace: int  # the same, or where that is more while all slots sample with all there is
+    row: int  # that a step which is no graph takes for each of its rows
+    workspace: int  # that the largest step takes, or draws for all slots with all there is
     graphs: int
     free: int  # for the cache
     beside_steps: bool  # that counts what steps take, so that smaller ones leave more: on GPUs
 
     def __str__(self) -> str:
-        parts = (self.step, self.workspace, self.graphs, self.free)
-        step, workspace, graphs, free = (size >> 20 for size in parts)
-        took = f"a step took {step} MiB, with draws {workspace}, graphs take {graphs}, "
-        return f"{took if self.beside_steps else ''}{free} MiB are free for the KV cache"
+        workspace, graphs, free = (size >> 20 for size in (self.workspace, self.graphs, self.free))
+        taken = f"steps and draws take {workspace} MiB, graphs {graphs}, "
+        return f"{taken if self.beside_steps else ''}{free} MiB are free for the KV cache"
 
 
 def graph_sizes(loaded: LoadedModel, limits: ShardLimits) -> GraphSizes:
@@ -85,10 +84,11 @@ def measure(loaded: LoadedModel, limits: ShardLimits, graphs: GraphSizes) -> Mea
     NoMemory on every rank where one knows before the others wait for it.
     """
     group, device = loaded.group, loaded.device
+    rows = sum(_chunk_lengths(limits))
     give_back(device)
     with phase("warm-up"):
         runner = make_runner(loaded, limits)
-        check_room(group, device, _step_bytes(loaded, limits))
+        check_room(group, device, rows * _row_bytes(loaded))
         # Else the first prompt that parts from another within a block waits for a compiler.
         runner.copy_blocks([(1, 2)])
         with Peak(device) as steps:
@@ -105,16 +105,17 @@ def measure(loaded: LoadedModel, limits: ShardLimits, graphs: GraphSizes) -> Mea
     to_come = workspace + taken.others - runner.cache.nbytes
     free = kv_cache.free_bytes(device, loaded.shares, group.world_size, to_come)
     on_gpu = device.type == "cuda"
-    return Measured(prefill, decode, steps.size, workspace, taken.all, free, on_gpu)
+    row = -(-steps.size // rows) or _row_bytes(loaded)
+    return Measured(prefill, decode, row, workspace, taken.all, free, on_gpu)
 
 
-def _step_bytes(loaded: LoadedModel, limits: ShardLimits) -> int:
-    """About what the largest step holds: three times its residual, and what comes out of the widest
-    matrix of a block, twice for half of it."""
+def _row_bytes(loaded: LoadedModel) -> int:
+    """About what a step holds for each row: three times its residual, and what comes out of the
+    widest matrix of a block, twice for half of it."""
     model, world = loaded.model, loaded.group.world_size
     heads = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim
     width = 3 * model.hidden_size + max(heads, 3 * model.intermediate_size) // world
-    return sum(_chunk_lengths(limits)) * width * loaded.dtype.itemsize
+    return width * loaded.dtype.itemsize
 
 
 def _prefill(runner: Runner, loaded: LoadedModel, times: int) -> Ran:

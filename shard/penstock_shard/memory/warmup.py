@@ -75,7 +75,7 @@ def _allocate_what_fits(loaded: LoadedModel, plan: Plan) -> tuple[Runner, int]:
             )
         try:
             runner = make_runner(loaded, limits_of(loaded, request, attempt.blocks))
-            runner.workspace = measured.step
+            runner.row_bytes = measured.row
             needed = measured.workspace + (measured.graphs if attempt.graphs.decode else 0)
             check_room(loaded.group, loaded.device, needed)
             graphs = _capture_graphs(runner, attempt.graphs)

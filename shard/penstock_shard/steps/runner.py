@@ -126,7 +126,7 @@ class Runner:
         self._row_position = torch.zeros(rows, dtype=torch.int64, device=device)
         self._decode_plan: SamplingPlan | None = None  # of the standing decode list
         self._graphs: StepGraphs | None = None
-        self.workspace = 0  # bytes of a GPU that the largest step holds beside the cache
+        self.row_bytes = 0  # that a step which is no graph takes for each of its rows
 
     @torch.inference_mode()
     def capture_graphs(
@@ -210,7 +210,6 @@ class Runner:
         error then.
         """
         try:
-            self._check_room(chunks)
             return self._step(step, lengths, chunks)
         except (RuntimeError, MemoryError) as error:
             known = self.group.world_size == 1 or isinstance(error, NoMemory)
@@ -220,12 +219,13 @@ class Runner:
         return None
 
     def _check_room(self, chunks: Chunks) -> None:
-        """Raises NoMemory on every rank where one has too little for a step that scores prompts:
-        the largest, and never a graph. Other steps are not held up by a question to all ranks."""
-        if self.group.world_size == 1:
-            return
-        if size := self._scorer.bytes_of(chunks):
-            check_room(self.group, self.device, max(size, self.workspace))
+        """Raises NoMemory on every rank where one has too little for a step with prompts that is no
+        graph, before any of them begins it. Steps that only decode are small, and not held up by a
+        question to all ranks."""
+        if self.group.world_size > 1 and len(chunks.slots):
+            rows = len(self.book.decode) + int(chunks.lengths.sum())
+            size = max(rows * self.row_bytes, self._scorer.bytes_of(chunks))
+            check_room(self.group, self.device, size)
 
     def _give_up(self, chunks: Chunks) -> list[shard_pb2.Refusal]:
         """The slots of the step are refused: how far each came is not known."""
@@ -338,6 +338,7 @@ class Runner:
             return PendingResult(step, timer)
         if (replayed := self._replay(chunks)) is not None:
             return self._replayed(step, timer, chunks, replayed)
+        self._check_room(chunks)
         inputs = self._inputs(lengths, chunks)
         hidden = self.model.forward(inputs.step, inputs.token, inputs.position, self.cache)
         sampled = self._sample(hidden, inputs, chunks)
