@@ -138,6 +138,30 @@ SERVICE = (
         "    if False:",
         "tests/shard/test_agreement.py::test_what_is_really_free_is_looked_at",
     ),
+    # The cache is what steps leave, however little that is.
+    Mutation(
+        "F12",
+        f"{SHARD}/memory/plan.py",
+        "    if problem is None and choice and blocks < wanted:",
+        "    if False:",
+        "tests/shard/test_warmup.py::test_steps_leave_room_for_a_cache",
+    ),
+    # Nobody hears that rank 0 could not draw.
+    Mutation(
+        "F12",
+        f"{SHARD}/memory/measure.py",
+        "            allocated(group, device, lambda: _rehearse(runner, loaded))",
+        "            _rehearse(runner, loaded)",
+        "tests/shard/test_agreement.py::test_all_ranks_know_that_draws_do_not_fit",
+    ),
+    # Graphs that were not tried take nothing.
+    Mutation(
+        "F12",
+        f"{SHARD}/memory/graph_memory.py",
+        "        if some:  # rounded up",
+        "        if False:",
+        "tests/shard/test_graph_memory.py::test_what_is_found_by_some_of_them_is_what_all_take",
+    ),
     # A text that never ends keeps its thread.
     Mutation(
         "F13",

@@ -378,7 +378,7 @@ def gpu_of(free: int) -> Callable[[LoadedModel, Any, GraphSizes], Measured]:
     ("free", "tokens", "slots", "graphs"),
     [
         (4096 * MIB, 1024, 64, True),
-        (2048 * MIB + 40_000, 512, 64, True),  # a cache that holds no step of 1,024
+        (2048 * MIB + 100_000, 512, 64, True),  # a cache that holds no step of 1,024
         (1500 * MIB, 512, 64, True),
         (200 * MIB, 64, 16, True),
         (100 * MIB, 64, 16, False),
