@@ -110,7 +110,7 @@ def derive(
         max_total_tokens=total,
         max_batch_prefill_tokens=_prefill_tokens(request, warmups),
         max_batch_total_tokens=capacity,
-        max_batch_size=request.max_slots,
+        max_batch_size=_sequences(request, warmups),
         block_size=block_size,
         num_blocks=num_blocks,
         vocab_size=infos[0].vocab_size,
@@ -132,6 +132,11 @@ def derive(
 def _prefill_tokens(request: WarmupRequest, warmups: Sequence[WarmupResponse]) -> int:
     """A step that fits on every shard."""
     return min(warmup.max_prefill_tokens or request.max_prefill_tokens for warmup in warmups)
+
+
+def _sequences(request: WarmupRequest, warmups: Sequence[WarmupResponse]) -> int:
+    """As many as draw at once on every shard."""
+    return min(warmup.max_slots or request.max_slots for warmup in warmups)
 
 
 def _step_rows(given: tuple[int, ...] | None, warmups: Sequence[WarmupResponse]) -> tuple[int, ...]:
