@@ -357,7 +357,7 @@ def test_linear_of_many_rows_of_weights_in_4_bits(
     [
         (20, 256, 1408, 128, 2, "zeros", 64),
         (64, 384, 256, 64, 1, "plain", 64),
-        (70, 128, 128, 128, 1, "biased", 128),
+        (70, 80, 144, 128, 1, "biased", 128),  # parts of tiles
         (129, 512, 1280, 64, 1, "zeros", 128),
         (300, 256, 768, 128, 1, "plain", 256),
     ],

@@ -26,6 +26,7 @@ from penstock_kernels.gpu.products.hopper_int4 import DEPTH, LINES, scale_line
 from penstock_kernels.gpu.products.hopper_int4_many import load, turns, unit_of
 from penstock_kernels.gpu.products.hopper_int4_tile import group_scales
 from penstock_kernels.gpu.products.hopper_w4a8_tile import UNIT, fp8_numbers
+from penstock_kernels.int4 import PRODUCT
 from penstock_kernels.weight import Weight
 
 COLUMNS = 128  # of the result: rows of the weight
@@ -51,13 +52,15 @@ def _store(acc, by, target, bias, split, first_row, first_column, BIASED: gl.con
     acc = acc * gl.expand_dims(by, 0)
     if BIASED:
         output = first_column + gl.arange(0, 64, gl.SliceLayout(1, layout))
-        acc = acc + gl.expand_dims(gl.load(bias + output).to(gl.float32), 1)
+        shift = gl.load(bias + output, mask=output < columns, other=0.0)
+        acc = acc + gl.expand_dims(shift.to(gl.float32), 1)
     result = gl.convert_layout(acc.permute((1, 0)).to(out.dtype.element_ty), io_layout)
     row = first_row + gl.arange(0, acc.shape[1], gl.SliceLayout(1, io_layout))
     column = first_column + gl.arange(0, 64, gl.SliceLayout(0, io_layout))
     start = gl.expand_dims((split * rows + row).to(gl.int64) * columns, 1)
     at = start + gl.expand_dims(column, 0)
-    gl.store(out + at, result, mask=gl.expand_dims(row < rows, 1))
+    inside = gl.expand_dims(row < rows, 1) & gl.expand_dims(column < columns, 0)
+    gl.store(out + at, result, mask=inside)
 
 
 @gluon.jit
@@ -146,8 +149,8 @@ def _kernel(
     KINDS: gl.constexpr = 2 if ZEROS else 1
     BYTES: gl.constexpr = 2 * (4096 + KINDS * 128 * G) + ROWS * 128
     rows, columns = gl.to_tensor(rows), gl.to_tensor(columns)
-    depths = gl.to_tensor(depth) // 128
-    plan = (gl.cdiv(rows, ROWS), columns // 128, depths, gl.to_tensor(SPLITS))
+    depths = gl.cdiv(gl.to_tensor(depth), 128)
+    plan = (gl.cdiv(rows, ROWS), gl.cdiv(columns, 128), depths, gl.to_tensor(SPLITS))
     to = (out, rows, columns)
     source = (x, weight, scale, zero, depths)
     FIRST: gl.constexpr = gl.constexpr(0)
@@ -172,6 +175,23 @@ class W4A8Config:
 
 
 STAGES = {64: 10, 128: 7, 256: 5}  # by rows of a tile
+MOST_SPLITS = 4
+
+
+def w4a8_config(
+    rows: int, n: int, k: int, group: int, split: bool, multiprocessors: int
+) -> W4A8Config | None:
+    """How to multiply [rows, k] by a weight [n, k] in groups of so many columns; None: not this
+    way. split: whether k may be."""
+    if group not in (DEPTH, DEPTH // 2) or k % PRODUCT:
+        return None
+    tile = next((size for size in (64, 128) if rows <= size), 256 if group == DEPTH else 128)
+    splits = multiprocessors // _tiles(rows, n, tile) if split else 1
+    return W4A8Config(tile, max(1, min(splits, MOST_SPLITS, -(-k // DEPTH))))
+
+
+def _tiles(rows: int, n: int, tile: int) -> int:
+    return -(-rows // tile) * -(-n // COLUMNS)
 
 
 def hopper_w4a8(
@@ -187,7 +207,7 @@ def hopper_w4a8(
     rows, depth = x.shape
     assert weight.scale is not None
     groups = DEPTH // weight.scale_columns
-    units = -(-rows // config.rows) * (weight.n // COLUMNS) * config.splits
+    units = _tiles(rows, weight.n, config.rows) * config.splits
     scale = scale_line(weight.scale, groups)
     zero = scale if weight.zero is None else scale_line(weight.zero, groups)
     _kernel[(min(units, multiprocessors(x.device)),)](
