@@ -125,8 +125,8 @@ def test_what_cannot_be_is_refused(
 
 
 def test_a_cut_that_leaves_small_groups_names_its_matrix(made: Made) -> None:
-    """64 of the 128 inputs of a row are a group; a quarter of them is not."""
-    folder, _ = made("packed-64", num_hidden_layers=1, intermediate_size=128)
+    """Of 384 inputs in groups of 64 a quarter has three halves of them."""
+    folder, _ = made("packed-64", num_hidden_layers=1, intermediate_size=384)
     source = Checkpoint(folder, read_architecture(folder).family.names)
     with pytest.raises(ValueError, match=r"down_proj has groups of 32 inputs.*choose another"):
         load_decoder(
