@@ -65,10 +65,9 @@ def in_fp8(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def product(q: Tensor, scale: Tensor, weight: Weight, config: W4A8Config) -> Tensor:
-    shape, dtype = (len(q), weight.n), torch.bfloat16
+    out = torch.empty(len(q), weight.n, dtype=torch.bfloat16, device=q.device)
     if config.splits > 1:
-        shape, dtype = (config.splits, *shape), torch.float32
-    out = torch.empty(shape, dtype=dtype, device=q.device)
+        out = torch.empty(config.splits, *out.shape, dtype=torch.float32, device=q.device)
     hopper_w4a8(q, scale, weight, out, config, True)
     return out
 

@@ -174,7 +174,7 @@ class W4A8Config:
     splits: int
 
 
-STAGES = {64: 10, 128: 7, 256: 5}  # by rows of a tile
+STAGES = {64: 10, 128: 7, 256: 5}  # by rows of a tile; one less where parts leave in float32
 MOST_SPLITS = 4
 
 
@@ -215,7 +215,7 @@ def hopper_w4a8(
         tma_descriptor(weight.data.view(-1, 128), LINES, 128),
         scale, zero, out, x_scale if weight.bias is None else weight.bias, rows, weight.n, depth,
         SPLITS=config.splits, G=groups, ZEROS=weight.zero is not None,
-        BIASED=weight.bias is not None, STAGES=STAGES[config.rows],
+        BIASED=weight.bias is not None, STAGES=STAGES[config.rows] - (config.splits > 1),
         W_LAYOUT=tile_layout(LINES, 128, torch.uint8), PDL=dependent, num_warps=4, maxnreg=168,
         launch_pdl=dependent,
     )  # fmt: skip

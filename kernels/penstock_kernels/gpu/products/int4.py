@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from penstock_kernels.gpu.launch.card import has_fp8
 from penstock_kernels.gpu.launch.hopper import is_hopper, multiprocessors
 from penstock_kernels.gpu.products.hopper_gated import hopper_gated_linear, supports_hopper_gated
 from penstock_kernels.gpu.products.hopper_int4 import Int4Config, hopper_int4, int4_config
@@ -24,6 +25,7 @@ from penstock_kernels.gpu.products.hopper_w4a8 import W4A8Config, hopper_w4a8, w
 from penstock_kernels.gpu.products.int4_linear import int4_linear, widened
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
 from penstock_kernels.gpu.products.quantise import quantise_rows
+from penstock_kernels.gpu.products.w4a8_linear import w4a8_linear
 from penstock_kernels.int4 import ROWS
 from penstock_kernels.ops import Activation
 from penstock_kernels.weight import Layout, Weight
@@ -66,6 +68,11 @@ def _w4a8(p: Problem, split: bool = False) -> W4A8Config | None:
     if not (p.fp8_rows and p.half and is_hopper(p.device)) or p.wide_scales:
         return None
     return w4a8_config(p.rows, p.n, p.k, p.scale_columns, split, multiprocessors(p.device))
+
+
+def _portable_w4a8(p: Problem) -> bool | None:
+    """The same on other cards with FP8."""
+    return (p.fp8_rows and p.half and has_fp8(p.device)) or None
 
 
 def _split_w4a8(p: Problem) -> W4A8Config | None:
@@ -166,11 +173,23 @@ def _launch_gated(config: bool, x: Activation, weight: Weight, dependent: bool) 
     return out
 
 
+def _in_fp8(x: Activation, weight: Weight, dependent: bool) -> tuple[Tensor, Tensor]:
+    """Rows and scales."""
+    if x.quantised is not None and x.scale is not None:
+        return x.quantised, x.scale
+    taken = x.x if weight.order is None else x.x.index_select(1, weight.order)
+    return quantise_rows(taken, dependent, Layout.INT4)
+
+
+def _launch_portable_w4a8(config: bool, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    out = x.x.new_empty(len(x.x), weight.n)
+    w4a8_linear(*_in_fp8(x, weight, dependent), weight, out, dependent)
+    return out
+
+
 def _launch_w4a8(config: W4A8Config, x: Activation, weight: Weight, dependent: bool) -> Tensor:
-    rows, q, scale = x.x, x.quantised, x.scale
-    if q is None or scale is None:
-        taken = rows if weight.order is None else rows.index_select(1, weight.order)
-        q, scale = quantise_rows(taken, dependent, Layout.INT4)
+    rows = x.x
+    q, scale = _in_fp8(x, weight, dependent)
     if config.splits == 1:
         out = rows.new_empty(len(rows), weight.n)
     else:
@@ -214,6 +233,7 @@ PRODUCTS = (
     _row(Epilogue.NONE, range(1, FEW + 1), _stream, _launch_stream),
     _row(Epilogue.NONE, range(1, FEW + 1), _few, _launch),
     _row(Epilogue.NONE, range(FEW + 1, MANY), _w4a8, _launch_w4a8),
+    _row(Epilogue.NONE, range(FEW + 1, MANY), _portable_w4a8, _launch_portable_w4a8),
     _row(Epilogue.NONE, range(FEW + 1, MANY), _many, _launch_many),
     _row(Epilogue.NONE, range(1, MANY), _always, _launch_widened),
     _row(Epilogue.PARTIAL, range(1, FEW + 1), _split_stream, _launch_stream),
