@@ -39,7 +39,10 @@ HOPPER = {
     "hopper_qkv",
     "hopper_w4a8",
 }
-SINCE = {89: {"quantise", "w4a8_linear", "widen"}, 90: {"rank_sum", "rank_choice"}}  # by the first capability
+SINCE = {
+    89: {"quantise", "w4a8_linear", "widen"},
+    90: {"rank_sum", "rank_choice"},
+}  # by the first capability
 
 
 Lines = dict[int, list[dict[str, Any]]]  # by capability

@@ -34,13 +34,11 @@ SCALED = gl.constexpr(UNIT)
 
 
 @gluon.jit
-def _added(acc, numbers, scales, x):
-    """acc plus the products of a group: [64, rows of x]."""
-    layout: gl.constexpr = acc.type.layout
-    nothing = gl.zeros(acc.shape, gl.float32, layout)
-    part = warpgroup_mma(numbers, x.permute((1, 0)), nothing, use_acc=False, is_async=True)
-    part = warpgroup_mma_wait(0, deps=[part])
-    return acc + part * scales
+def _begun(numbers, x, layout: gl.constexpr):
+    """The product of a group's numbers with as many columns of x, under way: [64, rows of x]."""
+    N: gl.constexpr = x.shape[0]
+    nothing = gl.zeros([64, N], gl.float32, layout)
+    return warpgroup_mma(numbers, x.permute((1, 0)), nothing, use_acc=False, is_async=True)
 
 
 @gluon.jit
@@ -73,7 +71,7 @@ def _row_scales(x_scale, first_row, rows, acc):
 @gluon.jit
 def _multiply(
     plan, ring, target, x_scale, bias, HALF: gl.constexpr, G: gl.constexpr, ZEROS: gl.constexpr,
-    STAGES: gl.constexpr, BIASED: gl.constexpr, PDL: gl.constexpr,
+    STAGES: gl.constexpr, BIASED: gl.constexpr, PIECES: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
     """Rows 64 * HALF .. 64 * HALF + 63 of the weight's tiles, by four warps."""
     w_tiles, s_tiles, z_tiles, x_tiles, full, empty = ring
@@ -94,12 +92,33 @@ def _multiply(
             stage = done % STAGES
             mbarrier.wait(full.index(stage), done // STAGES & 1)
             x = x_tiles.index(stage)
-            for g in gl.static_range(G):
-                numbers = fp8_numbers(ring, 2 * stage + HALF, g, G, ZEROS, layout)
-                scales = group_scales(ring, 2 * stage + HALF, 0, g, G, layout)
-                acc = _added(acc, numbers, scales, x.slice(0, N).slice(D * g, D, 1))
+            slot = 2 * stage + HALF
+            if PIECES == G:
+                for g in gl.static_range(G):
+                    numbers = fp8_numbers(ring, slot, g, G, g, ZEROS, layout)
+                    scales = group_scales(ring, slot, 0, g, G, layout)
+                    part = _begun(numbers, x.slice(0, N).slice(D * g, D, 1), layout)
+                    part = warpgroup_mma_wait(0, deps=[part])
+                    acc = acc + part * scales
+                    if WIDE:
+                        part = _begun(numbers, x.slice(N, N).slice(D * g, D, 1), layout)
+                        part = warpgroup_mma_wait(0, deps=[part])
+                        second = second + part * scales
+            else:  # the second half of a group's numbers is made while the first is multiplied
+                numbers = fp8_numbers(ring, slot, 0, 2, 0, ZEROS, layout)
+                part = _begun(numbers, x.slice(0, N).slice(0, 64, 1), layout)
+                others = fp8_numbers(ring, slot, 1, 2, 0, ZEROS, layout)
+                scales = group_scales(ring, slot, 0, 0, 1, layout)
+                columns = x.slice(0, N).slice(64, 64, 1).permute((1, 0))
+                part = warpgroup_mma(others, columns, part, is_async=True)
+                part = warpgroup_mma_wait(0, deps=[part])
+                acc = acc + part * scales
                 if WIDE:
-                    second = _added(second, numbers, scales, x.slice(N, N).slice(D * g, D, 1))
+                    part = _begun(numbers, x.slice(N, N).slice(0, 64, 1), layout)
+                    columns = x.slice(N, N).slice(64, 64, 1).permute((1, 0))
+                    part = warpgroup_mma(others, columns, part, is_async=True)
+                    part = warpgroup_mma_wait(0, deps=[part])
+                    second = second + part * scales
             mbarrier.arrive(empty.index(stage))
             done += 1
         first_row, first_column = row * ROWS, column * 128 + HALF * 64
@@ -127,6 +146,7 @@ def _kernel(
     ZEROS: gl.constexpr,
     BIASED: gl.constexpr,
     STAGES: gl.constexpr,
+    PIECES: gl.constexpr,  # of a tile's columns, made one after the other
     W_LAYOUT: gl.constexpr,
     PDL: gl.constexpr,
 ):
@@ -157,8 +177,14 @@ def _kernel(
     SECOND: gl.constexpr = gl.constexpr(1)
     gl.warp_specialize(
         [
-            (_multiply, (plan, ring, to, x_scale, bias, FIRST, G, ZEROS, STAGES, BIASED, PDL)),
-            (_multiply, (plan, ring, to, x_scale, bias, SECOND, G, ZEROS, STAGES, BIASED, PDL)),
+            (
+                _multiply,
+                (plan, ring, to, x_scale, bias, FIRST, G, ZEROS, STAGES, BIASED, PIECES, PDL),
+            ),
+            (
+                _multiply,
+                (plan, ring, to, x_scale, bias, SECOND, G, ZEROS, STAGES, BIASED, PIECES, PDL),
+            ),
             (load, (plan, ring, source, G, ZEROS, STAGES, BYTES, PDL)),
         ],
         [4, 1],
@@ -172,6 +198,7 @@ class W4A8Config:
 
     rows: int
     splits: int
+    pieces: int = 1
 
 
 STAGES = {64: 10, 128: 7, 256: 5}  # by rows of a tile; one less where parts leave in float32
@@ -216,6 +243,6 @@ def hopper_w4a8(
         scale, zero, out, x_scale if weight.bias is None else weight.bias, rows, weight.n, depth,
         SPLITS=config.splits, G=groups, ZEROS=weight.zero is not None,
         BIASED=weight.bias is not None, STAGES=STAGES[config.rows] - (config.splits > 1),
-        W_LAYOUT=tile_layout(LINES, 128, torch.uint8), PDL=dependent, num_warps=4, maxnreg=168,
+        PIECES=max(groups, config.pieces), W_LAYOUT=tile_layout(LINES, 128, torch.uint8), PDL=dependent, num_warps=4, maxnreg=168,
         launch_pdl=dependent,
     )  # fmt: skip

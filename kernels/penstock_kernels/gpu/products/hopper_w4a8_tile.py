@@ -69,14 +69,16 @@ def _in_place(low, high, operand: gl.constexpr):
 
 @gluon.jit
 def fp8_numbers(
-    ring, slot, g: gl.constexpr, G: gl.constexpr, ZEROS: gl.constexpr, layout: gl.constexpr
+    ring, slot, p: gl.constexpr, PIECES: gl.constexpr, g: gl.constexpr, ZEROS: gl.constexpr,
+    layout: gl.constexpr,
 ):  # fmt: skip
-    """Group g of a tile, less what stands for 0, over 512, as the left side of a product."""
+    """Piece p of a tile's columns, less what stands for 0 in group g, over 512, as the left side of
+    a product."""
     w_tiles, s_tiles, z_tiles, x_tiles, full, empty = ring
     operand: gl.constexpr = gl.DotOperandLayout(0, layout, 4)
-    LINES: gl.constexpr = 32 // G
-    source: gl.constexpr = TILE_LINES if G == 1 else HALF_LINES
-    words = w_tiles.index(slot).slice(LINES * g, LINES).load(source)
+    LINES: gl.constexpr = 32 // PIECES
+    source: gl.constexpr = TILE_LINES if PIECES == 1 else HALF_LINES
+    words = w_tiles.index(slot).slice(LINES * p, LINES).load(source)
     if ZEROS:
         low, high = gl.inline_asm_elementwise(
             NIBBLES, "=r,=r,r", [words], dtype=(gl.uint8, gl.uint8), is_pure=True, pack=4
