@@ -243,6 +243,6 @@ def hopper_w4a8(
         scale, zero, out, x_scale if weight.bias is None else weight.bias, rows, weight.n, depth,
         SPLITS=config.splits, G=groups, ZEROS=weight.zero is not None,
         BIASED=weight.bias is not None, STAGES=STAGES[config.rows] - (config.splits > 1),
-        PIECES=max(groups, config.pieces), W_LAYOUT=tile_layout(LINES, 128, torch.uint8), PDL=dependent, num_warps=4, maxnreg=168,
-        launch_pdl=dependent,
+        PIECES=max(groups, config.pieces), W_LAYOUT=tile_layout(LINES, 128, torch.uint8),
+        PDL=dependent, num_warps=4, maxnreg=168, launch_pdl=dependent,
     )  # fmt: skip
