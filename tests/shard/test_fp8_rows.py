@@ -30,6 +30,7 @@ FP8 = {"quantize_activations": "fp8"}
 SIZES = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2}
 TEXT = "the river turns the valve and the valve turns the turbine "
 COUNT = 8
+GROUPS_OF_64 = _packed(4, 64, symmetric=False)
 CUT = ("o_proj", "down_proj")  # whose inputs ranks share
 
 
@@ -62,7 +63,7 @@ def generated(prompt: list[int], shard: Any) -> list[int]:
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     """A checkpoint of a format, and its twin in the numbers that it means."""
-    monkeypatch.setitem(FORMATS, "packed-64", _packed(4, 64, symmetric=False))
+    monkeypatch.setitem(FORMATS, "packed-64", GROUPS_OF_64)
 
     def make(name: str, family: str = "llama3", **sizes: int) -> tuple[Path, Path]:
         folder = make_checkpoint(tmp_path / "model", family, **(SIZES | sizes))
