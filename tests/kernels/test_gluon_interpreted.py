@@ -32,6 +32,7 @@ from penstock_kernels.gpu.products import (
     hopper_lut,
     hopper_qkv,
     hopper_w4a8,
+    hopper_w4a8_gated,
 )
 from penstock_kernels.gpu.products.hopper_codes import lookup
 from penstock_kernels.gpu.products.hopper_int4 import Int4Config
@@ -382,6 +383,31 @@ def test_linear_in_fp8_of_weights_in_4_bits(
     out = out.sum(0).to(x.dtype) if splits > 1 else out
     expected = (q.float() * scale) @ weight.dequantised().T
     assert_rounded(out, expected + (0 if bias is None else bias.float()))
+
+
+@pytest.mark.parametrize(
+    ("rows", "n", "k", "group", "kind", "tile"),
+    [
+        (70, 64, 144, 128, "biased", 128),
+        (129, 320, 1152, 64, "zeros", 128),  # turns, a ring that wraps
+        (300, 256, 256, 128, "plain", 256),
+    ],
+)
+def test_gated_in_fp8_of_weights_in_4_bits(
+    rows: int, n: int, k: int, group: int, kind: str, tile: int, interpret: Interpret
+) -> None:
+    """Each turn with the other half's results of the same turn."""
+    x, dense = product(rows, 2 * n, k, HALF[rows % 2])
+    bias = torch.randn(2 * n).div(4).to(x.dtype) if kind == "biased" else None
+    weight = rounded(Weight(dense, bias), 4, group, zeros=kind == "zeros")
+    scale = scale_of(x.float().abs().amax(1, keepdim=True))
+    q = quantise(x, scale)
+    interpret(hopper_w4a8_gated, Late(q), Late(scale))
+    out = torch.full((rows, n), torch.nan, dtype=x.dtype)
+    hopper_w4a8_gated.hopper_w4a8_gated(int4.interleave(q), scale, weight, out, tile, True)
+    expected = (q.float() * scale) @ weight.dequantised().T
+    gate, up = (expected + (0 if bias is None else bias.float())).chunk(2, dim=1)
+    assert_rounded(out, torch.nn.functional.silu(gate) * up)
 
 
 @pytest.mark.parametrize(

@@ -51,11 +51,11 @@ def _load_weight(
     G: gl.constexpr, ZEROS: gl.constexpr, BYTES: gl.constexpr,
 ):  # fmt: skip
     w_tiles, s_tiles, z_tiles, x_tiles, full, empty = ring
-    x, weight, scale, zero, depths = source
+    x, weight, scale, zero, depths, step, apart = source
     ready = full.index(stage)
     mbarrier.expect(ready, BYTES)
     for h in gl.static_range(2):
-        at, slot = (2 * column + h) * depths + depth, 2 * stage + h
+        at, slot = (step * column + apart * h) * depths + depth, 2 * stage + h
         tma.async_copy_global_to_shared(weight, [at * 32, 0], ready, w_tiles.index(slot))
         at *= G * 64
         tma.async_copy_global_to_shared(scale, [at], ready, s_tiles.index(slot))
@@ -75,7 +75,8 @@ def load(
     G: gl.constexpr, ZEROS: gl.constexpr, STAGES: gl.constexpr, BYTES: gl.constexpr,
     PDL: gl.constexpr,
 ):  # fmt: skip
-    """The warp that fills the ring, at first with weights alone."""
+    """The warp that fills the ring, at first with weights alone. source ends with the tiles of the
+    weight from a column's first to that of the next column, and to its second."""
     empty = ring[5]
     row, column, split, first, count = unit_of(plan, 0)
     ahead = gl.minimum(count, STAGES)
@@ -173,7 +174,7 @@ def _kernel(
     depths = gl.to_tensor(depth) // 128
     plan = (gl.cdiv(rows, ROWS), columns // 128, depths, gl.to_tensor(SPLITS))
     target = (out, rows, columns)
-    source = (x, weight, scale, zero, depths)
+    source = (x, weight, scale, zero, depths, gl.to_tensor(2), gl.to_tensor(1))
     gl.warp_specialize(
         [
             (_multiply, (plan, ring, target, bias, gl.constexpr(0), G, ZEROS, STAGES, BIASED)),

@@ -42,16 +42,75 @@ def _begun(numbers, x, layout: gl.constexpr):
 
 
 @gluon.jit
-def _store(acc, by, target, bias, split, first_row, first_column, BIASED: gl.constexpr):
-    """Sums [64, rows] to where they belong."""
-    out, rows, columns = target
+def sums(
+    ring, done, count, HALF: gl.constexpr, G: gl.constexpr, ZEROS: gl.constexpr,
+    STAGES: gl.constexpr, PIECES: gl.constexpr,
+):  # fmt: skip
+    """Those of 64 rows of the weight over so many stages, by four warps: one for the first 128 rows
+    of x, one for the others."""
+    x_tiles, full, empty = ring[3], ring[4], ring[5]
+    ROWS: gl.constexpr = x_tiles.shape[1]
+    WIDE: gl.constexpr = ROWS > 128  # two products share the numbers
+    N: gl.constexpr = ROWS // 2 if WIDE else ROWS
+    D: gl.constexpr = 128 // G
+    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, N, 32])
+    acc = gl.zeros([64, N], gl.float32, layout)
+    second = acc
+    for _ in range(count):
+        stage = done % STAGES
+        mbarrier.wait(full.index(stage), done // STAGES & 1)
+        x = x_tiles.index(stage)
+        slot = 2 * stage + HALF
+        if PIECES == G:
+            for g in gl.static_range(G):
+                numbers = fp8_numbers(ring, slot, g, G, g, ZEROS, layout)
+                scales = group_scales(ring, slot, 0, g, G, layout)
+                part = _begun(numbers, x.slice(0, N).slice(D * g, D, 1), layout)
+                part = warpgroup_mma_wait(0, deps=[part])
+                acc = acc + part * scales
+                if WIDE:
+                    part = _begun(numbers, x.slice(N, N).slice(D * g, D, 1), layout)
+                    part = warpgroup_mma_wait(0, deps=[part])
+                    second = second + part * scales
+        else:  # the second half of a group's numbers is made while the first is multiplied
+            numbers = fp8_numbers(ring, slot, 0, 2, 0, ZEROS, layout)
+            part = _begun(numbers, x.slice(0, N).slice(0, 64, 1), layout)
+            others = fp8_numbers(ring, slot, 1, 2, 0, ZEROS, layout)
+            scales = group_scales(ring, slot, 0, 0, 1, layout)
+            columns = x.slice(0, N).slice(64, 64, 1).permute((1, 0))
+            part = warpgroup_mma(others, columns, part, is_async=True)
+            part = warpgroup_mma_wait(0, deps=[part])
+            acc = acc + part * scales
+            if WIDE:
+                part = _begun(numbers, x.slice(N, N).slice(0, 64, 1), layout)
+                columns = x.slice(N, N).slice(64, 64, 1).permute((1, 0))
+                part = warpgroup_mma(others, columns, part, is_async=True)
+                part = warpgroup_mma_wait(0, deps=[part])
+                second = second + part * scales
+        mbarrier.arrive(empty.index(stage))
+        done += 1
+    return acc, second
+
+
+@gluon.jit
+def scaled(acc, x_scale, bias, first_row, first_column, rows, columns, BIASED: gl.constexpr):
+    """Sums times the scales of x, and the bias."""
     layout: gl.constexpr = acc.type.layout
-    io_layout: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
+    row = first_row + gl.arange(0, acc.shape[1], gl.SliceLayout(0, layout))
+    by = gl.load(x_scale + row, mask=row < rows, other=0.0) * SCALED
     acc = acc * gl.expand_dims(by, 0)
     if BIASED:
         output = first_column + gl.arange(0, 64, gl.SliceLayout(1, layout))
         shift = gl.load(bias + output, mask=output < columns, other=0.0)
         acc = acc + gl.expand_dims(shift.to(gl.float32), 1)
+    return acc
+
+
+@gluon.jit
+def store(acc, target, split, first_row, first_column):
+    """Results [64, rows] to where they belong."""
+    out, rows, columns = target
+    io_layout: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
     result = gl.convert_layout(acc.permute((1, 0)).to(out.dtype.element_ty), io_layout)
     row = first_row + gl.arange(0, acc.shape[1], gl.SliceLayout(1, io_layout))
     column = first_column + gl.arange(0, 64, gl.SliceLayout(0, io_layout))
@@ -62,71 +121,27 @@ def _store(acc, by, target, bias, split, first_row, first_column, BIASED: gl.con
 
 
 @gluon.jit
-def _row_scales(x_scale, first_row, rows, acc):
-    layout: gl.constexpr = acc.type.layout
-    row = first_row + gl.arange(0, acc.shape[1], gl.SliceLayout(0, layout))
-    return gl.load(x_scale + row, mask=row < rows, other=0.0) * SCALED
-
-
-@gluon.jit
 def _multiply(
     plan, ring, target, x_scale, bias, HALF: gl.constexpr, G: gl.constexpr, ZEROS: gl.constexpr,
     STAGES: gl.constexpr, BIASED: gl.constexpr, PIECES: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
     """Rows 64 * HALF .. 64 * HALF + 63 of the weight's tiles, by four warps."""
-    w_tiles, s_tiles, z_tiles, x_tiles, full, empty = ring
-    rows = target[1]
-    ROWS: gl.constexpr = x_tiles.shape[1]
-    WIDE: gl.constexpr = ROWS > 128  # two products share the numbers
-    N: gl.constexpr = ROWS // 2 if WIDE else ROWS
-    D: gl.constexpr = 128 // G
-    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, N, 32])
+    out, rows, columns = target
+    ROWS: gl.constexpr = ring[3].shape[1]
     if PDL:
         gdc_wait()
     done = 0
     for turn in range(turns(plan)):
         row, column, split, first, count = unit_of(plan, turn)
-        acc = gl.zeros([64, N], gl.float32, layout)
-        second = acc
-        for _ in range(count):
-            stage = done % STAGES
-            mbarrier.wait(full.index(stage), done // STAGES & 1)
-            x = x_tiles.index(stage)
-            slot = 2 * stage + HALF
-            if PIECES == G:
-                for g in gl.static_range(G):
-                    numbers = fp8_numbers(ring, slot, g, G, g, ZEROS, layout)
-                    scales = group_scales(ring, slot, 0, g, G, layout)
-                    part = _begun(numbers, x.slice(0, N).slice(D * g, D, 1), layout)
-                    part = warpgroup_mma_wait(0, deps=[part])
-                    acc = acc + part * scales
-                    if WIDE:
-                        part = _begun(numbers, x.slice(N, N).slice(D * g, D, 1), layout)
-                        part = warpgroup_mma_wait(0, deps=[part])
-                        second = second + part * scales
-            else:  # the second half of a group's numbers is made while the first is multiplied
-                numbers = fp8_numbers(ring, slot, 0, 2, 0, ZEROS, layout)
-                part = _begun(numbers, x.slice(0, N).slice(0, 64, 1), layout)
-                others = fp8_numbers(ring, slot, 1, 2, 0, ZEROS, layout)
-                scales = group_scales(ring, slot, 0, 0, 1, layout)
-                columns = x.slice(0, N).slice(64, 64, 1).permute((1, 0))
-                part = warpgroup_mma(others, columns, part, is_async=True)
-                part = warpgroup_mma_wait(0, deps=[part])
-                acc = acc + part * scales
-                if WIDE:
-                    part = _begun(numbers, x.slice(N, N).slice(0, 64, 1), layout)
-                    columns = x.slice(N, N).slice(64, 64, 1).permute((1, 0))
-                    part = warpgroup_mma(others, columns, part, is_async=True)
-                    part = warpgroup_mma_wait(0, deps=[part])
-                    second = second + part * scales
-            mbarrier.arrive(empty.index(stage))
-            done += 1
-        first_row, first_column = row * ROWS, column * 128 + HALF * 64
-        by = _row_scales(x_scale, first_row, rows, acc)
-        _store(acc, by, target, bias, split, first_row, first_column, BIASED)
-        if WIDE:
-            by = _row_scales(x_scale, first_row + N, rows, acc)
-            _store(second, by, target, bias, split, first_row + N, first_column, BIASED)
+        acc, second = sums(ring, done, count, HALF, G, ZEROS, STAGES, PIECES)
+        done += count
+        line, member = row * ROWS, column * 128 + HALF * 64
+        acc = scaled(acc, x_scale, bias, line, member, rows, columns, BIASED)
+        store(acc, target, split, line, member)
+        if ROWS > 128:
+            line += 128
+            second = scaled(second, x_scale, bias, line, member, rows, columns, BIASED)
+            store(second, target, split, line, member)
 
 
 @gluon.jit(do_not_specialize=["rows"])
@@ -172,7 +187,7 @@ def _kernel(
     depths = gl.cdiv(gl.to_tensor(depth), 128)
     plan = (gl.cdiv(rows, ROWS), gl.cdiv(columns, 128), depths, gl.to_tensor(SPLITS))
     to = (out, rows, columns)
-    source = (x, weight, scale, zero, depths)
+    source = (x, weight, scale, zero, depths, gl.to_tensor(2), gl.to_tensor(1))
     FIRST: gl.constexpr = gl.constexpr(0)
     SECOND: gl.constexpr = gl.constexpr(1)
     gl.warp_specialize(
