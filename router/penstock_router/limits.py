@@ -39,6 +39,7 @@ class ServerLimits:
     step_rows: tuple[int, ...] = USUAL  # of steps with prompts
     weights: str = ""  # their format
     deterministic: bool = False  # a request's tokens do not depend on what else is computed
+    quantized_activations: str = ""  # in what rows meet 4-bit weights; "": as they are
     memory_used: int = 0  # bytes of all devices, once everything is allocated
     memory_total: int = 0
 
@@ -123,6 +124,7 @@ def derive(
         prefill_seconds=max(warmup.prefill_seconds for warmup in warmups),
         weights=infos[0].weights,
         deterministic=all(info.deterministic for info in infos),
+        quantized_activations=infos[0].quantized_activations,
         memory_used=sum(warmup.memory_used for warmup in warmups),
         memory_total=sum(warmup.memory_total for warmup in warmups),
         step_rows=_step_rows(config.step_rows, warmups),
