@@ -24,6 +24,7 @@ from torch import Tensor
 
 from penstock_kernels.gpu.device import TritonDevice
 from penstock_kernels.gpu.launch.ahead import compile_only
+from penstock_kernels.gpu.products import one_row
 from penstock_kernels.gpu.products.problem import Epilogue
 from penstock_kernels.gpu.products.table import FASTEST, PRODUCTS, ProductTable
 from penstock_kernels.gpu.step.rows import TritonRows
@@ -43,12 +44,14 @@ from penstock_shard.ranks.parallel import Group
 
 HIDDEN, VOCABULARY, LAYERS, PAGE, CONTEXT, ROOM = 4096, 128256, 32, 64, 512, 1024
 SPEC = AttentionSpec(32, 8, 128, 128**-0.5)
-ALONE = {  # of one row
-    *("_launch_row", "_launch_added_row", "_launch_gated_raw"),
-    *("launch_row", "launch_added_row", "launch_gated_row"),
-}
+ALONE = ("_launch_row", "_launch_added_row", "_launch_gated_raw")  # of one row
 LAUNCHED = ProductTable(
-    [product for product in PRODUCTS if product.launch.__name__ not in ALONE], FASTEST.quantises
+    [
+        product
+        for product in PRODUCTS
+        if product.launch.__name__ not in ALONE and product.launch.__module__ != one_row.__name__
+    ],
+    FASTEST.quantises,
 )
 
 

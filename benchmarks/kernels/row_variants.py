@@ -20,7 +20,9 @@ from benchmarks.kernels.int4_variants import SHAPES, difference
 from benchmarks.kernels.timing import microseconds
 from torch import Tensor
 
-from penstock_kernels.gpu.products.hopper_row import RowConfig, hopper_row
+from penstock_kernels.gpu.products.hopper_row import RowConfig
+from penstock_kernels.gpu.products.hopper_row_ring import RingConfig
+from penstock_kernels.gpu.products.one_row import Config, multiply
 from penstock_kernels.lut import table_of
 from penstock_kernels.ops import Act, Norm
 from penstock_kernels.reference.activation import gate
@@ -28,12 +30,40 @@ from penstock_kernels.reference.norm import normalise
 from penstock_kernels.weight import Layout, Weight
 
 LIMIT = 1e-4
-CONFIGS = {
-    "qkv": ((4, 8, 255), (4, 8, 168), (4, 6, 168), (4, 4, 128)),
-    "o": ((4, 8, 255), (4, 6, 168), (8, 8, 255)),
-    "gate_up": ((8, 4, 128), (8, 8, 255), (8, 3, 128)),
-    "down": ((8, 6, 255), (8, 8, 255), (4, 6, 255), (4, 4, 168)),
-}
+CONFIGS: dict[tuple[str, str], tuple[Config, ...]] = {
+    ("nf4", "qkv"): (
+        RowConfig(4, 8, 168), RowConfig(4, 6, 168), RingConfig(4, 2, 8, 2, 128),
+        RingConfig(4, 2, 4, 3, 80), RingConfig(8, 2, 8, 1, 168),
+    ),
+    ("nf4", "o"): (
+        RowConfig(4, 8, 255), RowConfig(8, 8, 255), RingConfig(4, 2, 4, 2, 128),
+        RingConfig(8, 2, 4, 1, 168),
+    ),
+    ("nf4", "gate_up"): (
+        RowConfig(8, 4, 128), RingConfig(8, 2, 5, 2, 80), RingConfig(8, 1, 10, 2, 80),
+        RingConfig(8, 2, 9, 1, 168), RingConfig(8, 4, 4, 1, 168),
+    ),
+    ("nf4", "down"): (
+        RowConfig(8, 6, 255), RowConfig(4, 4, 168), RingConfig(8, 2, 8, 1, 168),
+        RingConfig(8, 1, 16, 1, 168), RingConfig(4, 2, 4, 2, 128),
+    ),
+    ("int8", "qkv"): (
+        RowConfig(4, 6, 168), RowConfig(4, 4, 128), RingConfig(4, 2, 5, 2, 128),
+        RingConfig(4, 1, 6, 3, 80),
+    ),
+    ("int8", "o"): (
+        RowConfig(4, 8, 255), RingConfig(4, 2, 4, 2, 128), RingConfig(8, 1, 8, 1, 168),
+    ),
+    ("int8", "gate_up"): (
+        RowConfig(8, 2, 128), RingConfig(8, 1, 5, 2, 80), RingConfig(8, 2, 2, 2, 80),
+        RingConfig(8, 1, 12, 1, 168), RingConfig(8, 2, 5, 1, 168),
+    ),
+    ("int8", "down"): (
+        RowConfig(8, 6, 255), RowConfig(4, 4, 168), RingConfig(8, 1, 9, 1, 168),
+        RingConfig(8, 2, 4, 1, 168), RingConfig(4, 1, 6, 2, 128),
+    ),
+}  # fmt: skip
+PRODUCTS = ("qkv", "o", "gate_up", "down")
 
 
 def random_weight(form: str, n: int, k: int) -> Weight:
@@ -53,21 +83,21 @@ def bytes_of(weight: Weight) -> int:
 
 
 def launch(
-    name: str, config: RowConfig, x: Tensor, out: Tensor, norm: Norm | None, weight: Weight
+    name: str, config: Config, x: Tensor, out: Tensor, norm: Norm | None, weight: Weight
 ) -> None:
     """With the norm of rows that have one, with the sum that o and down end in."""
     adds = name in ("o", "down")
-    hopper_row(x, weight, out, config, True, None if adds else norm, name == "gate_up", adds)
+    multiply(config, x, weight, out, True, None if adds else norm, name == "gate_up", adds)
 
 
-def prepared(name: str, config: RowConfig, rows: Tensor) -> tuple[Callable[[Weight], None], Tensor]:
+def prepared(name: str, config: Config, rows: Tensor) -> tuple[Callable[[Weight], None], Tensor]:
     n, k, gated = SHAPES[name]
     norm = Norm(torch.ones(k, device="cuda").bfloat16(), 1e-5)
     out = rows.new_zeros(1, n // 2 if gated else n)
     return partial(launch, name, config, rows, out, norm), out
 
 
-def compile_one(job: tuple[str, str, RowConfig]) -> str | None:
+def compile_one(job: tuple[str, str, Config]) -> str | None:
     """Fill Triton's cache on disk, in a process of its own."""
     form, name, config = job
     n, k, _ = SHAPES[name]
@@ -80,7 +110,7 @@ def compile_one(job: tuple[str, str, RowConfig]) -> str | None:
     return None
 
 
-def error_of(name: str, config: RowConfig, weight: Weight) -> float:
+def error_of(name: str, config: Config, weight: Weight) -> float:
     _, k, gated = SHAPES[name]
     torch.manual_seed(1)
     x = torch.randn(1, k, device="cuda").bfloat16()
@@ -92,11 +122,11 @@ def error_of(name: str, config: RowConfig, weight: Weight) -> float:
     return difference(out, gate(exact, Act.SILU) if gated else exact)
 
 
-def measured(form: str, name: str, failed: set[tuple[str, str, RowConfig]]) -> None:
+def measured(form: str, name: str, failed: set[tuple[str, str, Config]]) -> None:
     n, k, _ = SHAPES[name]
     one = random_weight(form, n, k)
     weights = [random_weight(form, n, k) for _ in range(max(2, (1 << 28) // bytes_of(one)))]
-    for config in (RowConfig(*each) for each in CONFIGS[name]):
+    for config in CONFIGS[form, name]:
         if (form, name, config) in failed:
             continue
         run, _ = prepared(name, config, torch.randn(1, k, device="cuda").bfloat16())
@@ -105,7 +135,7 @@ def measured(form: str, name: str, failed: set[tuple[str, str, RowConfig]]) -> N
         mark = "" if error < LIMIT else " WRONG"
         print(
             f"{form:5} {name:8} {us:6.1f} us {bytes_of(one) / us / 1e6:5.2f} TB/s {error:7.0e} "
-            f"{config.warps} {config.ahead} {config.registers}{mark}",
+            f"{config}{mark}",
             flush=True,
         )
 
@@ -116,10 +146,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=12)
     arguments = parser.parse_args()
     jobs = [
-        (form, name, RowConfig(*each))
+        (form, name, config)
         for form in arguments.formats
-        for name, configs in CONFIGS.items()
-        for each in configs
+        for name in PRODUCTS
+        for config in CONFIGS[form, name]
     ]
     with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
         failures = pool.map(compile_one, jobs, chunksize=1)
@@ -128,7 +158,7 @@ def main() -> None:
     copy, _ = copy_and_read(torch.device("cuda", 0))
     print(f"copy {copy:.2f} TB/s")
     for form in arguments.formats:
-        for name in CONFIGS:
+        for name in PRODUCTS:
             measured(form, name, failed)
 
 

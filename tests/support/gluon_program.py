@@ -13,6 +13,7 @@ kernel that relies on luck fails:
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -97,6 +98,7 @@ class Shared:
 
     numbers: Tensor
     home: int
+    layout: Layout = Layout()
 
     @property
     def shape(self) -> list[int]:
@@ -126,9 +128,9 @@ class Shared:
 
     def _reinterpret(self, dtype: torch.dtype, shape: Sequence[int], layout: Layout) -> Shared:
         numbers = self.numbers.view(dtype)
-        if list(numbers.shape) != list(shape):
+        if numbers.numel() != math.prod(shape):
             raise GluonError(f"{dtype} {list(numbers.shape)} taken for {list(shape)}")
-        return self._view(numbers)
+        return self._view(numbers.view(list(shape)))
 
     def permute(self, order: Sequence[int]) -> Shared:
         return self._view(self.numbers.permute(tuple(order)))

@@ -1,38 +1,37 @@
 """Products of one row with weights of 8 bits, or of 4-bit codes that are looked up, for Hopper.
 
-As `hopper_int4_row` a program has 16 rows of the weight, or 16 of each half where two are gated,
-and what it reads ahead stands in its registers. Each of four warps multiplies a piece of its own of
-128 columns, with the row's digits (`hopper_digits`); of the eight columns of a product two are
-wanted, the digits of a warp's own piece.
-
-Looked up: `prmt` chooses four bytes of eight by four nibbles. Codes below 8 find theirs in one half
-of the table, where codes above give 0, and those above, as complements, in the other. All numbers
-of a half have the same sign, so the row or its negative is what it multiplies.
+As in `hopper_int4_row` a program has a unit of the weight (`hopper_row_parts`), and what it reads
+ahead stands in its registers. So with dependent launch much of a product has been read before the
+kernel before it ends.
 """
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.ampere import mma_v2
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from penstock_kernels.gpu.launch.hopper import tile_layout
 from penstock_kernels.gpu.products.hopper_digits import PIECE, place_digits, row_pieces
+from penstock_kernels.gpu.products.hopper_row_parts import (
+    UNITS,
+    add_step,
+    byte_layout,
+    digits_of,
+    rows_of,
+    store_row,
+    table_words,
+    words_of,
+)
 from penstock_kernels.lut import TABLES
 from penstock_kernels.ops import Norm, NormKind
 from penstock_kernels.weight import Layout, Weight
 
 GRANULE = 16  # rows of the weight of a program, or of each half
-STEP = 4 * PIECE  # columns
-MOST = 18432  # of a row, which stands in shared memory twice
-GROUP = 64  # columns of a block of scales of codes
-UNITS = 127 * 128 + 127  # of the largest number of a table
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,100 +44,10 @@ class RowConfig:
     registers: int
 
 
-def row_config(
-    n: int, k: int, layout: Layout, gated: bool, multiprocessors: int
-) -> RowConfig | None:
-    """How to multiply one row of k by a weight [n, k]; None: not this way."""
-    wide = n // 2 if gated else n
-    if wide % (2 * GRANULE) or k % STEP or k > MOST:
-        return None
-    steps, wise = k // STEP, 2 if layout is Layout.INT8 else 1  # an INT8 step is twice as long
-    if gated:
-        return RowConfig(8, min(steps, 4 // wise), 128)
-    if n // GRANULE > 2 * multiprocessors:
-        return RowConfig(4, min(steps, 6), 168)
-    if k > 8192:
-        return RowConfig(8, min(steps, 6), 255)
-    return RowConfig(4, min(steps, 8), 255)
-
-
-@functools.cache
-def _digits(code: str) -> tuple[list[list[int]], bool]:
-    """Words of a table's halves: of high digits those of its first four numbers and of the others,
-    and of low ones. Whether the numbers of the first half are those below 0.
-
-    The second half stands reversed, as the complements of its codes find it.
-    """
-    numbers = torch.tensor(TABLES[code], dtype=torch.float64)
-    whole = (numbers.abs() / numbers.abs().max() * UNITS).round().long().view(2, 8)
-    whole[1] = whole[1].flip(0)
-    places = 1 << torch.arange(0, 32, 8)
-    words = [((digit.view(2, 2, 4)) * places).sum(2) for digit in (whole >> 7, whole & 127)]
-    below = numbers[:8] <= 0
-    assert below.all() or (numbers[:8] >= 0).all(), "numbers of a half have one sign"
-    return torch.stack(words, dim=1).flatten(1).tolist(), bool(below.all())
-
-
-@functools.cache
-def words_of(code: str, device: torch.device) -> Tensor:
-    """What a kernel reads of a table, [5, 8] int32: the words that `digits_of` takes from
-    registers, and -1, each eight times. The compiler must know neither them nor that threads have
-    the same: it would copy them for each instruction."""
-    halves, _ = _digits(code)
-    words = torch.tensor([*(half[i] for half in halves for i in (0, 2)), -1], dtype=torch.int32)
-    return words[:, None].expand(5, 8).contiguous().to(device)
-
-
-@functools.cache
-def digits_of(code: str) -> str:
-    """PTX of a table: $8 are eight codes, and of each four of $9 to $28 the first is a word of
-    `words_of`. $0 to $3 are digits of the numbers that are not below 0: high ones of the first
-    four codes, of the others, and low ones; $4 to $7 of those that are."""
-    halves, negative = _digits(code)
-    lines = [
-        "{",
-        ".reg .b32 codes0, codes1, later0, later1, ones;",
-        "mov.b32 codes0, $8;",
-        "mov.b32 ones, $25;",
-        "shr.u32 later0, codes0, 16;",
-        "mad.lo.u32 codes1, codes0, ones, ones;",  # the complement, beside logical instructions
-        "mad.lo.u32 later1, later0, ones, ones;",
-    ]
-    target = 0
-    for half in (1, 0) if negative else (0, 1):
-        for digit in (0, 1):
-            table = f"${9 + 8 * half + 4 * digit}, {halves[half][2 * digit + 1]:#010x}"
-            for codes in ("codes", "later"):
-                lines.append(f"prmt.b32 ${target}, {table}, {codes}{half};")
-                target += 1
-    return "\n".join([*lines, "}"])
-
-
-@functools.cache
-def byte_layout(width: int, warps: int) -> gl.DistributedLinearLayout:
-    """What the threads read of 64 columns: 32 bytes of codes or 64 of whole numbers a row."""
-    own = width // 4
-    return gl.DistributedLinearLayout(
-        reg_bases=[*([0, 1 << bit] for bit in range(own.bit_length() - 1)), [8, 0]],
-        lane_bases=[[0, own], [0, 2 * own], [1, 0], [2, 0], [4, 0]],
-        warp_bases=[[16 << bit, 0] for bit in range(warps.bit_length() - 1)],
-        block_bases=[],
-        shape=[16 * warps, width],
-    )
-
-
 @gluon.jit
 def _none():
     """What tuples begin as."""
     return ()
-
-
-@gluon.jit
-def _rows(member, MEMBERS: gl.constexpr, N: gl.constexpr, GATED: gl.constexpr):
-    """The weight's row of each of a product's rows; sixteen for a warp."""
-    OWN: gl.constexpr = 16 if GATED else MEMBERS // 4
-    HALF: gl.constexpr = N // 2 if GATED else 16
-    return gl.program_id(0) * OWN + member // 64 * HALF + member % 16
 
 
 @gluon.jit
@@ -151,10 +60,12 @@ def _step(
     WIDTH: gl.constexpr = BYTES.shape[1]  # of a block
     member = gl.arange(0, MEMBERS, gl.SliceLayout(1, BYTES))
     byte = gl.arange(0, WIDTH, gl.SliceLayout(0, BYTES))
-    first = _rows(member, MEMBERS, N, GATED).to(gl.int64) * (K // 64 * WIDTH)
+    first = rows_of(gl.program_id(0), member, MEMBERS, N, GATED).to(gl.int64) * (K // 64 * WIDTH)
     place = gl.expand_dims((4 * j + member // 16 % 4) * (2 * WIDTH), 1) + gl.expand_dims(byte, 0)
     own = gl.arange(0, MEMBERS, gl.SliceLayout(1, layout))
-    at = scale + ((8 * j + own // 16 % 4 * 2) * N + _rows(own, MEMBERS, N, GATED))
+    at = scale + (
+        (8 * j + own // 16 % 4 * 2) * N + rows_of(gl.program_id(0), own, MEMBERS, N, GATED)
+    )
     held = _none()
     for b in gl.static_range(2):
         data = gl.load(weight + (gl.expand_dims(first, 1) + (place + b * WIDTH)))
@@ -163,86 +74,6 @@ def _step(
             by = gl.load(at + b * N)
         held = held + ((data, by),)
     return held
-
-
-@gluon.jit
-def _numbers(data, target: gl.constexpr):
-    """A block of whole numbers as the left side of a product."""
-    MEMBERS: gl.constexpr = data.shape[0]
-    parts = data.reshape([MEMBERS, 4, 4, 4]).permute((0, 2, 1, 3)).reshape([MEMBERS, 64])
-    return gl.convert_layout(parts, target, assert_trivial=True)
-
-
-@gluon.jit
-def _digit(first, second, target: gl.constexpr):
-    """The same of a digit of numbers that were looked up; first: of the first four codes of
-    eight."""
-    MEMBERS: gl.constexpr = first.shape[0]
-    parts = gl.join(first, second).reshape([MEMBERS, 4, 2, 4, 2]).permute((0, 2, 4, 1, 3))
-    return gl.convert_layout(parts.reshape([MEMBERS, 64]), target, assert_trivial=True)
-
-
-@gluon.jit
-def looked_up_sums(codes, table, plus, less, zeros, LOOKUP: gl.constexpr):
-    """Products of a block's numbers with digits and those of the negative row, as int32."""
-    v, w, x, y, ones = table
-    target: gl.constexpr = gl.DotOperandLayout(0, zeros.type.layout, 4)
-    a, b, c, d, e, f, g, h = gl.inline_asm_elementwise(
-        LOOKUP, "=r,=r,=r,=r,=r,=r,=r,=r" + ",r" * 21, [codes, v, w, x, y, ones],
-        dtype=(gl.int8, gl.int8, gl.int8, gl.int8, gl.int8, gl.int8, gl.int8, gl.int8),
-        is_pure=True, pack=4,
-    )  # fmt: skip
-    high = mma_v2(_digit(a, b, target), plus, zeros)
-    low = mma_v2(_digit(c, d, target), plus, zeros)
-    high = mma_v2(_digit(e, f, target), less, high)
-    low = mma_v2(_digit(g, h, target), less, low)
-    return high * 128 + low
-
-
-@gluon.jit
-def _product(acc, held, row, table, j: gl.constexpr, CODES: gl.constexpr, LOOKUP: gl.constexpr):
-    """acc plus the products of a step."""
-    layout: gl.constexpr = acc.type.layout
-    inputs: gl.constexpr = gl.DotOperandLayout(1, layout, 4)
-    digits, negatives, factors = row
-    plus = digits.index(j // 4).slice(8 * (j % 4), 8)
-    less = negatives.index(j // 4).slice(8 * (j % 4), 8)
-    factor = factors.index(j // 4).slice(8 * (j % 4), 8).load(gl.SliceLayout(0, layout))
-    factor = gl.expand_dims(factor, 0)
-    zeros = gl.zeros(acc.shape, gl.int32, layout)
-    if CODES:
-        part = gl.zeros(acc.shape, gl.float32, layout)
-        for b in gl.static_range(2):
-            data, scale = held[b]
-            sums = looked_up_sums(
-                data,
-                table,
-                plus.slice(64 * b, 64, 1).permute((1, 0)).load(inputs),
-                less.slice(64 * b, 64, 1).permute((1, 0)).load(inputs),
-                zeros,
-                LOOKUP,
-            )
-            part = part + sums.to(gl.float32) * gl.expand_dims(scale.to(gl.float32), 1)
-        acc = acc + part * factor
-    else:
-        operand: gl.constexpr = gl.DotOperandLayout(0, layout, 4)
-        sums = zeros
-        for b in gl.static_range(2):
-            x = plus.slice(64 * b, 64, 1).permute((1, 0)).load(inputs)
-            sums = mma_v2(_numbers(held[b][0], operand), x, sums)
-        acc = acc + sums.to(gl.float32) * factor
-    return acc
-
-
-@gluon.jit
-def _whole(acc):
-    """The sums of a program's rows, of each warp those with its own piece: [1 or 2, 16]."""
-    layout: gl.constexpr = acc.type.layout
-    MEMBERS: gl.constexpr = acc.shape[0]
-    warp = gl.expand_dims(gl.arange(0, MEMBERS, gl.SliceLayout(1, layout)) // 16 % 4, 1)
-    piece = gl.expand_dims(gl.arange(0, 8, gl.SliceLayout(0, layout)) // 2, 0)
-    wanted = gl.sum(gl.where(piece == warp, acc, 0.0), 1)
-    return gl.sum(wanted.reshape([MEMBERS // 64, 4, 16]), 1)
 
 
 @gluon.jit
@@ -275,15 +106,9 @@ def _kernel(
     WARPS: gl.constexpr = MEMBERS // 16
     layout: gl.constexpr = gl.NVMMADistributedLayout([2, 0], [WARPS, 1], [16, 8])
     block: gl.constexpr = gl.BlockedLayout([1, 16], [4, 8], [WARPS, 1], [1, 0])
-    flat: gl.constexpr = gl.BlockedLayout([1, 1], [2, 16], [1, WARPS], [1, 0])
     CODES: gl.constexpr = LOOKUP != ""
     STEPS: gl.constexpr = K // 512
-    dtype: gl.constexpr = x.dtype.element_ty
-    table = _none()
-    if CODES:
-        lane = gl.arange(0, MEMBERS, gl.SliceLayout(1, BYTES)) % 8
-        for i in gl.static_range(5):
-            table = table + (gl.expand_dims(gl.load(words + (i * 8 + lane)), 1),)
+    table = table_words(words, CODES, BYTES)
     held = _none()
     for j in gl.static_range(AHEAD):
         held = held + (_step(weight, scale, j, N, K, GATED, CODES, BYTES, layout),)
@@ -304,26 +129,8 @@ def _kernel(
     for j in gl.static_range(STEPS):
         if j + AHEAD < STEPS:
             held = held + (_step(weight, scale, j + AHEAD, N, K, GATED, CODES, BYTES, layout),)
-        acc = _product(acc, held[j], row, table, j, CODES, LOOKUP)
-    HALVES: gl.constexpr = MEMBERS // 64
-    sums = gl.convert_layout(_whole(acc), flat)
-    half = gl.expand_dims(gl.arange(0, HALVES, gl.SliceLayout(1, flat)), 1)
-    member = gl.expand_dims(gl.arange(0, 16, gl.SliceLayout(0, flat)), 0)
-    place = _rows(half * 64 + member, MEMBERS, N, GATED)
-    sums = sums * UNIT if CODES else sums * gl.load(scale + place)
-    if BIASED:
-        sums = sums + gl.load(bias + place).to(gl.float32)
-    if GATED:
-        rounded = sums.to(dtype).to(gl.float32)
-        gate = gl.sum(gl.where(half == 0, rounded, 0.0), 0)
-        up = gl.sum(gl.where(half == 1, rounded, 0.0), 0)
-        gate = (gate / (1 + gl.exp(-gate))).to(dtype).to(gl.float32)
-        own = gl.program_id(0) * 16 + gl.arange(0, 16, gl.SliceLayout(0, flat))
-        gl.store(out + own, (gate * up).to(dtype))
-    else:
-        if ADDS:
-            sums = sums.to(dtype).to(gl.float32) + gl.load(out + place).to(gl.float32)
-        gl.store(out + place, sums.to(dtype))
+        acc = add_step(acc, held[j], row, table, j, CODES, LOOKUP)
+    store_row(acc, gl.program_id(0), out, scale, bias, N, GATED, BIASED, ADDS, CODES, UNIT)
 
 
 def hopper_row(

@@ -21,9 +21,8 @@ from penstock_kernels.gpu.products.fp8 import (
     launch_widened,
 )
 from penstock_kernels.gpu.products.hopper_linear import LinearConfig, widened_linear_config
-from penstock_kernels.gpu.products.hopper_row import RowConfig, row_config
 from penstock_kernels.gpu.products.linear import Tile
-from penstock_kernels.gpu.products.lut import launch_added_row, launch_gated_row, launch_row
+from penstock_kernels.gpu.products.one_row import one_row_products
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
 from penstock_kernels.weight import Layout
 
@@ -34,15 +33,8 @@ def _is_plain(p: Problem) -> bool:
     return p.half and fits and not (p.zeros or p.ordered)
 
 
-def _row_alone(p: Problem, gated: bool = False) -> RowConfig | None:
-    """One row, as digits, which whole numbers are multiplied with as they are."""
-    if p.grouped or not (_is_plain(p) and is_hopper(p.device)):
-        return None
-    return row_config(p.n, p.k, Layout.INT8, gated, multiprocessors(p.device))
-
-
-def _gated_row(p: Problem) -> RowConfig | None:
-    return _row_alone(p, gated=True)
+def _has_row_scales(p: Problem) -> bool:
+    return _is_plain(p) and not p.grouped
 
 
 def _one_row(p: Problem, gated: bool = False) -> Tile | None:
@@ -96,11 +88,7 @@ def _gated_stream(p: Problem) -> LinearConfig | None:
 _row = partial(Product, Layout.INT8)
 
 PRODUCTS = (
-    _row(Epilogue.NONE, range(1, 2), _row_alone, launch_row, True),
-    _row(Epilogue.NONE, range(1, 2), _row_alone, launch_row),
-    _row(Epilogue.RESIDUAL, range(1, 2), _row_alone, launch_added_row),
-    _row(Epilogue.GATED, range(1, 2), _gated_row, launch_gated_row, True),
-    _row(Epilogue.GATED, range(1, 2), _gated_row, launch_gated_row),
+    *one_row_products(Layout.INT8, _has_row_scales),
     _row(Epilogue.NONE, range(1, 2), _one_row, dense.launch_tile),
     _row(Epilogue.NONE, range(2, FEW + 1), _stream, dense.launch_stream),
     _row(Epilogue.NONE, range(2, FEW + 1), _tile, dense.launch_tile),

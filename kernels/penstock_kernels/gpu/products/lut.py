@@ -16,9 +16,9 @@ from penstock_kernels.gpu.launch.card import has_fp8
 from penstock_kernels.gpu.launch.hopper import is_hopper, multiprocessors
 from penstock_kernels.gpu.products.hopper_linear import COLUMNS, DEPTH, LinearConfig
 from penstock_kernels.gpu.products.hopper_lut import hopper_lut, lut_config
-from penstock_kernels.gpu.products.hopper_row import GROUP, RowConfig, hopper_row, row_config
 from penstock_kernels.gpu.products.linear import Tile
 from penstock_kernels.gpu.products.lut_linear import lut_linear, widened
+from penstock_kernels.gpu.products.one_row import GROUP, one_row_products
 from penstock_kernels.gpu.products.parts import summed
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
 from penstock_kernels.ops import Activation
@@ -37,16 +37,9 @@ def _stream(p: Problem, gated: bool = False, split: bool = False) -> LinearConfi
     return lut_config(p.rows, p.n, p.k, gated, split, multiprocessors(p.device))
 
 
-def _row_alone(p: Problem, gated: bool = False) -> RowConfig | None:
-    """One row, as digits; numbers are looked up as whole numbers."""
-    fits = p.code and p.scale_columns == GROUP and not p.outer
-    if not (fits and p.half and is_hopper(p.device)):
-        return None
-    return row_config(p.n, p.k, Layout.LUT, gated, multiprocessors(p.device))
-
-
-def _gated_row(p: Problem) -> RowConfig | None:
-    return _row_alone(p, gated=True)
+def _has_plain_blocks(p: Problem) -> bool:
+    """A table and scales that kernels of one row know."""
+    return bool(p.code) and p.scale_columns == GROUP and p.wide_scales and not p.outer
 
 
 def _split_stream(p: Problem) -> LinearConfig | None:
@@ -104,24 +97,6 @@ def _launch_gated_stream(
     return out
 
 
-def launch_row(config: RowConfig, x: Activation, weight: Weight, dependent: bool) -> Tensor:
-    out = x.x.new_empty(1, weight.n)
-    hopper_row(x.x, weight, out, config, dependent, x.norm)
-    return out
-
-
-def launch_gated_row(config: RowConfig, x: Activation, weight: Weight, dependent: bool) -> Tensor:
-    out = x.x.new_empty(1, weight.n // 2)
-    hopper_row(x.x, weight, out, config, dependent, x.norm, gated=True)
-    return out
-
-
-def launch_added_row(
-    config: RowConfig, x: Activation, weight: Weight, dependent: bool, residual: Tensor
-) -> None:
-    hopper_row(x.x, weight, residual, config, dependent, adds=True)
-
-
 def _launch_tile(tile: Tile, x: Activation, weight: Weight, dependent: bool) -> Tensor:
     out = x.x.new_empty(len(x.x), weight.n)
     lut_linear(x.x, weight, out, tile, False, dependent)
@@ -141,11 +116,7 @@ def _launch_widened(config: bool, x: Activation, weight: Weight, dependent: bool
 _row = partial(Product, Layout.LUT)
 
 PRODUCTS = (
-    _row(Epilogue.NONE, range(1, 2), _row_alone, launch_row, True),
-    _row(Epilogue.NONE, range(1, 2), _row_alone, launch_row),
-    _row(Epilogue.RESIDUAL, range(1, 2), _row_alone, launch_added_row),
-    _row(Epilogue.GATED, range(1, 2), _gated_row, launch_gated_row, True),
-    _row(Epilogue.GATED, range(1, 2), _gated_row, launch_gated_row),
+    *one_row_products(Layout.LUT, _has_plain_blocks),
     _row(Epilogue.NONE, range(1, FEW + 1), _summed_stream, _launch_summed),
     _row(Epilogue.NONE, range(1, FEW + 1), _stream, _launch_stream),
     _row(Epilogue.NONE, range(1, FEW + 1), _tile, _launch_tile),
