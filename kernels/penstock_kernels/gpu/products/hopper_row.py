@@ -16,7 +16,7 @@ from triton.experimental.gluon import language as gl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from penstock_kernels.gpu.launch.hopper import tile_layout
-from penstock_kernels.gpu.products.hopper_digits import PIECE, place_digits, row_pieces
+from penstock_kernels.gpu.products.hopper_digits import PIECE, pieces, place_digits, row_pieces
 from penstock_kernels.gpu.products.hopper_row_parts import (
     UNITS,
     add_step,
@@ -97,6 +97,7 @@ def _kernel(
     LOOKUP: gl.constexpr,  # "": whole numbers
     UNIT: gl.constexpr,  # of a number that is looked up
     BYTES: gl.constexpr,
+    PIECES: gl.constexpr,  # of the row
     X_LAYOUT: gl.constexpr,
     PDL: gl.constexpr,
 ):
@@ -112,19 +113,17 @@ def _kernel(
     held = _none()
     for j in gl.static_range(AHEAD):
         held = held + (_step(weight, scale, j, N, K, GATED, CODES, BYTES, layout),)
-    gains = _none()
     if NORMED:
-        gains = row_pieces(gain, K, block)
-    BLOCKS: gl.constexpr = (K + 2047) // 2048
+        gain = row_pieces(gain, K, PIECES, block)
     line: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
-    row = (
-        gl.allocate_shared_memory(gl.int8, [BLOCKS, 32, 128], X_LAYOUT),
-        gl.allocate_shared_memory(gl.int8, [BLOCKS, 32, 128], X_LAYOUT),
-        gl.allocate_shared_memory(gl.float32, [BLOCKS, 32], line),
-    )
+    digits = gl.allocate_shared_memory(gl.int8, [2 * PIECES, 128], X_LAYOUT)
+    negatives = digits
+    if CODES:
+        negatives = gl.allocate_shared_memory(gl.int8, [2 * PIECES, 128], X_LAYOUT)
+    row = (digits, negatives, gl.allocate_shared_memory(gl.float32, [2 * PIECES], line))
     if PDL:
         gdc_wait()
-    place_digits(x, gains, eps, row, K, NORMED, ONE, block)
+    place_digits(x, gain, eps, row, K, NORMED, ONE, CODES, block)
     acc = gl.zeros([MEMBERS, 8], gl.float32, layout)
     for j in gl.static_range(STEPS):
         if j + AHEAD < STEPS:
@@ -157,6 +156,7 @@ def hopper_row(
         LOOKUP=digits_of(weight.code) if codes else "",
         UNIT=max(map(abs, TABLES[weight.code])) / UNITS if codes else 1.0,
         BYTES=byte_layout(32 if codes else 64, warps),
-        X_LAYOUT=tile_layout(32, PIECE, torch.int8), PDL=dependent, num_warps=warps,
+        PIECES=pieces(weight.k), X_LAYOUT=tile_layout(2 * pieces(weight.k), PIECE, torch.int8),
+        PDL=dependent, num_warps=warps,
         maxnreg=config.registers, launch_pdl=dependent,
     )  # fmt: skip

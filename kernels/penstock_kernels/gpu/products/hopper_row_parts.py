@@ -155,7 +155,7 @@ def add_step(acc, held, row, table, j, CODES: gl.constexpr, LOOKUP: gl.constexpr
     layout: gl.constexpr = acc.type.layout
     inputs: gl.constexpr = gl.DotOperandLayout(1, layout, 4)
     digits, negatives, factors = row
-    STEPS: gl.constexpr = 4 * digits.shape[0]
+    STEPS: gl.constexpr = digits.shape[0] // 8
     plus = digits._reinterpret(gl.int8, [STEPS, 8, 128], digits.layout).index(j)
     less = negatives._reinterpret(gl.int8, [STEPS, 8, 128], negatives.layout).index(j)
     factor = factors._reinterpret(gl.float32, [STEPS, 8], factors.layout).index(j)

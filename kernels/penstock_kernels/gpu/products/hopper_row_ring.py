@@ -19,7 +19,7 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from penstock_kernels.gpu.launch.hopper import multiprocessors, tile_layout, tma_descriptor
-from penstock_kernels.gpu.products.hopper_digits import PIECE, place_digits, row_pieces
+from penstock_kernels.gpu.products.hopper_digits import PIECE, pieces, place_digits, row_pieces
 from penstock_kernels.gpu.products.hopper_row_parts import (
     UNITS,
     add_step,
@@ -158,18 +158,18 @@ def _multiply(
     """The warps that normalise, multiply and store."""
     tiles, scales, full, empty = ring
     x, gain, eps = given
+    PIECES: gl.constexpr = row[2].shape[0] // 2
     MEMBERS: gl.constexpr = BYTES.shape[0]
     WARPS: gl.constexpr = MEMBERS // 16
     layout: gl.constexpr = gl.NVMMADistributedLayout([2, 0], [WARPS, 1], [16, 8])
     block: gl.constexpr = gl.BlockedLayout([1, 16], [4, 8], [WARPS, 1], [1, 0])
     CODES: gl.constexpr = LOOKUP != ""
     table = table_words(words, CODES, BYTES)
-    gains = _none()
     if NORMED:
-        gains = row_pieces(gain, K, block)
+        gain = row_pieces(gain, K, PIECES, block)
     if PDL:
         gdc_wait()
-    place_digits(x, gains, eps, row, K, NORMED, ONE, block)
+    place_digits(x, gain, eps, row, K, NORMED, ONE, CODES, block)
     done = 0
     for unit in range(gl.program_id(0), count, gl.num_programs(0)):
         acc = gl.zeros([MEMBERS, 8], gl.float32, layout)
@@ -218,6 +218,7 @@ def _kernel(
     SCALE_SOURCE: gl.constexpr,
     BYTES: gl.constexpr,
     W_LAYOUT: gl.constexpr,
+    PIECES: gl.constexpr,  # of the row
     X_LAYOUT: gl.constexpr,
     PDL: gl.constexpr,
 ):
@@ -225,7 +226,6 @@ def _kernel(
         gdc_launch_dependents()
     MEMBERS: gl.constexpr = BYTES.shape[0]
     CODES: gl.constexpr = LOOKUP != ""
-    BLOCKS: gl.constexpr = (K + 2047) // 2048
     line: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
     tiles = gl.allocate_shared_memory(weight.dtype, [STAGES * D, SOURCE.shape[0], 128], W_LAYOUT)
     s_tiles = tiles
@@ -233,11 +233,11 @@ def _kernel(
         s_tiles = gl.allocate_shared_memory(
             scales.dtype, [STAGES * D, MEMBERS // 8, 16], scales.layout
         )
-    row = (
-        gl.allocate_shared_memory(gl.int8, [BLOCKS, 32, 128], X_LAYOUT),
-        gl.allocate_shared_memory(gl.int8, [BLOCKS, 32, 128], X_LAYOUT),
-        gl.allocate_shared_memory(gl.float32, [BLOCKS, 32], line),
-    )
+    digits = gl.allocate_shared_memory(gl.int8, [2 * PIECES, 128], X_LAYOUT)
+    negatives = digits
+    if CODES:
+        negatives = gl.allocate_shared_memory(gl.int8, [2 * PIECES, 128], X_LAYOUT)
+    row = (digits, negatives, gl.allocate_shared_memory(gl.float32, [2 * PIECES], line))
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for i in gl.static_range(STAGES):
@@ -311,6 +311,7 @@ def hopper_row_ring(
         SOURCE=_step_layout(codes, warps), SCALE_SOURCE=_scale_layout(warps),
         BYTES=byte_layout(32 if codes else 64, warps),
         W_LAYOUT=tile_layout(lines, LINE, torch.uint8),
-        X_LAYOUT=tile_layout(32, PIECE, torch.int8), PDL=dependent, num_warps=warps,
+        PIECES=pieces(weight.k), X_LAYOUT=tile_layout(2 * pieces(weight.k), PIECE, torch.int8),
+        PDL=dependent, num_warps=warps,
         maxnreg=config.registers, launch_pdl=dependent,
     )  # fmt: skip

@@ -18,7 +18,7 @@ from penstock_kernels.weight import Layout, Weight
 GROUP = 64  # columns of a block of scales of codes
 STEP = 4 * PIECE  # columns
 LONG = 8192  # numbers of a row
-MOST = 18432  # which stands in shared memory twice
+MOST = 16384  # which stands in shared memory twice
 
 Config = RowConfig | RingConfig
 
