@@ -30,6 +30,7 @@ from penstock_kernels.gpu.products.table import FASTEST, PRODUCTS, ProductTable
 from penstock_kernels.gpu.step.rows import TritonRows
 from penstock_kernels.ops import Act, Activation, AttentionSpec, Norm, StepBatch
 from penstock_kernels.weight import Weight
+from penstock_quantization.online import fp8
 from penstock_shard.model.blocks import Block, Sequential
 from penstock_shard.model.decoder import Decoder
 from penstock_shard.model.layers import (
@@ -58,6 +59,9 @@ LAUNCHED = ProductTable(
 def random_weight(form: str, n: int, k: int) -> Weight:
     if form == "int4":
         return int4_variants.random_weight(n, k)
+    if form in ("bf16", "fp8"):
+        weight = Weight(torch.randn(n, k, device="cuda").bfloat16().mul_(k**-0.5))
+        return weight if form == "bf16" else fp8(weight, lambda largest: largest)
     return row_variants.random_weight(form, n, k)
 
 
