@@ -37,6 +37,8 @@ HOPPER = {
     "hopper_plan",
     "hopper_prefill",
     "hopper_qkv",
+    "hopper_row",
+    "hopper_row_ring",
 }
 SINCE = {89: {"quantise", "widen"}, 90: {"rank_sum", "rank_choice"}}  # by the first capability
 

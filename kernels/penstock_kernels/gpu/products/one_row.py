@@ -23,18 +23,18 @@ MOST = 16384  # which stands in shared memory twice
 Config = RowConfig | RingConfig
 
 
-def one_row_config(p: Problem, gated: bool = False) -> Config | None:
-    """How to multiply one row; None: not this way."""
-    wide, steps = p.n // 2 if gated else p.n, p.k // STEP
-    if not (p.half and is_hopper(p.device)) or wide % (2 * GRANULE) or p.k % STEP or p.k > MOST:
+def config_for(n: int, k: int, layout: Layout, gated: bool, multiprocessors: int) -> Config | None:
+    """How to multiply one row of k by a weight [n, k]; None: not this way."""
+    wide, steps = n // 2 if gated else n, k // STEP
+    if wide % (2 * GRANULE) or k % STEP or k > MOST:
         return None
-    codes = p.layout is Layout.LUT
+    codes = layout is Layout.LUT
     depths = 2 if codes and steps % 2 == 0 else 1
-    if gated and p.k <= LONG:
+    if gated and k <= LONG:
         return RingConfig(8, depths, (10 if codes else 5) // depths, 2, 80)
-    if gated or p.k > LONG:
+    if gated or k > LONG:
         return RingConfig(8, depths, (16 if codes else 9) // depths, 1, 168)
-    if p.n // GRANULE > 2 * multiprocessors(p.device):
+    if n // GRANULE > 2 * multiprocessors:
         return RowConfig(4, min(steps, 6), 168)
     return RowConfig(4, min(steps, 8), 255)
 
@@ -72,7 +72,9 @@ def one_row_products(layout: Layout, fits: Callable[[Problem], bool]) -> tuple[P
     """Rows of the table for weights that fit."""
 
     def config(p: Problem, gated: bool = False) -> Config | None:
-        return one_row_config(p, gated) if fits(p) else None
+        if not (fits(p) and p.half and is_hopper(p.device)):
+            return None
+        return config_for(p.n, p.k, layout, gated, multiprocessors(p.device))
 
     def gated(p: Problem) -> Config | None:
         return config(p, gated=True)
