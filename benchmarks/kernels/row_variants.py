@@ -28,6 +28,7 @@ from penstock_kernels.ops import Act, Norm
 from penstock_kernels.reference.activation import gate
 from penstock_kernels.reference.norm import normalise
 from penstock_kernels.weight import Layout, Weight
+from penstock_quantization.online import fp8
 
 LIMIT = 1e-4
 CONFIGS: dict[tuple[str, str], tuple[Config, ...]] = {
@@ -62,12 +63,24 @@ CONFIGS: dict[tuple[str, str], tuple[Config, ...]] = {
         RowConfig(8, 6, 255), RowConfig(4, 4, 168), RingConfig(8, 1, 9, 1, 168),
         RingConfig(8, 2, 4, 1, 168), RingConfig(4, 1, 6, 2, 128),
     ),
+    ("fp8", "qkv"): (
+        RowConfig(4, 4, 168), RowConfig(4, 6, 255), RingConfig(4, 2, 5, 2, 128),
+        RingConfig(4, 1, 6, 3, 80),
+    ),
+    ("fp8", "o"): (
+        RowConfig(4, 8, 255), RingConfig(4, 2, 4, 2, 128), RingConfig(8, 1, 8, 1, 168),
+    ),
+    ("fp8", "gate_up"): (RingConfig(8, 1, 5, 2, 80), RingConfig(8, 1, 12, 1, 168)),
+    ("fp8", "down"): (RowConfig(8, 4, 255), RingConfig(8, 1, 8, 1, 168), RingConfig(8, 2, 4, 1, 168)),
 }  # fmt: skip
 PRODUCTS = ("qkv", "o", "gate_up", "down")
 
 
 def random_weight(form: str, n: int, k: int) -> Weight:
     """In the format: numbers about as large as those of a model."""
+    if form == "fp8":
+        dense = Weight(torch.randn(n, k, device="cuda").bfloat16().mul_(k**-0.5))
+        return fp8(dense, lambda largest: largest)
     if form == "int8":
         data = torch.randint(-127, 128, (n, k), device="cuda", dtype=torch.int8)
         scale = torch.rand(n, 1, device="cuda").add_(0.5).mul_(k**-0.5 / 73)

@@ -7,6 +7,9 @@ memory, and one that is looked up as two bytes, high and low, which are looked u
 multiplied: widened to half precision a number takes twice as many instructions, and those, not its
 bytes, would be what a product costs. Sums of products are exact; a piece's scale joins afterwards.
 
+Numbers in FP8 are halves of float16 at once, and so is the row: a piece's numbers over a power of
+two, which are exact but for the smallest. One column a piece is enough then, and every second is 0.
+
 Pieces are 128 columns. What four of them become stands together, eight columns: digits of the
 first, of the second, and so on. Within 16 columns numbers stand in the order in which weights in
 `fp8.interleave` meet them.
@@ -14,8 +17,12 @@ first, of the second, and so on. Within 16 columns numbers stand in the order in
 
 from __future__ import annotations
 
+import torch
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
+
+from penstock_kernels.gpu.launch.hopper import tile_layout
+from penstock_kernels.weight import Layout, Weight
 
 PIECE = 128
 LARGEST = gl.constexpr(127 * 256.0)  # of a number: digits are within +-127
@@ -50,6 +57,14 @@ def pieces(k: int) -> int:
     return max(4, 1 << (-(-k // PIECE) - 1).bit_length())
 
 
+def row_layout(weight: Weight) -> gl.NVMMASharedLayout:
+    """How the row for a product with a weight stands in shared memory."""
+    count = pieces(weight.k)
+    if weight.layout is Layout.FP8:
+        return tile_layout(4 * count, PIECE // 2, torch.float16)
+    return tile_layout(2 * count, PIECE, torch.int8)
+
+
 @gluon.jit
 def row_pieces(x, K: gl.constexpr, PIECES: gl.constexpr, block: gl.constexpr):
     """A row of K numbers in pieces, [PIECES, 128]; behind its end zeros."""
@@ -61,14 +76,31 @@ def row_pieces(x, K: gl.constexpr, PIECES: gl.constexpr, block: gl.constexpr):
 
 
 @gluon.jit
-def place_digits(
+def row_room(
+    PIECES: gl.constexpr, NEGATED: gl.constexpr, HALVES: gl.constexpr, LAYOUT: gl.constexpr
+):
+    """Shared memory for a row: its digits and, NEGATED, those of its negative, or HALVES, blocks of
+    64 columns; and what a column's sums are multiplied with."""
+    line: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    factors = gl.allocate_shared_memory(gl.float32, [2 * PIECES], line)
+    if HALVES:
+        numbers = gl.allocate_shared_memory(gl.float16, [4 * PIECES, 64], LAYOUT)
+        negatives = numbers
+    else:
+        numbers = gl.allocate_shared_memory(gl.int8, [2 * PIECES, 128], LAYOUT)
+        negatives = numbers
+        if NEGATED:
+            negatives = gl.allocate_shared_memory(gl.int8, [2 * PIECES, 128], LAYOUT)
+    return numbers, negatives, factors
+
+
+@gluon.jit
+def place_row(
     x, gain, eps, row, K: gl.constexpr, NORMED: gl.constexpr, ONE: gl.constexpr,
     NEGATED: gl.constexpr, block: gl.constexpr,
 ):  # fmt: skip
-    """The row in shared memory as digits and, NEGATED, as those of its negative; normalised as
-    `step.norm` does. row: digits, negatives, and what a column's sums are multiplied with; gain: of
-    the norm, in pieces."""
-    digits, negatives, factors = row
+    """The row in its room, normalised as `step.norm` does. gain: of the norm, in pieces."""
+    numbers, negatives, factors = row
     PIECES: gl.constexpr = factors.shape[0] // 2
     dtype: gl.constexpr = x.dtype.element_ty
     value = row_pieces(x, K, PIECES, block).to(gl.float32)
@@ -78,16 +110,33 @@ def place_digits(
         result = scaled * (wide + 1) if ONE else scaled.to(dtype).to(gl.float32) * wide
         value = result.to(dtype).to(gl.float32)
     # As whole numbers NaN is the largest: it stays one.
-    largest = gl.max(value.to(gl.int32, bitcast=True) & 0x7FFFFFFF, 1).to(gl.float32, bitcast=True)
-    unit = gl.where(largest < SMALLEST, SMALLEST, largest) / LARGEST
-    value = value * gl.expand_dims(1.0 / unit, 1)
-    # Of 16 columns: two halves, four threads, two neighbours. A thread's four stand together.
-    value = value.reshape([PIECES, 8, 2, 4, 2]).permute((0, 1, 3, 2, 4)).reshape([PIECES, 128])
-    value = gl.convert_layout(value, block, assert_trivial=True)
-    _store_digits(value, digits, DIGITS)
-    if NEGATED:
-        _store_digits(value, negatives, NEGATIVES)
-    factors.store(gl.join(unit * 256.0, unit).reshape([2 * PIECES]))
+    largest = gl.max(value.to(gl.int32, bitcast=True) & 0x7FFFFFFF, 1)
+    if numbers.dtype == gl.float16:
+        _place_halves(value, largest, numbers, factors)
+    else:
+        largest = largest.to(gl.float32, bitcast=True)
+        unit = gl.where(largest < SMALLEST, SMALLEST, largest) / LARGEST
+        value = value * gl.expand_dims(1.0 / unit, 1)
+        # Of 16 columns: two halves, four threads, two neighbours. A thread's four stand together.
+        value = value.reshape([PIECES, 8, 2, 4, 2]).permute((0, 1, 3, 2, 4))
+        value = gl.convert_layout(value.reshape([PIECES, 128]), block, assert_trivial=True)
+        _store_digits(value, numbers, DIGITS)
+        if NEGATED:
+            _store_digits(value, negatives, NEGATIVES)
+        factors.store(gl.join(unit * 256.0, unit).reshape([2 * PIECES]))
+
+
+@gluon.jit
+def _place_halves(value, largest, halves, factors):
+    """value: [PIECES, 128]; largest: the bits of each piece's."""
+    PIECES: gl.constexpr = value.shape[0]
+    power = (largest & 0x7F800000).to(gl.float32, bitcast=True)
+    unit = gl.where(power < SMALLEST, SMALLEST, power)
+    value = (value * gl.expand_dims(1.0 / unit, 1)).to(gl.float16)
+    # A step's pieces, their two blocks; a column, and one of zeros.
+    both = gl.join(value, value * 0).reshape([PIECES // 4, 4, 2, 64, 2])
+    halves.store(both.permute((0, 2, 1, 4, 3)).reshape([4 * PIECES, 64]))
+    factors.store(gl.join(unit, unit * 0).reshape([2 * PIECES]))
 
 
 @gluon.jit

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from penstock_kernels.gpu.launch.hopper import tile_layout
-from penstock_kernels.gpu.products.hopper_digits import PIECE, pieces, place_digits, row_pieces
+from penstock_kernels.gpu.products.hopper_digits import (
+    pieces,
+    place_row,
+    row_layout,
+    row_pieces,
+    row_room,
+)
 from penstock_kernels.gpu.products.hopper_row_parts import (
     UNITS,
     add_step,
@@ -115,15 +119,11 @@ def _kernel(
         held = held + (_step(weight, scale, j, N, K, GATED, CODES, BYTES, layout),)
     if NORMED:
         gain = row_pieces(gain, K, PIECES, block)
-    line: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
-    digits = gl.allocate_shared_memory(gl.int8, [2 * PIECES, 128], X_LAYOUT)
-    negatives = digits
-    if CODES:
-        negatives = gl.allocate_shared_memory(gl.int8, [2 * PIECES, 128], X_LAYOUT)
-    row = (digits, negatives, gl.allocate_shared_memory(gl.float32, [2 * PIECES], line))
+    HALVES: gl.constexpr = weight.dtype.element_ty == gl.float8e4nv
+    row = row_room(PIECES, CODES, HALVES, X_LAYOUT)
     if PDL:
         gdc_wait()
-    place_digits(x, gain, eps, row, K, NORMED, ONE, CODES, block)
+    place_row(x, gain, eps, row, K, NORMED, ONE, CODES, block)
     acc = gl.zeros([MEMBERS, 8], gl.float32, layout)
     for j in gl.static_range(STEPS):
         if j + AHEAD < STEPS:
@@ -156,7 +156,7 @@ def hopper_row(
         LOOKUP=digits_of(weight.code) if codes else "",
         UNIT=max(map(abs, TABLES[weight.code])) / UNITS if codes else 1.0,
         BYTES=byte_layout(32 if codes else 64, warps),
-        PIECES=pieces(weight.k), X_LAYOUT=tile_layout(2 * pieces(weight.k), PIECE, torch.int8),
+        PIECES=pieces(weight.k), X_LAYOUT=row_layout(weight),
         PDL=dependent, num_warps=warps,
         maxnreg=config.registers, launch_pdl=dependent,
     )  # fmt: skip

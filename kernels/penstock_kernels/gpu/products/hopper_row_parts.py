@@ -150,40 +150,78 @@ def looked_up_sums(codes, table, plus, less, zeros, LOOKUP: gl.constexpr):
 
 
 @gluon.jit
+def _widened_sums(held, halves, j, layout: gl.constexpr):
+    """Products of a step's numbers in FP8 with the row in halves."""
+    operand: gl.constexpr = gl.DotOperandLayout(0, layout, 2)
+    inputs: gl.constexpr = gl.DotOperandLayout(1, layout, 2)
+    MEMBERS: gl.constexpr = held[0][0].shape[0]
+    blocks = halves._reinterpret(gl.float16, [halves.shape[0] // 8, 8, 64], halves.layout)
+    sums = gl.zeros([MEMBERS, 8], gl.float32, layout)
+    for b in gl.static_range(2):
+        # Four threads, four products, and the 2 x 2 numbers that a thread has in one.
+        wide = held[b][0].to(gl.float16).reshape([MEMBERS, 4, 4, 2, 2]).permute((0, 2, 3, 1, 4))
+        wide = gl.convert_layout(wide.reshape([MEMBERS, 64]), operand, assert_trivial=True)
+        x = blocks.index(2 * j + b).permute((1, 0)).load(inputs)
+        sums = mma_v2(wide, x, sums)
+    return sums
+
+
+@gluon.jit
+def _digits_of_step(digits, j):
+    """[8, 128], of step j."""
+    STEPS: gl.constexpr = digits.shape[0] // 8
+    return digits._reinterpret(gl.int8, [STEPS, 8, 128], digits.layout).index(j)
+
+
+@gluon.jit
+def _of_block(digits, b: gl.constexpr, layout: gl.constexpr):
+    """Those of block b of 64 columns, as the right side of a product."""
+    inputs: gl.constexpr = gl.DotOperandLayout(1, layout, 4)
+    return digits.slice(64 * b, 64, 1).permute((1, 0)).load(inputs)
+
+
+@gluon.jit
+def _scaled_sums(held, digits, negatives, table, j, LOOKUP: gl.constexpr, layout: gl.constexpr):
+    """Products of a step's codes, each block's times its scales."""
+    MEMBERS: gl.constexpr = held[0][0].shape[0]
+    zeros = gl.zeros([MEMBERS, 8], gl.int32, layout)
+    total = gl.zeros([MEMBERS, 8], gl.float32, layout)
+    plus, less = _digits_of_step(digits, j), _digits_of_step(negatives, j)
+    for b in gl.static_range(2):
+        codes, scale = held[b]
+        x, minus = _of_block(plus, b, layout), _of_block(less, b, layout)
+        sums = looked_up_sums(codes, table, x, minus, zeros, LOOKUP)
+        total = total + sums.to(gl.float32) * gl.expand_dims(scale.to(gl.float32), 1)
+    return total
+
+
+@gluon.jit
+def _whole_sums(held, digits, j, layout: gl.constexpr):
+    """Products of a step's whole numbers."""
+    MEMBERS: gl.constexpr = held[0][0].shape[0]
+    operand: gl.constexpr = gl.DotOperandLayout(0, layout, 4)
+    sums = gl.zeros([MEMBERS, 8], gl.int32, layout)
+    plus = _digits_of_step(digits, j)
+    for b in gl.static_range(2):
+        sums = mma_v2(_numbers(held[b][0], operand), _of_block(plus, b, layout), sums)
+    return sums.to(gl.float32)
+
+
+@gluon.jit
 def add_step(acc, held, row, table, j, CODES: gl.constexpr, LOOKUP: gl.constexpr):
     """acc plus the products of step j. held: of its two blocks of 64 columns bytes and scales."""
     layout: gl.constexpr = acc.type.layout
-    inputs: gl.constexpr = gl.DotOperandLayout(1, layout, 4)
-    digits, negatives, factors = row
-    STEPS: gl.constexpr = digits.shape[0] // 8
-    plus = digits._reinterpret(gl.int8, [STEPS, 8, 128], digits.layout).index(j)
-    less = negatives._reinterpret(gl.int8, [STEPS, 8, 128], negatives.layout).index(j)
+    numbers, negatives, factors = row
+    STEPS: gl.constexpr = factors.shape[0] // 8
     factor = factors._reinterpret(gl.float32, [STEPS, 8], factors.layout).index(j)
-    factor = factor.load(gl.SliceLayout(0, layout))
-    factor = gl.expand_dims(factor, 0)
-    zeros = gl.zeros(acc.shape, gl.int32, layout)
-    if CODES:
-        part = gl.zeros(acc.shape, gl.float32, layout)
-        for b in gl.static_range(2):
-            data, scale = held[b]
-            sums = looked_up_sums(
-                data,
-                table,
-                plus.slice(64 * b, 64, 1).permute((1, 0)).load(inputs),
-                less.slice(64 * b, 64, 1).permute((1, 0)).load(inputs),
-                zeros,
-                LOOKUP,
-            )
-            part = part + sums.to(gl.float32) * gl.expand_dims(scale.to(gl.float32), 1)
-        acc = acc + part * factor
+    factor = gl.expand_dims(factor.load(gl.SliceLayout(0, layout)), 0)
+    if numbers.dtype == gl.float16:
+        sums = _widened_sums(held, numbers, j, layout)
+    elif CODES:
+        sums = _scaled_sums(held, numbers, negatives, table, j, LOOKUP, layout)
     else:
-        operand: gl.constexpr = gl.DotOperandLayout(0, layout, 4)
-        sums = zeros
-        for b in gl.static_range(2):
-            x = plus.slice(64 * b, 64, 1).permute((1, 0)).load(inputs)
-            sums = mma_v2(_numbers(held[b][0], operand), x, sums)
-        acc = acc + sums.to(gl.float32) * factor
-    return acc
+        sums = _whole_sums(held, numbers, j, layout)
+    return acc + sums * factor
 
 
 @gluon.jit

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -19,7 +18,13 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from penstock_kernels.gpu.launch.hopper import multiprocessors, tile_layout, tma_descriptor
-from penstock_kernels.gpu.products.hopper_digits import PIECE, pieces, place_digits, row_pieces
+from penstock_kernels.gpu.products.hopper_digits import (
+    pieces,
+    place_row,
+    row_layout,
+    row_pieces,
+    row_room,
+)
 from penstock_kernels.gpu.products.hopper_row_parts import (
     UNITS,
     add_step,
@@ -169,7 +174,7 @@ def _multiply(
         gain = row_pieces(gain, K, PIECES, block)
     if PDL:
         gdc_wait()
-    place_digits(x, gain, eps, row, K, NORMED, ONE, CODES, block)
+    place_row(x, gain, eps, row, K, NORMED, ONE, CODES, block)
     done = 0
     for unit in range(gl.program_id(0), count, gl.num_programs(0)):
         acc = gl.zeros([MEMBERS, 8], gl.float32, layout)
@@ -226,18 +231,14 @@ def _kernel(
         gdc_launch_dependents()
     MEMBERS: gl.constexpr = BYTES.shape[0]
     CODES: gl.constexpr = LOOKUP != ""
-    line: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
     tiles = gl.allocate_shared_memory(weight.dtype, [STAGES * D, SOURCE.shape[0], 128], W_LAYOUT)
     s_tiles = tiles
     if CODES:
         s_tiles = gl.allocate_shared_memory(
             scales.dtype, [STAGES * D, MEMBERS // 8, 16], scales.layout
         )
-    digits = gl.allocate_shared_memory(gl.int8, [2 * PIECES, 128], X_LAYOUT)
-    negatives = digits
-    if CODES:
-        negatives = gl.allocate_shared_memory(gl.int8, [2 * PIECES, 128], X_LAYOUT)
-    row = (digits, negatives, gl.allocate_shared_memory(gl.float32, [2 * PIECES], line))
+    HALVES: gl.constexpr = weight.dtype == gl.float8e4nv
+    row = row_room(PIECES, CODES, HALVES, X_LAYOUT)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for i in gl.static_range(STAGES):
@@ -310,8 +311,8 @@ def hopper_row_ring(
         UNIT=max(map(abs, TABLES[weight.code])) / UNITS if codes else 1.0,
         SOURCE=_step_layout(codes, warps), SCALE_SOURCE=_scale_layout(warps),
         BYTES=byte_layout(32 if codes else 64, warps),
-        W_LAYOUT=tile_layout(lines, LINE, torch.uint8),
-        PIECES=pieces(weight.k), X_LAYOUT=tile_layout(2 * pieces(weight.k), PIECE, torch.int8),
+        W_LAYOUT=tile_layout(lines, LINE, weight.data.dtype),
+        PIECES=pieces(weight.k), X_LAYOUT=row_layout(weight),
         PDL=dependent, num_warps=warps,
         maxnreg=config.registers, launch_pdl=dependent,
     )  # fmt: skip
