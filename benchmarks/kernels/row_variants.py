@@ -71,7 +71,9 @@ CONFIGS: dict[tuple[str, str], tuple[Config, ...]] = {
         RowConfig(4, 8, 255), RingConfig(4, 2, 4, 2, 128), RingConfig(8, 1, 8, 1, 168),
     ),
     ("fp8", "gate_up"): (RingConfig(8, 1, 5, 2, 80), RingConfig(8, 1, 12, 1, 168)),
-    ("fp8", "down"): (RowConfig(8, 4, 255), RingConfig(8, 1, 8, 1, 168), RingConfig(8, 2, 4, 1, 168)),
+    ("fp8", "down"): (
+        RowConfig(8, 4, 255), RingConfig(8, 1, 8, 1, 168), RingConfig(8, 2, 4, 1, 168),
+    ),
 }  # fmt: skip
 PRODUCTS = ("qkv", "o", "gate_up", "down")
 
