@@ -92,14 +92,18 @@ CASES = [
     Case("fp4", 96, 2560, RingConfig(8, 1, 3, 1, 168), adds=True, biased=True),
     Case("int8", 128, 1024, RingConfig(8, 1, 2, 1, 80), gated=True, normed=NormKind.RMS),
     Case("int8", 48, 2048, RingConfig(4, 2, 1, 1, 128), adds=True),
+    Case("fp8", 32, 1536, RowConfig(4, 2, 168), normed=NormKind.RMS, biased=True),
+    Case("fp8", 96, 1024, RingConfig(8, 1, 2, 1, 80), gated=True, normed=NormKind.RMS_ONE),
+    Case("fp8", 64, 2560, RingConfig(8, 1, 2, 1, 168), adds=True),
 ]
+ONLINE_NAMES = {"int8": "eetq", "fp8": "fp8"}
 
 
 def weight_of(case: Case, dtype: torch.dtype) -> Weight:
     bias = torch.randn(case.n).div(4).to(dtype) if case.biased else None
-    if case.kind == "int8":
+    if case.kind in ONLINE_NAMES:
         dense = Weight((torch.randn(case.n, case.k) * case.k**-0.5).to(dtype), bias)
-        return ONLINE["eetq"](dense, lambda largest: largest, None)
+        return ONLINE[ONLINE_NAMES[case.kind]](dense, lambda largest: largest, None)
     codes = torch.randint(0, 16, (case.n, case.k)).to(torch.uint8)
     scale = torch.rand(case.n, case.k // 64).add(0.5).div(case.k**0.5)
     return packed([Coded(codes, case.kind, scale=scale, group=64)], bias)
@@ -147,11 +151,12 @@ def test_one_row(case: Case, loader_first: bool, monkeypatch: pytest.MonkeyPatch
 
 
 @by_the_interpreter
+@pytest.mark.parametrize("kind", ["nf4", "fp8"])
 @pytest.mark.parametrize("config", [RowConfig(4, 1, 168), RingConfig(4, 1, 2, 1, 128)])
 def test_what_is_no_number_stays_none_and_zeros_stay(
-    config: Config, monkeypatch: pytest.MonkeyPatch
+    config: Config, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = Case("nf4", 32, 512, config)
+    case = Case(kind, 32, 512, config)
     weight, before = weight_of(case, torch.bfloat16), torch.zeros(1, 32).bfloat16()
     x = torch.randn(1, 512).bfloat16()
     x[0, 300] = torch.nan
