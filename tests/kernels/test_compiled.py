@@ -38,6 +38,8 @@ HOPPER = {
     "hopper_prefill",
     "hopper_qkv",
     "hopper_w4a8",
+    "hopper_row",
+    "hopper_row_ring",
 }
 SINCE = {
     89: {"quantise", "w4a8_linear", "widen"},
