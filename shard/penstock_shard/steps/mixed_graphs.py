@@ -20,7 +20,13 @@ from torch import Tensor
 from penstock_kernels.ops import GraphDevice, StepBatch
 from penstock_shard.device import upload
 from penstock_shard.model.model import Model
-from penstock_shard.steps.graphs import Capturer, Replayable, SlotTensors, StepOutputs
+from penstock_shard.steps.graphs import (
+    LARGEST_FIRST,
+    Capturer,
+    Replayable,
+    SlotTensors,
+    StepOutputs,
+)
 from penstock_shard.steps.results import StepTimer
 from penstock_shard.steps.sharing import SharingTensors
 from penstock_shard.steps.slots import Chunks, Indices
@@ -147,11 +153,12 @@ class MixedGraphs:
         """Graphs that `capture` makes."""
         return len(self._buckets)
 
-    def capture(self, capture: Capturer) -> None:
-        """Capture every bucket, the largest first."""
-        for bucket in reversed(self._buckets):
+    def capture(self, capture: Capturer, sizes: slice = LARGEST_FIRST) -> int:
+        """Capture all buckets, or some of them. Returns how many graphs that were."""
+        for bucket in self._buckets[sizes]:
             self._load_nothing(bucket)
             self._graphs[bucket] = capture(partial(self.run, bucket))
+        return len(self._buckets[sizes])
 
     def costs(self) -> dict[int, float]:
         """Seconds of a step by its rows, all of them of the scratch slot: of products and the like;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from penstock_shard.model.layers import (
 from penstock_shard.model.matrices import BlockMatrices, MlpPlace
 from penstock_shard.ranks.parallel import Group, Partition
 from penstock_shard.weights.checkpoint import Rehearsal, Weights
+from penstock_shard.weights.fp8_rows import check_any
 from penstock_shard.weights.matrix_loader import MatrixLoader
 
 BLOCKS: dict[str, Callable[..., Block]] = {
@@ -47,6 +48,7 @@ class _Loader:
     device: torch.device
     quantize: str | None
     cache: str | None  # type of the KV cache; None: dtype
+    fp8_rows: bool  # whether 4-bit weights are multiplied with rows in FP8
 
     def decoder(self) -> Decoder:
         model, vocabulary, names = self.model, self.partition.vocabulary, self.model.family.names
@@ -173,10 +175,11 @@ class _Loader:
         )
 
     def _experts(self, prefix: str) -> MixtureOfExperts:
-        """The router stays as the checkpoint has it, whatever `--quantize` says: it is small."""
+        """The router stays as the checkpoint has it, whatever `--quantize` says: it is small. The
+        experts' kernels read rows as they are."""
         shape, keys = self.model.experts, self.model.family.experts
         assert shape is not None and keys is not None
-        read, matrices = self._read, self._matrices
+        read, matrices = replace(self._read, fp8_rows=False), self._matrices
         shared = None
         if shape.shared is not None:
             gate = read.dense(matrices.shared_gate(prefix))
@@ -199,7 +202,7 @@ class _Loader:
     def _read(self) -> MatrixLoader:
         return MatrixLoader(
             self.model, self.group, self.partition, self.weights, self.dtype, self.device,
-            self.quantize,
+            self.quantize, self.fp8_rows,
         )  # fmt: skip
 
     @property
@@ -241,22 +244,28 @@ def load_decoder(
     device: torch.device,
     quantize: str | None = None,
     cache: str | None = None,
+    fp8_rows: bool = False,
 ) -> Decoder:
     """This rank's share of a model, quantised as `--quantize` says. cache: type of the KV cache,
-    by torch's name; None: dtype.
+    by torch's name; None: dtype. fp8_rows: whether 4-bit weights are multiplied with rows in FP8.
 
     Before anything is allocated all of it is made once without memory. Raises ValueError for
     weights that do not fit config.json, and for a model that no memory of the device holds.
     """
-    needed = device_bytes(model, group, weights, dtype, quantize, cache)
+    needed = device_bytes(model, group, weights, dtype, quantize, cache, fp8_rows)
     check_memory(needed, device, group.world_size)
     partition = Partition.of(model, group)
     try:
-        return _Loader(model, group, partition, weights, dtype, device, quantize, cache).decoder()
+        decoder = _Loader(
+            model, group, partition, weights, dtype, device, quantize, cache, fp8_rows
+        ).decoder()
     except torch.OutOfMemoryError as error:
         raise ValueError(
             f"this shard's weights do not fit beside what else uses {device}: {error}"
         ) from None
+    if fp8_rows:
+        check_any(decoder)
+    return decoder
 
 
 def device_bytes(
@@ -266,10 +275,13 @@ def device_bytes(
     dtype: torch.dtype,
     quantize: str | None = None,
     cache: str | None = None,
+    fp8_rows: bool = False,
 ) -> int:
     """What this rank's share takes on a GPU. Raises ValueError as `load_decoder` does."""
     partition, meta = Partition.of(model, group), torch.device("meta")
-    loader = _Loader(model, group, partition, Rehearsal(weights), dtype, meta, quantize, cache)
+    loader = _Loader(
+        model, group, partition, Rehearsal(weights), dtype, meta, quantize, cache, fp8_rows
+    )
     return loader.decoder().nbytes
 
 
