@@ -158,6 +158,7 @@ def rotation(
     norm: NormKind | None = None,
     joint: bool = False,
     stored: torch.dtype | None = None,
+    interleaved: bool = False,
 ) -> Callable[[torch.dtype, bool], None]:
     def run(dtype: torch.dtype, dependent: bool) -> None:
         from penstock_kernels.gpu.step.rope import RowPlacement, rope_and_write
@@ -167,7 +168,7 @@ def rotation(
             case = case.in_fp8(stored)
         rows = len(case.query)
         angles = torch.zeros(256, 2, (rotary or width) // 2)
-        spec = AttentionSpec(4, 2, width, SCALE, rotary=rotary)
+        spec = AttentionSpec(4, 2, width, SCALE, rotary=rotary, interleaved=interleaved)
         norms = None
         if norm is not None:
             heads = (4, 2) if joint else (1, 1)
@@ -484,6 +485,7 @@ CASES: dict[str, Case] = {
     "rotation of a part": Case(rotation(128, rotary=32)),
     "rotation to FP8": Case(rotation(128, stored=torch.float8_e4m3fn)),
     "rotation of a part to FP8": Case(rotation(128, 32, stored=torch.float8_e5m2), few=False),
+    "rotation of neighbours": Case(rotation(128, rotary=64, interleaved=True), few=False),
     "rotation with norms": Case(rotation(128, norm=NormKind.RMS), few=False),
     "rotation with norms of all heads": Case(rotation(128, None, NormKind.RMS, True)),
     "rotation with other norms": Case(rotation(256, norm=NormKind.RMS_ONE), few=False),
