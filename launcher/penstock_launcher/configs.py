@@ -80,6 +80,7 @@ SHARD_OPTIONS = (
     "device",
     "load_format",
     "quantize",
+    "quantize_activations",
     "kv_cache_dtype",
     "kv_block_size",
     "cuda_memory_fraction",

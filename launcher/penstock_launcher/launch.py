@@ -199,6 +199,12 @@ def _kind(run: Run) -> str:
     return " ".join(map(str, (*where, *how)))
 
 
+def _activations(limits: Mapping[str, Any]) -> list[str]:
+    """Where `--quantize-activations` says it."""
+    kind = limits.get("quantized_activations")
+    return [f"activations in {kind}"] if kind else []
+
+
 def described(
     model: Model, limits: Mapping[str, Any], hosts: int = 1, memory: Mapping[str, int] = NO_PARTS
 ) -> str:
@@ -212,6 +218,7 @@ def described(
             f"{limits['world_size']} x {limits['device_name']}",
             f"{used:.1f} of {total:.1f} GiB used{_parts(memory)}",
             f"{limits['weights']} weights",
+            *_activations(limits),
             f"largest batch {limits['max_batch_size']}",
         ]
     return ", ".join(parts)

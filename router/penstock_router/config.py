@@ -69,7 +69,7 @@ class RouterConfig:
     disable_shared_reads: bool
     disable_grammar_support: bool
     step_timeout: float  # seconds until a step without a result means that the shards are dead
-    step_rows: tuple[int, ...] | None = None  # of steps with prompts; a 0: as measured at start
+    step_rows: tuple[int, ...] | None = None  # of steps with prompts; None: as measured at start
     offline_socket: str | None = None  # path of one to make, for programs that bring batches
     batch_folder: str | None = None  # of /v1/files and /v1/batches; None: there are none
     batch_storage_limit: int = 0  # bytes in it

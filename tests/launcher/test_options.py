@@ -38,6 +38,7 @@ SAMPLES = {
     "num_shard": ("2", 2, ["0", "65", "-1", "two", "1.5", "1_0"]),
     "device": ("cpu", "cpu", ["tpu"]),
     "quantize": ("gptq", "gptq", ["gguf", "FP8"]),
+    "quantize_activations": ("fp8", "fp8", ["int8", "FP8", "fp8_e5m2"]),
     "kv_cache_dtype": ("fp8_e5m2", "fp8_e5m2", ["int8", "FP8", "fp8_e4m3fnuz"]),
     "dtype": ("float16", "float16", ["int8", "f16"]),
     "cuda_graphs": ("1,2,8", (1, 2, 8), ["x", "-1", "1,,2", "4097", "1;2"]),

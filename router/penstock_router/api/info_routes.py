@@ -44,6 +44,7 @@ async def info(request: web.Request) -> web.Response:
             "served_model_name": service.model_name,
             "device_name": limits.device_name,
             "weights": limits.weights,
+            "quantized_activations": limits.quantized_activations or None,
             "deterministic": limits.deterministic,
             "memory_used": limits.memory_used,
             "memory_total": limits.memory_total,
