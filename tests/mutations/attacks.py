@@ -113,6 +113,22 @@ ATTACKS = (
         "            if False:",
         "tests/router/engine/test_grammars.py::test_too_many_at_once_are_turned_away",
     ),
+    # A grammar may have any multiples.
+    Mutation(
+        "S11",
+        f"{ROUTER}/structured/multiples.py",
+        "    if sum(map(_states_of, _schemas(grammar))) > MOST_STATES:",
+        "    if False:",
+        "tests/router/test_multiples.py::test_too_large",
+    ),
+    # Large grammars are kept as long as small ones.
+    Mutation(
+        "S11",
+        f"{ROUTER}/grammars.py",
+        " and seconds <= MOST_IDLE_SECONDS",
+        "",
+        "tests/router/engine/test_grammars.py::test_few_are_kept_that_take_long",
+    ),
     Mutation(
         "S12",
         f"{SHARD}/steps/admissions.py",

@@ -24,7 +24,7 @@ def main() -> int:
     signal.signal(signal.SIGALRM, lambda *_: sys.exit(HUNG))
     signal.setitimer(signal.ITIMER_REAL, float(seconds))
     try:
-        started = subprocess.Popen(command, start_new_session=True)  # kept, as it waits when it goes
+        started = subprocess.Popen(command, start_new_session=True)  # waits where it goes
         return end_of(started.pid)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
