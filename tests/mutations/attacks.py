@@ -129,6 +129,14 @@ ATTACKS = (
         "",
         "tests/router/engine/test_grammars.py::test_few_are_kept_that_take_long",
     ),
+    # A grammar that becomes slow in the middle of a text goes on.
+    Mutation(
+        "S11",
+        f"{SHARD}/grammars/matching.py",
+        "REASON if one.slow >= SLOW_TOKENS else None",
+        "None",
+        "tests/shard/test_grammars.py::test_a_matcher_that_is_slow_ends_its_sequence_alone",
+    ),
     Mutation(
         "S12",
         f"{SHARD}/steps/admissions.py",
