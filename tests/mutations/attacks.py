@@ -188,6 +188,22 @@ ATTACKS = (
         "        if False:",
         f"{CONNECTIONS}::test_connections_of_a_client",
     ),
+    # Tokens of a key are not counted against its limit.
+    Mutation(
+        "S16",
+        f"{ROUTER}/quotas.py",
+        "if bucket is not None and not (wait := bucket.take(tokens, now)):",
+        "if bucket is not None and not (wait := 0.0):",
+        "tests/router/test_quotas.py::test_no_schedule_takes_more_than_was_allowed",
+    ),
+    # Nor are they in the metrics.
+    Mutation(
+        "S16",
+        f"{ROUTER}/quotas.py",
+        "        account.generated_tokens += generated\n",
+        "",
+        "tests/router/api/test_quota.py::test_tokens_a_minute",
+    ),
     # Dear bytes are parsed as fast as they come.
     Mutation(
         "S16",
