@@ -99,6 +99,7 @@ def measure(loaded: LoadedModel, limits: ShardLimits, graphs: GraphSizes) -> Mea
     workspace, taken = max(steps.size, draws.size), GraphBytes(0, 0)
     if graphs.decode:
         check_room(group, device, workspace)  # a captured step has run once before
+        give_back(device)  # else what stays would lie in there, and keep all of it
         with phase("capture"), torch.inference_mode():
             kinds = runner.graphs_of(graphs).kinds
             taken = graph_bytes(kinds, Capture(), partial(settled_bytes, device))
