@@ -238,7 +238,9 @@ def weight_of_kind(kind: str, n: int, k: int, dtype: torch.dtype) -> Weight:
     if "fp8" in kind:
         weight = fp8(weight, lambda largest: largest)
     if "4 bits" in kind:
-        weight = rounded(weight, 4, 32 if "groups" in kind else 128, zeros="zeros" in kind)
+        group = 32 if "groups" in kind else 64 if "half tiles" in kind else 128
+        weight = rounded(weight, 4, group, zeros="zeros" in kind)
+        weight = replace(weight, fp8_rows="rows in FP8" in kind)
     if "8 bits" in kind:
         weight = rounded(weight, 8, 128 if "groups" in kind else None)
     if "codes" in kind:
@@ -332,6 +334,16 @@ def widened_4_bits(dtype: torch.dtype, dependent: bool) -> None:
 
     for zeros in (False, True):
         widened(rounded(Weight(torch.zeros(64, 256, dtype=dtype)), 4, 64, zeros), dtype, dependent)
+
+
+def portable_rows_in_fp8(dtype: torch.dtype, dependent: bool) -> None:
+    """What other cards than Hopper compute."""
+    from penstock_kernels.gpu.products.w4a8_linear import w4a8_linear
+
+    for kind in ("4 bits", "4 bits, zeros, biased, half tiles"):
+        weight, x = weight_of_kind(kind, 4096, 4096, dtype), torch.zeros(128, 4096)
+        q, scale = x.to(torch.float8_e4m3fn), torch.ones(128, 1)
+        w4a8_linear(q, scale, weight, torch.zeros(128, 4096, dtype=dtype), dependent)
 
 
 def widened_weights(dtype: torch.dtype, dependent: bool) -> None:
@@ -497,6 +509,16 @@ CASES: dict[str, Case] = {
     "few rows in small groups of 4 bits": Case(products(16, "4 bits, groups, biased"), HALF),
     "64 rows in 4 bits": Case(products(64, "4 bits"), HALF),
     "many rows in 4 bits": Case(products(1024, "4 bits, zeros"), HALF),
+    "many rows in FP8 of 4 bits": Case(
+        products(128, "4 bits, rows in FP8"), HALF, range(89, 1000)
+    ),
+    "more rows in FP8 of 4 bits": Case(
+        products(1024, "4 bits, zeros, biased, rows in FP8"), HALF, range(89, 1000), few=False
+    ),
+    "rows in FP8 of small groups of 4 bits": Case(
+        products(1024, "4 bits, zeros, half tiles, rows in FP8"), HALF, range(89, 1000), few=False
+    ),
+    "rows in FP8 of 4 bits by any card": Case(portable_rows_in_fp8, HALF, range(89, 1000)),
     "4 bits in memory": Case(widened_4_bits),
     "one row in 8 bits": Case(products(1, "8 bits"), HALF),
     "few rows in 8 bits": Case(products(16, "8 bits"), HALF),
@@ -504,6 +526,7 @@ CASES: dict[str, Case] = {
     "products that rotate in 8 bits": Case(
         rotating_product("8 bits", 128), HALF, HOPPER, few=False
     ),
+    "one row of codes": Case(products(1, "codes"), HALF),
     "few rows of codes": Case(products(16, "codes"), HALF),
     "64 rows of codes, biased": Case(products(64, "codes, biased"), HALF, few=False),
     "few rows of NVFP4": Case(products(16, "codes, nvfp4"), HALF, few=False),

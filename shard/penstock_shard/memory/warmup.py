@@ -42,7 +42,8 @@ def warm_up(
         raise ValueError(_not_finite(loaded))
     runner, graphs = _allocate_what_fits(loaded, plan)
     blocks = runner.limits.num_blocks
-    costs = runner.step_costs()
+    with phase("warm-up"):
+        costs = runner.step_costs()
     if costs:
         told = ", ".join(f"{rows}: {seconds * 1e3:.2f}" for rows, seconds in costs.items())
         log.info(f"ms of steps with prompts by rows: {told}")

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from penstock_kernels.ops import Sampler
-from penstock_shard.sampling.sampling import RowGroup, SamplingState
+from penstock_shard.sampling.plan import RowGroup
+from penstock_shard.sampling.sampling import SamplingState
 from penstock_shard.steps.graphs import LARGEST_FIRST, Capturer, Replayable
 
 KINDS = (  # any_top_k, any_top_p, any_filter, held

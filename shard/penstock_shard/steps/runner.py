@@ -37,14 +37,10 @@ from penstock_shard.model.model import Model
 from penstock_shard.ranks.agreement import NoMemory, alone, check_room
 from penstock_shard.ranks.mapped_outputs import mapped_outputs
 from penstock_shard.ranks.parallel import Group
+from penstock_shard.sampling.features import ONE_BY_ONE, features_of
+from penstock_shard.sampling.plan import Sampled, SamplingPlan
 from penstock_shard.sampling.sample_graphs import SampleGraphs
-from penstock_shard.sampling.sampling import (
-    ONE_BY_ONE,
-    Sampled,
-    SamplingPlan,
-    SamplingState,
-    features_of,
-)
+from penstock_shard.sampling.sampling import SamplingState
 from penstock_shard.steps.admissions import objection
 from penstock_shard.steps.graphs import (
     Capturer,

@@ -2,7 +2,8 @@
 
 Up to 64 rows a product is one pass over the weight, whose numbers are widened on the way. Beyond,
 the weight is widened in memory, and cuBLAS multiplies: doing so with parts that stay in the second
-cache was slower in all sizes.
+cache was slower in all sizes. Where the weight says so (`Weight.fp8_rows`), rows in FP8 are
+multiplied instead.
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from penstock_kernels.gpu.launch.card import has_fp8
 from penstock_kernels.gpu.launch.hopper import is_hopper, multiprocessors
 from penstock_kernels.gpu.products.hopper_gated import hopper_gated_linear, supports_hopper_gated
 from penstock_kernels.gpu.products.hopper_int4 import Int4Config, hopper_int4, int4_config
 from penstock_kernels.gpu.products.hopper_int4_many import hopper_int4_many, splits_for
 from penstock_kernels.gpu.products.hopper_int4_raw import hopper_int4_raw, raw_config
 from penstock_kernels.gpu.products.hopper_int4_row import hopper_int4_row, steps_ahead
+from penstock_kernels.gpu.products.hopper_w4a8 import W4A8Config, hopper_w4a8, w4a8_config
 from penstock_kernels.gpu.products.int4_linear import int4_linear, widened
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
+from penstock_kernels.gpu.products.quantise import quantise_rows
+from penstock_kernels.gpu.products.w4a8_linear import w4a8_linear
 from penstock_kernels.int4 import ROWS
 from penstock_kernels.ops import Activation
 from penstock_kernels.weight import Layout, Weight
@@ -58,6 +63,30 @@ def _gated_raw(p: Problem) -> Int4Config | None:
     return raw_config(p.n, p.k, p.scale_columns, p.zeros)
 
 
+def _w4a8(p: Problem, split: bool = False) -> W4A8Config | None:
+    """Rows in FP8, on Hopper."""
+    if not (p.fp8_rows and p.half and is_hopper(p.device)) or p.wide_scales:
+        return None
+    return w4a8_config(p.rows, p.n, p.k, p.scale_columns, split, multiprocessors(p.device))
+
+
+def _portable_w4a8(p: Problem) -> bool | None:
+    """The same on other cards with FP8."""
+    return (p.fp8_rows and p.half and has_fp8(p.device)) or None
+
+
+def _split_w4a8(p: Problem) -> W4A8Config | None:
+    """See `_split_many`."""
+    config = None if p.biased else _w4a8(p, split=True)
+    return config if config is not None and config.splits > 1 else None
+
+
+def quantises(rows: int, weight: Weight) -> bool:
+    """Whether a product of so many rows with this weight reads them in FP8. Those that are taken in
+    another order are quantised by it."""
+    return weight.fp8_rows and rows > FEW and weight.order is None
+
+
 def _many(p: Problem, split: bool = False) -> int | None:
     """Splits of k."""
     if p.ordered or p.wide_scales or not (p.half and p.dense and is_hopper(p.device)):
@@ -67,18 +96,19 @@ def _many(p: Problem, split: bool = False) -> int | None:
 
 def _split_many(p: Problem) -> int | None:
     """Where there are too few tiles for the multiprocessors; a bias cannot be added to parts."""
-    splits = None if p.biased else _many(p, split=True)
+    splits = None if p.biased or p.fp8_rows else _many(p, split=True)
     return splits if splits is not None and splits > 1 else None
 
 
 def _adds(p: Problem) -> bool | None:
     """See `products.dense`."""
-    return (p.half and not (p.biased or p.ordered) and _many(p) is None) or None
+    usable = p.half and not (p.biased or p.ordered or p.fp8_rows)
+    return (usable and _many(p) is None) or None
 
 
 def _fills(p: Problem) -> bool | None:
     usable = p.half and p.dense and not (p.biased or p.ordered) and is_hopper(p.device)
-    usable = usable and _many(p) is None
+    usable = usable and not p.fp8_rows and _many(p) is None
     return (usable and supports_hopper_gated(p.rows, p.n, p.k, multiprocessors(p.device))) or None
 
 
@@ -143,6 +173,31 @@ def _launch_gated(config: bool, x: Activation, weight: Weight, dependent: bool) 
     return out
 
 
+def _in_fp8(x: Activation, weight: Weight, dependent: bool) -> tuple[Tensor, Tensor]:
+    """Rows and scales."""
+    if x.quantised is not None and x.scale is not None:
+        return x.quantised, x.scale
+    taken = x.x if weight.order is None else x.x.index_select(1, weight.order)
+    return quantise_rows(taken, dependent, Layout.INT4)
+
+
+def _launch_portable_w4a8(config: bool, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    out = x.x.new_empty(len(x.x), weight.n)
+    w4a8_linear(*_in_fp8(x, weight, dependent), weight, out, dependent)
+    return out
+
+
+def _launch_w4a8(config: W4A8Config, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    rows = x.x
+    q, scale = _in_fp8(x, weight, dependent)
+    if config.splits == 1:
+        out = rows.new_empty(len(rows), weight.n)
+    else:
+        out = rows.new_empty(config.splits, len(rows), weight.n, dtype=torch.float32)
+    hopper_w4a8(q, scale, weight, out, config, dependent)
+    return out
+
+
 def _launch_many(splits: int, x: Activation, weight: Weight, dependent: bool) -> Tensor:
     rows = x.x
     if splits == 1:
@@ -177,9 +232,12 @@ PRODUCTS = (
     _row(Epilogue.NONE, range(1, 2), _row_alone, _launch_row),
     _row(Epilogue.NONE, range(1, FEW + 1), _stream, _launch_stream),
     _row(Epilogue.NONE, range(1, FEW + 1), _few, _launch),
+    _row(Epilogue.NONE, range(FEW + 1, MANY), _w4a8, _launch_w4a8),
+    _row(Epilogue.NONE, range(FEW + 1, MANY), _portable_w4a8, _launch_portable_w4a8),
     _row(Epilogue.NONE, range(FEW + 1, MANY), _many, _launch_many),
     _row(Epilogue.NONE, range(1, MANY), _always, _launch_widened),
     _row(Epilogue.PARTIAL, range(1, FEW + 1), _split_stream, _launch_stream),
+    _row(Epilogue.PARTIAL, range(FEW + 1, MANY), _split_w4a8, _launch_w4a8),
     _row(Epilogue.PARTIAL, range(FEW + 1, MANY), _split_many, _launch_many),
     _row(Epilogue.RESIDUAL, range(1, 2), _row_alone, _launch_added_row),
     _row(Epilogue.RESIDUAL, range(FEW + 1, MANY), _adds, _launch_add),
