@@ -59,3 +59,15 @@ def test_nothing_is_read_before_it_is_there(
     monkeypatch.setattr(results, "download", launch)
     monkeypatch.setattr(StepTimer, "wait", arrive)
     assert outcomes(shard) == expected
+
+
+@pytest.mark.gpu
+def test_neighbours_of_a_prompts_tokens_on_a_gpu(checkpoint: Callable[[str], Path]) -> None:
+    """They are those of the CPU."""
+    here, there = (
+        outcomes(LocalShard(load_model(checkpoint("llama2"), device=device)))
+        for device in ("cpu", "cuda")
+    )
+    for one, other in zip(here[0].prompt, there[0].prompt, strict=True):
+        assert list(one.top_token) == list(other.top_token)
+        assert list(one.top_logprob) == pytest.approx(list(other.top_logprob), abs=1e-3)
