@@ -174,7 +174,10 @@ def attempt(run: Any, weights: list[Weight]) -> float:
 
 def shown(times: dict[str, float]) -> str:
     """The others, then the fastest of ours."""
-    ours = sorted((us, name) for name, us in times.items() if "/" in name)[:5]
+    ours = sorted((us, name) for name, us in times.items() if "/" in name)
+    ours = [one for one in ours if "g" not in one[1]][:3] + [one for one in ours if "g" in one[1]][
+        :2
+    ]
     theirs = " ".join(f"{name} {us:.0f}" for name, us in times.items() if "/" not in name)
     return f"{theirs} | " + " ".join(f"{name} {us:.1f}" for us, name in ours)
 
