@@ -8,6 +8,7 @@ as in half precision; what a group of columns sums up to is multiplied with its 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -229,24 +230,39 @@ class W4A8Config:
 
     rows: int
     splits: int
-    ping: int = 1
+    ping: int = 0
 
 
 # By rows of a tile; one less where parts leave in float32.
 STAGES = {32: 14, 64: 10, 128: 7, 256: 5}
-MOST_SPLITS = 4
+# Microseconds: of a tile of so many rows along k, of a launch, and of a million bytes of parts.
+TILE_US = {64: 0.44, 128: 0.59, 256: 0.96}
+LAUNCH_US, PARTS_US = 1.5, 0.9
+SPLITS = (1, 2, 3, 4)
 
 
 def w4a8_config(
     rows: int, n: int, k: int, group: int, split: bool, multiprocessors: int
 ) -> W4A8Config | None:
     """How to multiply [rows, k] by a weight [n, k] in groups of so many columns; None: not this
-    way. split: whether k may be."""
+    way. split: whether k may be.
+
+    What should be fastest: a program's tiles take the same time whatever the product, and those of
+    Llama-3.1-8B from 64 to 2,048 rows take within 10 % of what this says (H200).
+    """
     if group not in (DEPTH, DEPTH // 2) or k % PRODUCT:
         return None
-    tile = next((size for size in (64, 128) if rows <= size), 256 if group == DEPTH else 128)
-    splits = multiprocessors // _tiles(rows, n, tile) if split else 1
-    return W4A8Config(tile, max(1, min(splits, MOST_SPLITS, -(-k // DEPTH))))
+    depths = -(-k // DEPTH)
+
+    def microseconds(config: W4A8Config) -> float:
+        units = _tiles(rows, n, config.rows) * config.splits
+        turns = -(-units // multiprocessors) * -(-depths // config.splits)
+        parts = config.splits * rows * n * 4 / 1e6 if config.splits > 1 else 0
+        return turns * TILE_US[config.rows] + LAUNCH_US + parts * PARTS_US
+
+    tiles = [tile for tile in TILE_US if group == DEPTH or tile <= 128]
+    splits = [count for count in SPLITS if count <= depths] if split else [1]
+    return min((W4A8Config(*each) for each in product(tiles, splits)), key=microseconds)
 
 
 def _tiles(rows: int, n: int, tile: int) -> int:
