@@ -158,7 +158,7 @@ def measured(name: str, rows: int) -> dict[str, Any]:
         found["act"] = timed(lambda w: gate(y, Act.SILU, True, room=room), weights)
         z = y[:, : n // 2].contiguous()
         found["quant"] = timed(lambda w: quantise_rows(z, True, Layout.INT4), weights)
-        for tile, ping in itertools.product((128, 256), (0, 1, 2)):
+        for tile, ping in itertools.product((64, 128, 256), (0, 1, 2)):
             run = functools.partial(gated, q, scale, tile=tile, ping=ping)
             found[f"{tile}/g/{ping}"] = attempt(run, weights)
     return {"shape": name, "rows": rows} | found
@@ -196,7 +196,7 @@ def main() -> None:
     every = itertools.product((32, 64, 128, 256), (1, 2, 4), (0, 1, 2))
     jobs = [(CHECKED[0], W4A8Config(*each)) for each in every]
     jobs += [(case, W4A8Config(128, 1, ping)) for case in CHECKED[1:] for ping in (1, 2)]
-    gates = [W4A8Config(tile, 0, ping) for tile in (128, 256) for ping in (0, 1, 2)]
+    gates = [W4A8Config(tile, 0, ping) for tile in (64, 128, 256) for ping in (0, 1, 2)]
     jobs += [(CHECKED[0], config) for config in gates]
     with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
         failures = [failure for failure in pool.map(compile_one, jobs, chunksize=1) if failure]

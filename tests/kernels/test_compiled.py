@@ -38,6 +38,7 @@ HOPPER = {
     "hopper_prefill",
     "hopper_qkv",
     "hopper_w4a8",
+    "hopper_w4a8_gated",
 }
 SINCE = {
     89: {"quantise", "w4a8_linear", "widen"},

@@ -238,7 +238,7 @@ STAGES = {32: 14, 64: 10, 128: 7, 256: 5}
 # Microseconds: of a tile of so many rows along k, of a launch, and of a million bytes of parts.
 TILE_US = {64: 0.44, 128: 0.59, 256: 0.96}
 LAUNCH_US, PARTS_US = 1.5, 0.9
-SPLITS = (1, 2, 3, 4)
+SPLITS = (1, 2, 4)  # the last two of tiles of up to 128 rows
 
 
 def w4a8_config(
@@ -262,7 +262,8 @@ def w4a8_config(
 
     tiles = [tile for tile in TILE_US if group == DEPTH or tile <= 128]
     splits = [count for count in SPLITS if count <= depths] if split else [1]
-    return min((W4A8Config(*each) for each in product(tiles, splits)), key=microseconds)
+    each = (W4A8Config(*pair) for pair in product(tiles, splits))
+    return min((one for one in each if one.splits == 1 or one.rows <= 128), key=microseconds)
 
 
 def _tiles(rows: int, n: int, tile: int) -> int:

@@ -21,7 +21,7 @@ from penstock_kernels.gpu.products.hopper_w4a8 import scaled, store, sums
 from penstock_kernels.weight import Weight
 
 COLUMNS = 64  # of the result
-STAGES = {128: 6, 256: 4}  # by rows of a tile
+STAGES = {64: 9, 128: 6, 256: 4}  # by rows of a tile
 
 
 @gluon.jit
@@ -180,6 +180,6 @@ def hopper_w4a8_gated(
         scale, zero, out, x_scale if weight.bias is None else weight.bias, rows, columns, depth,
         G=groups, ZEROS=weight.zero is not None, BIASED=weight.bias is not None,
         STAGES=STAGES[tile], PING=ping,
-        W_LAYOUT=tile_layout(LINES, 128, torch.uint8), UP_LAYOUT=tile_layout(64, 128, out.dtype),
+        W_LAYOUT=tile_layout(LINES, 128, torch.uint8), UP_LAYOUT=tile_layout(64, min(tile, 128), out.dtype),
         PDL=dependent, num_warps=4, maxnreg=168, launch_pdl=dependent,
     )  # fmt: skip
