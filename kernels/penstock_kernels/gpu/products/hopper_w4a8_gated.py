@@ -179,7 +179,7 @@ def hopper_w4a8_gated(
         tma_descriptor(weight.data.view(-1, 128), LINES, 128),
         scale, zero, out, x_scale if weight.bias is None else weight.bias, rows, columns, depth,
         G=groups, ZEROS=weight.zero is not None, BIASED=weight.bias is not None,
-        STAGES=STAGES[tile], PING=ping,
-        W_LAYOUT=tile_layout(LINES, 128, torch.uint8), UP_LAYOUT=tile_layout(64, min(tile, 128), out.dtype),
+        STAGES=STAGES[tile], PING=ping, W_LAYOUT=tile_layout(LINES, 128, torch.uint8),
+        UP_LAYOUT=tile_layout(64, min(tile, 128), out.dtype),
         PDL=dependent, num_warps=4, maxnreg=168, launch_pdl=dependent,
     )  # fmt: skip
