@@ -9,9 +9,16 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
+from support.quick_interpreter import quicken
+
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # No test may fail because the machine is busy.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+def pytest_collection_finish() -> None:
+    """The tests that use the interpreter have imported it."""
+    quicken()

@@ -20,7 +20,7 @@ from jsonschema import Draft202012Validator
 from support.schemas import loosened, schema
 from support.server import Server
 
-COUNT = int(os.environ.get("PENSTOCK_SCHEMAS", "24"))
+COUNT = int(os.environ.get("PENSTOCK_SCHEMAS", "10"))
 HI = [{"role": "user", "content": "Give me an example."}]
 
 

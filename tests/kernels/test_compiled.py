@@ -37,6 +37,8 @@ HOPPER = {
     "hopper_plan",
     "hopper_prefill",
     "hopper_qkv",
+    "hopper_row",
+    "hopper_row_ring",
     "hopper_w4a8",
     "hopper_w4a8_gated",
 }

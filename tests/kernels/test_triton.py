@@ -61,6 +61,7 @@ from support.paged import (
     paged_case,
     sinks_of,
 )
+from support.sampled import crossed
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning:triton")
 SCALE = 0.21
@@ -167,9 +168,18 @@ def test_decode_attention_with_a_soft_cap(
         assert_near(found, naive_attention(case, SCALE, window, soft_cap))
 
 
-@pytest.mark.parametrize("soft_cap", [None, 0.5])
-@pytest.mark.parametrize("window", [None, 17])
-@pytest.mark.parametrize("stored", FP8, ids=str)
+@pytest.mark.parametrize(
+    ("stored", "window", "soft_cap"),
+    crossed(
+        FP8,
+        [None, 17],
+        [None, 0.5],
+        sample=lambda stored, window, cap: (
+            ((window is None) == (cap is None)) == (stored is FP8[0])
+        ),
+    ),
+    ids=str,
+)
 def test_decode_attention_of_a_cache_in_fp8(
     place: Place, stored: torch.dtype, window: int | None, soft_cap: float | None
 ) -> None:
@@ -271,8 +281,12 @@ def test_more_rows_than_there_is_room_for_are_refused(place: Place) -> None:
         attend.plan(torch.zeros(5, dtype=torch.int64, device=place.device))
 
 
-@pytest.mark.parametrize("kv_heads", [1, 2, 3, 4, 5, 8])
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize(
+    ("rows", "kv_heads"),
+    crossed(
+        [1, 3], [1, 2, 3, 4, 5, 8], sample=lambda rows, kv_heads: (rows == 1) == (kv_heads % 2 > 0)
+    ),
+)
 def test_no_context_makes_more_items_than_there_is_room_for(kv_heads: int, rows: int) -> None:
     if not knobs.runtime.interpret:
         pytest.skip("by the interpreter")
@@ -344,6 +358,8 @@ TURNS = [
     ("some", NormKind.RMS_ONE),
     ("some", None),
     ("none", None),
+    ("neighbours", NormKind.RMS_ONE),
+    ("some neighbours", None),
 ]
 
 
@@ -381,8 +397,9 @@ def check_rope_and_write(
     if stored is not None:
         case = case.in_fp8(stored)
     rows, total = len(case.slot), heads + 2 * kv_heads
-    rotary = {"all": width, "some": width // 4 * 2, "none": 0}[turned]
-    spec = AttentionSpec(heads, kv_heads, width, 1.0, rotary=rotary)
+    share, interleaved = turned.removesuffix("neighbours").strip(), turned.endswith("neighbours")
+    rotary = {"": width, "all": width, "some": width // 4 * 2, "none": 0}[share]
+    spec = AttentionSpec(heads, kv_heads, width, 1.0, rotary=rotary, interleaved=interleaved)
     if turned == "none":
         spec = AttentionSpec(heads, kv_heads, width, 1.0, rope=None)
     angle = torch.rand(64, rotary // 2, device=place.device) * 6.28
@@ -402,7 +419,7 @@ def check_rope_and_write(
         norm.qk_norm_(expected, QKNorm(*wide, norms.mean), heads, kv_heads)
     if rotary:
         turning = expected[:, : heads + kv_heads, :rotary]
-        rope.rotate_(turning, *rope.rotation(angles, case.position))
+        rope.rotate_(turning, *rope.rotation(angles, case.position), interleaved)
     column = (case.position // page).unsqueeze(1)
     block = case.table[case.slot].gather(1, column).squeeze(1).long()
     kv = expected[:, heads:]

@@ -164,6 +164,14 @@ ATTACKS = (
         "        if False:",
         f"{CONNECTIONS}::test_connections_of_a_client",
     ),
+    # Dear bytes are parsed as fast as they come.
+    Mutation(
+        "S16",
+        f"{ROUTER}/api/paced_parsing.py",
+        "            if self._dear > DEAR_SECONDS and self.transport is not None:",
+        "            if False:",
+        "tests/router/api/test_paced_parsing.py::test_who_waits_is_not_read_from_and_others_are",
+    ),
     Mutation(
         "S17",
         f"{ROUTER}/api/guard.py",

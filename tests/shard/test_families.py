@@ -19,6 +19,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning:triton"),
     pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning"),
 ]
+# Rows whose switches other rows have too: on two ranks they run with `make test-full`.
+ALIKE = FAMILIES[FAMILIES.index("starcoder2") :]
 OTHERS = [name for name in FAMILIES if name not in BLOCKS_OF_LLAMA]
 TEXTS = ("Water runs through steel pipes into the penstock", "The river", "a")
 COUNT = 40  # longer than any window of the checkpoints
@@ -40,7 +42,9 @@ def greedy(shard: LocalShard, prompts: list[list[int]]) -> list[list[int]]:
 
 
 @pytest.mark.parametrize(
-    ("family", "shards"), [(name, 1) for name in FAMILIES] + [(name, 2) for name in OTHERS]
+    ("family", "shards"),
+    [(name, 1) for name in FAMILIES]
+    + [pytest.param(name, 2, marks=pytest.mark.full if name in ALIKE else ()) for name in OTHERS],
 )
 def test_parity(tmp_path: Path, family: str, shards: int) -> None:
     folder = make_checkpoint(tmp_path / "model", family)
@@ -55,11 +59,15 @@ def test_parity(tmp_path: Path, family: str, shards: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "family", ["gemma2", "gpt_neox", "gpt2", "olmo2_bias", "mixtral", "qwen2_moe", "gpt_oss"]
+    "family",
+    [
+        *("gemma2", "gpt_neox", "gpt2", "olmo2_bias", "mixtral", "qwen2_moe", "gpt_oss"),
+        pytest.param("cohere2", marks=pytest.mark.full),
+    ],
 )
 def test_kernels_compute_what_torch_does(tmp_path: Path, family: str) -> None:
     """By Triton's interpreter: soft caps and sandwiches; parallel; learned positions, no rope;
-    norms of all heads together; experts."""
+    norms of all heads together; experts; neighbours rotated, and layers without positions."""
     loaded = load_model(make_checkpoint(tmp_path / "model", family))
     prompt = list(range(3, 24))
 

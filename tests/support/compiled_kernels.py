@@ -535,6 +535,7 @@ CASES: dict[str, Case] = {
     "products that rotate in 8 bits": Case(
         rotating_product("8 bits", 128), HALF, HOPPER, few=False
     ),
+    "one row of codes": Case(products(1, "codes"), HALF),
     "few rows of codes": Case(products(16, "codes"), HALF),
     "64 rows of codes, biased": Case(products(64, "codes, biased"), HALF, few=False),
     "few rows of NVFP4": Case(products(16, "codes, nvfp4"), HALF, few=False),

@@ -119,7 +119,8 @@ class TorchStep:
         if norm is not None:
             qk_norm_(qkv, norm, heads, spec.kv_heads)
         if spec.rope is not None:
-            rotate_(qkv[:, :rotated, : spec.rotary], *self._rotation(spec.rope))
+            turned = qkv[:, :rotated, : spec.rotary]
+            rotate_(turned, *self._rotation(spec.rope), spec.interleaved)
         write_kv(cache, qkv[:, heads:], self._location, spec.cache)
         return qkv[:, :heads]
 

@@ -1,6 +1,7 @@
-"""Rotary position embedding (Su et al., 2021, arXiv:2104.09864), halves rotated against each other.
+"""Rotary position embedding (Su et al., 2021, arXiv:2104.09864).
 
-Checkpoints in the Hugging Face layout pair element i of a head with element i + d/2.
+Most checkpoints in the Hugging Face layout pair element i of a head with element i + d/2, some its
+neighbours.
 """
 
 from __future__ import annotations
@@ -16,25 +17,24 @@ def rotation(table: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine and signed sine of each row, gathered once a step and used by every layer.
 
     table: [positions, 2, d/2] float32, cosines then sines; positions: [n] int64.
-    Returns (cos, cos) and (-sin, sin), each [n, 1, d] float32.
+    Returns (cos, cos) and (-sin, sin), each [n, 1, 2, d/2] float32.
     """
     cos, sin = table.index_select(0, positions).unsqueeze(2).unbind(1)
-    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+    return torch.stack((cos, cos), dim=-2), torch.stack((-sin, sin), dim=-2)
 
 
-def rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> None:
-    """Rotate x in place. x: [n, heads, d], any float dtype; cos, sin as `rotation` returns them.
+def rotate_(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> None:
+    """Rotate x in place. x: [n, heads, d], any float dtype; cos, sin as `rotation` returns them;
+    interleaved: neighbours against each other, not halves.
 
     Products and sums are rounded each by itself: where both are one instruction, whether that is
     taken may depend on an element's place.
     """
-    if x.dtype == torch.float32:
-        swapped = torch.roll(x, x.shape[-1] // 2, dims=-1)
-        x.mul_(cos).add_(swapped.mul_(sin))
-        return
-    wide = x.float()
-    swapped = torch.roll(wide, x.shape[-1] // 2, dims=-1)
-    x.copy_(wide.mul_(cos).add_(swapped.mul_(sin)))
+    half = x.shape[-1] // 2
+    pairs = x.view(*x.shape[:-1], half, 2).mT if interleaved else x.view(*x.shape[:-1], 2, half)
+    wide = pairs.float()  # x itself where it is float32
+    swapped = wide.flip(-2)
+    pairs.copy_(wide.mul_(cos).add_(swapped.mul_(sin)))
 
 
 def write_kv(cache: Tensor, kv: Tensor, location: Tensor, stored: CacheSpec = AS_MODEL) -> None:

@@ -15,6 +15,7 @@ from penstock_router.api.clients import Clients
 from penstock_router.api.connection import Connection
 from penstock_router.api.errors import ApiError, Kind
 from penstock_router.api.interface import Metrics
+from penstock_router.api.paced_parsing import ParsingPace
 from penstock_router.api.refusal import refuse
 from penstock_router.api.root_path import behind
 from penstock_router.logs import RareLog
@@ -79,6 +80,7 @@ class Connections(web.Server):
         self._refused: Group = {}  # that may read why
         self._unsent = 0
         self.refused_pace = Pace(REFUSED_BYTES)
+        self.parsing_pace = ParsingPace()
         self.starting = Awakening()
         self._rare = RareLog("penstock_router.api")
         self._look = Pulse(LOOK_SECONDS, self._see_who_reads)

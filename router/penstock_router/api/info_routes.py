@@ -62,6 +62,18 @@ async def info(request: web.Request) -> web.Response:
     )
 
 
+async def version(request: web.Request) -> web.Response:
+    """GET /version, as vLLM has it."""
+    return json_response({"version": VERSION})
+
+
+async def load(request: web.Request) -> web.Response:
+    """GET /load, as vLLM has it: the sequences that run or wait, of all clients."""
+    service = request.app[SERVICE]
+    held = service.config.max_concurrent_requests - service.permits.free
+    return json_response({"server_load": held})
+
+
 async def models(request: web.Request) -> web.Response:
     """GET /v1/models: the model under each of its names."""
     service = request.app[SERVICE]

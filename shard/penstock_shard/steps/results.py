@@ -13,7 +13,7 @@ import torch
 from penstock_proto import shard_pb2
 from penstock_shard.device import download
 from penstock_shard.grammars.matching import Turn
-from penstock_shard.sampling.sampling import Sampled
+from penstock_shard.sampling.plan import Sampled
 from penstock_shard.steps.scores import Given, Scores, columns
 from penstock_shard.steps.slots import Indices, ResultRows
 

@@ -37,16 +37,19 @@ from penstock_shard.model.model import Model
 from penstock_shard.ranks.agreement import NoMemory, alone, check_room
 from penstock_shard.ranks.mapped_outputs import mapped_outputs
 from penstock_shard.ranks.parallel import Group
+from penstock_shard.sampling.features import ONE_BY_ONE, features_of
+from penstock_shard.sampling.plan import Sampled, SamplingPlan
 from penstock_shard.sampling.sample_graphs import SampleGraphs
-from penstock_shard.sampling.sampling import (
-    ONE_BY_ONE,
-    Sampled,
-    SamplingPlan,
-    SamplingState,
-    features_of,
-)
+from penstock_shard.sampling.sampling import SamplingState
 from penstock_shard.steps.admissions import objection
-from penstock_shard.steps.graphs import Capturer, DecodeGraphs, SlotTensors, StepOutputs
+from penstock_shard.steps.graphs import (
+    Capturer,
+    DecodeGraphs,
+    GraphKind,
+    GraphSizes,
+    SlotTensors,
+    StepOutputs,
+)
 from penstock_shard.steps.mixed_graphs import MixedGraphs
 from penstock_shard.steps.prompt_scores import PromptScorer
 from penstock_shard.steps.results import PendingResult, StepTimer, refusal, to_host
@@ -79,6 +82,11 @@ class StepGraphs:
     draws: SampleGraphs | None  # where tokens are chosen
     outputs: StepOutputs
     sharing: SharingTensors
+
+    @property
+    def kinds(self) -> tuple[GraphKind, ...]:
+        """In the order in which they are captured: they share memory, and the first takes most."""
+        return (self.mixed, self.decode, *([] if self.draws is None else [self.draws]))
 
 
 class Runner:
@@ -114,17 +122,28 @@ class Runner:
         self._row_position = torch.zeros(rows, dtype=torch.int64, device=device)
         self._decode_plan: SamplingPlan | None = None  # of the standing decode list
         self._graphs: StepGraphs | None = None
-        self.workspace = 0  # bytes of a GPU that the largest step holds beside the cache
+        self.row_bytes = 0  # that a step which is no graph takes for each of its rows
 
     @torch.inference_mode()
     def capture_graphs(
         self,
-        sizes: tuple[int, ...],
+        sizes: GraphSizes,
         capture: Capturer,
         expect: Callable[[int], None] | None = None,
     ) -> None:
-        """From here on steps are replays of CUDA graphs: decode steps of up to sizes[-1] rows, and
-        steps with chunks. expect: told before how many graphs there will be."""
+        """From here on steps are replays of CUDA graphs, where one is large enough. expect: told
+        before how many graphs there will be."""
+        graphs = self.graphs_of(sizes)
+        if expect is not None:
+            expect(sum(kind.count for kind in graphs.kinds))
+        for kind in graphs.kinds:
+            kind.capture(capture)
+        self._graphs = graphs
+
+    @torch.inference_mode()
+    def graphs_of(self, sizes: GraphSizes) -> StepGraphs:
+        """Graphs that are still to be captured, and the tensors that they read and write. A
+        collective."""
         ops = cast(GraphDevice, self.ops)  # that of the CPU is never captured
         limits, dtype = self.limits, self.model.dtype
         outputs = mapped_outputs(self.model.head, limits.max_slots, dtype) or StepOutputs.empty(
@@ -137,18 +156,13 @@ class Runner:
         )
         sharing = SharingTensors(limits.max_slots, ops.tile_rows, self.device)
         parts = (self.model, ops, self.slots, self.cache, outputs, sharing)
-        mixed = MixedGraphs(*parts, limits.max_prefill_tokens, limits.max_chunks)
-        decode = DecodeGraphs(*parts, sizes)
+        prompts = min(limits.max_prefill_tokens, sizes.prompt_tokens)
+        mixed = MixedGraphs(*parts, prompts, limits.max_chunks)
+        decode = DecodeGraphs(*parts, sizes.decode)
         draws = None
         if self.sampling is not None:
             draws = SampleGraphs(self.sampling, self.sampler, outputs.logits)
-        if expect is not None:
-            expect(mixed.count + decode.count + (draws.count if draws is not None else 0))
-        mixed.capture(capture)
-        decode.capture(capture)
-        if draws is not None:
-            draws.capture(capture)
-        self._graphs = StepGraphs(decode, mixed, draws, outputs, sharing)
+        return StepGraphs(decode, mixed, draws, outputs, sharing)
 
     @torch.inference_mode()
     def execute(self, command: shard_pb2.StepCommand) -> Iterator[PendingResult]:
@@ -192,7 +206,6 @@ class Runner:
         error then.
         """
         try:
-            self._check_room(chunks)
             return self._step(step, lengths, chunks)
         except (RuntimeError, MemoryError) as error:
             known = self.group.world_size == 1 or isinstance(error, NoMemory)
@@ -202,12 +215,13 @@ class Runner:
         return None
 
     def _check_room(self, chunks: Chunks) -> None:
-        """Raises NoMemory on every rank where one has too little for a step that scores prompts:
-        the largest, and never a graph. Other steps are not held up by a question to all ranks."""
-        if self.group.world_size == 1:
-            return
-        if size := self._scorer.bytes_of(chunks):
-            check_room(self.group, self.device, max(size, self.workspace))
+        """Raises NoMemory on every rank where one has too little for a step with prompts that is no
+        graph, before any of them begins it. Steps that only decode are small, and not held up by a
+        question to all ranks."""
+        if self.group.world_size > 1 and len(chunks.slots):
+            rows = len(self.book.decode) + int(chunks.lengths.sum())
+            size = max(rows * self.row_bytes, self._scorer.bytes_of(chunks))
+            check_room(self.group, self.device, size)
 
     def _give_up(self, chunks: Chunks) -> list[shard_pb2.Refusal]:
         """The slots of the step are refused: how far each came is not known."""
@@ -320,6 +334,7 @@ class Runner:
             return PendingResult(step, timer)
         if (replayed := self._replay(chunks)) is not None:
             return self._replayed(step, timer, chunks, replayed)
+        self._check_room(chunks)
         inputs = self._inputs(lengths, chunks)
         hidden = self.model.forward(inputs.step, inputs.token, inputs.position, self.cache)
         sampled = self._sample(hidden, inputs, chunks)

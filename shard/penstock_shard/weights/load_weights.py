@@ -59,13 +59,18 @@ class _Loader:
         head = table
         if not model.tied_embeddings:
             head = self._slice(f"{names.head}.weight", shape, 0, vocabulary)
+        bias = None
+        if model.family.head_bias:
+            bias = self._vector(f"{names.head}.bias", model.vocab_size, vocabulary)
         embedding = self._embedding(table)
         self.weights.finish(self._ignored())
         return Decoder(
             embedding=embedding,
             blocks=blocks,
             norm=norm,
-            head=VocabularyHead(Weight(head), model.vocab_size, self.group, model.logit_cap),
+            head=VocabularyHead(
+                Weight(head, bias), model.vocab_size, self.group, model.logit_cap, model.logit_scale
+            ),
             ropes=tuple((rope, model.rotary or model.head_dim) for rope in model.ropes),
         )
 
@@ -77,11 +82,14 @@ class _Loader:
 
     def _embedding(self, table: Tensor) -> VocabularyEmbedding:
         model, start = self.model, self.partition.vocabulary.start
-        scale = float(torch.tensor(model.embedding_scale, dtype=self.dtype))  # rounded as trained
+        scale = model.embedding_scale
+        if model.family.scaled_embedding:
+            scale = float(torch.tensor(scale, dtype=self.dtype))  # rounded as trained
         learned = None
         if (name := model.family.names.positions) is not None:
-            shape = (model.max_positions, model.hidden_size)
-            learned = self._slice(f"{name}.weight", shape, 0, range(shape[0]))
+            first = model.family.first_position
+            shape = (first + model.max_positions, model.hidden_size)
+            learned = self._slice(f"{name}.weight", shape, 0, range(first, shape[0]))
         return VocabularyEmbedding(table, start, self.group, scale, learned)
 
     def _block(self, index: int) -> Block:
@@ -109,6 +117,7 @@ class _Loader:
             window=model.windows[layer],
             rope=model.rope_of(layer),
             rotary=model.rotary,
+            interleaved=model.family.interleaved,
             soft_cap=model.attention_cap,
             cache=self._cache_spec(prefix),
         )
@@ -201,8 +210,10 @@ class _Loader:
         return BlockMatrices(self.model, self.partition)
 
     def _norm(self, name: str, size: int, part: range | None = None) -> Norm:
-        kind = NormKind(self.model.family.norm)
-        bias = self._vector(f"{name}.bias", size, part) if kind is NormKind.LAYER else None
+        kind, bias = NormKind(self.model.family.norm), None
+        if kind is NormKind.LAYER:
+            there = self.model.family.norm_bias
+            bias = self._vector(f"{name}.bias", size, part) if there else self._zeros(size)
         return Norm(self._vector(f"{name}.weight", size, part), self.model.norm_eps, kind, bias)
 
     def _slice(self, name: str, shape: tuple[int, int], dim: int, part: range) -> Tensor:
@@ -217,6 +228,9 @@ class _Loader:
         into = self._empty(len(part))
         self.weights.read(into, name, (size,), 0, part.start)
         return into
+
+    def _zeros(self, size: int) -> Tensor:
+        return torch.zeros(size, dtype=self.dtype, device=self.device)
 
     def _empty(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=self.dtype, device=self.device)

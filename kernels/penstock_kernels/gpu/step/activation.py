@@ -29,6 +29,10 @@ def activated(x, ACT: tl.constexpr):
         return x / (1 + tl.exp(-x))
     if ACT == "gelu":
         return 0.5 * x * (1 + tl.erf(x * 0.7071067811865476))
+    if ACT == "relu":
+        return tl.where(x < 0, 0.0, x)  # NaN stays
+    if ACT == "relu2":
+        return tl.where(x < 0, 0.0, x * x)
     if ACT == "clamped_swiglu":
         x = tl.minimum(x, 7.0)
         return x / (1 + tl.exp(-1.702 * x))
