@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -72,6 +73,31 @@ def test_a_row_is_found_by_its_numbers() -> None:
         assert launch is not None
         assert launch.func is dense._launch_cublas  # type: ignore[attr-defined]
         assert FASTEST.of(Epilogue.ROTATE, other) is None
+
+
+@pytest.mark.parametrize("hopper", [False, True])
+def test_rows_in_fp8_leave_no_way_in_half_precision(
+    hopper: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the epilogue, where there are enough of them; few take the ways of other weights."""
+    from penstock_kernels.gpu.products import int4
+    from penstock_kernels.gpu.products.problem import Epilogue
+    from penstock_kernels.gpu.products.table import PRODUCTS, ProductTable, quantises
+
+    monkeypatch.setattr(int4, "is_hopper", lambda device: hopper)
+    monkeypatch.setattr(int4, "multiprocessors", lambda device: 132)
+    table = ProductTable(PRODUCTS, quantises)
+    in_fp8 = (int4._launch_w4a8, int4._launch_portable_w4a8, int4._launch_gated_w4a8)
+    for rows, (n, k), epilogue in itertools.product(ROWS, SHAPES[:5], Epilogue):
+        more = {"scale_columns": 128, "raw": rows == 1}
+        plain = table.of(epilogue, problem(Layout.INT4, rows, n, k, HALF[0], **more))
+        flagged = problem(Layout.INT4, rows, n, k, HALF[0], fp8_rows=True, **more)
+        found = table.of(epilogue, flagged)
+        if rows > 32:
+            assert found is None or found.func in in_fp8  # type: ignore[attr-defined]
+            assert found is not None or epilogue is not Epilogue.NONE
+        else:
+            assert getattr(found, "func", None) is getattr(plain, "func", None)
 
 
 @pytest.mark.gpu

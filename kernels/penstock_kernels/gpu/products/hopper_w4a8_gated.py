@@ -17,7 +17,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from penstock_kernels.gpu.launch.hopper import multiprocessors, tile_layout, tma_descriptor
 from penstock_kernels.gpu.products.hopper_int4 import DEPTH, LINES, scale_line
 from penstock_kernels.gpu.products.hopper_int4_many import load, turns, unit_of
-from penstock_kernels.gpu.products.hopper_w4a8 import scaled, store, sums
+from penstock_kernels.gpu.products.hopper_w4a8 import scaled, store, sums, w4a8_config
 from penstock_kernels.weight import Weight
 
 COLUMNS = 64  # of the result
@@ -152,12 +152,11 @@ def _kernel(
     )  # fmt: skip
 
 
-def gated_w4a8_tile(rows: int, n: int, k: int, group: int) -> int | None:
+def gated_w4a8_tile(rows: int, n: int, k: int, group: int, multiprocessors: int) -> int | None:
     """Rows of a tile for [rows, k] and a weight [n, k] in groups of so many columns; None: not this
-    way."""
-    if group not in (DEPTH, DEPTH // 2) or n % (2 * COLUMNS) or k % 16:
-        return None
-    return 256 if rows > 128 and group == DEPTH else 128
+    way. As many as a product of its own has."""
+    config = w4a8_config(rows, n, k, group, False, multiprocessors)
+    return None if config is None or n % (2 * COLUMNS) else config.rows
 
 
 def hopper_w4a8_gated(

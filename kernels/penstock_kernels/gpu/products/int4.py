@@ -22,6 +22,7 @@ from penstock_kernels.gpu.products.hopper_int4_many import hopper_int4_many, spl
 from penstock_kernels.gpu.products.hopper_int4_raw import hopper_int4_raw, raw_config
 from penstock_kernels.gpu.products.hopper_int4_row import hopper_int4_row, steps_ahead
 from penstock_kernels.gpu.products.hopper_w4a8 import W4A8Config, hopper_w4a8, w4a8_config
+from penstock_kernels.gpu.products.hopper_w4a8_gated import gated_w4a8_tile, hopper_w4a8_gated
 from penstock_kernels.gpu.products.int4_linear import int4_linear, widened
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
 from penstock_kernels.gpu.products.quantise import quantise_rows
@@ -97,6 +98,13 @@ def _split_w4a8(p: Problem) -> W4A8Config | None:
     """See `_split_many`."""
     config = None if p.biased else _w4a8(p, split=True)
     return config if config is not None and config.splits > 1 else None
+
+
+def _gated_w4a8(p: Problem) -> int | None:
+    """Rows of a tile."""
+    if p.wide_scales or not (_in_fp8(p) and is_hopper(p.device)):
+        return None
+    return gated_w4a8_tile(p.rows, p.n, p.k, p.scale_columns, multiprocessors(p.device))
 
 
 def quantises(rows: int, weight: Weight) -> bool:
@@ -213,6 +221,13 @@ def _launch_w4a8(config: W4A8Config, x: Activation, weight: Weight, dependent: b
     else:
         out = rows.new_empty(config.splits, len(rows), weight.n, dtype=torch.float32)
     hopper_w4a8(q, scale, weight, out, config, dependent)
+    return out
+
+
+def _launch_gated_w4a8(tile: int, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    q, scale = _rows_in_fp8(x, weight, dependent)
+    out = x.x.new_empty(len(x.x), weight.n // 2)
+    hopper_w4a8_gated(q, scale, weight, out, tile, dependent)
     return out
 
 
