@@ -26,16 +26,15 @@ from penstock_kernels.gpu.products.hopper_digits import (
     row_room,
 )
 from penstock_kernels.gpu.products.hopper_row_parts import (
-    UNITS,
     add_step,
     byte_layout,
     digits_of,
+    lookup,
     rows_of,
     store_row,
     table_words,
     words_of,
 )
-from penstock_kernels.lut import TABLES
 from penstock_kernels.ops import Norm, NormKind
 from penstock_kernels.weight import Layout, Weight
 
@@ -54,6 +53,7 @@ class RingConfig:
     stages: int
     residents: int
     registers: int
+    planes: int = 1
 
 
 @functools.cache
@@ -157,8 +157,8 @@ def _multiply(
     ring, row, given, out, scale, words, bias, count, N: gl.constexpr, K: gl.constexpr,
     GATED: gl.constexpr, BIASED: gl.constexpr, NORMED: gl.constexpr, ONE: gl.constexpr,
     ADDS: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, LOOKUP: gl.constexpr,
-    UNIT: gl.constexpr, SOURCE: gl.constexpr, SCALE_SOURCE: gl.constexpr, BYTES: gl.constexpr,
-    PDL: gl.constexpr,
+    PLANES: gl.constexpr, UNIT: gl.constexpr, RATIO: gl.constexpr, SOURCE: gl.constexpr,
+    SCALE_SOURCE: gl.constexpr, BYTES: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
     """The warps that normalise, multiply and store."""
     tiles, scales, full, empty = ring
@@ -168,13 +168,13 @@ def _multiply(
     WARPS: gl.constexpr = MEMBERS // 16
     layout: gl.constexpr = gl.NVMMADistributedLayout([2, 0], [WARPS, 1], [16, 8])
     block: gl.constexpr = gl.BlockedLayout([1, 16], [4, 8], [WARPS, 1], [1, 0])
-    CODES: gl.constexpr = LOOKUP != ""
-    table = table_words(words, CODES, BYTES)
+    CODES: gl.constexpr = PLANES > 0
+    table = table_words(words, PLANES, BYTES)
     if NORMED:
         gain = row_pieces(gain, K, PIECES, block)
     if PDL:
         gdc_wait()
-    place_row(x, gain, eps, row, K, NORMED, ONE, CODES, block)
+    place_row(x, gain, eps, row, K, NORMED, ONE, CODES, RATIO, block)
     done = 0
     for unit in range(gl.program_id(0), count, gl.num_programs(0)):
         acc = gl.zeros([MEMBERS, 8], gl.float32, layout)
@@ -191,7 +191,7 @@ def _multiply(
                 held = held + (((first, by), (second, by_second)),)
             mbarrier.arrive(empty.index(stage))
             for d in gl.static_range(D):
-                acc = add_step(acc, held[d], row, table, j * D + d, CODES, LOOKUP)
+                acc = add_step(acc, held[d], row, table, j * D + d, LOOKUP, PLANES)
             done += 1
         store_row(acc, unit, out, scale, bias, N, GATED, BIASED, ADDS, CODES, UNIT)
 
@@ -217,8 +217,10 @@ def _kernel(
     ADDS: gl.constexpr,
     D: gl.constexpr,  # steps of a stage
     STAGES: gl.constexpr,
-    LOOKUP: gl.constexpr,  # "": whole numbers
-    UNIT: gl.constexpr,  # of a number that is looked up
+    LOOKUP: gl.constexpr,
+    PLANES: gl.constexpr,  # of numbers that are looked up; 0: whole numbers, or FP8
+    UNIT: gl.constexpr,
+    RATIO: gl.constexpr,
     SOURCE: gl.constexpr,
     SCALE_SOURCE: gl.constexpr,
     BYTES: gl.constexpr,
@@ -230,7 +232,7 @@ def _kernel(
     if PDL:
         gdc_launch_dependents()
     MEMBERS: gl.constexpr = BYTES.shape[0]
-    CODES: gl.constexpr = LOOKUP != ""
+    CODES: gl.constexpr = PLANES > 0
     tiles = gl.allocate_shared_memory(weight.dtype, [STAGES * D, SOURCE.shape[0], 128], W_LAYOUT)
     s_tiles = tiles
     if CODES:
@@ -270,7 +272,9 @@ def _kernel(
                     D,
                     STAGES,
                     LOOKUP,
+                    PLANES,
                     UNIT,
+                    RATIO,
                     SOURCE,
                     SCALE_SOURCE,
                     BYTES,
@@ -298,17 +302,18 @@ def hopper_row_ring(
     assert weight.scale is not None
     gain, eps = (x, 0.0) if norm is None else (norm.weight, norm.eps)
     codes = weight.layout is Layout.LUT
+    digits = digits_of(weight.code, config.planes) if codes else None
     lines = 4 * warps * (2 if codes else 4)
     units = weight.n // (GRANULE * warps // 4)
     tiles = tma_descriptor(weight.data, GRANULE, LINE)
     _kernel[(min(units, config.residents * multiprocessors(x.device)),)](
         x, tiles, _scale_tiles(weight.scale) if codes else tiles, weight.scale,
-        words_of(weight.code, x.device) if codes else x, x if bias is None else bias, gain, eps,
+        words_of(digits, x.device) if digits else x, x if bias is None else bias, gain, eps,
         out, units, N=weight.n, K=weight.k, GATED=gated, BIASED=bias is not None,
         NORMED=norm is not None, ONE=norm is not None and norm.kind is NormKind.RMS_ONE,
         ADDS=adds, D=config.depths, STAGES=config.stages,
-        LOOKUP=digits_of(weight.code) if codes else "",
-        UNIT=max(map(abs, TABLES[weight.code])) / UNITS if codes else 1.0,
+        LOOKUP=lookup(digits) if digits else "", PLANES=digits.planes if digits else 0,
+        UNIT=digits.unit if digits else 1.0, RATIO=digits.ratio if digits else 1.0,
         SOURCE=_step_layout(codes, warps), SCALE_SOURCE=_scale_layout(warps),
         BYTES=byte_layout(32 if codes else 64, warps),
         W_LAYOUT=tile_layout(lines, LINE, weight.data.dtype),

@@ -35,7 +35,7 @@ def config_for(n: int, k: int, layout: Layout, gated: bool, multiprocessors: int
     if gated or k > LONG:
         return RingConfig(8, depths, (16 if codes else 9) // depths, 1, 168)
     if n // GRANULE > 2 * multiprocessors:
-        return RowConfig(4, min(steps, 6), 168)
+        return RowConfig(4, min(steps, 4 if layout is Layout.FP8 else 6), 168)
     return RowConfig(4, min(steps, 8), 255)
 
 
