@@ -57,6 +57,11 @@ def pieces(k: int) -> int:
     return max(4, 1 << (-(-k // PIECE) - 1).bit_length())
 
 
+def row_bytes(k: int, layout: Layout) -> int:
+    """Of shared memory, for a row and what its columns' sums are multiplied with."""
+    return pieces(k) * ({Layout.LUT: 4, Layout.INT8: 2, Layout.FP8: 4}[layout] * PIECE + 8)
+
+
 def row_layout(weight: Weight) -> gl.NVMMASharedLayout:
     """How the row for a product with a weight stands in shared memory."""
     count = pieces(weight.k)

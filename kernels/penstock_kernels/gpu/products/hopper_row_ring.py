@@ -56,6 +56,12 @@ class RingConfig:
     planes: int = 1
 
 
+def step_bytes(layout: Layout, warps: int) -> int:
+    """Of shared memory, for a step of a unit."""
+    line = GRANULE * LINE
+    return warps // 4 * (2 * line + 4 * SCALES * GRANULE if layout is Layout.LUT else 4 * line)
+
+
 @functools.cache
 def _step_layout(codes: bool, warps: int) -> gl.DistributedLinearLayout:
     """Which bytes of a stage are whose. Codes: two warps share a line of 128 bytes."""
