@@ -16,8 +16,8 @@ from penstock_kernels.gpu.launch.dependent import supports_dependent_launch
 from penstock_kernels.gpu.products import hopper_row, hopper_row_ring
 from penstock_kernels.gpu.products.hopper_digits import DIGITS, NEGATIVES
 from penstock_kernels.gpu.products.hopper_row import RowConfig
-from penstock_kernels.gpu.products.hopper_row_parts import digits_of, lookup, words_of
 from penstock_kernels.gpu.products.hopper_row_ring import RingConfig
+from penstock_kernels.gpu.products.hopper_row_table import digits_of, lookup, words_of
 from penstock_kernels.gpu.products.one_row import Config, config_for, multiply
 from penstock_kernels.gpu.products.problem import Epilogue
 from penstock_kernels.gpu.products.table import find

@@ -24,13 +24,11 @@ from penstock_kernels.gpu.products.hopper_digits import (
 from penstock_kernels.gpu.products.hopper_row_parts import (
     add_step,
     byte_layout,
-    digits_of,
-    lookup,
     rows_of,
     store_row,
     table_words,
-    words_of,
 )
+from penstock_kernels.gpu.products.hopper_row_table import digits_of, lookup, words_of
 from penstock_kernels.ops import Norm, NormKind
 from penstock_kernels.weight import Layout, Weight
 

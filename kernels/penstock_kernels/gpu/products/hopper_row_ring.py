@@ -7,14 +7,12 @@ once a program: so this is the way where a multiprocessor has many units, or the
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from penstock_kernels.gpu.launch.hopper import multiprocessors, tile_layout, tma_descriptor
@@ -28,19 +26,22 @@ from penstock_kernels.gpu.products.hopper_digits import (
 from penstock_kernels.gpu.products.hopper_row_parts import (
     add_step,
     byte_layout,
-    digits_of,
-    lookup,
     rows_of,
     store_row,
     table_words,
-    words_of,
 )
+from penstock_kernels.gpu.products.hopper_row_stage import (
+    GRANULE,
+    LINE,
+    scale_layout,
+    scale_tiles,
+    stage_blocks,
+    stage_scales,
+    step_layout,
+)
+from penstock_kernels.gpu.products.hopper_row_table import digits_of, lookup, words_of
 from penstock_kernels.ops import Norm, NormKind
 from penstock_kernels.weight import Layout, Weight
-
-GRANULE = 16  # rows of the weight of four warps
-LINE = 128  # bytes of a row that are copied at a time
-SCALES = 8  # blocks of 64 columns of a step
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,75 +57,10 @@ class RingConfig:
     planes: int = 1
 
 
-def step_bytes(layout: Layout, warps: int) -> int:
-    """Of shared memory, for a step of a unit."""
-    line = GRANULE * LINE
-    return warps // 4 * (2 * line + 4 * SCALES * GRANULE if layout is Layout.LUT else 4 * line)
-
-
-@functools.cache
-def _step_layout(codes: bool, warps: int) -> gl.DistributedLinearLayout:
-    """Which bytes of a stage are whose. Codes: two warps share a line of 128 bytes."""
-    own = 8 if codes else 16
-    half = [[32, 0]] if codes else [[64, 0]]
-    return gl.DistributedLinearLayout(
-        reg_bases=[
-            *([0, 1 << bit] for bit in range(own.bit_length() - 1)), [8, 0], [0, 4 * own],
-        ],
-        lane_bases=[[0, own], [0, 2 * own], [1, 0], [2, 0], [4, 0]],
-        warp_bases=[
-            *([[0, 64], [16, 0]] if codes else [[16, 0], [32, 0]]), *(half if warps == 8 else []),
-        ],
-        block_bases=[],
-        shape=[4 * warps * (2 if codes else 4), LINE],
-    )  # fmt: skip
-
-
-@functools.cache
-def _scale_layout(warps: int) -> gl.DistributedLinearLayout:
-    """Which scales of a stage are whose: of a half eight blocks, two for each warp."""
-    return gl.DistributedLinearLayout(
-        reg_bases=[[1, 0], [0, 8]],
-        lane_bases=[[0, 0], [0, 0], [0, 1], [0, 2], [0, 4]],
-        warp_bases=[[2, 0], [4, 0], *([[8, 0]] if warps == 8 else [])],
-        block_bases=[],
-        shape=[2 * warps, GRANULE],
-    )
-
-
 @gluon.jit
 def _none():
     """What tuples begin as."""
     return ()
-
-
-@gluon.jit
-def _blocks(tile, source: gl.constexpr, BYTES: gl.constexpr):
-    """The bytes of a stage's two blocks of 64 columns of each warp."""
-    MEMBERS: gl.constexpr = BYTES.shape[0]
-    WIDTH: gl.constexpr = BYTES.shape[1]
-    data = tile.load(source)
-    if WIDTH == 32:
-        data = data.reshape([MEMBERS // 64, 2, 16, 2, 2, 32]).permute((0, 1, 3, 2, 5, 4))
-    else:
-        data = data.reshape([MEMBERS, 2, 64]).permute((0, 2, 1))
-    first, second = gl.split(data.reshape([MEMBERS, WIDTH, 2]))
-    return (
-        gl.convert_layout(first, BYTES, assert_trivial=True),
-        gl.convert_layout(second, BYTES, assert_trivial=True),
-    )
-
-
-@gluon.jit
-def _scales(tile, source: gl.constexpr, layout: gl.constexpr, MEMBERS: gl.constexpr):
-    """Their scales."""
-    values = tile.load(source).reshape([MEMBERS // 64, 4, 2, 16]).permute((0, 1, 3, 2))
-    first, second = gl.split(values.reshape([MEMBERS, 2]))
-    along: gl.constexpr = gl.SliceLayout(1, layout)
-    return (
-        gl.convert_layout(first, along, assert_trivial=True),
-        gl.convert_layout(second, along, assert_trivial=True),
-    )
 
 
 @gluon.jit
@@ -189,11 +125,11 @@ def _multiply(
             mbarrier.wait(full.index(stage), done // STAGES & 1)
             held = _none()
             for d in gl.static_range(D):
-                first, second = _blocks(tiles.index(stage * D + d), SOURCE, BYTES)
+                first, second = stage_blocks(tiles.index(stage * D + d), SOURCE, BYTES)
                 by, by_second = 0.0, 0.0
                 if CODES:
                     here = scales.index(stage * D + d)
-                    by, by_second = _scales(here, SCALE_SOURCE, layout, MEMBERS)
+                    by, by_second = stage_scales(here, SCALE_SOURCE, layout, MEMBERS)
                 held = held + (((first, by), (second, by_second)),)
             mbarrier.arrive(empty.index(stage))
             for d in gl.static_range(D):
@@ -294,11 +230,6 @@ def _kernel(
     )
 
 
-def _scale_tiles(scale: Tensor) -> TensorDescriptor:
-    layout = gl.NVMMASharedLayout.get_default_for([SCALES, GRANULE], gl.float32)
-    return TensorDescriptor.from_tensor(scale, [SCALES, GRANULE], layout)
-
-
 def hopper_row_ring(
     x: Tensor, weight: Weight, out: Tensor, config: RingConfig, dependent: bool,
     norm: Norm | None = None, gated: bool = False, adds: bool = False,
@@ -313,14 +244,14 @@ def hopper_row_ring(
     units = weight.n // (GRANULE * warps // 4)
     tiles = tma_descriptor(weight.data, GRANULE, LINE)
     _kernel[(min(units, config.residents * multiprocessors(x.device)),)](
-        x, tiles, _scale_tiles(weight.scale) if codes else tiles, weight.scale,
+        x, tiles, scale_tiles(weight.scale) if codes else tiles, weight.scale,
         words_of(digits, x.device) if digits else x, x if bias is None else bias, gain, eps,
         out, units, N=weight.n, K=weight.k, GATED=gated, BIASED=bias is not None,
         NORMED=norm is not None, ONE=norm is not None and norm.kind is NormKind.RMS_ONE,
         ADDS=adds, D=config.depths, STAGES=config.stages,
         LOOKUP=lookup(digits) if digits else "", PLANES=digits.planes if digits else 0,
         UNIT=digits.unit if digits else 1.0, RATIO=digits.ratio if digits else 1.0,
-        SOURCE=_step_layout(codes, warps), SCALE_SOURCE=_scale_layout(warps),
+        SOURCE=step_layout(codes, warps), SCALE_SOURCE=scale_layout(warps),
         BYTES=byte_layout(32 if codes else 64, warps),
         W_LAYOUT=tile_layout(lines, LINE, weight.data.dtype),
         PIECES=pieces(weight.k), X_LAYOUT=row_layout(weight),

@@ -10,7 +10,8 @@ from torch import Tensor
 from penstock_kernels.gpu.launch.hopper import is_hopper, multiprocessors
 from penstock_kernels.gpu.products.hopper_digits import PIECE, row_bytes
 from penstock_kernels.gpu.products.hopper_row import GRANULE, RowConfig, hopper_row
-from penstock_kernels.gpu.products.hopper_row_ring import RingConfig, hopper_row_ring, step_bytes
+from penstock_kernels.gpu.products.hopper_row_ring import RingConfig, hopper_row_ring
+from penstock_kernels.gpu.products.hopper_row_stage import step_bytes
 from penstock_kernels.gpu.products.problem import Epilogue, Problem, Product
 from penstock_kernels.ops import Activation, Norm
 from penstock_kernels.weight import Layout, Weight
