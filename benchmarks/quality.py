@@ -94,7 +94,7 @@ def questions() -> list[tuple[str, str]]:
     return found
 
 
-def loaded(folder: Path, how: str | None, fp8_rows: bool) -> tuple[Decoder, int]:
+def loaded(folder: Path, how: str | None, fp8_rows: bool = False) -> tuple[Decoder, int]:
     """And its bytes on a GPU. fp8_rows: as `--quantize-activations fp8` has it."""
     model, group = read_architecture(folder), Group(0, 1)
     with contextlib.redirect_stderr(io.StringIO()):  # records for the launcher
