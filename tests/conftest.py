@@ -4,10 +4,13 @@ Triton reads this variable when it is imported, which transformers does: so it i
 pytest imports any test.
 """
 
+import gc
 import os
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
+
+from support.quick_interpreter import quicken
 
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -15,3 +18,11 @@ if not Path("/dev/nvidiactl").exists():
 # No test may fail because the machine is busy.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+def pytest_collection_finish() -> None:
+    """The tests that use the interpreter have imported it. What is imported stays: no collection
+    of garbage, of which a shard asks for some, needs to look through it."""
+    quicken()
+    gc.collect()
+    gc.freeze()

@@ -15,7 +15,7 @@ PLACES = [
 ]
 
 
-@pytest.fixture(scope="module", params=PLACES)
+@pytest.fixture(scope="session", params=PLACES)
 def demo_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:

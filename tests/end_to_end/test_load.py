@@ -7,10 +7,9 @@ import json
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from support.server import Server, running_server
-
-STREAMS = 200
 
 
 async def stream(session: aiohttp.ClientSession, index: int) -> tuple[str, int]:
@@ -26,7 +25,9 @@ async def stream(session: aiohttp.ClientSession, index: int) -> tuple[str, int]:
     return events[-1]["generated_text"], len(events)
 
 
-async def test_200_streams_through_a_pool_that_forces_queueing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("streams", [70, pytest.param(200, marks=pytest.mark.full)])
+async def test_streams_through_a_pool_that_forces_queueing(tmp_path: Path, streams: int) -> None:
+    """More than twice as many as a batch takes, more than the pool has blocks for."""
     arguments = ("--num-shard", "2", "--device", "cpu", "--max-concurrent-requests", "200")
     pool = (
         "--max-batch-total-tokens",
@@ -41,7 +42,7 @@ async def test_200_streams_through_a_pool_that_forces_queueing(tmp_path: Path) -
         async with aiohttp.ClientSession(server.url, connector=connector) as session:
             alone = [await stream(session, index) for index in range(10)]
             peak = asyncio.create_task(largest_queue(server))
-            answers = await asyncio.gather(*(stream(session, i) for i in range(STREAMS)))
+            answers = await asyncio.gather(*(stream(session, i) for i in range(streams)))
             peak.cancel()
         different = 0
         for index, (text, tokens) in enumerate(answers):

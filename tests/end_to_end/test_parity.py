@@ -27,7 +27,7 @@ BY_LIMIT = "phi3_long"
 @pytest.mark.parametrize(
     "family",
     [
-        "llama3",
+        pytest.param("llama3", marks=pytest.mark.full),
         pytest.param("mistral", marks=pytest.mark.full),
         pytest.param("qwen3", marks=pytest.mark.full),
         "gemma2",
@@ -48,7 +48,7 @@ async def test_one_shard(tmp_path: Path, family: str) -> None:
         ("llama3", 2),
         pytest.param("qwen3", 2, marks=pytest.mark.full),
         pytest.param("llama3", 4, marks=pytest.mark.full),
-        ("falcon_new", 2),
+        pytest.param("falcon_new", 2, marks=pytest.mark.full),
         pytest.param("gpt_oss", 2, marks=pytest.mark.full),
         pytest.param("olmo2", 2, marks=pytest.mark.full),
     ],
@@ -69,7 +69,8 @@ async def test_an_fp8_checkpoint(tmp_path: Path) -> None:
         await mixed_run(server, ReferenceModel(twin), seed=8)
 
 
-@pytest.mark.parametrize("name", ["gptq-act-order", pytest.param("awq", marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["gptq-act-order", "awq"])
 async def test_a_checkpoint_in_whole_numbers(tmp_path: Path, name: str) -> None:
     """Named by the option, on two shards; its numbers are those of a dense one."""
     checkpoint, twin = make_checkpoint(tmp_path / "model", "llama3"), tmp_path / "twin"

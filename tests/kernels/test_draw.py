@@ -18,6 +18,7 @@ from penstock_kernels.penalties import Penalties
 from penstock_kernels.penalties import penalise as penalised
 from penstock_kernels.sampler import NO_TOKEN
 from support.logit_places import LOGIT_PLACES
+from support.sampled import crossed
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::RuntimeWarning:triton", "ignore::DeprecationWarning"
@@ -85,8 +86,14 @@ def logits_of(place: tuple[str, torch.dtype], rows: int, width: int, spread: flo
     return (torch.randn(rows, width + 5) * spread).to(device, dtype)[:, :width]
 
 
-@pytest.mark.parametrize("width", [1, 40, 4096, 10_001])
-@pytest.mark.parametrize("spread", [0.3, 4.0])
+@pytest.mark.parametrize(
+    ("spread", "width"),
+    crossed(
+        [0.3, 4.0],
+        [1, 40, 4096, 10_001],
+        sample=lambda spread, width: (spread < 1) == (width in (40, 10_001)),
+    ),
+)
 def test_each_token_is_the_references(
     place: tuple[str, torch.dtype], width: int, spread: float
 ) -> None:
@@ -140,8 +147,14 @@ def test_what_lies_at_the_cut_is_kept(place: tuple[str, torch.dtype]) -> None:
     assert drawn(0, 0.55) == {3, 200}
 
 
-@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("any_filter", [True, False])
+@pytest.mark.parametrize(
+    ("any_filter", "broken"),
+    crossed(
+        [True, False],
+        [math.nan, math.inf, -math.inf],
+        sample=lambda any_filter, broken: any_filter == (broken != math.inf),
+    ),
+)
 def test_a_row_without_a_finite_largest_logit_has_no_token(
     place: tuple[str, torch.dtype], broken: float, any_filter: bool
 ) -> None:

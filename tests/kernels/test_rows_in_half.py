@@ -19,6 +19,7 @@ from penstock_kernels.gpu.step.rope import RowPlacement, rope_and_write
 from penstock_kernels.ops import Act, AttentionSpec, Norm, QKNorm
 from penstock_kernels.reference import activation, norm, rope
 from support.paged import difference
+from support.sampled import crossed
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning:triton")
 EPS = 1e-5
@@ -90,15 +91,20 @@ def test_gate(where: tuple[str, torch.dtype], d: int) -> None:
             assert_rounded(gate(gate_up, Act.SILU, dependent, out), expected)
 
 
-@pytest.mark.parametrize("normed", [False, True])
 @pytest.mark.parametrize(
-    ("heads", "kv_heads", "width", "page"), [(32, 8, 128, 64), (32, 8, 64, 16), (7, 1, 80, 64)]
+    ("shape", "normed"),
+    crossed(
+        [(32, 8, 128, 64), (32, 8, 64, 16), (7, 1, 80, 64)],
+        [False, True],
+        sample=lambda shape, normed: normed == (shape[2] > 64),
+    ),
 )
 def test_rope_and_write(
-    where: tuple[str, torch.dtype], heads: int, kv_heads: int, width: int, page: int, normed: bool
+    where: tuple[str, torch.dtype], shape: tuple[int, int, int, int], normed: bool
 ) -> None:
     """Rotated queries, and what stands in the cache; the rest of it stays NaN."""
     device, dtype = where
+    heads, kv_heads, width, page = shape
     columns, slots, total = 5, 300, heads + 2 * kv_heads
     angle = torch.rand(columns * page, width // 2, device=device) * 6.28
     angles = torch.stack((angle.cos(), angle.sin()), dim=1)

@@ -44,8 +44,12 @@ def _assembly(
     """Assembly that makes numbers of integers, or integers of numbers, runs (`support.ptx`). Other
     assembly converts numbers here, or takes one from another; what its instructions do is for
     tests on a GPU."""
+    if asm.startswith("//"):  # no instruction
+        return arguments[0]
     if asm.startswith("sub."):
         return arguments[0] - arguments[1]
+    if all(one.itemsize == 1 for one in (dtype if isinstance(dtype, tuple) else (dtype,))):
+        return _bytes(asm, arguments, dtype)
     argument = arguments[0]
     if "e4m3" in asm or "e5m2" in asm:
         return _widened(asm, argument.data, argument.shape, dtype)
@@ -60,6 +64,19 @@ def _assembly(
         values.of(_numbers(made[each * i : each * (i + 1)], one).reshape(argument.shape))
         for i, one in enumerate(dtype)
     )
+
+
+def _bytes(asm: str, arguments: list[Any], dtype: Any) -> Any:
+    """Each result's four bytes from four of each argument."""
+    blocks = torch.broadcast_tensors(*(argument.data for argument in arguments))
+    words = [block.contiguous().view(torch.int32).to(torch.int64) & ptx.WORD for block in blocks]
+    types = dtype if isinstance(dtype, tuple) else (dtype,)
+    made = ptx.run(asm, words, len(types))
+    results = [
+        values.of((word - (word >> 31 << 32)).to(torch.int32).view(one))
+        for word, one in zip(made, types, strict=True)
+    ]
+    return tuple(results) if isinstance(dtype, tuple) else results[0]
 
 
 def _words(numbers: torch.Tensor, pack: int) -> list[torch.Tensor]:

@@ -323,12 +323,13 @@ def async_copy_global_to_shared(
 def warpgroup_mma(
     a: Value | Shared, b: Shared, acc: Value, use_acc: Operand = True, is_async: bool = False
 ) -> Value:
-    """a b + acc in float32; a: [64 or more, k], b: [k, n] in shared memory, in half precision."""
+    """a b + acc in float32; a: [64 or more, k], b: [k, n] in shared memory, in half precision or
+    e4m3."""
     (m, k), (depth, n) = a.shape, b.shape
-    half = (torch.float16, torch.bfloat16)
-    if k != depth or acc.shape != (m, n) or m % 64 or n % 8 or k % 16:
+    kinds = (torch.float16, torch.bfloat16, torch.float8_e4m3fn)
+    if k != depth or acc.shape != (m, n) or m % 64 or n % 8 or k % (32 // a.dtype.itemsize):
         raise GluonError(f"a product of {a.shape} with {b.shape} to {acc.shape}")
-    if a.dtype != b.dtype or a.dtype not in half or acc.dtype != torch.float32:
+    if a.dtype != b.dtype or a.dtype not in kinds or acc.dtype != torch.float32:
         raise GluonError(f"a product of {a.dtype} with {b.dtype} to {acc.dtype}")
     for operand in (a, b):
         if isinstance(operand, Shared):

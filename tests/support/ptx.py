@@ -57,6 +57,8 @@ INSTRUCTIONS: dict[str, Callable[..., Tensor]] = {
     "shl.b32": lambda a, b: a << b & WORD,
     "shr.b32": torch.bitwise_right_shift,
     "shr.u32": torch.bitwise_right_shift,
+    "add.u32": lambda a, b: a + b & WORD,
+    "sub.u32": lambda a, b: a - b & WORD,
     "mul.hi.u32": lambda a, b: a * b >> 32,
     "mad.hi.u32": lambda a, b, c: (a * b >> 32) + c & WORD,
     "mad.lo.u32": lambda a, b, c: a * b + c & WORD,

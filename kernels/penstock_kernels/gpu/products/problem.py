@@ -47,6 +47,7 @@ class Problem:
     ordered: bool = False  # inputs are taken in another order
     width: int = 0  # of a head, where queries, keys and values are computed
     raw: bool = False  # rows have their norm before them
+    fp8_rows: bool = False  # see `Weight`
 
     @staticmethod
     def of(x: Tensor, weight: Weight, width: int = 0, raw: bool = False) -> Problem:
@@ -69,6 +70,7 @@ class Problem:
             ordered=weight.order is not None,
             width=width,
             raw=raw,
+            fp8_rows=weight.fp8_rows,
         )
 
     @property
