@@ -5,7 +5,9 @@
 Llama-3.1-8B in 4 bits in groups of 128, in nf4, FP8 or whole numbers of 8 bits, random weights, 512
 tokens of context: the step as a server captures it, with dependent launch. First what each product
 takes that normalises or adds, alone in a graph over distinct weights, and as it is computed where
-its norm is launched (without that launch). Takes half a minute on one card.
+its norm is launched (without that launch). Then whole steps: how far their logits are apart, over
+steps that are given the same tokens, and whether a graph's are the same bits. Takes half a minute
+on one card.
 """
 
 from __future__ import annotations
@@ -134,6 +136,24 @@ def product(name: str, weights: list[Weight], products: ProductTable, raw: bool)
     return microseconds(lambda i: run(weights[i % len(weights)]))
 
 
+def forced(step: Step, run: Callable[[], object]) -> list[Tensor]:
+    """Logits of some steps whose tokens are given: what a choice of others changes is no error."""
+    found = []
+    for i, token in enumerate((7, 1000, 50_000, 120_000)):
+        step.last.fill_(token)
+        step.lengths.fill_(CONTEXT + i)
+        run()
+        found.append(step.kept.clone())
+    return found
+
+
+def captured(step: Step) -> torch.cuda.CUDAGraph:
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--format", choices=("int4", "nf4", "int8", "fp8"), default="int4")
@@ -151,13 +171,20 @@ def main() -> None:
         us = [product(name, weights, table, table is FASTEST) for table in tables.values()]
         print(f"{name:8} {us[0]:6.1f} us, {us[1]:6.1f} with its norm or sum", flush=True)
         results[name] = us
-    logits: list[Tensor] = []
+    expected: list[Tensor] = []
     for way, table in tables.items():
         step = Step(model, table)
-        step()
-        logits.append(step.kept.clone())
+        logits = forced(step, step)
+        expected = expected or logits
+        graph = captured(step)
+        same = all(map(torch.equal, logits, forced(step, graph.replay)))
+        wrong = sum(int((~one.isfinite()).sum()) for one in logits)
+        apart = " ".join(f"{difference(*pair):.0e}" for pair in zip(logits, expected, strict=True))
         us_step = microseconds(step, 2, 40)
-        print(f"step, norms {way}: {us_step:.0f} us, {difference(logits[-1], logits[0]):.0e}")
+        print(
+            f"step, norms {way}: {us_step:.0f} us; apart {apart}; not finite {wrong}; "
+            f"in a graph {'the same' if same else 'OTHERS'}"
+        )
         results[way] = us_step
     if arguments.out:
         arguments.out.write_text(json.dumps(results))

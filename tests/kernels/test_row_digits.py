@@ -14,9 +14,10 @@ from triton import knobs
 
 from penstock_kernels.gpu.launch.dependent import supports_dependent_launch
 from penstock_kernels.gpu.products import hopper_row, hopper_row_ring
-from penstock_kernels.gpu.products.hopper_digits import DIGITS, NEGATIVES
+from penstock_kernels.gpu.products.hopper_digits import DIGITS, NEGATIVES, row_bytes
 from penstock_kernels.gpu.products.hopper_row import RowConfig
 from penstock_kernels.gpu.products.hopper_row_ring import RingConfig
+from penstock_kernels.gpu.products.hopper_row_stage import step_bytes
 from penstock_kernels.gpu.products.hopper_row_table import digits_of, lookup, words_of
 from penstock_kernels.gpu.products.one_row import Config, config_for, multiply
 from penstock_kernels.gpu.products.problem import Epilogue
@@ -184,18 +185,34 @@ def test_what_is_no_number_stays_none_and_zeros_stay(
     assert not run(case, torch.zeros_like(x), weight, None, before, monkeypatch).any()
 
 
-def test_which_kernel_has_a_product() -> None:
-    """Llama-3.1-8B: short rows stand in registers, gated and long ones go through the ring."""
+@pytest.mark.parametrize(
+    ("layout", "rings"),
+    [(Layout.LUT, {"qkv", "o", "gate_up", "down"}), (Layout.INT8, {"gate_up", "down"})],
+)
+def test_which_kernel_has_a_product(layout: Layout, rings: set[str]) -> None:
+    """Of Llama-3.1-8B; and a ring always fits beside the row."""
     of = {
-        name: config_for(n, k, Layout.LUT, name == "gate_up", 132)
+        name: config_for(n, k, layout, name == "gate_up", 132)
         for name, (n, k) in {
             "qkv": (6144, 4096), "o": (4096, 4096), "gate_up": (28672, 4096),
             "down": (4096, 14336), "odd": (4096, 1000), "long": (4096, 20480), "few": (48, 4096),
         }.items()
     }  # fmt: skip
     ring = {name for name, config in of.items() if isinstance(config, RingConfig)}
-    assert ring == {"gate_up", "down"}
+    assert ring == rings
     assert {name for name, config in of.items() if config is None} == {"odd", "long", "few"}
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("layout", [Layout.LUT, Layout.INT8, Layout.FP8])
+def test_rings_fit_into_shared_memory(layout: Layout, gated: bool) -> None:
+    for k in range(512, 16385, 512):
+        config = config_for(28672, k, layout, gated, 132)
+        if isinstance(config, RingConfig):
+            assert config.stages >= 2
+            steps = config.stages * config.depths * step_bytes(layout, config.warps)
+            held = row_bytes(k, layout) + steps + 16 * config.stages + 1024
+            assert config.residents * held <= 228 << 10
 
 
 @pytest.mark.gpu

@@ -48,35 +48,26 @@ def _assembly(
         return arguments[0]
     if asm.startswith("sub."):
         return arguments[0] - arguments[1]
-    if all(one.itemsize == 1 for one in (dtype if isinstance(dtype, tuple) else (dtype,))):
-        return _bytes(asm, arguments, dtype)
-    argument = arguments[0]
+    argument, is_one = arguments[0], not isinstance(dtype, tuple)
+    types = (dtype,) if is_one else dtype
+    if all(one.itemsize == 1 for one in types):
+        made = _made(asm, arguments, types, pack)
+        return made[0] if is_one else made
     if "e4m3" in asm or "e5m2" in asm:
         return _widened(asm, argument.data, argument.shape, dtype)
-    if not isinstance(dtype, tuple):
-        return argument.to(dtype)
-    words: list[torch.Tensor] = []
-    for one in arguments:
-        words += _words(one.data.expand(argument.shape), pack)
-    each = max(1, pack * dtype[0].itemsize // 4)  # words of a result
-    made = ptx.run(asm, words, each * len(dtype))
-    return tuple(
-        values.of(_numbers(made[each * i : each * (i + 1)], one).reshape(argument.shape))
-        for i, one in enumerate(dtype)
-    )
+    return argument.to(dtype) if is_one else _made(asm, arguments, types, pack)
 
 
-def _bytes(asm: str, arguments: list[Any], dtype: Any) -> Any:
-    """Each result's four bytes from four of each argument."""
+def _made(asm: str, arguments: list[Any], types: tuple[torch.dtype, ...], pack: int) -> Any:
+    """`pack` numbers of each result from as many of each argument."""
     blocks = torch.broadcast_tensors(*(argument.data for argument in arguments))
-    words = [block.contiguous().view(torch.int32).to(torch.int64) & ptx.WORD for block in blocks]
-    types = dtype if isinstance(dtype, tuple) else (dtype,)
-    made = ptx.run(asm, words, len(types))
-    results = [
-        values.of((word - (word >> 31 << 32)).to(torch.int32).view(one))
-        for word, one in zip(made, types, strict=True)
-    ]
-    return tuple(results) if isinstance(dtype, tuple) else results[0]
+    words = [word for block in blocks for word in _words(block, pack)]
+    each = pack * types[0].itemsize // 4  # words of a result
+    made = ptx.run(asm, words, each * len(types))
+    return tuple(
+        values.of(_numbers(made[each * i : each * (i + 1)], one).reshape(blocks[0].shape))
+        for i, one in enumerate(types)
+    )
 
 
 def _words(numbers: torch.Tensor, pack: int) -> list[torch.Tensor]:
