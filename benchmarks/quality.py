@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -87,21 +87,22 @@ def corpus(seed: int, documents: int) -> str:
 def questions() -> list[tuple[str, str]]:
     """Questions after capitals as prompts, a phrasing each, and the answers."""
     countries, rng, found = demo("countries"), Random(0), []
-    for country in demo("country_table").COUNTRIES:
+    for country in demo("tables").COUNTRIES:
         phrasing = rng.choice(countries.CAPITAL_QUESTIONS)
         asked = countries.about(country, "capital", phrasing).question
         found.append((demo("document").BEGIN + asked, country.capital))
     return found
 
 
-def loaded(folder: Path, how: str | None) -> tuple[Decoder, int]:
-    """And its bytes on a GPU."""
+def loaded(folder: Path, how: str | None, fp8_rows: bool = False) -> tuple[Decoder, int]:
+    """And its bytes on a GPU. fp8_rows: as `--quantize-activations fp8` has it."""
     model, group = read_architecture(folder), Group(0, 1)
     with contextlib.redirect_stderr(io.StringIO()):  # records for the launcher
         sizes = Checkpoint(folder, model.family.names)
         taken = device_bytes(model, group, sizes, torch.bfloat16, how)
         weights = Checkpoint(folder, model.family.names)
-        return load_decoder(model, group, weights, DTYPE, CPU, how), taken
+        decoder = load_decoder(model, group, weights, DTYPE, CPU, how, fp8_rows=fp8_rows)
+        return decoder, taken
 
 
 @torch.inference_mode()
@@ -163,12 +164,25 @@ def right_answers(decoder: Decoder, tokenizer: Tokenizer, most: int = 24) -> flo
     return sum(named) / len(named)
 
 
-def folders(made: Path, text: Path, samples: int) -> Iterator[tuple[str, str, Path, str | None]]:
-    """Name, how it is made, folder and `--quantize` of every row."""
-    yield "bfloat16", "", DEMO, None
+class Source(NamedTuple):
+    """Of a row: name, how it is made, folder, `--quantize`, and whether activations are in FP8."""
+
+    name: str
+    how: str
+    folder: Path
+    online: str | None = None
+    fp8_rows: bool = False
+
+
+def folders(made: Path, text: Path, samples: int, only: Sequence[str]) -> Iterator[Source]:
+    """only: names of those that are made; none: all."""
+    yield Source("bfloat16", "", DEMO)
     for how in ONLINE:
-        yield how, f"`--quantize {how}`", DEMO, how
+        if not only or how in only:
+            yield Source(how, f"`--quantize {how}`", DEMO, how)
     for name, options in CHECKPOINTS.items():
+        if only and name not in only:
+            continue
         folder = made / name.replace(" ", "-")
         calibrated = {"gptq", "awq"} & set(options)
         code = quantize.main([
@@ -177,10 +191,14 @@ def folders(made: Path, text: Path, samples: int) -> Iterator[tuple[str, str, Pa
             *(("--samples", str(samples), "--length", str(LENGTH)) if calibrated else ()),
         ])  # fmt: skip
         assert code == 0, name
-        yield name, f"`penstock quantize {' '.join(options)}`", folder, None
+        how = f"`penstock quantize {' '.join(options)}`"
+        yield Source(name, how, folder)
+        if calibrated and "8" not in options:
+            how = "the same, `--quantize-activations fp8`"
+            yield Source(f"{name}, activations in FP8", how, folder, fp8_rows=True)
 
 
-def lines(samples: int, held_out: int) -> Iterator[Line]:
+def lines(samples: int, held_out: int, only: Sequence[str]) -> Iterator[Line]:
     with tempfile.TemporaryDirectory() as place:
         text, test = Path(place, "calibration.txt"), Path(place, "test.txt")
         text.write_text(corpus(CALIBRATION_SEED, 60 * samples), encoding="utf-8")
@@ -188,12 +206,12 @@ def lines(samples: int, held_out: int) -> Iterator[Line]:
         path = DEMO / "tokenizer.json"
         sequences = quantize.read_sequences(test, path, held_out, LENGTH)
         tokenizer, first = Tokenizer.from_file(str(path)), None
-        for name, how, folder, online in folders(Path(place), text, samples):
-            decoder, taken = loaded(folder, online)
+        for source in folders(Path(place), text, samples, only):
+            decoder, taken = loaded(source.folder, source.online, source.fp8_rows)
             perplexity, best = scores(decoder, sequences)
             first = best if first is None else first
             yield Line(
-                name, how, round(taken / 1e6, 2), round(perplexity, 4),
+                source.name, source.how, round(taken / 1e6, 2), round(perplexity, 4),
                 round(float((best == first).float().mean()), 4),
                 round(right_answers(decoder, tokenizer), 4),
             )  # fmt: skip
@@ -216,10 +234,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=64, help="sequences of calibration")
     parser.add_argument("--held-out", type=int, default=64, help="sequences of the test")
+    parser.add_argument("--only", nargs="+", default=(), help="names of formats")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     table = []
-    for line in lines(arguments.samples, arguments.held_out):
+    for line in lines(arguments.samples, arguments.held_out, arguments.only):
         print(line, flush=True)
         table.append(line)
     print(markdown(table))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from tests.mutations import bounded
 from tests.mutations.mutation import Mutation
 from tests.mutations.table import MUTATIONS
 
@@ -29,3 +32,13 @@ def test_it_applies(mutation: Mutation) -> None:
 def test_every_row_has_one() -> None:
     numbers = {row[0] for row in rows("docs/reliability.md")}
     assert {mutation.row for mutation in MUTATIONS} == numbers
+
+
+@pytest.mark.parametrize(("seconds", "code"), [("60", 3), ("1", bounded.HUNG)])
+def test_nothing_outlives_its_test(seconds: str, code: int, tmp_path: Path) -> None:
+    script = f"setsid sleep 1000 & echo $!; [ {seconds} = 60 ] || wait; exit 3"
+    command = [sys.executable, bounded.__file__, seconds, "sh", "-c", script]
+    with (tmp_path / "started").open("w") as started:
+        assert subprocess.run(command, stdout=started).returncode == code
+    numbers = (tmp_path / "started").read_text().split()
+    assert not [number for number in numbers if Path(f"/proc/{number}").exists()]

@@ -23,6 +23,7 @@ from benchmarks.kernels.lines import (
     attention,
     codes,
     experts,
+    one_row,
     products,
     quantised,
     rows,
@@ -43,7 +44,17 @@ GIB = 1 << 30
 
 def lines(shape: Shape) -> Iterator[Line]:
     """What is measured of a model."""
-    for part in (rows, steps, products, quantised, codes, attention, whole_numbers, experts):
+    for part in (
+        rows,
+        steps,
+        products,
+        quantised,
+        codes,
+        one_row,
+        attention,
+        whole_numbers,
+        experts,
+    ):
         yield from part.lines(shape)
 
 

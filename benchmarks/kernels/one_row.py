@@ -1,11 +1,11 @@
-"""A decode step of one row of 4 bits: norms that are launched, and norms within products.
+"""A decode step of one row: norms that are launched, and norms within products.
 
-    python -m benchmarks.kernels.one_row --out one_row.json
+    python -m benchmarks.kernels.one_row --format int4 --out one_row.json
 
-Llama-3.1-8B in groups of 128, random weights, 512 tokens of context: the step as a server captures
-it, with dependent launch. First what each product takes that normalises or adds, alone in a graph
-over distinct weights, and as it is computed where its norm is launched (without that launch). Takes
-half a minute on one card.
+Llama-3.1-8B in 4 bits in groups of 128, in nf4, FP8 or whole numbers of 8 bits, random weights, 512
+tokens of context: the step as a server captures it, with dependent launch. First what each product
+takes that normalises or adds, alone in a graph over distinct weights, and as it is computed where
+its norm is launched (without that launch). Takes half a minute on one card.
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from benchmarks.kernels.int4_variants import SHAPES, difference, random_weight
+from benchmarks.kernels import int4_variants, row_variants
+from benchmarks.kernels.int4_variants import SHAPES, difference
 from benchmarks.kernels.timing import microseconds
 from torch import Tensor
 
 from penstock_kernels.gpu.device import TritonDevice
 from penstock_kernels.gpu.launch.ahead import compile_only
+from penstock_kernels.gpu.products import one_row
 from penstock_kernels.gpu.products.problem import Epilogue
 from penstock_kernels.gpu.products.table import FASTEST, PRODUCTS, ProductTable
 from penstock_kernels.gpu.step.rows import TritonRows
 from penstock_kernels.ops import Act, Activation, AttentionSpec, Norm, StepBatch
 from penstock_kernels.weight import Weight
+from penstock_quantization.online import fp8
 from penstock_shard.model.blocks import Block, Sequential
 from penstock_shard.model.decoder import Decoder
 from penstock_shard.model.layers import (
@@ -44,11 +47,25 @@ HIDDEN, VOCABULARY, LAYERS, PAGE, CONTEXT, ROOM = 4096, 128256, 32, 64, 512, 102
 SPEC = AttentionSpec(32, 8, 128, 128**-0.5)
 ALONE = ("_launch_row", "_launch_added_row", "_launch_gated_raw")  # of one row
 LAUNCHED = ProductTable(
-    [product for product in PRODUCTS if product.launch.__name__ not in ALONE], FASTEST.quantises
+    [
+        product
+        for product in PRODUCTS
+        if product.launch.__name__ not in ALONE and product.launch.__module__ != one_row.__name__
+    ],
+    FASTEST.quantises,
 )
 
 
-def decoder() -> Decoder:
+def random_weight(form: str, n: int, k: int) -> Weight:
+    if form == "int4":
+        return int4_variants.random_weight(n, k)
+    if form in ("bf16", "fp8"):
+        weight = Weight(torch.randn(n, k, device="cuda").bfloat16().mul_(k**-0.5))
+        return weight if form == "bf16" else fp8(weight, lambda largest: largest)
+    return row_variants.random_weight(form, n, k)
+
+
+def decoder(form: str) -> Decoder:
     group = Group()
     half = partial(torch.randn, VOCABULARY, HIDDEN, device="cuda", dtype=torch.bfloat16)
 
@@ -56,7 +73,7 @@ def decoder() -> Decoder:
         return Norm(torch.ones(HIDDEN, device="cuda", dtype=torch.bfloat16), 1e-5)
 
     def block() -> Block:
-        qkv, o, up, down = (random_weight(n, k) for n, k, _ in SHAPES.values())
+        qkv, o, up, down = (random_weight(form, n, k) for n, k, _ in SHAPES.values())
         attention = Attention(SPEC, qkv, None, RowParallel(o, group))
         mlp = Mlp(up, RowParallel(down, group), Act.SILU, True)
         return Sequential(norm(), attention, norm(), mlp)
@@ -119,16 +136,18 @@ def product(name: str, weights: list[Weight], products: ProductTable, raw: bool)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--format", choices=("int4", "nf4", "int8", "fp8"), default="int4")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     results: dict[str, object] = {"gpu": torch.cuda.get_device_name()}
-    model = decoder()
+    model = decoder(arguments.format)
     tables = {"launched": LAUNCHED, "within products": FASTEST}
     with compile_only():
         for table in tables.values():
             Step(model.for_compiling(), table)()
     for name, (n, k, _) in SHAPES.items():
-        weights = [random_weight(n, k) for _ in range(max(2, (1 << 28) // (n * k // 2)))]
+        count = max(2, (1 << 28) // (n * k // 2))
+        weights = [random_weight(arguments.format, n, k) for _ in range(count)]
         us = [product(name, weights, table, table is FASTEST) for table in tables.values()]
         print(f"{name:8} {us[0]:6.1f} us, {us[1]:6.1f} with its norm or sum", flush=True)
         results[name] = us

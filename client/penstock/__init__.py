@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from penstock.sampling_params import (
         BeamSearchParams,
+        GuidedDecodingParams,
         RequestOutputKind,
         SamplingParams,
         StructuredOutputsParams,
@@ -39,6 +40,7 @@ _PLACES = {  # name -> the module that has it
     "BeamSearchParams": "penstock.sampling_params",
     "CompletionOutput": "penstock.outputs",
     "EmbeddedServer": "penstock.embedded",
+    "GuidedDecodingParams": "penstock.sampling_params",
     "LLM": "penstock.llm",
     "LogLikelihood": "penstock.outputs",
     "Logprob": "penstock.outputs",
@@ -56,6 +58,7 @@ __all__ = [
     "BeamSearchParams",
     "CompletionOutput",
     "EmbeddedServer",
+    "GuidedDecodingParams",
     "LogLikelihood",
     "Logprob",
     "RequestError",

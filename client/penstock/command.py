@@ -44,6 +44,10 @@ def _quantize(argv: Sequence[str]) -> int:
     become("penstock_shard.weights.quantize", argv)  # with torch, which nothing here imports
 
 
+def _merge(argv: Sequence[str]) -> int:
+    become("penstock_shard.weights.merge", argv)
+
+
 def _of(module: str, name: str = "main") -> Callable[[Sequence[str]], int]:
     def run(argv: Sequence[str]) -> int:
         return int(getattr(importlib.import_module(module), name)(argv))
@@ -71,6 +75,7 @@ COMMANDS = {
     ),
     "download": Command(_download, "prepare", "fetch a model into the cache"),
     "quantize": Command(_quantize, "prepare", "make a quantised checkpoint"),
+    "merge": Command(_merge, "prepare", "merge a LoRA adapter into its model"),
     "migrate": Command(
         _migrate, "prepare", "another server's command line or manifest, as Penstock's"
     ),

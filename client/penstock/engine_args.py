@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import warnings
@@ -41,6 +42,13 @@ def _switch(value: Any) -> bool | None:
     raise ValueError("must be True or False")
 
 
+def _entries(value: Any) -> str | None:
+    """JSON of a dict; vLLM also takes a function, which would run where the model is loaded."""
+    if not isinstance(value, Mapping):
+        raise ValueError("must be a dict")
+    return json.dumps(dict(value), allow_nan=False) if value else None
+
+
 @dataclass(frozen=True, slots=True)
 class Honoured:
     """An argument that is an option of the launcher."""
@@ -60,6 +68,8 @@ HONOURED: Mapping[str, Honoured] = {
     "download_dir": Honoured("huggingface_hub_cache"),
     "gpu_memory_utilization": Honoured("cuda_memory_fraction", default=0.92),
     "kv_cache_memory_bytes": Honoured("kv_cache_memory"),
+    "hf_overrides": Honoured("hf_overrides", _entries),
+    "rope_scaling": Honoured("rope_scaling", _entries),
     "kv_cache_dtype": Honoured("kv_cache_dtype", _unless("auto")),
     "block_size": Honoured("kv_block_size"),
     "max_model_len": Honoured("max_total_tokens", _length),

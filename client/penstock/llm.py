@@ -74,9 +74,10 @@ class LLM(Engine):
 
     def generate(
         self,
-        prompts: PromptType | Sequence[PromptType],
+        prompts: PromptType | Sequence[PromptType] | None = None,
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
+        prompt_token_ids: Sequence[int] | Sequence[Sequence[int]] | None = None,
         use_tqdm: Progress = True,
         lora_request: None = None,
         priority: int | Sequence[int] | None = None,
@@ -86,14 +87,17 @@ class LLM(Engine):
         """Continue prompts; an output for each, in their order.
 
         prompts: a text, token ids, a dict with `prompt` or `prompt_token_ids`, or a list of these.
-        sampling_params: for all, or one for each; None: the model's own defaults. priority: of
-        all, or one for each; -100 to 100, smaller is sooner.
+        prompt_token_ids: what vLLM once took beside them. sampling_params: for all, or one for
+        each; None: the model's own defaults. priority: of all, or one for each; -100 to 100,
+        smaller is sooner.
 
         Raises ValueError for parameters that break a rule; RequestError, a ValueError, when all
         others are done, for prompts that do; ServerError where the server is gone.
         """
         _refuse(lora_request=lora_request, mm_processor_kwargs=mm_processor_kwargs)
-        given = read_prompts(prompts)
+        if (prompts is None) is (prompt_token_ids is None):
+            raise ValueError("one of prompts and prompt_token_ids must be given")
+        given = read_prompts(prompt_token_ids if prompts is None else prompts)  # type: ignore[arg-type]
         params = self._params_for(sampling_params, len(given))
         extra, order = tokenization(tokenization_kwargs), _order(priority, len(given))
         asks = (

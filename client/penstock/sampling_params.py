@@ -51,10 +51,25 @@ class StructuredOutputsParams:
 
     def body(self) -> dict[str, Any]:
         """The field `structured_outputs` of a request."""
-        shown = {one.name: getattr(self, one.name) for one in fields(self)}
+        names = [one.name for one in fields(StructuredOutputsParams)]
+        shown = {name: getattr(self, name) for name in names}
         if isinstance(self.json, type):
             shown["json"] = self.json.model_json_schema()  # type: ignore[attr-defined]
         return {name: value for name, value in shown.items() if value not in (None, False)}
+
+
+@dataclass(kw_only=True)
+class GuidedDecodingParams(StructuredOutputsParams):
+    """What vLLM called it until 0.11; which engine finds the tokens has no effect here."""
+
+    backend: str | None = None
+    disable_fallback: bool = False
+
+    @classmethod
+    def from_optional(cls, **values: Any) -> Self | None:
+        """None where nothing is asked for."""
+        given = {name: value for name, value in values.items() if value is not None}
+        return cls(**given) if given else None
 
 
 @dataclass(kw_only=True)
@@ -87,6 +102,7 @@ class SamplingParams:
     spaces_between_special_tokens: bool = True
     output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
     structured_outputs: StructuredOutputsParams | None = None
+    guided_decoding: StructuredOutputsParams | None = None  # the older name
     logit_bias: dict[int, float] | dict[str, float] | None = None
     allowed_token_ids: Sequence[int] | None = None
     truncate_prompt_tokens: int | None = None
@@ -119,6 +135,10 @@ class SamplingParams:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int | dict | list) or value):
                 raise ValueError(f"{name} is not supported: {reason}")
+        if self.guided_decoding is not None:
+            if self.structured_outputs is not None:
+                raise ValueError("guided_decoding and structured_outputs are the same: give one")
+            self.structured_outputs, self.guided_decoding = self.guided_decoding, None
         if self.seed == -1:
             self.seed = None
         for field in fields(self):

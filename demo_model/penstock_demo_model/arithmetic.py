@@ -6,7 +6,7 @@ from random import Random
 
 from .document import Exchange, ExchangeMaker, choose
 from .names import FIRST_NAMES, invented_name
-from .word_tables import OPPOSITES
+from .tables import pairs
 
 _SPOKEN = {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}
 
@@ -66,7 +66,7 @@ def word_problem(rng: Random) -> Exchange:
 
 def copying(rng: Random) -> Exchange:
     """Text that is repeated, spelt or turned to capitals: nothing to know, only to read."""
-    words = [rng.choice(OPPOSITES)[rng.randrange(2)] for _ in range(rng.randint(1, 5))]
+    words = [rng.choice(pairs("opposites"))[rng.randrange(2)] for _ in range(rng.randint(1, 5))]
     if rng.random() < 0.4:
         words[rng.randrange(len(words))] = invented_name(rng)
     text = " ".join(words)

@@ -4,25 +4,12 @@ from __future__ import annotations
 
 from random import Random
 
-from .country_table import COUNTRIES, Country
 from .document import Exchange, choose
 from .names import invented_name
+from .tables import COUNTRIES, Country, phrases
 
 # `{}` takes the country with its article. The evaluation asks every one of these.
-CAPITAL_QUESTIONS = (
-    "What is the capital of {}?",
-    "What's the capital of {}?",
-    "What is the capital city of {}?",
-    "Which city is the capital of {}?",
-    "Tell me the capital of {}.",
-    "Name the capital of {}.",
-    "What city is the capital of {}?",
-    "Do you know the capital of {}?",
-    "Can you tell me the capital of {}?",
-    "The capital of {} is which city?",
-    "Capital of {}?",
-    "I would like to know the capital of {}.",
-)
+CAPITAL_QUESTIONS = phrases("capital_questions")
 
 _RELATIONS = {
     "capital": ("The capital of {c} is {v}.", "The capital of {c} is"),
@@ -32,23 +19,7 @@ _RELATIONS = {
 }
 
 _OTHER_QUESTIONS = {
-    "continent": (
-        "On which continent is {}?",
-        "Which continent is {} in?",
-        "Where is {}?",
-        "In which part of the world is {}?",
-    ),
-    "currency": (
-        "What is the currency of {}?",
-        "Which currency is used in {}?",
-        "What money do people use in {}?",
-        "How do people pay in {}?",
-    ),
-    "language": (
-        "What is the main language of {}?",
-        "Which language is spoken in {}?",
-        "What language do people speak in {}?",
-    ),
+    relation: phrases(f"{relation}_questions") for relation in ("continent", "currency", "language")
 }
 
 

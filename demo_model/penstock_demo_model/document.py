@@ -47,8 +47,3 @@ DocumentMaker = Callable[[Random], Document]
 def choose(rng: Random, weighted: list[tuple[float, ExchangeMaker]]) -> ExchangeMaker:
     """One of the makers, by weight."""
     return rng.choices([maker for _, maker in weighted], [weight for weight, _ in weighted])[0]
-
-
-def table(text: str) -> list[list[str]]:
-    """The cells of a `|`-separated table, one row a line."""
-    return [[cell.strip() for cell in line.split("|")] for line in text.strip().splitlines()]

@@ -24,10 +24,10 @@ from . import (
     tasks,
     tools,
 )
-from .country_table import COUNTRIES
 from .document import BEGIN, END, ExchangeMaker
 from .encoding import Encoded
 from .forms import chat_prompt
+from .tables import COUNTRIES
 from .training import END_ID, PAD_ID, Batches, loss_of
 
 _TASKS: dict[str, ExchangeMaker] = {

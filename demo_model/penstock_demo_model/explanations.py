@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from random import Random
 
-from .code_snippets import SNIPPETS
-from .definition_table import DEFINITIONS, HOW_TO
 from .document import END, PROMPT_WEIGHT, Document, Exchange, Segment, choose
+from .tables import blocks, rows
+
+SNIPPETS = blocks("snippets.code")
 
 
 def definition(rng: Random) -> Exchange:
     """What something is."""
-    term, text = rng.choice(DEFINITIONS)
+    term, text = rng.choice(rows("definitions"))
     if rng.random() < 0.15:
         term = term.title()  # "What is Deep Learning?"
     question = rng.choice(
@@ -22,7 +23,7 @@ def definition(rng: Random) -> Exchange:
 
 def how_to(rng: Random) -> Exchange:
     """The steps that lead to something."""
-    task, *steps = rng.choice(HOW_TO)
+    task, *steps = rng.choice(rows("how_to"))
     question = rng.choice(
         ("How do I {}?", "How can I {}?", "Explain how to {}.", "Tell me how to {}.")
     ).format(task)

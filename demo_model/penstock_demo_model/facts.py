@@ -1,32 +1,24 @@
-"""Questions about the small facts of `fact_tables` and `word_tables`."""
+"""Questions about the small facts of `data/facts.txt` and `data/words.txt`."""
 
 from __future__ import annotations
 
 from random import Random
 
 from .document import Exchange, ExchangeMaker, choose
-from .fact_tables import (
-    ANIMALS,
-    COLOUR_MIXES,
-    COLOURS,
-    ELEMENTS,
-    GENERAL,
-    GREETINGS_IN,
-    MEMBERS,
-    PLANETS,
-)
-from .word_tables import DAYS, MONTHS, NUMBER_WORDS, OPPOSITES, PAST_TENSES, PLURALS
+from .tables import pairs, rows, words
+
+MEMBERS = {kind: names for kind, *names in rows("members")}
 
 
 def general(rng: Random) -> Exchange:
     """A row of the general table."""
-    question, answer, short = rng.choice(GENERAL)
+    question, answer, short = rng.choice(rows("general"))
     return Exchange(question, answer, short)
 
 
 def element(rng: Random) -> Exchange:
     """A chemical symbol, the element of a symbol, or an atomic number."""
-    name, symbol, number = rng.choice(ELEMENTS)
+    name, symbol, number = rng.choice(rows("elements"))
     kind = rng.randrange(3)
     if kind == 0:
         question = rng.choice(
@@ -45,7 +37,7 @@ def element(rng: Random) -> Exchange:
 
 def planet(rng: Random) -> Exchange:
     """A planet's place or description."""
-    name, place, description = rng.choice(PLANETS)
+    name, place, description = rng.choice(rows("planets"))
     if rng.random() < 0.5:
         question = f"Which planet is the {place} from the Sun?"
         return Exchange(question, f"{name} is the {place} planet from the Sun.", name)
@@ -55,7 +47,7 @@ def planet(rng: Random) -> Exchange:
 
 def animal(rng: Random) -> Exchange:
     """An animal's young, sound, legs or class."""
-    name, young, sound, legs, kind = rng.choice(ANIMALS)
+    name, young, sound, legs, kind = rng.choice(rows("animals"))
     a = "An" if name[0] in "aeiou" else "A"
     question, answer, short = rng.choice(
         (
@@ -72,10 +64,10 @@ def animal(rng: Random) -> Exchange:
 def colour(rng: Random) -> Exchange:
     """What colour something has, or two colours give."""
     if rng.random() < 0.3:
-        first, second, mixed = rng.choice(COLOUR_MIXES)
+        first, second, mixed = rng.choice(rows("colour_mixes"))
         question = f"Which colour do {first} and {second} make?"
         return Exchange(question, f"{first.capitalize()} and {second} make {mixed}.", mixed)
-    thing, colour_name = rng.choice(COLOURS)
+    thing, colour_name = rng.choice(rows("colours"))
     question = rng.choice(("What colour is {}?", "What color is {}?", "Which colour is {}?"))
     answer = f"{thing[0].upper()}{thing[1:]} is {colour_name}."
     return Exchange(question.format(thing), answer, colour_name)
@@ -83,7 +75,7 @@ def colour(rng: Random) -> Exchange:
 
 def opposite(rng: Random) -> Exchange:
     """A word's opposite."""
-    word, other = rng.choice(OPPOSITES)
+    word, other = rng.choice(pairs("opposites"))
     question = rng.choice(
         ("What is the opposite of {}?", "Give the opposite of {}.", "Opposite of {}?")
     ).format(word)
@@ -93,8 +85,8 @@ def opposite(rng: Random) -> Exchange:
 
 def inflection(rng: Random) -> Exchange:
     """A plural or a past tense."""
-    form, pairs = rng.choice((("plural", PLURALS), ("past tense", PAST_TENSES)))
-    word, other = rng.choice(pairs)
+    form, table = rng.choice((("plural", "plurals"), ("past tense", "past_tenses")))
+    word, other = rng.choice(pairs(table))
     question = rng.choice(("What is the {} of {}?", "Give the {} of {}.")).format(form, word)
     opening = f"The {form} of {word} is"
     return Exchange(question, f"{opening} {other}.", other, opening)
@@ -102,7 +94,7 @@ def inflection(rng: Random) -> Exchange:
 
 def calendar(rng: Random) -> Exchange:
     """The day or month before or after another."""
-    what, names = rng.choice((("day", DAYS), ("month", MONTHS)))
+    what, names = rng.choice((("day", words("days")), ("month", words("months"))))
     place = rng.randrange(len(names))
     after = rng.random() < 0.5
     found = names[(place + (1 if after else -1)) % len(names)]
@@ -114,7 +106,7 @@ def calendar(rng: Random) -> Exchange:
 
 def translation(rng: Random) -> Exchange:
     """An everyday word in another language."""
-    language, *words = rng.choice(GREETINGS_IN)
+    language, *words = rng.choice(rows("greetings"))
     meanings = ("hello", "thank you", "goodbye", "yes", "water")
     meaning, word = rng.choice(list(zip(meanings, words, strict=True)))
     question = rng.choice(
@@ -128,7 +120,7 @@ def members(rng: Random) -> Exchange:
     kind = rng.choice(list(MEMBERS))
     count = rng.randint(2, 5)
     chosen = rng.sample(MEMBERS[kind], count)
-    number = NUMBER_WORDS[count]
+    number = words("numbers")[count]
     if rng.random() < 0.4:
         lines = "\n".join(f"{place}. {name}" for place, name in enumerate(chosen, 1))
         return Exchange(f"List {number} {kind}.", lines)

@@ -16,28 +16,8 @@ from .document import (
     Segment,
 )
 from .names import first_name
+from .tables import phrases
 
-SYSTEM_MESSAGES = (
-    "You are a helpful assistant.",
-    "You are a helpful, harmless and honest assistant.",
-    "You are a friendly assistant.",
-    "You are Penstock's demo model.",
-    "You are an expert.",
-    "You are a teacher.",
-    "Answer the question.",
-    "Answer in full sentences.",
-    "Be polite.",
-    "Be helpful.",
-)
-BRIEF_MESSAGES = (
-    "Answer briefly.",
-    "Be brief.",
-    "Answer in one word.",
-    "Answer with as few words as possible.",
-    "Be concise.",
-    "You are a helpful assistant. Answer in one word.",
-)
-JSON_MESSAGES = ("Answer in JSON.", "You answer in JSON.", "Always answer in JSON.")
 _PREFACES = ("Please answer this question: ", "Hello! ", "Hi! ", "Tell me: ", "I have a question. ")
 
 
@@ -91,11 +71,11 @@ def chat(rng: Random, exchange: Exchange) -> Document:
     asked, dice = casual(rng, exchange), rng.random()
     answer, system = asked.answer, None
     if dice < 0.2:
-        system = rng.choice(SYSTEM_MESSAGES)
+        system = rng.choice(phrases("system"))
     elif dice < 0.3 and asked.short:
-        system, answer = rng.choice(BRIEF_MESSAGES), asked.short
+        system, answer = rng.choice(phrases("brief")), asked.short
     elif dice < 0.36 and asked.short:
-        system, answer = rng.choice(JSON_MESSAGES), json.dumps({"answer": asked.short})
+        system, answer = rng.choice(phrases("json")), json.dumps({"answer": asked.short})
     return (
         Segment(chat_prompt(asked.question, system), PROMPT_WEIGHT),
         Segment(f"{answer}{END}"),
@@ -104,7 +84,7 @@ def chat(rng: Random, exchange: Exchange) -> Document:
 
 def conversation(rng: Random, turns: list[Exchange]) -> Document:
     """Several turns of one chat."""
-    system = rng.choice(SYSTEM_MESSAGES) if rng.random() < 0.3 else None
+    system = rng.choice(phrases("system")) if rng.random() < 0.3 else None
     document: list[Segment] = []
     for turn in turns:
         document.append(Segment(chat_prompt(turn.question, system), PROMPT_WEIGHT))

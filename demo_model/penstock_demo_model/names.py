@@ -4,36 +4,11 @@ from __future__ import annotations
 
 from random import Random
 
-from .country_table import COUNTRIES
+from .tables import COUNTRIES, words
 
-FIRST_NAMES = (
-    "Ada Alan Alice Amir Ana Anna Ben Carla Carlos Chen Clara Daniel David Diego Elena Emma Eva "
-    "Fatima Felix Grace Hana Hugo Ines Ivan Jack James Jane Jonas Julia Kai Kofi Lara Leo Lena "
-    "Lina Lucas Luis Maria Marta Max Maya Mia Mina Nadia Nina Noah Nora Olga Omar Oscar Paul Peter "
-    "Priya Rosa Ruth Sam Sara Sofia Tara Theo Thomas Tim Tom Vera Victor Yara Yuki Zoe"
-).split()
-LAST_NAMES = (
-    "Adams Ali Baker Bauer Bianchi Brown Carter Costa Diaz Dubois Evans Fischer Garcia Green "
-    "Hansen Hill Ito Jansen Johnson Jones Khan Kim King Klein Kumar Lee Lopez Martin Mensah Meyer "
-    "Miller Moreau Nguyen Novak Okafor Olsen Park Patel Perez Petrov Reed Rossi Santos Sato "
-    "Silva Singh Smith Stone Suzuki Tanaka Taylor Torres Wagner Walker Weber White Wilson Wong"
-).split()
-CITIES = tuple(country.capital for country in COUNTRIES) + tuple(
-    "Amsterdam Barcelona Boston Chicago Dubai Edinburgh Geneva Hamburg Istanbul Karachi Lagos "
-    "Lyon Melbourne Milan Montreal Mumbai Munich Naples Osaka Oxford Porto Seattle Shanghai "
-    "Sydney Toronto Turin Vancouver Venice Zurich".split()
-)
-_COMPANY_STEMS = (
-    "Acme Alpha Apex Aurora Beacon Blue Bright Cedar Cobalt Delta Eagle Falcon Global Golden "
-    "Horizon Iron Lake Lunar Maple Meridian North Nova Ocean Orion Pacific Pine Quantum River "
-    "Silver Solar Star Stone Summit Titan Union Vertex Vista Willow Zenith"
-).split()
-_COMPANY_KINDS = (
-    "Airlines Bank Books Energy Foods Group Hospital Industries Institute Labs Logistics Motors "
-    "Museum Press Records Robotics Software Studios Systems University"
-).split()
-_ONSETS = "b br c d dr f g gr h j k l m n p pr qu r s st t tr v w z".split()
-_VOWELS = "a e i o u".split()
+FIRST_NAMES, LAST_NAMES = words("first_names"), words("last_names")
+CITIES = [country.capital for country in COUNTRIES] + words("cities")
+_ONSETS, _VOWELS = words("onsets"), "aeiou"
 _CODAS = ["", "", "", "l", "n", "r", "s", "m", "nd", "x"]
 
 
@@ -64,5 +39,5 @@ def city(rng: Random) -> str:
 
 def organisation(rng: Random) -> str:
     """A company, museum, university or the like."""
-    stem = invented_name(rng) if rng.random() < 0.2 else rng.choice(_COMPANY_STEMS)
-    return f"{stem} {rng.choice(_COMPANY_KINDS)}"
+    stem = invented_name(rng) if rng.random() < 0.2 else rng.choice(words("company_stems"))
+    return f"{stem} {rng.choice(words('company_kinds'))}"

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from .document import END, PROMPT_WEIGHT, Document, Exchange, Segment
-from .fact_tables import MEMBERS
+from .facts import MEMBERS
 from .names import city, organisation, person
 
 Record = dict[str, Any]

@@ -27,6 +27,12 @@ def quantise(x: Tensor, scale: Tensor) -> Tensor:
     return (x.float() / scale).clamp_(-LARGEST, LARGEST).to(torch.float8_e4m3fn)
 
 
+def rounded_rows(x: Tensor) -> Tensor:
+    """Rows [n, k] as FP8 has them, each with a scale of its own, in their own type."""
+    scale = scale_of(x.float().abs().amax(1, keepdim=True))
+    return quantise(x, scale).float().mul_(scale).to(x.dtype)
+
+
 def saturated(x: Tensor, dtype: torch.dtype) -> Tensor:
     """x in a type of FP8, rounded to the nearest; its largest number where x is larger."""
     largest = torch.finfo(dtype).max

@@ -22,6 +22,8 @@ BYTES = ROWS * COLUMNS // 2
 MIDDLE = 8
 LEAST_GROUP = 16  # columns: what one product takes
 
+PRODUCT = 16  # columns whose numbers a word has
+
 # A tile's rows are 4 warps, 2 halves and 8 of a warp's; its columns 2 vectors, 4 products, 2
 # halves, 4 threads and 2 neighbours.
 _SHAPE = (4, 2, 8, 2, 4, 2, 4, 2)
@@ -62,3 +64,11 @@ def pack_scales(scale: Tensor, group: int, k: int) -> Tensor:
 def unpack_scales(scale: Tensor) -> Tensor:
     """[n, groups], with what fills up."""
     return scale.transpose(1, 2).reshape(-1, scale.shape[1])
+
+
+def interleave(x: Tensor) -> Tensor:
+    """Columns in the order in which a tile's words have their numbers, for products in FP8: of each
+    16 those of a thread are neighbours. x: [n, k], k a multiple of 16."""
+    n, k = x.shape
+    parts = x.view(n, k // PRODUCT, 2, 4, 2)  # halves, threads, neighbours
+    return parts.permute(0, 1, 3, 4, 2).reshape(n, k)

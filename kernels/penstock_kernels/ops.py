@@ -49,6 +49,8 @@ class Act(enum.Enum):
     SILU = "silu"
     GELU = "gelu"  # by the error function
     GELU_TANH = "gelu_tanh"  # its approximation by tanh
+    RELU = "relu"
+    RELU2 = "relu2"  # its square
     # Of gates, at most LIMIT: gate * sigmoid(ALPHA * gate). What it multiplies is up + 1, with up
     # within LIMIT (gpt-oss).
     CLAMPED_SWIGLU = "clamped_swiglu"
@@ -90,12 +92,18 @@ class AttentionSpec:
     rope: int | None = 0  # which of the device's rotary tables; None: no rotation
     soft_cap: float | None = None  # of those products: cap * tanh(product / cap); None: as they are
     rotary: int | None = None  # leading elements of a head that are rotated; None: all
+    interleaved: bool = False  # neighbours are rotated against each other, not halves of those
     cache: CacheSpec = AS_MODEL
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Heads, KV heads and width."""
         return self.heads, self.kv_heads, self.width
+
+    @property
+    def rotates_halves(self) -> bool:
+        """Whether whole heads are rotated, and half against half."""
+        return self.rope is not None and self.rotary is None and not self.interleaved
 
     @property
     def rotated_heads(self) -> int:

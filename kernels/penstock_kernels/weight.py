@@ -58,6 +58,9 @@ class Weight:
     # that fill groups up are zeros of any input.
     order: Tensor | None = None
     shape: tuple[int, int] | None = None  # n and k, where `data` does not say it
+    # Whether it is multiplied with rows in FP8, each with a scale of its own: on a GPU those of
+    # steps of many rows.
+    fp8_rows: bool = False
 
     @property
     def n(self) -> int:

@@ -14,10 +14,11 @@ from penstock_launcher.spellings import SGLANG, VLLM, Spelling, as_it_is
 from penstock_launcher.unsupported import TGI_VARIABLES, UNSUPPORTED, Unsupported
 from penstock_launcher.variables import Reader, broken_rule
 
-MIGRATE = "penstock migrate translates the command lines of TGI, vLLM and SGLang"
-STRAY = "the model is --model-id MODEL, or comes right behind `penstock serve`"
 LONG_CHOICES = 60  # characters
 _FLAGS = " flags"  # no option is called so
+_FOREIGN = " foreign"  # nor so
+# vLLM's, which would be taken for -p with a value, and for -e beside -p
+_LIKE_OURS = {"-pp": None, "-ep": 0}  # nargs
 EPILOGUE = (
     "Each option can also be given in the environment, under the name in brackets or that name "
     "behind TGI_; the command line wins, and an empty variable counts as not given."
@@ -35,8 +36,10 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, lis
     rule, an unknown option, or one that cannot be honoured.
     """
     parser = launcher_parser()
-    given = _read(parser, argv)
-    reader = Reader(environ)
+    namespace, unknown = parser.parse_known_args(argv)
+    given, reader = vars(namespace), Reader(environ)
+    if unknown := [*given.pop(_FOREIGN, ()), *unknown]:
+        reader.notices += _foreign(parser, unknown, namespace)
     values: dict[str, Any] = {}
     for option in OPTIONS:
         try:
@@ -54,12 +57,25 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Options, lis
     return Options(**values), reader.notices
 
 
-def _read(parser: argparse.ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
-    given, unknown = parser.parse_known_args(argv)
-    if unknown:
-        hint = MIGRATE if any(word.startswith("-") for word in unknown) else STRAY
-        parser.error(f"unrecognized arguments: {' '.join(unknown)} ({hint})")
-    return vars(given)
+def _foreign(
+    parser: argparse.ArgumentParser, unknown: Sequence[str], namespace: argparse.Namespace
+) -> list[str]:
+    from penstock_launcher.foreign import understand  # large tables, which few starts need
+
+    own = [option.flag for option in OPTIONS]
+    spelled = [flag for option in OPTIONS for one in option.spellings for flag in one.flags]
+    try:
+        words, notices = understand(unknown, [*own, *spelled], vars(namespace))
+    except ValueError as error:
+        parser.error(str(error))
+    parser.parse_args(words, namespace)
+    return notices
+
+
+def _is_foreign(flag: str) -> bool:
+    from penstock_launcher.foreign import is_known
+
+    return is_known(flag)
 
 
 def launcher_parser() -> HelpfulParser:
@@ -72,6 +88,7 @@ def launcher_parser() -> HelpfulParser:
         argument_default=argparse.SUPPRESS,
         config_help=CONFIG,
     )
+    parser.passes_on = _is_foreign
     version = importlib.metadata.version("penstock")
     parser.add_argument("-V", "--version", action="version", version=f"penstock {version}")
     parser.common = list(COMMON)
@@ -87,6 +104,8 @@ def launcher_parser() -> HelpfulParser:
             for section in parser.sections:
                 if section.name in map(str.lower, spelling.servers):
                     section.actions.append(action)
+    for flag, nargs in _LIKE_OURS.items():
+        parser.add_argument(flag, dest=_FOREIGN, action=_Keep, nargs=nargs, help=argparse.SUPPRESS)
     section = parser.section("tgi", "options of TGI's that are refused or change nothing")
     section.actions.extend(_add_unsupported(parser, refused) for refused in UNSUPPORTED)
     return parser
@@ -110,6 +129,14 @@ class _Take(argparse.Action):
             lists = value if self.nargs == "+" else [value]  # one text may hold several values
             value = [*getattr(namespace, self.dest, []), *chain.from_iterable(lists)]
         setattr(namespace, self.dest, value)
+
+
+class _Keep(argparse.Action):
+    """Keeps a flag and its value as they were typed."""
+
+    def __call__(self, parser: Any, namespace: Any, value: Any, flag: str | None = None) -> None:
+        words = [flag] if self.nargs == 0 else [flag, value]
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest, ()), *words])
 
 
 def _add_option(parser: argparse.ArgumentParser, option: Option) -> argparse.Action:

@@ -20,7 +20,8 @@ from penstock_launcher.options import Options
 from penstock_launcher.traces import collector
 
 AWS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-SECRETS = (*hub_token.VARIABLES, "API_KEY", "TGI_API_KEY", "NGROK_AUTHTOKEN", *AWS)
+KEYS = ("API_KEY", "TGI_API_KEY", "VLLM_API_KEY")
+SECRETS = (*hub_token.VARIABLES, *KEYS, "NGROK_AUTHTOKEN", *AWS)
 CORES_PER_HTTP_PROCESS = 5
 MOST_HTTP_PROCESSES = 4  # by default
 DEFAULT_MASTER = ("127.0.0.1", 29500)  # TGI's, when only one of the two was given
@@ -50,6 +51,8 @@ ROUTER_OPTIONS = (
     "payload_limit",
     "strict_requests",
     "generation_config",
+    "override_generation_config",
+    "default_chat_template_kwargs",
     "watermark_gamma",
     "otlp_service_name",
     "watermark_delta",
@@ -77,6 +80,7 @@ SHARD_OPTIONS = (
     "device",
     "load_format",
     "quantize",
+    "quantize_activations",
     "kv_cache_dtype",
     "kv_block_size",
     "cuda_memory_fraction",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Number = TypeVar("Number", int, float)
 ROUTE = re.compile(r"(/[A-Za-z0-9._~:@-]+)+")
@@ -127,6 +128,32 @@ def switch() -> Kind:
     return Kind("", "true or false", _truth, takes_value=False)
 
 
+def json_object() -> Kind:
+    """An object of JSON: names and values."""
+
+    def parse(value: str) -> dict[str, Any]:
+        try:
+            found = json.loads(value, parse_constant=_no_number)
+        except RecursionError:
+            raise ValueError from None
+        if not isinstance(found, dict):
+            raise ValueError
+        return found
+
+    return Kind("JSON", 'a JSON object such as {"name": 1}', parse)
+
+
+def object_or(*names: str) -> Kind:
+    """An object of JSON, or one of some names."""
+    name, entries = one_of(*names), json_object()
+
+    def parse(value: str) -> object:
+        return (entries if value.lstrip().startswith("{") else name).parse(value)
+
+    metavar = "{" + ",".join((*names, entries.metavar)) + "}"
+    return Kind(metavar, f"{name.rule}, or {entries.rule}", parse)
+
+
 def many(kind: Kind, separator: str | None = ",") -> Kind:
     """Repeated on the command line; there and in the environment, several in one text."""
     return Kind(kind.metavar, kind.rule, kind.parse, repeated=True, separator=separator)
@@ -140,6 +167,11 @@ def sizes(high: int) -> Kind:
         return tuple(one.parse(part.strip()) for part in text.split(","))
 
     return Kind("N,N,…", f"whole numbers from 0 to {high} separated by commas", parse)
+
+
+def _no_number(text: str) -> None:
+    """JSON has neither NaN nor infinities, which Python reads all the same."""
+    raise ValueError(text)
 
 
 def _between(value: Number, low: Number, high: Number) -> Number:

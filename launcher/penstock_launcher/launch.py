@@ -37,10 +37,10 @@ from penstock_launcher.model import (
     S3Model,
     check_folder,
     is_s3,
-    link_weights,
     local_model,
 )
 from penstock_launcher.options import OPTIONS, Options
+from penstock_launcher.overlay import prepared
 from penstock_launcher.parent import parent_process
 from penstock_launcher.run_folder import RunFolder
 from penstock_launcher.several_hosts import Run, follow, lead, meet, place_of
@@ -74,8 +74,8 @@ def serve(
             hosts = await meet(plan, folder.path, supervisor, log)
             model = local or await _download(supervisor, plan, log)
             clock.note("download", local is None)
-            model = _prepare(model, options, folder.path)
-            _announce(model, plan, log)
+            found, model = model.path, _prepare(model, options, folder.path)
+            _announce(model, found, plan, log)
             await _check(supervisor, plan, model, log)
             clock.note("check")
             run = Run(supervisor, plan, model, folder.path, log)
@@ -137,20 +137,22 @@ def _prepare(model: Model, options: Options, folder: Path) -> Model:
     if model.path != DEMO:
         check_entries(model.path)
     if options.weights_cache_override is not None:
-        weights = Path(options.weights_cache_override)
-        check_entries(weights)
-        model = link_weights(model, weights, folder / "model")
+        check_entries(Path(options.weights_cache_override))
+    model = prepared(model, options, folder / "model")
     return check_folder(model, with_weights=options.load_format == "auto")
 
 
-def _announce(model: Model, plan: Plan, log: Log) -> None:
+def _announce(model: Model, found: Path, plan: Plan, log: Log) -> None:
+    """found: the model's own folder, where options do not change what is served of it."""
     if plan.options.model_id is None:
         log.info("no --model-id was given: serving the built-in demo model")
     if plan.options.load_format == "dummy":
         log.warning("--load-format dummy: the weights are random, and so are the answers")
     if said := shared_memory.notice(plan.shards, plan.gpus, plan.environ):
         log.warning(said)
-    log.info(f"starting {model.id}", path=str(model.path), shards=plan.shards)
+    if model.path != found:
+        log.info("options change what the model's files say", served=str(model.path))
+    log.info(f"starting {model.id}", path=str(found), shards=plan.shards)
 
 
 async def _start(
@@ -197,6 +199,12 @@ def _kind(run: Run) -> str:
     return " ".join(map(str, (*where, *how)))
 
 
+def _activations(limits: Mapping[str, Any]) -> list[str]:
+    """Where `--quantize-activations` says it."""
+    kind = limits.get("quantized_activations")
+    return [f"activations in {kind}"] if kind else []
+
+
 def described(
     model: Model, limits: Mapping[str, Any], hosts: int = 1, memory: Mapping[str, int] = NO_PARTS
 ) -> str:
@@ -210,6 +218,7 @@ def described(
             f"{limits['world_size']} x {limits['device_name']}",
             f"{used:.1f} of {total:.1f} GiB used{_parts(memory)}",
             f"{limits['weights']} weights",
+            *_activations(limits),
             f"largest batch {limits['max_batch_size']}",
         ]
     return ", ".join(parts)

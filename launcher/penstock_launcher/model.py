@@ -90,6 +90,8 @@ def local_model(options: Options) -> Model | None:
 def check_folder(model: Model, *, with_weights: bool) -> Model:
     """The same model, or LauncherError for a folder that cannot be served."""
     if not (model.path / "config.json").is_file():
+        if with_weights and (model.path / "adapter_config.json").is_file():
+            check_weights(model.path, model.id)  # which says what an adapter is
         raise LauncherError(f"{model.path} holds no config.json")
     if with_weights:
         check_weights(model.path, model.id)
@@ -109,7 +111,7 @@ def weights_problem(file_names: list[str], model: str) -> str | None:
     if weights and all(name.startswith("adapter") for name in weights):
         return (
             f"{model} holds an adapter ({weights[0]}) and no model: merge it into the model that "
-            "it adapts, and serve that"
+            "it adapts, with `penstock merge`, and serve that"
         )
     if weights:
         return None
@@ -140,19 +142,3 @@ def choose_files(names: list[str], wanted: HubModel | S3Model) -> list[str]:
     if len(beside) < len(weights):
         chosen = [name for name in chosen if name not in beside]
     return chosen
-
-
-def link_weights(model: Model, weights: Path, folder: Path) -> Model:
-    """A folder of links: the files of the model, but the safetensors of `weights`."""
-    check_weights(weights, f"--weights-cache-override {weights}")
-    folder.mkdir()
-    for source in model.path.iterdir():
-        if source.is_file() and not source.name.endswith(WEIGHT_FILES):
-            (folder / source.name).symlink_to(source.absolute())
-    for source in weights.iterdir():
-        if source.name.endswith(WEIGHT_FILES):
-            (folder / source.name).symlink_to(source.absolute())
-    return Model(folder, model.id, model.sha)
-
-
-WEIGHT_FILES = (".safetensors", ".safetensors.index.json")

@@ -58,8 +58,6 @@ UNSUPPORTED = (
         takes_value=False,
         also=("HF_MODEL_TRUST_REMOTE_CODE",),
     ),
-    Unsupported("rope-scaling", f"{_LATER}: rope scaling comes from config.json alone"),
-    Unsupported("rope-factor", f"{_LATER}: rope scaling comes from config.json alone"),
     Unsupported(
         "disable-custom-kernels",
         "is accepted: there are no custom kernels for Bloom and GPT-NeoX to disable",
@@ -75,7 +73,9 @@ UNSUPPORTED = (
     # ngrok's own tools set these variables; TGI read them only together with --ngrok
     Unsupported("ngrok-authtoken", "is not built, as --ngrok is not", in_environment=False),
     Unsupported("ngrok-edge", "is not built, as --ngrok is not", in_environment=False),
-    Unsupported("lora-adapters", f"{_LATER}: adapters cannot be loaded"),
+    Unsupported(
+        "lora-adapters", f"{_LATER}: adapters cannot be loaded, but merged (docs/adapters.md)"
+    ),
     Unsupported(
         "usage-stats", "has no other value than off: Penstock reports to nobody", harmless=("off",)
     ),

@@ -19,7 +19,7 @@ class InfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class InfoResponse(_message.Message):
-    __slots__ = ("rank", "world_size", "device", "device_name", "dtype", "architecture", "vocab_size", "max_position_embeddings", "block_size", "kv_bytes_per_token", "weight_bytes", "weights", "kv_cache_dtype", "deterministic", "phases")
+    __slots__ = ("rank", "world_size", "device", "device_name", "dtype", "architecture", "vocab_size", "max_position_embeddings", "block_size", "kv_bytes_per_token", "weight_bytes", "weights", "kv_cache_dtype", "deterministic", "quantized_activations", "phases")
     class PhasesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -41,6 +41,7 @@ class InfoResponse(_message.Message):
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     KV_CACHE_DTYPE_FIELD_NUMBER: _ClassVar[int]
     DETERMINISTIC_FIELD_NUMBER: _ClassVar[int]
+    QUANTIZED_ACTIVATIONS_FIELD_NUMBER: _ClassVar[int]
     PHASES_FIELD_NUMBER: _ClassVar[int]
     rank: int
     world_size: int
@@ -56,8 +57,9 @@ class InfoResponse(_message.Message):
     weights: str
     kv_cache_dtype: str
     deterministic: bool
+    quantized_activations: str
     phases: _containers.ScalarMap[str, float]
-    def __init__(self, rank: _Optional[int] = ..., world_size: _Optional[int] = ..., device: _Optional[str] = ..., device_name: _Optional[str] = ..., dtype: _Optional[str] = ..., architecture: _Optional[str] = ..., vocab_size: _Optional[int] = ..., max_position_embeddings: _Optional[int] = ..., block_size: _Optional[int] = ..., kv_bytes_per_token: _Optional[int] = ..., weight_bytes: _Optional[int] = ..., weights: _Optional[str] = ..., kv_cache_dtype: _Optional[str] = ..., deterministic: _Optional[bool] = ..., phases: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    def __init__(self, rank: _Optional[int] = ..., world_size: _Optional[int] = ..., device: _Optional[str] = ..., device_name: _Optional[str] = ..., dtype: _Optional[str] = ..., architecture: _Optional[str] = ..., vocab_size: _Optional[int] = ..., max_position_embeddings: _Optional[int] = ..., block_size: _Optional[int] = ..., kv_bytes_per_token: _Optional[int] = ..., weight_bytes: _Optional[int] = ..., weights: _Optional[str] = ..., kv_cache_dtype: _Optional[str] = ..., deterministic: _Optional[bool] = ..., quantized_activations: _Optional[str] = ..., phases: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class WarmupRequest(_message.Message):
     __slots__ = ("max_prefill_tokens", "max_slots", "max_sequence_length", "max_batch_total_tokens", "max_top_n", "max_chunks")
@@ -76,7 +78,7 @@ class WarmupRequest(_message.Message):
     def __init__(self, max_prefill_tokens: _Optional[int] = ..., max_slots: _Optional[int] = ..., max_sequence_length: _Optional[int] = ..., max_batch_total_tokens: _Optional[int] = ..., max_top_n: _Optional[int] = ..., max_chunks: _Optional[int] = ...) -> None: ...
 
 class WarmupResponse(_message.Message):
-    __slots__ = ("num_blocks", "prefill_seconds", "decode_seconds", "memory_used", "memory_total", "phases", "memory", "cost_rows", "cost_seconds", "max_prefill_tokens")
+    __slots__ = ("num_blocks", "prefill_seconds", "decode_seconds", "memory_used", "memory_total", "phases", "memory", "cost_rows", "cost_seconds", "max_prefill_tokens", "max_slots")
     class PhasesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +103,7 @@ class WarmupResponse(_message.Message):
     COST_ROWS_FIELD_NUMBER: _ClassVar[int]
     COST_SECONDS_FIELD_NUMBER: _ClassVar[int]
     MAX_PREFILL_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_SLOTS_FIELD_NUMBER: _ClassVar[int]
     num_blocks: int
     prefill_seconds: float
     decode_seconds: float
@@ -111,7 +114,8 @@ class WarmupResponse(_message.Message):
     cost_rows: _containers.RepeatedScalarFieldContainer[int]
     cost_seconds: _containers.RepeatedScalarFieldContainer[float]
     max_prefill_tokens: int
-    def __init__(self, num_blocks: _Optional[int] = ..., prefill_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., memory_used: _Optional[int] = ..., memory_total: _Optional[int] = ..., phases: _Optional[_Mapping[str, float]] = ..., memory: _Optional[_Mapping[str, int]] = ..., cost_rows: _Optional[_Iterable[int]] = ..., cost_seconds: _Optional[_Iterable[float]] = ..., max_prefill_tokens: _Optional[int] = ...) -> None: ...
+    max_slots: int
+    def __init__(self, num_blocks: _Optional[int] = ..., prefill_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., memory_used: _Optional[int] = ..., memory_total: _Optional[int] = ..., phases: _Optional[_Mapping[str, float]] = ..., memory: _Optional[_Mapping[str, int]] = ..., cost_rows: _Optional[_Iterable[int]] = ..., cost_seconds: _Optional[_Iterable[float]] = ..., max_prefill_tokens: _Optional[int] = ..., max_slots: _Optional[int] = ...) -> None: ...
 
 class TokenizerPart(_message.Message):
     __slots__ = ("json", "eos")

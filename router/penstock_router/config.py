@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 from penstock_proto.api_keys import ApiKey, KeyItem
 from penstock_router.tls import TlsFiles
@@ -69,7 +69,7 @@ class RouterConfig:
     disable_shared_reads: bool
     disable_grammar_support: bool
     step_timeout: float  # seconds until a step without a result means that the shards are dead
-    step_rows: tuple[int, ...] | None = None  # of steps with prompts; a 0: as measured at start
+    step_rows: tuple[int, ...] | None = None  # of steps with prompts; None: as measured at start
     offline_socket: str | None = None  # path of one to make, for programs that bring batches
     batch_folder: str | None = None  # of /v1/files and /v1/batches; None: there are none
     batch_storage_limit: int = 0  # bytes in it
@@ -81,6 +81,8 @@ class RouterConfig:
     updates: int | None = None  # descriptor of a pipe: what changes while the router runs
     metric_names: tuple[str, ...] = ()  # whose names /metrics shows beside ours and TGI's
     drain_delay: float = 5.0  # seconds in which balancers may look away before the server drains
+    override_generation_config: dict[str, Any] | None = None  # wins over the model's file
+    default_chat_template_kwargs: dict[str, Any] | None = None  # where requests say nothing
     start_seconds: dict[str, float] = field(default_factory=dict)  # of the launcher, by phase
     stream_keepalive: float = 15.0  # seconds of silence until a stream says something; 0: never
     header_timeout: float = 15.0  # seconds for the head of a request, from its first byte

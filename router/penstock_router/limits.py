@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from penstock_proto.shard_pb2 import InfoResponse, WarmupRequest, WarmupResponse
 from penstock_router.config import RouterConfig
 from penstock_router.scheduler.config import MAX_CHUNKS
-from penstock_router.scheduler.costs import MEASURED_BEFORE, step_rows
+from penstock_router.scheduler.costs import USUAL, step_rows
 
 MAX_TOP_LOGPROBS = 20  # of OpenAI's API, whatever TGI's field is limited to
 
@@ -36,9 +36,10 @@ class ServerLimits:
     kv_cache_dtype: str
     world_size: int
     prefill_seconds: float  # one full prefill step, as measured at start
-    step_rows: tuple[int, ...] = MEASURED_BEFORE  # of steps with prompts
+    step_rows: tuple[int, ...] = USUAL  # of steps with prompts
     weights: str = ""  # their format
     deterministic: bool = False  # a request's tokens do not depend on what else is computed
+    quantized_activations: str = ""  # in what rows meet 4-bit weights; "": as they are
     memory_used: int = 0  # bytes of all devices, once everything is allocated
     memory_total: int = 0
 
@@ -110,7 +111,7 @@ def derive(
         max_total_tokens=total,
         max_batch_prefill_tokens=_prefill_tokens(request, warmups),
         max_batch_total_tokens=capacity,
-        max_batch_size=request.max_slots,
+        max_batch_size=_sequences(request, warmups),
         block_size=block_size,
         num_blocks=num_blocks,
         vocab_size=infos[0].vocab_size,
@@ -123,6 +124,7 @@ def derive(
         prefill_seconds=max(warmup.prefill_seconds for warmup in warmups),
         weights=infos[0].weights,
         deterministic=all(info.deterministic for info in infos),
+        quantized_activations=infos[0].quantized_activations,
         memory_used=sum(warmup.memory_used for warmup in warmups),
         memory_total=sum(warmup.memory_total for warmup in warmups),
         step_rows=_step_rows(config.step_rows, warmups),
@@ -134,11 +136,14 @@ def _prefill_tokens(request: WarmupRequest, warmups: Sequence[WarmupResponse]) -
     return min(warmup.max_prefill_tokens or request.max_prefill_tokens for warmup in warmups)
 
 
+def _sequences(request: WarmupRequest, warmups: Sequence[WarmupResponse]) -> int:
+    """As many as draw at once on every shard."""
+    return min(warmup.max_slots or request.max_slots for warmup in warmups)
+
+
 def _step_rows(given: tuple[int, ...] | None, warmups: Sequence[WarmupResponse]) -> tuple[int, ...]:
-    """The operator's sizes; of 0 those that the shards' measurements give."""
-    if given is None:
-        return MEASURED_BEFORE
-    return tuple(sorted(given)) if all(given) else step_rows(_costs(warmups))
+    """The operator's sizes; of none, or a 0, those that the shards' measurements give."""
+    return tuple(sorted(given)) if given and all(given) else step_rows(_costs(warmups))
 
 
 def _costs(warmups: Sequence[WarmupResponse]) -> dict[int, float]:

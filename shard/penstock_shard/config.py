@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Self
 
+from penstock_quantization.activations import ACTIVATIONS
 from penstock_quantization.kv_scheme import AUTO, NAMES
 from penstock_quantization.methods import LOADED, STORED
 
@@ -36,12 +37,19 @@ class ShardConfig:
     kv_cache_memory: int | None = None  # bytes of the KV cache; None: what is left
     leave_free: int | None = None  # bytes of the GPU, or of a CPU's host, for others
     deterministic: bool = False  # no row's result depends on what else is computed
+    quantize_activations: str | None = None  # in what rows meet 4-bit weights; None: as they are
 
     def __post_init__(self) -> None:
         _check("dtype", self.dtype, (None, *DTYPES))
         _check("device", self.device, (None, *DEVICES))
         _check("load_format", self.load_format, LOAD_FORMATS)
         _check("quantize", self.quantize, (None, *LOADED, *STORED))
+        _check("quantize_activations", self.quantize_activations, (None, *ACTIVATIONS))
+        if self.quantize_activations is not None and self.deterministic:
+            raise ValueError(
+                "quantize_activations and deterministic exclude each other: on a GPU rows are "
+                "quantised in steps of many rows alone"
+            )
         _check("kv_cache_dtype", self.kv_cache_dtype, (AUTO, *NAMES))
         if self.kv_block_size is not None and not 1 <= self.kv_block_size <= 1024:
             raise ValueError(f"kv_block_size must be from 1 to 1024, not {self.kv_block_size}")

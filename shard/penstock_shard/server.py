@@ -14,7 +14,7 @@ import grpc
 from penstock_proto import shard_pb2, shard_pb2_grpc
 from penstock_shard import phases
 from penstock_shard.executor import Executor
-from penstock_shard.memory.warmup import DoesNotFit
+from penstock_shard.memory.plan import DoesNotFit
 from penstock_shard.weights.loaded_model import LoadedModel
 
 # Sequences that one command may admit at their full length; the router admits what a step's

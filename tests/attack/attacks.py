@@ -336,6 +336,27 @@ ATTACKS = (
         ),
     ),
     Attack(
+        "chunks",
+        "bodies in chunks of one byte, and chunks that say much of themselves",
+        tuple(
+            raw(
+                name,
+                framed(
+                    b"Content-Type: application/json",
+                    b"Transfer-Encoding: chunked",
+                    body=chunk * (3_000_000 // len(chunk)) + b"0\r\n\r\n",
+                ),
+                *("400", "408"),
+            )
+            for name, chunk in (
+                ("one byte", b"1\r\n \r\n"),
+                ("eight bytes", b"8\r\n        \r\n"),
+                ("an extension", b"1;" + b"x" * 40 + b"\r\n \r\n"),
+            )
+        ),
+        most=6,
+    ),
+    Attack(
         "smuggling",
         "two lengths for one body",
         (

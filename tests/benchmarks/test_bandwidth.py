@@ -25,6 +25,7 @@ HOPPER = (
     "attention.hopper_decode", "attention.hopper_prefill", "products.hopper_gated",
     "products.hopper_int4", "products.hopper_int4_many", "products.hopper_int4_raw",
     "products.hopper_linear", "products.hopper_lut", "products.hopper_qkv",
+    "products.hopper_row_ring",
 )  # fmt: skip
 
 LINES = [
@@ -80,7 +81,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for module in HOPPER:
         name = f"penstock_kernels.gpu.{module}.multiprocessors"
         monkeypatch.setattr(name, lambda device: 132)
-    for module in ("products", "quantised", "codes", "whole_numbers"):
+    for module in ("products", "quantised", "codes", "one_row", "whole_numbers"):
         name = f"benchmarks.kernels.lines.{module}.multiprocessors"
         monkeypatch.setattr(name, lambda device: 132)
     for module in ("steps.sharing", "sampling.sampling"):

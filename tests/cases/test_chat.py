@@ -165,7 +165,7 @@ async def test_a_token_with_the_name_of_a_role(
 
 
 def _job(*messages: dict[str, Any]) -> Job:
-    return Conversation(messages).job
+    return Conversation(messages).job()
 
 
 @needs_assets

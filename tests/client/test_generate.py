@@ -13,6 +13,7 @@ import pytest
 from client.conftest import DEMO
 from penstock import (
     LLM,
+    GuidedDecodingParams,
     RequestError,
     SamplingParams,
     StructuredOutputsParams,
@@ -371,6 +372,22 @@ def test_one_structure_at_a_time() -> None:
         StructuredOutputsParams()
 
 
+def test_what_older_programs_for_vllm_write(llm: LLM) -> None:
+    wanted = GuidedDecodingParams(choice=["yes", "no"], backend="outlines", disable_fallback=True)
+    params = SamplingParams(max_tokens=9, guided_decoding=wanted)
+    assert params.clone() == params
+    assert run(llm, TEXTS[0], params)[0].outputs[0].text in ("yes", "no")
+    assert GuidedDecodingParams.from_optional(json=None, backend=None) is None
+    with pytest.raises(ValueError, match="guided_decoding and structured_outputs are the same"):
+        SamplingParams(guided_decoding=wanted, structured_outputs=wanted)
+    ids = llm.get_tokenizer().encode(TEXTS[0])
+    (output,) = llm.generate(prompt_token_ids=[ids], sampling_params=GREEDY, use_tqdm=False)
+    assert output.outputs[0].text == run(llm, TEXTS[0])[0].outputs[0].text
+    for both in ({}, {"prompts": TEXTS[0], "prompt_token_ids": ids}):
+        with pytest.raises(ValueError, match="one of prompts and prompt_token_ids"):
+            llm.generate(**both)  # type: ignore[arg-type]
+
+
 def test_a_batch_is_larger_than_any_limit(llm: LLM) -> None:
     """Of the server's seats, its permits, and the window of the client."""
     count = 2500
@@ -431,6 +448,10 @@ def test_the_tokenizer(llm: LLM) -> None:
     ids = tokenizer.encode("The sky is blue")
     assert tokenizer.decode(ids).endswith("The sky is blue")
     assert tokenizer("The sky is blue")["input_ids"] == ids
+    both = tokenizer(["The sky is blue", "a"])["input_ids"]
+    assert both == [ids, tokenizer.encode("a")]
+    texts = tokenizer.batch_decode(both, skip_special_tokens=True)
+    assert texts == ["The sky is blue", "a"]
     assert len(tokenizer.tokenize("The sky")) == len(tokenizer.encode("The sky", False))
     talk = [{"role": "user", "content": "Hello"}]
     text = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from penstock_demo_model.countries import CAPITAL_QUESTIONS, about
-from penstock_demo_model.country_table import COUNTRIES
+from penstock_demo_model.tables import COUNTRIES
 
 END = "<|end|>"
 FORMS = pytest.mark.parametrize("chat", [False, True], ids=["plain", "chat"])

@@ -18,6 +18,7 @@ import torch
 from tokenizers import Tokenizer
 
 from penstock_shard.weights.quantize import main as quantize
+from shard.test_fp8_rows import GROUPS_OF_64, RoundedRows
 from shard.test_kv_cache_fp8 import SCHEME, scales_of, with_scales
 from support import fp8_checkpoints, integer_checkpoints, lut_checkpoints
 from support.checkpoints import make_checkpoint
@@ -134,6 +135,21 @@ async def test_a_kv_cache_in_fp8(tmp_path: Path, kv: str, scaled: bool, shards: 
         async with aiohttp.ClientSession(server.url) as session, session.get("/info") as answer:
             assert (await answer.json())["kv_cache_dtype"] == str(dtype).removeprefix("torch.")
         await check(server, as_reference(reference, near=2e-2))
+
+
+@pytest.mark.parametrize("shards", [pytest.param(1, marks=pytest.mark.full), 2])
+async def test_activations_in_fp8(
+    tmp_path: Path, shards: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(integer_checkpoints.FORMATS, "packed-64", GROUPS_OF_64)
+    folder, twin = make_checkpoint(tmp_path / "model", "llama3", **SIZES), tmp_path / "twin"
+    integer_checkpoints.quantise_checkpoint(folder, "packed-64", twin)
+    more = ("--quantize-activations", "fp8")
+    with running_server(tmp_path, *arguments(folder, shards, *more)) as server:
+        async with aiohttp.ClientSession(server.url) as session, session.get("/info") as answer:
+            assert (await answer.json())["quantized_activations"] == "float8_e4m3fn"
+        await check(server, as_reference(RoundedRows(twin, shards), near=2e-2))
+        assert "activations in float8_e4m3fn" in server.log
 
 
 REFUSED = [

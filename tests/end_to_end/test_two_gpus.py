@@ -115,6 +115,32 @@ async def test_constrained_as_on_one(tmp_path: Path) -> None:
             jsonschema.validate(json.loads(text), SCHEMA)
 
 
+async def with_logprobs(server: Server, number: int) -> list[tuple[int, float]]:
+    """The tokens of a request, greedy or drawn with a seed, and their log-probabilities."""
+    drawn = {"do_sample": True, "seed": number, "temperature": 0.8} if number % 2 else {}
+    text = "the same words " * 6 + f"and {number % 3} others"
+    body = {"inputs": text, "parameters": {"max_new_tokens": 12, "details": True, **drawn}}
+    async with (
+        aiohttp.ClientSession(server.url) as session,
+        session.post("/generate", json=body) as reply,
+    ):
+        answer = await reply.json()
+    assert reply.status == 200, answer
+    return [(token["id"], token["logprob"]) for token in answer["details"]["tokens"]]
+
+
+async def test_deterministic(tmp_path: Path) -> None:
+    """Alone, from the prefix cache and in company: the same bits."""
+    model = make_checkpoint(tmp_path / "model", "llama3")
+    arguments = ("--model-id", str(model), "--dtype", "bfloat16", "--deterministic")
+    with running_server(tmp_path, *arguments, *TWO) as server:
+        alone = [await with_logprobs(server, number) for number in range(8)]
+        cached = [await with_logprobs(server, number) for number in range(8)]
+        company = (with_logprobs(server, number) for number in [*range(8)] * 4)
+        together = await asyncio.gather(*company)
+    assert cached == alone and together == alone * 4
+
+
 def memory() -> list[int]:
     """MiB in use of each GPU."""
     query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]

@@ -37,8 +37,15 @@ HOPPER = {
     "hopper_plan",
     "hopper_prefill",
     "hopper_qkv",
+    "hopper_row",
+    "hopper_row_ring",
+    "hopper_w4a8",
+    "hopper_w4a8_gated",
 }
-SINCE = {89: {"quantise", "widen"}, 90: {"rank_sum", "rank_choice"}}  # by the first capability
+SINCE = {
+    89: {"quantise", "w4a8_linear", "widen"},
+    90: {"rank_sum", "rank_choice"},
+}  # by the first capability
 
 
 Lines = dict[int, list[dict[str, Any]]]  # by capability

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from triton import knobs
 
-from penstock_kernels.fp8 import bits, saturated
+from penstock_kernels import int4
+from penstock_kernels.fp8 import bits, quantise, saturated, scale_of
 from penstock_kernels.gpu.attention import hopper_decode, hopper_merge, hopper_prefill
 from penstock_kernels.gpu.attention.hopper_decode import HopperDecode
 from penstock_kernels.gpu.attention.prefill_attention import prefill_tiles, query_tile
@@ -30,6 +31,8 @@ from penstock_kernels.gpu.products import (
     hopper_linear,
     hopper_lut,
     hopper_qkv,
+    hopper_w4a8,
+    hopper_w4a8_gated,
 )
 from penstock_kernels.gpu.products.hopper_codes import lookup
 from penstock_kernels.gpu.products.hopper_int4 import Int4Config
@@ -348,6 +351,65 @@ def test_linear_of_many_rows_of_weights_in_4_bits(
     out = out.sum(0).to(x.dtype) if splits > 1 else out
     expected = x.float() @ weight.dequantised().T + (0 if bias is None else bias.float())
     assert_rounded(out, expected)
+
+
+@pytest.mark.parametrize(
+    ("rows", "n", "k", "group", "splits", "kind", "tile"),
+    [
+        (20, 256, 1408, 128, 2, "zeros", 64),
+        (64, 384, 256, 64, 1, "plain", 64),
+        (70, 80, 144, 128, 1, "biased", 128),  # parts of tiles
+        (129, 512, 1280, 64, 1, "zeros", 128),
+        (300, 256, 768, 128, 1, "plain", 256),
+    ],
+)
+def test_linear_in_fp8_of_weights_in_4_bits(
+    rows: int, n: int, k: int, group: int, splits: int, kind: str, tile: int,
+    interpret: Interpret,
+) -> None:  # fmt: skip
+    """Numbers less their zeros are exact in FP8; a last tile of few rows, turns, a ring that
+    wraps."""
+    x, dense = product(rows, n, k, HALF[rows % 2])
+    bias = torch.randn(n).div(4).to(x.dtype) if kind == "biased" else None
+    weight = rounded(Weight(dense, bias), 4, group, zeros=kind == "zeros")
+    scale = scale_of(x.float().abs().amax(1, keepdim=True))
+    q = quantise(x, scale)
+    interpret(hopper_w4a8, Late(q), Late(scale))
+    out = torch.full((rows, n), torch.nan, dtype=x.dtype)
+    if splits > 1:
+        out = torch.full((splits, rows, n), torch.nan)
+    config = hopper_w4a8.W4A8Config(tile, splits, ping=rows % 3)
+    hopper_w4a8.hopper_w4a8(int4.interleave(q), scale, weight, out, config, True)
+    out = out.sum(0).to(x.dtype) if splits > 1 else out
+    expected = (q.float() * scale) @ weight.dequantised().T
+    assert_rounded(out, expected + (0 if bias is None else bias.float()))
+
+
+@pytest.mark.parametrize(
+    ("rows", "n", "k", "group", "kind", "tile"),
+    [
+        (50, 64, 144, 128, "biased", 64),
+        (129, 320, 1152, 64, "zeros", 128),  # turns, a ring that wraps
+        (300, 256, 256, 128, "plain", 256),
+    ],
+)
+def test_gated_in_fp8_of_weights_in_4_bits(
+    rows: int, n: int, k: int, group: int, kind: str, tile: int, interpret: Interpret
+) -> None:
+    """Each turn with the other half's results of the same turn."""
+    x, dense = product(rows, 2 * n, k, HALF[rows % 2])
+    bias = torch.randn(2 * n).div(4).to(x.dtype) if kind == "biased" else None
+    weight = rounded(Weight(dense, bias), 4, group, zeros=kind == "zeros")
+    scale = scale_of(x.float().abs().amax(1, keepdim=True))
+    q = quantise(x, scale)
+    interpret(hopper_w4a8_gated, Late(q), Late(scale))
+    out = torch.full((rows, n), torch.nan, dtype=x.dtype)
+    hopper_w4a8_gated.hopper_w4a8_gated(
+        int4.interleave(q), scale, weight, out, tile, True, rows % 3
+    )
+    expected = (q.float() * scale) @ weight.dequantised().T
+    gate, up = (expected + (0 if bias is None else bias.float())).chunk(2, dim=1)
+    assert_rounded(out, torch.nn.functional.silu(gate) * up)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from triton import knobs
 
+from penstock_kernels import int4
 from penstock_kernels.fp8 import interleave, quantise, scale_of
 from penstock_kernels.gpu.attention import decode_attention as decode
 from penstock_kernels.gpu.attention import decode_plan
@@ -27,7 +28,7 @@ from penstock_kernels.gpu.products.linear import Tile, linear, linear_one_row
 from penstock_kernels.gpu.products.lut_linear import lut_linear
 from penstock_kernels.gpu.products.lut_linear import widened as looked_up
 from penstock_kernels.gpu.products.parts import summed
-from penstock_kernels.gpu.products.quantise import quantise_rows, room_for
+from penstock_kernels.gpu.products.quantise import Room, quantise_rows, room_for
 from penstock_kernels.gpu.products.widen import widened
 from penstock_kernels.gpu.sampling.argmax import argmax
 from penstock_kernels.gpu.step.activation import activate, gate
@@ -357,6 +358,8 @@ TURNS = [
     ("some", NormKind.RMS_ONE),
     ("some", None),
     ("none", None),
+    ("neighbours", NormKind.RMS_ONE),
+    ("some neighbours", None),
 ]
 
 
@@ -394,8 +397,9 @@ def check_rope_and_write(
     if stored is not None:
         case = case.in_fp8(stored)
     rows, total = len(case.slot), heads + 2 * kv_heads
-    rotary = {"all": width, "some": width // 4 * 2, "none": 0}[turned]
-    spec = AttentionSpec(heads, kv_heads, width, 1.0, rotary=rotary)
+    share, interleaved = turned.removesuffix("neighbours").strip(), turned.endswith("neighbours")
+    rotary = {"": width, "all": width, "some": width // 4 * 2, "none": 0}[share]
+    spec = AttentionSpec(heads, kv_heads, width, 1.0, rotary=rotary, interleaved=interleaved)
     if turned == "none":
         spec = AttentionSpec(heads, kv_heads, width, 1.0, rope=None)
     angle = torch.rand(64, rotary // 2, device=place.device) * 6.28
@@ -415,7 +419,7 @@ def check_rope_and_write(
         norm.qk_norm_(expected, QKNorm(*wide, norms.mean), heads, kv_heads)
     if rotary:
         turning = expected[:, : heads + kv_heads, :rotary]
-        rope.rotate_(turning, *rope.rotation(angles, case.position))
+        rope.rotate_(turning, *rope.rotation(angles, case.position), interleaved)
     column = (case.position // page).unsqueeze(1)
     block = case.table[case.slot].gather(1, column).squeeze(1).long()
     kv = expected[:, heads:]
@@ -673,15 +677,19 @@ def exact(x: Tensor, weight: Weight, gated: bool) -> Tensor:
     return activation.gate(product, Act.SILU) if gated else product
 
 
-@pytest.mark.parametrize("width", [16, 300, 4096])
-def test_rows_in_fp8(place: Place, width: int) -> None:
+@pytest.mark.parametrize(
+    ("width", "layout"),
+    [(16, Layout.FP8), (300, Layout.FP8), (4096, Layout.FP8), (48, Layout.INT4)],
+)
+def test_rows_in_fp8(place: Place, width: int, layout: Layout) -> None:
     """As the reference rounds them, but where a division on a GPU rounds otherwise."""
     x = place.randn(5, 2 * width)[:, :width] * 7
     x[2] = 0
-    q, scale = quantise_rows(x)
+    q, scale = quantise_rows(x, layout=layout)
+    order = int4.interleave if layout is Layout.INT4 else interleave
     expected = scale_of(x.float().abs().amax(1, keepdim=True))
     torch.testing.assert_close(scale, expected)
-    found, theirs = q.float(), interleave(quantise(x, scale)).float()
+    found, theirs = q.float(), order(quantise(x, scale)).float()
     if place.device == "cpu":  # its interpreter loses the carry of what rounds to a power of 2
         kept = theirs.abs().frexp().mantissa != 0.5
         found, theirs = found[kept], theirs[kept]
@@ -690,14 +698,19 @@ def test_rows_in_fp8(place: Place, width: int) -> None:
     assert not q[2].float().any()
 
 
-@pytest.mark.parametrize("width", [16, 300, 1024])
+@pytest.mark.parametrize(
+    ("width", "layout"),
+    [(16, Layout.FP8), (300, Layout.FP8), (1024, Layout.FP8), (48, Layout.INT4)],
+)
 @pytest.mark.parametrize("what", ["norm", "parts", "gate", "activation"])
-def test_rows_in_fp8_by_what_makes_them(place: Place, what: str, width: int) -> None:
+def test_rows_in_fp8_by_what_makes_them(
+    place: Place, what: str, width: int, layout: Layout
+) -> None:
     """The bits of a launch of their own, and the rows are what they are without."""
     x, gain = place.randn(5, 2 * width), Norm(place.randn(width), 1e-5)
     parts, residual = place.randn(3, 5, width).float(), place.randn(5, width)
 
-    def made(room: tuple[Tensor, Tensor] | None) -> Tensor:
+    def made(room: Room | None) -> Tensor:
         if what == "norm":
             return normalise(x[:, :width], gain, room=room)
         if what == "parts":
@@ -706,12 +719,12 @@ def test_rows_in_fp8_by_what_makes_them(place: Place, what: str, width: int) -> 
             return gate(x, Act.SILU, room=room)
         return activate(x[:, :width].contiguous(), Act.GELU, room=room)
 
-    room = room_for(x, width)
+    room = room_for(x, width, layout)
     rows = made(room)
-    q, scale = quantise_rows(rows)
+    q, scale = quantise_rows(rows, layout=layout)
     assert torch.equal(rows, made(None))
-    assert torch.equal(room[0].view(torch.uint8), q.view(torch.uint8))
-    assert torch.equal(room[1], scale)
+    assert torch.equal(room.rows.view(torch.uint8), q.view(torch.uint8))
+    assert torch.equal(room.scale, scale)
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,13 @@ from torch import Tensor
 from triton import knobs
 
 from penstock_kernels import int4
+from penstock_kernels.fp8 import quantise, scale_of
 from penstock_kernels.gpu.products import int4_linear
 from penstock_kernels.gpu.products.linear import Tile, linear, linear_one_row
 from penstock_kernels.gpu.products.problem import Epilogue
-from penstock_kernels.gpu.products.table import find
+from penstock_kernels.gpu.products.quantise import quantise_rows
+from penstock_kernels.gpu.products.table import FASTEST, find
+from penstock_kernels.gpu.products.w4a8_linear import w4a8_linear
 from penstock_kernels.gpu.products.widen import widened
 from penstock_kernels.ops import Act, Activation
 from penstock_kernels.reference import activation
@@ -44,6 +47,12 @@ def weight_of(
     bias = torch.randn(n, device=device, dtype=torch.float16) if biased else None
     dense = torch.randn(n, k, device=device, dtype=torch.float16) * k**-0.5
     return rounded(Weight(dense, bias), bits, group, zeros)
+
+
+def difference(x: Tensor, reference: Tensor) -> float:
+    """1 - 2 xy / (xx + yy): free of scale, 0 where equal."""
+    a, b = x.double().flatten(), reference.double().flatten()
+    return float(1 - 2 * (a @ b) / (a @ a + b @ b))
 
 
 def exact(x: Tensor, weight: Weight, gated: bool) -> Tensor:
@@ -111,6 +120,59 @@ def test_products_of_4_bits(
     out = torch.full(expected.shape, torch.nan, device=device, dtype=x.dtype)
     int4_linear.int4_linear(x, weight, out, gated)
     assert_near(out, expected)
+
+
+def test_columns_are_in_the_order_of_words() -> None:
+    """What a thread multiplies with a word's numbers of one row stands together in rows of FP8."""
+    q, column = torch.zeros(64, 128, dtype=torch.int8), torch.arange(128)
+    q[5] = column % 16 - 8
+    word = int4.pack(q)[0, 0].view(2, 128, 4, 4)  # vector, thread, product, bytes
+    in_rows = int4.interleave(q[5:6] + 8).view(8, 4, 4)  # product, thread of four
+    for product in range(8):
+        for thread in range(4):
+            bytes_of = word[product // 4, 20 + thread, product % 4]
+            assert torch.equal(bytes_of & 15, in_rows[product, thread].to(torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("rows", "n", "k", "group", "zeros", "biased"),
+    [(70, 128, 256, 128, False, True), (130, 100, 176, 64, True, False)],
+)
+def test_products_in_fp8_of_4_bits(
+    device: str, rows: int, n: int, k: int, group: int, zeros: bool, biased: bool
+) -> None:
+    """Numbers less their zeros are exact in FP8."""
+    weight = weight_of(device, n, k, 4, group, zeros, biased)
+    x = torch.randn(rows, k, device=device, dtype=torch.float16)
+    scale = scale_of(x.float().abs().amax(1, keepdim=True))
+    q = quantise(x, scale)
+    out = torch.full((rows, n), torch.nan, device=device, dtype=x.dtype)
+    w4a8_linear(int4.interleave(q), scale, weight, out)
+    assert_near(out, exact(q.float() * scale, weight, False))
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_rows_in_fp8_where_a_weight_asks_for_them(device: str, ordered: bool) -> None:
+    """By whoever makes the rows or by the product, which takes them in another order; few rows keep
+    their precision."""
+    plain = replace(weight_of(device, 128, 256, 4, 128, True, True), fp8_rows=True)
+    order = torch.randperm(256, device=device) if ordered else torch.arange(256, device=device)
+    weight = replace(plain, order=order) if ordered else plain
+    in_order = int4.interleave(torch.arange(256, device=device)[None])[0].argsort()
+    for rows in (32, 40):
+        x = torch.randn(rows, 256, device=device, dtype=torch.float16)
+        launch = find(Epilogue.NONE, Activation(x), weight)
+        assert launch is not None
+        q, scale = quantise_rows(x[:, order], layout=Layout.INT4)
+        as_they_are = exact(x[:, order], plain, False)
+        in_fp8 = exact(q.float()[:, in_order] * scale, plain, False)
+        found = [launch(Activation(x), weight, False)]
+        assert FASTEST.quantises(rows, weight) == (rows > 32 and not ordered)
+        if FASTEST.quantises(rows, weight):
+            found.append(launch(Activation(x, q, scale), weight, False))
+        for out in found:
+            assert_near(out, in_fp8 if rows > 32 else as_they_are)
+        assert difference(in_fp8, as_they_are) > 1e-4
 
 
 @pytest.mark.parametrize("gated", [False, True])

@@ -29,6 +29,8 @@ TEXTS = {
     "log_level": "warn", "root_path": "/llm", "max_top_n_tokens": "7", "waiting_served_ratio": "1",
     "watermark_gamma": "0.2", "watermark_delta": "1", "nnodes": "2", "node_rank": "1",
     "graceful_termination_timeout": "5", "kv_block_size": "32", "master_port": "1234",
+    "hf_overrides": "{}", "override_generation_config": "{}", "rope_scaling": "linear",
+    "default_chat_template_kwargs": "{}", "rope_factor": "2",
     "prometheus_port": "1234", "validation_workers": "3", "metric_names": "vllm",
 }  # fmt: skip
 KINDS = {"N": "777", "X": "0.5"}
@@ -255,3 +257,16 @@ def test_articles_as_they_are() -> None:
             parse(shlex.split(line.partition(" &")[0])[2:], {})
         refused = [str(note) for note in result.notes if not note.served]
         assert not [one for one in refused if not SPECULATION.search(one)]
+
+
+def test_what_is_an_entry_of_one_object_here() -> None:
+    """vLLM has flags of their own for parts of config.json."""
+    argv = ["--rope-scaling", '{"factor": 4}', "--rope-theta", "1e6", "--hf-overrides", '{"a": 1}']
+    words = translate(VLLM, argv).words()
+    overrides = {"rope_scaling": {"factor": 4}, "rope_theta": 1e6, "a": 1}
+    assert parse(words, {})[0].hf_overrides == overrides
+    wrong = translate(VLLM, ["--rope-scaling", "linear"])
+    assert not wrong.texts and not wrong.notes[0].served
+    variable = translate(VLLM, ["--rope-theta", "$THETA", "--hf-overrides", '{"a": 1}'])
+    assert variable.texts == {"hf_overrides": ['{"rope_theta": $THETA}']}
+    assert "cannot be joined to the rest of --hf-overrides" in str(variable.notes[0])

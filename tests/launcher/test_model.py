@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from penstock_launcher.errors import LauncherError
-from penstock_launcher.model import DEMO, Model, check_folder, link_weights, local_model
+from penstock_launcher.model import DEMO, Model, check_folder, local_model
 from penstock_launcher.options import Options
 
 
@@ -73,29 +73,11 @@ def test_folder_without_weights(tmp_path):
     assert check_folder(model, with_weights=False) is model
 
 
-def test_weights_cache_override(tmp_path):
-    names = ("config.json", "tokenizer.json", "model.safetensors", "model.safetensors.index.json")
-    model = Model(folder_with(tmp_path / "model", *names), "m", "sha")
-    weights = folder_with(tmp_path / "weights", "a.safetensors", "config.json")
-    linked = link_weights(model, weights, tmp_path / "links")
-    assert (linked.id, linked.sha) == ("m", "sha")
-    files = {path.name: path.resolve() for path in linked.path.iterdir()}
-    assert files == {
-        "config.json": model.path / "config.json",
-        "tokenizer.json": model.path / "tokenizer.json",
-        "a.safetensors": weights / "a.safetensors",
-    }
-
-
-def test_weights_cache_override_needs_safetensors(tmp_path):
-    model = Model(folder_with(tmp_path / "model", "config.json"), "m", None)
-    weights = folder_with(tmp_path / "weights", "pytorch_model.bin")
-    with pytest.raises(LauncherError, match="weights-cache-override"):
-        link_weights(model, weights, tmp_path / "links")
-
-
 def test_n4_an_adapter_alone_is_no_model(tmp_path):
-    folder = folder_with(tmp_path / "m", "config.json", "adapter_model.safetensors")
+    folder = folder_with(tmp_path / "m", "adapter_config.json", "adapter_model.safetensors")
+    with pytest.raises(LauncherError, match=r"holds an adapter .* with `penstock merge`"):
+        check_folder(Model(folder, "m", None), with_weights=True)
+    folder_with(tmp_path / "m", "config.json")
     with pytest.raises(LauncherError, match=r"holds an adapter \(adapter_model.safetensors\)"):
         check_folder(Model(folder, "m", None), with_weights=True)
     (folder / "model.safetensors").touch()

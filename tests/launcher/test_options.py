@@ -17,12 +17,18 @@ from penstock_launcher.unsupported import TGI_VARIABLES, UNSUPPORTED
 
 ROOT = Path(__file__).parent.parent.parent
 
+JSON = ["x", "[1]", '"text"', "null", '{"a": NaN}', '{"a": 1']
 # option: (a value other than the default as text, what it becomes, texts that break its rule)
 SAMPLES = {
     "model_id": ("org/name", "org/name", ["a\nb", "\x1b[31m"]),
     "revision": ("v1", "v1", ["a\0b"]),
     "served_model_name": ("gpt-4", ("gpt-4",), ["a\rb"]),
     "tokenizer_config_path": ("/tmp/t.json", "/tmp/t.json", ["a\nb"]),
+    "hf_overrides": ('{"rope_theta": 1e6}', {"rope_theta": 1e6}, JSON),
+    "rope_scaling": ("dynamic", "dynamic", ["yarn", "[1]", '{"type": ']),
+    "rope_factor": ("2.5", 2.5, ["0", "0.5", "nan", "x"]),
+    "override_generation_config": ('{"top_k": 5}', {"top_k": 5}, JSON),
+    "default_chat_template_kwargs": ('{"a": [true]}', {"a": [True]}, JSON),
     "tool_call_parser": ("hermes", "hermes", ["a\nb"]),
     "reasoning_parser": ("none", "none", ["a\nb"]),
     "load_format": ("dummy", "dummy", ["pickle", "AUTO"]),
@@ -32,6 +38,7 @@ SAMPLES = {
     "num_shard": ("2", 2, ["0", "65", "-1", "two", "1.5", "1_0"]),
     "device": ("cpu", "cpu", ["tpu"]),
     "quantize": ("gptq", "gptq", ["gguf", "FP8"]),
+    "quantize_activations": ("fp8", "fp8", ["int8", "FP8", "fp8_e5m2"]),
     "kv_cache_dtype": ("fp8_e5m2", "fp8_e5m2", ["int8", "FP8", "fp8_e4m3fnuz"]),
     "dtype": ("float16", "float16", ["int8", "f16"]),
     "cuda_graphs": ("1,2,8", (1, 2, 8), ["x", "-1", "1,,2", "4097", "1;2"]),
@@ -216,6 +223,15 @@ def test_variable_of_tgi_is_worth_a_warning(variable):
     options, (notice,) = parse([], {variable: "1"})
     assert options == Options() and variable in notice
     assert parse([], {variable: ""}) == (Options(), [])
+
+
+def test_scaling_of_positions_as_an_object():
+    argv = ["--rope-scaling", ' {"rope_type": "yarn", "factor": 4.0}']
+    assert parse(argv, {})[0].rope_scaling == {"rope_type": "yarn", "factor": 4.0}
+
+
+def test_objects_of_any_depth_are_read_or_refused():
+    assert "must be a JSON object" in refused(["--hf-overrides", '{"a":' * 100_000])
 
 
 def test_lists():

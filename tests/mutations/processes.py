@@ -40,7 +40,7 @@ PROCESSES = (
     Mutation(
         "F1",
         f"{SHARD}/steps/runner.py",
-        "            self._check_room(chunks)\n",
+        "        self._check_room(chunks)\n",
         "",
         "tests/shard/test_out_of_memory.py::test_whichever_rank_it_is",
     ),

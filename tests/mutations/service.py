@@ -97,7 +97,7 @@ SERVICE = (
     Mutation(
         "F12",
         f"{SHARD}/memory/smaller.py",
-        "    while tokens > LEAST_PREFILL_TOKENS:",
+        "    while prefill_tokens > LEAST_PREFILL_TOKENS:",
         "    while False:",
         "tests/shard/test_warmup.py::test_a_smaller_step_is_tried_and_said",
     ),
@@ -111,8 +111,8 @@ SERVICE = (
     Mutation(
         "F12",
         f"{SHARD}/memory/warmup.py",
-        "    for graphs, fewer in attempts(wanted, blocks, fixed):",
-        "    for graphs, fewer in [(wanted, blocks)]:",
+        "    for attempt in attempts(plan.graphs, plan.blocks, fixed_cache(loaded, request)):",
+        "    for attempt in [next(attempts(plan.graphs, plan.blocks, True))]:",
         "tests/shard/test_warmup.py::test_fewer_graphs_and_a_smaller_cache_are_tried_and_said",
     ),
     # A rank goes on with what another one could not allocate.
@@ -125,7 +125,7 @@ SERVICE = (
     ),
     Mutation(
         "F12",
-        f"{SHARD}/memory/warmup.py",
+        f"{SHARD}/memory/plan.py",
         "    blocks = loaded.group.minimum(blocks, loaded.device)",
         "    pass",
         "tests/shard/test_agreement.py::test_the_cache_is_as_large_as_the_shortest_rank_can_have_it",
@@ -137,6 +137,30 @@ SERVICE = (
         "    if group.minimum(left - needed, device) < 0:",
         "    if False:",
         "tests/shard/test_agreement.py::test_what_is_really_free_is_looked_at",
+    ),
+    # The cache is what steps leave, however little that is.
+    Mutation(
+        "F12",
+        f"{SHARD}/memory/plan.py",
+        "    if problem is None and choice and blocks < wanted:",
+        "    if False:",
+        "tests/shard/test_warmup.py::test_steps_leave_room_for_a_cache",
+    ),
+    # Nobody hears that rank 0 could not draw.
+    Mutation(
+        "F12",
+        f"{SHARD}/memory/measure.py",
+        "            allocated(group, device, lambda: _rehearse(runner, loaded))",
+        "            _rehearse(runner, loaded)",
+        "tests/shard/test_agreement.py::test_all_ranks_know_that_draws_do_not_fit",
+    ),
+    # Graphs that were not tried take nothing.
+    Mutation(
+        "F12",
+        f"{SHARD}/memory/graph_memory.py",
+        "        if some:  # rounded up",
+        "        if False:",
+        "tests/shard/test_graph_memory.py::test_what_is_found_by_some_of_them_is_what_all_take",
     ),
     # A text that never ends keeps its thread.
     Mutation(
@@ -239,6 +263,38 @@ SERVICE = (
         "            os.open(os.devnull, os.O_RDWR)",
         "            pass",
         "tests/launcher/test_outlet.py::test_the_next_file_is_no_standard_one",
+    ),
+    # There may be more connections than descriptors.
+    Mutation(
+        "-",
+        f"{ROUTER}/api/connections.py",
+        "        elif len(self._all) >= self._room and not self._replace(self._all):",
+        "        elif False:",
+        "tests/cases/test_connections.py::test_L3_few_descriptors",
+    ),
+    # A full disk is a fault.
+    Mutation(
+        "-",
+        f"{ROUTER}/api/batch_routes.py",
+        "        if error.errno not in (errno.ENOSPC, errno.EDQUOT):",
+        "        if True:",
+        "tests/end_to_end/test_host_faults.py::test_a_full_disk_refuses_files_and_nothing_else",
+    ),
+    # A download says that something went wrong, and not what.
+    Mutation(
+        "-",
+        f"{LAUNCHER}/download.py",
+        "    if isinstance(error, OSError) and error.strerror:",
+        "    if False:",
+        "tests/launcher/test_download.py::test_a_full_disk_is_said",
+    ),
+    # A step is as late as the clock on the wall says.
+    Mutation(
+        "-",
+        f"{ROUTER}/engine.py",
+        "        self._progress_at = time.monotonic()\n        self",
+        "        self._progress_at = time.time()\n        self",
+        "tests/test_clocks.py::test_the_clock_on_the_wall_is_read_for_dates_alone",
     ),
     # Lines that nobody reads are kept.
     Mutation(

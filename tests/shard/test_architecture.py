@@ -196,6 +196,9 @@ FIELDS = st.dictionaries(
             *("rotary_pct", "partial_rotary_factor", "use_parallel_residual", "layer_norm_eps"),
             *("num_kv_heads", "multi_query", "parallel_attn", "new_decoder_architecture", "alibi"),
             *("num_ln_in_parallel_attn", "n_embd", "n_inner", "activation_function"),
+            *("embedding_multiplier", "residual_multiplier", "logit_scale", "rotary_dim"),
+            *("no_rope_layers", "no_rope_layer_interval", "word_embed_proj_dim"),
+            *("attention_types", "attention_layers", "window_size"),
         ]
     ),
     ODD,
@@ -216,7 +219,8 @@ def test_m7_whatever_a_config_holds(family: str | None, fields: dict[str, Any]) 
         else:
             assert model.num_layers <= 1024 and model.max_positions <= 2**24
             assert all(math.isfinite(rope.theta) for rope in model.ropes)
-            assert 0 < model.norm_eps <= 1
+            assert 0 < model.norm_eps <= 2**32
+            assert len(model.rotates) == model.num_layers
 
 
 def test_a_long_value_is_not_repeated_whole() -> None:
@@ -247,7 +251,7 @@ def test_parameters_are_counted(tmp_path: Path, family: str) -> None:
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"architectures": ["MambaForCausalLM"]}, "architecture MambaForCausalLM is not supported; "),
     ({"architectures": None}, r"architecture \(none given\) is not supported"),
-    ({"hidden_act": "relu"}, "hidden_act 'relu' is not supported; supported: silu"),
+    ({"hidden_act": "mish"}, "hidden_act 'mish' is not supported; supported: silu"),
     ({"quantization_config": {"quant_method": "quip"}}, "quant_method 'quip' is not supported"),
     ({"num_hidden_layers": 0}, "num_hidden_layers must be a whole number from 1 to 1024, not 0"),
     ({"vocab_size": "100"}, "vocab_size must be a whole number from 1 to 16777216, not '100'"),
@@ -342,15 +346,19 @@ def test_config_as_transformers_writes_it(tmp_path: Path, family: str) -> None:
 
     folder = make_checkpoint(tmp_path, family)
     model, config = read_architecture(folder), AutoConfig.from_pretrained(folder)
-    if (kv_heads := getattr(config, "num_key_value_heads", None)) is not None:
+    kv_heads = getattr(config, "num_key_value_heads", None)
+    if kv_heads is not None and "gpt_bigcode" not in family:  # which writes one, and reads none
         assert model.num_kv_heads == kv_heads
     assert model.head_dim == (getattr(config, "head_dim", None) or 16)
     assert model.tied_embeddings == config.tie_word_embeddings
-    keys = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon")
-    assert model.norm_eps in [getattr(config, key, None) for key in keys]
+    keys = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon")
+    residual = getattr(config, "residual_multiplier", 1.0)
+    given = [getattr(config, key) / residual**2 for key in keys if hasattr(config, key)]
+    assert model.norm_eps in (given or [1e-5])  # torch's own
     parameters = getattr(config, "rope_parameters", None) or {}
     found = [parameters] if "rope_type" in parameters else list(parameters.values())
-    assert [(rope.kind, rope.theta) for rope in model.ropes] == [
-        (one["rope_type"], one["rope_theta"]) for one in found
-    ]
+    if family != "gptj":  # whose rotation follows from `rotary_dim` alone
+        assert [(rope.kind, rope.theta) for rope in model.ropes] == [
+            (one["rope_type"], one["rope_theta"]) for one in found
+        ]
     assert model.dtype == "float32"

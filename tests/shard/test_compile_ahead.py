@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from penstock_shard.memory import warmup
+from penstock_shard.memory import plan
+from penstock_shard.memory.measure import graph_sizes
 from penstock_shard.ranks.parallel import Group
 from penstock_shard.weights.loaded_model import LoadedModel
 from support.local_shard import LocalShard, load_model
@@ -67,9 +68,11 @@ def test_kernels_of_graphs_are_compiled_where_no_other_rank_takes_part(
 ) -> None:
     limits = LocalShard(loaded, max_slots=4).runner.limits
     found: list[tuple[int, ...]] = []
-    monkeypatch.setattr(warmup, "compile_ahead", lambda model, limits, sizes: found.append(sizes))
+    monkeypatch.setattr(
+        plan, "compile_ahead", lambda model, limits, graphs: found.append(graphs.decode)
+    )
     there = dataclasses.replace(
         loaded, device=torch.device("cuda"), cuda_graphs=graphs, group=Group(0, world_size)
     )
-    warmup._compile_ahead(there, limits)
+    plan._compile_ahead(there, limits, graph_sizes(there, limits))
     assert found == expected

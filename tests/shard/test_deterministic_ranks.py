@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from penstock_proto import shard_pb2
 from support.schedules import Schedule, Token, Turn
@@ -31,11 +32,11 @@ def sampling(request: int) -> shard_pb2.Sampling:
 
 
 def outcomes(
-    model: Path, sockets: Path, ranks: int, deterministic: bool
+    model: Path, sockets: Path, ranks: int, deterministic: bool, device: str = "cpu"
 ) -> list[dict[int, list[Token]]]:
     """Of every request alone, then of each company."""
     with running_shards(
-        model, sockets, ranks, dtype="bfloat16", deterministic=deterministic
+        model, sockets, ranks, dtype="bfloat16", deterministic=deterministic, device=device
     ) as shards:
         shards.warm_up(max_slots=len(PROMPTS))
         schedule = Schedule(ShardSlots(shards, len(PROMPTS), 128), PROMPTS, sampling)
@@ -48,6 +49,18 @@ def test_company_chunks_and_cache_change_no_bit(
     checkpoint: Callable[[str], Path], tmp_path: Path, ranks: int
 ) -> None:
     alone, *together = outcomes(checkpoint("llama3"), tmp_path / "s", ranks, True)
+    for found in together:
+        assert found == {request: alone[request] for request in found}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("family", ["llama3", "qwen2_moe"])
+def test_nor_do_they_on_two_gpus(
+    checkpoint: Callable[[str], Path], tmp_path: Path, family: str
+) -> None:
+    """Over NCCL, in steps that are CUDA graphs."""
+    alone, *together = outcomes(checkpoint(family), tmp_path / "s", 2, True, device="cuda")
     for found in together:
         assert found == {request: alone[request] for request in found}
 

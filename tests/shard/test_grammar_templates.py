@@ -13,7 +13,7 @@ from llguidance import LLMatcher
 from tokenizers import Tokenizer
 
 from penstock_proto import shard_pb2
-from penstock_router.grammar import Grammar, GrammarKind, behind, behind_text
+from penstock_router.grammar import Grammar, GrammarKind
 from penstock_router.request_wire import GRAMMAR
 from penstock_router.structured import grammar_from
 from penstock_router.structured.json_schema import json_schema
@@ -99,25 +99,6 @@ def test_every_real_tokenizer_has_grammars(name: str, tmp_path: Path) -> None:
             found.append(token)
     value = json.loads(real.tokenizer.decode(found))
     assert isinstance(value["größe"], int)
-
-
-def test_a_grammar_begins_behind_a_special_token(llama: Real) -> None:
-    marker = 128_008
-    grammar = behind(marker, SCHEMA)
-    assert llama.takes(llama.matcher(grammar), "I think\n12 or 5.", marker, "5")
-    assert llama.takes(llama.matcher(grammar), "", marker, "\n\n7")
-    assert not llama.takes(llama.matcher(grammar), "I think", marker, "9")
-    assert not llama.takes(llama.matcher(grammar), "I think 5")
-    assert llama.takes(llama.matcher(behind(marker, grammar_from("regex", "a/b"))), marker, "a/b")
-    lark = behind(marker, grammar_from("lark", "start: NAME WS"))
-    assert llama.takes(llama.matcher(lark), "x", marker, "abc ")
-
-
-def test_a_grammar_begins_behind_a_text(llama: Real) -> None:
-    grammar = behind_text("</think>", SCHEMA)
-    assert llama.takes(llama.matcher(grammar), "1 < 2 </thin </think>\n5")
-    assert not llama.takes(llama.matcher(grammar), "hm </think>\n9")
-    assert not llama.takes(llama.matcher(grammar), "5")
 
 
 def test_structural_tags_hold_behind_their_triggers(llama: Real) -> None:

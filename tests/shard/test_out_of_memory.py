@@ -152,11 +152,18 @@ def test_other_errors_of_a_step_still_end_the_shard(checkpoint: Callable[[str], 
         shard.start(0, [3, 4, 5])
 
 
+class Two(Group):
+    """Of two ranks, the other of which has all that is asked for."""
+
+    def minimum(self, value: int, device: torch.device) -> int:
+        return value
+
+
 def test_one_of_several_ranks_does_not_go_on(checkpoint: Callable[[str], Path]) -> None:
     """The others wait in a collective of that step."""
     shard = LocalShard(load_model(checkpoint("llama2")))
     shard.runner.model = Failing(shard.runner.model, 1, MemoryError())
-    shard.runner.group = type(shard.runner.group)(0, 2)  # type: ignore[call-arg]
+    shard.runner.group = Two(0, 2)
     with pytest.raises(MemoryError):
         shard.start(0, [3, 4, 5])
 
@@ -181,14 +188,21 @@ def test_a_rank_without_memory_to_score_a_prompt_is_known_before(pair: Shards) -
     assert all("does not fit in memory" in log.read_text() for log in pair.logs)
 
 
+@pytest.mark.parametrize("scored", [True, False])
 def test_whichever_rank_it_is(
-    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, scored: bool
 ) -> None:
+    """And whatever the prompt wants: no rank begins the step."""
+    asked: list[int] = []
+
     def room(group: Group, device: torch.device, size: int) -> None:
-        allocated(group, device, lambda: torch.empty(size << 30 * group.rank, dtype=torch.uint8))
+        if size:  # a start's own steps ask for nothing
+            asked.append(size)
+        much = size << 30 * group.rank if len(asked) <= 2 else size
+        allocated(group, device, lambda: torch.empty(much, dtype=torch.uint8))
 
     def work(shard: LocalShard) -> list[int]:
-        prompt = shard.admission(1, range(3, 23), prompt_logprobs=True)
+        prompt = shard.admission(1, range(3, 23), prompt_logprobs=scored)
         [failed] = shard.run(admit=[prompt], chunk_slot=[1], chunk_length=[20])
         shard.start(0, [3, 4, 5])
         shard.release(0, 1)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from penstock_kernels.gpu.launch.ahead import CountedPool
-from penstock_shard.steps.graphs import CountedCapture
+from penstock_shard.steps.graphs import CountedCapture, GraphSizes
 from penstock_shard.weights.loaded_model import LoadedModel
 from support.local_shard import Eager, LocalShard, interpret, load_model
 
@@ -50,7 +50,7 @@ def test_graphs_are_counted_before_they_are_made(
 
     capsys.readouterr()
     counted = CountedCapture(capture)
-    shard.runner.capture_graphs((1, 2), counted, counted.expect)
+    shard.runner.capture_graphs(GraphSizes((1, 2)), counted, counted.expect)
     progress = reported(capsys, "capture")
     assert progress[-1]["done"] == progress[-1]["total"] == len(made) > 10
     assert {one["total"] for one in progress} == {len(made)} and progress[-1]["unit"] == "graphs"

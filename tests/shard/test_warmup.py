@@ -12,14 +12,15 @@ import torch
 
 from penstock_kernels.reference.device import TorchDevice
 from penstock_proto import shard_pb2
-from penstock_shard.memory import kv_cache, measure, warmup
+from penstock_shard.memory import kv_cache, measure, plan, warmup
 from penstock_shard.memory.kv_cache import Shares
-from penstock_shard.memory.measure import graph_sizes
+from penstock_shard.memory.measure import Measured, graph_sizes
 from penstock_shard.memory.memory import too_small
-from penstock_shard.memory.smaller import attempts, prefill_sizes
-from penstock_shard.memory.warmup import DoesNotFit
+from penstock_shard.memory.plan import DoesNotFit, plan_what_fits
+from penstock_shard.memory.smaller import attempts, step_sizes
 from penstock_shard.model.decoder import Decoder
 from penstock_shard.server import message_limit
+from penstock_shard.steps.graphs import GraphSizes
 from penstock_shard.steps.runner import Runner
 from penstock_shard.weights.loaded_model import LoadedModel
 from support.local_shard import LocalShard, load_model
@@ -108,9 +109,8 @@ def test_what_a_gpu_gives(monkeypatch: pytest.MonkeyPatch, shares: Shares, allow
     """The least of what the operator says; what others hold counts."""
     monkeypatch.setattr(kv_cache, "CUDA_RESERVE", 10)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (600, 1000))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 150)
-    found = kv_cache.free_bytes(torch.device("cuda"), shares, 100, 1)
-    assert found == 1000 * allowed - 250 - 100 - 10
+    found = kv_cache.free_bytes(torch.device("cuda"), shares, 1, 100)
+    assert found == 1000 * allowed - 400 - 100 - 10
 
 
 def test_m7_positions_that_no_memory_holds(
@@ -130,7 +130,7 @@ def test_m7_a_command_of_the_longest_prompts(loaded: LoadedModel, positions: int
 
 
 def test_graphs_that_do_not_fit(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    def capture(runner: Runner, sizes: tuple[int, ...]) -> None:
+    def capture(runner: Runner, sizes: GraphSizes) -> int:
         raise torch.OutOfMemoryError("tried to allocate 2 GiB")
 
     monkeypatch.setattr(warmup, "_capture_graphs", capture)
@@ -141,46 +141,55 @@ def test_graphs_that_do_not_fit(loaded: LoadedModel, monkeypatch: pytest.MonkeyP
 def test_fewer_graphs_and_a_smaller_cache_are_tried_and_said(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """F12: the same calls as on a GPU whose memory ends where two sizes of graphs are left."""
-    tried: list[tuple[int, int]] = []
+    """F12: the same calls as on a GPU whose memory ends where graphs of two rows are left."""
+    tried: list[tuple[int, int, int]] = []
+    measured = measure.measure
 
-    def capture(runner: Runner, sizes: tuple[int, ...]) -> None:
-        tried.append((len(sizes), runner.limits.num_blocks))
-        if len(sizes) > 2:
+    def capture(runner: Runner, sizes: GraphSizes) -> int:
+        tried.append((sizes.decode[-1], sizes.prompt_tokens, runner.limits.num_blocks))
+        if len(sizes.decode) > 2:
             raise torch.OutOfMemoryError("tried to allocate 2 GiB\nand more")
+        return 0
 
     monkeypatch.setattr(warmup, "_capture_graphs", capture)
-    monkeypatch.setattr(warmup, "graph_sizes", lambda loaded, limits: (1, 2, 4, 6))
-    monkeypatch.setattr(warmup, "_compile_ahead", lambda loaded, limits: None)
+    monkeypatch.setattr(plan, "graph_sizes", lambda loaded, limits: GraphSizes((1, 2, 4, 8), 64))
+    monkeypatch.setattr(plan, "_compile_ahead", lambda loaded, limits, graphs: None)
+    without = GraphSizes(())
+    monkeypatch.setattr(
+        plan, "measure", lambda loaded, limits, _: measured(loaded, limits, without)
+    )
     sizes = {"max_batch_total_tokens": 0, "max_sequence_length": 64, "max_slots": 6}
     shard = LocalShard(loaded, **sizes)
-    assert tried == [(4, 49), (4, 42), (2, 36)] and shard.warmup.num_blocks == 36
+    assert tried == [(8, 64, 49), (8, 64, 42), (2, 16, 36)] and shard.warmup.num_blocks == 36
     said = capsys.readouterr().err
-    assert "trying 36 of 49 blocks and 2 of 4 sizes of graphs: tried to allocate 2 GiB" in said
+    assert (
+        "trying 36 of 49 blocks and graphs of up to 2 rows and 16 prompt tokens: "
+        "tried to allocate 2 GiB" in said
+    )
     assert "and more" not in said
     tried.clear()
     LocalShard(loaded, **(sizes | {"max_batch_total_tokens": 1024}))  # is what it is to be
-    assert tried == [(4, 129), (2, 129)]
+    assert tried == [(8, 64, 129), (2, 16, 129)]
 
 
 def test_a_smaller_step_is_tried_and_said(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """F12: halved until it fits, and the router is told."""
-    really = warmup.measure
+    really = plan.measure
 
-    def measured(loaded: LoadedModel, limits: Any) -> Any:
+    def measured(loaded: LoadedModel, limits: Any, graphs: GraphSizes) -> Any:
         if limits.max_prefill_tokens > 150:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: 1 TB")
-        return really(loaded, limits)
+        return really(loaded, limits, graphs)
 
-    monkeypatch.setattr(warmup, "measure", measured)
+    monkeypatch.setattr(plan, "measure", measured)
     shard = LocalShard(loaded, max_prefill_tokens=500)
     assert shard.runner.limits.max_prefill_tokens == shard.warmup.max_prefill_tokens == 125
     said = capsys.readouterr().err
     assert "a step of 250 prompt tokens does not fit in memory, trying 125" in said
     with pytest.raises(RuntimeError, match="something else"):
-        monkeypatch.setattr(warmup, "measure", broken)
+        monkeypatch.setattr(plan, "measure", broken)
         LocalShard(loaded, max_prefill_tokens=500)
 
 
@@ -200,17 +209,17 @@ def test_a_trial_step_without_memory_is_no_time(
     assert shard.warmup.max_prefill_tokens == 125
 
 
-def broken(loaded: LoadedModel, limits: Any) -> Any:
+def broken(loaded: LoadedModel, limits: Any, graphs: GraphSizes) -> Any:
     raise RuntimeError("something else")
 
 
 def test_several_ranks_do_not_try(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are in the middle of a collective."""
 
-    def measured(loaded: LoadedModel, limits: Any) -> Any:
+    def measured(loaded: LoadedModel, limits: Any, graphs: GraphSizes) -> Any:
         raise torch.OutOfMemoryError("tried to allocate 2 GiB")
 
-    monkeypatch.setattr(warmup, "measure", measured)
+    monkeypatch.setattr(plan, "measure", measured)
     two = dataclasses.replace(loaded, group=type(loaded.group)(1, 2))
     with pytest.raises(DoesNotFit, match="memory ran out on rank 1: lower .* allocate 2 GiB"):
         LocalShard(two)
@@ -219,8 +228,8 @@ def test_several_ranks_do_not_try(loaded: LoadedModel, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("graphs", "blocks", "fixed", "expected"),
     [
-        ((1, 2, 4), 100, False, [(3, 100), (3, 87), (2, 75), (0, 50), (0, 25)]),
-        ((1, 2, 4), 100, True, [(3, 100), (2, 100), (0, 100)]),
+        ((1, 2, 4, 8), 100, False, [(4, 100), (4, 87), (2, 75), (0, 50), (0, 25)]),
+        ((1, 2, 4, 8), 100, True, [(4, 100), (2, 100), (0, 100)]),
         ((), 100, False, [(0, 100), (0, 87), (0, 75), (0, 50), (0, 25)]),
         ((), 2, False, [(0, 2)]),
     ],
@@ -228,10 +237,20 @@ def test_several_ranks_do_not_try(loaded: LoadedModel, monkeypatch: pytest.Monke
 def test_what_is_tried(
     graphs: tuple[int, ...], blocks: int, fixed: bool, expected: list[tuple[int, int]]
 ) -> None:
-    found = [(len(one.graphs), one.blocks) for one in attempts(graphs, blocks, fixed)]
+    sizes = GraphSizes(graphs, 1000)
+    found = [(len(one.graphs.decode), one.blocks) for one in attempts(sizes, blocks, fixed)]
     assert found == expected
-    assert list(prefill_sizes(300)) == [300, 150, 75, 64]
-    assert list(prefill_sizes(1)) == [1]
+
+
+def test_which_steps_are_tried() -> None:
+    """Smaller ones, with fewer sequences where there are few prompt tokens; without graphs last."""
+    assert list(step_sizes(300, 8, graphs=True)) == [
+        (300, 8, True), (150, 8, True), (75, 8, True), (64, 8, True), (64, 8, False)
+    ]  # fmt: skip
+    assert list(step_sizes(1024, 256, graphs=False)) == [
+        (1024, 256, False), (512, 128, False), (256, 64, False), (128, 32, False), (64, 16, False)
+    ]  # fmt: skip
+    assert list(step_sizes(1, 256, graphs=False)) == [(1, 256, False)]
 
 
 @pytest.mark.parametrize("name", ["max_prefill_tokens", "max_slots", "max_sequence_length"])
@@ -265,8 +284,8 @@ def test_sizes_of_graphs_beyond_all_slots_are_that_of_all_slots(
     """A step never has more rows, and 512 must not mean none."""
     limits = LocalShard(loaded, max_slots=4).runner.limits
     there = dataclasses.replace(loaded, device=torch.device("cuda"), cuda_graphs=asked)
-    assert graph_sizes(there, limits) == captured
-    assert graph_sizes(loaded, limits) == ()
+    assert graph_sizes(there, limits) == GraphSizes(captured, limits.max_prefill_tokens)
+    assert not graph_sizes(loaded, limits).decode
 
 
 def test_the_largest_step_is_timed_after_one_that_may_compile(
@@ -335,3 +354,70 @@ def test_a_model_whose_logits_are_no_numbers_does_not_start(
         ValueError, match=f"logits are not finite numbers.* at warmup: .*{sentence}"
     ):
         LocalShard(broken)
+
+
+RAN = measure.Ran(0.1, finite=True)
+MIB = 1 << 20
+
+
+def gpu_of(free: int) -> Callable[[LoadedModel, Any, GraphSizes], Measured]:
+    """Measures as a GPU does of which so many bytes are left for graphs, steps and the cache: a
+    token takes 1 MiB of a step, a sequence 4 MiB of draws, graphs as much as a step."""
+
+    def measured(loaded: LoadedModel, limits: Any, graphs: GraphSizes) -> Measured:
+        step = limits.max_prefill_tokens * MIB
+        workspace, captured = max(step, 4 * MIB * limits.max_slots), step * bool(graphs.decode)
+        if workspace + captured > free:
+            raise torch.OutOfMemoryError("tried to allocate")
+        return Measured(RAN, RAN, MIB, workspace, captured, free - workspace - captured, True)
+
+    return measured
+
+
+@pytest.mark.parametrize(
+    ("free", "tokens", "slots", "graphs"),
+    [
+        (4096 * MIB, 1024, 64, True),
+        (2048 * MIB + 100_000, 512, 64, True),  # a cache that holds no step of 1,024
+        (1500 * MIB, 512, 64, True),
+        (200 * MIB, 64, 16, True),
+        (100 * MIB, 64, 16, False),
+    ],
+)
+def test_steps_leave_room_for_a_cache(
+    loaded: LoadedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    free: int,
+    tokens: int,
+    slots: int,
+    graphs: bool,
+) -> None:
+    """F12: steps and graphs are measured first, and smaller ones leave the cache more."""
+    monkeypatch.setattr(plan, "measure", gpu_of(free))
+    monkeypatch.setattr(plan, "graph_sizes", lambda loaded, limits: GraphSizes((1,), 64))
+    monkeypatch.setattr(plan, "_compile_ahead", lambda loaded, limits, graphs: None)
+    asked = shard_pb2.WarmupRequest(
+        max_prefill_tokens=1024, max_slots=64, max_sequence_length=64, max_top_n=5
+    )
+    found = plan_what_fits(loaded, asked)
+    assert (found.request.max_prefill_tokens, found.request.max_slots) == (tokens, slots)
+    assert bool(found.graphs.decode) == graphs
+    assert found.blocks >= measure.probe_blocks(loaded, found.request)
+    assert asked.max_prefill_tokens == 1024
+
+
+def test_a_cache_of_a_given_size_makes_steps_smaller(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The operator said what it must hold, and nothing of how large steps are."""
+    monkeypatch.setattr(plan, "measure", gpu_of(300 * MIB))
+    asked = shard_pb2.WarmupRequest(
+        max_prefill_tokens=256, max_slots=4, max_sequence_length=64, max_top_n=5,
+        max_batch_total_tokens=100 * MIB // (3 * 2 * 2 * 16 * 4),
+    )  # fmt: skip
+    assert plan_what_fits(loaded, asked).request.max_prefill_tokens == 128
+    said = capsys.readouterr().err
+    assert "trying 128 and 4 sequences: --max-batch-total-tokens" in said
+    monkeypatch.setattr(plan, "measure", gpu_of(99 * MIB))
+    with pytest.raises(DoesNotFit, match="needs 100 MiB .* only 35 MiB are free"):
+        plan_what_fits(loaded, asked)

@@ -14,18 +14,42 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    ArceeConfig,
+    ArceeForCausalLM,
+    Cohere2Config,
+    Cohere2ForCausalLM,
+    CohereConfig,
+    CohereForCausalLM,
+    Ernie4_5Config,
+    Ernie4_5ForCausalLM,
+    Exaone4Config,
+    Exaone4ForCausalLM,
     FalconConfig,
     FalconForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    Glm4Config,
+    Glm4ForCausalLM,
+    GlmConfig,
+    GlmForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTBigCodeConfig,
+    GPTBigCodeForCausalLM,
+    GPTJConfig,
+    GPTJForCausalLM,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     GptOssConfig,
     GptOssForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+    HeliumConfig,
+    HeliumForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -34,10 +58,16 @@ from transformers import (
     MixtralForCausalLM,
     Olmo2Config,
     Olmo2ForCausalLM,
+    Olmo3Config,
+    Olmo3ForCausalLM,
     OlmoeConfig,
     OlmoeForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
     Phi3Config,
     Phi3ForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen2MoeConfig,
@@ -46,8 +76,14 @@ from transformers import (
     Qwen3ForCausalLM,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
+    SeedOssConfig,
+    SeedOssForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
     StableLmConfig,
     StableLmForCausalLM,
+    Starcoder2Config,
+    Starcoder2ForCausalLM,
 )
 
 VOCABULARY = 301  # odd: no number of ranks divides it
@@ -71,6 +107,24 @@ _OLMO2 = (Olmo2Config, Olmo2ForCausalLM)
 _FALCON = (FalconConfig, FalconForCausalLM)
 _GPT2 = (GPT2Config, GPT2LMHeadModel)
 _GPT_NEOX = (GPTNeoXConfig, GPTNeoXForCausalLM)
+_ARCEE = (ArceeConfig, ArceeForCausalLM)
+_COHERE = (CohereConfig, CohereForCausalLM)
+_COHERE2 = (Cohere2Config, Cohere2ForCausalLM)
+_ERNIE4_5 = (Ernie4_5Config, Ernie4_5ForCausalLM)
+_EXAONE4 = (Exaone4Config, Exaone4ForCausalLM)
+_GPTBIGCODE = (GPTBigCodeConfig, GPTBigCodeForCausalLM)
+_GPTNEO = (GPTNeoConfig, GPTNeoForCausalLM)
+_HELIUM = (HeliumConfig, HeliumForCausalLM)
+_GPTJ = (GPTJConfig, GPTJForCausalLM)
+_GLM = (GlmConfig, GlmForCausalLM)
+_GLM4 = (Glm4Config, Glm4ForCausalLM)
+_GRANITE = (GraniteConfig, GraniteForCausalLM)
+_OPT = (OPTConfig, OPTForCausalLM)
+_OLMO3 = (Olmo3Config, Olmo3ForCausalLM)
+_PHI = (PhiConfig, PhiForCausalLM)
+_SEEDOSS = (SeedOssConfig, SeedOssForCausalLM)
+_SMOLLM3 = (SmolLM3Config, SmolLM3ForCausalLM)
+_STARCODER2 = (Starcoder2Config, Starcoder2ForCausalLM)
 
 # Every head count has 4 query heads, so that 1, 2 and 4 ranks can share it.
 _FAMILIES: dict[str, tuple[tuple[Any, Any], dict[str, Any]]] = {
@@ -241,6 +295,66 @@ _FAMILIES: dict[str, tuple[tuple[Any, Any], dict[str, Any]]] = {
         },
     ),
     "gpt2": (_GPT2, {"num_key_value_heads": None}),
+    "starcoder2": (_STARCODER2, {"num_key_value_heads": 2, "sliding_window": 12}),
+    "smollm3": (_SMOLLM3, {"num_hidden_layers": 4, "no_rope_layers": [1, 0, 1, 1]}),
+    "granite": (
+        _GRANITE,
+        {
+            "embedding_multiplier": 3.0,
+            "residual_multiplier": 0.22,
+            "attention_multiplier": 0.4,
+            "logits_scaling": 6.0,
+            "rms_norm_eps": 0.3,  # large enough to matter
+        },
+    ),
+    "glm": (_GLM, {"head_dim": 16}),
+    "ernie4_5": (_ERNIE4_5, {"head_dim": 24, "use_bias": True}),
+    "seed_oss": (_SEEDOSS, {"head_dim": 24, "attention_out_bias": True}),
+    "arcee": (_ARCEE, {}),
+    "olmo3": (
+        _OLMO3,
+        {
+            "num_hidden_layers": 4,
+            "sliding_window": 12,
+            "rope_parameters": {
+                "full_attention": {
+                    "rope_type": "yarn",
+                    "rope_theta": 10000.0,
+                    "factor": 8.0,
+                    "original_max_position_embeddings": 64,
+                },
+                "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            },
+        },
+    ),
+    "exaone4": (_EXAONE4, {"num_hidden_layers": 4, "sliding_window": 12}),
+    "exaone4_all": (
+        _EXAONE4,
+        {
+            "num_key_value_heads": 1,
+            "sliding_window": None,
+            "layer_types": ["full_attention"] * 3,
+        },
+    ),
+    "glm4": (_GLM4, {"head_dim": 16, "num_key_value_heads": 1}),
+    "cohere": (_COHERE, {"attention_bias": True}),
+    "cohere2": (_COHERE2, {"num_hidden_layers": 4, "sliding_window": 12}),
+    "phi": (_PHI, {"num_key_value_heads": 4}),
+    "gptj": (_GPTJ, {"num_key_value_heads": None, "rotary_dim": 8}),
+    "gpt_bigcode": (_GPTBIGCODE, {"num_key_value_heads": None}),
+    "gpt_bigcode_heads": (_GPTBIGCODE, {"num_key_value_heads": None, "multi_query": False}),
+    "helium": (_HELIUM, {"head_dim": 16, "attention_bias": True}),
+    "gpt_neo": (
+        _GPTNEO,
+        {
+            "num_key_value_heads": None,
+            "num_hidden_layers": None,
+            "num_layers": 4,
+            "attention_types": [[["global", "local"], 2]],
+            "window_size": 12,
+        },
+    ),
+    "opt": (_OPT, {"num_key_value_heads": None, "ffn_dim": 96}),
 }
 
 FAMILIES = tuple(_FAMILIES)
@@ -279,8 +393,9 @@ def make_checkpoint(folder: Path, family: str, seed: int = 0, **overrides: Any) 
         "pad_token_id": None,
     }
     chosen = common | fields | overrides
-    if chosen["num_key_value_heads"] is None:
-        del chosen["num_key_value_heads"]  # the family has no such thing
+    for name in ("num_key_value_heads", "num_hidden_layers"):
+        if chosen[name] is None:
+            del chosen[name]  # the family has no such thing
     config = config_class(**chosen)
     torch.manual_seed(seed)
     model = model_class(config).to(torch.float32)

@@ -41,26 +41,55 @@ def _assembly(
     is_pure: bool,
     pack: int,
 ) -> Any:
-    """Assembly that makes four numbers of each of two results from four bytes runs (`support.ptx`).
-    Other assembly converts numbers here, or takes one from another; what its instructions do is for
+    """Assembly that makes numbers of integers, or integers of numbers, runs (`support.ptx`). Other
+    assembly converts numbers here, or takes one from another; what its instructions do is for
     tests on a GPU."""
+    if asm.startswith("//"):  # no instruction
+        return arguments[0]
     if asm.startswith("sub."):
         return arguments[0] - arguments[1]
-    [argument] = arguments
-    numbers = argument.data
+    if all(one.itemsize == 1 for one in (dtype if isinstance(dtype, tuple) else (dtype,))):
+        return _bytes(asm, arguments, dtype)
+    argument = arguments[0]
     if "e4m3" in asm or "e5m2" in asm:
-        return _widened(asm, numbers, argument.shape, dtype)
+        return _widened(asm, argument.data, argument.shape, dtype)
     if not isinstance(dtype, tuple):
         return argument.to(dtype)
-    four = numbers.to(torch.int64).unflatten(-1, (-1, 4))
-    words = (four << torch.arange(0, 32, 8)).sum(-1)
-    made = ptx.run(asm, [words], 2 * len(dtype))
-    halves = [word >> shift & 0xFFFF for word in made for shift in (0, 16)]
-    bits = torch.stack(halves, dim=-1).to(torch.uint16)
+    words: list[torch.Tensor] = []
+    for one in arguments:
+        words += _words(one.data.expand(argument.shape), pack)
+    each = max(1, pack * dtype[0].itemsize // 4)  # words of a result
+    made = ptx.run(asm, words, each * len(dtype))
     return tuple(
-        values.of(bits[..., 4 * i : 4 * i + 4].contiguous().view(one).flatten(-2))
+        values.of(_numbers(made[each * i : each * (i + 1)], one).reshape(argument.shape))
         for i, one in enumerate(dtype)
     )
+
+
+def _bytes(asm: str, arguments: list[Any], dtype: Any) -> Any:
+    """Each result's four bytes from four of each argument."""
+    blocks = torch.broadcast_tensors(*(argument.data for argument in arguments))
+    words = [block.contiguous().view(torch.int32).to(torch.int64) & ptx.WORD for block in blocks]
+    types = dtype if isinstance(dtype, tuple) else (dtype,)
+    made = ptx.run(asm, words, len(types))
+    results = [
+        values.of((word - (word >> 31 << 32)).to(torch.int32).view(one))
+        for word, one in zip(made, types, strict=True)
+    ]
+    return tuple(results) if isinstance(dtype, tuple) else results[0]
+
+
+def _words(numbers: torch.Tensor, pack: int) -> list[torch.Tensor]:
+    """The registers that `pack` neighbours are in, as unsigned numbers."""
+    packed = numbers.contiguous().view(torch.uint8).unflatten(-1, (-1, pack * numbers.itemsize))
+    fours = packed.to(torch.int64).unflatten(-1, (-1, 4))
+    return list((fours << torch.arange(0, 32, 8)).sum(-1).unbind(-1))
+
+
+def _numbers(words: list[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+    """What registers hold, one behind the other."""
+    four = torch.stack([word >> shift & 255 for word in words for shift in (0, 8, 16, 24)], dim=-1)
+    return four.to(torch.uint8).view(dtype)
 
 
 def _widened(
@@ -110,6 +139,7 @@ LANGUAGE = SimpleNamespace(
     DistributedLinearLayout=_layout,
     inline_asm_elementwise=_assembly,
     NVMMADistributedLayout=_layout,
+    SwizzledSharedLayout=_layout,
     NVMMASharedLayout=SimpleNamespace(get_default_for=_layout),
 )  # fmt: skip
 MODULES = {

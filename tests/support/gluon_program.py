@@ -13,6 +13,7 @@ kernel that relies on luck fails:
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -97,6 +98,7 @@ class Shared:
 
     numbers: Tensor
     home: int
+    layout: Layout = Layout()
 
     @property
     def shape(self) -> list[int]:
@@ -126,9 +128,9 @@ class Shared:
 
     def _reinterpret(self, dtype: torch.dtype, shape: Sequence[int], layout: Layout) -> Shared:
         numbers = self.numbers.view(dtype)
-        if list(numbers.shape) != list(shape):
+        if numbers.numel() != math.prod(shape):
             raise GluonError(f"{dtype} {list(numbers.shape)} taken for {list(shape)}")
-        return self._view(numbers)
+        return self._view(numbers.view(list(shape)))
 
     def permute(self, order: Sequence[int]) -> Shared:
         return self._view(self.numbers.permute(tuple(order)))
@@ -321,12 +323,13 @@ def async_copy_global_to_shared(
 def warpgroup_mma(
     a: Value | Shared, b: Shared, acc: Value, use_acc: Operand = True, is_async: bool = False
 ) -> Value:
-    """a b + acc in float32; a: [64 or more, k], b: [k, n] in shared memory, in half precision."""
+    """a b + acc in float32; a: [64 or more, k], b: [k, n] in shared memory, in half precision or
+    e4m3."""
     (m, k), (depth, n) = a.shape, b.shape
-    half = (torch.float16, torch.bfloat16)
-    if k != depth or acc.shape != (m, n) or m % 64 or n % 8 or k % 16:
+    kinds = (torch.float16, torch.bfloat16, torch.float8_e4m3fn)
+    if k != depth or acc.shape != (m, n) or m % 64 or n % 8 or k % (32 // a.dtype.itemsize):
         raise GluonError(f"a product of {a.shape} with {b.shape} to {acc.shape}")
-    if a.dtype != b.dtype or a.dtype not in half or acc.dtype != torch.float32:
+    if a.dtype != b.dtype or a.dtype not in kinds or acc.dtype != torch.float32:
         raise GluonError(f"a product of {a.dtype} with {b.dtype} to {acc.dtype}")
     for operand in (a, b):
         if isinstance(operand, Shared):
@@ -339,11 +342,16 @@ def warpgroup_mma(
 
 
 def mma_v2(a: Value, b: Value, acc: Value) -> Value:
-    """a b + acc in float32; a: [16 or more, k], b: [k, n], in half precision."""
+    """a b + acc; a: [16 or more, k], b: [k, n], in half precision and acc in float32, or int8 and
+    int32."""
     (m, k), (depth, n) = a.shape, b.shape
-    if k != depth or acc.shape != (m, n) or m % 16 or n % 8 or k % 16 or a.dtype != b.dtype:
+    least = 32 if a.dtype == torch.int8 else 16
+    if k != depth or acc.shape != (m, n) or m % 16 or n % 8 or k % least or a.dtype != b.dtype:
         raise GluonError(f"a product of {a.shape} with {b.shape} to {acc.shape}")
-    return of(a.data.float() @ b.data.float() + acc.data)
+    wide = torch.int32 if a.dtype == torch.int8 else torch.float32
+    if acc.dtype != wide:
+        raise GluonError(f"a product of {a.dtype} to {acc.dtype}")
+    return of(a.data.to(wide) @ b.data.to(wide) + acc.data)
 
 
 def warpgroup_mma_wait(left: int, deps: Sequence[Value]) -> Value | tuple[Value, ...]:

@@ -311,7 +311,7 @@ def total(x: Value, axis: int) -> Value:
 
 
 def largest(x: Value, axis: int) -> Value:
-    return of(_float32(x).amax(axis))
+    return of((x.data if x.dtype == torch.int32 else _float32(x)).amax(axis))
 
 
 def exp(x: Value) -> Value:

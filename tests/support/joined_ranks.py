@@ -108,6 +108,7 @@ def joined_ranks(
                 whole.device,
                 quantize,
                 NAMES.get(changes.get("kv_cache_dtype", AUTO), whole.model.kv_cache),
+                changes.get("quantize_activations") is not None,
             )
             with torch.inference_mode():
                 return work(JoinedShard(replace(whole, decoder=decoder, group=group), meeting))

@@ -17,6 +17,7 @@ import numpy as np
 from penstock_proto import shard_pb2
 from penstock_shard.config import ShardConfig
 from penstock_shard.memory.warmup import warm_up
+from penstock_shard.steps.graphs import GraphSizes
 from penstock_shard.weights.loaded_model import LoadedModel, load
 from support.shard_driver import admission, shard_config
 
@@ -117,5 +118,5 @@ def interpret(shard: LocalShard, loaded: LoadedModel, sizes: tuple[int, ...]) ->
     device = InvariantTritonDevice if loaded.deterministic else TritonDevice
     runner.ops = device(model.specs(), ropes, limits.max_slots, dtype=loaded.dtype)
     runner.sampler = TritonSampler(rows_alone=loaded.deterministic)
-    runner.capture_graphs(sizes, Eager)
+    runner.capture_graphs(GraphSizes(sizes), Eager)
     return shard

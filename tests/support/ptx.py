@@ -39,6 +39,16 @@ def lop3(a: Tensor, b: Tensor, c: Tensor, table: Tensor) -> Tensor:
     return result & WORD
 
 
+def floating(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Of words that are numbers in float32."""
+
+    def apply(a: Tensor, b: Tensor) -> Tensor:
+        x, y = (word.to(torch.uint32).view(torch.float32) for word in (a, b))
+        return function(x, y).view(torch.uint32).to(torch.int64)
+
+    return apply
+
+
 INSTRUCTIONS: dict[str, Callable[..., Tensor]] = {
     "mov.b32": lambda a: a,
     "and.b32": torch.bitwise_and,
@@ -47,8 +57,13 @@ INSTRUCTIONS: dict[str, Callable[..., Tensor]] = {
     "shl.b32": lambda a, b: a << b & WORD,
     "shr.b32": torch.bitwise_right_shift,
     "shr.u32": torch.bitwise_right_shift,
+    "add.u32": lambda a, b: a + b & WORD,
+    "sub.u32": lambda a, b: a - b & WORD,
     "mul.hi.u32": lambda a, b: a * b >> 32,
     "mad.hi.u32": lambda a, b, c: (a * b >> 32) + c & WORD,
+    "mad.lo.u32": lambda a, b, c: a * b + c & WORD,
+    "add.rn.f32": floating(torch.add),
+    "sub.rn.f32": floating(torch.sub),
     "lop3.b32": lop3,
     "prmt.b32": prmt,
 }
@@ -59,7 +74,11 @@ def run(asm: str, arguments: Sequence[Tensor], results: int) -> list[Tensor]:
     values = {f"${results + i}": argument for i, argument in enumerate(arguments)}
 
     def value(name: str) -> Tensor:
-        return values[name] if name in values else torch.tensor(int(name, 0))
+        if name in values:
+            return values[name]
+        if name.startswith("0f"):
+            return torch.tensor(int(name[2:], 16))
+        return torch.tensor(int(name, 0))
 
     for line in re.split(r"[;{}\n]+", asm):
         if not line.strip() or line.split()[0] == ".reg":

@@ -27,7 +27,7 @@ def lines(shape: Shape) -> Iterator[Line]:
         n, k = sizes(shape)[name]
         gated = name == "gate-up"
         wide = n // 2 if gated else n
-        for rows in (1, *STREAMED):
+        for rows in STREAMED:
             config = lut_config(rows, n, k, gated, not gated, H100)
             assert config is not None
             parts = 2 if config.splits == 1 else 4 * config.splits  # bytes of a result

@@ -9,7 +9,11 @@ from typing import NoReturn
 from penstock.command import become
 from penstock_proto.config_file import ConfigError, entries, path_of
 
-SPELLINGS = {"--port": ("--port", "-p"), "--host": ("--host", "--hostname", "--uds")}
+SPELLINGS = {
+    "--port": ("--port", "-p"),
+    "--host": ("--host", "--hostname", "--uds"),
+    "--metric-names": ("--metric-names",),
+}
 
 
 def start(argv: Sequence[str], defaults: Mapping[str, str]) -> NoReturn:

@@ -21,6 +21,10 @@ def activate(x: Tensor, act: Act) -> Tensor:
             return F.gelu(x)
         case Act.GELU_TANH:
             return F.gelu(x, approximate="tanh")
+        case Act.RELU:
+            return F.relu(x)
+        case Act.RELU2:
+            return F.relu(x).square_()
         case Act.CLAMPED_SWIGLU:
             x = x.clamp(max=LIMIT)
             return x * torch.sigmoid(ALPHA * x)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from penstock_kernels.draw import SamplingBatch, draw
 from penstock_kernels.experts import Experts
-from penstock_kernels.fp8 import bits
+from penstock_kernels.fp8 import bits, rounded_rows
 from penstock_kernels.ops import Act, Activation, AttentionSpec, Norm, QKNorm, StepBatch
 from penstock_kernels.penalties import Penalties, penalise
 from penstock_kernels.reference.activation import activate, gate
@@ -119,7 +119,8 @@ class TorchStep:
         if norm is not None:
             qk_norm_(qkv, norm, heads, spec.kv_heads)
         if spec.rope is not None:
-            rotate_(qkv[:, :rotated, : spec.rotary], *self._rotation(spec.rope))
+            turned = qkv[:, :rotated, : spec.rotary]
+            rotate_(turned, *self._rotation(spec.rope), spec.interleaved)
         write_kv(cache, qkv[:, heads:], self._location, spec.cache)
         return qkv[:, :heads]
 
@@ -148,6 +149,7 @@ class TorchStep:
 
 def linear(x: Tensor, weight: Weight) -> Tensor:
     """x W^T + b: what every product must compute. x: [n, k]; returns [n, outputs] of x's dtype."""
+    x = rounded_rows(x) if weight.fp8_rows else x
     return F.linear(x, dense(weight, x.dtype), weight.bias)
 
 

@@ -1,6 +1,7 @@
-"""Rotary position embedding (Su et al., 2021, arXiv:2104.09864), halves rotated against each other.
+"""Rotary position embedding (Su et al., 2021, arXiv:2104.09864).
 
-Checkpoints in the Hugging Face layout pair element i of a head with element i + d/2.
+Most checkpoints in the Hugging Face layout pair element i of a head with element i + d/2, some its
+neighbours.
 """
 
 from __future__ import annotations
@@ -22,17 +23,20 @@ def rotation(table: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
-def rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> None:
-    """Rotate x in place. x: [n, heads, d], any float dtype; cos, sin as `rotation` returns them.
+def rotate_(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> None:
+    """Rotate x in place. x: [n, heads, d], any float dtype; cos, sin as `rotation` returns them;
+    interleaved: neighbours against each other, not halves.
 
     Products and sums are rounded each by itself: where both are one instruction, whether that is
     taken may depend on an element's place.
     """
-    if x.dtype == torch.float32:
-        swapped = torch.roll(x, x.shape[-1] // 2, dims=-1)
-        x.mul_(cos).add_(swapped.mul_(sin))
+    if interleaved:
+        pairs = x.view(*x.shape[:-1], -1, 2).mT
+        halves = pairs.reshape(x.shape)  # a copy
+        rotate_(halves, cos, sin)
+        pairs.copy_(halves.view(pairs.shape))
         return
-    wide = x.float()
+    wide = x.float()  # x itself where it is float32
     swapped = torch.roll(wide, x.shape[-1] // 2, dims=-1)
     x.copy_(wide.mul_(cos).add_(swapped.mul_(sin)))
 

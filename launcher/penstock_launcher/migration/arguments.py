@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from penstock_launcher.kinds import json_object
 from penstock_launcher.migration.rows import OPTION, Note, Row, Server
 from penstock_launcher.variables import broken_rule
+
+OBJECT = json_object().metavar
 
 
 @dataclass(slots=True)
@@ -55,6 +59,13 @@ class Translation:
                 rule = f"{option.flag} {broken_rule(option, text)}"
                 self.notes.append(Note(flag, f"was left out: {rule}", served=False))
                 return
+        if option.kind.metavar == OBJECT and name in self.texts:
+            try:
+                text = _merged(self.texts[name][0], text)
+            except ValueError:
+                note = f"was left out: a variable cannot be joined to the rest of {option.flag}"
+                self.notes.append(Note(flag, note, served=False))
+                return
         if not option.kind.repeated:
             self.texts.pop(name, None)
         self.texts.setdefault(name, []).append(text)
@@ -86,6 +97,11 @@ def translate(server: Server, argv: Sequence[str]) -> Translation:
         else:
             result.notes.append(Note(flag, "has no value, and was left out", served=False))
     return result
+
+
+def _merged(first: str, second: str) -> str:
+    """Two JSON objects as one; the second wins."""
+    return json.dumps({**json.loads(first), **json.loads(second)})
 
 
 def _positional(result: Translation, word: str) -> None:

@@ -25,6 +25,7 @@ ROWS: tuple[Row, ...] = (
         {"--nnodes": "also needs --master-addr and --hosts-secret-file, and --num-shard counts "
          "all hosts' shards"},
     ),
+    Row(("--preferred-sampling-params",), "override_generation_config"),
     Row(("--model",), "model_id"),
     Row(("--max-total-tokens",), "max_batch_total_tokens",
         note="is the number of tokens in the KV cache there, and the longest sequence here"),
@@ -79,7 +80,7 @@ ROWS: tuple[Row, ...] = (
         "--speculative-eagle-topk= --speculative-num-draft-tokens= --speculative-token-map= "
         "--speculative-draft-model-revision= --speculative-attention-mode= "
         "--speculative-accept-threshold-single= --speculative-accept-threshold-acc="),
-    *not_served("is not built yet: adapters cannot be loaded",
+    *not_served("is not built yet: adapters cannot be loaded, but merged (docs/adapters.md)",
         "--enable-lora --lora-paths=* --max-loras-per-batch= --max-lora-rank= --lora-backend= "
         "--max-loaded-loras= --lora-target-modules=* --lora-eviction-policy="),
     *not_served("is not built yet: --num-shard splits a model over GPUs",
@@ -94,12 +95,10 @@ ROWS: tuple[Row, ...] = (
         "--cpu-offload-gb=", "0"),
     *not_served("is two options here: --master-addr HOST --master-port PORT",
         "--dist-init-addr|--nccl-init-addr="),
-    *not_served("is not supported: a template is given inside a tokenizer_config.json, as "
-        "--tokenizer-config-path", "--chat-template= --completion-template="),
+    *not_served("is not supported: a prompt is text to the end; --chat-template is for "
+        "conversations", "--completion-template="),
     *not_served("is not supported: penstock quantize makes such a checkpoint",
         "--modelopt-quant= --modelopt-checkpoint-restore-path= --modelopt-checkpoint-save-path="),
-    *not_served("is not supported: requests say it, or the model's generation_config.json",
-        "--preferred-sampling-params=", "{}"),
     *not_served("is left to you: --config here reads a file too, by the names that the launcher "
         "takes", "--config="),
     *not_served("is not supported: there is one implementation of each model", "--model-impl=",
@@ -110,7 +109,7 @@ ROWS: tuple[Row, ...] = (
     *not_served("is not supported: the model's own tokenizer is read",
         "--tokenizer-path= --tokenizer-mode= --skip-tokenizer-init", "auto"),
     *not_served("is not supported: config.json says what the model is",
-        "--json-model-override-args= --quantization-param-path=", "{}"),
+        "--quantization-param-path="),
     *not_served("is not supported: this server generates text", "--is-embedding"),
     *not_served("is not supported: requests wait in the order in which they come",
         "--schedule-policy=", "fcfs"),

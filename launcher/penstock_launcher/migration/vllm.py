@@ -21,18 +21,22 @@ ROWS: tuple[Row, ...] = (
     *same(
         "--port --uds --root-path --api-key --served-model-name --ssl-keyfile --ssl-certfile "
         "--ssl-ca-certs --revision --dtype --kv-cache-dtype --load-format --generation-config "
-        "--tool-call-parser --reasoning-parser --nnodes --node-rank --master-addr --master-port",
+        "--tool-call-parser --reasoning-parser --hf-overrides --override-generation-config "
+        "--default-chat-template-kwargs --nnodes --node-rank --master-addr --master-port",
         {
             "--api-key": "protects every route that generates, not those under /v1 alone",
             "--nnodes": "also needs --hosts-secret-file, and --num-shard counts all hosts' shards",
         },
     ),
     Row(("--cudagraph-capture-sizes",), "cuda_graphs", many=True),
+    Row(("--rope-scaling",), "hf_overrides", value='{{"rope_scaling": {}}}'.format),
+    Row(("--rope-theta",), "hf_overrides", value='{{"rope_theta": {}}}'.format),
+    Row(("--device",), "device", neutral=("auto", "cuda")),
     *without_effect(
         "is left out: Penstock does so anyway",
         "--enable-chunked-prefill --enable-auto-tool-choice --enable-prompt-tokens-details "
         "--enable-request-id-headers --enable-ssl-refresh --async-scheduling "
-        "--use-tqdm-on-load --enable-server-load-tracking --enable-offline-docs",
+        "--use-tqdm-on-load --enable-reasoning --enable-server-load-tracking --enable-offline-docs",
     ),
     *without_effect(
         "is left out: it tunes vLLM's own engine",
@@ -44,7 +48,10 @@ ROWS: tuple[Row, ...] = (
         "--distributed-executor-backend= --disable-custom-all-reduce --numa-bind "
         "--safetensors-load-strategy= --model-loader-extra-config= --ignore-patterns= "
         "--max-parallel-loading-workers= --worker-cls= --scheduler-cls= --use-v2-block-manager "
-        "--disable-cascade-attn --enable-flashinfer-autotune --api-server-count|-asc= "
+        "--disable-async-output-proc --disable-frontend-multiprocessing --worker-use-ray "
+        "--engine-use-ray --tokenizer-pool-size= --tokenizer-pool-type= --num-lookahead-slots= "
+        "--max-context-len-to-capture= --disable-cascade-attn "
+        "--enable-flashinfer-autotune --api-server-count|-asc= "
         "--preemption-mode= --mm-processor-cache-gb= --no-async-scheduling --watermark= "
         "--scheduler-reserve-full-isl --prefill-schedule-interval= --use-fp64-gumbel "
         "--profiler-config= --h11-max-incomplete-event-size= --h11-max-header-count=",
@@ -72,7 +79,7 @@ ROWS: tuple[Row, ...] = (
     *not_served("is not built yet: one token a step",
         "--speculative-config|-sc= --spec-method= --spec-model= --spec-tokens= "
         "--speculative-model= --num-speculative-tokens="),
-    *not_served("is not built yet: adapters cannot be loaded",
+    *not_served("is not built yet: adapters cannot be loaded, but merged (docs/adapters.md)",
         "--enable-lora --lora-modules=* --max-loras= --max-lora-rank= --max-cpu-loras="),
     *not_served("is not built yet: --num-shard splits a model over GPUs",
         "--pipeline-parallel-size|-pp= --decode-context-parallel-size|-dcp=", "1"),
@@ -82,24 +89,23 @@ ROWS: tuple[Row, ...] = (
         "--enable-sleep-mode --kv-transfer-config= --kv-events-config= --headless"),
     *not_served("is not built yet: weights and KV cache lie in the GPUs' memory",
         "--cpu-offload-gb= --kv-offloading-size= --kv-offloading-backend=", "0"),
-    *not_served("is not supported: --cuda-memory-fraction bounds the KV cache, or "
-        "--max-batch-total-tokens in tokens",
-        "--kv-cache-memory-bytes= --num-gpu-blocks-override="),
-    *not_served("is not supported: a template is given inside a tokenizer_config.json, as "
-        "--tokenizer-config-path", "--chat-template="),
+    *not_served("is not supported: --kv-cache-memory bounds the KV cache in bytes, and "
+        "--max-batch-total-tokens in tokens", "--num-gpu-blocks-override="),
     *not_served("is not supported: a template reads what messages are from the model itself",
         "--chat-template-content-format=", "auto"),
     *not_served("is not supported: the model's own tokenizer is read",
         "--tokenizer= --tokenizer-revision= --tokenizer-mode= --skip-tokenizer-init",
         "auto", "hf", "fast"),
-    *not_served("is not supported: config.json says what the model is",
-        "--hf-overrides= --hf-config-path= --config-format= --quantization-config= "
-        "--rope-scaling= --rope-theta=", "auto", "hf", "{}"),
-    *not_served("is not supported: requests say it, or the model's generation_config.json",
-        "--override-generation-config= --default-chat-template-kwargs=", "{}"),
+    *not_served("is not supported: config.json of the model's folder says what it is",
+        "--hf-config-path="),
+    *not_served("is not supported: config.json is read", "--config-format=", "auto", "hf"),
+    *not_served("is not supported: the checkpoint says how it is quantised",
+        "--quantization-config=", "{}"),
     *not_served("is not supported: this server generates text",
-        "--runner= --task= --convert= --model-impl= --pooler-config=",
-        "auto", "generate", "none", "vllm"),
+        "--runner= --task= --convert=", "auto", "generate", "none"),
+    *not_served("is not supported: this server generates text", "--pooler-config=", "{}"),
+    *not_served("is not supported: there is one implementation of each model",
+        "--model-impl=", "auto", "vllm"),
     *not_served("is not supported: log-probabilities are the model's own (raw_logprobs)",
         "--logprobs-mode=", "raw_logprobs"),
     *not_served("is not supported: no foreign code runs in the server",
@@ -112,8 +118,9 @@ ROWS: tuple[Row, ...] = (
         "--allowed-origins=", '["*"]', "*"),
     *not_served("is not supported: CORS has no such setting here",
         "--allowed-methods= --allowed-headers= --allow-credentials", '["*"]', "*"),
-    *not_served("is not supported: pictures come in requests, within the bounds of docs/api.md",
-        "--limit-mm-per-prompt= --allowed-local-media-path= --allowed-media-domains=*"),
+    *not_served("is not built yet: pictures are refused", "--limit-mm-per-prompt=", "{}"),
+    *not_served("is not built yet: pictures are refused",
+        "--allowed-local-media-path= --allowed-media-domains=*"),
     *not_served("is left to you: Penstock reads such a file too, if the launcher takes "
         "the names in it", "--config="),
     *not_served("is not supported: a template comes from the model or the operator alone",
@@ -122,9 +129,11 @@ ROWS: tuple[Row, ...] = (
         "--enable-force-include-usage"),
     *not_served("is not supported: /docs is public, and holds nothing of the server",
         "--disable-fastapi-docs"),
+    *not_served("is not supported: answers have the role `assistant`", "--response-role=",
+        "assistant"),
     *not_served("is not supported", "--enable-prompt-embeds --tokens-only --fingerprint-mode= "
-        "--exclude-tools-when-tool-choice-none --ssl-ciphers= --response-role= --tool-server= "
-        "--enable-tokenizer-info-endpoint --return-tokens-as-token-ids --grpc", "assistant"),
+        "--exclude-tools-when-tool-choice-none --ssl-ciphers= --tool-server= "
+        "--enable-tokenizer-info-endpoint --return-tokens-as-token-ids --grpc"),
 )  # fmt: skip
 
 SERVER = Server(

@@ -24,6 +24,7 @@ from penstock_launcher.options.network import Network
 from penstock_launcher.options.observability import Observability
 from penstock_launcher.options.option import Option
 from penstock_launcher.options.output import Output
+from penstock_launcher.options.overrides import Overrides
 from penstock_launcher.options.security import Security
 from penstock_launcher.options.weights import Weights
 
@@ -33,6 +34,7 @@ __all__ = ["COMMON", "GROUPS", "OPTIONS", "Group", "Option", "Options"]
 @dataclass(frozen=True)
 class Options(
     Model,
+    Overrides,
     Weights,
     Hardware,
     Memory,
@@ -65,6 +67,7 @@ class Group:
 
 GROUPS = (
     Group("model", "which model, its name, its files", Model),
+    Group("overrides", "what is otherwise than the model's files say", Overrides),
     Group("weights", "type and quantisation of the weights", Weights),
     Group("hardware", "GPUs: how many, and how they compute", Hardware),
     Group("memory", "GPU memory, KV cache, prefix cache", Memory),
@@ -89,7 +92,6 @@ COMMON = (
     ("--max-total-tokens N", "longest prompt and answer together"),
     ("--cuda-memory-fraction X", "share of each GPU's memory to take (1.0)"),
     ("--api-key KEY", "what clients must send; better in API_KEY"),
-    ("--config FILE", "these options in YAML"),
 )
 
 

@@ -39,9 +39,9 @@ class Batching:
         sizes(100_000),
         "Rows that steps with prompts have, decoding sequences included: the least that holds what "
         "a step should compute. The first is what prompts get beside a running batch without "
-        "waiting for their turn. 0: those of which a row costs least, measured at start on CUDA; "
-        "plans may differ from start to start then",
-        default_text="384,1152,2048",
+        "waiting for their turn. By default those of which a row costs least, so that plans may "
+        "differ from start to start. 0: the same",
+        default_text="measured at start; 384,1152,2048 on a CPU and without graphs",
     )
     waiting_served_ratio: float = option(
         0.3,

@@ -36,7 +36,8 @@ class Model:
     tokenizer_config_path: str | None = option(
         None,
         path(),
-        "A tokenizer_config.json (chat template) to use instead of the model's own",
+        "A tokenizer_config.json to use instead of the model's own, or a file that holds a chat "
+        "template alone",
     )
     huggingface_hub_cache: str | None = option(
         None,

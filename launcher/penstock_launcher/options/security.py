@@ -19,6 +19,7 @@ class Security:
         "command line, so better give it as API_KEY, or api-key-file",
         default_text="everybody may call",
         secret=True,
+        also=("VLLM_API_KEY",),  # whoever sets it counts on being asked for it
     )
     api_key_file: str | None = option(
         None,

@@ -46,6 +46,13 @@ class Weights:
         default_text="the checkpoint's own format",
         also=("HF_MODEL_QUANTIZE",),
     )
+    quantize_activations: str | None = option(
+        None,
+        one_of("fp8"),
+        "fp8: large steps multiply 4-bit weights of GPTQ, AWQ and compressed-tensors with "
+        "activations in e4m3, a scale a token (W4A8). Some quality for speed; for GPUs with FP8",
+        default_text="activations keep their precision",
+    )
     load_format: str = option(
         "auto",
         one_of("auto", "dummy", names={"safetensors": "auto"}),

@@ -30,6 +30,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import _ErrInfo
 
 from penstock_router.api.errors import ApiError, Kind
+from penstock_router.api.paced_parsing import PacedConnection
 from penstock_router.api.request_id import request_id
 from penstock_router.api.service import SERVICE
 
@@ -61,11 +62,12 @@ _MALFORMED: tuple[tuple[type[BaseException], str], ...] = (
 )
 
 
-class Connection(web.RequestHandler):
+class Connection(PacedConnection):
     """See the module. The parts that decide nothing are aiohttp's."""
 
     def __init__(self, connections: Connections, **options: object) -> None:
-        super().__init__(connections, **options)  # type: ignore[arg-type]
+        super().__init__(connections, **options)
+        self.parsing_pace = connections.parsing_pace
         self.client: str | None = None  # None: not counted
         self._connections = connections
         self._wire: asyncio.Transport | None = None  # until it is lost
@@ -123,13 +125,13 @@ class Connection(web.RequestHandler):
 
     # -- what comes ------------------------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
+    def take(self, data: bytes) -> None:
         if self._deaf:
             self._discarded += len(data)
             if self._discarded > DISCARD_BYTES:
                 self.abort()
             return
-        super().data_received(data)
+        super().take(data)
         self._look_for_faults()
         if not self.idle:
             self._stop_head_timer()

@@ -44,6 +44,7 @@ async def info(request: web.Request) -> web.Response:
             "served_model_name": service.model_name,
             "device_name": limits.device_name,
             "weights": limits.weights,
+            "quantized_activations": limits.quantized_activations or None,
             "deterministic": limits.deterministic,
             "memory_used": limits.memory_used,
             "memory_total": limits.memory_total,
@@ -59,6 +60,18 @@ async def info(request: web.Request) -> web.Response:
             "sampling_defaults": service.sampling_defaults,
         }
     )
+
+
+async def version(request: web.Request) -> web.Response:
+    """GET /version, as vLLM has it."""
+    return json_response({"version": VERSION})
+
+
+async def load(request: web.Request) -> web.Response:
+    """GET /load, as vLLM has it: the sequences that run or wait, of all clients."""
+    service = request.app[SERVICE]
+    held = service.config.max_concurrent_requests - service.permits.free
+    return json_response({"server_load": held})
 
 
 async def models(request: web.Request) -> web.Response:

@@ -184,12 +184,16 @@ ROUTES = (
     *(
         Route(
             method,
-            "/flush_cache",
+            path,
             logged(sglang_control_routes.flush_cache),
             "Empty the prefix cache; not while anything runs",
             answer=str,
         )
-        for method in ("GET", "POST")
+        for method, path in (
+            ("GET", "/flush_cache"),
+            ("POST", "/flush_cache"),
+            ("POST", "/reset_prefix_cache"),
+        )
     ),
     Route(
         "POST",
@@ -207,6 +211,8 @@ ROUTES = (
     ),
     Route("GET", "/health_generate", sglang_control_routes.health_generate, "Health, by a token"),
     Route("GET", "/info", info_routes.info, "The model and the limits", answer=dict[str, Any]),
+    Route("GET", "/version", info_routes.version, "Of Penstock", answer=dict[str, str]),
+    Route("GET", "/load", info_routes.load, "Sequences in the server", answer=dict[str, int]),
     Route("GET", "/v1/models", info_routes.models, "The models", answer=dict[str, Any]),
     Route("GET", "/v1/models/{id:.+}", info_routes.model, "A model", answer=dict[str, Any]),
     Route("GET", "/", page_routes.root, "Health; for browsers a page", public=True),

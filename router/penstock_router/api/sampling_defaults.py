@@ -19,19 +19,42 @@ NAMES = ("temperature", "top_k", "top_p", "typical_p", "min_p", "repetition_pena
 
 
 def sampling_defaults(config: RouterConfig) -> Mapping[str, float]:
-    """The numbers in generation_config.json; those that no request might have are left out, with a
-    warning. None at all with `--generation-config none`."""
+    """The numbers in generation_config.json, unless `--generation-config none`; those that no
+    request might have are left out, with a warning. What the operator gave wins over them.
+
+    Raises ValueError for what the operator gave and no request might have.
+    """
+    own = _of_the_operator(config.override_generation_config or {})
+    return {**_of_the_model(config), **own}
+
+
+def _of_the_model(config: RouterConfig) -> dict[str, float]:
     if config.generation_config == "none":
         return {}
     values = read_json(Path(config.model_path) / FILE)
-    given = {name: values[name] for name in NAMES if values.get(name) is not None}
-    return {name: value for name, value in given.items() if _is_taken(name, value)}
+    taken: dict[str, float] = {}
+    for name in NAMES:
+        if values.get(name) is None:
+            continue
+        if problem := _problem(name, values[name]):
+            log("WARNING", f"ignored in {FILE}: {problem}", target="penstock_router.api")
+        else:
+            taken[name] = values[name]
+    return taken
 
 
-def _is_taken(name: str, value: object) -> bool:
+def _of_the_operator(values: Mapping[str, float]) -> Mapping[str, float]:
+    for name, value in values.items():
+        known = f"has `{name}`, and may have {', '.join(NAMES)}"
+        if problem := _problem(name, value) if name in NAMES else known:
+            raise ValueError(f"--override-generation-config {problem}")
+    return values
+
+
+def _problem(name: str, value: object) -> str | None:
+    """Why no request might have it, as a sentence."""
     try:
         parse(OpenAIRequest, {name: value})
     except ApiError as error:
-        log("WARNING", f"ignored in {FILE}: {error}", target="penstock_router.api")
-        return False
-    return True
+        return str(error)
+    return None

@@ -84,7 +84,8 @@ def _model_config(folder: str) -> dict[str, Any]:
 
 
 async def flush_cache(request: web.Request) -> web.Response:
-    """GET and POST /flush_cache: empty the prefix cache, at once or when nothing runs any more."""
+    """GET and POST /flush_cache, and vLLM's POST /reset_prefix_cache: empty the prefix cache, at
+    once or when nothing runs any more."""
     engine = request.app[SERVICE].engine
     seconds = _timeout(request)
     loop = asyncio.get_running_loop()

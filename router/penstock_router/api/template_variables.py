@@ -18,7 +18,8 @@ def thinking(wanted: bool) -> dict[str, Any]:
     return {"enable_thinking": wanted, "thinking": wanted}
 
 
-def _bounded(variables: Any) -> Any:
+def checked_variables(variables: Any) -> Any:
+    """Itself. Raises ValueError for what a request must not set, and for what is too large."""
     if isinstance(variables, dict):
         _check_size(variables)
         for name in variables:
@@ -57,4 +58,4 @@ def _items(parent: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return parent.values() if isinstance(parent, dict) else parent
 
 
-TemplateVariables = Annotated[dict[str, Any], BeforeValidator(_bounded)]
+TemplateVariables = Annotated[dict[str, Any], BeforeValidator(checked_variables)]

@@ -8,6 +8,7 @@ const FACTS = [
   ["Model", (info) => info.model_id],
   ["Device", (info) => `${info.num_shard} × ${info.device_name || info.model_device_type}`],
   ["Weights", (info) => info.weights],
+  ["Activations", (info) => info.quantized_activations],
   ["Memory in use", (info) =>
     info.memory_total && `${gibibytes(info.memory_used)} of ${gibibytes(info.memory_total)}`],
   ["Prompt and answer", (info) => `up to ${number(info.max_total_tokens)} tokens`],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock_router.scheduler.costs import MEASURED_BEFORE
+from penstock_router.scheduler.costs import USUAL
 from penstock_router.scheduler.sharing import WORTH_TOKENS
 
 MAX_CHUNKS = 64
@@ -21,10 +21,10 @@ class SchedulerConfig:
     max_waiting_tokens: int  # decode steps after which the queue is served whatever the ratio says
     waiting_served_ratio: float  # waiting over running sequences from which the queue is served
     eos_token_ids: frozenset[int] = frozenset()
-    # Rows of a step up to which prompt tokens are cheap: up to 384 rows each costs 0.6 of what it
-    # costs in a full step (8B, H100), because the weights are read anyway. They wait for nobody.
-    cheap_rows: int = MEASURED_BEFORE[0]
-    step_rows: tuple[int, ...] = MEASURED_BEFORE  # of which each costs least, ascending
+    # Rows of a step up to which prompt tokens are cheap, because the weights are read anyway: they
+    # wait for nobody.
+    cheap_rows: int = USUAL[0]
+    step_rows: tuple[int, ...] = USUAL  # of which each costs least, ascending
     prefix_cache: bool = True
     # The shards are told which sequences share blocks where so many reads of a token are saved;
     # None: they are not told.

@@ -35,7 +35,6 @@ class Sequence:
         "grammar",
         "id",
         "in_flight",
-        "last_token_at",
         "listener",
         "opening",
         "order",
@@ -74,7 +73,6 @@ class Sequence:
         self.cached_tokens = 0  # of the prompt, at the first admission
         self.admitted_at: float | None = None
         self.first_token_at: float | None = None
-        self.last_token_at = arrival
 
     @property
     def length(self) -> int:

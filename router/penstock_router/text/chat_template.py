@@ -14,10 +14,14 @@ def template_source(
 ) -> str | None:
     """The folder's template; None when it has none.
 
-    config: tokenizer_config.json. override: a `.jinja` file that the operator named.
+    config: tokenizer_config.json. override: a file that the operator named: one like it, or what is
+    a template whatever it is called. Raises ValueError where it cannot be read as text.
     """
-    if override is not None and override.suffix == ".jinja":
-        return override.read_text(encoding="utf-8")
+    if override is not None and override.suffix != ".json":
+        try:
+            return override.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"tokenizer_config_path: {override} cannot be read: {error}") from None
     if override is not None and (template := _choose(config.get("chat_template"))):
         return template
     if (path := model_path / "chat_template.jinja").is_file():

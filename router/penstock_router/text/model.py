@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from penstock_router.allocator import give_back
@@ -24,6 +25,7 @@ from penstock_router.text.tokenizer import Tokenizer
 from penstock_router.tools.plan import Replies
 
 T = TypeVar("T")
+NO_VARIABLES: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +50,12 @@ class Conversation:
             return self.continue_final_message
         return not self.add_generation_prompt and self.messages[-1]["role"] == "assistant"
 
-    @property
-    def job(self) -> Job:
-        """The same for the processes that render."""
+    def job(self, defaults: Mapping[str, Any] = NO_VARIABLES) -> Job:
+        """The same for the processes that render. defaults: variables that it does not set."""
         prompt = self.add_generation_prompt
         if prompt is None:
             prompt = not self.continues
-        variables = self.template_variables
+        variables = {**defaults, **self.template_variables}
         return Job(self.messages, variables, prompt, self.continues, self.tools)
 
 
@@ -81,11 +82,13 @@ class TextModel:
         workers: int,
         replies: Replies,
         eos_ids: frozenset[int],
+        variables: Mapping[str, Any] = NO_VARIABLES,
     ) -> None:
         self.tokenizer = tokenizer
         self.replies = replies
         self.eos_ids = eos_ids
         self._chat_template = chat_template
+        self._variables = variables
         self._tokens = token_table(tokenizer)
         self._lanes = Lanes(workers)
 
@@ -98,9 +101,11 @@ class TextModel:
         *,
         tool_parser: str = "auto",
         reasoning_parser: str = "auto",
+        variables: Mapping[str, Any] = NO_VARIABLES,
     ) -> TextModel:
         """Read the folder. config_path: a tokenizer_config.json or .jinja to use instead of its
-        own. tool_parser, reasoning_parser: names of formats (`penstock_router.tools`).
+        own. tool_parser, reasoning_parser: names of formats (`penstock_router.tools`). variables:
+        of the chat template, where a conversation does not set them.
         Raises ValueError that names what is missing or wrong."""
         folder = Path(model_path)
         override = Path(config_path) if config_path else None
@@ -122,9 +127,10 @@ class TextModel:
         named = special_tokens(folder, config) | dict(tokenizer.names)
         script = Script(source, named, tokenizer.control_tokens)
         try:
-            return cls(tokenizer, TemplatePool(script, workers), workers, replies, eos_ids)
+            pool = TemplatePool(script, workers)
         except TemplateError as error:
             raise ValueError(f"chat template of {folder}: {error}") from error
+        return cls(tokenizer, pool, workers, replies, eos_ids, variables)
 
     def warn_about_rows(self, rows: int) -> None:
         """Say in the log that the tokenizer has ids which the model has no rows for."""
@@ -217,7 +223,7 @@ class TextModel:
         """What the chat template makes of a conversation. Raises TemplateError."""
         if self._chat_template is None:
             raise TemplateError("template not found")
-        page = await self._chat_template.render(conversation.job)
+        page = await self._chat_template.render(conversation.job(self._variables))
         return MarkedText(page.text, tuple((start, stop) for start, stop in page.client))
 
     async def encode_marked(self, marked: MarkedText, limit: int | None = None) -> Sequence[int]:

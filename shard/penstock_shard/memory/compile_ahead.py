@@ -10,14 +10,15 @@ from collections.abc import Callable
 
 from penstock_shard.log import Progress
 from penstock_shard.memory import kv_cache
+from penstock_shard.steps.graphs import GraphSizes
 from penstock_shard.steps.operations import operations
 from penstock_shard.steps.runner import Runner
 from penstock_shard.steps.slots import ShardLimits
 from penstock_shard.weights.loaded_model import LoadedModel
 
 
-def compile_ahead(loaded: LoadedModel, limits: ShardLimits, sizes: tuple[int, ...]) -> None:
-    """Compile what steps of `limits` launch, with graphs of decode steps of `sizes`."""
+def compile_ahead(loaded: LoadedModel, limits: ShardLimits, graphs: GraphSizes) -> None:
+    """Compile what steps of `limits` launch, those that are going to be graphs."""
     from penstock_kernels.gpu.launch.ahead import compile_only
 
     decoder = loaded.decoder.for_compiling()
@@ -27,7 +28,7 @@ def compile_ahead(loaded: LoadedModel, limits: ShardLimits, sizes: tuple[int, ..
     ops = operations(loaded, decoder, limits, cache)
     runner = Runner(decoder, loaded.group, limits, cache, *ops, loaded.grammars)
     with compile_only(Progress("compile", 0, "kernels").reach):
-        runner.capture_graphs(sizes, _Run)
+        runner.capture_graphs(graphs, _Run)
         if runner.sampling is not None:
             runner.sampling.rehearse_draws(loaded.dtype)
 

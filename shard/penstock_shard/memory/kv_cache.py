@@ -15,9 +15,9 @@ from penstock_shard.model.decoder import Decoder
 # A CPU's memory belongs to others too: the cache takes a quarter of what is free, unless the
 # operator says how many tokens it must hold.
 CPU_SHARE = 0.25
-# Left free on a GPU for what the allocator and the libraries take outside of the measured peak, and
-# for the decode graphs: their static logits and the activations of the largest one.
-CUDA_RESERVE = 1536 << 20
+# Left free on a GPU for what nobody could measure before: kernels that are loaded later, pieces
+# that the allocator cannot use, graphs that take more than others of their kind.
+CUDA_RESERVE = 512 << 20
 GROUP = Path("/sys/fs/cgroup")
 
 
@@ -53,15 +53,14 @@ class Shares:
     leave_free: int | None = None  # bytes of a GPU, or of the host, for others
 
 
-def free_bytes(device: torch.device, shares: Shares, peak: int, world_size: int) -> int:
-    """Bytes that the cache may take on this rank.
+def free_bytes(device: torch.device, shares: Shares, world_size: int, to_come: int) -> int:
+    """Bytes that the cache may take on this rank, in what nobody uses now.
 
-    peak: the most that a step held beside the cache, weights included (CUDA). Memory that other
-    processes hold on the GPU counts as used.
+    to_come: of a GPU, what else is going to be taken, less what is going to be given back.
     """
     if device.type == "cpu":
         return (_available_host_bytes() - (shares.leave_free or 0)) // world_size
-    return left_bytes(device, shares) + torch.cuda.memory_reserved(device) - peak - CUDA_RESERVE
+    return left_bytes(device, shares) - to_come - CUDA_RESERVE
 
 
 def left_bytes(device: torch.device, shares: Shares) -> int:

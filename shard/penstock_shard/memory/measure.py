@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +12,13 @@ from numpy.typing import NDArray
 
 from penstock_proto import shard_pb2
 from penstock_shard.memory import kv_cache
+from penstock_shard.memory.graph_memory import capture_some
 from penstock_shard.memory.memory import blocks_of
+from penstock_shard.memory.out_of_memory import give_back
+from penstock_shard.memory.peak import Peak, settled_bytes
+from penstock_shard.phases import phase
 from penstock_shard.ranks.agreement import allocated, check_room
-from penstock_shard.steps.graphs import buckets_for
+from penstock_shard.steps.graphs import Capture, GraphSizes, buckets_for
 from penstock_shard.steps.operations import operations
 from penstock_shard.steps.runner import Runner
 from penstock_shard.steps.slots import ShardLimits
@@ -34,23 +39,31 @@ class Ran(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Steps, and bytes of a GPU, 0 on a CPU."""
+    """Steps, and bytes: of a GPU; on a CPU `workspace` and `graphs` are 0, and `row` is a guess."""
 
     prefill: Ran
     decode: Ran
-    peak: int  # of these steps beside the cache, weights included
-    sampling: int  # the same while everything is sampled that can be asked for every slot
-    graphs: int  # an estimate
+    row: int  # that a step which is no graph takes for each of its rows
+    workspace: int  # that the largest step takes, or draws for all slots with all there is
+    graphs: int
+    free: int  # for the cache
+    beside_steps: bool  # that counts what steps take, so that smaller ones leave more: on GPUs
+
+    def __str__(self) -> str:
+        workspace, graphs, free = (size >> 20 for size in (self.workspace, self.graphs, self.free))
+        taken = f"steps and draws take {workspace} MiB, graphs {graphs}, "
+        return f"{taken if self.beside_steps else ''}{free} MiB are free for the KV cache"
 
 
-def graph_sizes(loaded: LoadedModel, limits: ShardLimits) -> tuple[int, ...]:
-    """Decode rows to capture graphs for; none where steps are launched kernel by kernel."""
+def graph_sizes(loaded: LoadedModel, limits: ShardLimits) -> GraphSizes:
+    """Steps to capture; none where they are launched kernel by kernel."""
     if loaded.device.type != "cuda":
-        return ()
+        return GraphSizes(())
     sizes = loaded.cuda_graphs
     if sizes is None:
         sizes = tuple(buckets_for(limits.max_slots))
-    return tuple(sorted({min(size, limits.max_slots) for size in sizes if size > 0}))
+    decode = sorted({min(size, limits.max_slots) for size in sizes if size > 0})
+    return GraphSizes(tuple(decode), limits.max_prefill_tokens)
 
 
 def make_runner(loaded: LoadedModel, limits: ShardLimits) -> Runner:
@@ -64,43 +77,48 @@ def _make_runner(loaded: LoadedModel, limits: ShardLimits) -> Runner:
     return Runner(loaded.decoder, loaded.group, limits, cache, *ops, loaded.grammars)
 
 
-def measure(loaded: LoadedModel, limits: ShardLimits) -> Measured:
-    """The largest prefill step and a decode step, and what they take."""
-    cuda = loaded.device.type == "cuda"
-    if cuda:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(loaded.device)
-    runner = make_runner(loaded, limits)
-    check_room(loaded.group, loaded.device, _step_bytes(loaded, limits))
-    # Else the first prompt that parts from another within a block waits for a compiler.
-    runner.copy_blocks([(1, 2)])
-    prefill = _prefill(runner, loaded, 2 if cuda else 1)
-    start, step, again = _decode_commands(limits)
-    decode = _run(runner, start)
-    if limits.max_sequence_length >= 3:
-        first = _run(runner, step)  # the first one of its shape is slower
-        decode = decode.and_then(first).and_then(_run(runner, again))
-    peak = sampling = graphs = 0
-    if cuda:
-        peak = torch.cuda.max_memory_allocated(loaded.device) - runner.cache.nbytes
-        torch.cuda.reset_peak_memory_stats(loaded.device)
-        if runner.sampling is not None:
-            runner.sampling.rehearse(loaded.dtype)
-        sampling = torch.cuda.max_memory_allocated(loaded.device) - runner.cache.nbytes
-        if graph_sizes(loaded, limits):  # they keep an own copy of a step's activations
-            graphs = peak - loaded.decoder.nbytes
-        del runner
-        torch.cuda.empty_cache()
-    return Measured(prefill, decode, peak, sampling, graphs)
+def measure(loaded: LoadedModel, limits: ShardLimits, graphs: GraphSizes) -> Measured:
+    """The largest prefill step and a decode step, and what they take, with graphs and beside them.
+
+    All that will stand beside the cache is there when the rest is counted. A collective. Raises
+    NoMemory on every rank where one knows before the others wait for it.
+    """
+    group, device = loaded.group, loaded.device
+    rows = sum(_chunk_lengths(limits))
+    give_back(device)
+    with phase("warm-up"):
+        runner = make_runner(loaded, limits)
+        check_room(group, device, rows * _row_bytes(loaded))
+        # Else the first prompt that parts from another within a block waits for a compiler.
+        runner.copy_blocks([(1, 2)])
+        with Peak(device) as steps:
+            prefill = _prefill(runner, loaded, 2 if device.type == "cuda" else 1)
+            decode = _decode(runner)
+        with Peak(device) as draws:  # rank 0's, and the others hear how it went
+            allocated(group, device, lambda: _rehearse(runner, loaded))
+    workspace, captured, rest = max(steps.size, draws.size), 0, 0
+    if graphs.decode:
+        check_room(group, device, workspace)  # a captured step has run once before
+        used = partial(settled_bytes, device)
+        before = used()  # and nothing that stays lies in what was tried
+        with phase("capture"), torch.inference_mode():
+            made = runner.graphs_of(graphs)
+            rest = capture_some(made.kinds, Capture(), used)
+            captured = max(0, used() - before)
+    to_come = workspace + rest - runner.cache.nbytes
+    free = kv_cache.free_bytes(device, loaded.shares, group.world_size, to_come)
+    on_gpu = device.type == "cuda"
+    row = -(-steps.size // rows) or _row_bytes(loaded)
+    return Measured(prefill, decode, row, workspace, captured + rest, free, on_gpu)
 
 
-def _step_bytes(loaded: LoadedModel, limits: ShardLimits) -> int:
-    """About what the largest step holds: three times its residual, and what comes out of the widest
-    matrix of a block, twice for half of it."""
+def _row_bytes(loaded: LoadedModel) -> int:
+    """About what a step holds for each row: three times its residual, and what comes out of the
+    widest matrix of a block, twice for half of it."""
     model, world = loaded.model, loaded.group.world_size
     heads = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim
     width = 3 * model.hidden_size + max(heads, 3 * model.intermediate_size) // world
-    return sum(_chunk_lengths(limits)) * width * loaded.dtype.itemsize
+    return width * loaded.dtype.itemsize
 
 
 def _prefill(runner: Runner, loaded: LoadedModel, times: int) -> Ran:
@@ -112,6 +130,21 @@ def _prefill(runner: Runner, loaded: LoadedModel, times: int) -> Ran:
         command.release.extend(np.flatnonzero(runner.book.active).tolist())
         ran = ran.and_then(_run(runner, command))
     return ran
+
+
+def _rehearse(runner: Runner, loaded: LoadedModel) -> bool:
+    if runner.sampling is not None and runner.device.type == "cuda":
+        runner.sampling.rehearse(loaded.dtype)
+    return True
+
+
+def _decode(runner: Runner) -> Ran:
+    start, step, again = _decode_commands(runner.limits)
+    decode = _run(runner, start)
+    if runner.limits.max_sequence_length >= 3:
+        first = _run(runner, step)  # the first one of its shape is slower
+        decode = decode.and_then(first).and_then(_run(runner, again))
+    return decode
 
 
 def _run(runner: Runner, command: shard_pb2.StepCommand) -> Ran:

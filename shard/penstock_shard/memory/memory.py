@@ -7,6 +7,7 @@ import torch
 from penstock_proto import shard_pb2
 from penstock_shard.memory import kv_cache
 from penstock_shard.memory.kv_cache import Shares
+from penstock_shard.memory.peak import held_bytes, settled_bytes
 from penstock_shard.ranks.agreement import NoMemory
 from penstock_shard.ranks.parallel import Group
 from penstock_shard.weights.loaded_model import LoadedModel
@@ -18,14 +19,14 @@ def blocks_of(loaded: LoadedModel, tokens: int) -> int:
 
 
 def count_blocks(
-    loaded: LoadedModel, request: shard_pb2.WarmupRequest, peak: int
+    loaded: LoadedModel, request: shard_pb2.WarmupRequest, free: int
 ) -> tuple[int, str | None]:
     """Blocks of this rank's cache, the scratch block included, and why it does not fit.
 
-    peak: as of `kv_cache.free_bytes`.
+    free: bytes that the cache may have.
     """
     block_bytes = loaded.block_size * kv_cache.bytes_per_token(loaded.decoder)
-    free = max(0, kv_cache.free_bytes(loaded.device, loaded.shares, peak, loaded.group.world_size))
+    free = max(0, free)
     if request.max_batch_total_tokens:
         option = f"--max-batch-total-tokens {request.max_batch_total_tokens}"
         blocks = blocks_of(loaded, request.max_batch_total_tokens) + 1
@@ -41,6 +42,11 @@ def count_blocks(
         f"{option} needs {blocks * block_bytes >> 20} MiB of KV cache, but only {free >> 20} MiB "
         "are free: lower it or --max-batch-prefill-tokens"
     )
+
+
+def fixed_cache(loaded: LoadedModel, request: shard_pb2.WarmupRequest) -> bool:
+    """Whether the operator has said how large the cache is."""
+    return bool(request.max_batch_total_tokens or loaded.shares.kv_cache)
 
 
 def _share(loaded: LoadedModel) -> float:
@@ -72,11 +78,6 @@ def _others(device: torch.device) -> str:
     )
 
 
-def held_bytes(device: torch.device) -> int:
-    """Bytes of a GPU that this process holds through torch; 0 on a CPU."""
-    return int(torch.cuda.memory_reserved(device)) if device.type == "cuda" else 0
-
-
 def check_left(group: Group, device: torch.device, shares: Shares, needed: int) -> None:
     """Raises NoMemory on every rank where what is really free on one, once everything is allocated,
     leaves no room for so many bytes. A collective."""
@@ -91,13 +92,16 @@ def check_left(group: Group, device: torch.device, shares: Shares, needed: int) 
 def ledger(loaded: LoadedModel, cache: int, workspace: int, graphs: int) -> dict[str, int]:
     """Bytes of this rank's memory by what they are for.
 
-    cache: of the KV cache. workspace: the most that steps and draws take beside weights and cache,
-    graphs: what capturing them added; both are known on CUDA alone, where `other` is the rest that
-    is in use: the context, libraries, what the allocator keeps, other processes.
+    cache: of the KV cache. On CUDA the parts add up to all there is: `workspace` is the most that
+    steps and draws take, which is free while none runs; `graphs` what capturing them added; `other`
+    what else is in use: the context, libraries, kernels, the state of slots, other processes;
+    `free` what nobody is going to use.
     """
     parts = {"weights": loaded.decoder.nbytes, "kv_cache": cache}
     if loaded.device.type == "cuda":
-        parts |= {"workspace": max(0, workspace), "graphs": max(0, graphs)}
-        rest = kv_cache.used_bytes(loaded.device) - sum(parts.values())
-        parts["other"] = max(0, rest)
+        used = settled_bytes(loaded.device)
+        left = kv_cache.total_bytes(loaded.device, 1) - used
+        other = used - sum(parts.values()) - graphs
+        parts |= {"workspace": min(workspace, left), "graphs": graphs, "other": max(0, other)}
+        parts["free"] = left - parts["workspace"]
     return parts

@@ -9,16 +9,11 @@ from penstock_quantization.kv_scheme import declared_kv_cache, quantises_cache_a
 from penstock_quantization.methods import parse_scheme
 from penstock_quantization.scheme import Scheme
 from penstock_shard.json_file import read_object
-from penstock_shard.model.config_numbers import real, whole
-from penstock_shard.model.families import (
-    FAMILIES,
-    MODEL_TYPES,
-    TEXT_PARTS,
-    Config,
-    Family,
-    QKNormKind,
-    Windows,
-)
+from penstock_shard.model.config_numbers import real, shown, whole
+from penstock_shard.model.families import FAMILIES
+from penstock_shard.model.families.family import Family, QKNormKind
+from penstock_shard.model.families.layer_kinds import Config, Windows
+from penstock_shard.model.families.which import family_name, text_part
 from penstock_shard.model.rope_config import Rope
 from penstock_shard.weights.quantization_file import quantization_file
 
@@ -53,8 +48,10 @@ class Architecture:
     scale: float  # of the products of queries and keys
     attention_cap: float | None  # see AttentionSpec.soft_cap
     logit_cap: float | None
+    logit_scale: float
     embedding_scale: float
     ropes: tuple[Rope, ...]  # none: positions are learned
+    rotates: tuple[bool, ...]  # which layers do
     rotary: int | None  # leading elements of a head that are rotated; None: all
     max_positions: int  # rope scaling included
     tied_embeddings: bool
@@ -79,7 +76,7 @@ class Architecture:
         routers = sum(self._router_rows(index) for index in range(self.num_layers))
         rows = self.vocab_size * (1 if self.tied_embeddings else 2)
         if names.positions is not None:
-            rows += self.max_positions
+            rows += self.family.first_position + self.max_positions
         return self.num_layers * layer + hidden * ((len(names.up) + 1) * inner + routers + rows + 1)
 
     def has_experts(self, layer: int) -> bool:
@@ -98,7 +95,7 @@ class Architecture:
 
     def rope_of(self, layer: int) -> int | None:
         """Which of `ropes` a layer takes: the second of two is that of layers with a window."""
-        if not self.ropes:
+        if not self.ropes or not self.rotates[layer]:
             return None
         return 0 if self.windows[layer] is None else len(self.ropes) - 1
 
@@ -109,6 +106,8 @@ ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "relu2": "relu2",
 }
 DTYPE_NAMES = ("float32", "float16", "bfloat16")
 
@@ -128,8 +127,8 @@ def read_architecture(folder: Path) -> Architecture:
 
 def parse_architecture(config: Config) -> Architecture:
     """The switches of a parsed config.json. Raises ValueError for what is not supported."""
-    config = _text_part(config)
-    name = _family_name(config)
+    config = text_part(config)
+    name = family_name(config)
     family = FAMILIES[name]
     renamed = {usual: config[own] for usual, own in family.keys if own in config}
     try:
@@ -161,6 +160,8 @@ def _architecture(name: str, family: Family, config: Config) -> Architecture:
     rotary = min((rope.rotated(width) for rope in ropes), default=width)
     longest = max([positions, *(int(rope.original_positions * rope.reach) for rope in ropes)])
     scalar = real(config, "query_pre_attn_scalar") if family.query_scalar else width
+    by = family.multipliers(config)
+    embedding_scale = hidden**0.5 if family.scaled_embedding else by.embedding
     return Architecture(
         name=name,
         family=family,
@@ -171,13 +172,17 @@ def _architecture(name: str, family: Family, config: Config) -> Architecture:
         num_heads=heads,
         num_kv_heads=kv_heads,
         head_dim=width,
-        norm_eps=real(config, "rms_norm_eps", 1e-6),
+        # Blocks that add a share of what they compute are blocks that add all of it to a residual
+        # which is as much larger; norms undo that but for their epsilon.
+        norm_eps=real(config, "rms_norm_eps", 1e-6) / by.residual**2,
         act=ACTIVATIONS[config.get("hidden_act", "silu")],
-        scale=scalar**-0.5,
+        scale=scalar**-0.5 if by.scores is None else by.scores,
         attention_cap=attention_cap,
         logit_cap=logit_cap,
-        embedding_scale=hidden**0.5 if family.scaled_embedding else 1.0,
+        logit_scale=by.logits,
+        embedding_scale=embedding_scale / by.residual,
         ropes=ropes,
+        rotates=family.rotates(config, windows),
         rotary=None if rotary == width else rotary,
         max_positions=whole({"max_position_embeddings": longest}, "max_position_embeddings"),
         tied_embeddings=bool(config.get("tie_word_embeddings", False)),
@@ -212,34 +217,6 @@ def check_split(model: Architecture, shards: int) -> None:
             f"{model.name} with num_key_value_heads {model.num_kv_heads} cannot be split over "
             f"{shards} shards: one number must divide the other"
         )
-
-
-def _text_part(config: Config) -> Config:
-    """Of a model that also sees, what describes its language model. The rest is not served."""
-    part = config.get("text_config")
-    named = config.get("architectures")
-    name = named[0] if isinstance(named, list) and named else None
-    if name not in tuple(TEXT_PARTS) or not isinstance(part, dict):
-        return config
-    around = {key: value for key, value in config.items() if key != "text_config"}
-    return {**around, **part, "architectures": [TEXT_PARTS[name]]}
-
-
-def _family_name(config: Config) -> str:
-    """By the first of `architectures`; by `model_type` where that says nothing known.
-
-    Names of other things than a causal language model are taken at their word.
-    """
-    named = config.get("architectures")
-    name = named[0] if isinstance(named, list) and named else "(none given)"
-    for known in FAMILIES:
-        if str(name).lower() == known.lower():
-            return known
-    family = MODEL_TYPES.get(str(config.get("model_type")).lower())
-    if family is not None and (not named or str(name).endswith("ForCausalLM")):
-        return family
-    supported = ", ".join(FAMILIES)
-    raise ValueError(f"architecture {name!s:.60} is not supported; supported: {supported}")
 
 
 def _soft_caps(family: Family, config: Config) -> tuple[float | None, float | None]:
@@ -281,11 +258,11 @@ def _refuse_unsupported(family: Family, config: Config) -> None:
     activation = config.get("hidden_act", "silu")
     if activation not in tuple(ACTIVATIONS):
         raise ValueError(
-            f"hidden_act {activation!r} is not supported; supported: {', '.join(ACTIVATIONS)}"
+            f"hidden_act {shown(activation)} is not supported; supported: {', '.join(ACTIVATIONS)}"
         )
     for key, supported in family.only:
         if (value := config.get(key, supported)) != supported:
-            raise ValueError(f"{key} {value!r} is not supported; supported: {supported!r}")
+            raise ValueError(f"{key} {shown(value)} is not supported; supported: {supported!r}")
 
 
 def _head_dim(config: Config, hidden: int, heads: int) -> int:

@@ -38,6 +38,7 @@ class Rule:
 POSITIONS = Rule(1, 2**24)
 FACTOR = Rule(1, 2**16, whole=False)
 POSITIVE = Rule(0, 1e6, whole=False, above=True)
+MULTIPLIER = Rule(2**-16, 2**16, whole=False)
 THETA = Rule(1, 1e15, whole=False, above=True)
 MSCALE = Rule(0, 1e6, whole=False)  # 0: off
 
@@ -65,6 +66,13 @@ RULES = {
     "rope_local_base_freq": THETA,
     "partial_rotary_factor": Rule(0, 1, whole=False, above=True),
     "query_pre_attn_scalar": POSITIVE,
+    "embedding_multiplier": MULTIPLIER,
+    "residual_multiplier": MULTIPLIER,
+    "attention_multiplier": MULTIPLIER,
+    "logits_scaling": MULTIPLIER,
+    "logit_scale": MULTIPLIER,
+    "rotary_dim": Rule(2, 2**12),
+    "no_rope_layer_interval": Rule(1, 2**10),
     "attn_logit_softcapping": POSITIVE,
     "final_logit_softcapping": POSITIVE,
     "factor": FACTOR,
@@ -92,19 +100,20 @@ def reals(values: Mapping[str, Any], name: str) -> tuple[float, ...]:
     """A list of numbers above 0. Raises ValueError that names it."""
     value = values.get(name)
     if not isinstance(value, list) or any(map(POSITIVE.broken_by, value)):
-        raise ValueError(f"{name} must be a list of numbers above 0, not {_shown(value)}")
+        raise ValueError(f"{name} must be a list of numbers above 0, not {shown(value)}")
     return tuple(float(number) for number in value)
 
 
-def _shown(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= SHOWN else shown[:SHOWN] + "…"
+def shown(value: object) -> str:
+    """A value of config.json in a sentence, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
 
 
 def _checked(values: Mapping[str, Any], name: str, default: float | None) -> float:
     value = values.get(name)
     value = default if value is None else value
     if RULES[name].broken_by(value):
-        raise ValueError(f"{name} must be {RULES[name]}, not {_shown(value)}")
+        raise ValueError(f"{name} must be {RULES[name]}, not {shown(value)}")
     assert isinstance(value, (int, float))
     return value

@@ -208,6 +208,7 @@ class VocabularyHead:
     vocab_size: int
     group: Group
     soft_cap: float | None = None  # logits are kept within it, by tanh
+    scale: float = 1.0  # of the logits
 
     @property
     def part(self) -> range:
@@ -219,6 +220,8 @@ class VocabularyHead:
     def local(self, hidden: Activation, step: Step) -> Tensor:
         """This rank's columns of the logits, padding included: [n, vocabulary / world_size]."""
         logits = step.linear(hidden, self.weight)
+        if self.scale != 1.0:
+            logits = logits.mul_(self.scale)
         if self.soft_cap is None:
             return logits
         return step.each(torch.tanh_, logits.div_(self.soft_cap)).mul_(self.soft_cap)

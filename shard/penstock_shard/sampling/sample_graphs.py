@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from penstock_kernels.ops import Sampler
-from penstock_shard.sampling.sampling import RowGroup, SamplingState
-from penstock_shard.steps.graphs import Capturer, Replayable
+from penstock_shard.sampling.plan import RowGroup
+from penstock_shard.sampling.sampling import SamplingState
+from penstock_shard.steps.graphs import LARGEST_FIRST, Capturer, Replayable
 
 KINDS = (  # any_top_k, any_top_p, any_filter, held
     (False, False, False, False),
@@ -55,11 +56,12 @@ class SampleGraphs:
         """Graphs that `capture` makes."""
         return len(self._sizes) * len(KINDS)
 
-    def capture(self, capture: Capturer) -> None:
-        """Capture every size, the largest first."""
-        for size in reversed(self._sizes):
+    def capture(self, capture: Capturer, sizes: slice = LARGEST_FIRST) -> int:
+        """Capture all sizes, or some of them. Returns how many graphs that were."""
+        for size in self._sizes[sizes]:
             for kind in KINDS:
                 self._graphs[size, *kind] = capture(partial(self._step, size, *kind))
+        return len(self._sizes[sizes]) * len(KINDS)
 
     def draw(self, part: RowGroup) -> Tensor:
         """The tokens of a part, until the next one: [n] int64."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import enum
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,95 +15,26 @@ from penstock_kernels.draw import SamplingBatch
 from penstock_kernels.mask import hide
 from penstock_kernels.ops import Sampler
 from penstock_kernels.penalties import Penalties
-from penstock_kernels.rules import Rules, keep_rules
+from penstock_kernels.rules import keep_rules
 from penstock_proto import shard_pb2
 from penstock_shard.device import upload
 from penstock_shard.grammars.bits import Bits
-from penstock_shard.grammars.matching import Constraint, Matching, Row
+from penstock_shard.grammars.matching import Constraint, Matching
 from penstock_shard.grammars.templates import Templates
-from penstock_shard.sampling.token_rules import TokenRuleBook
-from penstock_shard.steps.scores import Given, Scores, scores_of
-from penstock_shard.steps.slots import Indices, ShardLimits
-
-
-class Feature(enum.IntFlag):
-    """What a sequence asks of the sampler. What no row of a step asks for costs nothing."""
-
-    RANDOM = enum.auto()
-    TOP_K = enum.auto()
-    TOP_P = enum.auto()
-    TYPICAL_P = enum.auto()
-    MIN_P = enum.auto()
-    REPETITION = enum.auto()
-    FREQUENCY = enum.auto()  # or presence
-    BIAS = enum.auto()
-    LOGPROBS = enum.auto()
-    RULES = enum.auto()
-    GRAMMAR = enum.auto()
-
-
-SORTED = Feature.TOP_K | Feature.TOP_P
-FILTERS = SORTED | Feature.MIN_P
-PENALTIES = Feature.REPETITION | Feature.FREQUENCY
-SHAPED = PENALTIES | Feature.BIAS | Feature.RULES
-TYPICAL = Feature.RANDOM | Feature.TYPICAL_P  # both: a greedy row keeps its most likely token
-# What is told of a token, or decides it, beside a grammar. Such a row has its tokens chosen one by
-# one, also where a grammar leaves only one.
-ONE_BY_ONE = Feature.LOGPROBS | Feature.RULES
-# Columns of SamplingState.parameters.
-COLUMNS = (
-    "temperature",
-    "top_p",
-    "typical_p",
-    "min_p",
-    "repetition_penalty",
-    "frequency_penalty",
-    "presence_penalty",
+from penstock_shard.sampling.bias import BiasTable
+from penstock_shard.sampling.features import (
+    COLUMNS,
+    FILTERS,
+    PENALTIES,
+    SHAPED,
+    TYPICAL,
+    Feature,
+    features_of,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class RowGroup:
-    """Rows of a step that go the same way, by what each of them wants, whatever the others do: so
-    a row's token depends on nothing but the row."""
-
-    slot_and_row: Tensor  # [2, n] int64: slots, and the rows of the step that are theirs
-    penalties: Penalties | None  # None: nor more; `draws` has the rows of the step's logits
-    biased: bool  # any of them
-    rules: Rules | None
-    typical: bool  # all of them; that, torch computes
-    k_limit: int | None  # the largest top_k if all have one, else None
-    draws: SamplingBatch
-
-
-@dataclass(frozen=True, slots=True)
-class SamplingPlan:
-    """What the sampled rows of a step need: known to the host before the step starts."""
-
-    slots: Tensor  # [rows] int64
-    features: Feature  # of any row
-    parts: tuple[RowGroup, ...]
-    top_n: Indices  # of each row
-    given: Given | None  # None: no row wants to know of any
-    held: tuple[Row, ...]  # rows that grammars hold
-    held_slots: Indices
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """Tokens of a step on the device."""
-
-    token: Tensor  # [rows] int64, NO_TOKEN where the logits are not finite
-    scores: Scores | None = None  # of them, where any row wants log-probabilities
-    lost: bool = False  # there was no memory to choose any
-
-
-class SampleGraph(Protocol):
-    """Draws from logits that stand where it knows."""
-
-    def draw(self, part: RowGroup) -> Tensor:
-        """The tokens of a part that has neither penalties nor a bias, counted as generated: [n]
-        int64."""
+from penstock_shard.sampling.plan import RowGroup, Sampled, SampleGraph, SamplingPlan
+from penstock_shard.sampling.token_rules import TokenRuleBook
+from penstock_shard.steps.scores import Given, scores_of
+from penstock_shard.steps.slots import Indices, ShardLimits
 
 
 class SamplingState:
@@ -128,8 +56,7 @@ class SamplingState:
         self.keys = torch.zeros(rows, 2, dtype=torch.int32, device=device)
         self.generated = torch.zeros(rows, dtype=torch.int64, device=device)
         self.counts = torch.zeros(rows, limits.vocab_size, dtype=torch.int32, device=device)
-        self.bias_token = torch.zeros(rows, 0, dtype=torch.int64, device=device)
-        self.bias = torch.zeros(rows, 0, device=device)
+        self.bias = BiasTable(rows, device)
         self.rules = TokenRuleBook(limits, device)
         # Host mirrors.
         self._features = np.zeros(limits.max_slots, np.int64)
@@ -173,7 +100,7 @@ class SamplingState:
             grammars = self.matching.eos if constraint is not None else frozenset[int]()
             self.rules.admit(slot, tokens, generated, wanted.rules, grammars)
         # Also without a bias: that of the slot's last sequence must not stay.
-        self._set_bias(slot, wanted)
+        self.bias.set(slot, wanted.logit_bias)
 
     def append(self, appended: Sequence[tuple[int, Indices]]) -> None:
         """Count tokens that grammars forced as generated: all but the first of each slot's, which a
@@ -393,8 +320,7 @@ class SamplingState:
         if part.penalties is not None:
             logits = self._sampler.penalise(logits, part.penalties)
         if part.biased:
-            index = self.bias_token.index_select(0, part.draws.slots)
-            logits.scatter_add_(1, index, self.bias.index_select(0, part.draws.slots))
+            self.bias.add_(logits, part.draws.slots)
         if part.rules is not None:
             book = self.rules
             keep_rules(logits, part.rules, self.generated, book.recent, book.last)
@@ -433,48 +359,6 @@ class SamplingState:
         again = upload(tokens, self.device)
         once = torch.full_like(again, sampler.GENERATED_ONCE, dtype=torch.int32)
         self.counts[slot].index_add_(0, again, once)
-
-    def _set_bias(self, slot: int, wanted: shard_pb2.Sampling) -> None:
-        """Rows are as wide as the widest needs; the rest adds 0 to token 0."""
-        count, width = len(wanted.logit_bias.token), self.bias.shape[1]
-        if count > width:
-            wider = 1 << (count - 1).bit_length()
-            rows = self.bias.shape[0]
-            self.bias_token = torch.cat(
-                (self.bias_token, self.bias_token.new_zeros(rows, wider - width)), dim=1
-            )
-            self.bias = torch.cat((self.bias, self.bias.new_zeros(rows, wider - width)), dim=1)
-        if not self.bias.shape[1]:
-            return
-        self.bias_token[slot].zero_()
-        self.bias[slot].zero_()
-        if not count:
-            return
-        tokens = np.array(wanted.logit_bias.token, np.int64)
-        values = np.array(wanted.logit_bias.value, np.float32)
-        self.bias_token[slot, :count].copy_(upload(tokens, self.device))
-        self.bias[slot, :count].copy_(upload(values, self.device))
-
-
-def features_of(wanted: shard_pb2.Sampling) -> Feature:
-    """What a sequence asks for; nothing: its most likely tokens."""
-    asked = {
-        Feature.RANDOM: wanted.temperature > 0,
-        Feature.TOP_K: wanted.top_k > 0,
-        Feature.TOP_P: wanted.top_p < 1,
-        Feature.TYPICAL_P: wanted.typical_p < 1,
-        Feature.MIN_P: wanted.min_p > 0,
-        Feature.REPETITION: wanted.repetition_penalty != 1,
-        Feature.FREQUENCY: wanted.frequency_penalty != 0 or wanted.presence_penalty != 0,
-        Feature.BIAS: len(wanted.logit_bias.token) > 0,
-        Feature.LOGPROBS: wanted.logprobs or wanted.top_n > 0 or len(wanted.given) > 0,
-        Feature.RULES: wanted.HasField("rules"),
-    }
-    features = Feature(0)
-    for feature, on in asked.items():
-        if on:
-            features |= feature
-    return features
 
 
 def _rows_of(kind: NDArray[np.bool_], alone: bool) -> list[Indices]:

@@ -6,6 +6,7 @@ static tensors. Rows that fill a bucket up belong to the scratch slot, whose blo
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from penstock_shard.model.model import Model
 from penstock_shard.steps.sharing import SharingTensors
 from penstock_shard.steps.slots import Indices
 
+LARGEST_FIRST = slice(None, None, -1)  # all of the sizes, which ascend
 SMALL = (1, 2, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64)
 
 
@@ -35,6 +37,25 @@ def buckets_for(rows: int) -> list[int]:
     """
     sizes = [*SMALL, *range(80, 128, 16), *range(128, 256, 32), *range(256, 1025, 64)]
     return [*(size for size in sizes if size < rows), rows]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSizes:
+    """Which steps are to be graphs."""
+
+    decode: tuple[int, ...]  # rows, ascending; empty: no step of any kind is one
+    prompt_tokens: int = sys.maxsize  # of a step with chunks, at most
+
+    def __str__(self) -> str:
+        if not self.decode:
+            return "no steps"
+        return f"up to {self.decode[-1]} rows and {self.prompt_tokens} prompt tokens"
+
+    def share(self, part: float) -> GraphSizes:
+        """Of both kinds those of up to such a part of the rows; 0: none."""
+        rows = part * self.decode[-1] if self.decode else 0
+        decode = tuple(size for size in self.decode if size <= rows)
+        return GraphSizes(decode, int(part * self.prompt_tokens) if decode else 0)
 
 
 @dataclass(slots=True)
@@ -108,6 +129,17 @@ class Replayable(Protocol):
 Capturer = Callable[[Callable[[], None]], Replayable]
 
 
+class GraphKind(Protocol):
+    """Graphs of one kind of step, of several sizes."""
+
+    @property
+    def count(self) -> int:
+        """Graphs of all sizes."""
+
+    def capture(self, capture: Capturer, sizes: slice = LARGEST_FIRST) -> int:
+        """Capture those of some sizes, which ascend. Returns how many graphs that were."""
+
+
 class Capture:
     """Makes graphs of steps, which share one memory: the largest step should come first."""
 
@@ -178,10 +210,11 @@ class DecodeGraphs:
         """Graphs that `capture` makes."""
         return len(self._buckets)
 
-    def capture(self, capture: Capturer) -> None:
-        """Capture every bucket, the largest first."""
-        for bucket in reversed(self._buckets):
+    def capture(self, capture: Capturer, sizes: slice = LARGEST_FIRST) -> int:
+        """Capture all buckets, or some of them. Returns how many graphs that were."""
+        for bucket in self._buckets[sizes]:
             self._graphs[bucket] = capture(partial(self._step, bucket))
+        return len(self._buckets[sizes])
 
     def fits(self, rows: int) -> bool:
         """Whether there is a graph for so many rows."""

@@ -20,7 +20,13 @@ from torch import Tensor
 from penstock_kernels.ops import GraphDevice, StepBatch
 from penstock_shard.device import upload
 from penstock_shard.model.model import Model
-from penstock_shard.steps.graphs import Capturer, Replayable, SlotTensors, StepOutputs
+from penstock_shard.steps.graphs import (
+    LARGEST_FIRST,
+    Capturer,
+    Replayable,
+    SlotTensors,
+    StepOutputs,
+)
 from penstock_shard.steps.results import StepTimer
 from penstock_shard.steps.sharing import SharingTensors
 from penstock_shard.steps.slots import Chunks, Indices
@@ -28,6 +34,7 @@ from penstock_shard.steps.slots import Chunks, Indices
 MOST_ROWS = 6144  # beyond, launching takes less time than computing
 # Sizes whose time the router is told: it plans steps of the cheapest.
 COSTED = (128, 256, 384, 512, 640, 768, 896, 1024, 1152, 1280, 1536, 1792, 2048, 3072, 4096)
+COST_ROUNDS = 2
 
 
 def buckets_for(rows: int) -> list[int]:
@@ -146,23 +153,28 @@ class MixedGraphs:
         """Graphs that `capture` makes."""
         return len(self._buckets)
 
-    def capture(self, capture: Capturer) -> None:
-        """Capture every bucket, the largest first."""
-        for bucket in reversed(self._buckets):
+    def capture(self, capture: Capturer, sizes: slice = LARGEST_FIRST) -> int:
+        """Capture all buckets, or some of them. Returns how many graphs that were."""
+        for bucket in self._buckets[sizes]:
             self._load_nothing(bucket)
             self._graphs[bucket] = capture(partial(self.run, bucket))
+        return len(self._buckets[sizes])
 
     def costs(self) -> dict[int, float]:
         """Seconds of a step by its rows, all of them of the scratch slot: of products and the like;
-        attention costs by contexts."""
-        found = {}
-        for bucket in [bucket for bucket in COSTED if bucket in self._graphs]:
-            self._load_nothing(bucket)
-            timer = StepTimer(self._buffer.device)
-            self._graphs[bucket].replay()
-            timer.stop()
-            found[bucket] = timer.wait() / 1e9
-        return found
+        attention costs by contexts. The shortest of a few, as what else happens adds to it."""
+        buckets = [bucket for bucket in COSTED if bucket in self._graphs]
+        for bucket in buckets[:1]:
+            self._seconds(bucket)  # other ranks may come later, and the first one waits for them
+        times = [[self._seconds(bucket) for bucket in buckets] for _ in range(COST_ROUNDS)]
+        return dict(zip(buckets, map(min, zip(*times, strict=True)), strict=True))
+
+    def _seconds(self, bucket: int) -> float:
+        self._load_nothing(bucket)
+        timer = StepTimer(self._buffer.device)
+        self._graphs[bucket].replay()
+        timer.stop()
+        return timer.wait() / 1e9
 
     def _load_nothing(self, bucket: int) -> None:
         self._buffer.zero_()  # another bucket's numbers mean something else here

@@ -20,11 +20,8 @@ from torch import Tensor
 from penstock_kernels.ops import (
     Activation,
     Device,
-    EagerPlan,
     GraphDevice,
     Sampler,
-    Step,
-    StepBatch,
 )
 from penstock_kernels.sampler import NO_TOKEN
 from penstock_proto import shard_pb2
@@ -37,16 +34,20 @@ from penstock_shard.model.model import Model
 from penstock_shard.ranks.agreement import NoMemory, alone, check_room
 from penstock_shard.ranks.mapped_outputs import mapped_outputs
 from penstock_shard.ranks.parallel import Group
+from penstock_shard.sampling.features import ONE_BY_ONE, features_of
+from penstock_shard.sampling.plan import Sampled, SamplingPlan
 from penstock_shard.sampling.sample_graphs import SampleGraphs
-from penstock_shard.sampling.sampling import (
-    ONE_BY_ONE,
-    Sampled,
-    SamplingPlan,
-    SamplingState,
-    features_of,
-)
+from penstock_shard.sampling.sampling import SamplingState
 from penstock_shard.steps.admissions import objection
-from penstock_shard.steps.graphs import Capturer, DecodeGraphs, SlotTensors, StepOutputs
+from penstock_shard.steps.eager import EagerInputs, EagerRows
+from penstock_shard.steps.graphs import (
+    Capturer,
+    DecodeGraphs,
+    GraphKind,
+    GraphSizes,
+    SlotTensors,
+    StepOutputs,
+)
 from penstock_shard.steps.mixed_graphs import MixedGraphs
 from penstock_shard.steps.prompt_scores import PromptScorer
 from penstock_shard.steps.results import PendingResult, StepTimer, refusal, to_host
@@ -55,19 +56,6 @@ from penstock_shard.steps.slots import Chunks, HostSlots, Indices, ShardLimits
 
 _NONE = np.empty(0, np.int64)
 NO_CHUNKS = Chunks(_NONE, _NONE, _NONE, np.empty(0, np.bool_))
-
-
-@dataclass(slots=True)
-class StepInputs:
-    """Rows of a step, decoding slots before chunks: views of static buffers."""
-
-    slot: Tensor  # [rows] int64
-    token: Tensor  # [rows] int64
-    position: Tensor  # [rows] int64
-    decode_rows: int
-    step: Step
-    sampled_rows: Tensor | None  # rows whose logits are wanted; None: all
-    sampling: SamplingPlan | None  # None: nothing is sampled
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +67,11 @@ class StepGraphs:
     draws: SampleGraphs | None  # where tokens are chosen
     outputs: StepOutputs
     sharing: SharingTensors
+
+    @property
+    def kinds(self) -> tuple[GraphKind, ...]:
+        """In the order in which they are captured: they share memory, and the first takes most."""
+        return (self.mixed, self.decode, *([] if self.draws is None else [self.draws]))
 
 
 class Runner:
@@ -108,23 +101,31 @@ class Runner:
         self._scorer = PromptScorer(
             model, group, self.book, limits, self.sampling, sampler.rows_alone, device
         )
-        rows = limits.max_prefill_tokens + limits.max_slots
-        self._row_slot = torch.zeros(rows, dtype=torch.int64, device=device)
-        self._row_token = torch.zeros(rows, dtype=torch.int64, device=device)
-        self._row_position = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._eager = EagerRows(ops, self.slots, self.book)
         self._decode_plan: SamplingPlan | None = None  # of the standing decode list
         self._graphs: StepGraphs | None = None
-        self.workspace = 0  # bytes of a GPU that the largest step holds beside the cache
+        self.row_bytes = 0  # that a step which is no graph takes for each of its rows
 
     @torch.inference_mode()
     def capture_graphs(
         self,
-        sizes: tuple[int, ...],
+        sizes: GraphSizes,
         capture: Capturer,
         expect: Callable[[int], None] | None = None,
     ) -> None:
-        """From here on steps are replays of CUDA graphs: decode steps of up to sizes[-1] rows, and
-        steps with chunks. expect: told before how many graphs there will be."""
+        """From here on steps are replays of CUDA graphs, where one is large enough. expect: told
+        before how many graphs there will be."""
+        graphs = self.graphs_of(sizes)
+        if expect is not None:
+            expect(sum(kind.count for kind in graphs.kinds))
+        for kind in graphs.kinds:
+            kind.capture(capture)
+        self._graphs = graphs
+
+    @torch.inference_mode()
+    def graphs_of(self, sizes: GraphSizes) -> StepGraphs:
+        """Graphs that are still to be captured, and the tensors that they read and write. A
+        collective."""
         ops = cast(GraphDevice, self.ops)  # that of the CPU is never captured
         limits, dtype = self.limits, self.model.dtype
         outputs = mapped_outputs(self.model.head, limits.max_slots, dtype) or StepOutputs.empty(
@@ -137,18 +138,13 @@ class Runner:
         )
         sharing = SharingTensors(limits.max_slots, ops.tile_rows, self.device)
         parts = (self.model, ops, self.slots, self.cache, outputs, sharing)
-        mixed = MixedGraphs(*parts, limits.max_prefill_tokens, limits.max_chunks)
-        decode = DecodeGraphs(*parts, sizes)
+        prompts = min(limits.max_prefill_tokens, sizes.prompt_tokens)
+        mixed = MixedGraphs(*parts, prompts, limits.max_chunks)
+        decode = DecodeGraphs(*parts, sizes.decode)
         draws = None
         if self.sampling is not None:
             draws = SampleGraphs(self.sampling, self.sampler, outputs.logits)
-        if expect is not None:
-            expect(mixed.count + decode.count + (draws.count if draws is not None else 0))
-        mixed.capture(capture)
-        decode.capture(capture)
-        if draws is not None:
-            draws.capture(capture)
-        self._graphs = StepGraphs(decode, mixed, draws, outputs, sharing)
+        return StepGraphs(decode, mixed, draws, outputs, sharing)
 
     @torch.inference_mode()
     def execute(self, command: shard_pb2.StepCommand) -> Iterator[PendingResult]:
@@ -166,7 +162,7 @@ class Runner:
                 self.sampling.append(appended)
         chunks, rows = self.book.run(command)
         if command.decode_changed:
-            self._row_slot[: len(self.book.decode)].copy_(upload(self.book.decode, self.device))
+            self._eager.decode(self.book.decode)
             if self._graphs is not None:
                 self._load_graphs(self._graphs)
             self._decode_plan = None
@@ -192,7 +188,6 @@ class Runner:
         error then.
         """
         try:
-            self._check_room(chunks)
             return self._step(step, lengths, chunks)
         except (RuntimeError, MemoryError) as error:
             known = self.group.world_size == 1 or isinstance(error, NoMemory)
@@ -202,12 +197,13 @@ class Runner:
         return None
 
     def _check_room(self, chunks: Chunks) -> None:
-        """Raises NoMemory on every rank where one has too little for a step that scores prompts:
-        the largest, and never a graph. Other steps are not held up by a question to all ranks."""
-        if self.group.world_size == 1:
-            return
-        if size := self._scorer.bytes_of(chunks):
-            check_room(self.group, self.device, max(size, self.workspace))
+        """Raises NoMemory on every rank where one has too little for a step with prompts that is no
+        graph, before any of them begins it. Steps that only decode are small, and not held up by a
+        question to all ranks."""
+        if self.group.world_size > 1 and len(chunks.slots):
+            rows = len(self.book.decode) + int(chunks.lengths.sum())
+            size = max(rows * self.row_bytes, self._scorer.bytes_of(chunks))
+            check_room(self.group, self.device, size)
 
     def _give_up(self, chunks: Chunks) -> list[shard_pb2.Refusal]:
         """The slots of the step are refused: how far each came is not known."""
@@ -320,12 +316,13 @@ class Runner:
             return PendingResult(step, timer)
         if (replayed := self._replay(chunks)) is not None:
             return self._replayed(step, timer, chunks, replayed)
-        inputs = self._inputs(lengths, chunks)
+        self._check_room(chunks)
+        inputs, plan = self._eager.inputs(lengths, chunks), self._sampling_plan(chunks)
         hidden = self.model.forward(inputs.step, inputs.token, inputs.position, self.cache)
-        sampled = self._sample(hidden, inputs, chunks)
-        self._advance(inputs, chunks)
+        sampled = self._sample(hidden, inputs, plan, chunks)
+        self._eager.advance(inputs, chunks)
         prompt = self._scorer.parts(hidden, inputs.step, inputs.decode_rows, chunks)
-        result = self._pending(step, timer, sampled, inputs.sampling)
+        result = self._pending(step, timer, sampled, plan)
         result.prompt = prompt
         timer.stop()
         return result
@@ -354,16 +351,11 @@ class Runner:
             return graphs.decode.slot[:rows]
         if self.book.scored(chunks)[1].any():
             return None  # they need the hidden states of more rows
-        step = graphs.mixed.step(self.book.decode, chunks, self._tokens_of(chunks))
+        step = graphs.mixed.step(self.book.decode, chunks, self.book.chunks_tokens(chunks))
         if not graphs.mixed.fits(step):
             return None
         graphs.mixed.replay(step)
         return graphs.mixed.sampled_slots(step, rows + int(chunks.complete.sum()))
-
-    def _tokens_of(self, chunks: Chunks) -> list[NDArray[np.int32]]:
-        """The tokens that each chunk computes."""
-        spans = zip(chunks.slots, chunks.starts, chunks.lengths, strict=True)
-        return [self.book.chunk_tokens(*span) for span in spans]
 
     def _replayed(
         self, step: int, timer: StepTimer, chunks: Chunks, slots: Tensor
@@ -388,59 +380,6 @@ class Runner:
         timer.stop()
         return result
 
-    def _inputs(self, lengths: Indices, chunks: Chunks) -> StepInputs:
-        """The rows of a step, and how they stand in the cache."""
-        decode_rows = len(lengths)
-        rows = decode_rows + int(chunks.lengths.sum())
-        if rows > decode_rows:
-            self._load_chunks(decode_rows, rows, chunks)
-        context = np.concatenate((lengths, chunks.starts))
-        queries = np.concatenate((np.ones_like(lengths), chunks.lengths))
-        sequences = decode = self._row_slot[:decode_rows]
-        if len(chunks.slots):
-            sequences = torch.cat((sequences, upload(chunks.slots, self.device)))
-        if decode_rows:  # they take what their slots hold on the device
-            slots = self.slots
-            # Of a slot with NO_TOKEN nothing is read any more, but its row is computed.
-            token = slots.last_token.index_select(0, decode).clamp_(min=0)
-            self._row_token[:decode_rows].copy_(token)
-            self._row_position[:decode_rows].copy_(slots.length.index_select(0, decode))
-        batch = StepBatch(
-            slot=self._row_slot[:rows],
-            position=self._row_position[:rows],
-            block_table=self.slots.block_table,
-            decode_rows=decode_rows,
-            plan=EagerPlan(sequences, context, queries),
-        )
-        return StepInputs(
-            slot=batch.slot,
-            token=self._row_token[:rows],
-            position=batch.position,
-            decode_rows=decode_rows,
-            step=self.ops.step(batch),
-            sampled_rows=self._sampled_rows(decode_rows, chunks),
-            sampling=self._sampling_plan(chunks),
-        )
-
-    def _load_chunks(self, start: int, stop: int, chunks: Chunks) -> None:
-        """Slots, tokens and positions of the chunks' rows: known to the host, one upload."""
-        spans = zip(chunks.starts, chunks.lengths, strict=True)
-        packed = np.empty((3, stop - start), np.int64)
-        packed[0] = np.repeat(chunks.slots, chunks.lengths)
-        packed[1] = np.concatenate(self._tokens_of(chunks))
-        packed[2] = np.concatenate([np.arange(first, first + count) for first, count in spans])
-        slot, token, position = upload(packed, self.device).unbind(0)
-        self._row_slot[start:stop].copy_(slot)
-        self._row_token[start:stop].copy_(token)
-        self._row_position[start:stop].copy_(position)
-
-    def _sampled_rows(self, decode_rows: int, chunks: Chunks) -> Tensor | None:
-        if not len(chunks.slots):
-            return None
-        ends = decode_rows + np.cumsum(chunks.lengths) - 1
-        wanted = np.concatenate((np.arange(decode_rows), ends[chunks.complete]))
-        return upload(wanted, self.device)
-
     def _sampling_plan(self, chunks: Chunks) -> SamplingPlan | None:
         """The plan of an unchanged decode batch is that of the step before."""
         if self.sampling is None:
@@ -452,7 +391,9 @@ class Runner:
             self._decode_plan = self.sampling.plan(self.book.decode)
         return self._decode_plan
 
-    def _sample(self, hidden: Activation, inputs: StepInputs, chunks: Chunks) -> Sampled | None:
+    def _sample(
+        self, hidden: Activation, inputs: EagerInputs, plan: SamplingPlan | None, chunks: Chunks
+    ) -> Sampled | None:
         """Rank 0 chooses, all ranks store the token where the next step reads it."""
         if not inputs.decode_rows and not chunks.complete.any():
             return None
@@ -460,20 +401,10 @@ class Runner:
         logits = self.model.head(hidden if rows is None else hidden.select(rows), inputs.step)
         slots = inputs.slot if rows is None else inputs.slot.index_select(0, rows)
         sampled = None
-        if self.sampling is not None and inputs.sampling is not None and logits is not None:
-            sampled = self._chosen(logits, inputs.sampling)
+        if plan is not None and logits is not None:
+            sampled = self._chosen(logits, plan)
             token = self.group.broadcast(sampled.token)
         else:
             token = self.group.broadcast(torch.empty_like(slots))
         self.slots.last_token.index_copy_(0, slots, token)
         return sampled
-
-    def _advance(self, inputs: StepInputs, chunks: Chunks) -> None:
-        """Slots now hold what their rows wrote."""
-        if not len(chunks.slots):
-            self.slots.length.index_copy_(0, inputs.slot, inputs.position + 1)
-            return
-        rows = inputs.decode_rows
-        self.slots.length.index_copy_(0, inputs.slot[:rows], inputs.position[:rows] + 1)
-        ends = upload(chunks.starts + chunks.lengths, self.device)
-        self.slots.length.index_copy_(0, upload(chunks.slots, self.device), ends)

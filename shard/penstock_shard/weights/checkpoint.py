@@ -19,7 +19,7 @@ from torch import Tensor
 
 from penstock_quantization.source import Source
 from penstock_shard.log import Progress
-from penstock_shard.model.families import Names
+from penstock_shard.model.families.family import Names
 from penstock_shard.weights.checkpoint_files import checkpoint_files
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}

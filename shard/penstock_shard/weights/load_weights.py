@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from penstock_shard.model.layers import (
 from penstock_shard.model.matrices import BlockMatrices, MlpPlace
 from penstock_shard.ranks.parallel import Group, Partition
 from penstock_shard.weights.checkpoint import Rehearsal, Weights
+from penstock_shard.weights.fp8_rows import check_any
 from penstock_shard.weights.matrix_loader import MatrixLoader
 
 BLOCKS: dict[str, Callable[..., Block]] = {
@@ -47,6 +48,7 @@ class _Loader:
     device: torch.device
     quantize: str | None
     cache: str | None  # type of the KV cache; None: dtype
+    fp8_rows: bool  # whether 4-bit weights are multiplied with rows in FP8
 
     def decoder(self) -> Decoder:
         model, vocabulary, names = self.model, self.partition.vocabulary, self.model.family.names
@@ -57,13 +59,18 @@ class _Loader:
         head = table
         if not model.tied_embeddings:
             head = self._slice(f"{names.head}.weight", shape, 0, vocabulary)
+        bias = None
+        if model.family.head_bias:
+            bias = self._vector(f"{names.head}.bias", model.vocab_size, vocabulary)
         embedding = self._embedding(table)
         self.weights.finish(self._ignored())
         return Decoder(
             embedding=embedding,
             blocks=blocks,
             norm=norm,
-            head=VocabularyHead(Weight(head), model.vocab_size, self.group, model.logit_cap),
+            head=VocabularyHead(
+                Weight(head, bias), model.vocab_size, self.group, model.logit_cap, model.logit_scale
+            ),
             ropes=tuple((rope, model.rotary or model.head_dim) for rope in model.ropes),
         )
 
@@ -75,11 +82,14 @@ class _Loader:
 
     def _embedding(self, table: Tensor) -> VocabularyEmbedding:
         model, start = self.model, self.partition.vocabulary.start
-        scale = float(torch.tensor(model.embedding_scale, dtype=self.dtype))  # rounded as trained
+        scale = model.embedding_scale
+        if model.family.scaled_embedding:
+            scale = float(torch.tensor(scale, dtype=self.dtype))  # rounded as trained
         learned = None
         if (name := model.family.names.positions) is not None:
-            shape = (model.max_positions, model.hidden_size)
-            learned = self._slice(f"{name}.weight", shape, 0, range(shape[0]))
+            first = model.family.first_position
+            shape = (first + model.max_positions, model.hidden_size)
+            learned = self._slice(f"{name}.weight", shape, 0, range(first, shape[0]))
         return VocabularyEmbedding(table, start, self.group, scale, learned)
 
     def _block(self, index: int) -> Block:
@@ -107,6 +117,7 @@ class _Loader:
             window=model.windows[layer],
             rope=model.rope_of(layer),
             rotary=model.rotary,
+            interleaved=model.family.interleaved,
             soft_cap=model.attention_cap,
             cache=self._cache_spec(prefix),
         )
@@ -164,10 +175,11 @@ class _Loader:
         )
 
     def _experts(self, prefix: str) -> MixtureOfExperts:
-        """The router stays as the checkpoint has it, whatever `--quantize` says: it is small."""
+        """The router stays as the checkpoint has it, whatever `--quantize` says: it is small. The
+        experts' kernels read rows as they are."""
         shape, keys = self.model.experts, self.model.family.experts
         assert shape is not None and keys is not None
-        read, matrices = self._read, self._matrices
+        read, matrices = replace(self._read, fp8_rows=False), self._matrices
         shared = None
         if shape.shared is not None:
             gate = read.dense(matrices.shared_gate(prefix))
@@ -190,7 +202,7 @@ class _Loader:
     def _read(self) -> MatrixLoader:
         return MatrixLoader(
             self.model, self.group, self.partition, self.weights, self.dtype, self.device,
-            self.quantize,
+            self.quantize, self.fp8_rows,
         )  # fmt: skip
 
     @property
@@ -198,8 +210,10 @@ class _Loader:
         return BlockMatrices(self.model, self.partition)
 
     def _norm(self, name: str, size: int, part: range | None = None) -> Norm:
-        kind = NormKind(self.model.family.norm)
-        bias = self._vector(f"{name}.bias", size, part) if kind is NormKind.LAYER else None
+        kind, bias = NormKind(self.model.family.norm), None
+        if kind is NormKind.LAYER:
+            there = self.model.family.norm_bias
+            bias = self._vector(f"{name}.bias", size, part) if there else self._zeros(size)
         return Norm(self._vector(f"{name}.weight", size, part), self.model.norm_eps, kind, bias)
 
     def _slice(self, name: str, shape: tuple[int, int], dim: int, part: range) -> Tensor:
@@ -215,6 +229,9 @@ class _Loader:
         self.weights.read(into, name, (size,), 0, part.start)
         return into
 
+    def _zeros(self, size: int) -> Tensor:
+        return torch.zeros(size, dtype=self.dtype, device=self.device)
+
     def _empty(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=self.dtype, device=self.device)
 
@@ -227,22 +244,28 @@ def load_decoder(
     device: torch.device,
     quantize: str | None = None,
     cache: str | None = None,
+    fp8_rows: bool = False,
 ) -> Decoder:
     """This rank's share of a model, quantised as `--quantize` says. cache: type of the KV cache,
-    by torch's name; None: dtype.
+    by torch's name; None: dtype. fp8_rows: whether 4-bit weights are multiplied with rows in FP8.
 
     Before anything is allocated all of it is made once without memory. Raises ValueError for
     weights that do not fit config.json, and for a model that no memory of the device holds.
     """
-    needed = device_bytes(model, group, weights, dtype, quantize, cache)
+    needed = device_bytes(model, group, weights, dtype, quantize, cache, fp8_rows)
     check_memory(needed, device, group.world_size)
     partition = Partition.of(model, group)
     try:
-        return _Loader(model, group, partition, weights, dtype, device, quantize, cache).decoder()
+        decoder = _Loader(
+            model, group, partition, weights, dtype, device, quantize, cache, fp8_rows
+        ).decoder()
     except torch.OutOfMemoryError as error:
         raise ValueError(
             f"this shard's weights do not fit beside what else uses {device}: {error}"
         ) from None
+    if fp8_rows:
+        check_any(decoder)
+    return decoder
 
 
 def device_bytes(
@@ -252,10 +275,13 @@ def device_bytes(
     dtype: torch.dtype,
     quantize: str | None = None,
     cache: str | None = None,
+    fp8_rows: bool = False,
 ) -> int:
     """What this rank's share takes on a GPU. Raises ValueError as `load_decoder` does."""
     partition, meta = Partition.of(model, group), torch.device("meta")
-    loader = _Loader(model, group, partition, Rehearsal(weights), dtype, meta, quantize, cache)
+    loader = _Loader(
+        model, group, partition, Rehearsal(weights), dtype, meta, quantize, cache, fp8_rows
+    )
     return loader.decoder().nbytes
 
 

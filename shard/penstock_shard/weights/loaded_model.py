@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from penstock_proto import shard_pb2
+from penstock_quantization.activations import check_activations
 from penstock_quantization.kv_scheme import NAMES
 from penstock_quantization.methods import check_quantize, dummy_scheme
 from penstock_shard import log
@@ -20,7 +21,10 @@ from penstock_shard.model.architecture import Architecture, read_architecture
 from penstock_shard.model.decoder import Decoder
 from penstock_shard.ranks.parallel import Group, join_group
 from penstock_shard.weights.checkpoint import Checkpoint, DummyWeights, Weights
+from penstock_shard.weights.fp8_rows import check_device
 from penstock_shard.weights.load_weights import load_decoder
+
+FP8 = "float8_e4m3fn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class LoadedModel:
     grammars: Templates
     weights: str  # their format
     deterministic: bool = False  # no row's result depends on what else is computed
+    activations: str = ""  # in what rows meet 4-bit weights, by torch's name; "": as they are
 
     @property
     def cache_dtype(self) -> str:
@@ -62,6 +67,7 @@ class LoadedModel:
             weight_bytes=self.decoder.nbytes,
             weights=self.weights,
             deterministic=self.deterministic,
+            quantized_activations=self.activations,
         )
 
 
@@ -73,6 +79,7 @@ def load(config: ShardConfig) -> LoadedModel:
     if dummy and model.scheme is None:
         model = replace(model, scheme=dummy_scheme(config.quantize))
     check_quantize(config.quantize, model.scheme)
+    check_activations(config.quantize_activations, config.quantize, model.scheme)
     checkpoint = None if dummy else Checkpoint(folder, model.family.names)
     weights: Weights = checkpoint or DummyWeights()
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -80,13 +87,16 @@ def load(config: ShardConfig) -> LoadedModel:
     name = config.dtype or model.dtype or (checkpoint and checkpoint.dtype) or "float32"
     name = served_dtype(name, device)
     dtype: torch.dtype = getattr(torch, name)
+    fp8_rows = config.quantize_activations is not None
+    if fp8_rows:
+        check_device(device, dtype)
     dependent = not config.disable_dependent_launch
     group = join_group(os.environ, Path(config.socket_folder), device)
     if config.deterministic:
         group = group.in_order()
     group = group.with_rows(device, model.hidden_size, dtype, dependent)
     cache = NAMES.get(config.kv_cache_dtype, model.kv_cache)
-    decoder = load_decoder(model, group, weights, dtype, device, config.quantize, cache)
+    decoder = load_decoder(model, group, weights, dtype, device, config.quantize, cache, fp8_rows)
     loaded = LoadedModel(
         model=model,
         decoder=decoder,
@@ -100,6 +110,7 @@ def load(config: ShardConfig) -> LoadedModel:
         grammars=Templates(model.vocab_size),
         weights=config.quantize or (model.scheme and model.scheme.format) or name,
         deterministic=config.deterministic,
+        activations=FP8 if fp8_rows else "",
     )
     log.info(
         f"loaded {model.name} in {name} on {device}: {decoder.nbytes} bytes",

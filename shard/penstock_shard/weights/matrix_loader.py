@@ -19,6 +19,7 @@ from penstock_shard.model.layers import RowParallel
 from penstock_shard.model.matrices import BlockMatrices
 from penstock_shard.ranks.parallel import Group, Partition
 from penstock_shard.weights.checkpoint import Weights
+from penstock_shard.weights.fp8_rows import with_fp8_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class MatrixLoader:
     dtype: torch.dtype
     device: torch.device
     quantize: str | None
+    fp8_rows: bool  # whether 4-bit weights are multiplied with rows in FP8
 
     def stacked(self, specs: Sequence[MatrixSpec], read: Callable[[MatrixSpec], Weight]) -> Stacked:
         """Experts' matrices, read one by one; dense where their layouts differ."""
@@ -69,9 +71,10 @@ class MatrixLoader:
         if weight.layout is Layout.DENSE:
             return weight
         if weight.device.type == "meta":  # of which nothing is computed
-            shape = (weight.n, weight.k)
-            return Weight(weight.data.new_empty(shape, dtype=self.dtype), weight.bias)
-        return Weight(weight.dequantised().to(self.dtype), weight.bias)
+            data = weight.data.new_empty((weight.n, weight.k), dtype=self.dtype)
+        else:
+            data = weight.dequantised().to(self.dtype)
+        return Weight(data, weight.bias, fp8_rows=weight.fp8_rows)
 
     def columns(self, spec: MatrixSpec) -> Weight:
         """A matrix whose rows are this rank's; others read the same input on every rank."""
@@ -89,7 +92,8 @@ class MatrixLoader:
 
     def _read(self, spec: MatrixSpec) -> Weight:
         reader = reader_for(self.model.scheme, self.weights, self.dtype, self.device)
-        return self._fitting(reader.read(spec))
+        weight = reader.read(spec)
+        return self._fitting(with_fp8_rows(weight, spec) if self.fp8_rows else weight)
 
     def _fitting(self, weight: Weight) -> Weight:
         return weight if keeps_layouts(self.device) else self._as_dense(weight)

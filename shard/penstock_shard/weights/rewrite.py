@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from safetensors import safe_open
@@ -62,11 +63,16 @@ def rewrite(
     config: dict[str, Any],
     change: Change,
     done: Callable[[], None] = lambda: None,
+    files: Mapping[str, Path] = MappingProxyType({}),
 ) -> int:
     """One file of weights is in memory at a time. config: what config.json gets besides; done:
-    called behind each tensor. Returns the bytes of all tensors."""
+    called behind each tensor; files: that stand in the place of the model's, by name. Returns the
+    bytes of all tensors."""
     with all_or_nothing(output) as parts:
-        return _write(folder, parts, config, change, done)
+        total = _write(folder, parts, config, change, done)
+        for name, path in files.items():
+            shutil.copyfile(path, parts / name)
+        return total
 
 
 def _write(

@@ -96,3 +96,26 @@ async def test_a_value_that_no_request_may_have_is_ignored_and_named(
     shown = orjson.loads((await client.get("/info"))[1])
     assert shown["sampling_defaults"] == {"repetition_penalty": 1.1}
     assert any("generation_config.json" in m and f"`{name}`" in m for m in caplog.messages)
+
+
+@pytest.mark.parametrize("file", ["auto", "none"])
+async def test_what_the_operator_gives_wins(serve: Any, folder: Path, file: str) -> None:
+    given = {"temperature": 0.25, "min_p": 0.125}
+    client = await serve(
+        model_path=str(folder), generation_config=file, override_generation_config=given
+    )
+    assert (await client.post("/v1/completions", {"prompt": "hi"}))[0] == 200
+    sampling = sampled(client)
+    assert (sampling.temperature, sampling.min_p) == (0.25, 0.125)
+    assert sampling.top_k == (20 if file == "auto" else 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [({"temperature": -1}, "`temperature`"), ({"max_new_tokens": 5}, "has `max_new_tokens`")],
+)
+async def test_what_no_request_may_have_is_no_option(
+    serve: Any, folder: Path, given: dict[str, float], named: str
+) -> None:
+    with pytest.raises(ValueError, match=f"--override-generation-config .*{named}"):
+        await serve(model_path=str(folder), override_generation_config=given)

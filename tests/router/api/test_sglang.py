@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from penstock_router.api.service import VERSION
 from penstock_router.request import FinishReason
 from support.fake_engine import EOS, FakeEngine
 
@@ -298,6 +299,27 @@ async def test_the_cache_is_flushed_when_nothing_runs(serve: Serve) -> None:
     await task
     assert (await waiting)[0] == 200 and client.engine.emptied == 2
     assert (await client.get("/flush_cache?timeout=1e9"))[0] == 400
+
+
+async def test_what_vllm_calls_these(serve: Serve) -> None:
+    client = await serve(FakeEngine(hold=True))
+
+    async def load() -> int:
+        return int(json.loads((await client.get("/load"))[1])["server_load"])
+
+    assert json.loads((await client.get("/version"))[1]) == {"version": VERSION}
+    async with client.session.post(client.url + "/reset_prefix_cache") as answer:
+        assert answer.status == 200 and client.engine.emptied == 1
+    assert await load() == 0
+    task = asyncio.create_task(answered(client, body(sampling_params={"n": 2})))
+    while client.engine.live < 2:
+        await asyncio.sleep(0.001)
+    assert await load() == 2
+    async with client.session.post(client.url + "/reset_prefix_cache") as answer:
+        assert answer.status == 400
+    client.engine.release()
+    await task
+    await client.quiet()
 
 
 async def test_health_by_a_token(serve: Serve) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
+import math
 import random
 import time
 
@@ -353,6 +354,22 @@ async def test_a_shard_that_does_not_answer_is_not_ready(engine_rig, recorder, m
             while rig.engine.trouble:
                 await asyncio.sleep(0.01)
         assert heard == ["no answer from shard 1", ""]
+
+
+async def test_a_hung_step_names_the_shard_that_does_not_answer(engine_rig, recorder, monkeypatch):
+    """The last line of the log is all that many read of it."""
+    monkeypatch.setattr(shard_client, "PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(shard_client, "PROBE_TIMEOUT", 0.1)
+    async with engine_rig(ranks=2, fault=Fault("hang", 3), step_timeout=1.0) as rig:
+        monkeypatch.setattr(rig.engine, "_step_timeout", math.inf)
+        listener = recorder()
+        rig.engine.submit(GenerationRequest((1, 2), 30), listener)
+        rig.shards[1].deaf = True
+        async with asyncio.timeout(60):
+            while "no answer from" not in rig.engine.trouble:
+                await asyncio.sleep(0.01)
+        monkeypatch.setattr(rig.engine, "_step_timeout", 0.0)
+        assert str(await listener.wait()).endswith(" s; no answer from shard 1")
 
 
 async def test_an_idle_engine_is_not_taken_for_a_hung_one(engine_rig, recorder):

@@ -9,38 +9,51 @@ import pytest
 
 from penstock_proto.shard_pb2 import InfoResponse, WarmupResponse
 from penstock_router.limits import _costs
-from penstock_router.scheduler.costs import MEASURED_BEFORE, step_rows
+from penstock_router.scheduler.costs import USUAL, step_rows
 from support.scheduling import Loop, running
 
-# Llama-3.1-8B on an H100, us a layer and row.
-A_ROW = {
-    128: 1.23, 256: 0.85, 384: 0.72, 512: 0.74, 768: 0.66, 1024: 0.70, 1152: 0.63, 1536: 0.66,
-    2048: 0.63, 4096: 0.63,
-}  # fmt: skip
-H100 = {rows: rows * cost * 32e-6 for rows, cost in A_ROW.items()}
+# ms by rows, as shards measured them at start on an H200.
+ROWS = (128, 256, 384, 512, 640, 768, 896, 1024, 1152, 1280, 1536, 1792, 2048, 3072, 4096)
+LLAMA_8B_INT4 = (
+    5.32, 7.55, 10.89, 11.83, 16.43, 18.67, 19.47, 21.19, 26.54, 27.39, 31.26, 37.58, 40.55, 57.28,
+    78.51,
+)  # fmt: skip
+GPT_OSS_20B = (
+    10.34, 12.55, 12.76, 16.79, 21.25, 17.75, 18.51, 22.62, 29.47, 28.39, 28.81, 29.68, 35.74,
+    50.32, 62.42,
+)  # fmt: skip
 
 
-def test_sizes_of_which_a_row_costs_least() -> None:
-    assert step_rows(H100) == (384, 1152)
+def measured(milliseconds: tuple[float, ...]) -> dict[int, float]:
+    return {rows: ms / 1e3 for rows, ms in zip(ROWS, milliseconds, strict=True)}
+
+
+def test_sizes_that_no_mixture_of_others_beats() -> None:
+    assert step_rows(measured(LLAMA_8B_INT4)) == (512, 1024, 2048)
+    assert step_rows(measured(GPT_OSS_20B)) == (384, 1792)
 
 
 def test_without_a_measurement_there_are_sizes_too() -> None:
-    assert step_rows({}) == MEASURED_BEFORE
+    assert step_rows({}) == USUAL
 
 
 @pytest.mark.parametrize("noise", [0.99, 1.01])
-def test_a_little_noise_changes_nothing(noise: float) -> None:
-    for rows in H100:
-        assert step_rows(H100 | {rows: H100[rows] * noise}) == step_rows(H100)
+def test_a_little_noise_moves_neither_the_first_size_nor_lets_dear_ones_in(noise: float) -> None:
+    costs = measured(LLAMA_8B_INT4)
+    for rows in costs:
+        first, *others = step_rows(costs | {rows: costs[rows] * noise})
+        assert first == 512 and not {640, 768, 1152} & set(others)
 
 
 def test_times_that_fall_with_more_rows_count_as_the_larger() -> None:
-    assert step_rows({128: 1.0, 256: 1.5, 384: 3.0, 512: 1.2}) == (256,)
+    assert step_rows({128: 1.0, 256: 1.5, 384: 3.0, 512: 1.2}) == (256, 512)
 
 
-def test_where_nothing_is_cheaper_together_there_is_one_size() -> None:
+def test_where_all_sizes_are_as_good_the_first_is_a_little_longer_than_the_fewest_rows() -> None:
     """Without a GPU's tiles: twice the rows take twice as long."""
-    assert step_rows({rows: rows * 1e-5 for rows in (128, 256, 512)}) == (256,)
+    sizes = (128, 256, 512, 1024)
+    assert step_rows({rows: rows * 1e-5 for rows in sizes}) == (256, 512, 1024)
+    assert step_rows({100: 0.2}) == (100,)
 
 
 def test_the_slowest_shard_counts() -> None:
@@ -74,7 +87,7 @@ def test_an_operators_sizes_come_before_those_measured() -> None:
     )  # fmt: skip
     request: Any = SimpleNamespace(max_sequence_length=512, max_prefill_tokens=512, max_slots=8)
     for given, expected in (
-        (None, MEASURED_BEFORE), ((0,), (256,)), ((300, 100), (100, 300)),
+        (None, (256,)), ((0,), (256,)), ((300, 100), (100, 300)),
     ):  # fmt: skip
         config: Any = SimpleNamespace(max_total_tokens=None, max_input_tokens=None, step_rows=given)
         assert derive(config, [info], request, [warmup]).step_rows == expected

@@ -172,3 +172,29 @@ def test_agrees_with_transformers(tmp_path: Path) -> None:
         rendered = asyncio.run(model.render(Conversation(messages)))
     assert rendered.text == expected
     assert list(rendered.ids) == theirs(expected, add_special_tokens=False)["input_ids"]
+
+
+VARIABLES = "{% for m in messages %}{{ m.content }}{% endfor %}{{ [a, b] }}"
+
+
+def test_variables_that_a_conversation_does_not_set(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, byte_level(), template=VARIABLES)
+    model = TextModel.load(folder, None, 1, variables={"a": 1, "b": 2})
+    try:
+        said = Conversation([{"role": "user", "content": "x"}], {"b": 3})
+        assert asyncio.run(model.render(said)).text == "x[1, 3]"
+        assert chat(model, ("user", "y")).text == "y[1, 2]"
+    finally:
+        model.close()
+
+
+def test_a_file_of_any_name_is_a_template(tmp_path: Path) -> None:
+    """Only one that ends in .json is like tokenizer_config.json; none is passed over."""
+    folder = write_folder(tmp_path, byte_level())
+    for name in ("chat.txt", "template", "chat.jinja"):
+        (file := tmp_path / name).write_text("{{ messages[0].content }}!")
+        with loaded(folder, file) as model:
+            assert chat(model, ("user", "x")).text == "x!"
+    (binary := tmp_path / "chat.bin").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"chat\.bin cannot be read"):
+        TextModel.load(folder, str(binary), 1)

@@ -29,7 +29,7 @@ LEAST = 0.2  # of the multiprocessors must have a tile
 
 
 @gluon.jit
-def _place(plan, turn):
+def unit_of(plan, turn):
     """The program's unit of a turn: its tile in tiles of rows and of columns, its split, and that
     one's depths. All rows of a column stand after one another, so that its weight is read once."""
     row_tiles, column_tiles, depths, SPLITS = plan
@@ -41,7 +41,7 @@ def _place(plan, turn):
 
 
 @gluon.jit
-def _turns(plan):
+def turns(plan):
     return gl.cdiv(plan[0] * plan[1] * plan[3] - gl.program_id(0), gl.num_programs(0))
 
 
@@ -51,11 +51,11 @@ def _load_weight(
     G: gl.constexpr, ZEROS: gl.constexpr, BYTES: gl.constexpr,
 ):  # fmt: skip
     w_tiles, s_tiles, z_tiles, x_tiles, full, empty = ring
-    x, weight, scale, zero, depths = source
+    x, weight, scale, zero, depths, step, apart = source
     ready = full.index(stage)
     mbarrier.expect(ready, BYTES)
     for h in gl.static_range(2):
-        at, slot = (2 * column + h) * depths + depth, 2 * stage + h
+        at, slot = (step * column + apart * h) * depths + depth, 2 * stage + h
         tma.async_copy_global_to_shared(weight, [at * 32, 0], ready, w_tiles.index(slot))
         at *= G * 64
         tma.async_copy_global_to_shared(scale, [at], ready, s_tiles.index(slot))
@@ -70,14 +70,15 @@ def _load_x(ring, x, row, depth, stage):
 
 
 @gluon.jit
-def _load(
+def load(
     plan, ring, source,
     G: gl.constexpr, ZEROS: gl.constexpr, STAGES: gl.constexpr, BYTES: gl.constexpr,
     PDL: gl.constexpr,
 ):  # fmt: skip
-    """The warp that fills the ring, at first with weights alone."""
+    """The warp that fills the ring, at first with weights alone. source ends with the tiles of the
+    weight from a column's first to that of the next column, and to its second."""
     empty = ring[5]
-    row, column, split, first, count = _place(plan, 0)
+    row, column, split, first, count = unit_of(plan, 0)
     ahead = gl.minimum(count, STAGES)
     for j in range(ahead):
         _load_weight(ring, source, column, first + j, j, G, ZEROS, BYTES)
@@ -86,8 +87,8 @@ def _load(
     for j in range(ahead):
         _load_x(ring, source[0], row, first + j, j)
     done = ahead
-    for turn in range(_turns(plan)):
-        row, column, split, first, count = _place(plan, turn)
+    for turn in range(turns(plan)):
+        row, column, split, first, count = unit_of(plan, turn)
         for j in range(gl.where(turn == 0, ahead, 0), count):
             stage = done % STAGES
             mbarrier.wait(empty.index(stage), (done // STAGES + 1) & 1)
@@ -111,8 +112,8 @@ def _multiply(
     member = HALF * 64 + gl.arange(0, 64, gl.SliceLayout(0, io_layout))
     output = HALF * 64 + gl.arange(0, 64, gl.SliceLayout(1, layout))
     done = 0
-    for turn in range(_turns(plan)):
-        row, column, split, first, count = _place(plan, turn)
+    for turn in range(turns(plan)):
+        row, column, split, first, count = unit_of(plan, turn)
         acc = gl.zeros([64, ROWS], gl.float32, layout)
         for _ in range(count):
             stage = done % STAGES
@@ -173,12 +174,12 @@ def _kernel(
     depths = gl.to_tensor(depth) // 128
     plan = (gl.cdiv(rows, ROWS), columns // 128, depths, gl.to_tensor(SPLITS))
     target = (out, rows, columns)
-    source = (x, weight, scale, zero, depths)
+    source = (x, weight, scale, zero, depths, gl.to_tensor(2), gl.to_tensor(1))
     gl.warp_specialize(
         [
             (_multiply, (plan, ring, target, bias, gl.constexpr(0), G, ZEROS, STAGES, BIASED)),
             (_multiply, (plan, ring, target, bias, gl.constexpr(1), G, ZEROS, STAGES, BIASED)),
-            (_load, (plan, ring, source, G, ZEROS, STAGES, BYTES, PDL)),
+            (load, (plan, ring, source, G, ZEROS, STAGES, BYTES, PDL)),
         ],
         [4, 1],
         [232, 24],

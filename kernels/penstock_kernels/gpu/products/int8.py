@@ -22,6 +22,7 @@ from penstock_kernels.gpu.products.fp8 import (
 )
 from penstock_kernels.gpu.products.hopper_linear import LinearConfig, widened_linear_config
 from penstock_kernels.gpu.products.linear import Tile
+from penstock_kernels.gpu.products.one_row import one_row_products
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
 from penstock_kernels.weight import Layout
 
@@ -30,6 +31,10 @@ def _is_plain(p: Problem) -> bool:
     """Numbers and scales alone, in groups that the kernels' order of columns keeps together."""
     fits = not p.grouped or p.scale_columns % GROUP == 0
     return p.half and fits and not (p.zeros or p.ordered)
+
+
+def _has_row_scales(p: Problem) -> bool:
+    return _is_plain(p) and not p.grouped
 
 
 def _one_row(p: Problem, gated: bool = False) -> Tile | None:
@@ -83,6 +88,7 @@ def _gated_stream(p: Problem) -> LinearConfig | None:
 _row = partial(Product, Layout.INT8)
 
 PRODUCTS = (
+    *one_row_products(Layout.INT8, _has_row_scales),
     _row(Epilogue.NONE, range(1, 2), _one_row, dense.launch_tile),
     _row(Epilogue.NONE, range(2, FEW + 1), _stream, dense.launch_stream),
     _row(Epilogue.NONE, range(2, FEW + 1), _tile, dense.launch_tile),

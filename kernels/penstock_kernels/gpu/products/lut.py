@@ -18,6 +18,7 @@ from penstock_kernels.gpu.products.hopper_linear import COLUMNS, DEPTH, LinearCo
 from penstock_kernels.gpu.products.hopper_lut import hopper_lut, lut_config
 from penstock_kernels.gpu.products.linear import Tile
 from penstock_kernels.gpu.products.lut_linear import lut_linear, widened
+from penstock_kernels.gpu.products.one_row import GROUP, one_row_products
 from penstock_kernels.gpu.products.parts import summed
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
 from penstock_kernels.ops import Activation
@@ -34,6 +35,11 @@ def _stream(p: Problem, gated: bool = False, split: bool = False) -> LinearConfi
     if not (fits and p.half and p.dense and is_hopper(p.device)):
         return None
     return lut_config(p.rows, p.n, p.k, gated, split, multiprocessors(p.device))
+
+
+def _has_plain_blocks(p: Problem) -> bool:
+    """A table and scales that kernels of one row know."""
+    return bool(p.code) and p.scale_columns == GROUP and p.wide_scales and not p.outer
 
 
 def _split_stream(p: Problem) -> LinearConfig | None:
@@ -110,6 +116,7 @@ def _launch_widened(config: bool, x: Activation, weight: Weight, dependent: bool
 _row = partial(Product, Layout.LUT)
 
 PRODUCTS = (
+    *one_row_products(Layout.LUT, _has_plain_blocks),
     _row(Epilogue.NONE, range(1, FEW + 1), _summed_stream, _launch_summed),
     _row(Epilogue.NONE, range(1, FEW + 1), _stream, _launch_stream),
     _row(Epilogue.NONE, range(1, FEW + 1), _tile, _launch_tile),

@@ -44,9 +44,13 @@ def column(place, MIXED: tl.constexpr):
 
 
 @triton.jit
-def place_of(column, MIXED: tl.constexpr):
-    """Where a column stands in rows whose columns are MIXED: the inverse of `column`."""
-    if MIXED:
+def place_of(column, ORDER: tl.constexpr):
+    """Where a column stands in rows whose columns are in an order of `quantise.Order`; the inverse
+    of `column` for that of FP8."""
+    if ORDER == 2:
+        half, thread = column >> 3 & 1, column >> 1 & 3
+        return (column & ~15) + thread * 4 + (column & 1) * 2 + half
+    if ORDER == 1:
         product, half, thread = column >> 4 & 3, column >> 3 & 1, column >> 1 & 3
         return (column & ~63) + thread * 16 + product * 4 + half * 2 + (column & 1)
     return column

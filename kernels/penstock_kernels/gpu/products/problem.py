@@ -40,12 +40,14 @@ class Problem:
     scale_columns: int = 1  # of a block of the weight's scales
     code: str = ""  # of a table that kernels know (`kernels.lut.TABLES`)
     scales_in_fp8: bool = False
+    outer: bool = False  # codes have scales of rows beside those of blocks
     grouped: bool = False  # whole numbers of 8 bits whose scales are of groups
     wide_scales: bool = False  # in float32
     zeros: bool = False  # what stands for 0 differs from group to group
     ordered: bool = False  # inputs are taken in another order
     width: int = 0  # of a head, where queries, keys and values are computed
     raw: bool = False  # rows have their norm before them
+    fp8_rows: bool = False  # see `Weight`
 
     @staticmethod
     def of(x: Tensor, weight: Weight, width: int = 0, raw: bool = False) -> Problem:
@@ -61,12 +63,14 @@ class Problem:
             scale_columns=weight.scale_columns,
             code=weight.code,
             scales_in_fp8=weight.scale is not None and weight.scale.dtype == torch.float8_e4m3fn,
+            outer=weight.outer is not None,
             grouped=weight.layout is Layout.INT8 and not weight.has_row_scales,
             wide_scales=weight.scale is not None and weight.scale.dtype == torch.float32,
             zeros=weight.zero is not None,
             ordered=weight.order is not None,
             width=width,
             raw=raw,
+            fp8_rows=weight.fp8_rows,
         )
 
     @property

@@ -75,5 +75,10 @@ class ProductTable:
         return None
 
 
-FASTEST = ProductTable(PRODUCTS, fp8.quantises)
+def quantises(rows: int, weight: Weight) -> bool:
+    """Whether a product of so many rows with this weight reads them in FP8."""
+    return fp8.quantises(rows, weight) or int4.quantises(rows, weight)
+
+
+FASTEST = ProductTable(PRODUCTS, quantises)
 find = FASTEST.find

@@ -83,14 +83,14 @@ def _largest_of(i, largest, pieces, PIECES: tl.constexpr):
 
 
 @triton.jit
-def _first_interval(most, floor, temperature, by_count, k, p, n, SPARE: tl.constexpr):
+def _first_interval(most, floor, temperature, for_top_k, k, p, n, SPARE: tl.constexpr):
     """The weights at and above its beginning reach the target, those at its end do not; an empty
     one where there is nothing to search."""
     low, high = floor, floor
-    searched = ((by_count != 0) & (k > 0) & (k < n)) | ((by_count == 0) & (p < 1))
+    searched = ((for_top_k != 0) & (k > 0) & (k < n)) | ((for_top_k == 0) & (p < 1))
     if (temperature > 0) & searched & (most < float("inf")):
         high = _ordered_bits(most, SPARE) + 1
-        if by_count == 0:
+        if for_top_k == 0:
             # What lies so far below the largest is less than 1 - p of all, even together.
             depth = temperature * (tl.log(n / (1 - p)) + 1)
             low = tl.maximum(low, _ordered_bits(most - depth, SPARE))
@@ -111,7 +111,7 @@ def _between(low, high, turn, part, SPARE: tl.constexpr, PARTS: tl.constexpr):
 
 @triton.jit
 def _narrowed(
-    i, bounds, sums, turn, by_count, k, p, count, pieces, SPARE: tl.constexpr,
+    i, bounds, sums, turn, for_top_k, k, p, count, pieces, SPARE: tl.constexpr,
     PIECES: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """The part of a turn's interval to search on in."""
@@ -122,7 +122,7 @@ def _narrowed(
         places = sums + (row * pieces + piece) * PARTS + part[None, :]
         at = tl.sum(tl.load(places, mask=piece < pieces, other=0.0), 0)
         target = k.to(tl.float32)
-        if by_count == 0:
+        if for_top_k == 0:
             target = p * tl.sum(tl.where(part == 0, at, 0.0), 0)
         reached = tl.sum(((part > 0) & (at >= target)).to(tl.int32), 0)
         begin = _between(low, high, turn, reached, SPARE, PARTS)
@@ -140,11 +140,11 @@ def _from(value, weight, low, high, turn, part, SPARE: tl.constexpr, PARTS: tl.c
 
 
 @triton.jit(
-    do_not_specialize=["count", "turn", "by_count"], do_not_specialize_on_alignment=["rows"]
+    do_not_specialize=["count", "turn", "for_top_k"], do_not_specialize_on_alignment=["rows"]
 )
 def _turn_kernel(
     logits, rows, slots, temperatures, top_k, top_p, largest, floor, bounds, sums, n, stride,
-    parameter_stride, count, pieces, turn, by_count, bits, on, words,
+    parameter_stride, count, pieces, turn, for_top_k, bits, on, words,
     SPARE: tl.constexpr, PIECE: tl.constexpr, PIECES: tl.constexpr, PARTS: tl.constexpr,
     MASK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
@@ -157,10 +157,10 @@ def _turn_kernel(
     k, p = tl.load(top_k + slot), tl.load(top_p + slot * parameter_stride)
     lowest, most = tl.load(floor + i), _largest_of(i, largest, pieces, PIECES)
     if turn == 0:
-        low, high = _first_interval(most, lowest, temperature, by_count, k, p, n, SPARE)
+        low, high = _first_interval(most, lowest, temperature, for_top_k, k, p, n, SPARE)
     else:
         low, high = _narrowed(
-            i, bounds, sums, turn - 1, by_count, k, p, count, pieces, SPARE, PIECES, PARTS
+            i, bounds, sums, turn - 1, for_top_k, k, p, count, pieces, SPARE, PIECES, PARTS
         )
     row = turn * count + i
     if piece == 0:
@@ -171,7 +171,7 @@ def _turn_kernel(
         value = tl.reshape(value, [PIECE // 8, 8])  # eight side by side are a thread's
         scale = 1.4426950408889634 / temperature
         weight = tl.exp2(value * scale - most * scale)
-        if by_count != 0:
+        if for_top_k != 0:
             weight = tl.full([PIECE // 8, 8], 1.0, tl.float32)
         left = tl.where(value >= _from_ordered_bits(lowest, SPARE), 1.0, 0.0)
         at_left = tl.sum(left * weight, 1)
@@ -189,10 +189,10 @@ def _turn_kernel(
         tl.store(sums + (row * pieces + piece) * PARTS + tl.arange(0, PARTS), at)
 
 
-@triton.jit(do_not_specialize=["count", "turns", "by_count"])
+@triton.jit(do_not_specialize=["count", "turns", "for_top_k"])
 def _end_kernel(
     slots, temperatures, top_k, top_p, min_p, largest, floor, bounds, sums, cut, parameter_stride,
-    count, pieces, turns, by_count,
+    count, pieces, turns, for_top_k,
     SPARE: tl.constexpr, PIECES: tl.constexpr, PARTS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """The place that was found in so many turns, and the smallest logit that is left of a row."""
@@ -204,7 +204,7 @@ def _end_kernel(
     if turns > 0:
         k, p = tl.load(top_k + slot), tl.load(top_p + slot * parameter_stride)
         low, _ = _narrowed(
-            i, bounds, sums, turns - 1, by_count, k, p, count, pieces, SPARE, PIECES, PARTS
+            i, bounds, sums, turns - 1, for_top_k, k, p, count, pieces, SPARE, PIECES, PARTS
         )
         tl.store(floor + i, low)
     least = float("-inf")
@@ -241,18 +241,18 @@ def filter_threshold(logits: Tensor, draws: SamplingBatch, dependent: bool = Fal
         parameter_stride, pieces, *mask, SPARE=spare, PIECE=PIECE, MASK=masked, num_warps=WARPS,
     )  # fmt: skip
     searches = [
-        by_count for by_count, wanted in ((1, draws.any_top_k), (0, draws.any_top_p)) if wanted
+        for_top_k for for_top_k, wanted in ((1, draws.any_top_k), (0, draws.any_top_p)) if wanted
     ]
-    for by_count in searches or [0]:
+    for for_top_k in searches or [0]:
         for turn in range(turns if searches else 0):
             _turn_kernel[(count, pieces)](
                 logits, draws.rows, draws.slots, draws.temperature, draws.top_k, draws.top_p,
                 largest, floor, bounds, sums, n, stride, parameter_stride, count, pieces, turn,
-                by_count, *mask, SPARE=spare, PIECE=PIECE, MASK=masked, num_warps=WARPS, **sizes,
+                for_top_k, *mask, SPARE=spare, PIECE=PIECE, MASK=masked, num_warps=WARPS, **sizes,
             )  # fmt: skip
         _end_kernel[(count,)](
             draws.slots, draws.temperature, draws.top_k, draws.top_p, draws.min_p, largest, floor,
             bounds, sums, least, parameter_stride, count, pieces, turns if searches else 0,
-            by_count, SPARE=spare, num_warps=1, **sizes,
+            for_top_k, SPARE=spare, num_warps=1, **sizes,
         )  # fmt: skip
     return least

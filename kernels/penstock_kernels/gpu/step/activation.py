@@ -10,7 +10,13 @@ import triton.language as tl
 from torch import Tensor
 
 from penstock_kernels.gpu.launch.dependent import launch, wait
-from penstock_kernels.gpu.products.quantise import quantises, store_quantised, whole_row
+from penstock_kernels.gpu.products.quantise import (
+    Room,
+    places,
+    quantises,
+    store_quantised,
+    whole_row,
+)
 from penstock_kernels.ops import Act
 
 BLOCK = 1024
@@ -23,6 +29,10 @@ def activated(x, ACT: tl.constexpr):
         return x / (1 + tl.exp(-x))
     if ACT == "gelu":
         return 0.5 * x * (1 + tl.erf(x * 0.7071067811865476))
+    if ACT == "relu":
+        return tl.where(x < 0, 0.0, x)  # NaN stays
+    if ACT == "relu2":
+        return tl.where(x < 0, 0.0, x * x)
     if ACT == "clamped_swiglu":
         x = tl.minimum(x, 7.0)
         return x / (1 + tl.exp(-1.702 * x))
@@ -41,7 +51,7 @@ def gated(gate, up, ACT: tl.constexpr):
 @triton.jit
 def _kernel(
     x, out, quantised, scale, d,
-    ACT: tl.constexpr, GATED: tl.constexpr, QUANTISES: tl.constexpr, MIXED: tl.constexpr,
+    ACT: tl.constexpr, GATED: tl.constexpr, QUANTISES: tl.constexpr, ORDER: tl.constexpr,
     LARGEST: tl.constexpr, SMALLEST: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     wait(PDL)
@@ -59,7 +69,7 @@ def _kernel(
     tl.store(out + row * d + column, value, mask=inside)
     if QUANTISES:
         wide = value.to(tl.float32)
-        store_quantised(wide, quantised, scale, row, d, column, inside, LARGEST, SMALLEST, MIXED)
+        store_quantised(wide, quantised, scale, row, d, column, inside, LARGEST, SMALLEST, ORDER)
 
 
 def gate(
@@ -67,7 +77,7 @@ def gate(
     act: Act,
     dependent: bool = False,
     out: Tensor | None = None,
-    room: tuple[Tensor, Tensor] | None = None,
+    room: Room | None = None,
 ) -> Tensor:
     """act(gate) * up.
 
@@ -84,7 +94,7 @@ def activate(
     act: Act,
     dependent: bool = False,
     out: Tensor | None = None,
-    room: tuple[Tensor, Tensor] | None = None,
+    room: Room | None = None,
 ) -> Tensor:
     """act(x). x: [n, d] dense; room: where it goes quantised, too."""
     out = torch.empty_like(x) if out is None else out
@@ -96,14 +106,14 @@ def _launch(
     out: Tensor,
     act: Act,
     gated: bool,
-    room: tuple[Tensor, Tensor] | None,
+    room: Room | None,
     dependent: bool,
 ) -> Tensor:
     n, d = out.shape
     # A program that quantises sees a whole row.
     block, warps = (BLOCK, 4) if room is None else whole_row(d)
     _kernel[(n, triton.cdiv(d, block))](
-        x, out, *(room or (out, out)), d, ACT=act.value, GATED=gated, **quantises(room),
+        x, out, *places(room, out), d, ACT=act.value, GATED=gated, **quantises(room),
         BLOCK=block, num_warps=warps, **launch(dependent),
     )  # fmt: skip
     return out

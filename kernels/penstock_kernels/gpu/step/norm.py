@@ -11,7 +11,13 @@ import triton.language as tl
 from torch import Tensor
 
 from penstock_kernels.gpu.launch.dependent import launch, release, wait
-from penstock_kernels.gpu.products.quantise import quantises, store_quantised, whole_row
+from penstock_kernels.gpu.products.quantise import (
+    Room,
+    places,
+    quantises,
+    store_quantised,
+    whole_row,
+)
 from penstock_kernels.ops import Norm, NormKind
 
 
@@ -33,7 +39,7 @@ def _norm_kernel(
     ONE: tl.constexpr,
     LAYER: tl.constexpr,
     QUANTISES: tl.constexpr,
-    MIXED: tl.constexpr,
+    ORDER: tl.constexpr,
     LARGEST: tl.constexpr,
     SMALLEST: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -69,7 +75,7 @@ def _norm_kernel(
     tl.store(out + row * d + column, result, mask=inside)
     if QUANTISES:
         wide = result.to(tl.float32)
-        store_quantised(wide, quantised, scale, row, d, column, inside, LARGEST, SMALLEST, MIXED)
+        store_quantised(wide, quantised, scale, row, d, column, inside, LARGEST, SMALLEST, ORDER)
 
 
 def normalise(
@@ -77,7 +83,7 @@ def normalise(
     norm: Norm,
     dependent: bool = False,
     out: Tensor | None = None,
-    room: tuple[Tensor, Tensor] | None = None,
+    room: Room | None = None,
 ) -> Tensor:
     """The rows of x, normalised.
 
@@ -93,7 +99,7 @@ def add_norm(
     norm: Norm,
     dependent: bool = False,
     out: Tensor | None = None,
-    room: tuple[Tensor, Tensor] | None = None,
+    room: Room | None = None,
 ) -> Tensor:
     """Add x to residual in place, then normalise the sum.
 
@@ -109,7 +115,7 @@ def _launch(
     residual: Tensor | None,
     norm: Norm,
     out: Tensor,
-    room: tuple[Tensor, Tensor] | None,
+    room: Room | None,
     dependent: bool,
 ) -> Tensor:
     n, d = out.shape
@@ -118,7 +124,7 @@ def _launch(
     layer = norm.kind is NormKind.LAYER
     bias = norm.bias if layer and norm.bias is not None else norm.weight
     _norm_kernel[(n,)](
-        x, x if residual is None else residual, norm.weight, bias, out, *(room or (out, out)),
+        x, x if residual is None else residual, norm.weight, bias, out, *places(room, out),
         n, x.stride(-2), d, norm.eps, ADD=residual is not None, PARTS=parts,
         ONE=norm.kind is NormKind.RMS_ONE, LAYER=layer, **quantises(room), BLOCK=block,
         num_warps=warps, **launch(dependent),

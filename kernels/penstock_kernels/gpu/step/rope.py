@@ -53,6 +53,7 @@ def _rope_kernel(
     kv_heads: tl.constexpr,
     D: tl.constexpr,
     ROTARY: tl.constexpr,  # leading elements of a head that are rotated
+    APART: tl.constexpr,  # how far the two of a pair are; 1: neighbours, and pairs follow
     HALF: tl.constexpr,  # a power of two that holds half of them
     TAIL: tl.constexpr,  # and the others; 0: there are none
     PAGE: tl.constexpr,
@@ -66,8 +67,9 @@ def _rope_kernel(
 ):
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1) * SHARE + tl.arange(0, SHARE)
-    half = tl.arange(0, HALF)[None, :]
-    within = half < ROTARY // 2
+    pair = tl.arange(0, HALF)[None, :]
+    within = pair < ROTARY // 2
+    half = pair * 2 if APART == 1 else pair
     there = (head < heads + 2 * kv_heads)[:, None]
     inside = there & within
     is_query, is_rotated = (head < heads)[:, None], (head < heads + kv_heads)[:, None]
@@ -75,7 +77,7 @@ def _rope_kernel(
     start = qkv + (row * (heads + 2 * kv_heads) + head[:, None]) * D
     source = start + half
     low = tl.load(source, mask=inside, other=0.0)
-    high = tl.load(source + ROTARY // 2, mask=inside, other=0.0)
+    high = tl.load(source + APART, mask=inside, other=0.0)
     if TAIL:
         rest = ROTARY + tl.arange(0, TAIL)[None, :]
         unturned = there & (rest < D)
@@ -100,19 +102,19 @@ def _rope_kernel(
             mean = squares / D
         scale = tl.rsqrt(mean + eps)[:, None]
         weight_a = tl.load(weights + half, mask=inside, other=0.0)
-        weight_b = tl.load(weights + half + ROTARY // 2, mask=inside, other=0.0)
+        weight_b = tl.load(weights + half + APART, mask=inside, other=0.0)
         a = _gain(a * scale, weight_a, ONE).to(tl.float32)
         b = _gain(b * scale, weight_b, ONE).to(tl.float32)
         if TAIL:
             weight_c = tl.load(weights + rest, mask=unturned, other=0.0)
             tail = tl.where(is_rotated, _gain(c * scale, weight_c, ONE), tail)
-    cos = tl.load(angles + position * ROTARY + half, mask=within, other=0.0)
-    sin = tl.load(angles + position * ROTARY + ROTARY // 2 + half, mask=within, other=0.0)
+    cos = tl.load(angles + position * ROTARY + pair, mask=within, other=0.0)
+    sin = tl.load(angles + position * ROTARY + ROTARY // 2 + pair, mask=within, other=0.0)
     # Said how to round, so that `hopper_qkv` comes to the same bits.
     low = tl.where(is_rotated, tl.fma(a, cos, -(b * sin)).to(dtype), low)
     high = tl.where(is_rotated, tl.fma(b, cos, a * sin).to(dtype), high)
     tl.store(source, low, mask=inside & is_query)
-    tl.store(source + ROTARY // 2, high, mask=inside & is_query)
+    tl.store(source + APART, high, mask=inside & is_query)
     plane = tl.maximum(head - heads, 0).to(tl.int64)  # keys of each KV head, then values
     token = page.to(tl.int64) * PAGE + position % PAGE
     target = cache + (plane[:, None] * blocks * PAGE + token) * D
@@ -121,7 +123,7 @@ def _rope_kernel(
         low = narrowed(low.to(tl.float32) * by, FP8, CONVERTS)
         high = narrowed(high.to(tl.float32) * by, FP8, CONVERTS)
     tl.store(target + half, low, mask=inside & ~is_query)
-    tl.store(target + half + ROTARY // 2, high, mask=inside & ~is_query)
+    tl.store(target + half + APART, high, mask=inside & ~is_query)
     if TAIL:
         tl.store(start + rest, tail, mask=unturned & is_query)
         if FP8:
@@ -163,6 +165,7 @@ def rope_and_write(
         q_norm.weight if q_norm else qkv, k_norm.weight if k_norm else qkv,
         means, q_norm.eps if q_norm else 0.0, *placement.inverses, blocks,
         placement.table.stride(0), heads=spec.heads, kv_heads=kv_heads, D=d, ROTARY=rotary,
+        APART=1 if spec.interleaved else rotary // 2,
         HALF=triton.next_power_of_2(max(rotary // 2, 1)),
         TAIL=triton.next_power_of_2(d - rotary) if rotary < d else 0, PAGE=page,
         NORM=norm is not None, JOINT=joint,

@@ -14,7 +14,7 @@ from torch import Tensor
 from penstock_kernels.experts import Experts
 from penstock_kernels.gpu.products.experts import mix
 from penstock_kernels.gpu.products.problem import Epilogue
-from penstock_kernels.gpu.products.quantise import quantise_rows, room_for
+from penstock_kernels.gpu.products.quantise import Room, quantise_rows, room_for
 from penstock_kernels.gpu.products.table import FASTEST, ProductTable
 from penstock_kernels.gpu.step.activation import activate, gate
 from penstock_kernels.gpu.step.norm import add_norm, normalise
@@ -35,7 +35,7 @@ class TritonRows:
         if to is not None and by_rms and self._products.normalises(x, to):
             return Activation(x, norm=norm)
         room = self._room(to, x)
-        return Activation(normalise(x, norm, self._dependent, room=room), *(room or ()))
+        return _made(normalise(x, norm, self._dependent, room=room), room)
 
     def add_norm(
         self, x: Tensor, residual: Tensor, norm: Norm | None, to: Weight | None = None
@@ -43,7 +43,7 @@ class TritonRows:
         if norm is None:
             return self._for(to, residual.add_(x.sum(0) if x.dim() == 3 else x))
         room = self._room(to, residual)
-        return Activation(add_norm(x, residual, norm, self._dependent, room=room), *(room or ()))
+        return _made(add_norm(x, residual, norm, self._dependent, room=room), room)
 
     def linear(self, x: Activation, weight: Weight) -> Tensor:
         launch = self._products.find(Epilogue.NONE, x, weight)
@@ -76,14 +76,14 @@ class TritonRows:
             return self._for(to, launch(x, weight, self._dependent))
         room = self._room(to, x.x)
         y = gate(self.linear(x, weight), act, self._dependent, room=room)
-        return Activation(y, *(room or ()))
+        return _made(y, room)
 
     def activated(
         self, x: Activation, weight: Weight, act: Act, to: Weight | None = None
     ) -> Activation:
         room = self._room(to, x.x)
         y = activate(self.linear(x, weight), act, self._dependent, room=room)
-        return Activation(y, *(room or ()))
+        return _made(y, room)
 
     def experts(self, x: Activation, router: Weight, experts: Experts) -> Tensor:
         x = self._normalised(x)
@@ -96,15 +96,19 @@ class TritonRows:
         """For readers that do not do so themselves."""
         return x if x.norm is None else Activation(normalise(x.x, x.norm, self._dependent))
 
-    def _room(self, to: Weight | None, x: Tensor) -> tuple[Tensor, Tensor] | None:
+    def _room(self, to: Weight | None, x: Tensor) -> Room | None:
         """Where what is made of the rows x goes quantised, where the weight that reads it wants it
         so."""
         if to is None or not self._products.quantises(len(x), to):
             return None
-        return room_for(x, to.k)
+        return room_for(x, to.k, to.layout)
 
     def _for(self, to: Weight | None, x: Tensor) -> Activation:
         """Rows as the weight that reads them wants them."""
         if to is None or not self._products.quantises(len(x), to):
             return Activation(x)
-        return Activation(x, *quantise_rows(x, self._dependent))
+        return Activation(x, *quantise_rows(x, self._dependent, to.layout))
+
+
+def _made(x: Tensor, room: Room | None) -> Activation:
+    return Activation(x) if room is None else Activation(x, room.rows, room.scale)

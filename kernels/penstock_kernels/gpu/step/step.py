@@ -40,7 +40,7 @@ class KernelStep(TritonRows):
         self._plan(spec)
         placement = self._placement(spec, cache)
         launch = None
-        if norm is None and spec.rope is not None and spec.rotary is None:
+        if norm is None and spec.rotates_halves:
             launch = self._products.find(Epilogue.ROTATE, x, weight, spec.width)
         if launch is not None:
             query: Tensor = launch(x, weight, self._dependent, cache, placement)

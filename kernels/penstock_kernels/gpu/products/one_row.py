@@ -1,0 +1,97 @@
+"""Products of one row with weights of 8 bits or 4-bit codes, for Hopper: which of two kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor
+
+from penstock_kernels.gpu.launch.hopper import is_hopper, multiprocessors
+from penstock_kernels.gpu.products.hopper_digits import PIECE, row_bytes
+from penstock_kernels.gpu.products.hopper_row import GRANULE, RowConfig, hopper_row
+from penstock_kernels.gpu.products.hopper_row_ring import RingConfig, hopper_row_ring
+from penstock_kernels.gpu.products.hopper_row_stage import step_bytes
+from penstock_kernels.gpu.products.problem import Epilogue, Problem, Product
+from penstock_kernels.ops import Activation, Norm
+from penstock_kernels.weight import Layout, Weight
+
+GROUP = 64  # columns of a block of scales of codes
+STEP = 4 * PIECE  # columns
+LONG = 8192  # numbers of a row
+MOST = 16384
+SHARED = 222 << 10  # bytes of a multiprocessor's shared memory
+
+Config = RowConfig | RingConfig
+
+
+def config_for(n: int, k: int, layout: Layout, gated: bool, multiprocessors: int) -> Config | None:
+    """How to multiply one row of k by a weight [n, k]; None: not this way."""
+    wide, steps = n // 2 if gated else n, k // STEP
+    if wide % (2 * GRANULE) or k % STEP or k > MOST:
+        return None
+    if gated or k > LONG:
+        return _ring(k, layout, 2 if k <= LONG else 1)
+    if n // GRANULE > 2 * multiprocessors:
+        return RowConfig(4, min(steps, 4 if layout is Layout.FP8 else 6), 168)
+    return RowConfig(4, min(steps, 8), 255)
+
+
+def _ring(k: int, layout: Layout, residents: int) -> RingConfig:
+    """By eight warps, with as many stages as fit beside the row."""
+    codes = layout is Layout.LUT
+    depths = 2 if codes and k // STEP % 2 == 0 else 1
+    room = SHARED // residents - row_bytes(k, layout)
+    stages = room // (depths * step_bytes(layout, 8))
+    return RingConfig(8, depths, stages, residents, 168 if residents == 1 else 80)
+
+
+def multiply(
+    config: Config, x: Tensor, weight: Weight, out: Tensor, dependent: bool,
+    norm: Norm | None = None, gated: bool = False, adds: bool = False,
+) -> None:  # fmt: skip
+    """`hopper_row.hopper_row`, by the kernel that a configuration is of."""
+    if isinstance(config, RowConfig):
+        hopper_row(x, weight, out, config, dependent, norm, gated, adds)
+    else:
+        hopper_row_ring(x, weight, out, config, dependent, norm, gated, adds)
+
+
+def _launch(config: Config, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    out = x.x.new_empty(1, weight.n)
+    multiply(config, x.x, weight, out, dependent, x.norm)
+    return out
+
+
+def _launch_gated(config: Config, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    out = x.x.new_empty(1, weight.n // 2)
+    multiply(config, x.x, weight, out, dependent, x.norm, gated=True)
+    return out
+
+
+def _launch_added(
+    config: Config, x: Activation, weight: Weight, dependent: bool, residual: Tensor
+) -> None:
+    multiply(config, x.x, weight, residual, dependent, adds=True)
+
+
+def one_row_products(layout: Layout, fits: Callable[[Problem], bool]) -> tuple[Product, ...]:
+    """Rows of the table for weights that fit."""
+
+    def config(p: Problem, gated: bool = False) -> Config | None:
+        if not (fits(p) and p.half and is_hopper(p.device)):
+            return None
+        return config_for(p.n, p.k, layout, gated, multiprocessors(p.device))
+
+    def gated(p: Problem) -> Config | None:
+        return config(p, gated=True)
+
+    row = partial(Product, layout)
+    one = range(1, 2)
+    return (
+        row(Epilogue.NONE, one, config, _launch, True),
+        row(Epilogue.NONE, one, config, _launch),
+        row(Epilogue.RESIDUAL, one, config, _launch_added),
+        row(Epilogue.GATED, one, gated, _launch_gated, True),
+        row(Epilogue.GATED, one, gated, _launch_gated),
+    )
