@@ -23,15 +23,13 @@ STUBS := proto/penstock_proto
 # one process of tests a core, of which each takes whole files: their servers start once (one more
 # saved no time on two cores)
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
-PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+# Hundreds of processes start, and need not compile what they import.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 # A few that fail beside others are run once more, alone and in sight: what is wrong fails again.
 # More than FEW is a failure at once.
 FEW := 3
 ALONE = scripts/run_alone.sh $$? $(BIN)/python $(FEW)
 FRESH = rm -f .pytest_cache/v/cache/lastfailed
-
-# hundreds of processes start, and need not compile what they import
-unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: serve test test-quick test-full test-chart test-balancers test-hosts test-clients lint lock-check fuzz mutate soak proto readme docs clean
 

@@ -17,13 +17,14 @@ LONG = {"inputs": "Tell me a story.", "parameters": {"max_new_tokens": 400, "ign
 ARGUMENTS = ("--num-shard", "2", "--device", "cpu")
 
 
-async def read_stream(server: Server, started: asyncio.Event) -> list[str]:
+async def read_stream(server: Server, started: asyncio.Event, tokens: int) -> list[str]:
     """Data lines of one long stream; what arrived when the connection broke."""
     lines: list[str] = []
+    body = {**LONG, "parameters": {**LONG["parameters"], "max_new_tokens": tokens}}
     try:
         async with (
             aiohttp.ClientSession(server.url) as session,
-            session.post("/generate_stream", json=LONG) as reply,
+            session.post("/generate_stream", json=body) as reply,
         ):
             async for line in reply.content:
                 if line.startswith(b"data:"):
@@ -34,10 +35,12 @@ async def read_stream(server: Server, started: asyncio.Event) -> list[str]:
     return lines
 
 
-async def with_streams(server: Server, count: int) -> list[asyncio.Task[list[str]]]:
+async def with_streams(
+    server: Server, count: int, tokens: int = 400
+) -> list[asyncio.Task[list[str]]]:
     """So many streams, all of which have begun."""
     started = [asyncio.Event() for _ in range(count)]
-    tasks = [asyncio.create_task(read_stream(server, event)) for event in started]
+    tasks = [asyncio.create_task(read_stream(server, event, tokens)) for event in started]
     await asyncio.wait_for(asyncio.gather(*(event.wait() for event in started)), 60)
     return tasks
 
@@ -81,7 +84,7 @@ async def test_children_die_with_a_killed_launcher(tmp_path: Path) -> None:
 async def test_sigterm_drains(tmp_path: Path) -> None:
     with running_server(tmp_path, *ARGUMENTS, "--graceful-termination-timeout", "60") as server:
         processes = server.descendants()
-        streams = await with_streams(server, 4)
+        streams = await with_streams(server, 4, tokens=150)
         server.process.send_signal(signal.SIGTERM)
         await asyncio.sleep(0.2)
         async with aiohttp.ClientSession() as session:
@@ -90,7 +93,7 @@ async def test_sigterm_drains(tmp_path: Path) -> None:
                     assert reply.status != 503, "turned away"
         for lines in await asyncio.gather(*streams):
             assert '"finish_reason"' in lines[-1] or '"generated_text":"' in lines[-1]
-            assert len(lines) == 400
+            assert len(lines) == 150
         assert await asyncio.to_thread(server.process.wait, 60) == 0
         assert gone(processes, 60) and not server.left_behind()
 

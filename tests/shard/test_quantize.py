@@ -29,6 +29,7 @@ from penstock_shard.weights.rewrite import UNFINISHED
 from support.checkpoints import make_checkpoint
 from support.joined_ranks import joined_ranks
 from support.local_shard import LocalShard, load_model
+from support.sampled import crossed
 
 PROMPT = list(range(3, 30))
 LOSSES = {"fp8": 0.04, "int8": 0.02, "nvfp4": 0.13, "mxfp4": 0.16, "gptq": 0.3, "awq": 0.3}
@@ -231,8 +232,14 @@ def test_experts(tmp_path: Path, text: Path, family: str, name: str) -> None:
     assert joined_ranks(output, 2, tokens) == tokens(LocalShard(loaded))
 
 
-@pytest.mark.parametrize("name", ["gptq", "awq"])
-@pytest.mark.parametrize("family", ["mixtral", "qwen2_moe"])
+@pytest.mark.parametrize(
+    ("family", "name"),
+    crossed(
+        ["mixtral", "qwen2_moe"],
+        ["gptq", "awq"],
+        sample=lambda family, name: (family == "mixtral") == (name == "gptq"),
+    ),
+)
 def test_experts_are_calibrated(
     tmp_path: Path, family: str, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

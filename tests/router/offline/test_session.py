@@ -25,7 +25,7 @@ from router.api.conftest import CONFIG
 from support.fake_engine import FakeEngine
 from support.small_text import byte_level, write_folder
 
-SECONDS = 10.0
+SECONDS = 60.0
 GREEDY = {"temperature": 0, "max_tokens": 3}
 
 
