@@ -22,8 +22,8 @@ PATIENCE = 90.0  # for a server that each attack stops for a while
 # Those that hold connections open, or let a long answer end by itself, fire one shot.
 SLOW = ("M1", "M2", "L5", "slowloris")
 LEFT_OUT = ("H1-16", "L3")
-# Long answers that end by themselves first, to know how long that takes.
-LONG = ("M1",)
+# Long answers that end by themselves first, to know how long that takes; bodies that are held up.
+LONG = ("M1", "chunks")
 
 
 def shortened(attack: Attack) -> Attack:

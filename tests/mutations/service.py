@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.mutations.mutation import (
+    CONNECTIONS,
     ENGINE,
     KERNELS,
     LAUNCHER,
@@ -270,7 +271,7 @@ SERVICE = (
         f"{ROUTER}/api/connections.py",
         "        elif len(self._all) >= self._room and not self._replace(self._all):",
         "        elif False:",
-        "tests/cases/test_connections.py::test_L3_few_descriptors",
+        f"{CONNECTIONS}::test_connections_of_many_clients",
     ),
     # A full disk is a fault.
     Mutation(

@@ -363,6 +363,30 @@ async def test_connections_of_a_client(serve: Any) -> None:
     assert (await asyncio.wait_for(reader.readline(), 60)) == b"HTTP/1.1 200 OK\r\n"
 
 
+@beside_only
+async def test_connections_of_many_clients(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as there are descriptors for, whoever they are of."""
+    monkeypatch.setattr(connections, "room", lambda: 6)  # one of which for who is refused
+    client = await serve(FakeEngine(hold=True))
+
+    async def come(number: int, data: bytes) -> tuple[asyncio.StreamReader, Any]:
+        own = (f"127.0.0.{number}", 0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port, local_addr=own)
+        writer.write(data)
+        return reader, writer
+
+    busy = [await come(2 + number, GENERATE) for number in range(5)]
+    await until(lambda: len(client.engine.jobs) == 5)
+    reader, _ = await come(9, HEALTH)
+    text = await answer(reader)
+    assert text.startswith(b"HTTP/1.1 429") and b"there are descriptors for 5" in text
+    for _, writer in busy:
+        writer.close()
+    await client.quiet()
+    reader, _ = await come(9, HEALTH)
+    assert (await asyncio.wait_for(reader.readline(), 60)) == b"HTTP/1.1 200 OK\r\n"
+
+
 async def test_connections_of_a_trusted_proxy(serve: Any) -> None:
     client = await serve(max_connections_per_client=4, trusted_proxies=("127.0.0.0/30",))
     opened = [await connect(client, HEALTH) for _ in range(12)]
