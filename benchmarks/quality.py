@@ -87,14 +87,14 @@ def corpus(seed: int, documents: int) -> str:
 def questions() -> list[tuple[str, str]]:
     """Questions after capitals as prompts, a phrasing each, and the answers."""
     countries, rng, found = demo("countries"), Random(0), []
-    for country in demo("country_table").COUNTRIES:
+    for country in demo("tables").COUNTRIES:
         phrasing = rng.choice(countries.CAPITAL_QUESTIONS)
         asked = countries.about(country, "capital", phrasing).question
         found.append((demo("document").BEGIN + asked, country.capital))
     return found
 
 
-def loaded(folder: Path, how: str | None, fp8_rows: bool) -> tuple[Decoder, int]:
+def loaded(folder: Path, how: str | None, fp8_rows: bool = False) -> tuple[Decoder, int]:
     """And its bytes on a GPU. fp8_rows: as `--quantize-activations fp8` has it."""
     model, group = read_architecture(folder), Group(0, 1)
     with contextlib.redirect_stderr(io.StringIO()):  # records for the launcher

@@ -26,12 +26,17 @@ from torch import Tensor
 from penstock_kernels import int4
 from penstock_kernels.fp8 import quantise, scale_of
 from penstock_kernels.gpu.products.hopper_w4a8 import W4A8Config, hopper_w4a8
+from penstock_kernels.gpu.products.hopper_w4a8_gated import hopper_w4a8_gated
 from penstock_kernels.gpu.products.problem import Epilogue
+from penstock_kernels.gpu.products.quantise import quantise_rows, room_for
 from penstock_kernels.gpu.products.table import find
-from penstock_kernels.ops import Activation
+from penstock_kernels.gpu.step.activation import gate
+from penstock_kernels.gpu.step.rows import TritonRows
+from penstock_kernels.ops import Act, Activation
+from penstock_kernels.reference import activation
 from penstock_kernels.weight import Layout, Weight
 
-ROWS = (64, 128, 256, 512, 1024, 2048)
+ROWS = (32, 48, 64, 96, 128, 192, 256, 512, 1024, 2048)
 LIMIT = 1e-4  # of `difference`
 
 
@@ -54,8 +59,11 @@ CHECKED = (
 )
 
 
-def configs() -> list[W4A8Config]:
-    return [W4A8Config(*each) for each in itertools.product((64, 128, 256), (1, 2, 4), (1, 2))]
+def configs(name: str, rows: int) -> list[W4A8Config]:
+    """Those that might be fast."""
+    tiles = [t for t in (32, 64, 128, 256) if t // 2 < rows <= 4 * t or t == 256 and rows > 256]
+    splits = (1, 2, 4) if name in ("o", "down") and rows <= 1024 else (1,)
+    return [W4A8Config(*each) for each in itertools.product(tiles, splits, (0, 1, 2))]
 
 
 def in_fp8(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,15 +101,29 @@ def check(case: Case, rows: int, config: W4A8Config) -> float:
     meant = (quantise(x, scale).float() * scale) @ weight.dequantised().T
     if weight.bias is not None:
         meant += weight.bias.float()
+    if config.splits == 0:
+        found = gated(*in_fp8(x), weight, config.rows, config.ping)
+        return difference(found, activation.gate(meant, Act.SILU))
     found = product(*in_fp8(x), weight, config)
     return difference(found.sum(0) if found.dim() == 3 else found, meant)
+
+
+def gated(q: Tensor, scale: Tensor, weight: Weight, tile: int, ping: int) -> Tensor:
+    out = torch.empty(len(q), weight.n // 2, dtype=torch.bfloat16, device=q.device)
+    hopper_w4a8_gated(q, scale, weight, out, tile, True, ping)
+    return out
 
 
 def compile_one(job: tuple[Case, W4A8Config]) -> str | None:
     """Fill Triton's cache on disk, in a process of its own."""
     case, config = job
     try:
-        product(*in_fp8(torch.zeros(8, case.k, device="cuda")), weight_of(case), config)
+        q, scale = in_fp8(torch.zeros(8, case.k, device="cuda"))
+        weight = weight_of(case)
+        if config.splits == 0:
+            gated(q, scale, weight, config.rows, config.ping)
+        else:
+            product(q, scale, weight, config)
         torch.cuda.synchronize()
     except Exception as error:
         return f"{job}: {str(error)[-300:]}"
@@ -115,32 +137,53 @@ def measured(name: str, rows: int) -> dict[str, Any]:
     x = torch.randn(rows, k, device="cuda").bfloat16()
     q, scale = in_fp8(x)
     rows_in_half = Activation(x)
-    launch = find(Epilogue.NONE, rows_in_half, weights[0])
+    launch = find(Epilogue.PARTIAL, rows_in_half, weights[0]) if name in ("o", "down") else None
+    launch = launch or find(Epilogue.NONE, rows_in_half, weights[0])
     assert launch is not None
     found = {"half": timed(lambda w: launch(rows_in_half, w, True), weights)}
-    wide = [torch.randn(n, k, device="cuda").to(torch.float8_e4m3fn) for _ in range(2)]
-    one = torch.ones(1, n, device="cuda")
-    scaled = functools.partial(torch._scaled_mm, out_dtype=torch.bfloat16, use_fast_accum=True)
-    found["fp8"] = timed(lambda w: scaled(q, w.T, scale, one), wide)
-    for config in configs():
-        if config.splits == 1 or name in ("o", "down"):
-            run = functools.partial(product, q, scale, config=config)
-            try:
-                found[f"{config.rows}/{config.splits}/{config.pieces}"] = timed(run, weights)
-            except Exception as failure:
-                print(name, config, str(failure)[-200:])
+    if rows > 64:
+        wide = [torch.randn(n, k, device="cuda").to(torch.float8_e4m3fn) for _ in range(2)]
+        one = torch.ones(1, n, device="cuda")
+        scaled = functools.partial(torch._scaled_mm, out_dtype=torch.bfloat16, use_fast_accum=True)
+        found["fp8"] = timed(lambda w: scaled(q, w.T, scale, one), wide)
+    for config in configs(name, rows):
+        run = functools.partial(product, q, scale, config=config)
+        label = f"{config.rows}/{config.splits}/{config.ping}"
+        found[label] = attempt(run, weights)
+    if name == "gate_up":
+        step = TritonRows(True)
+        found["half+act"] = timed(lambda w: step.gated(rows_in_half, w, Act.SILU), weights)
+        room = room_for(x, n // 2, Layout.INT4)
+        y = torch.empty(rows, n, device="cuda", dtype=torch.bfloat16)
+        found["act"] = timed(lambda w: gate(y, Act.SILU, True, room=room), weights)
+        z = y[:, : n // 2].contiguous()
+        found["quant"] = timed(lambda w: quantise_rows(z, True, Layout.INT4), weights)
+        for tile, ping in itertools.product((64, 128, 256), (0, 1, 2)):
+            run = functools.partial(gated, q, scale, tile=tile, ping=ping)
+            found[f"{tile}/g/{ping}"] = attempt(run, weights)
     return {"shape": name, "rows": rows} | found
+
+
+def attempt(run: Any, weights: list[Weight]) -> float:
+    try:
+        return timed(lambda weight: run(weight=weight), weights)
+    except Exception as failure:
+        print(str(failure)[-200:])
+        return float("inf")
 
 
 def shown(times: dict[str, float]) -> str:
     """The others, then the fastest of ours."""
-    ours = sorted((us, name) for name, us in times.items() if "/" in name)[:6]
+    ours = sorted((us, name) for name, us in times.items() if "/" in name)
+    ours = [one for one in ours if "g" not in one[1]][:3] + [one for one in ours if "g" in one[1]][
+        :2
+    ]
     theirs = " ".join(f"{name} {us:.0f}" for name, us in times.items() if "/" not in name)
     return f"{theirs} | " + " ".join(f"{name} {us:.1f}" for us, name in ours)
 
 
 def timed(run: Any, each: list[Any]) -> float:
-    return microseconds(lambda i: run(each[i % len(each)]), 8, 6)
+    return microseconds(lambda i: run(each[i % len(each)]), 8, 5)
 
 
 def main() -> None:
@@ -150,8 +193,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     began = time.monotonic()
-    jobs = [(CHECKED[0], config) for config in configs()]
-    jobs += [(case, W4A8Config(128, 1)) for case in CHECKED[1:]]
+    every = itertools.product((32, 64, 128, 256), (1, 2, 4), (0, 1, 2))
+    jobs = [(CHECKED[0], W4A8Config(*each)) for each in every]
+    jobs += [(case, W4A8Config(128, 1, ping)) for case in CHECKED[1:] for ping in (1, 2)]
+    gates = [W4A8Config(tile, 0, ping) for tile in (64, 128, 256) for ping in (0, 1, 2)]
+    jobs += [(CHECKED[0], config) for config in gates]
     with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
         failures = [failure for failure in pool.map(compile_one, jobs, chunksize=1) if failure]
     print(f"compiled {time.monotonic() - began:.0f} s", *failures[:3], flush=True)

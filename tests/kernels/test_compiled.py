@@ -37,9 +37,10 @@ HOPPER = {
     "hopper_plan",
     "hopper_prefill",
     "hopper_qkv",
-    "hopper_w4a8",
     "hopper_row",
     "hopper_row_ring",
+    "hopper_w4a8",
+    "hopper_w4a8_gated",
 }
 SINCE = {
     89: {"quantise", "w4a8_linear", "widen"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -73,24 +75,53 @@ def test_a_row_is_found_by_its_numbers() -> None:
         assert FASTEST.of(Epilogue.ROTATE, other) is None
 
 
+@pytest.mark.parametrize("hopper", [False, True])
+def test_rows_in_fp8_leave_no_way_in_half_precision(
+    hopper: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the epilogue, where there are enough of them; few take the ways of other weights."""
+    from penstock_kernels.gpu.products import int4
+    from penstock_kernels.gpu.products.problem import Epilogue
+    from penstock_kernels.gpu.products.table import PRODUCTS, ProductTable, quantises
+
+    monkeypatch.setattr(int4, "is_hopper", lambda device: hopper)
+    monkeypatch.setattr(int4, "multiprocessors", lambda device: 132)
+    table = ProductTable(PRODUCTS, quantises)
+    in_fp8 = (int4._launch_w4a8, int4._launch_portable_w4a8, int4._launch_gated_w4a8)
+    for rows, (n, k), epilogue in itertools.product(ROWS, SHAPES[:5], Epilogue):
+        more = {"scale_columns": 128, "raw": rows == 1}
+        plain = table.of(epilogue, problem(Layout.INT4, rows, n, k, HALF[0], **more))
+        flagged = problem(Layout.INT4, rows, n, k, HALF[0], fp8_rows=True, **more)
+        found = table.of(epilogue, flagged)
+        if rows > 32:
+            assert found is None or found.func in in_fp8  # type: ignore[attr-defined]
+            assert found is not None or epilogue is not Epilogue.NONE
+        else:
+            assert getattr(found, "func", None) is getattr(plain, "func", None)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize(("n", "k"), SHAPES)
 @pytest.mark.parametrize("biased", [False, True])
-@pytest.mark.parametrize("layout", list(Layout))
+@pytest.mark.parametrize(
+    ("layout", "fp8_rows"), [*((layout, False) for layout in Layout), (Layout.INT4, True)]
+)
 def test_every_row_computes_its_epilogue(
-    layout: Layout, n: int, k: int, biased: bool, dtype: torch.dtype
+    layout: Layout, fp8_rows: bool, n: int, k: int, biased: bool, dtype: torch.dtype
 ) -> None:
     """Against float32, for every number of rows that a row of the table takes."""
-    from penstock_kernels.gpu.products.fp8 import quantises
     from penstock_kernels.gpu.products.problem import Epilogue, Problem
-    from penstock_kernels.gpu.products.table import PRODUCTS
+    from penstock_kernels.gpu.products.table import PRODUCTS, quantises
+
+    if fp8_rows and k % 16:
+        pytest.skip("such a weight is refused")
 
     tried = set()
     for rows in ROWS:
         x = Activation(torch.randn(rows, k, device="cuda", dtype=dtype))
         bias = torch.randn(n, device="cuda", dtype=dtype) if biased else None
-        weight = weight_of(layout, n, k, dtype, bias)
+        weight = replace(weight_of(layout, n, k, dtype, bias), fp8_rows=fp8_rows)
         exact = x.x.float() @ weight.dequantised().float().T
         exact = exact if bias is None else exact + bias.float()
         # Rows that are quantised themselves lose more.

@@ -17,11 +17,11 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from penstock_kernels.gpu.launch.hopper import multiprocessors, tile_layout, tma_descriptor
 from penstock_kernels.gpu.products.hopper_int4 import DEPTH, LINES, scale_line
 from penstock_kernels.gpu.products.hopper_int4_many import load, turns, unit_of
-from penstock_kernels.gpu.products.hopper_w4a8 import scaled, store, sums
+from penstock_kernels.gpu.products.hopper_w4a8 import scaled, store, sums, w4a8_config
 from penstock_kernels.weight import Weight
 
 COLUMNS = 64  # of the result
-STAGES = {128: 6, 256: 4}  # by rows of a tile
+STAGES = {64: 9, 128: 6, 256: 4}  # by rows of a tile
 
 
 @gluon.jit
@@ -34,8 +34,8 @@ def _gated(acc, up, dtype: gl.constexpr):
 
 @gluon.jit
 def _multiply(
-    plan, ring, hand, target, x_scale, bias, HALF: gl.constexpr, G: gl.constexpr,
-    ZEROS: gl.constexpr, STAGES: gl.constexpr, BIASED: gl.constexpr, PIECES: gl.constexpr,
+    plan, ring, beats, hand, target, x_scale, bias, HALF: gl.constexpr, G: gl.constexpr,
+    ZEROS: gl.constexpr, STAGES: gl.constexpr, BIASED: gl.constexpr, PING: gl.constexpr,
     PDL: gl.constexpr,
 ):  # fmt: skip
     """The gate, and what is stored (HALF 0), or up, which is handed over (1)."""
@@ -48,7 +48,7 @@ def _multiply(
     done = 0
     for turn in range(turns(plan)):
         row, column, split, first, count = unit_of(plan, turn)
-        acc, second = sums(ring, done, count, HALF, G, ZEROS, STAGES, PIECES)
+        acc, second = sums(ring, beats, done, count, HALF, G, ZEROS, STAGES, PING)
         done += count
         line, member = row * ROWS, column * 64
         own = bias
@@ -91,7 +91,7 @@ def _kernel(
     ZEROS: gl.constexpr,
     BIASED: gl.constexpr,
     STAGES: gl.constexpr,
-    PIECES: gl.constexpr,
+    PING: gl.constexpr,
     W_LAYOUT: gl.constexpr,
     UP_LAYOUT: gl.constexpr,
     PDL: gl.constexpr,
@@ -109,12 +109,14 @@ def _kernel(
     held = gl.allocate_shared_memory(out.dtype.element_ty, [ROWS // N, 64, N], UP_LAYOUT)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    beats = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     hands = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     for i in gl.static_range(STAGES):
         mbarrier.init(full.index(i), count=1)
         mbarrier.init(empty.index(i), count=2)
     for i in gl.static_range(2):
         mbarrier.init(hands.index(i), count=1)
+        mbarrier.init(beats.index(i), count=1)
     fence_async_shared()
     ring = (w_tiles, s_tiles, z_tiles, x_tiles, full, empty)
     hand = (held, hands.index(0), hands.index(1))
@@ -131,13 +133,16 @@ def _kernel(
         [
             (
                 _multiply,
-                (plan, ring, hand, to, x_scale, bias, FIRST, G, ZEROS, STAGES, BIASED, PIECES, PDL),
+                (
+                    plan, ring, beats, hand, to, x_scale, bias, FIRST, G, ZEROS, STAGES, BIASED,
+                    PING, PDL,
+                ),
             ),
             (
                 _multiply,
                 (
-                    plan, ring, hand, to, x_scale, bias, SECOND, G, ZEROS, STAGES, BIASED, PIECES,
-                    PDL,
+                    plan, ring, beats, hand, to, x_scale, bias, SECOND, G, ZEROS, STAGES, BIASED,
+                    PING, PDL,
                 ),
             ),
             (load, (plan, ring, source, G, ZEROS, STAGES, BYTES, PDL)),
@@ -147,17 +152,16 @@ def _kernel(
     )  # fmt: skip
 
 
-def gated_w4a8_tile(rows: int, n: int, k: int, group: int) -> int | None:
+def gated_w4a8_tile(rows: int, n: int, k: int, group: int, multiprocessors: int) -> int | None:
     """Rows of a tile for [rows, k] and a weight [n, k] in groups of so many columns; None: not this
-    way."""
-    if group not in (DEPTH, DEPTH // 2) or n % (2 * COLUMNS) or k % 16:
-        return None
-    return 256 if rows > 128 and group == DEPTH else 128
+    way. As many as a product of its own has."""
+    config = w4a8_config(rows, n, k, group, False, multiprocessors)
+    return None if config is None or n % (2 * COLUMNS) else config.rows
 
 
 def hopper_w4a8_gated(
     x: Tensor, x_scale: Tensor, weight: Weight, out: Tensor, tile: int, dependent: bool = False,
-    pieces: int = 1,
+    ping: int = 1,
 ) -> None:  # fmt: skip
     """out = silu(gate) * up of x W^T + b.
 
@@ -174,7 +178,7 @@ def hopper_w4a8_gated(
         tma_descriptor(weight.data.view(-1, 128), LINES, 128),
         scale, zero, out, x_scale if weight.bias is None else weight.bias, rows, columns, depth,
         G=groups, ZEROS=weight.zero is not None, BIASED=weight.bias is not None,
-        STAGES=STAGES[tile], PIECES=max(groups, pieces),
-        W_LAYOUT=tile_layout(LINES, 128, torch.uint8), UP_LAYOUT=tile_layout(64, 128, out.dtype),
+        STAGES=STAGES[tile], PING=ping, W_LAYOUT=tile_layout(LINES, 128, torch.uint8),
+        UP_LAYOUT=tile_layout(64, min(tile, 128), out.dtype),
         PDL=dependent, num_warps=4, maxnreg=168, launch_pdl=dependent,
     )  # fmt: skip

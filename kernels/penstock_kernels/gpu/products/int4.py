@@ -22,6 +22,7 @@ from penstock_kernels.gpu.products.hopper_int4_many import hopper_int4_many, spl
 from penstock_kernels.gpu.products.hopper_int4_raw import hopper_int4_raw, raw_config
 from penstock_kernels.gpu.products.hopper_int4_row import hopper_int4_row, steps_ahead
 from penstock_kernels.gpu.products.hopper_w4a8 import W4A8Config, hopper_w4a8, w4a8_config
+from penstock_kernels.gpu.products.hopper_w4a8_gated import gated_w4a8_tile, hopper_w4a8_gated
 from penstock_kernels.gpu.products.int4_linear import int4_linear, widened
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
 from penstock_kernels.gpu.products.quantise import quantise_rows
@@ -31,11 +32,29 @@ from penstock_kernels.ops import Activation
 from penstock_kernels.weight import Layout, Weight
 
 FEW = 64  # rows up to which the weight's bytes are what a product costs
+# The same where rows may be in FP8. With 64 rows a layer of Llama-3.1-8B takes 70 us so, and 86 in
+# half precision, which takes as long with 33.
+FEW_FP8 = 32
+
+
+def _in_fp8(p: Problem) -> bool:
+    """Whether rows are multiplied in FP8."""
+    return p.fp8_rows and p.rows > FEW_FP8 and p.half and has_fp8(p.device)
+
+
+def _in_half(p: Problem) -> bool:
+    return p.half and not _in_fp8(p)
+
+
+def _on_hopper(p: Problem) -> bool:
+    """Whether kernels for Hopper take the scales, the columns and the rows as they are."""
+    usable = _in_half(p) and not (p.ordered or p.wide_scales)
+    return usable and is_hopper(p.device)
 
 
 def _stream(p: Problem, gated: bool = False, split: bool = False) -> Int4Config | None:
     """Weights through shared memory, on Hopper."""
-    if p.ordered or p.wide_scales or not (p.half and p.dense and is_hopper(p.device)):
+    if not (p.dense and _on_hopper(p)):
         return None
     return int4_config(
         p.rows, p.n, p.k, p.scale_columns, p.zeros, gated, split, multiprocessors(p.device)
@@ -52,27 +71,27 @@ def _gated_stream(p: Problem) -> Int4Config | None:
 
 
 def _row_alone(p: Problem) -> int | None:
-    if p.ordered or p.wide_scales or not (p.half and is_hopper(p.device)):
+    if not _on_hopper(p):
         return None
     return steps_ahead(p.n, p.k, p.scale_columns, multiprocessors(p.device))
 
 
 def _gated_raw(p: Problem) -> Int4Config | None:
-    if p.ordered or p.wide_scales or not (p.half and is_hopper(p.device)):
+    if not _on_hopper(p):
         return None
     return raw_config(p.n, p.k, p.scale_columns, p.zeros)
 
 
 def _w4a8(p: Problem, split: bool = False) -> W4A8Config | None:
     """Rows in FP8, on Hopper."""
-    if not (p.fp8_rows and p.half and is_hopper(p.device)) or p.wide_scales:
+    if p.wide_scales or not (_in_fp8(p) and is_hopper(p.device)):
         return None
     return w4a8_config(p.rows, p.n, p.k, p.scale_columns, split, multiprocessors(p.device))
 
 
 def _portable_w4a8(p: Problem) -> bool | None:
     """The same on other cards with FP8."""
-    return (p.fp8_rows and p.half and has_fp8(p.device)) or None
+    return _in_fp8(p) or None
 
 
 def _split_w4a8(p: Problem) -> W4A8Config | None:
@@ -81,43 +100,50 @@ def _split_w4a8(p: Problem) -> W4A8Config | None:
     return config if config is not None and config.splits > 1 else None
 
 
+def _gated_w4a8(p: Problem) -> int | None:
+    """Rows of a tile."""
+    if p.wide_scales or not (_in_fp8(p) and is_hopper(p.device)):
+        return None
+    return gated_w4a8_tile(p.rows, p.n, p.k, p.scale_columns, multiprocessors(p.device))
+
+
 def quantises(rows: int, weight: Weight) -> bool:
     """Whether a product of so many rows with this weight reads them in FP8. Those that are taken in
     another order are quantised by it."""
-    return weight.fp8_rows and rows > FEW and weight.order is None
+    return weight.fp8_rows and rows > FEW_FP8 and weight.order is None
 
 
 def _many(p: Problem, split: bool = False) -> int | None:
     """Splits of k."""
-    if p.ordered or p.wide_scales or not (p.half and p.dense and is_hopper(p.device)):
+    if not (p.dense and _on_hopper(p)):
         return None
     return splits_for(p.rows, p.n, p.k, p.scale_columns, split, multiprocessors(p.device))
 
 
 def _split_many(p: Problem) -> int | None:
     """Where there are too few tiles for the multiprocessors; a bias cannot be added to parts."""
-    splits = None if p.biased or p.fp8_rows else _many(p, split=True)
+    splits = None if p.biased else _many(p, split=True)
     return splits if splits is not None and splits > 1 else None
 
 
 def _adds(p: Problem) -> bool | None:
     """See `products.dense`."""
-    usable = p.half and not (p.biased or p.ordered or p.fp8_rows)
+    usable = _in_half(p) and not (p.biased or p.ordered)
     return (usable and _many(p) is None) or None
 
 
 def _fills(p: Problem) -> bool | None:
-    usable = p.half and p.dense and not (p.biased or p.ordered) and is_hopper(p.device)
-    usable = usable and not p.fp8_rows and _many(p) is None
+    usable = _in_half(p) and p.dense and not (p.biased or p.ordered) and is_hopper(p.device)
+    usable = usable and _many(p) is None
     return (usable and supports_hopper_gated(p.rows, p.n, p.k, multiprocessors(p.device))) or None
 
 
 def _few(p: Problem) -> bool | None:
-    return (p.half and not p.ordered) or None
+    return (_in_half(p) and not p.ordered) or None
 
 
 def _gated(p: Problem) -> bool | None:
-    return (p.half and not p.ordered and p.n % (2 * ROWS) == 0) or None
+    return (_in_half(p) and not p.ordered and p.n % (2 * ROWS) == 0) or None
 
 
 def _always(p: Problem) -> bool:
@@ -173,7 +199,7 @@ def _launch_gated(config: bool, x: Activation, weight: Weight, dependent: bool) 
     return out
 
 
-def _in_fp8(x: Activation, weight: Weight, dependent: bool) -> tuple[Tensor, Tensor]:
+def _rows_in_fp8(x: Activation, weight: Weight, dependent: bool) -> tuple[Tensor, Tensor]:
     """Rows and scales."""
     if x.quantised is not None and x.scale is not None:
         return x.quantised, x.scale
@@ -183,18 +209,25 @@ def _in_fp8(x: Activation, weight: Weight, dependent: bool) -> tuple[Tensor, Ten
 
 def _launch_portable_w4a8(config: bool, x: Activation, weight: Weight, dependent: bool) -> Tensor:
     out = x.x.new_empty(len(x.x), weight.n)
-    w4a8_linear(*_in_fp8(x, weight, dependent), weight, out, dependent)
+    w4a8_linear(*_rows_in_fp8(x, weight, dependent), weight, out, dependent)
     return out
 
 
 def _launch_w4a8(config: W4A8Config, x: Activation, weight: Weight, dependent: bool) -> Tensor:
     rows = x.x
-    q, scale = _in_fp8(x, weight, dependent)
+    q, scale = _rows_in_fp8(x, weight, dependent)
     if config.splits == 1:
         out = rows.new_empty(len(rows), weight.n)
     else:
         out = rows.new_empty(config.splits, len(rows), weight.n, dtype=torch.float32)
     hopper_w4a8(q, scale, weight, out, config, dependent)
+    return out
+
+
+def _launch_gated_w4a8(tile: int, x: Activation, weight: Weight, dependent: bool) -> Tensor:
+    q, scale = _rows_in_fp8(x, weight, dependent)
+    out = x.x.new_empty(len(x.x), weight.n // 2)
+    hopper_w4a8_gated(q, scale, weight, out, tile, dependent)
     return out
 
 
@@ -230,14 +263,14 @@ _row = partial(Product, Layout.INT4)
 PRODUCTS = (
     _row(Epilogue.NONE, range(1, 2), _row_alone, _launch_row, True),
     _row(Epilogue.NONE, range(1, 2), _row_alone, _launch_row),
+    _row(Epilogue.NONE, range(FEW_FP8 + 1, MANY), _w4a8, _launch_w4a8),
+    _row(Epilogue.NONE, range(FEW_FP8 + 1, MANY), _portable_w4a8, _launch_portable_w4a8),
     _row(Epilogue.NONE, range(1, FEW + 1), _stream, _launch_stream),
     _row(Epilogue.NONE, range(1, FEW + 1), _few, _launch),
-    _row(Epilogue.NONE, range(FEW + 1, MANY), _w4a8, _launch_w4a8),
-    _row(Epilogue.NONE, range(FEW + 1, MANY), _portable_w4a8, _launch_portable_w4a8),
     _row(Epilogue.NONE, range(FEW + 1, MANY), _many, _launch_many),
     _row(Epilogue.NONE, range(1, MANY), _always, _launch_widened),
+    _row(Epilogue.PARTIAL, range(FEW_FP8 + 1, MANY), _split_w4a8, _launch_w4a8),
     _row(Epilogue.PARTIAL, range(1, FEW + 1), _split_stream, _launch_stream),
-    _row(Epilogue.PARTIAL, range(FEW + 1, MANY), _split_w4a8, _launch_w4a8),
     _row(Epilogue.PARTIAL, range(FEW + 1, MANY), _split_many, _launch_many),
     _row(Epilogue.RESIDUAL, range(1, 2), _row_alone, _launch_added_row),
     _row(Epilogue.RESIDUAL, range(FEW + 1, MANY), _adds, _launch_add),
