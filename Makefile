@@ -30,6 +30,9 @@ FEW := 3
 ALONE = scripts/run_alone.sh $$? $(BIN)/python $(FEW)
 FRESH = rm -f .pytest_cache/v/cache/lastfailed
 
+# hundreds of processes start, and need not compile what they import
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: serve test test-quick test-full test-chart test-balancers test-hosts test-clients lint lock-check fuzz mutate soak proto readme docs clean
 
 serve: $(VENV)/.serve

@@ -87,7 +87,7 @@ def corpus(seed: int, documents: int) -> str:
 def questions() -> list[tuple[str, str]]:
     """Questions after capitals as prompts, a phrasing each, and the answers."""
     countries, rng, found = demo("countries"), Random(0), []
-    for country in countries.COUNTRIES:
+    for country in demo("tables").COUNTRIES:
         phrasing = rng.choice(countries.CAPITAL_QUESTIONS)
         asked = countries.about(country, "capital", phrasing).question
         found.append((demo("document").BEGIN + asked, country.capital))

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from penstock_launcher.kinds import Kind
+from penstock_launcher.kinds import Kind, json_object
 from penstock_launcher.options import OPTIONS, Option
 
 SCHEMA = Path(__file__).parent.parent / "charts" / "penstock" / "values.schema.json"
@@ -48,6 +48,7 @@ LEFT_OUT = {
     "env": "for bug reports",
 }
 RANGE = re.compile(r"a (?:whole )?number (from|above) (\S+) (?:and at most|to) (\S+)")
+OBJECT = json_object().metavar
 STRING = {"type": "string", "minLength": 1}
 
 
@@ -58,8 +59,11 @@ def rule(kind: Kind) -> dict[str, Any]:
         return {"type": "array", "items": rule(one)}
     if not kind.takes_value:
         return {"type": "boolean"}
-    if kind.metavar.startswith("{"):
-        return {"type": "string", "enum": kind.metavar.strip("{}").split(",")}
+    if kind.metavar == OBJECT:
+        return {"type": "object"}
+    names = kind.metavar.strip("{}").split(",") if kind.metavar.startswith("{") else []
+    if names and OBJECT not in names:
+        return {"type": "string", "enum": names}
     if found := RANGE.fullmatch(kind.rule):
         low, high = float(found[2]), float(found[3])
         least = "minimum" if found[1] == "from" else "exclusiveMinimum"

@@ -169,8 +169,7 @@ FIELDS: Mapping[str, tuple[Fields, ...]] = {
             "reasoning_effort separate_reasoning regex ebnf lora_path rid",
             {
                 "separate_reasoning": "reasoning is always apart",
-                "regex": "give `structured_outputs: {regex}` instead",
-                "ebnf": "give `structured_outputs: {grammar}` instead",
+                "ebnf": "GBNF or Lark",
                 "rid": "give `request_id` instead",
             },
         ),

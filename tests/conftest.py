@@ -4,6 +4,7 @@ Triton reads this variable when it is imported, which transformers does: so it i
 pytest imports any test.
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -20,5 +21,8 @@ settings.load_profile("untimed")
 
 
 def pytest_collection_finish() -> None:
-    """The tests that use the interpreter have imported it."""
+    """The tests that use the interpreter have imported it. What is imported stays: no collection
+    of garbage, of which a shard asks for some, needs to look through it."""
     quicken()
+    gc.collect()
+    gc.freeze()

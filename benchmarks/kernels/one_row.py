@@ -2,7 +2,7 @@
 
     python -m benchmarks.kernels.one_row --format int4 --out one_row.json
 
-Llama-3.1-8B in 4 bits in groups of 128, in nf4 or in whole numbers of 8 bits, random weights, 512
+Llama-3.1-8B in 4 bits in groups of 128, in nf4, FP8 or whole numbers of 8 bits, random weights, 512
 tokens of context: the step as a server captures it, with dependent launch. First what each product
 takes that normalises or adds, alone in a graph over distinct weights, and as it is computed where
 its norm is launched (without that launch). Takes half a minute on one card.
@@ -136,7 +136,7 @@ def product(name: str, weights: list[Weight], products: ProductTable, raw: bool)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--format", choices=("int4", "nf4", "int8"), default="int4")
+    parser.add_argument("--format", choices=("int4", "nf4", "int8", "fp8"), default="int4")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     results: dict[str, object] = {"gpu": torch.cuda.get_device_name()}

@@ -33,47 +33,32 @@ from penstock_quantization.online import fp8
 LIMIT = 1e-4
 CONFIGS: dict[tuple[str, str], tuple[Config, ...]] = {
     ("nf4", "qkv"): (
-        RowConfig(4, 8, 168), RowConfig(4, 6, 168), RingConfig(4, 2, 8, 2, 128),
-        RingConfig(4, 2, 4, 3, 80), RingConfig(8, 2, 8, 1, 168),
+        RowConfig(4, 6, 168), RowConfig(4, 6, 168, 2), RingConfig(4, 2, 8, 2, 128),
+        RingConfig(4, 2, 4, 3, 80),
     ),
-    ("nf4", "o"): (
-        RowConfig(4, 8, 255), RowConfig(8, 8, 255), RingConfig(4, 2, 4, 2, 128),
-        RingConfig(8, 2, 4, 1, 168),
-    ),
+    ("nf4", "o"): (RowConfig(4, 8, 255), RingConfig(4, 2, 4, 2, 128), RingConfig(8, 2, 4, 1, 168)),
     ("nf4", "gate_up"): (
-        RowConfig(8, 4, 128), RingConfig(8, 2, 5, 2, 80), RingConfig(8, 1, 10, 2, 80),
-        RingConfig(8, 2, 9, 1, 168), RingConfig(8, 4, 4, 1, 168),
+        RingConfig(8, 2, 5, 2, 80), RingConfig(8, 2, 9, 1, 168), RingConfig(8, 2, 9, 1, 168, 2),
     ),
     ("nf4", "down"): (
-        RowConfig(8, 6, 255), RowConfig(4, 4, 168), RingConfig(8, 2, 8, 1, 168),
-        RingConfig(8, 1, 16, 1, 168), RingConfig(4, 2, 4, 2, 128),
+        RingConfig(8, 2, 8, 1, 168), RingConfig(8, 2, 8, 1, 168, 2), RingConfig(4, 2, 2, 2, 128),
     ),
     ("int8", "qkv"): (
-        RowConfig(4, 6, 168), RowConfig(4, 4, 128), RingConfig(4, 2, 5, 2, 128),
-        RingConfig(4, 1, 6, 3, 80),
+        RowConfig(4, 6, 168), RingConfig(4, 2, 5, 2, 128), RingConfig(4, 1, 6, 3, 80),
     ),
-    ("int8", "o"): (
-        RowConfig(4, 8, 255), RingConfig(4, 2, 4, 2, 128), RingConfig(8, 1, 8, 1, 168),
-    ),
+    ("int8", "o"): (RowConfig(4, 8, 255), RingConfig(4, 2, 4, 2, 128), RingConfig(8, 1, 8, 1, 168)),
     ("int8", "gate_up"): (
-        RowConfig(8, 2, 128), RingConfig(8, 1, 5, 2, 80), RingConfig(8, 2, 2, 2, 80),
-        RingConfig(8, 1, 12, 1, 168), RingConfig(8, 2, 5, 1, 168),
+        RingConfig(8, 1, 5, 2, 80), RingConfig(8, 2, 2, 2, 80), RingConfig(8, 1, 12, 1, 168),
     ),
     ("int8", "down"): (
-        RowConfig(8, 6, 255), RowConfig(4, 4, 168), RingConfig(8, 1, 9, 1, 168),
-        RingConfig(8, 2, 4, 1, 168), RingConfig(4, 1, 6, 2, 128),
+        RingConfig(8, 1, 9, 1, 168), RingConfig(8, 1, 11, 1, 168), RingConfig(4, 1, 8, 2, 128),
     ),
     ("fp8", "qkv"): (
-        RowConfig(4, 4, 168), RowConfig(4, 6, 255), RingConfig(4, 2, 5, 2, 128),
-        RingConfig(4, 1, 6, 3, 80),
+        RowConfig(4, 4, 168), RingConfig(4, 2, 5, 2, 128), RingConfig(4, 1, 6, 3, 80),
     ),
-    ("fp8", "o"): (
-        RowConfig(4, 8, 255), RingConfig(4, 2, 4, 2, 128), RingConfig(8, 1, 8, 1, 168),
-    ),
+    ("fp8", "o"): (RowConfig(4, 8, 255), RingConfig(4, 2, 4, 2, 128), RingConfig(8, 1, 8, 1, 168)),
     ("fp8", "gate_up"): (RingConfig(8, 1, 5, 2, 80), RingConfig(8, 1, 12, 1, 168)),
-    ("fp8", "down"): (
-        RowConfig(8, 4, 255), RingConfig(8, 1, 8, 1, 168), RingConfig(8, 2, 4, 1, 168),
-    ),
+    ("fp8", "down"): (RingConfig(8, 1, 9, 1, 168), RingConfig(8, 2, 4, 1, 168)),
 }  # fmt: skip
 PRODUCTS = ("qkv", "o", "gate_up", "down")
 

@@ -69,6 +69,7 @@ HONOURED: Mapping[str, Honoured] = {
     "gpu_memory_utilization": Honoured("cuda_memory_fraction", default=0.92),
     "kv_cache_memory_bytes": Honoured("kv_cache_memory"),
     "hf_overrides": Honoured("hf_overrides", _entries),
+    "rope_scaling": Honoured("rope_scaling", _entries),
     "kv_cache_dtype": Honoured("kv_cache_dtype", _unless("auto")),
     "block_size": Honoured("kv_block_size"),
     "max_model_len": Honoured("max_total_tokens", _length),

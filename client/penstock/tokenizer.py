@@ -29,8 +29,13 @@ class Tokenizer:
         body = {"prompt": text, "add_special_tokens": add_special_tokens}
         return list(self._call("/tokenize", body)["tokens"])
 
-    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
-        return {"input_ids": self.encode(text, add_special_tokens)}
+    def __call__(
+        self, text: str | Sequence[str], add_special_tokens: bool = True
+    ) -> dict[str, Any]:
+        """`input_ids` of a text, or of each of several."""
+        if isinstance(text, str):
+            return {"input_ids": self.encode(text, add_special_tokens)}
+        return {"input_ids": [self.encode(one, add_special_tokens) for one in text]}
 
     def tokenize(self, text: str, add_special_tokens: bool = False) -> list[str]:
         """The tokens of a text, as the tokenizer spells them."""
@@ -46,6 +51,12 @@ class Tokenizer:
         tokens = [ids] if isinstance(ids, int) else list(ids)
         body = {"tokens": tokens, "skip_special_tokens": skip_special_tokens}
         return str(self._call("/detokenize", body)["prompt"]) if tokens else ""
+
+    def batch_decode(
+        self, sequences: Sequence[Sequence[int]], skip_special_tokens: bool = False
+    ) -> list[str]:
+        """The texts of several."""
+        return [self.decode(ids, skip_special_tokens) for ids in sequences]
 
     def apply_chat_template(
         self,

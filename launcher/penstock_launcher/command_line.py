@@ -72,6 +72,12 @@ def _foreign(
     return notices
 
 
+def _is_foreign(flag: str) -> bool:
+    from penstock_launcher.foreign import is_known
+
+    return is_known(flag)
+
+
 def launcher_parser() -> HelpfulParser:
     """The parser of the launcher's command line; what is not given is not in its namespace."""
     parser = HelpfulParser(
@@ -82,6 +88,7 @@ def launcher_parser() -> HelpfulParser:
         argument_default=argparse.SUPPRESS,
         config_help=CONFIG,
     )
+    parser.passes_on = _is_foreign
     version = importlib.metadata.version("penstock")
     parser.add_argument("-V", "--version", action="version", version=f"penstock {version}")
     parser.common = list(COMMON)

@@ -19,6 +19,11 @@ ALIKE = 0.8  # of letters, from which on a flag is taken for a slip of the pen
 STRAY = "the model is --model-id MODEL, or comes right behind `penstock serve`"
 
 
+def is_known(flag: str) -> bool:
+    """Whether vLLM or SGLang has it."""
+    return _row(flag)[1] is not None
+
+
 def understand(
     words: Sequence[str], known: Sequence[str], given: Collection[str]
 ) -> tuple[list[str], list[str]]:

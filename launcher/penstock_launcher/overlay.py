@@ -18,6 +18,7 @@ WEIGHT_FILES = (".safetensors", ".safetensors.index.json")
 CONFIG = "config.json"
 NESTED = "text_config"  # of which an override changes entries; other objects it replaces
 ROPE = ("rope_scaling", "rope_parameters")
+WIDE = "full_attention"
 BESIDE_ROPE = ("rope_theta", "partial_rotary_factor")  # say nothing of the scaling
 
 
@@ -64,14 +65,24 @@ def merge_config(config: Mapping[str, Any], change: Mapping[str, Any]) -> dict[s
     change = dict(change)
     inner, nested = config.get("rope_parameters"), config.get(NESTED)
     if isinstance(inner, Mapping) and "rope_parameters" not in change:
-        said = {name: change[name] for name in BESIDE_ROPE if name in change}
-        if "rope_scaling" in change:
-            inner = {name: inner[name] for name in BESIDE_ROPE if name in inner}
-            said = {**(change["rope_scaling"] or {}), **said}
-        change["rope_parameters"] = {**inner, **said}
+        change["rope_parameters"] = _rope(inner, change)
     if isinstance(nested, Mapping) and isinstance(change.get(NESTED), Mapping):
         change[NESTED] = merge_config(nested, change[NESTED])
     return {**config, **change}
+
+
+def _rope(inner: Mapping[str, Any], change: Mapping[str, Any]) -> Any:
+    """`rope_parameters` with what is said under the older names. Where layers that slide have
+    parameters of their own, the names are those of the others."""
+    if isinstance(wide := inner.get(WIDE), Mapping):
+        return {**inner, WIDE: _rope(wide, change)}
+    said = {name: change[name] for name in BESIDE_ROPE if name in change}
+    if "rope_scaling" not in change:
+        return {**inner, **said}
+    scaling = change["rope_scaling"] or {}
+    if not isinstance(scaling, Mapping):
+        return scaling  # which the check of the model refuses
+    return {**{name: inner[name] for name in BESIDE_ROPE if name in inner}, **scaling, **said}
 
 
 def overlay(model: Model, folder: Path, weights: Path | None, written: Mapping[str, str]) -> Model:

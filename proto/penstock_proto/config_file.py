@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,6 +23,7 @@ LONGEST = 1 << 20  # bytes
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 NO_OPTIONS = ("--config", "--help", "--version")
 HELP = "YAML file of these options, as `name: value`; the command line wins over it"
+OBJECT = "JSON"  # the metavar of options that take an object
 TAG = "tag:yaml.org,2002:"
 TRUTHS = {"true": True, "false": False, "yes": True, "no": False, "on": True, "off": False}
 
@@ -59,6 +61,13 @@ class Entry:
         if isinstance(self.value, yaml.SequenceNode) and self.value.tag == TAG + "seq":
             return [self._scalar(node) for node in self.value.value]
         return [self._scalar(self.value)]
+
+    def json(self) -> str:
+        """Of a mapping. Raises ConfigError."""
+        try:
+            return json.dumps(yaml.SafeLoader("").construct_document(self.value))
+        except (yaml.YAMLError, TypeError, ValueError, RecursionError):
+            raise ConfigError(f"{self.where} must hold what JSON has") from None
 
     def _scalar(self, node: yaml.Node) -> str:
         plain = isinstance(node, yaml.ScalarNode) and node.tag.startswith(TAG)
@@ -110,6 +119,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, config_help: str = HELP, **settings: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **settings})
         self._where = ""  # what is being read, before what error() says
+        # Flags that are no options, and that whoever calls parse_known_args knows all the same.
+        self.passes_on: Callable[[str], bool] = lambda flag: False
         self.add_argument("--config", metavar="FILE", help=config_help)
 
     def parse_known_args(  # type: ignore[override]
@@ -142,6 +153,9 @@ class Parser(argparse.ArgumentParser):
         seen: dict[str, Entry] = {}
         for entry in entries(path):
             action = self._option_string_actions.get(entry.flag)
+            if action is None and self.passes_on(entry.flag):
+                words += _passed_on(entry)
+                continue
             if action is None or entry.flag in NO_OPTIONS:
                 nearest = difflib.get_close_matches(entry.flag, self._option_string_actions, 1)
                 meant = f"; did you mean {nearest[0].lstrip('-')}?" if nearest else ""
@@ -172,6 +186,8 @@ class Parser(argparse.ArgumentParser):
 def _as_words(entry: Entry, action: argparse.Action) -> list[str]:
     if action.nargs == 0:
         return _switch(entry, action)
+    if action.metavar == OBJECT and isinstance(entry.value, yaml.MappingNode):
+        return [f"{entry.flag}={entry.json()}"]
     texts = entry.texts()
     if action.nargs in ("+", "*") and not getattr(action, "repeated", False):
         return [entry.flag, *texts]
@@ -181,6 +197,14 @@ def _as_words(entry: Entry, action: argparse.Action) -> list[str]:
     if len(texts) != 1 and not repeated:
         raise ConfigError(f"{entry.where} takes one value, not a list")
     return [f"{entry.flag}={text}" for text in texts]
+
+
+def _passed_on(entry: Entry) -> list[str]:
+    if isinstance(entry.value, yaml.MappingNode):
+        return [entry.flag, entry.json()]
+    if entry.value.tag == TAG + "bool":
+        return [entry.flag] if entry.truth() else []
+    return [entry.flag, *entry.texts()]
 
 
 def _switch(entry: Entry, action: argparse.Action) -> list[str]:

@@ -13,10 +13,12 @@ from penstock_router.grammar import Grammar
 from penstock_router.grammar_metrics import GrammarMetrics
 from penstock_router.request import BadGrammar, GenerationFailed, GrammarsBusy
 from penstock_router.request_wire import GRAMMAR
+from penstock_router.structured.multiples import check_multiples
 from penstock_router.structured.places import with_places
 
 MOST_IDLE = 256  # that no sequence needs: one takes 1 to 2 MiB of the shard's memory
 MOST_IDLE_CHARACTERS = 4 << 20  # of them together
+MOST_IDLE_SECONDS = 30.0  # to compile them together: the largest make 100 MiB a second
 AT_ONCE = 2  # compiles, as many as the shard has threads for
 MOST_WAITING = 64  # for their turn
 
@@ -29,6 +31,7 @@ class _Entry:
 
     id: int
     opening: list[int]  # tokens that all of its texts begin with
+    seconds: float  # that it took to compile
     holders: int = 0  # sequences that wait or run
 
 
@@ -58,6 +61,7 @@ class Grammars:
             return
         task = self._compiling.get(grammar)
         if task is None:
+            check_multiples(grammar)
             if len(self._compiling) >= MOST_WAITING:
                 raise GrammarsBusy("too many grammars are waiting to be compiled")
             task = asyncio.create_task(self._prepare(grammar))
@@ -86,7 +90,7 @@ class Grammars:
             self._metrics.on_prepared("too_slow" if late else "refused")
             raise BadGrammar(with_places(response.error, grammar))
         self._metrics.on_prepared("compiled")
-        self._entries[grammar] = _Entry(number, list(response.forced))
+        self._entries[grammar] = _Entry(number, list(response.forced), response.seconds)
         self._forget_some()
 
     def hold(self, grammar: Grammar) -> tuple[int, Sequence[int]]:
@@ -109,11 +113,15 @@ class Grammars:
         """Let go of those used longest ago; a request may be about to need the last one."""
         idle = [grammar for grammar, entry in self._entries.items() if not entry.holders]
         characters = sum(len(grammar.text) for grammar in idle)
+        seconds = sum(self._entries[grammar].seconds for grammar in idle)
         for count, grammar in zip(range(len(idle), 1, -1), idle, strict=False):
-            if count <= MOST_IDLE and characters <= MOST_IDLE_CHARACTERS:
+            fits = characters <= MOST_IDLE_CHARACTERS and seconds <= MOST_IDLE_SECONDS
+            if count <= MOST_IDLE and fits:
                 break
+            entry = self._entries.pop(grammar)
             characters -= len(grammar.text)
-            self._forgotten.append(self._entries.pop(grammar).id)
+            seconds -= entry.seconds
+            self._forgotten.append(entry.id)
         self._metrics.cached.set(len(self._entries))
 
     def pop_forgotten(self) -> list[int]:

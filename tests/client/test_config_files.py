@@ -17,6 +17,7 @@ WRONG = {
     ("serve",): ("port", "http"),
     ("run-batch",): ("max-concurrency", "0"),
     ("quantize",): ("format", "zip"),
+    ("merge",): ("device", "tpu"),
     ("chat",): ("temperature", "warm"),
     ("run",): ("max-tokens", "few"),
     ("doctor",): ("port", "http"),

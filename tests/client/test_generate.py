@@ -448,6 +448,10 @@ def test_the_tokenizer(llm: LLM) -> None:
     ids = tokenizer.encode("The sky is blue")
     assert tokenizer.decode(ids).endswith("The sky is blue")
     assert tokenizer("The sky is blue")["input_ids"] == ids
+    both = tokenizer(["The sky is blue", "a"])["input_ids"]
+    assert both == [ids, tokenizer.encode("a")]
+    texts = tokenizer.batch_decode(both, skip_special_tokens=True)
+    assert texts == ["The sky is blue", "a"]
     assert len(tokenizer.tokenize("The sky")) == len(tokenizer.encode("The sky", False))
     talk = [{"role": "user", "content": "Hello"}]
     text = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)

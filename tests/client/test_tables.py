@@ -99,6 +99,7 @@ SAMPLES: dict[str, tuple[Any, Any]] = {  # what a program gives, and what the la
     "download_dir": ("/tmp", "/tmp"),
     "gpu_memory_utilization": (0.5, 0.5),
     "hf_overrides": ({"rope_theta": 5e5}, {"rope_theta": 5e5}),
+    "rope_scaling": ({"factor": 2.0}, {"factor": 2.0}),
     "block_size": (32, 32),
     "max_model_len": ("2K", 2048),
     "max_num_seqs": (7, 7),

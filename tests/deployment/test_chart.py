@@ -321,13 +321,15 @@ def sample(rule: dict[str, Any]) -> Any:
         return [sample(rule["items"])]
     if "enum" in rule:
         return rule["enum"][-1]
-    return {"boolean": True, "string": "1"}.get(rule["type"], rule.get("maximum"))
+    samples = {"boolean": True, "string": "1", "object": {"a": {"b": [1, 0.5, "c"]}}}
+    return samples.get(rule["type"], rule.get("maximum"))
 
 
 # Texts of a form of their own.
-FORMS: dict[str, Any] = {"trusted-proxies": ["10.0.0.0/8"]} | dict.fromkeys(
-    ("root-path", "predict-route", "health-route"), "/a"
-)
+FORMS: dict[str, Any] = {
+    "trusted-proxies": ["10.0.0.0/8"],
+    "rope-scaling": "linear",
+} | dict.fromkeys(("root-path", "predict-route", "health-route"), "/a")
 
 
 def test_every_option_can_be_set() -> None:
@@ -351,7 +353,10 @@ def test_every_option_can_be_set() -> None:
     for flag, value in values.items():
         [option] = [one for one in OPTIONS if one.flag == f"--{flag}"]
         [text] = value if isinstance(value, list) else [value]
-        expected = option.kind.parse(f"{text:.0f}" if isinstance(text, float) else str(text))
+        if isinstance(text, dict):
+            expected: Any = text
+        else:
+            expected = option.kind.parse(f"{text:.0f}" if isinstance(text, float) else str(text))
         found = getattr(options, option.name)
         assert found == ((expected,) if option.kind.repeated else expected), flag
 

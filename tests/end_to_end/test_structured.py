@@ -31,7 +31,8 @@ async def post(session: aiohttp.ClientSession, url: str, body: dict[str, Any]) -
         return answer
 
 
-async def test_what_is_generated_validates(demo_server: Server) -> None:
+@pytest.mark.parametrize("count", [COUNT, pytest.param(24, marks=pytest.mark.full)])
+async def test_what_is_generated_validates(demo_server: Server, count: int) -> None:
     """Whatever the schema, the seed and the temperature; only what is cut may be invalid."""
     url = f"{demo_server.url}/v1/chat/completions"
     limit = asyncio.Semaphore(16)
@@ -63,11 +64,11 @@ async def test_what_is_generated_validates(demo_server: Server) -> None:
         assert not problems, (wanted, value)
         return False
 
-    cut = sum(await asyncio.gather(*(one(number) for number in range(COUNT))))
-    assert cut <= COUNT // 4
+    cut = sum(await asyncio.gather(*(one(number) for number in range(count))))
+    assert cut <= count // 4
     async with aiohttp.ClientSession() as session, session.get(f"{demo_server.url}/metrics") as all:
         forced = re.search(r"^penstock_forced_tokens_total (\d+)", await all.text(), re.M)
-    assert forced and int(forced[1]) > COUNT, "chunks brought none"
+    assert forced and int(forced[1]) > count, "chunks brought none"
 
 
 async def test_every_field_of_every_api(demo_server: Server) -> None:

@@ -60,12 +60,14 @@ class World:
     async def _start(self) -> None:
         from aiohttp import web
 
-        from penstock_router.api import make_app, make_runner
+        from penstock_router.api import bodies, file_upload, make_app, make_runner
         from penstock_router.api.service import SERVICE
         from penstock_router.metrics import Metrics
         from penstock_router.text import TextModel
         from router.api.conftest import CONFIG
 
+        # what is sent is there at once: nobody need wait long for what never comes
+        bodies.STALL_SECONDS = file_upload.STALL_SECONDS = 0.5
         self._folder = Path(tempfile.mkdtemp(prefix="penstock-fuzz-"))
         write_folder(self._folder / "model", byte_level())
         self._text = TextModel.load(self._folder / "model", None, 1)

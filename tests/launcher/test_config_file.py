@@ -86,3 +86,35 @@ def test_what_is_wrong_names_the_file(text: str, words: str, path: Path) -> None
 
 def test_a_file_that_is_missing(path: Path) -> None:
     assert f"--config {path} cannot be read: No such file" in refused("--config", str(path))
+
+
+def test_what_vllm_and_sglang_call_otherwise(path: Path) -> None:
+    path.write_text(
+        "enable-chunked-prefill: true\nenable_lora: false\nswap_space: 4\nenable-metrics: true\n"
+        "compilation-config: {mode: 3}\nhf-overrides:\n  rope_scaling: {factor: 4.0}\n"
+        "default_chat_template_kwargs: '{\"a\": 1}'\ncudagraph-capture-sizes: [1, 2]\nport: 7\n"
+    )
+    options, notices = parse(["--config", str(path), "--port", "8"], {})
+    assert options == Options(
+        port=8,
+        metric_names=("sglang",),
+        cuda_graphs=(1, 2),
+        hf_overrides={"rope_scaling": {"factor": 4.0}},
+        default_chat_template_kwargs={"a": 1},
+    )
+    assert len(notices) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("enable_lora: true", "--enable-lora of vLLM is not built yet"),
+        ("port: {a: 1}", "line 1: port must be text, a number, true, false or a list of them"),
+        ("hf-overrides: {a: 2026-01-01}", "line 1: hf-overrides must hold what JSON has"),
+        ("hf-overrides: {a: .nan}", "line 1: hf-overrides: argument --hf-overrides: must be"),
+        ("hf-overrides: [1]", "must be a JSON object"),
+    ],
+)
+def test_objects_and_flags_that_cannot_be(path: Path, text: str, said: str) -> None:
+    path.write_text(text)
+    assert said in refused("--config", str(path))

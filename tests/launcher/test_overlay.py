@@ -94,6 +94,12 @@ def test_older_names_reach_rope_parameters() -> None:
     assert off["rope_parameters"] == {"rope_theta": 2.0}
     said = merge_config(config, {"rope_parameters": YARN})
     assert said["rope_parameters"] == YARN
+    wrong = merge_config(config, {"rope_scaling": "yarn"})
+    assert wrong["rope_parameters"] == "yarn", "the check of the model says what is wrong"
+    local = {"rope_type": "default", "rope_theta": 1e4}
+    kinds = {"full_attention": {"rope_theta": 1e6}, "sliding_attention": local}
+    two = merge_config({"rope_parameters": kinds}, {"rope_scaling": YARN})["rope_parameters"]
+    assert two == {"full_attention": {**YARN, "rope_theta": 1e6}, "sliding_attention": local}
 
 
 def test_the_text_part_of_a_larger_model() -> None:

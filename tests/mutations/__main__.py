@@ -46,7 +46,7 @@ def copy(folder: Path) -> Path:
     names = subprocess.run(listed, cwd=ROOT, capture_output=True, check=True, text=True).stdout
     tree = folder / "tree"
     for name in filter(None, names.split("\0")):
-        if not (ROOT / name).exists():  # deleted, and not yet committed
+        if not (ROOT / name).is_file():  # deleted and not yet committed, or a link to a folder
             continue
         target = tree / name
         target.parent.mkdir(parents=True, exist_ok=True)

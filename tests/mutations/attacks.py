@@ -113,6 +113,30 @@ ATTACKS = (
         "            if False:",
         "tests/router/engine/test_grammars.py::test_too_many_at_once_are_turned_away",
     ),
+    # A grammar may have any multiples.
+    Mutation(
+        "S11",
+        f"{ROUTER}/structured/multiples.py",
+        "    if sum(map(_states_of, _schemas(grammar))) > MOST_STATES:",
+        "    if False:",
+        "tests/router/test_multiples.py::test_too_large",
+    ),
+    # Large grammars are kept as long as small ones.
+    Mutation(
+        "S11",
+        f"{ROUTER}/grammars.py",
+        " and seconds <= MOST_IDLE_SECONDS",
+        "",
+        "tests/router/engine/test_grammars.py::test_few_are_kept_that_take_long",
+    ),
+    # A grammar that becomes slow in the middle of a text goes on.
+    Mutation(
+        "S11",
+        f"{SHARD}/grammars/matching.py",
+        "REASON if one.slow >= SLOW_TOKENS else None",
+        "None",
+        "tests/shard/test_grammars.py::test_a_matcher_that_is_slow_ends_its_sequence_alone",
+    ),
     Mutation(
         "S12",
         f"{SHARD}/steps/admissions.py",
@@ -163,6 +187,22 @@ ATTACKS = (
         "        if len(mine) >= self._most and not self._replace(mine):",
         "        if False:",
         f"{CONNECTIONS}::test_connections_of_a_client",
+    ),
+    # Tokens of a key are not counted against its limit.
+    Mutation(
+        "S16",
+        f"{ROUTER}/quotas.py",
+        "if bucket is not None and not (wait := bucket.take(tokens, now)):",
+        "if bucket is not None and not (wait := 0.0):",
+        "tests/router/test_quotas.py::test_no_schedule_takes_more_than_was_allowed",
+    ),
+    # Nor are they in the metrics.
+    Mutation(
+        "S16",
+        f"{ROUTER}/quotas.py",
+        "        account.generated_tokens += generated\n",
+        "",
+        "tests/router/api/test_quota.py::test_tokens_a_minute",
     ),
     # Dear bytes are parsed as fast as they come.
     Mutation(

@@ -24,7 +24,8 @@ def main() -> int:
     signal.signal(signal.SIGALRM, lambda *_: sys.exit(HUNG))
     signal.setitimer(signal.ITIMER_REAL, float(seconds))
     try:
-        return end_of(subprocess.Popen(command, start_new_session=True).pid)
+        started = subprocess.Popen(command, start_new_session=True)  # waits where it goes
+        return end_of(started.pid)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
             signal.signal(number, signal.SIG_IGN)

@@ -264,6 +264,38 @@ SERVICE = (
         "            pass",
         "tests/launcher/test_outlet.py::test_the_next_file_is_no_standard_one",
     ),
+    # There may be more connections than descriptors.
+    Mutation(
+        "-",
+        f"{ROUTER}/api/connections.py",
+        "        elif len(self._all) >= self._room and not self._replace(self._all):",
+        "        elif False:",
+        "tests/cases/test_connections.py::test_L3_few_descriptors",
+    ),
+    # A full disk is a fault.
+    Mutation(
+        "-",
+        f"{ROUTER}/api/batch_routes.py",
+        "        if error.errno not in (errno.ENOSPC, errno.EDQUOT):",
+        "        if True:",
+        "tests/end_to_end/test_host_faults.py::test_a_full_disk_refuses_files_and_nothing_else",
+    ),
+    # A download says that something went wrong, and not what.
+    Mutation(
+        "-",
+        f"{LAUNCHER}/download.py",
+        "    if isinstance(error, OSError) and error.strerror:",
+        "    if False:",
+        "tests/launcher/test_download.py::test_a_full_disk_is_said",
+    ),
+    # A step is as late as the clock on the wall says.
+    Mutation(
+        "-",
+        f"{ROUTER}/engine.py",
+        "        self._progress_at = time.monotonic()\n        self",
+        "        self._progress_at = time.time()\n        self",
+        "tests/test_clocks.py::test_the_clock_on_the_wall_is_read_for_dates_alone",
+    ),
     # Lines that nobody reads are kept.
     Mutation(
         "-",

@@ -198,6 +198,7 @@ FIELDS = st.dictionaries(
             *("num_ln_in_parallel_attn", "n_embd", "n_inner", "activation_function"),
             *("embedding_multiplier", "residual_multiplier", "logit_scale", "rotary_dim"),
             *("no_rope_layers", "no_rope_layer_interval", "word_embed_proj_dim"),
+            *("attention_types", "attention_layers", "window_size"),
         ]
     ),
     ODD,

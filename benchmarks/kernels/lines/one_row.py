@@ -1,4 +1,4 @@
-"""Products of one row as digits: with weights of 4-bit codes and of whole numbers of 8 bits."""
+"""Products of one row with weights of 4-bit codes, of whole numbers of 8 bits, and in FP8."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from penstock_kernels.ops import Norm
 from penstock_kernels.weight import Layout, Weight
 
 GROUP = 64
+FORMS = {Layout.LUT: "nf4", Layout.INT8: "8 bits", Layout.FP8: "FP8"}
 
 
 def lines(shape: Shape) -> Iterator[Line]:
     """Of a model, as they are launched: qkv and gate-up with their norm, o and down with the sum
     that they end in."""
-    for layout, form in ((Layout.LUT, "nf4"), (Layout.INT8, "8 bits")):
+    for layout, form in FORMS.items():
         for name in ("qkv", "o", "gate-up", "down"):
             n, k = sizes(shape)[name]
             gated = name == "gate-up"
@@ -40,8 +41,9 @@ def lines(shape: Shape) -> Iterator[Line]:
 
 
 def _weight(layout: Layout, n: int, k: int, device: torch.device) -> Weight:
-    if layout is Layout.INT8:
-        data = torch.zeros(n, k, dtype=torch.int8, device=device)
+    if layout is not Layout.LUT:
+        dtype = torch.int8 if layout is Layout.INT8 else torch.float8_e4m3fn
+        data = torch.zeros(n, k, dtype=dtype, device=device)
         return Weight(data, None, layout, torch.ones(n, 1, device=device))
     data = torch.zeros(n, k // 2, dtype=torch.uint8, device=device)
     scale = torch.ones(k // GROUP, n, device=device)

@@ -11,9 +11,7 @@ from benchmarks.kernels.lines.line import Launch, Line, dependent, randn
 from benchmarks.kernels.lines.products import H100, STREAMED, sizes
 
 from penstock_kernels.gpu.launch.hopper import multiprocessors
-from penstock_kernels.gpu.products.fp8 import VECTORS
 from penstock_kernels.gpu.products.hopper_linear import hopper_linear, widened_linear_config
-from penstock_kernels.gpu.products.linear import linear_one_row
 from penstock_kernels.gpu.products.quantise import quantise_rows
 from penstock_kernels.gpu.products.widen import widened
 from penstock_kernels.weight import Weight
@@ -26,11 +24,6 @@ def lines(shape: Shape) -> Iterator[Line]:
         n, k = sizes(shape)[name]
         gated = name == "gate-up"
         wide = n // 2 if gated else n
-        if k % VECTORS[0].k == 0:
-            yield Line(
-                name=f"{name}, FP8", what=f"1 x {k} to {n}", kernels=("linear._vector_kernel",),
-                moved=n * k + 2 * (k + wide), prepare=partial(_one_row, n, k, gated),
-            )  # fmt: skip
         for rows in STREAMED:
             config = widened_linear_config(rows, n, k, gated, not gated, H100)
             assert config is not None
@@ -57,12 +50,6 @@ def lines(shape: Shape) -> Iterator[Line]:
 def _weights(n: int, k: int, device: torch.device, copies: int) -> list[Weight]:
     dense = randn(device, copies, n, k).mul_(k**-0.5)
     return [fp8(Weight(data), lambda largest: largest) for data in dense]
-
-
-def _one_row(n: int, k: int, gated: bool, device: torch.device, copies: int) -> Launch:
-    weights, x, how = _weights(n, k, device, copies), randn(device, 1, k), dependent(device)
-    out = x.new_empty(1, n // 2 if gated else n)
-    return lambda i: linear_one_row(x, weights[i % copies], out, VECTORS[0], gated, **how)
 
 
 def _widened(n: int, k: int, device: torch.device, copies: int) -> Launch:

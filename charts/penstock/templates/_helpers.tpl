@@ -62,6 +62,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- else if kindIs "float64" $one }}
 - {{ printf "--%s=%v" $name (ternary (int64 $one) $one (eq $one (floor $one))) | quote }}
+{{- else if kindIs "map" $one }}
+- {{ printf "--%s=%s" $name (toJson $one) | quote }}
 {{- else }}
 - {{ printf "--%s=%v" $name $one | quote }}
 {{- end }}

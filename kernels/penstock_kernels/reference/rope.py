@@ -17,10 +17,10 @@ def rotation(table: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine and signed sine of each row, gathered once a step and used by every layer.
 
     table: [positions, 2, d/2] float32, cosines then sines; positions: [n] int64.
-    Returns (cos, cos) and (-sin, sin), each [n, 1, 2, d/2] float32.
+    Returns (cos, cos) and (-sin, sin), each [n, 1, d] float32.
     """
     cos, sin = table.index_select(0, positions).unsqueeze(2).unbind(1)
-    return torch.stack((cos, cos), dim=-2), torch.stack((-sin, sin), dim=-2)
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def rotate_(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> None:
@@ -30,11 +30,15 @@ def rotate_(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> N
     Products and sums are rounded each by itself: where both are one instruction, whether that is
     taken may depend on an element's place.
     """
-    half = x.shape[-1] // 2
-    pairs = x.view(*x.shape[:-1], half, 2).mT if interleaved else x.view(*x.shape[:-1], 2, half)
-    wide = pairs.float()  # x itself where it is float32
-    swapped = wide.flip(-2)
-    pairs.copy_(wide.mul_(cos).add_(swapped.mul_(sin)))
+    if interleaved:
+        pairs = x.view(*x.shape[:-1], -1, 2).mT
+        halves = pairs.reshape(x.shape)  # a copy
+        rotate_(halves, cos, sin)
+        pairs.copy_(halves.view(pairs.shape))
+        return
+    wide = x.float()  # x itself where it is float32
+    swapped = torch.roll(wide, x.shape[-1] // 2, dims=-1)
+    x.copy_(wide.mul_(cos).add_(swapped.mul_(sin)))
 
 
 def write_kv(cache: Tensor, kv: Tensor, location: Tensor, stored: CacheSpec = AS_MODEL) -> None:

@@ -7,7 +7,7 @@ import os
 import resource
 from dataclasses import dataclass
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from penstock_router.api.awakening import Awakening
 from penstock_router.api.body_pace import Pace
@@ -17,6 +17,7 @@ from penstock_router.api.errors import ApiError, Kind
 from penstock_router.api.interface import Metrics
 from penstock_router.api.paced_parsing import ParsingPace
 from penstock_router.api.refusal import refuse
+from penstock_router.api.request_id import request_id
 from penstock_router.api.root_path import behind
 from penstock_router.logs import RareLog
 from penstock_router.pulse import Pulse
@@ -27,6 +28,7 @@ CLIENT_SHARE = 0.75  # of the room that one client may take
 MOST_LINGERING = 64  # refused connections whose clients may read why, beside the others
 LOOK_SECONDS = 5.0  # between two looks at what clients have not read
 REFUSED_BYTES = 32 * 1024 * 1024  # in a second, of bodies that were answered before their end
+EXPECTED = "100-continue"
 YOUNG_SECONDS = 1.0  # in which a new connection has its first request, at most
 
 
@@ -36,6 +38,20 @@ class Waits:
 
     head: float = 15.0  # for the head of a request, from its first byte
     idle: float = 75.0  # without a request, which aiohttp sees to; proxies give up after 60 s
+
+
+def unexpected(request: web.BaseRequest) -> web.Response | None:
+    """The answer to an Expect header that is none. aiohttp's own would repeat what it says, which
+    may be no text at all; it knows no application yet, whose headers an answer has."""
+    if request.headers.get(hdrs.EXPECT, EXPECTED).lower() == EXPECTED:
+        return None
+    assert isinstance(request, web.Request)
+    answer = refuse(
+        request, ApiError(Kind.BAD_REQUEST, f"The Expect header may only be `{EXPECTED}`")
+    )
+    answer.headers[hdrs.SERVER] = "penstock"
+    answer.headers["x-request-id"] = request_id(request)
+    return answer
 
 
 Group = dict[Connection, None]  # in the order in which they came
@@ -58,6 +74,8 @@ class Connections(web.Server):
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             try:
+                if (answer := unexpected(request)) is not None:
+                    return answer
                 return await handler(request)
             except (ApiError, web.HTTPException) as error:  # aiohttp's own, before any route
                 return refuse(request, error)

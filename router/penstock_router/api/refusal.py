@@ -62,6 +62,4 @@ def _translate(error: ApiError | web.HTTPException, path: str) -> ApiError:
             )
         case web.HTTPNotFound():
             return ApiError(Kind.NOT_FOUND, why_absent(path))
-        case web.HTTPExpectationFailed():
-            return ApiError(Kind.BAD_REQUEST, "The Expect header may only be `100-continue`")
     return ApiError(Kind.BAD_REQUEST, error.reason)

@@ -71,7 +71,8 @@ def flat_format(wanted: AnyObject | None, field: str) -> Grammar | None:
 UNSTRUCTURED = {
     name: neutral
     for name, neutral in UNSUPPORTED.items()
-    if not name.startswith("guided_") and name not in ("structured_outputs", "structural_tag")
+    if not name.startswith("guided_")
+    and name not in ("structured_outputs", "structural_tag", "regex", "ebnf", "json_schema")
 }
 
 
@@ -186,7 +187,8 @@ def _maker(kind: str, value: object) -> Callable[[], Grammar]:
 
 
 class Structured(ClientObject):
-    """What requests of OpenAI's routes may say: OpenAI's field, vLLM's and its older ones."""
+    """What requests of OpenAI's routes may say: OpenAI's field, vLLM's and its older ones, and
+    those that SGLang has there."""
 
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
@@ -196,6 +198,9 @@ class Structured(ClientObject):
     guided_grammar: str | None = None
     guided_whitespace_pattern: str | None = None
     structural_tag: str | AnyObject | None = None
+    regex: str | None = None
+    ebnf: str | None = None
+    json_schema: Schema | None = None
 
     def grammar(self) -> Grammar | None:
         """The one that the answer is held to. Raises ApiError (422)."""
@@ -210,6 +215,9 @@ class Structured(ClientObject):
             value = getattr(self, name)
             if value is not None:
                 wanted.append((name, _maker(kind, value)))
+        for name, kind in _SGLANG.items():
+            if value := getattr(self, name):
+                wanted.append((name, _maker(kind, value)))
         return only(wanted)
 
     def _guided_json(self) -> Grammar:
@@ -222,3 +230,4 @@ _GUIDED = {
     "guided_grammar": "grammar",
     "structural_tag": "structural_tag",
 }
+_SGLANG = {"regex": "regex", "ebnf": "grammar", "json_schema": "json"}  # an empty one is none

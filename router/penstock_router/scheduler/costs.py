@@ -13,11 +13,14 @@ from collections.abc import Mapping
 # kernel are not measured, and on a CPU a row costs the same in all sizes.
 USUAL = (384, 1152, 2048)
 # The first size takes at most so many times what the fewest rows take, which is reading the
-# weights. Planned by this scheduler with the times of twelve models, formats and numbers of GPUs,
-# 64 streams have 5 % more tokens a second than with USUAL (-1 to 13 %). With 1.75 they have 1 %
-# less, with 3 as many, and tokens come less evenly.
+# weights: so long tokens are apart while prompts are computed, also where few streams run. With the
+# times of eleven models, formats and numbers of GPUs 64 streams have 3 % more tokens a second than
+# with USUAL (-1 to 13 %; `benchmarks/step_sizes.py`), with 1.75 2.6 %, with 3 3.4 %.
 LITTLE_LONGER = 2.25
 WORSE = 1.04  # than a mixture of other sizes; less is noise
+# Beyond, a step that is longer than it must be makes those wait who decode: with sizes of up to
+# 4,096 rows 256 streams have as many tokens a second, and a fifth more between two at the most.
+MOST_ROWS = 2048
 
 
 def step_rows(costs: Mapping[int, float]) -> tuple[int, ...]:
@@ -36,7 +39,7 @@ def step_rows(costs: Mapping[int, float]) -> tuple[int, ...]:
     worth = [rows for rows in seconds if seconds[rows] <= WORSE * _mixed(seconds, rows)]
     most = LITTLE_LONGER * seconds[worth[0]]
     first = max(rows for rows in worth if seconds[rows] <= most)
-    return tuple(rows for rows in worth if rows >= first)
+    return (first, *(rows for rows in worth if first < rows <= MOST_ROWS))
 
 
 def _mixed(seconds: Mapping[int, float], rows: int) -> float:

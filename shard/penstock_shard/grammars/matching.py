@@ -23,6 +23,7 @@ from torch import Tensor
 from penstock_kernels.mask import words_of
 from penstock_proto import shard_pb2
 from penstock_shard.grammars.bits import Bits
+from penstock_shard.grammars.slowness import REASON, SLOW_TOKENS, Stopwatch
 from penstock_shard.grammars.template import Template
 from penstock_shard.grammars.templates import Templates, first_sentence
 
@@ -46,6 +47,7 @@ class Constraint:
     failure: str | None = None  # why it holds nothing any more
     ended: bool = False  # behind EOS, or without a token: its bits stay as they are
     runs: bool = True  # runs of forced tokens are told
+    slow: int = 0  # tokens that took long
     least: int = 0  # tokens before which the text goes on, where the grammar lets it
     run: list[int] = field(default_factory=list)  # the only tokens that may come next, in order
 
@@ -218,6 +220,7 @@ class Matching:
         """Move matchers on. Returns those that take another token."""
         taken: list[Row] = []
         eos, chosen = self._templates.eos, tokens.tolist()
+        watch = Stopwatch()
         for row, one in rows:
             if one.ended or one.failure is not None or one.matcher is None:
                 continue
@@ -232,6 +235,9 @@ class Matching:
             # 2 us, less than other threads take to wake up; and nobody else runs Python meanwhile.
             if not one.matcher.consume_token(token):
                 one.failure = first_sentence(one.matcher.get_error())
+            elif watch.was_slow():
+                one.slow += 1
+                one.failure = REASON if one.slow >= SLOW_TOKENS else None
             if not one.ended:
                 taken.append((row, one))
         return taken

@@ -17,7 +17,7 @@ from penstock_shard.model.decoder import Decoder
 CPU_SHARE = 0.25
 # Left free on a GPU for what nobody could measure before: kernels that are loaded later, pieces
 # that the allocator cannot use, graphs that take more than others of their kind.
-CUDA_RESERVE = 384 << 20
+CUDA_RESERVE = 512 << 20
 GROUP = Path("/sys/fs/cgroup")
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from penstock_proto import shard_pb2
 from penstock_shard.memory import kv_cache
-from penstock_shard.memory.graph_memory import GraphBytes, graph_bytes
+from penstock_shard.memory.graph_memory import capture_some
 from penstock_shard.memory.memory import blocks_of
 from penstock_shard.memory.out_of_memory import give_back
 from penstock_shard.memory.peak import Peak, settled_bytes
@@ -96,17 +96,20 @@ def measure(loaded: LoadedModel, limits: ShardLimits, graphs: GraphSizes) -> Mea
             decode = _decode(runner)
         with Peak(device) as draws:  # rank 0's, and the others hear how it went
             allocated(group, device, lambda: _rehearse(runner, loaded))
-    workspace, taken = max(steps.size, draws.size), GraphBytes(0, 0)
+    workspace, captured, rest = max(steps.size, draws.size), 0, 0
     if graphs.decode:
         check_room(group, device, workspace)  # a captured step has run once before
+        used = partial(settled_bytes, device)
+        before = used()  # and nothing that stays lies in what was tried
         with phase("capture"), torch.inference_mode():
-            kinds = runner.graphs_of(graphs).kinds
-            taken = graph_bytes(kinds, Capture(), partial(settled_bytes, device))
-    to_come = workspace + taken.others - runner.cache.nbytes
+            made = runner.graphs_of(graphs)
+            rest = capture_some(made.kinds, Capture(), used)
+            captured = max(0, used() - before)
+    to_come = workspace + rest - runner.cache.nbytes
     free = kv_cache.free_bytes(device, loaded.shares, group.world_size, to_come)
     on_gpu = device.type == "cuda"
     row = -(-steps.size // rows) or _row_bytes(loaded)
-    return Measured(prefill, decode, row, workspace, taken.all, free, on_gpu)
+    return Measured(prefill, decode, row, workspace, captured + rest, free, on_gpu)
 
 
 def _row_bytes(loaded: LoadedModel) -> int:

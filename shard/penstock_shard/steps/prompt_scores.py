@@ -75,14 +75,14 @@ class PromptScorer:
         if self.sampling is None:
             return []
         if scores is None:
-            return [PromptPart(int(slot), int(start), None) for slot, start, _ in places]
+            return [PromptPart(int(slot), int(start), None, []) for slot, start, _ in places]
         ends = np.cumsum(counts)
         width = 0 if scores.top_token is None else scores.top_token.shape[1]
         parts = []
         for (slot, start, count), end, n in zip(places, ends.tolist(), top_n, strict=True):
             more, given_width = (0, 0) if given is None else (given.counts[end - 1], given.width)
             own = columns(int(n), int(more), width, given_width)
-            parts.append(PromptPart(int(slot), int(start), scores.part(end - count, end, own)))
+            parts.append(PromptPart(int(slot), int(start), scores.part(end - count, end), own))
         return parts
 
     def _scores(

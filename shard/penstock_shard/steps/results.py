@@ -57,6 +57,7 @@ class PromptPart:
     slot: int
     start: int
     scores: Scores | None  # on the host; None: there was no memory for them
+    columns: list[int]  # of the others in their places, which it wants
 
 
 @dataclass(slots=True)
@@ -97,8 +98,8 @@ class PendingResult:
                 rank=scores.rank.tolist(),
             )
             if scores.top_token is not None and scores.top_logprob is not None:
-                added.top_token.extend(scores.top_token.flatten().tolist())
-                added.top_logprob.extend(scores.top_logprob.flatten().tolist())
+                added.top_token.extend(scores.top_token[:, part.columns].flatten().tolist())
+                added.top_logprob.extend(scores.top_logprob[:, part.columns].flatten().tolist())
             if scores.logprob.isnan().any():
                 result.refused.append(refusal(part.slot, shard_pb2.Refusal.NOT_A_NUMBER))
         return result

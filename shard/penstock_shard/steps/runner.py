@@ -20,11 +20,8 @@ from torch import Tensor
 from penstock_kernels.ops import (
     Activation,
     Device,
-    EagerPlan,
     GraphDevice,
     Sampler,
-    Step,
-    StepBatch,
 )
 from penstock_kernels.sampler import NO_TOKEN
 from penstock_proto import shard_pb2
@@ -42,6 +39,7 @@ from penstock_shard.sampling.plan import Sampled, SamplingPlan
 from penstock_shard.sampling.sample_graphs import SampleGraphs
 from penstock_shard.sampling.sampling import SamplingState
 from penstock_shard.steps.admissions import objection
+from penstock_shard.steps.eager import EagerInputs, EagerRows
 from penstock_shard.steps.graphs import (
     Capturer,
     DecodeGraphs,
@@ -58,19 +56,6 @@ from penstock_shard.steps.slots import Chunks, HostSlots, Indices, ShardLimits
 
 _NONE = np.empty(0, np.int64)
 NO_CHUNKS = Chunks(_NONE, _NONE, _NONE, np.empty(0, np.bool_))
-
-
-@dataclass(slots=True)
-class StepInputs:
-    """Rows of a step, decoding slots before chunks: views of static buffers."""
-
-    slot: Tensor  # [rows] int64
-    token: Tensor  # [rows] int64
-    position: Tensor  # [rows] int64
-    decode_rows: int
-    step: Step
-    sampled_rows: Tensor | None  # rows whose logits are wanted; None: all
-    sampling: SamplingPlan | None  # None: nothing is sampled
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +101,7 @@ class Runner:
         self._scorer = PromptScorer(
             model, group, self.book, limits, self.sampling, sampler.rows_alone, device
         )
-        rows = limits.max_prefill_tokens + limits.max_slots
-        self._row_slot = torch.zeros(rows, dtype=torch.int64, device=device)
-        self._row_token = torch.zeros(rows, dtype=torch.int64, device=device)
-        self._row_position = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._eager = EagerRows(ops, self.slots, self.book)
         self._decode_plan: SamplingPlan | None = None  # of the standing decode list
         self._graphs: StepGraphs | None = None
         self.row_bytes = 0  # that a step which is no graph takes for each of its rows
@@ -180,7 +162,7 @@ class Runner:
                 self.sampling.append(appended)
         chunks, rows = self.book.run(command)
         if command.decode_changed:
-            self._row_slot[: len(self.book.decode)].copy_(upload(self.book.decode, self.device))
+            self._eager.decode(self.book.decode)
             if self._graphs is not None:
                 self._load_graphs(self._graphs)
             self._decode_plan = None
@@ -335,12 +317,12 @@ class Runner:
         if (replayed := self._replay(chunks)) is not None:
             return self._replayed(step, timer, chunks, replayed)
         self._check_room(chunks)
-        inputs = self._inputs(lengths, chunks)
+        inputs, plan = self._eager.inputs(lengths, chunks), self._sampling_plan(chunks)
         hidden = self.model.forward(inputs.step, inputs.token, inputs.position, self.cache)
-        sampled = self._sample(hidden, inputs, chunks)
-        self._advance(inputs, chunks)
+        sampled = self._sample(hidden, inputs, plan, chunks)
+        self._eager.advance(inputs, chunks)
         prompt = self._scorer.parts(hidden, inputs.step, inputs.decode_rows, chunks)
-        result = self._pending(step, timer, sampled, inputs.sampling)
+        result = self._pending(step, timer, sampled, plan)
         result.prompt = prompt
         timer.stop()
         return result
@@ -369,16 +351,11 @@ class Runner:
             return graphs.decode.slot[:rows]
         if self.book.scored(chunks)[1].any():
             return None  # they need the hidden states of more rows
-        step = graphs.mixed.step(self.book.decode, chunks, self._tokens_of(chunks))
+        step = graphs.mixed.step(self.book.decode, chunks, self.book.chunks_tokens(chunks))
         if not graphs.mixed.fits(step):
             return None
         graphs.mixed.replay(step)
         return graphs.mixed.sampled_slots(step, rows + int(chunks.complete.sum()))
-
-    def _tokens_of(self, chunks: Chunks) -> list[NDArray[np.int32]]:
-        """The tokens that each chunk computes."""
-        spans = zip(chunks.slots, chunks.starts, chunks.lengths, strict=True)
-        return [self.book.chunk_tokens(*span) for span in spans]
 
     def _replayed(
         self, step: int, timer: StepTimer, chunks: Chunks, slots: Tensor
@@ -403,59 +380,6 @@ class Runner:
         timer.stop()
         return result
 
-    def _inputs(self, lengths: Indices, chunks: Chunks) -> StepInputs:
-        """The rows of a step, and how they stand in the cache."""
-        decode_rows = len(lengths)
-        rows = decode_rows + int(chunks.lengths.sum())
-        if rows > decode_rows:
-            self._load_chunks(decode_rows, rows, chunks)
-        context = np.concatenate((lengths, chunks.starts))
-        queries = np.concatenate((np.ones_like(lengths), chunks.lengths))
-        sequences = decode = self._row_slot[:decode_rows]
-        if len(chunks.slots):
-            sequences = torch.cat((sequences, upload(chunks.slots, self.device)))
-        if decode_rows:  # they take what their slots hold on the device
-            slots = self.slots
-            # Of a slot with NO_TOKEN nothing is read any more, but its row is computed.
-            token = slots.last_token.index_select(0, decode).clamp_(min=0)
-            self._row_token[:decode_rows].copy_(token)
-            self._row_position[:decode_rows].copy_(slots.length.index_select(0, decode))
-        batch = StepBatch(
-            slot=self._row_slot[:rows],
-            position=self._row_position[:rows],
-            block_table=self.slots.block_table,
-            decode_rows=decode_rows,
-            plan=EagerPlan(sequences, context, queries),
-        )
-        return StepInputs(
-            slot=batch.slot,
-            token=self._row_token[:rows],
-            position=batch.position,
-            decode_rows=decode_rows,
-            step=self.ops.step(batch),
-            sampled_rows=self._sampled_rows(decode_rows, chunks),
-            sampling=self._sampling_plan(chunks),
-        )
-
-    def _load_chunks(self, start: int, stop: int, chunks: Chunks) -> None:
-        """Slots, tokens and positions of the chunks' rows: known to the host, one upload."""
-        spans = zip(chunks.starts, chunks.lengths, strict=True)
-        packed = np.empty((3, stop - start), np.int64)
-        packed[0] = np.repeat(chunks.slots, chunks.lengths)
-        packed[1] = np.concatenate(self._tokens_of(chunks))
-        packed[2] = np.concatenate([np.arange(first, first + count) for first, count in spans])
-        slot, token, position = upload(packed, self.device).unbind(0)
-        self._row_slot[start:stop].copy_(slot)
-        self._row_token[start:stop].copy_(token)
-        self._row_position[start:stop].copy_(position)
-
-    def _sampled_rows(self, decode_rows: int, chunks: Chunks) -> Tensor | None:
-        if not len(chunks.slots):
-            return None
-        ends = decode_rows + np.cumsum(chunks.lengths) - 1
-        wanted = np.concatenate((np.arange(decode_rows), ends[chunks.complete]))
-        return upload(wanted, self.device)
-
     def _sampling_plan(self, chunks: Chunks) -> SamplingPlan | None:
         """The plan of an unchanged decode batch is that of the step before."""
         if self.sampling is None:
@@ -467,7 +391,9 @@ class Runner:
             self._decode_plan = self.sampling.plan(self.book.decode)
         return self._decode_plan
 
-    def _sample(self, hidden: Activation, inputs: StepInputs, chunks: Chunks) -> Sampled | None:
+    def _sample(
+        self, hidden: Activation, inputs: EagerInputs, plan: SamplingPlan | None, chunks: Chunks
+    ) -> Sampled | None:
         """Rank 0 chooses, all ranks store the token where the next step reads it."""
         if not inputs.decode_rows and not chunks.complete.any():
             return None
@@ -475,20 +401,10 @@ class Runner:
         logits = self.model.head(hidden if rows is None else hidden.select(rows), inputs.step)
         slots = inputs.slot if rows is None else inputs.slot.index_select(0, rows)
         sampled = None
-        if self.sampling is not None and inputs.sampling is not None and logits is not None:
-            sampled = self._chosen(logits, inputs.sampling)
+        if plan is not None and logits is not None:
+            sampled = self._chosen(logits, plan)
             token = self.group.broadcast(sampled.token)
         else:
             token = self.group.broadcast(torch.empty_like(slots))
         self.slots.last_token.index_copy_(0, slots, token)
         return sampled
-
-    def _advance(self, inputs: StepInputs, chunks: Chunks) -> None:
-        """Slots now hold what their rows wrote."""
-        if not len(chunks.slots):
-            self.slots.length.index_copy_(0, inputs.slot, inputs.position + 1)
-            return
-        rows = inputs.decode_rows
-        self.slots.length.index_copy_(0, inputs.slot[:rows], inputs.position[:rows] + 1)
-        ends = upload(chunks.starts + chunks.lengths, self.device)
-        self.slots.length.index_copy_(0, upload(chunks.slots, self.device), ends)

@@ -50,15 +50,13 @@ class Scores:
     top_token: Tensor | None  # [tokens, n + width of given] int64
     top_logprob: Tensor | None  # [tokens, n + width of given] float32
 
-    def part(self, start: int, stop: int, columns: list[int]) -> Scores:
-        """Of the tokens start..stop, with some columns of the others."""
-        if self.top_token is None or self.top_logprob is None or not columns:
-            return Scores(self.logprob[start:stop], self.rank[start:stop], None, None)
+    def part(self, start: int, stop: int) -> Scores:
+        """Of the tokens start..stop: views, as what is on the host may still be under way."""
         return Scores(
             self.logprob[start:stop],
             self.rank[start:stop],
-            self.top_token[start:stop, columns],
-            self.top_logprob[start:stop, columns],
+            None if self.top_token is None else self.top_token[start:stop],
+            None if self.top_logprob is None else self.top_logprob[start:stop],
         )
 
     def on_host(self) -> Scores:

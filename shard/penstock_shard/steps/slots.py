@@ -255,6 +255,11 @@ class HostSlots:
         start -= int(self.offset[slot])
         return self.tokens[slot][start : start + count]
 
+    def chunks_tokens(self, chunks: Chunks) -> list[NDArray[np.int32]]:
+        """The tokens that each chunk computes."""
+        spans = zip(chunks.slots, chunks.starts, chunks.lengths, strict=True)
+        return [self.chunk_tokens(*span) for span in spans]
+
     def run(self, command: shard_pb2.StepCommand) -> tuple[Chunks, ResultRows]:
         """Check the rows of the command's steps and count their tokens as computed. Returns the
         chunks to compute in the first step, and the rows of the results."""

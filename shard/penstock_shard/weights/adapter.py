@@ -62,7 +62,7 @@ class Change:
         """The merged tensor, of the same type. Raises ValueError where the shapes do not fit."""
         if self.whole is not None:
             _fits(name, tensor, self.whole.shape)
-            return self.whole.to(tensor.dtype)
+            return self.whole.to(tensor)
         a, b = (self.parts[part].to(tensor.device, torch.float32) for part in ("a", "b"))
         added = self.scale * (b @ a)
         turned = self.transposed or self.embedding

@@ -33,8 +33,10 @@ TEXT = (
 )
 
 
-def merge(model_id: str, adapter: str, output: str) -> int:
-    """Tensors that were changed. Raises ValueError with a sentence for what cannot be."""
+def merge(model_id: str, adapter: str, output: str, device: str) -> int:
+    """Tensors that were changed. device: where it computes.
+
+    Raises ValueError with a sentence for what cannot be."""
     folder, out, beside = Path(model_id), Path(output), Path(adapter)
     if not (folder / "config.json").is_file():
         raise ValueError(f"--model-id {folder} is no folder with a config.json")
@@ -58,7 +60,7 @@ def merge(model_id: str, adapter: str, output: str) -> int:
 
     def change(stored: str, tensor: Tensor) -> dict[str, Tensor] | None:
         found = changes.get(renamed(stored, names))
-        return None if found is None else {stored: found.of(stored, tensor)}
+        return None if found is None else {stored: found.of(stored, tensor.to(device))}
 
     files = {name: beside / name for name in TEXT if (beside / name).is_file()}
     with tqdm(total=len(stored), unit="tensor", desc="written") as bar:
@@ -81,6 +83,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--model-id", required=True, help="folder with config.json and safetensors")
     made.add_argument("--adapter", required=True, help="folder with adapter_config.json")
     made.add_argument("--output", required=True, help="folder that is made")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    made.add_argument("--device", choices=("cpu", "cuda"), default=device, help="where it computes")
     return made
 
 
@@ -88,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The exit code."""
     asked = parser().parse_args(argv)
     try:
-        count = merge(asked.model_id, asked.adapter, asked.output)
+        count = merge(asked.model_id, asked.adapter, asked.output, asked.device)
     except (ValueError, OSError, torch.OutOfMemoryError) as error:
         print(f"penstock merge: {error}", file=sys.stderr)
         return 1

@@ -197,6 +197,7 @@ MALFORMED = {
     "tls": b"\x16\x03\x01SECRET\r\n\r\n",
     "expect": b"POST /generate HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: SECRET\r\n\r\n",
     "expect nowhere": b"POST /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: SECRET\r\n\r\n",
+    "expect no text": b"GET / HTTP/1.0\r\nHost: x\r\nExpect: \xffSECRET\r\n\r\n",
     "chunk": b"POST /generate HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + JSON.encode()
     + b"Transfer-Encoding: chunked\r\n\r\nSECRET\r\n\r\n",
     "bad host": b"GET /info HTTP/1.1\r\nConnection: close\r\nHost: SE/CRET\r\n\r\n",

@@ -39,6 +39,8 @@ async def grammar_of(serve: Any, path: str, body: dict[str, Any]) -> Grammar | N
                 "json_schema": {"name": "x", "schema": SCHEMA},
             }
         },
+        {"json_schema": SCHEMA},
+        {"json_schema": json.dumps(SCHEMA)},
         {"response_format": {"type": "json", "value": SCHEMA}},
         {"response_format": {"type": "json_object", "value": SCHEMA}},
         {"response_format": {"type": "json_schema", "value": {"name": "x", "schema": SCHEMA}}},
@@ -48,6 +50,16 @@ async def test_a_schema_is_the_same_everywhere(serve: Any, extra: dict[str, Any]
     grammar = await grammar_of(serve, CHAT, {"messages": HI, **extra})
     assert grammar is not None and grammar.kind is GrammarKind.JSON_SCHEMA
     assert json.loads(grammar.text).items() >= SCHEMA.items()
+
+
+async def test_sglangs_fields(serve: Any) -> None:
+    body = {"prompt": "x", "regex": "a+", "ebnf": "", "json_schema": ""}
+    grammar = await grammar_of(serve, "/v1/completions", body)
+    assert grammar is not None and (grammar.kind, grammar.text) == (GrammarKind.REGEX, "a+")
+    body = {"messages": HI, "ebnf": 'root ::= "a"'}
+    grammar = await grammar_of(serve, CHAT, body)
+    assert grammar is not None and 'start: "a"' in grammar.text
+    assert await grammar_of(serve, CHAT, {"messages": HI, "regex": "", "ebnf": None}) is None
 
 
 async def test_tgis_field(serve: Any) -> None:
@@ -72,6 +84,8 @@ async def test_no_grammar_is_none(serve: Any) -> None:
             "`response_format`, `guided_json`",
         ),
         ({"response_format": {"type": "json_schema"}}, "must have `json_schema`"),
+        ({"regex": "a", "ebnf": "b"}, "`regex`, `ebnf`"),
+        ({"regex": "bad"}, "`regex` cannot be used: it is bad"),
         ({"guided_regex": "bad"}, "`guided_regex` cannot be used: it is bad"),
         ({"guided_grammar": "root ::= ("}, "`guided_grammar` cannot be used: it is not a grammar"),
         (

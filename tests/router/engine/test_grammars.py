@@ -10,7 +10,7 @@ from penstock_proto.shard_pb2 import CompileRequest, CompileResponse
 from penstock_router.exposition import Registry
 from penstock_router.grammar import Grammar, GrammarKind
 from penstock_router.grammar_metrics import GrammarMetrics
-from penstock_router.grammars import MOST_IDLE, MOST_WAITING, Grammars
+from penstock_router.grammars import MOST_IDLE, MOST_IDLE_SECONDS, MOST_WAITING, Grammars
 from penstock_router.request import BadGrammar, GenerationFailed, GrammarsBusy
 
 
@@ -24,7 +24,7 @@ class Shard:
     def __init__(self) -> None:
         self.compiled: list[str] = []
         self.running = self.most = 0
-        self.outcome = CompileResponse.READY
+        self.outcome, self.seconds = CompileResponse.READY, 0.0
 
     async def compile(self, request: CompileRequest) -> CompileResponse:
         self.running += 1
@@ -32,7 +32,7 @@ class Shard:
         await asyncio.sleep(0)
         self.running -= 1
         self.compiled.append(request.grammar.text)
-        return CompileResponse(outcome=self.outcome, error="no")
+        return CompileResponse(outcome=self.outcome, error="no", seconds=self.seconds)
 
 
 def make() -> tuple[Grammars, Shard, GrammarMetrics]:
@@ -60,6 +60,16 @@ async def test_what_is_held_is_not_forgotten() -> None:
     with pytest.raises(GenerationFailed):
         grammars.hold(grammar(0))
     assert len(grammars) == MOST_IDLE
+
+
+async def test_few_are_kept_that_take_long() -> None:
+    """Which are large."""
+    grammars, shard, _ = make()
+    shard.seconds = 1.5
+    for number in range(50):
+        await grammars.prepare(grammar(number))
+    assert len(grammars) == MOST_IDLE_SECONDS / 1.5
+    assert len(grammars.pop_forgotten()) == 50 - len(grammars)
 
 
 async def test_what_is_refused_may_be_asked_for_again() -> None:

@@ -18,6 +18,7 @@ from penstock_kernels.gpu.launch.hopper import is_hopper, multiprocessors
 from penstock_kernels.gpu.products import dense
 from penstock_kernels.gpu.products.hopper_linear import LinearConfig, widened_linear_config
 from penstock_kernels.gpu.products.linear import Tile
+from penstock_kernels.gpu.products.one_row import one_row_products
 from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
 from penstock_kernels.gpu.products.quantise import quantise_rows
 from penstock_kernels.gpu.products.widen import widened
@@ -116,6 +117,7 @@ def always(p: Problem) -> bool:
 _row = partial(Product, Layout.FP8)
 
 PRODUCTS = (
+    *one_row_products(Layout.FP8, always),
     _row(Epilogue.NONE, range(1, 2), one_row, dense.launch_tile),
     _row(Epilogue.NONE, range(2, FEW + 1), _stream, dense.launch_stream),
     _row(Epilogue.NONE, range(2, FEW + 1), tile_of, dense.launch_tile),

@@ -57,6 +57,11 @@ def pieces(k: int) -> int:
     return max(4, 1 << (-(-k // PIECE) - 1).bit_length())
 
 
+def row_bytes(k: int, layout: Layout) -> int:
+    """Of shared memory, for a row and what its columns' sums are multiplied with."""
+    return pieces(k) * ({Layout.LUT: 4, Layout.INT8: 2, Layout.FP8: 4}[layout] * PIECE + 8)
+
+
 def row_layout(weight: Weight) -> gl.NVMMASharedLayout:
     """How the row for a product with a weight stands in shared memory."""
     count = pieces(weight.k)
@@ -97,9 +102,10 @@ def row_room(
 @gluon.jit
 def place_row(
     x, gain, eps, row, K: gl.constexpr, NORMED: gl.constexpr, ONE: gl.constexpr,
-    NEGATED: gl.constexpr, block: gl.constexpr,
+    NEGATED: gl.constexpr, RATIO: gl.constexpr, block: gl.constexpr,
 ):  # fmt: skip
-    """The row in its room, normalised as `step.norm` does. gain: of the norm, in pieces."""
+    """The row in its room, normalised as `step.norm` does. gain: of the norm, in pieces;
+    RATIO: what the negative row is multiplied with."""
     numbers, negatives, factors = row
     PIECES: gl.constexpr = factors.shape[0] // 2
     dtype: gl.constexpr = x.dtype.element_ty
@@ -115,14 +121,15 @@ def place_row(
         _place_halves(value, largest, numbers, factors)
     else:
         largest = largest.to(gl.float32, bitcast=True)
-        unit = gl.where(largest < SMALLEST, SMALLEST, largest) / LARGEST
+        SPAN: gl.constexpr = RATIO if RATIO > 1.0 else 1.0
+        unit = gl.where(largest < SMALLEST, SMALLEST, largest) * (SPAN / LARGEST)
         value = value * gl.expand_dims(1.0 / unit, 1)
         # Of 16 columns: two halves, four threads, two neighbours. A thread's four stand together.
         value = value.reshape([PIECES, 8, 2, 4, 2]).permute((0, 1, 3, 2, 4))
         value = gl.convert_layout(value.reshape([PIECES, 128]), block, assert_trivial=True)
         _store_digits(value, numbers, DIGITS)
         if NEGATED:
-            _store_digits(value, negatives, NEGATIVES)
+            _store_digits(value * RATIO, negatives, NEGATIVES)
         factors.store(gl.join(unit * 256.0, unit).reshape([2 * PIECES]))
 
 

@@ -22,16 +22,13 @@ from penstock_kernels.gpu.products.hopper_digits import (
     row_room,
 )
 from penstock_kernels.gpu.products.hopper_row_parts import (
-    UNITS,
     add_step,
     byte_layout,
-    digits_of,
     rows_of,
     store_row,
     table_words,
-    words_of,
 )
-from penstock_kernels.lut import TABLES
+from penstock_kernels.gpu.products.hopper_row_table import digits_of, lookup, words_of
 from penstock_kernels.ops import Norm, NormKind
 from penstock_kernels.weight import Layout, Weight
 
@@ -46,6 +43,7 @@ class RowConfig:
     warps: int
     ahead: int
     registers: int
+    planes: int = 1
 
 
 @gluon.jit
@@ -98,8 +96,10 @@ def _kernel(
     ONE: gl.constexpr,
     ADDS: gl.constexpr,
     AHEAD: gl.constexpr,
-    LOOKUP: gl.constexpr,  # "": whole numbers
-    UNIT: gl.constexpr,  # of a number that is looked up
+    LOOKUP: gl.constexpr,
+    PLANES: gl.constexpr,  # of numbers that are looked up; 0: whole numbers, or FP8
+    UNIT: gl.constexpr,
+    RATIO: gl.constexpr,
     BYTES: gl.constexpr,
     PIECES: gl.constexpr,  # of the row
     X_LAYOUT: gl.constexpr,
@@ -111,9 +111,9 @@ def _kernel(
     WARPS: gl.constexpr = MEMBERS // 16
     layout: gl.constexpr = gl.NVMMADistributedLayout([2, 0], [WARPS, 1], [16, 8])
     block: gl.constexpr = gl.BlockedLayout([1, 16], [4, 8], [WARPS, 1], [1, 0])
-    CODES: gl.constexpr = LOOKUP != ""
+    CODES: gl.constexpr = PLANES > 0
     STEPS: gl.constexpr = K // 512
-    table = table_words(words, CODES, BYTES)
+    table = table_words(words, PLANES, BYTES)
     held = _none()
     for j in gl.static_range(AHEAD):
         held = held + (_step(weight, scale, j, N, K, GATED, CODES, BYTES, layout),)
@@ -123,12 +123,12 @@ def _kernel(
     row = row_room(PIECES, CODES, HALVES, X_LAYOUT)
     if PDL:
         gdc_wait()
-    place_row(x, gain, eps, row, K, NORMED, ONE, CODES, block)
+    place_row(x, gain, eps, row, K, NORMED, ONE, CODES, RATIO, block)
     acc = gl.zeros([MEMBERS, 8], gl.float32, layout)
     for j in gl.static_range(STEPS):
         if j + AHEAD < STEPS:
             held = held + (_step(weight, scale, j + AHEAD, N, K, GATED, CODES, BYTES, layout),)
-        acc = add_step(acc, held[j], row, table, j, CODES, LOOKUP)
+        acc = add_step(acc, held[j], row, table, j, LOOKUP, PLANES)
     store_row(acc, gl.program_id(0), out, scale, bias, N, GATED, BIASED, ADDS, CODES, UNIT)
 
 
@@ -147,14 +147,15 @@ def hopper_row(
     assert weight.scale is not None
     gain, eps = (x, 0.0) if norm is None else (norm.weight, norm.eps)
     codes = weight.layout is Layout.LUT
+    digits = digits_of(weight.code, config.planes) if codes else None
     _kernel[(weight.n // (GRANULE * warps // 4),)](
-        x, weight.data, weight.scale, words_of(weight.code, x.device) if codes else x,
+        x, weight.data, weight.scale, words_of(digits, x.device) if digits else x,
         x if bias is None else bias, gain, eps, out, N=weight.n,
         K=weight.k, GATED=gated, BIASED=bias is not None, NORMED=norm is not None,
         ONE=norm is not None and norm.kind is NormKind.RMS_ONE, ADDS=adds,
         AHEAD=config.ahead,
-        LOOKUP=digits_of(weight.code) if codes else "",
-        UNIT=max(map(abs, TABLES[weight.code])) / UNITS if codes else 1.0,
+        LOOKUP=lookup(digits) if digits else "", PLANES=digits.planes if digits else 0,
+        UNIT=digits.unit if digits else 1.0, RATIO=digits.ratio if digits else 1.0,
         BYTES=byte_layout(32 if codes else 64, warps),
         PIECES=pieces(weight.k), X_LAYOUT=row_layout(weight),
         PDL=dependent, num_warps=warps,

@@ -4,77 +4,15 @@ A unit is 16 rows of the weight for each four warps: those behind one another, o
 are gated those of gate and of up. Each warp of four multiplies a piece of its own of 128 columns
 with the row's digits (`hopper_digits`); of a product's eight columns two are wanted, the digits of
 the warp's own piece.
-
-Looked up: `prmt` chooses four bytes of eight by four nibbles. Codes below 8 find theirs in one half
-of the table, where codes above give 0, and those above, as complements, in the other. All numbers
-of a half have the same sign, so the row or its negative is what it multiplies.
 """
 
 from __future__ import annotations
 
 import functools
 
-import torch
-from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import mma_v2
-
-from penstock_kernels.lut import TABLES
-
-UNITS = 127 * 128 + 127  # of the largest number of a table
-
-
-@functools.cache
-def _digits(code: str) -> tuple[list[list[int]], bool]:
-    """Words of a table's halves: of high digits those of its first four numbers and of the others,
-    and of low ones. Whether the numbers of the first half are those below 0.
-
-    The second half stands reversed, as the complements of its codes find it.
-    """
-    numbers = torch.tensor(TABLES[code], dtype=torch.float64)
-    whole = (numbers.abs() / numbers.abs().max() * UNITS).round().long().view(2, 8)
-    whole[1] = whole[1].flip(0)
-    places = 1 << torch.arange(0, 32, 8)
-    words = [((digit.view(2, 2, 4)) * places).sum(2) for digit in (whole >> 7, whole & 127)]
-    below = numbers[:8] <= 0
-    assert below.all() or (numbers[:8] >= 0).all(), "numbers of a half have one sign"
-    return torch.stack(words, dim=1).flatten(1).tolist(), bool(below.all())
-
-
-@functools.cache
-def words_of(code: str, device: torch.device) -> Tensor:
-    """What a kernel reads of a table, [5, 8] int32: the words that `digits_of` takes from
-    registers, and -1, each eight times. The compiler must know neither them nor that threads have
-    the same: it would copy them for each instruction."""
-    halves, _ = _digits(code)
-    words = torch.tensor([*(half[i] for half in halves for i in (0, 2)), -1], dtype=torch.int32)
-    return words[:, None].expand(5, 8).contiguous().to(device)
-
-
-@functools.cache
-def digits_of(code: str) -> str:
-    """PTX of a table: $8 are eight codes, and of each four of $9 to $28 the first is a word of
-    `words_of`. $0 to $3 are digits of the numbers that are not below 0: high ones of the first
-    four codes, of the others, and low ones; $4 to $7 of those that are."""
-    halves, negative = _digits(code)
-    lines = [
-        "{",
-        ".reg .b32 codes0, codes1, later0, later1, ones;",
-        "mov.b32 codes0, $8;",
-        "mov.b32 ones, $25;",
-        "shr.u32 later0, codes0, 16;",
-        "mad.lo.u32 codes1, codes0, ones, ones;",  # the complement, beside logical instructions
-        "mad.lo.u32 later1, later0, ones, ones;",
-    ]
-    target = 0
-    for half in (1, 0) if negative else (0, 1):
-        for digit in (0, 1):
-            table = f"${9 + 8 * half + 4 * digit}, {halves[half][2 * digit + 1]:#010x}"
-            for codes in ("codes", "later"):
-                lines.append(f"prmt.b32 ${target}, {table}, {codes}{half};")
-                target += 1
-    return "\n".join([*lines, "}"])
 
 
 @functools.cache
@@ -105,12 +43,12 @@ def rows_of(unit, member, MEMBERS: gl.constexpr, N: gl.constexpr, GATED: gl.cons
 
 
 @gluon.jit
-def table_words(words, CODES: gl.constexpr, BYTES: gl.constexpr):
+def table_words(words, PLANES: gl.constexpr, BYTES: gl.constexpr):
     """Those of `words_of`, to be looked up in."""
     table = _none()
-    if CODES:
+    if PLANES > 0:
         lane = gl.arange(0, BYTES.shape[0], gl.SliceLayout(1, BYTES)) % 8
-        for i in gl.static_range(5):
+        for i in gl.static_range(1 + 2 * PLANES):
             table = table + (gl.expand_dims(gl.load(words + (i * 8 + lane)), 1),)
     return table
 
@@ -133,20 +71,29 @@ def _digit(first, second, target: gl.constexpr):
 
 
 @gluon.jit
-def looked_up_sums(codes, table, plus, less, zeros, LOOKUP: gl.constexpr):
+def _looked_up_sums(codes, table, plus, less, zeros, LOOKUP: gl.constexpr, PLANES: gl.constexpr):
     """Products of a block's numbers with digits and those of the negative row, as int32."""
-    v, w, x, y, ones = table
     target: gl.constexpr = gl.DotOperandLayout(0, zeros.type.layout, 4)
-    a, b, c, d, e, f, g, h = gl.inline_asm_elementwise(
-        LOOKUP, "=r,=r,=r,=r,=r,=r,=r,=r" + ",r" * 21, [codes, v, w, x, y, ones],
-        dtype=(gl.int8, gl.int8, gl.int8, gl.int8, gl.int8, gl.int8, gl.int8, gl.int8),
-        is_pure=True, pack=4,
-    )  # fmt: skip
-    high = mma_v2(_digit(a, b, target), plus, zeros)
-    low = mma_v2(_digit(c, d, target), plus, zeros)
-    high = mma_v2(_digit(e, f, target), less, high)
-    low = mma_v2(_digit(g, h, target), less, low)
-    return high * 128 + low
+    if PLANES == 1:
+        ones, v, w = table
+        a, b, c, d = gl.inline_asm_elementwise(
+            LOOKUP, "=r,=r,=r,=r" + ",r" * 13, [codes, ones, v, w],
+            dtype=(gl.int8, gl.int8, gl.int8, gl.int8), is_pure=True, pack=4,
+        )  # fmt: skip
+        sums = mma_v2(_digit(a, b, target), plus, zeros)
+        return mma_v2(_digit(c, d, target), less, sums)
+    else:
+        ones, v, w, x, y = table
+        a, b, c, d, e, f, g, h = gl.inline_asm_elementwise(
+            LOOKUP, "=r,=r,=r,=r,=r,=r,=r,=r" + ",r" * 21, [codes, ones, v, w, x, y],
+            dtype=(gl.int8, gl.int8, gl.int8, gl.int8, gl.int8, gl.int8, gl.int8, gl.int8),
+            is_pure=True, pack=4,
+        )  # fmt: skip
+        high = mma_v2(_digit(a, b, target), plus, zeros)
+        low = mma_v2(_digit(c, d, target), plus, zeros)
+        high = mma_v2(_digit(e, f, target), less, high)
+        low = mma_v2(_digit(g, h, target), less, low)
+        return high * 128 + low
 
 
 @gluon.jit
@@ -181,7 +128,10 @@ def _of_block(digits, b: gl.constexpr, layout: gl.constexpr):
 
 
 @gluon.jit
-def _scaled_sums(held, digits, negatives, table, j, LOOKUP: gl.constexpr, layout: gl.constexpr):
+def _scaled_sums(
+    held, digits, negatives, table, j, LOOKUP: gl.constexpr, PLANES: gl.constexpr,
+    layout: gl.constexpr,
+):  # fmt: skip
     """Products of a step's codes, each block's times its scales."""
     MEMBERS: gl.constexpr = held[0][0].shape[0]
     zeros = gl.zeros([MEMBERS, 8], gl.int32, layout)
@@ -190,7 +140,7 @@ def _scaled_sums(held, digits, negatives, table, j, LOOKUP: gl.constexpr, layout
     for b in gl.static_range(2):
         codes, scale = held[b]
         x, minus = _of_block(plus, b, layout), _of_block(less, b, layout)
-        sums = looked_up_sums(codes, table, x, minus, zeros, LOOKUP)
+        sums = _looked_up_sums(codes, table, x, minus, zeros, LOOKUP, PLANES)
         total = total + sums.to(gl.float32) * gl.expand_dims(scale.to(gl.float32), 1)
     return total
 
@@ -208,7 +158,7 @@ def _whole_sums(held, digits, j, layout: gl.constexpr):
 
 
 @gluon.jit
-def add_step(acc, held, row, table, j, CODES: gl.constexpr, LOOKUP: gl.constexpr):
+def add_step(acc, held, row, table, j, LOOKUP: gl.constexpr, PLANES: gl.constexpr):
     """acc plus the products of step j. held: of its two blocks of 64 columns bytes and scales."""
     layout: gl.constexpr = acc.type.layout
     numbers, negatives, factors = row
@@ -217,8 +167,8 @@ def add_step(acc, held, row, table, j, CODES: gl.constexpr, LOOKUP: gl.constexpr
     factor = gl.expand_dims(factor.load(gl.SliceLayout(0, layout)), 0)
     if numbers.dtype == gl.float16:
         sums = _widened_sums(held, numbers, j, layout)
-    elif CODES:
-        sums = _scaled_sums(held, numbers, negatives, table, j, LOOKUP, layout)
+    elif PLANES > 0:
+        sums = _scaled_sums(held, numbers, negatives, table, j, LOOKUP, PLANES, layout)
     else:
         sums = _whole_sums(held, numbers, j, layout)
     return acc + sums * factor

@@ -7,14 +7,12 @@ once a program: so this is the way where a multiprocessor has many units, or the
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from penstock_kernels.gpu.launch.hopper import multiprocessors, tile_layout, tma_descriptor
@@ -26,22 +24,24 @@ from penstock_kernels.gpu.products.hopper_digits import (
     row_room,
 )
 from penstock_kernels.gpu.products.hopper_row_parts import (
-    UNITS,
     add_step,
     byte_layout,
-    digits_of,
     rows_of,
     store_row,
     table_words,
-    words_of,
 )
-from penstock_kernels.lut import TABLES
+from penstock_kernels.gpu.products.hopper_row_stage import (
+    GRANULE,
+    LINE,
+    scale_layout,
+    scale_tiles,
+    stage_blocks,
+    stage_scales,
+    step_layout,
+)
+from penstock_kernels.gpu.products.hopper_row_table import digits_of, lookup, words_of
 from penstock_kernels.ops import Norm, NormKind
 from penstock_kernels.weight import Layout, Weight
-
-GRANULE = 16  # rows of the weight of four warps
-LINE = 128  # bytes of a row that are copied at a time
-SCALES = 8  # blocks of 64 columns of a step
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,71 +54,13 @@ class RingConfig:
     stages: int
     residents: int
     registers: int
-
-
-@functools.cache
-def _step_layout(codes: bool, warps: int) -> gl.DistributedLinearLayout:
-    """Which bytes of a stage are whose. Codes: two warps share a line of 128 bytes."""
-    own = 8 if codes else 16
-    half = [[32, 0]] if codes else [[64, 0]]
-    return gl.DistributedLinearLayout(
-        reg_bases=[
-            *([0, 1 << bit] for bit in range(own.bit_length() - 1)), [8, 0], [0, 4 * own],
-        ],
-        lane_bases=[[0, own], [0, 2 * own], [1, 0], [2, 0], [4, 0]],
-        warp_bases=[
-            *([[0, 64], [16, 0]] if codes else [[16, 0], [32, 0]]), *(half if warps == 8 else []),
-        ],
-        block_bases=[],
-        shape=[4 * warps * (2 if codes else 4), LINE],
-    )  # fmt: skip
-
-
-@functools.cache
-def _scale_layout(warps: int) -> gl.DistributedLinearLayout:
-    """Which scales of a stage are whose: of a half eight blocks, two for each warp."""
-    return gl.DistributedLinearLayout(
-        reg_bases=[[1, 0], [0, 8]],
-        lane_bases=[[0, 0], [0, 0], [0, 1], [0, 2], [0, 4]],
-        warp_bases=[[2, 0], [4, 0], *([[8, 0]] if warps == 8 else [])],
-        block_bases=[],
-        shape=[2 * warps, GRANULE],
-    )
+    planes: int = 1
 
 
 @gluon.jit
 def _none():
     """What tuples begin as."""
     return ()
-
-
-@gluon.jit
-def _blocks(tile, source: gl.constexpr, BYTES: gl.constexpr):
-    """The bytes of a stage's two blocks of 64 columns of each warp."""
-    MEMBERS: gl.constexpr = BYTES.shape[0]
-    WIDTH: gl.constexpr = BYTES.shape[1]
-    data = tile.load(source)
-    if WIDTH == 32:
-        data = data.reshape([MEMBERS // 64, 2, 16, 2, 2, 32]).permute((0, 1, 3, 2, 5, 4))
-    else:
-        data = data.reshape([MEMBERS, 2, 64]).permute((0, 2, 1))
-    first, second = gl.split(data.reshape([MEMBERS, WIDTH, 2]))
-    return (
-        gl.convert_layout(first, BYTES, assert_trivial=True),
-        gl.convert_layout(second, BYTES, assert_trivial=True),
-    )
-
-
-@gluon.jit
-def _scales(tile, source: gl.constexpr, layout: gl.constexpr, MEMBERS: gl.constexpr):
-    """Their scales."""
-    values = tile.load(source).reshape([MEMBERS // 64, 4, 2, 16]).permute((0, 1, 3, 2))
-    first, second = gl.split(values.reshape([MEMBERS, 2]))
-    along: gl.constexpr = gl.SliceLayout(1, layout)
-    return (
-        gl.convert_layout(first, along, assert_trivial=True),
-        gl.convert_layout(second, along, assert_trivial=True),
-    )
 
 
 @gluon.jit
@@ -157,8 +99,8 @@ def _multiply(
     ring, row, given, out, scale, words, bias, count, N: gl.constexpr, K: gl.constexpr,
     GATED: gl.constexpr, BIASED: gl.constexpr, NORMED: gl.constexpr, ONE: gl.constexpr,
     ADDS: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, LOOKUP: gl.constexpr,
-    UNIT: gl.constexpr, SOURCE: gl.constexpr, SCALE_SOURCE: gl.constexpr, BYTES: gl.constexpr,
-    PDL: gl.constexpr,
+    PLANES: gl.constexpr, UNIT: gl.constexpr, RATIO: gl.constexpr, SOURCE: gl.constexpr,
+    SCALE_SOURCE: gl.constexpr, BYTES: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
     """The warps that normalise, multiply and store."""
     tiles, scales, full, empty = ring
@@ -168,13 +110,13 @@ def _multiply(
     WARPS: gl.constexpr = MEMBERS // 16
     layout: gl.constexpr = gl.NVMMADistributedLayout([2, 0], [WARPS, 1], [16, 8])
     block: gl.constexpr = gl.BlockedLayout([1, 16], [4, 8], [WARPS, 1], [1, 0])
-    CODES: gl.constexpr = LOOKUP != ""
-    table = table_words(words, CODES, BYTES)
+    CODES: gl.constexpr = PLANES > 0
+    table = table_words(words, PLANES, BYTES)
     if NORMED:
         gain = row_pieces(gain, K, PIECES, block)
     if PDL:
         gdc_wait()
-    place_row(x, gain, eps, row, K, NORMED, ONE, CODES, block)
+    place_row(x, gain, eps, row, K, NORMED, ONE, CODES, RATIO, block)
     done = 0
     for unit in range(gl.program_id(0), count, gl.num_programs(0)):
         acc = gl.zeros([MEMBERS, 8], gl.float32, layout)
@@ -183,15 +125,15 @@ def _multiply(
             mbarrier.wait(full.index(stage), done // STAGES & 1)
             held = _none()
             for d in gl.static_range(D):
-                first, second = _blocks(tiles.index(stage * D + d), SOURCE, BYTES)
+                first, second = stage_blocks(tiles.index(stage * D + d), SOURCE, BYTES)
                 by, by_second = 0.0, 0.0
                 if CODES:
                     here = scales.index(stage * D + d)
-                    by, by_second = _scales(here, SCALE_SOURCE, layout, MEMBERS)
+                    by, by_second = stage_scales(here, SCALE_SOURCE, layout, MEMBERS)
                 held = held + (((first, by), (second, by_second)),)
             mbarrier.arrive(empty.index(stage))
             for d in gl.static_range(D):
-                acc = add_step(acc, held[d], row, table, j * D + d, CODES, LOOKUP)
+                acc = add_step(acc, held[d], row, table, j * D + d, LOOKUP, PLANES)
             done += 1
         store_row(acc, unit, out, scale, bias, N, GATED, BIASED, ADDS, CODES, UNIT)
 
@@ -217,8 +159,10 @@ def _kernel(
     ADDS: gl.constexpr,
     D: gl.constexpr,  # steps of a stage
     STAGES: gl.constexpr,
-    LOOKUP: gl.constexpr,  # "": whole numbers
-    UNIT: gl.constexpr,  # of a number that is looked up
+    LOOKUP: gl.constexpr,
+    PLANES: gl.constexpr,  # of numbers that are looked up; 0: whole numbers, or FP8
+    UNIT: gl.constexpr,
+    RATIO: gl.constexpr,
     SOURCE: gl.constexpr,
     SCALE_SOURCE: gl.constexpr,
     BYTES: gl.constexpr,
@@ -230,7 +174,7 @@ def _kernel(
     if PDL:
         gdc_launch_dependents()
     MEMBERS: gl.constexpr = BYTES.shape[0]
-    CODES: gl.constexpr = LOOKUP != ""
+    CODES: gl.constexpr = PLANES > 0
     tiles = gl.allocate_shared_memory(weight.dtype, [STAGES * D, SOURCE.shape[0], 128], W_LAYOUT)
     s_tiles = tiles
     if CODES:
@@ -270,7 +214,9 @@ def _kernel(
                     D,
                     STAGES,
                     LOOKUP,
+                    PLANES,
                     UNIT,
+                    RATIO,
                     SOURCE,
                     SCALE_SOURCE,
                     BYTES,
@@ -284,11 +230,6 @@ def _kernel(
     )
 
 
-def _scale_tiles(scale: Tensor) -> TensorDescriptor:
-    layout = gl.NVMMASharedLayout.get_default_for([SCALES, GRANULE], gl.float32)
-    return TensorDescriptor.from_tensor(scale, [SCALES, GRANULE], layout)
-
-
 def hopper_row_ring(
     x: Tensor, weight: Weight, out: Tensor, config: RingConfig, dependent: bool,
     norm: Norm | None = None, gated: bool = False, adds: bool = False,
@@ -298,18 +239,19 @@ def hopper_row_ring(
     assert weight.scale is not None
     gain, eps = (x, 0.0) if norm is None else (norm.weight, norm.eps)
     codes = weight.layout is Layout.LUT
+    digits = digits_of(weight.code, config.planes) if codes else None
     lines = 4 * warps * (2 if codes else 4)
     units = weight.n // (GRANULE * warps // 4)
     tiles = tma_descriptor(weight.data, GRANULE, LINE)
     _kernel[(min(units, config.residents * multiprocessors(x.device)),)](
-        x, tiles, _scale_tiles(weight.scale) if codes else tiles, weight.scale,
-        words_of(weight.code, x.device) if codes else x, x if bias is None else bias, gain, eps,
+        x, tiles, scale_tiles(weight.scale) if codes else tiles, weight.scale,
+        words_of(digits, x.device) if digits else x, x if bias is None else bias, gain, eps,
         out, units, N=weight.n, K=weight.k, GATED=gated, BIASED=bias is not None,
         NORMED=norm is not None, ONE=norm is not None and norm.kind is NormKind.RMS_ONE,
         ADDS=adds, D=config.depths, STAGES=config.stages,
-        LOOKUP=digits_of(weight.code) if codes else "",
-        UNIT=max(map(abs, TABLES[weight.code])) / UNITS if codes else 1.0,
-        SOURCE=_step_layout(codes, warps), SCALE_SOURCE=_scale_layout(warps),
+        LOOKUP=lookup(digits) if digits else "", PLANES=digits.planes if digits else 0,
+        UNIT=digits.unit if digits else 1.0, RATIO=digits.ratio if digits else 1.0,
+        SOURCE=step_layout(codes, warps), SCALE_SOURCE=scale_layout(warps),
         BYTES=byte_layout(32 if codes else 64, warps),
         W_LAYOUT=tile_layout(lines, LINE, weight.data.dtype),
         PIECES=pieces(weight.k), X_LAYOUT=row_layout(weight),

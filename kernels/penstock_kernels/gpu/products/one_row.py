@@ -8,9 +8,10 @@ from functools import partial
 from torch import Tensor
 
 from penstock_kernels.gpu.launch.hopper import is_hopper, multiprocessors
-from penstock_kernels.gpu.products.hopper_digits import PIECE
+from penstock_kernels.gpu.products.hopper_digits import PIECE, row_bytes
 from penstock_kernels.gpu.products.hopper_row import GRANULE, RowConfig, hopper_row
 from penstock_kernels.gpu.products.hopper_row_ring import RingConfig, hopper_row_ring
+from penstock_kernels.gpu.products.hopper_row_stage import step_bytes
 from penstock_kernels.gpu.products.problem import Epilogue, Problem, Product
 from penstock_kernels.ops import Activation, Norm
 from penstock_kernels.weight import Layout, Weight
@@ -18,7 +19,8 @@ from penstock_kernels.weight import Layout, Weight
 GROUP = 64  # columns of a block of scales of codes
 STEP = 4 * PIECE  # columns
 LONG = 8192  # numbers of a row
-MOST = 16384  # which stands in shared memory twice
+MOST = 16384
+SHARED = 222 << 10  # bytes of a multiprocessor's shared memory
 
 Config = RowConfig | RingConfig
 
@@ -28,15 +30,20 @@ def config_for(n: int, k: int, layout: Layout, gated: bool, multiprocessors: int
     wide, steps = n // 2 if gated else n, k // STEP
     if wide % (2 * GRANULE) or k % STEP or k > MOST:
         return None
-    codes = layout is Layout.LUT
-    depths = 2 if codes and steps % 2 == 0 else 1
-    if gated and k <= LONG:
-        return RingConfig(8, depths, (10 if codes else 5) // depths, 2, 80)
     if gated or k > LONG:
-        return RingConfig(8, depths, (16 if codes else 9) // depths, 1, 168)
+        return _ring(k, layout, 2 if k <= LONG else 1)
     if n // GRANULE > 2 * multiprocessors:
-        return RowConfig(4, min(steps, 6), 168)
+        return RowConfig(4, min(steps, 4 if layout is Layout.FP8 else 6), 168)
     return RowConfig(4, min(steps, 8), 255)
+
+
+def _ring(k: int, layout: Layout, residents: int) -> RingConfig:
+    """By eight warps, with as many stages as fit beside the row."""
+    codes = layout is Layout.LUT
+    depths = 2 if codes and k // STEP % 2 == 0 else 1
+    room = SHARED // residents - row_bytes(k, layout)
+    stages = room // (depths * step_bytes(layout, 8))
+    return RingConfig(8, depths, stages, residents, 168 if residents == 1 else 80)
 
 
 def multiply(

@@ -11,7 +11,10 @@ from penstock_kernels.gpu.products.linear import Tile
 # One row, (n, k) of weights: (weight rows, depth, warps).
 _ONE_ROW: dict[tuple[int, int], tuple[int, int, int]] = {
     (28672, 4096): (2, 1024, 4),  # gate-up of Llama-3.1-8B
-    (4096, 14336): (1, 2048, 4),  # its down
+    # Its other products, within whole steps on an H200 (benchmarks/kernels/one_row_tiles.py).
+    (6144, 4096): (2, 1024, 4),
+    (4096, 14336): (2, 2048, 8),
+    (128256, 4096): (4, 4096, 8),
     (3072, 2048): (2, 1024, 4),  # Llama-3.2-1B: qkv, o, gate-up, head
     (2048, 2048): (2, 1024, 4),
     (16384, 2048): (2, 1024, 4),

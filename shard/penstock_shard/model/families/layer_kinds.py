@@ -56,6 +56,20 @@ def gpt_oss_windows(config: Config, layers: int) -> Windows:
     return alternating(2)({"sliding_window": 128, **config}, layers)
 
 
+def gpt_neo_windows(config: Config, layers: int) -> Windows:
+    """Kinds and how often they are repeated; newer files have a kind a layer as well."""
+    kinds = config.get("attention_layers")
+    if kinds is None:
+        types = config.get("attention_types") or [[["global", "local"], layers // 2]]
+        kinds = [kind for some, count in types for kind in list(some) * min(count, layers)]
+    named = {"local": "sliding_attention", "global": "full_attention"}
+    return _windows_by_kind(
+        {"layer_types": [named.get(kind, str(kind)) for kind in kinds]},
+        [""] * layers,
+        whole(config, "sliding_window", 256),
+    )
+
+
 def _windows_by_kind(config: Config, otherwise: list[str], window: int | None) -> Windows:
     kinds, layers = _layer_types(config) or otherwise, len(otherwise)
     if len(kinds) != layers:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from penstock_shard.model.config_numbers import whole
 from penstock_shard.model.families.family import GPT_KEYS, Family, Names
-from penstock_shard.model.families.layer_kinds import Config, no_rope
+from penstock_shard.model.families.layer_kinds import Config, gpt_neo_windows, no_rope
+from penstock_shard.model.families.multipliers import unscaled
 
 
 def _gpt_bigcode(family: Family, config: Config) -> Family:
@@ -69,6 +70,41 @@ LEARNED: dict[str, Family] = {
         defaults=(*_GPT2.defaults, ("hidden_act", "gelu_pytorch_tanh"), ("multi_query", True)),
         refine=_gpt_bigcode,
         model_types=("gpt_bigcode",),
+    ),
+    "GPTNeoForCausalLM": Family(
+        names=Names(
+            embedding="transformer.wte",
+            positions="transformer.wpe",
+            norm="transformer.ln_f",
+            block="transformer.h.{}.",
+            input_norm="ln_1",
+            mlp_norm="ln_2",
+            qkv=("attn.attention.q_proj", "attn.attention.k_proj", "attn.attention.v_proj"),
+            output="attn.attention.out_proj",
+            up=("mlp.c_fc",),
+            down="mlp.c_proj",
+        ),
+        norm="layer",
+        output_bias=True,
+        mlp_bias=True,
+        windows=gpt_neo_windows,
+        ropes=no_rope,
+        multipliers=unscaled,
+        widening=4,
+        keys=(
+            ("num_hidden_layers", "num_layers"),
+            ("num_attention_heads", "num_heads"),
+            ("sliding_window", "window_size"),
+            ("hidden_act", "activation_function"),
+            ("rms_norm_eps", "layer_norm_epsilon"),
+        ),
+        defaults=(
+            ("hidden_act", "gelu_new"),
+            ("rms_norm_eps", 1e-5),
+            ("max_position_embeddings", 2048),
+            ("tie_word_embeddings", True),
+        ),
+        model_types=("gpt_neo",),
     ),
     "OPTForCausalLM": Family(
         names=Names(

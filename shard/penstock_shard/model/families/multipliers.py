@@ -32,5 +32,10 @@ def granite(config: Mapping[str, Any]) -> Multipliers:
     )
 
 
+def unscaled(config: Mapping[str, Any]) -> Multipliers:
+    """GPT-Neo: scores are what queries and keys give."""
+    return Multipliers(scores=1.0)
+
+
 def cohere(config: Mapping[str, Any]) -> Multipliers:
     return Multipliers(logits=real(config, "logit_scale", 0.0625))

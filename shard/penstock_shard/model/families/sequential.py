@@ -115,6 +115,18 @@ SEQUENTIAL: dict[str, Family] = {
         defaults=GLM_DEFAULTS,
         model_types=("glm",),
     ),
+    "HeliumForCausalLM": Family(
+        qkv_bias="attention_bias",
+        mlp_bias="mlp_bias",
+        interleaved=True,
+        defaults=(
+            ("max_position_embeddings", 4096),
+            ("num_key_value_heads", 20),
+            ("head_dim", 128),
+            ("rms_norm_eps", 1e-8),
+        ),
+        model_types=("helium",),
+    ),
     "Ernie4_5ForCausalLM": Family(
         qkv_bias="use_bias",
         output_bias="use_bias",
