@@ -25,7 +25,7 @@ from torch import Tensor
 
 from penstock_kernels import int4
 from penstock_kernels.fp8 import quantise, scale_of
-from penstock_kernels.gpu.products.hopper_w4a8 import W4A8Config, hopper_w4a8
+from penstock_kernels.gpu.products.hopper_w4a8 import TILE_US, W4A8Config, hopper_w4a8
 from penstock_kernels.gpu.products.hopper_w4a8_gated import hopper_w4a8_gated
 from penstock_kernels.gpu.products.problem import Epilogue
 from penstock_kernels.gpu.products.quantise import quantise_rows, room_for
@@ -61,9 +61,9 @@ CHECKED = (
 
 def configs(name: str, rows: int) -> list[W4A8Config]:
     """Those that might be fast."""
-    tiles = [t for t in (32, 64, 128, 256) if t // 2 < rows <= 4 * t or t == 256 and rows > 256]
+    tiles = [t for t in TILE_US if t // 2 < rows <= 4 * t or t == 256 and rows > 256]
     splits = (1, 2, 4) if name in ("o", "down") and rows <= 1024 else (1,)
-    return [W4A8Config(*each) for each in itertools.product(tiles, splits, (0, 1, 2))]
+    return [W4A8Config(*each) for each in itertools.product(tiles, splits)]
 
 
 def in_fp8(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,15 +102,15 @@ def check(case: Case, rows: int, config: W4A8Config) -> float:
     if weight.bias is not None:
         meant += weight.bias.float()
     if config.splits == 0:
-        found = gated(*in_fp8(x), weight, config.rows, config.ping)
+        found = gated(*in_fp8(x), weight, config.rows)
         return difference(found, activation.gate(meant, Act.SILU))
     found = product(*in_fp8(x), weight, config)
     return difference(found.sum(0) if found.dim() == 3 else found, meant)
 
 
-def gated(q: Tensor, scale: Tensor, weight: Weight, tile: int, ping: int) -> Tensor:
+def gated(q: Tensor, scale: Tensor, weight: Weight, tile: int) -> Tensor:
     out = torch.empty(len(q), weight.n // 2, dtype=torch.bfloat16, device=q.device)
-    hopper_w4a8_gated(q, scale, weight, out, tile, True, ping)
+    hopper_w4a8_gated(q, scale, weight, out, tile, True)
     return out
 
 
@@ -121,7 +121,7 @@ def compile_one(job: tuple[Case, W4A8Config]) -> str | None:
         q, scale = in_fp8(torch.zeros(8, case.k, device="cuda"))
         weight = weight_of(case)
         if config.splits == 0:
-            gated(q, scale, weight, config.rows, config.ping)
+            gated(q, scale, weight, config.rows)
         else:
             product(q, scale, weight, config)
         torch.cuda.synchronize()
@@ -148,7 +148,7 @@ def measured(name: str, rows: int) -> dict[str, Any]:
         found["fp8"] = timed(lambda w: scaled(q, w.T, scale, one), wide)
     for config in configs(name, rows):
         run = functools.partial(product, q, scale, config=config)
-        label = f"{config.rows}/{config.splits}/{config.ping}"
+        label = f"{config.rows}/{config.splits}"
         found[label] = attempt(run, weights)
     if name == "gate_up":
         step = TritonRows(True)
@@ -158,9 +158,8 @@ def measured(name: str, rows: int) -> dict[str, Any]:
         found["act"] = timed(lambda w: gate(y, Act.SILU, True, room=room), weights)
         z = y[:, : n // 2].contiguous()
         found["quant"] = timed(lambda w: quantise_rows(z, True, Layout.INT4), weights)
-        for tile, ping in itertools.product((64, 128, 256), (0, 1, 2)):
-            run = functools.partial(gated, q, scale, tile=tile, ping=ping)
-            found[f"{tile}/g/{ping}"] = attempt(run, weights)
+        for tile in TILE_US:
+            found[f"{tile}/g"] = attempt(functools.partial(gated, q, scale, tile=tile), weights)
     return {"shape": name, "rows": rows} | found
 
 
@@ -193,10 +192,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     began = time.monotonic()
-    every = itertools.product((32, 64, 128, 256), (1, 2, 4), (0, 1, 2))
+    every = itertools.product(TILE_US, (1, 2, 4))
     jobs = [(CHECKED[0], W4A8Config(*each)) for each in every]
-    jobs += [(case, W4A8Config(128, 1, ping)) for case in CHECKED[1:] for ping in (1, 2)]
-    gates = [W4A8Config(tile, 0, ping) for tile in (64, 128, 256) for ping in (0, 1, 2)]
+    jobs += [(case, W4A8Config(128, 1)) for case in CHECKED[1:]]
+    gates = [W4A8Config(tile, 0) for tile in TILE_US]  # no splits: gated
     jobs += [(CHECKED[0], config) for config in gates]
     with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
         failures = [failure for failure in pool.map(compile_one, jobs, chunksize=1) if failure]

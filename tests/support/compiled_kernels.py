@@ -347,14 +347,6 @@ def portable_rows_in_fp8(dtype: torch.dtype, dependent: bool) -> None:
         w4a8_linear(q, scale, weight, torch.zeros(128, 4096, dtype=dtype), dependent)
 
 
-def gated_rows_in_fp8(dtype: torch.dtype, dependent: bool) -> None:
-    from penstock_kernels.gpu.products.hopper_w4a8_gated import hopper_w4a8_gated
-
-    weight, x = weight_of_kind("4 bits", 4096, 4096, dtype), torch.zeros(128, 4096)
-    q, scale = x.to(torch.float8_e4m3fn), torch.ones(128, 1)
-    hopper_w4a8_gated(q, scale, weight, torch.zeros(128, 2048, dtype=dtype), 128, dependent)
-
-
 def widened_weights(dtype: torch.dtype, dependent: bool) -> None:
     from penstock_kernels.gpu.products.widen import widened
 
@@ -529,7 +521,6 @@ CASES: dict[str, Case] = {
         products(1024, "4 bits, zeros, half tiles, rows in FP8"), HALF, range(89, 1000), few=False
     ),
     "rows in FP8 of 4 bits by any card": Case(portable_rows_in_fp8, HALF, range(89, 1000)),
-    "gated rows in FP8 of 4 bits": Case(gated_rows_in_fp8, HALF, HOPPER),
     "4 bits in memory": Case(widened_4_bits),
     "one row in 8 bits": Case(products(1, "8 bits", k=1024), HALF),
     "few rows in 8 bits": Case(products(16, "8 bits"), HALF),

@@ -44,8 +44,6 @@ def _assembly(
     """Assembly that makes numbers of integers, or integers of numbers, runs (`support.ptx`). Other
     assembly converts numbers here, or takes one from another; what its instructions do is for
     tests on a GPU."""
-    if asm.startswith("//"):  # no instruction
-        return arguments[0]
     if asm.startswith("sub."):
         return arguments[0] - arguments[1]
     argument, is_one = arguments[0], not isinstance(dtype, tuple)

@@ -26,7 +26,7 @@ from penstock_kernels.gpu.launch.hopper import multiprocessors, tile_layout, tma
 from penstock_kernels.gpu.products.hopper_int4 import DEPTH, LINES, scale_line
 from penstock_kernels.gpu.products.hopper_int4_many import load, turns, unit_of
 from penstock_kernels.gpu.products.hopper_int4_tile import group_scales
-from penstock_kernels.gpu.products.hopper_w4a8_tile import UNIT, fp8_numbers, here, kept
+from penstock_kernels.gpu.products.hopper_w4a8_tile import UNIT, fp8_numbers
 from penstock_kernels.int4 import PRODUCT
 from penstock_kernels.weight import Weight
 
@@ -35,36 +35,19 @@ SCALED = gl.constexpr(UNIT)
 
 
 @gluon.jit
-def _part(
-    numbers, others, x, beats, beat, HALF: gl.constexpr, PING: gl.constexpr, layout: gl.constexpr,
-):  # fmt: skip
-    """The products of a group's numbers with as many columns of x, [64, rows of x], in turn with
-    the other warps. others: the second half of the numbers, with PING 2."""
-    N: gl.constexpr = x.shape[0]
-    if PING > 0:
-        mbarrier.wait(beats.index(HALF), (beat + 1 - HALF) & 1)
-    part = gl.zeros([64, N], gl.float32, layout)
-    if PING == 2:
-        columns = x.permute((1, 0))
-        part = warpgroup_mma(numbers, columns.slice(0, 64), part, use_acc=False, is_async=True)
-        part = warpgroup_mma(others, columns.slice(64, 64), part, is_async=True)
-        part = warpgroup_mma_wait(1, deps=[part])
-        mbarrier.arrive(beats.index(1 - HALF))
-        part = warpgroup_mma_wait(0, deps=[part])
-        kept(numbers)
-        kept(others)
-    else:
-        part = warpgroup_mma(numbers, x.permute((1, 0)), part, use_acc=False, is_async=True)
-        part = warpgroup_mma_wait(0, deps=[part])
-        if PING > 0:
-            mbarrier.arrive(beats.index(1 - HALF))
-    return part
+def _added(acc, numbers, scales, x):
+    """acc plus the products of a group: [64, rows of x]."""
+    layout: gl.constexpr = acc.type.layout
+    nothing = gl.zeros(acc.shape, gl.float32, layout)
+    part = warpgroup_mma(numbers, x.permute((1, 0)), nothing, use_acc=False, is_async=True)
+    part = warpgroup_mma_wait(0, deps=[part])
+    return acc + part * scales
 
 
 @gluon.jit
 def sums(
-    ring, beats, done, count, HALF: gl.constexpr, G: gl.constexpr, ZEROS: gl.constexpr,
-    STAGES: gl.constexpr, PING: gl.constexpr,
+    ring, done, count, HALF: gl.constexpr, G: gl.constexpr, ZEROS: gl.constexpr,
+    STAGES: gl.constexpr,
 ):  # fmt: skip
     """Those of 64 rows of the weight over so many stages, by four warps: one for the first 128 rows
     of x, one for the others."""
@@ -73,33 +56,19 @@ def sums(
     WIDE: gl.constexpr = ROWS > 128  # two products share the numbers
     N: gl.constexpr = ROWS // 2 if WIDE else ROWS
     D: gl.constexpr = 128 // G
-    EARLY: gl.constexpr = PING if G == 1 else min(PING, 1)
     layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, N, 32])
     acc = gl.zeros([64, N], gl.float32, layout)
     second = acc
-    beat = done * (2 if WIDE else 1) * G
     for _ in range(count):
         stage = done % STAGES
         mbarrier.wait(full.index(stage), done // STAGES & 1)
         x = x_tiles.index(stage)
-        slot = 2 * stage + HALF
         for g in gl.static_range(G):
-            if EARLY == 2:
-                numbers = fp8_numbers(ring, slot, 0, 2, 0, ZEROS, layout)
-                others = fp8_numbers(ring, slot, 1, 2, 0, ZEROS, layout)
-            else:
-                numbers = fp8_numbers(ring, slot, g, G, g, ZEROS, layout)
-                others = numbers
-            scales = group_scales(ring, slot, 0, g, G, layout)
-            rows = x.slice(0, N).slice(D * g, D, 1)
-            part = _part(numbers, others, rows, beats, beat, HALF, EARLY, layout)
-            acc = here(acc + part * scales)
-            beat += 1
+            numbers = fp8_numbers(ring, 2 * stage + HALF, g, G, ZEROS, layout)
+            scales = group_scales(ring, 2 * stage + HALF, 0, g, G, layout)
+            acc = _added(acc, numbers, scales, x.slice(0, N).slice(D * g, D, 1))
             if WIDE:
-                rows = x.slice(N, N).slice(D * g, D, 1)
-                part = _part(numbers, others, rows, beats, beat, HALF, EARLY, layout)
-                second = here(second + part * scales)
-                beat += 1
+                second = _added(second, numbers, scales, x.slice(N, N).slice(D * g, D, 1))
         mbarrier.arrive(empty.index(stage))
         done += 1
     return acc, second
@@ -135,9 +104,8 @@ def store(acc, target, split, first_row, first_column):
 
 @gluon.jit
 def _multiply(
-    plan, ring, beats, target, x_scale, bias, HALF: gl.constexpr, G: gl.constexpr,
-    ZEROS: gl.constexpr, STAGES: gl.constexpr, BIASED: gl.constexpr, PING: gl.constexpr,
-    PDL: gl.constexpr,
+    plan, ring, target, x_scale, bias, HALF: gl.constexpr, G: gl.constexpr, ZEROS: gl.constexpr,
+    STAGES: gl.constexpr, BIASED: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
     """Rows 64 * HALF .. 64 * HALF + 63 of the weight's tiles, by four warps."""
     out, rows, columns = target
@@ -147,7 +115,7 @@ def _multiply(
     done = 0
     for turn in range(turns(plan)):
         row, column, split, first, count = unit_of(plan, turn)
-        acc, second = sums(ring, beats, done, count, HALF, G, ZEROS, STAGES, PING)
+        acc, second = sums(ring, done, count, HALF, G, ZEROS, STAGES)
         done += count
         line, member = row * ROWS, column * 128 + HALF * 64
         acc = scaled(acc, x_scale, bias, line, member, rows, columns, BIASED)
@@ -175,7 +143,6 @@ def _kernel(
     ZEROS: gl.constexpr,
     BIASED: gl.constexpr,
     STAGES: gl.constexpr,
-    PING: gl.constexpr,
     W_LAYOUT: gl.constexpr,
     PDL: gl.constexpr,
 ):
@@ -190,9 +157,6 @@ def _kernel(
     x_tiles = gl.allocate_shared_memory(x.dtype, [STAGES, ROWS, 128], x.layout)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    beats = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-    for i in gl.static_range(2):
-        mbarrier.init(beats.index(i), count=1)
     for i in gl.static_range(STAGES):
         mbarrier.init(full.index(i), count=1)
         mbarrier.init(empty.index(i), count=2)
@@ -209,14 +173,8 @@ def _kernel(
     SECOND: gl.constexpr = gl.constexpr(1)
     gl.warp_specialize(
         [
-            (
-                _multiply,
-                (plan, ring, beats, to, x_scale, bias, FIRST, G, ZEROS, STAGES, BIASED, PING, PDL),
-            ),
-            (
-                _multiply,
-                (plan, ring, beats, to, x_scale, bias, SECOND, G, ZEROS, STAGES, BIASED, PING, PDL),
-            ),
+            (_multiply, (plan, ring, to, x_scale, bias, FIRST, G, ZEROS, STAGES, BIASED, PDL)),
+            (_multiply, (plan, ring, to, x_scale, bias, SECOND, G, ZEROS, STAGES, BIASED, PDL)),
             (load, (plan, ring, source, G, ZEROS, STAGES, BYTES, PDL)),
         ],
         [4, 1],
@@ -230,11 +188,10 @@ class W4A8Config:
 
     rows: int
     splits: int
-    ping: int = 0
 
 
 # By rows of a tile; one less where parts leave in float32.
-STAGES = {32: 14, 64: 10, 128: 7, 256: 5}
+STAGES = {64: 10, 128: 7, 256: 5}
 # Microseconds: of a tile of so many rows along k, of a launch, and of a million bytes of parts.
 TILE_US = {64: 0.44, 128: 0.59, 256: 0.96}
 LAUNCH_US, PARTS_US = 1.5, 0.9
@@ -292,6 +249,6 @@ def hopper_w4a8(
         scale, zero, out, x_scale if weight.bias is None else weight.bias, rows, weight.n, depth,
         SPLITS=config.splits, G=groups, ZEROS=weight.zero is not None,
         BIASED=weight.bias is not None, STAGES=STAGES[config.rows] - (config.splits > 1),
-        PING=config.ping, W_LAYOUT=tile_layout(LINES, 128, torch.uint8),
+        W_LAYOUT=tile_layout(LINES, 128, torch.uint8),
         PDL=dependent, num_warps=4, maxnreg=168, launch_pdl=dependent,
     )  # fmt: skip

@@ -34,9 +34,8 @@ def _gated(acc, up, dtype: gl.constexpr):
 
 @gluon.jit
 def _multiply(
-    plan, ring, beats, hand, target, x_scale, bias, HALF: gl.constexpr, G: gl.constexpr,
-    ZEROS: gl.constexpr, STAGES: gl.constexpr, BIASED: gl.constexpr, PING: gl.constexpr,
-    PDL: gl.constexpr,
+    plan, ring, hand, target, x_scale, bias, HALF: gl.constexpr, G: gl.constexpr,
+    ZEROS: gl.constexpr, STAGES: gl.constexpr, BIASED: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
     """The gate, and what is stored (HALF 0), or up, which is handed over (1)."""
     held, handed, taken = hand
@@ -48,7 +47,7 @@ def _multiply(
     done = 0
     for turn in range(turns(plan)):
         row, column, split, first, count = unit_of(plan, turn)
-        acc, second = sums(ring, beats, done, count, HALF, G, ZEROS, STAGES, PING)
+        acc, second = sums(ring, done, count, HALF, G, ZEROS, STAGES)
         done += count
         line, member = row * ROWS, column * 64
         own = bias
@@ -78,7 +77,7 @@ def _multiply(
 @gluon.jit(do_not_specialize=["rows"])
 def _kernel(
     x,  # descriptor of [rows, k] in tiles of [ROWS, 128], columns as `int4.interleave` has them
-    x_scale,  # [rows]
+    by,  # [rows], the scales of x
     weight,  # descriptor of lines [2 * n / 64 * k / 128 * 32, 128] in tiles of 32, the gate first
     scale,  # descriptor of [2 * n * k / 128 * G] in tiles of [64 G]
     zero,  # the same, with ZEROS
@@ -91,7 +90,6 @@ def _kernel(
     ZEROS: gl.constexpr,
     BIASED: gl.constexpr,
     STAGES: gl.constexpr,
-    PING: gl.constexpr,
     W_LAYOUT: gl.constexpr,
     UP_LAYOUT: gl.constexpr,
     PDL: gl.constexpr,
@@ -109,14 +107,12 @@ def _kernel(
     held = gl.allocate_shared_memory(out.dtype.element_ty, [ROWS // N, 64, N], UP_LAYOUT)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    beats = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     hands = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     for i in gl.static_range(STAGES):
         mbarrier.init(full.index(i), count=1)
         mbarrier.init(empty.index(i), count=2)
     for i in gl.static_range(2):
         mbarrier.init(hands.index(i), count=1)
-        mbarrier.init(beats.index(i), count=1)
     fence_async_shared()
     ring = (w_tiles, s_tiles, z_tiles, x_tiles, full, empty)
     hand = (held, hands.index(0), hands.index(1))
@@ -131,25 +127,13 @@ def _kernel(
     SECOND: gl.constexpr = gl.constexpr(1)
     gl.warp_specialize(
         [
-            (
-                _multiply,
-                (
-                    plan, ring, beats, hand, to, x_scale, bias, FIRST, G, ZEROS, STAGES, BIASED,
-                    PING, PDL,
-                ),
-            ),
-            (
-                _multiply,
-                (
-                    plan, ring, beats, hand, to, x_scale, bias, SECOND, G, ZEROS, STAGES, BIASED,
-                    PING, PDL,
-                ),
-            ),
+            (_multiply, (plan, ring, hand, to, by, bias, FIRST, G, ZEROS, STAGES, BIASED, PDL)),
+            (_multiply, (plan, ring, hand, to, by, bias, SECOND, G, ZEROS, STAGES, BIASED, PDL)),
             (load, (plan, ring, source, G, ZEROS, STAGES, BYTES, PDL)),
         ],
         [4, 1],
         [232, 24],
-    )  # fmt: skip
+    )
 
 
 def gated_w4a8_tile(rows: int, n: int, k: int, group: int, multiprocessors: int) -> int | None:
@@ -160,8 +144,7 @@ def gated_w4a8_tile(rows: int, n: int, k: int, group: int, multiprocessors: int)
 
 
 def hopper_w4a8_gated(
-    x: Tensor, x_scale: Tensor, weight: Weight, out: Tensor, tile: int, dependent: bool = False,
-    ping: int = 1,
+    x: Tensor, x_scale: Tensor, weight: Weight, out: Tensor, tile: int, dependent: bool = False
 ) -> None:  # fmt: skip
     """out = silu(gate) * up of x W^T + b.
 
@@ -178,7 +161,7 @@ def hopper_w4a8_gated(
         tma_descriptor(weight.data.view(-1, 128), LINES, 128),
         scale, zero, out, x_scale if weight.bias is None else weight.bias, rows, columns, depth,
         G=groups, ZEROS=weight.zero is not None, BIASED=weight.bias is not None,
-        STAGES=STAGES[tile], PING=ping, W_LAYOUT=tile_layout(LINES, 128, torch.uint8),
+        STAGES=STAGES[tile], W_LAYOUT=tile_layout(LINES, 128, torch.uint8),
         UP_LAYOUT=tile_layout(64, min(tile, 128), out.dtype),
         PDL=dependent, num_warps=4, maxnreg=168, launch_pdl=dependent,
     )  # fmt: skip

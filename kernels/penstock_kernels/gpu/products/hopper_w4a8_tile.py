@@ -58,22 +58,6 @@ lop3.b32 $0, m, e, 0x7f7f7f7f, 0xb1;
 
 
 @gluon.jit
-def kept(numbers):
-    """Keeps registers until here: a product may still read them behind a wait for another one."""
-    gl.inline_asm_elementwise(
-        "// $0", "=r,0", [numbers], dtype=numbers.dtype, is_pure=False, pack=4
-    )
-
-
-@gluon.jit
-def here(acc):
-    """acc, float32, made before what follows: the compiler would move it behind a wait."""
-    return gl.inline_asm_elementwise(
-        "// $0", "=f,0", [acc], dtype=gl.float32, is_pure=False, pack=1
-    )
-
-
-@gluon.jit
 def _in_place(low, high, operand: gl.constexpr):
     """Numbers of rows g and of rows g + 8, as their lines stand, as the left side of a product."""
     VECTORS: gl.constexpr = low.shape[0] // 16
@@ -85,28 +69,26 @@ def _in_place(low, high, operand: gl.constexpr):
 
 @gluon.jit
 def fp8_numbers(
-    ring, slot, p: gl.constexpr, PIECES: gl.constexpr, g: gl.constexpr, ZEROS: gl.constexpr,
-    layout: gl.constexpr,
+    ring, slot, g: gl.constexpr, G: gl.constexpr, ZEROS: gl.constexpr, layout: gl.constexpr
 ):  # fmt: skip
-    """Piece p of a tile's columns, less what stands for 0 in group g, over 512, as the left side of
-    a product."""
+    """Group g of a tile, less what stands for 0, over 512, as the left side of a product."""
     w_tiles, s_tiles, z_tiles, x_tiles, full, empty = ring
     operand: gl.constexpr = gl.DotOperandLayout(0, layout, 4)
-    LINES: gl.constexpr = 32 // PIECES
-    source: gl.constexpr = TILE_LINES if PIECES == 1 else HALF_LINES
-    words = w_tiles.index(slot).slice(LINES * p, LINES).load(source)
+    LINES: gl.constexpr = 32 // G
+    source: gl.constexpr = TILE_LINES if G == 1 else HALF_LINES
+    words = w_tiles.index(slot).slice(LINES * g, LINES).load(source)
     if ZEROS:
         low, high = gl.inline_asm_elementwise(
-            NIBBLES, "=r,=r,r", [words], dtype=(gl.uint8, gl.uint8), is_pure=False, pack=4
+            NIBBLES, "=r,=r,r", [words], dtype=(gl.uint8, gl.uint8), is_pure=True, pack=4
         )
         zero = z_tiles.index(slot).slice(64 * g, 64).load(gl.SliceLayout(1, operand))
         less = gl.expand_dims((120 - zero.to(gl.float32)).to(gl.uint8), 1)
         return gl.inline_asm_elementwise(
             LESS, "=r,r,r", [_in_place(low, high, operand), less], dtype=gl.float8e4nv,
-            is_pure=False, pack=4,
+            is_pure=True, pack=4,
         )  # fmt: skip
     else:
         low, high = gl.inline_asm_elementwise(
-            SIGNED, "=r,=r,r", [words], dtype=(gl.float8e4nv, gl.float8e4nv), is_pure=False, pack=4
+            SIGNED, "=r,=r,r", [words], dtype=(gl.float8e4nv, gl.float8e4nv), is_pure=True, pack=4
         )
         return _in_place(low, high, operand)
