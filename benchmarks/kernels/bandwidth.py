@@ -27,6 +27,7 @@ from benchmarks.kernels.lines import (
     products,
     quantised,
     rows,
+    rows_in_fp8,
     steps,
     whole_numbers,
 )
@@ -53,6 +54,7 @@ def lines(shape: Shape) -> Iterator[Line]:
         one_row,
         attention,
         whole_numbers,
+        rows_in_fp8,
         experts,
     ):
         yield from part.lines(shape)

@@ -25,7 +25,7 @@ HOPPER = (
     "attention.hopper_decode", "attention.hopper_prefill", "products.hopper_gated",
     "products.hopper_int4", "products.hopper_int4_many", "products.hopper_int4_raw",
     "products.hopper_linear", "products.hopper_lut", "products.hopper_qkv",
-    "products.hopper_row_ring",
+    "products.hopper_row_ring", "products.hopper_w4a8", "products.hopper_w4a8_gated",
 )  # fmt: skip
 
 LINES = [
@@ -81,7 +81,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for module in HOPPER:
         name = f"penstock_kernels.gpu.{module}.multiprocessors"
         monkeypatch.setattr(name, lambda device: 132)
-    for module in ("products", "quantised", "codes", "one_row", "whole_numbers"):
+    for module in ("products", "quantised", "codes", "one_row", "whole_numbers", "rows_in_fp8"):
         name = f"benchmarks.kernels.lines.{module}.multiprocessors"
         monkeypatch.setattr(name, lambda device: 132)
     for module in ("steps.sharing", "sampling.sampling"):

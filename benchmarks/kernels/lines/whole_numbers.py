@@ -69,7 +69,7 @@ def stored(n: int, k: int) -> int:
     return n * k // 2 + 2 * n * k // GROUP
 
 
-def _weights(n: int, k: int, device: torch.device, copies: int) -> list[Weight]:
+def weights_of(n: int, k: int, device: torch.device, copies: int) -> list[Weight]:
     tiles = (n // ROWS, k // COLUMNS)
     return [
         Weight(
@@ -82,7 +82,7 @@ def _weights(n: int, k: int, device: torch.device, copies: int) -> list[Weight]:
 
 
 def _stream(rows: int, n: int, k: int, gated: bool, device: torch.device, copies: int) -> Launch:
-    weights, x, how = _weights(n, k, device, copies), randn(device, rows, k), dependent(device)
+    weights, x, how = weights_of(n, k, device, copies), randn(device, rows, k), dependent(device)
     config = int4_config(rows, n, k, GROUP, False, gated, not gated, multiprocessors(device))
     assert config is not None
     out: Tensor = x.new_empty(rows, n // 2 if gated else n)
@@ -92,7 +92,7 @@ def _stream(rows: int, n: int, k: int, gated: bool, device: torch.device, copies
 
 
 def _one_row(n: int, k: int, gated: bool, device: torch.device, copies: int) -> Launch:
-    weights, x, how = _weights(n, k, device, copies), randn(device, 1, k), dependent(device)
+    weights, x, how = weights_of(n, k, device, copies), randn(device, 1, k), dependent(device)
     if gated:
         config, norm = raw_config(n, k, GROUP, False), Norm(x[0], 1e-5)
         assert config is not None
@@ -105,17 +105,17 @@ def _one_row(n: int, k: int, gated: bool, device: torch.device, copies: int) -> 
 
 
 def _many(n: int, k: int, device: torch.device, copies: int) -> Launch:
-    weights, x, how = _weights(n, k, device, copies), randn(device, MANY, k), dependent(device)
+    weights, x, how = weights_of(n, k, device, copies), randn(device, MANY, k), dependent(device)
     out = x.new_empty(MANY, n)
     return lambda i: hopper_int4_many(x, weights[i % copies], out, 1, **how)
 
 
 def _portable(n: int, k: int, device: torch.device, copies: int) -> Launch:
-    weights, x, how = _weights(n, k, device, copies), randn(device, 8, k), dependent(device)
+    weights, x, how = weights_of(n, k, device, copies), randn(device, 8, k), dependent(device)
     out = x.new_empty(8, n)
     return lambda i: int4_linear(x, weights[i % copies], out, **how)
 
 
 def _widened(n: int, k: int, device: torch.device, copies: int) -> Launch:
-    weights, how = _weights(n, k, device, copies), dependent(device)
+    weights, how = weights_of(n, k, device, copies), dependent(device)
     return lambda i: widened(weights[i % copies], torch.bfloat16, **how)
