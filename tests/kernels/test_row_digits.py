@@ -221,8 +221,8 @@ def test_rings_fit_into_shared_memory(layout: Layout, gated: bool) -> None:
 @pytest.mark.parametrize("form", ["bitsandbytes-nf4", "bitsandbytes-fp4", "eetq"])
 @pytest.mark.parametrize(("n", "k"), [(6144, 4096), (28672, 4096), (4096, 14336), (3072, 2048)])
 def test_on_a_gpu(n: int, k: int, form: str, dtype: torch.dtype) -> None:
-    """As the product table has them: with the norm, the gate or the sum that belongs to them, and of
-    codes with the numbers that they look up, which are not quite the table's."""
+    """With the norm, the gate or the sum that belongs to them; of codes with the numbers that they
+    look up, which are not quite the table's."""
     torch.manual_seed(0)
     device = torch.device("cuda", 0)
     dense = Weight(torch.randn(n, k, device=device, dtype=dtype) * k**-0.5)
