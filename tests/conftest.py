@@ -6,6 +6,7 @@ pytest imports any test.
 
 import gc
 import os
+import signal
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -14,6 +15,10 @@ from support.quick_interpreter import quicken
 
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# A shell starts what is to run behind it with this signal ignored, and so would all our children.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test may fail because the machine is busy.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])

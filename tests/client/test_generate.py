@@ -71,7 +71,7 @@ def test_prompts_in_every_shape(llm: LLM) -> None:
     ("prompt", "error", "sentence"),
     [
         (3, TypeError, "prompt 0 must be text, token ids or a dict"),
-        (None, TypeError, "prompt 0 must be text, token ids or a dict"),
+        (None, ValueError, "one of prompts and prompt_token_ids must be given"),
         (b"abc", TypeError, "prompt 0 must be text, .* not bytes"),
         (["a", "\ud800b"], ValueError, "prompt 1: the text is not Unicode: character 0"),
         ({"prompt": "x", "cache_salt": 5}, TypeError, "cache_salt must be text, not int"),

@@ -116,6 +116,8 @@ ACTS = {
     Act.GELU_TANH: lambda x: (
         x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3))) / 2
     ),
+    Act.RELU: torch.relu,
+    Act.RELU2: lambda x: torch.relu(x).square(),
     Act.CLAMPED_SWIGLU: lambda x: x.clamp(max=7) * torch.sigmoid(1.702 * x.clamp(max=7)),
 }
 
