@@ -36,6 +36,7 @@ from support.gluon_interpreter import Interpreted, Late
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning:triton")
 by_the_interpreter = pytest.mark.skipif(not knobs.runtime.interpret, reason="run -m gpu")
 WORD = 0xFFFFFFFF
+OFF = 0.005  # of a product, by numbers of a table that are looked up in 7 bits
 
 
 def signed(words: Tensor) -> Tensor:
@@ -131,6 +132,11 @@ def run(
     return out
 
 
+def off(found: Tensor, exact: Tensor) -> float:
+    """How far results are from exact ones, of those."""
+    return float((found.float() - exact).norm() / exact.norm())
+
+
 def as_looked_up(weight: Weight, planes: int) -> Weight:
     """With the table that kernels have of it: whole numbers times a unit."""
     if not weight.code:
@@ -159,7 +165,9 @@ def test_one_row(case: Case, loader_first: bool, monkeypatch: pytest.MonkeyPatch
     before = torch.randn(1, case.n // 2 if case.gated else case.n).to(dtype)
     found = run(case, x, weight, norm, before, monkeypatch, loader_first)
     row = x if norm is None else normalise(x, norm)
-    expected = row.float() @ as_looked_up(weight, case.config.planes).dequantised().T
+    numbers = as_looked_up(weight, case.config.planes).dequantised()
+    assert off(row.float() @ numbers.T, row.float() @ weight.dequantised().T) < OFF
+    expected = row.float() @ numbers.T
     if weight.bias is not None:
         expected += weight.bias.float()
     if case.gated:
@@ -235,12 +243,14 @@ def test_on_a_gpu(n: int, k: int, form: str, dtype: torch.dtype) -> None:
     norm = Norm(torch.randn_like(x[0]) + 1, 1e-5)
     if find(Epilogue.NONE, Activation(x, norm=norm), weight) is None:
         pytest.skip("no kernel of this card normalises what it reads")
-    matrix = as_looked_up(weight, 1).dequantised()
+    matrix, exact = as_looked_up(weight, 1).dequantised(), weight.dequantised()
     alone, behind = (row.float() @ matrix.T + bias.float() for row in (x, normalise(x, norm)))
     near = {"rtol": 2e-2, "atol": 2e-2 * float(alone.std())}
     late = step.norm(x, norm, weight)
     assert late.norm is norm
-    torch.testing.assert_close(step.linear(Activation(x), weight).float(), alone, **near)
+    found = step.linear(Activation(x), weight)
+    assert off(found - bias, x.float() @ exact.T) < OFF + 2 * torch.finfo(dtype).eps
+    torch.testing.assert_close(found.float(), alone, **near)
     torch.testing.assert_close(step.linear(late, weight).float(), behind, **near)
     found = step.gated(late, weight, Act.SILU).x.float()
     torch.testing.assert_close(found, gate(behind, Act.SILU), **near)
