@@ -33,8 +33,7 @@ def test_a_conversation(llm: LLM) -> None:
             terminal.wait(PROMPT)
             terminal.type(typed)
             terminal.wait(shown)
-        terminal.type("\x03")
-        terminal.wait(PROMPT)
+        terminal.interrupt(PROMPT)
         terminal.type("\x04")
         assert terminal.end() == 0
         assert "Traceback" not in terminal.shown
@@ -46,8 +45,7 @@ def test_an_answer_is_stopped_and_the_conversation_goes_on(llm: LLM) -> None:
         terminal.wait(PROMPT)
         terminal.type("Tell me a long story\r")
         terminal.wait(r"story\r\n.+")
-        terminal.type("\x03")
-        terminal.wait(r"\(stopped\)")
+        terminal.interrupt(r"\(stopped\)")
         terminal.wait(PROMPT)
         terminal.type("/exit\r")
         assert terminal.end() == 0
