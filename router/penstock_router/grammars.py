@@ -13,6 +13,7 @@ from penstock_router.grammar import Grammar
 from penstock_router.grammar_metrics import GrammarMetrics
 from penstock_router.request import BadGrammar, GenerationFailed, GrammarsBusy
 from penstock_router.request_wire import GRAMMAR
+from penstock_router.structured.longest_run import MOST_FORCED, longest_run
 from penstock_router.structured.multiples import check_multiples
 from penstock_router.structured.places import with_places
 
@@ -78,7 +79,10 @@ class Grammars:
     async def _prepare(self, grammar: Grammar) -> None:
         number = next(self._ids)
         async with self._turns:
-            request = CompileRequest(id=number, grammar=GRAMMAR.encode(grammar))
+            longest = await asyncio.to_thread(longest_run, grammar)
+            request = CompileRequest(
+                id=number, grammar=GRAMMAR.encode(grammar), forces_much=longest > MOST_FORCED
+            )
             response = await self._compile(request)
         outcomes = CompileResponse
         self._metrics.on_compile(response.seconds)
