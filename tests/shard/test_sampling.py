@@ -17,7 +17,7 @@ from penstock_kernels.reference.device import TorchSampler
 from penstock_proto import shard_pb2
 from penstock_shard.sampling.sample_graphs import SampleGraphs
 from penstock_shard.sampling.sampling import Sampler, SamplingState
-from penstock_shard.steps.slots import ShardLimits
+from penstock_shard.steps.limits import ShardLimits
 from support.local_shard import Eager
 from support.shard_driver import neutral
 

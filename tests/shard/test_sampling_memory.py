@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from penstock_kernels.reference.device import TorchSampler
 from penstock_shard.sampling.sampling import SamplingState
-from penstock_shard.steps.slots import ShardLimits
+from penstock_shard.steps.limits import ShardLimits
 from support.shard_driver import neutral
 
 LIMITS = ShardLimits(

@@ -21,7 +21,7 @@ from triton.runtime.jit import JITFunction
 from penstock_kernels.gpu.sampling.sampler import TritonSampler
 from penstock_shard.sampling.sample_graphs import SampleGraphs
 from penstock_shard.sampling.sampling import SamplingState
-from penstock_shard.steps.slots import ShardLimits
+from penstock_shard.steps.limits import ShardLimits
 from support.local_shard import Eager
 from support.shard_driver import neutral
 

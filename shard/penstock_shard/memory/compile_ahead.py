@@ -11,9 +11,9 @@ from collections.abc import Callable
 from penstock_shard.log import Progress
 from penstock_shard.memory import kv_cache
 from penstock_shard.steps.graphs import GraphSizes
+from penstock_shard.steps.limits import ShardLimits
 from penstock_shard.steps.operations import operations
 from penstock_shard.steps.runner import Runner
-from penstock_shard.steps.slots import ShardLimits
 from penstock_shard.weights.loaded_model import LoadedModel
 
 

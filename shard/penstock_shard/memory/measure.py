@@ -19,9 +19,9 @@ from penstock_shard.memory.peak import Peak, settled_bytes
 from penstock_shard.phases import phase
 from penstock_shard.ranks.agreement import allocated, check_room
 from penstock_shard.steps.graphs import Capture, GraphSizes, buckets_for
+from penstock_shard.steps.limits import ShardLimits
 from penstock_shard.steps.operations import operations
 from penstock_shard.steps.runner import Runner
-from penstock_shard.steps.slots import ShardLimits
 from penstock_shard.weights.loaded_model import LoadedModel
 
 NEUTRAL = shard_pb2.Sampling(top_p=1, typical_p=1, repetition_penalty=1)

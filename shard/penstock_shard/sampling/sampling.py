@@ -33,8 +33,9 @@ from penstock_shard.sampling.features import (
 )
 from penstock_shard.sampling.plan import RowGroup, Sampled, SampleGraph, SamplingPlan
 from penstock_shard.sampling.token_rules import TokenRuleBook
+from penstock_shard.steps.limits import ShardLimits
+from penstock_shard.steps.rows import Indices
 from penstock_shard.steps.scores import Given, scores_of
-from penstock_shard.steps.slots import Indices, ShardLimits
 
 
 class SamplingState:

@@ -48,11 +48,13 @@ from penstock_shard.steps.graphs import (
     SlotTensors,
     StepOutputs,
 )
+from penstock_shard.steps.limits import ShardLimits
 from penstock_shard.steps.mixed_graphs import MixedGraphs
 from penstock_shard.steps.prompt_scores import PromptScorer
 from penstock_shard.steps.results import PendingResult, StepTimer, refusal, to_host
+from penstock_shard.steps.rows import Chunks, Indices
 from penstock_shard.steps.sharing import SharingTensors
-from penstock_shard.steps.slots import Chunks, HostSlots, Indices, ShardLimits
+from penstock_shard.steps.slots import HostSlots
 
 _NONE = np.empty(0, np.int64)
 NO_CHUNKS = Chunks(_NONE, _NONE, _NONE, np.empty(0, np.bool_))
