@@ -23,6 +23,7 @@ from penstock_kernels.gpu.products.hopper_digits import (
     row_pieces,
     row_room,
 )
+from penstock_kernels.gpu.products.hopper_ring import ring_barriers
 from penstock_kernels.gpu.products.hopper_row_parts import (
     add_step,
     byte_layout,
@@ -181,11 +182,7 @@ def _kernel(
         )
     HALVES: gl.constexpr = weight.dtype == gl.float8e4nv
     row = row_room(PIECES, CODES, HALVES, X_LAYOUT)
-    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    for i in gl.static_range(STAGES):
-        mbarrier.init(full.index(i), count=1)
-        mbarrier.init(empty.index(i), count=1)
+    full, empty = ring_barriers(STAGES, 1)
     fence_async_shared()
     ring = (tiles, s_tiles, full, empty)
     count = gl.to_tensor(count)
