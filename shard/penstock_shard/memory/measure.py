@@ -18,6 +18,7 @@ from penstock_shard.memory.out_of_memory import give_back
 from penstock_shard.memory.peak import Peak, settled_bytes
 from penstock_shard.phases import phase
 from penstock_shard.ranks.agreement import allocated, check_room
+from penstock_shard.sampling.rehearsal import rehearse
 from penstock_shard.steps.graphs import Capture, GraphSizes, buckets_for
 from penstock_shard.steps.limits import ShardLimits
 from penstock_shard.steps.operations import operations
@@ -134,7 +135,7 @@ def _prefill(runner: Runner, loaded: LoadedModel, times: int) -> Ran:
 
 def _rehearse(runner: Runner, loaded: LoadedModel) -> bool:
     if runner.sampling is not None and runner.device.type == "cuda":
-        runner.sampling.rehearse(loaded.dtype)
+        rehearse(runner.sampling, loaded.dtype)
     return True
 
 
