@@ -62,7 +62,7 @@ def rewrite(
     output: Path,
     config: dict[str, Any],
     change: Change,
-    done: Callable[[], None] = lambda: None,
+    done: Callable[[], object] = lambda: None,
     files: Mapping[str, Path] = MappingProxyType({}),
 ) -> int:
     """One file of weights is in memory at a time. config: what config.json gets besides; done:
@@ -80,7 +80,7 @@ def _write(
     output: Path,
     config: dict[str, Any],
     change: Change,
-    done: Callable[[], None],
+    done: Callable[[], object],
 ) -> int:
     places: dict[str, str] = {}
     total = 0
