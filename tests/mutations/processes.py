@@ -87,8 +87,8 @@ PROCESSES = (
     # NaN stays in the prefix cache.
     Mutation(
         "F1",
-        f"{ROUTER}/scheduler/scheduler.py",
-        "            self.blocks.forget(sequence)\n        return sequence if live else None",
+        f"{ROUTER}/scheduler/results.py",
+        "            self._blocks.forget(sequence)\n        return sequence if live else None",
         "            pass\n        return sequence if live else None",
         "tests/router/scheduler/test_refusals.py::test_what_a_refused_sequence_computed_is_not_shared",
     ),

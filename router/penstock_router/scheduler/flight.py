@@ -49,3 +49,9 @@ class Flight:
     def rows(self) -> list[Seat]:
         """Of the result's rows."""
         return [*self.decode, *(chunk.seat for chunk in self.chunks if chunk.samples)]
+
+    @property
+    def runs(self) -> list[Rows[int]]:
+        """Tokens that are known in front of each row's own."""
+        none: list[Rows[int]] = [()] * len(self.decode)
+        return none + [chunk.run[1:] for chunk in self.chunks if chunk.samples]

@@ -7,14 +7,14 @@ import sys
 from array import array
 from typing import TYPE_CHECKING
 
-from penstock_router.request import FinishReason, GenerationRequest, Listener
+from penstock_router.request import GenerationRequest, Listener
 
 if TYPE_CHECKING:
     from penstock_router.scheduler.prefix_cache import Node
 
 
 class State(enum.Enum):
-    """Where a sequence is. Only `Queue`, `Admission` and the movements of `Scheduler` change it."""
+    """Where a sequence is. Only `Queue`, `AdmissionPolicy` and `Lifecycle` change it."""
 
     WAITING = enum.auto()  # in the queue
     SETTLING = enum.auto()  # preempted; results of its last steps are still to come
@@ -199,6 +199,3 @@ class Seat:
     def decoding(self) -> bool:
         """Whether it takes part in the next decode step."""
         return self.open and self.planned >= self.target and self.sequence.unplanned > 0
-
-
-__all__ = ["FinishReason", "Seat", "Sequence", "State"]

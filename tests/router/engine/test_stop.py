@@ -73,7 +73,7 @@ async def test_stop_of_a_sequence_that_has_lost_its_seat(engine_rig, recorder):
             listeners[rig.engine.submit(request, listener)] = listener
 
         def waiting() -> list[int]:
-            sequences = rig.scheduler._sequences
+            sequences = rig.scheduler._lifecycle.sequences
             return [n for n, s in sequences.items() if s.state is State.WAITING and s.generated]
 
         await until(waiting)
