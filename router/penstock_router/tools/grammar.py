@@ -14,18 +14,14 @@ from penstock_router.grammar import Grammar, GrammarKind
 from penstock_router.structured.meant import as_meant
 from penstock_router.tools.definition import Mode, Tool, Toolbox
 from penstock_router.tools.dialect import Dialect, Start
-from penstock_router.tools.elements import Elements
 from penstock_router.tools.lark import Rules
 from penstock_router.tools.schema import enforceable
-from penstock_router.tools.styles import (
-    Channels,
-    Header,
-    JsonCall,
-    Pythonic,
-    Style,
-    Tagged,
-    Unquoted,
-)
+from penstock_router.tools.styles.channels import Channels
+from penstock_router.tools.styles.elements import Elements
+from penstock_router.tools.styles.json_calls import Header, JsonCall
+from penstock_router.tools.styles.notations import Pythonic, Unquoted
+from penstock_router.tools.styles.style import Style
+from penstock_router.tools.styles.tagged import Tagged
 from penstock_router.tools.written import ANY_KEY, Notation, properties, pythonic, raw_value
 from penstock_router.tools.written_elements import WrittenElements
 
@@ -137,7 +133,7 @@ class _Reply:
         opened = "" if row.bare else row.opens[0]
         before, after = row.pads
         head = f"{row.section[0]}{opened}{before}"
-        one = f"{self.written.several(tools, self._several)} {literal(after + self._close)}"
+        one = f"{self.written.several(tools, self._several)} {literal(after + self.read_close)}"
         more = ""
         if self._several and not self.written.lists:
             between = literal(f"{row.between or ''}{opened}{before}")
@@ -145,7 +141,7 @@ class _Reply:
         return head, self.rules.rule(f"{one} {more} {literal(row.section[1])}")
 
     @property
-    def _close(self) -> str:
+    def read_close(self) -> str:
         return getattr(self.format.style, "close", "") if self.written.closes else ""
 
     @property
