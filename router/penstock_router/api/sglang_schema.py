@@ -10,11 +10,10 @@ from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
 from penstock_router.api.errors import invalid
 from penstock_router.api.options import Names, Options, biases, share, temperature
-from penstock_router.api.schema import (
+from penstock_router.api.schema import NEUTRAL, ClientObject
+from penstock_router.api.schema_types import (
     INT32,
-    NEUTRAL,
     AtMost,
-    ClientObject,
     Count,
     Integer,
     LogitBias,
