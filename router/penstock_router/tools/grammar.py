@@ -133,7 +133,7 @@ class _Reply:
         opened = "" if row.bare else row.opens[0]
         before, after = row.pads
         head = f"{row.section[0]}{opened}{before}"
-        one = f"{self.written.several(tools, self._several)} {literal(after + self.read_close)}"
+        one = f"{self.written.several(tools, self._several)} {literal(after + self._close)}"
         more = ""
         if self._several and not self.written.lists:
             between = literal(f"{row.between or ''}{opened}{before}")
@@ -141,7 +141,7 @@ class _Reply:
         return head, self.rules.rule(f"{one} {more} {literal(row.section[1])}")
 
     @property
-    def read_close(self) -> str:
+    def _close(self) -> str:
         return getattr(self.format.style, "close", "") if self.written.closes else ""
 
     @property
