@@ -28,8 +28,8 @@ class EngineStats:
         """A step is planned, which was begun at that time."""
         if plan.admit:
             self._metrics.on_join(time.monotonic() - began)
-        for seat in plan.admit:
-            sequence = seat.sequence
+        for running in plan.admit:
+            sequence = running.sequence
             if sequence.admitted_at == began:
                 wait = began - sequence.arrival
                 self._metrics.on_admit(wait, sequence.cached_tokens, len(sequence.request.prompt))

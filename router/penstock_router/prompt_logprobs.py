@@ -26,15 +26,22 @@ class PromptLogprobs:
         self._collected: dict[int, PromptScores] = {}  # by sequence id
         self._steps: dict[int, dict[int, int]] = {}  # step -> slot -> sequence id
 
+    def expect(self, sequence: Sequence) -> None:
+        """Start over with a sequence that was just admitted."""
+        count = len(sequence.request.prompt)
+        others = sequence.request.prompt_top_n or sequence.request.sampling.given
+        tops: list[TopTokens] = [()] * count if others else []
+        self._collected[sequence.id] = PromptScores([None] * count, tops, [0] * count)
+
     def note(self, plan: StepPlan) -> None:
         """Remember whose chunks a step computes, of those who ask."""
-        for seat in plan.admit:
-            if seat.sequence.wants_prompt_logprobs:
-                self._expect(seat.sequence)
+        for running in plan.admit:
+            if running.sequence.wants_prompt_logprobs:
+                self.expect(running.sequence)
         asking = {
-            seat.slot: seat.sequence.id
-            for seat, _ in plan.chunks
-            if seat.slot is not None and seat.sequence.id in self._collected
+            running.slot: running.sequence.id
+            for running, _ in plan.chunks
+            if running.slot is not None and running.sequence.id in self._collected
         }
         if asking:
             self._steps[plan.step] = asking
@@ -54,10 +61,3 @@ class PromptLogprobs:
     def pop(self, sequence: Sequence) -> PromptScores | None:
         """What was collected for a sequence; None if it did not ask."""
         return self._collected.pop(sequence.id, None)
-
-    def _expect(self, sequence: Sequence) -> None:
-        """Start over with a sequence that was just admitted."""
-        count = len(sequence.request.prompt)
-        others = sequence.request.prompt_top_n or sequence.request.sampling.given
-        tops: list[TopTokens] = [()] * count if others else []
-        self._collected[sequence.id] = PromptScores([None] * count, tops, [0] * count)

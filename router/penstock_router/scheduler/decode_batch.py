@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from penstock_router.scheduler.config import SchedulerConfig
-from penstock_router.scheduler.seats import Seats
-from penstock_router.scheduler.sequence import Seat
+from penstock_router.scheduler.running_batch import RunningBatch
+from penstock_router.scheduler.sequence import RunningSequence
 from penstock_router.scheduler.sharing import group_by_prefix
 
 
@@ -15,19 +15,19 @@ class DecodeBatch:
     plan, and the shards are told of them only then.
     """
 
-    def __init__(self, config: SchedulerConfig, seats: Seats) -> None:
-        self.rows: list[Seat] = []  # of the last plan
+    def __init__(self, config: SchedulerConfig, batch: RunningBatch) -> None:
+        self.rows: list[RunningSequence] = []  # of the last plan
         self.groups: list[tuple[int, int]] = []  # of them that share blocks: see `sharing`
         self.stale = False
-        self._seats = seats
+        self._batch = batch
         self._block_size = config.block_size
         self._shared_reads = config.shared_reads
 
-    def members(self) -> list[Seat]:
+    def members(self) -> list[RunningSequence]:
         """Those that decode next; `rows` while nobody joined or left."""
         if not self.stale:
             return self.rows
-        return [seat for seat in self._seats if seat.decoding]
+        return [running for running in self._batch if running.decoding]
 
     def refresh(self) -> None:
         """Put the rows together anew where they are stale; they stay so until a plan has them."""

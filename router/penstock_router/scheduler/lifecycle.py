@@ -8,12 +8,12 @@ from penstock_router.scheduler.block_manager import BlockManager
 from penstock_router.scheduler.config import SchedulerConfig
 from penstock_router.scheduler.decode_batch import DecodeBatch
 from penstock_router.scheduler.queue import Queue
-from penstock_router.scheduler.seats import Seats
-from penstock_router.scheduler.sequence import Seat, Sequence, State
+from penstock_router.scheduler.running_batch import RunningBatch
+from penstock_router.scheduler.sequence import RunningSequence, Sequence, State
 
 
 class Lifecycle:
-    """Owns the queue, the seats and the blocks, and takes sequences out of them.
+    """Owns the queue, the batch and the blocks, and takes sequences out of them.
 
     How they get in is the matter of `AdmissionPolicy`.
     """
@@ -21,8 +21,8 @@ class Lifecycle:
     def __init__(self, config: SchedulerConfig) -> None:
         self.blocks = BlockManager(config.num_blocks, config.block_size, config.prefix_cache)
         self.queue = Queue()
-        self.seats = Seats(config.max_batch_size)
-        self.decode = DecodeBatch(config, self.seats)
+        self.batch = RunningBatch(config.max_batch_size)
+        self.decode = DecodeBatch(config, self.batch)
         self.sequences: dict[int, Sequence] = {}  # every one that has not ended
         self.preemptions = 0
 
@@ -39,15 +39,15 @@ class Lifecycle:
         own = re.compile(re.escape(name) + r"(_\d+)*")
         return [s for s in self.sequences.values() if own.fullmatch(s.request.name)]
 
-    def make_room(self, seat: Seat) -> bool:
-        """Preempt until a block is available; False if `seat` itself had to go."""
+    def make_room(self, running: RunningSequence) -> bool:
+        """Preempt until a block is available; False if `running` itself had to go."""
         while not self.blocks.available:
             victim = max(
-                (s for s in self.seats if s.decoding or s.prefilling),
+                (s for s in self.batch if s.decoding or s.prefilling),
                 key=lambda s: (s.sequence.order, s.sequence.id),
             )
             self._preempt(victim)
-            if victim is seat:
+            if victim is running:
                 return False
         return True
 
@@ -60,38 +60,38 @@ class Lifecycle:
         """End a sequence, wherever it is."""
         if sequence.state is State.WAITING:
             self.queue.leave(sequence)
-        if seat := self.seats.of(sequence.id):
-            self._vacate(seat)
+        if running := self.batch.of(sequence.id):
+            self._take_out(running)
         sequence.state = State.ENDED
         del self.sequences[sequence.id]
         self.queue.sweep()
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless slots, blocks and counts add up."""
-        seats = list(self.seats)
-        self.blocks.check_integrity(seats)
-        self.seats.check_integrity()
+        batch = list(self.batch)
+        self.blocks.check_integrity(batch)
+        self.batch.check_integrity()
         states = [sequence.state for sequence in self.sequences.values()]
         waiting = [s for s in self.sequences.values() if s.state is State.WAITING]
         self.queue.check_integrity(waiting)
-        assert states.count(State.RUNNING) == len(seats)
+        assert states.count(State.RUNNING) == len(batch)
         assert State.ENDED not in states
-        for seat in seats:
-            capacity = len(seat.blocks) * self.blocks.block_size
-            assert seat.cached <= seat.computed <= seat.planned <= capacity
-            assert not seat.private & set(seat.node.path_blocks())
+        for running in batch:
+            capacity = len(running.blocks) * self.blocks.block_size
+            assert running.cached <= running.computed <= running.planned <= capacity
+            assert not running.private & set(running.node.path_blocks())
 
     def _wait(self, sequence: Sequence) -> None:
         self.queue.push(sequence, self.blocks.to_compute(sequence))
 
-    def _preempt(self, seat: Seat) -> None:
-        """Take a seat away; the sequence resumes from what the cache still holds of it."""
+    def _preempt(self, running: RunningSequence) -> None:
+        """Take back slot and blocks; the sequence resumes from what the cache still holds of it."""
         self.preemptions += 1
-        self._vacate(seat)
-        seat.sequence.state = State.SETTLING
-        self.settle(seat.sequence)
+        self._take_out(running)
+        running.sequence.state = State.SETTLING
+        self.settle(running.sequence)
 
-    def _vacate(self, seat: Seat) -> None:
-        self.seats.vacate(seat)
-        self.blocks.release(seat)
+    def _take_out(self, running: RunningSequence) -> None:
+        self.batch.remove(running)
+        self.blocks.release(running)
         self.decode.stale = True

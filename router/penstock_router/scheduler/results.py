@@ -11,7 +11,7 @@ from penstock_router.scheduler.config import SchedulerConfig
 from penstock_router.scheduler.flight import Chunk, Flight, Outcome
 from penstock_router.scheduler.lifecycle import Lifecycle
 from penstock_router.scheduler.runs import Runs
-from penstock_router.scheduler.sequence import Seat, Sequence, State
+from penstock_router.scheduler.sequence import RunningSequence, Sequence, State
 
 
 class Results:
@@ -46,8 +46,8 @@ class Results:
         self._publish(flight)
         outcomes: list[Outcome] = []
         rows = flight.rows
-        for row, (seat, run) in enumerate(zip(rows, flight.runs, strict=True)):
-            self._take_token(outcomes, row, seat.sequence, run, tokens[row])
+        for row, (running, run) in enumerate(zip(rows, flight.runs, strict=True)):
+            self._take_token(outcomes, row, running.sequence, run, tokens[row])
         for row, behind in forced.items():
             if row >= len(rows):
                 raise ValueError(f"result of step {step} forces tokens behind row {row}")
@@ -56,12 +56,12 @@ class Results:
 
     def refuse(self, step: int, slot: int, broken: bool) -> Sequence | None:
         """End a sequence that a step's result refuses; see `Scheduler.refuse`."""
-        seats: list[Seat] = []
+        batch: list[RunningSequence] = []
         if self._flights and self._flights[0].step == step:
-            seats = [seat for seat in self._flights[0].seats if seat.place == slot]
-        if not seats:
+            batch = [running for running in self._flights[0].batch if running.place == slot]
+        if not batch:
             raise ValueError(f"result of step {step} refuses slot {slot}, which it does not have")
-        sequence = seats[0].sequence
+        sequence = batch[0].sequence
         live = sequence.state is not State.ENDED
         if live:
             self._lifecycle.end(sequence)
@@ -86,19 +86,19 @@ class Results:
         """What the step has computed may be shared from here on."""
         publish, block_size = self._blocks.publish, self._config.block_size
         for chunk in flight.chunks:
-            if chunk.seat.open:
-                chunk.seat.computed = chunk.end
-                publish(chunk.seat, confirmed=chunk.samples)
-        for seat in flight.decode:
-            if seat.open:
-                seat.computed += 1
-                if seat.computed % block_size == 0:
-                    publish(seat, confirmed=True)
+            if chunk.running.open:
+                chunk.running.computed = chunk.end
+                publish(chunk.running, confirmed=chunk.samples)
+        for running in flight.decode:
+            if running.open:
+                running.computed += 1
+                if running.computed % block_size == 0:
+                    publish(running, confirmed=True)
 
     def _take_run(self, chunk: Chunk) -> None:
         """The tokens in front of a chunk's own are known from here on. Raises ValueError where they
         do not go on from the sequence's last."""
-        sequence = chunk.seat.sequence
+        sequence = chunk.running.sequence
         if not chunk.run or sequence.state is State.ENDED:
             return
         if chunk.run[0] != sequence.last_token:

@@ -21,7 +21,7 @@ from penstock_router.scheduler.plan import StepPlan
 from penstock_router.scheduler.results import Results
 from penstock_router.scheduler.room import Room
 from penstock_router.scheduler.runs import Runs
-from penstock_router.scheduler.sequence import Seat, Sequence
+from penstock_router.scheduler.sequence import RunningSequence, Sequence
 from penstock_router.scheduler.shares import Shares
 
 SECONDS_PER_PRIORITY = 1.0  # waiting that long outweighs one level of priority
@@ -35,13 +35,13 @@ class Scheduler:
         self.room = Room(config.max_batch_prefill_tokens, config.max_batch_size)
         self._lifecycle = Lifecycle(config)
         self.blocks = self._lifecycle.blocks
-        self._queue, self._seats = self._lifecycle.queue, self._lifecycle.seats
+        self._queue, self._batch = self._lifecycle.queue, self._lifecycle.batch
         self._decode = self._lifecycle.decode
         self._shares = Shares()
-        self._admission = AdmissionPolicy(config, self.blocks, self._queue, self._seats, self.room)
+        self._admission = AdmissionPolicy(config, self.blocks, self._queue, self._batch, self.room)
         self._runs = Runs(config, self.blocks, self.room)
         self._results = Results(config, self._lifecycle, self._runs)
-        self._planned_out: list[Seat] = []
+        self._planned_out: list[RunningSequence] = []
         self._ids = itertools.count(1)
         self._step = 1
         self._step_seconds = 0.0
@@ -53,17 +53,17 @@ class Scheduler:
 
     @property
     def running(self) -> int:
-        """Sequences that have a seat."""
-        return len(self._seats)
+        """Sequences in the batch."""
+        return len(self._batch)
 
     @property
     def running_tokens(self) -> int:
-        """KV tokens of the sequences that have a seat."""
-        return sum(seat.planned for seat in self._seats)
+        """KV tokens of the sequences in the batch."""
+        return sum(running.planned for running in self._batch)
 
     @property
     def preemptions(self) -> int:
-        """How often a sequence has lost its seat so far."""
+        """How often a sequence was preempted so far."""
         return self._lifecycle.preemptions
 
     @property
@@ -129,12 +129,12 @@ class Scheduler:
         self._plan_runs(plan)
         preempted = self._plan_decode(plan)
         budget = self._go_on_with_prompts(plan)
-        if not preempted or not self._seats:  # who lost its seat does not get it back at once
+        if not preempted or not self._batch:  # the preempted do not return at once
             self._admission.admit(plan, now, budget)
         if not plan.decode and not plan.chunked:
             return None
         self._grant_steps(plan)
-        plan.release = self._seats.pop_released()
+        plan.release = self._batch.pop_released()
         self._decode.stale = False
         self._advance(plan)
         return plan
@@ -172,45 +172,45 @@ class Scheduler:
 
     def _give_back_planned_out(self) -> None:
         """Give back the slots of sequences whose last step is planned, results or not."""
-        for seat in self._planned_out:
-            self._seats.give_back_slot(seat)
+        for running in self._planned_out:
+            self._batch.give_back_slot(running)
         self._planned_out.clear()
 
     def _plan_runs(self, plan: StepPlan) -> None:
         """Those who compute a run do not decode in the step."""
-        self._runs.plan(plan, len(self._seats), self._step_seconds)
+        self._runs.plan(plan, len(self._batch), self._step_seconds)
         if plan.runs:
             self._decode.stale = True
 
     def _plan_decode(self, plan: StepPlan) -> bool:
         """Plan the decode rows, each with the block that it is about to write; True if some
-        sequences lost their seat for that."""
+        sequences were preempted for that."""
         before = self.preemptions
         size = self.config.block_size
-        for seat in self._decode.members():
-            full = seat.planned == len(seat.blocks) * size
-            if full and seat.open and self._lifecycle.make_room(seat):
-                self._grant_block(plan, seat)
+        for running in self._decode.members():
+            full = running.planned == len(running.blocks) * size
+            if full and running.open and self._lifecycle.make_room(running):
+                self._grant_block(plan, running)
         self._decode.refresh()
         plan.decode_changed = self._decode.stale
         plan.decode, plan.groups = self._decode.rows, self._decode.groups
         if self.preemptions == before:
             return False
-        plan.leave_out({seat.slot for seat in self._seats})
+        plan.leave_out({running.slot for running in self._batch})
         return True
 
     def _go_on_with_prompts(self, plan: StepPlan) -> int:
         """Plan more of those partly computed; returns how many prompt tokens the step may take."""
-        prefilling = self._seats.prefilling()
+        prefilling = self._batch.prefilling()
         if makes_longer_steps(self.config, self._queue.to_compute):
             self._queue.recount(self.blocks.to_compute)
-        unplanned = self._queue.to_compute + sum(seat.target - seat.planned for seat in prefilling)
-        longest = max((seat.target - seat.cached for seat in prefilling), default=0)
+        unplanned = self._queue.to_compute + sum(one.target - one.planned for one in prefilling)
+        longest = max((one.target - one.cached for one in prefilling), default=0)
         decoding = len(plan.decode) + len(plan.runs)
         budget = prompt_budget(self.config, decoding, unplanned, longest)
         room = budget = min(budget, self.room.prompt_tokens - plan.run_tokens)
-        for seat in prefilling:
-            room -= plan.add_chunk(seat, room)
+        for running in prefilling:
+            room -= plan.add_chunk(running, room)
         return budget
 
     def _grant_steps(self, plan: StepPlan) -> None:
@@ -223,20 +223,21 @@ class Scheduler:
         if steps <= 1:
             return
         size = self.config.block_size
-        short = [seat for seat in plan.decode if len(seat.blocks) * size < seat.planned + steps]
+        short = [one for one in plan.decode if len(one.blocks) * size < one.planned + steps]
         if len(short) <= self.blocks.available:
             plan.repeat = steps
-            for seat in short:
-                self._grant_block(plan, seat)
+            for running in short:
+                self._grant_block(plan, running)
 
     def _steps_without_change(self, plan: StepPlan) -> int:
         """Decode steps in which nobody joins and no sequence reaches its length, as far as one
         command may go; 1 unless a step only decodes."""
         if plan.chunked or not self._step_seconds:
             return 1
-        if len(self._lifecycle.sequences) != len(self._seats):
+        if len(self._lifecycle.sequences) != len(self._batch):
             return 1  # somebody waits
-        if any(seat.sequence.generated < seat.sequence.expect_run_until for seat in plan.decode):
+        sequences = [running.sequence for running in plan.decode]
+        if any(one.generated < one.expect_run_until for one in sequences):
             return 1  # of a run that begins, the steps under way compute the first tokens
         config = self.config
         most = min(
@@ -247,40 +248,40 @@ class Scheduler:
         )
         if most <= 1:
             return 1
-        return min(most, min(seat.sequence.unplanned for seat in plan.decode))
+        return min(most, min(one.unplanned for one in sequences))
 
-    def _grant_block(self, plan: StepPlan, seat: Seat) -> None:
-        plan.grants.append((seat.seated, self.blocks.grow(seat)))
+    def _grant_block(self, plan: StepPlan, running: RunningSequence) -> None:
+        plan.grants.append((running.held_slot, self.blocks.grow(running)))
 
     def _advance(self, plan: StepPlan) -> None:
         """Count the plan as under way."""
         chunks: list[Chunk] = []
-        for seat, run in plan.runs:
-            seat.planned += len(run)
-            chunks.append(Chunk(seat, seat.planned, True, run))
+        for running, run in plan.runs:
+            running.planned += len(run)
+            chunks.append(Chunk(running, running.planned, True, run))
             self._decode.stale = True
-            self._expect_tokens(seat, len(run))
-        for seat, length in plan.chunks:
-            seat.planned += length
-            chunks.append(Chunk(seat, seat.planned, not seat.prefilling))
-            if not seat.prefilling:
-                self._seats.prefilled(seat)
+            self._expect_tokens(running, len(run))
+        for running, length in plan.chunks:
+            running.planned += length
+            chunks.append(Chunk(running, running.planned, not running.prefilling))
+            if not running.prefilling:
+                self._batch.prefilled(running)
                 self._decode.stale = True
-                self._expect_tokens(seat, 1)
-        for seat in plan.decode:
-            seat.planned += plan.repeat
-            self._expect_tokens(seat, plan.repeat)
+                self._expect_tokens(running, 1)
+        for running in plan.decode:
+            running.planned += plan.repeat
+            self._expect_tokens(running, plan.repeat)
         for offset in range(plan.repeat):
             self._results.expect(Flight(plan.step + offset, plan.decode, chunks))
         self._step += plan.repeat
         self._admission.pass_steps(plan.repeat)
         self.room.pass_steps(plan.repeat)
 
-    def _expect_tokens(self, seat: Seat, count: int) -> None:
-        sequence = seat.sequence
+    def _expect_tokens(self, running: RunningSequence, count: int) -> None:
+        sequence = running.sequence
         sequence.in_flight += count
         if sequence.unplanned <= 0:
-            self._planned_out.append(seat)
+            self._planned_out.append(running)
             self._decode.stale = True
 
 
