@@ -12,19 +12,14 @@ sending side and one that is gone look alike until something is written. So its 
 from __future__ import annotations
 
 import asyncio
-import http
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import (
-    BadHttpMethod,
     BadStatusLine,
     HttpProcessingError,
-    InvalidHeader,
-    InvalidURLError,
-    LineTooLong,
 )
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import _ErrInfo
@@ -36,6 +31,7 @@ from penstock_router.api.service import SERVICE
 
 if TYPE_CHECKING:
     from penstock_router.api.connections import Connections
+from penstock_router.api.malformed import describe, raw_answer
 
 DISCARD_BYTES = 4 * 1024 * 1024  # that a client may send behind what is kept
 LINGER_SECONDS = 1.0  # for a refused client to read why
@@ -51,15 +47,6 @@ PROBE_AGAIN = 15.0
 LOOK_FIRST, LOOK_LAST = 0.01, 1.0  # seconds between two looks for a reset, doubled each time
 PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
 TCP_CLOSE = 7  # linux/tcp_states.h: nobody is at the other end
-
-# What may be said of a head that is no HTTP: its values may be secrets.
-_MALFORMED: tuple[tuple[type[BaseException], str], ...] = (
-    (LineTooLong, "A line of the request's head is too long"),
-    (InvalidHeader, "A header of the request is not valid"),
-    (InvalidURLError, "The request's target is not valid"),
-    (BadHttpMethod, "The request is no HTTP"),
-    (BadStatusLine, "The request line is not valid"),
-)
 
 
 class Connection(PacedConnection):
@@ -325,24 +312,3 @@ async def say_goodbye(request: web.Request, response: web.StreamResponse) -> Non
     if request.app[SERVICE].engine.withdrawn:
         response.force_close()
         response.headers[hdrs.CONNECTION] = "close"  # aiohttp has looked already
-
-
-def describe(error: HttpProcessingError) -> str:
-    """What is wrong with a head, in a sentence without anything of it."""
-    for kind, sentence in _MALFORMED:
-        if isinstance(error, kind):
-            return sentence
-    # llhttp's reason, or aiohttp's; what the client sent comes in the lines behind it.
-    reason = error.message.partition("\n")[0].rstrip(" .:")
-    return f"The request is not valid HTTP: {reason}"
-
-
-def raw_answer(error: ApiError) -> bytes:
-    """An answer to a client whose request was never read."""
-    response = error.response("/")
-    body = cast(bytes, response.body)
-    phrase = http.HTTPStatus(response.status).phrase
-    head = [f"HTTP/1.1 {response.status} {phrase}", "Server: penstock", "Connection: close"]
-    head += [f"{name}: {value}" for name, value in response.headers.items()]
-    head += [f"Content-Length: {len(body)}"]
-    return "\r\n".join((*head, "", "")).encode() + body
