@@ -38,13 +38,13 @@ class Refusals:
 
     def learn(self, plan: StepPlan, result: StepResult) -> None:
         """Make what is planned from here on smaller than a step that did not fit in memory."""
-        room = self._scheduler.room
-        if any(one.kind == Refusal.OUT_OF_MEMORY for one in result.refused) and room.shrink(plan):
+        limits = self._scheduler.step_limits
+        if any(one.kind == Refusal.OUT_OF_MEMORY for one in result.refused) and limits.shrink(plan):
             log(
                 "WARNING",
                 "a step did not fit in memory: from here on steps are smaller",
-                prompt_tokens=room.prompt_tokens,
-                sequences=room.sequences,
+                prompt_tokens=limits.prompt_tokens,
+                sequences=limits.sequences,
             )
 
     def note(self, refusal: Refusal) -> None:

@@ -72,7 +72,7 @@ PROCESSES = (
     Mutation(
         "F1",
         f"{ROUTER}/shard_refusals.py",
-        " and room.shrink(plan):",
+        " and limits.shrink(plan):",
         " and False:",
         "tests/router/engine/test_refusals.py::test_steps_that_do_not_fit_in_memory_become_smaller",
     ),

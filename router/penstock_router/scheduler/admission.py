@@ -9,9 +9,9 @@ from penstock_router.scheduler.config import SchedulerConfig
 from penstock_router.scheduler.plan import StepPlan
 from penstock_router.scheduler.prefix_cache import Node
 from penstock_router.scheduler.queue import Queue
-from penstock_router.scheduler.room import Room
 from penstock_router.scheduler.running_batch import RunningBatch
 from penstock_router.scheduler.sequence import RunningSequence, Sequence, State
+from penstock_router.scheduler.step_limits import StepLimits
 
 Computing: TypeAlias = dict[tuple[int, bytes], Sequence]  # node above a block, its tokens: by whom
 
@@ -25,13 +25,13 @@ class AdmissionPolicy:
         blocks: BlockManager,
         queue: Queue,
         batch: RunningBatch,
-        steps: Room,
+        limits: StepLimits,
     ) -> None:
         self._config = config
         self._blocks = blocks
         self._queue = queue
         self._batch = batch
-        self._steps = steps
+        self._limits = limits
         self._steps_since = 0  # the last one was admitted
 
     def pass_steps(self, steps: int) -> None:
@@ -58,7 +58,7 @@ class AdmissionPolicy:
 
     @property
     def _full(self) -> bool:
-        withheld = self._config.max_batch_size - self._steps.sequences
+        withheld = self._config.max_batch_size - self._limits.sequences
         return self._batch.free_slots <= withheld
 
     def _is_turn_of_queue(self) -> bool:

@@ -9,19 +9,21 @@ from collections.abc import Sequence as Tokens
 from penstock_router.request import FinishReason
 from penstock_router.scheduler.config import SchedulerConfig
 from penstock_router.scheduler.flight import Chunk, Flight, Outcome
+from penstock_router.scheduler.forced_runs import ForcedRuns
 from penstock_router.scheduler.lifecycle import Lifecycle
-from penstock_router.scheduler.runs import Runs
 from penstock_router.scheduler.sequence import RunningSequence, Sequence, State
 
 
 class Results:
     """Remembers each planned step until its result is in, and takes results in, in order."""
 
-    def __init__(self, config: SchedulerConfig, lifecycle: Lifecycle, runs: Runs) -> None:
+    def __init__(
+        self, config: SchedulerConfig, lifecycle: Lifecycle, forced_runs: ForcedRuns
+    ) -> None:
         self._config = config
         self._lifecycle = lifecycle
         self._blocks = lifecycle.blocks
-        self._runs = runs
+        self._forced_runs = forced_runs
         self._flights: deque[Flight] = deque()
 
     def __len__(self) -> int:
@@ -51,7 +53,7 @@ class Results:
         for row, behind in forced.items():
             if row >= len(rows):
                 raise ValueError(f"result of step {step} forces tokens behind row {row}")
-            self._runs.note(rows[row], behind)
+            self._forced_runs.note(rows[row], behind)
         return outcomes
 
     def refuse(self, step: int, slot: int, broken: bool) -> Sequence | None:

@@ -16,13 +16,13 @@ from penstock_router.scheduler.admission import AdmissionPolicy
 from penstock_router.scheduler.budget import makes_longer_steps, prompt_budget
 from penstock_router.scheduler.config import SchedulerConfig
 from penstock_router.scheduler.flight import Chunk, Flight, Outcome
+from penstock_router.scheduler.forced_runs import ForcedRuns
 from penstock_router.scheduler.lifecycle import Lifecycle
 from penstock_router.scheduler.plan import StepPlan
 from penstock_router.scheduler.results import Results
-from penstock_router.scheduler.room import Room
-from penstock_router.scheduler.runs import Runs
 from penstock_router.scheduler.sequence import RunningSequence, Sequence
 from penstock_router.scheduler.shares import Shares
+from penstock_router.scheduler.step_limits import StepLimits
 
 SECONDS_PER_PRIORITY = 1.0  # waiting that long outweighs one level of priority
 
@@ -32,15 +32,17 @@ class Scheduler:
 
     def __init__(self, config: SchedulerConfig) -> None:
         self.config = config
-        self.room = Room(config.max_batch_prefill_tokens, config.max_batch_size)
+        self.step_limits = StepLimits(config.max_batch_prefill_tokens, config.max_batch_size)
         self._lifecycle = Lifecycle(config)
         self.blocks = self._lifecycle.blocks
         self._queue, self._batch = self._lifecycle.queue, self._lifecycle.batch
         self._decode = self._lifecycle.decode
         self._shares = Shares()
-        self._admission = AdmissionPolicy(config, self.blocks, self._queue, self._batch, self.room)
-        self._runs = Runs(config, self.blocks, self.room)
-        self._results = Results(config, self._lifecycle, self._runs)
+        self._admission = AdmissionPolicy(
+            config, self.blocks, self._queue, self._batch, self.step_limits
+        )
+        self._forced_runs = ForcedRuns(config, self.blocks, self.step_limits)
+        self._results = Results(config, self._lifecycle, self._forced_runs)
         self._planned_out: list[RunningSequence] = []
         self._ids = itertools.count(1)
         self._step = 1
@@ -87,7 +89,7 @@ class Scheduler:
         changes while they wait, and nobody starves.
         """
         order = self._shares.start(request.client, now) - request.priority * SECONDS_PER_PRIORITY
-        known = self._runs.cut(opening, request.max_new_tokens) if _may_open(request) else []
+        known = self._forced_runs.cut(opening, request.max_new_tokens) if _may_open(request) else []
         sequence = Sequence(next(self._ids), request, listener, now, order, grammar, known)
         self._lifecycle.add(sequence)
         return sequence
@@ -178,7 +180,7 @@ class Scheduler:
 
     def _plan_runs(self, plan: StepPlan) -> None:
         """Those who compute a run do not decode in the step."""
-        self._runs.plan(plan, len(self._batch), self._step_seconds)
+        self._forced_runs.plan(plan, len(self._batch), self._step_seconds)
         if plan.runs:
             self._decode.stale = True
 
@@ -208,7 +210,7 @@ class Scheduler:
         longest = max((one.target - one.cached for one in prefilling), default=0)
         decoding = len(plan.decode) + len(plan.runs)
         budget = prompt_budget(self.config, decoding, unplanned, longest)
-        room = budget = min(budget, self.room.prompt_tokens - plan.run_tokens)
+        room = budget = min(budget, self.step_limits.prompt_tokens - plan.run_tokens)
         for running in prefilling:
             room -= plan.add_chunk(running, room)
         return budget
@@ -275,7 +277,7 @@ class Scheduler:
             self._results.expect(Flight(plan.step + offset, plan.decode, chunks))
         self._step += plan.repeat
         self._admission.pass_steps(plan.repeat)
-        self.room.pass_steps(plan.repeat)
+        self.step_limits.pass_steps(plan.repeat)
 
     def _expect_tokens(self, running: RunningSequence, count: int) -> None:
         sequence = running.sequence

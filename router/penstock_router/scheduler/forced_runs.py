@@ -11,8 +11,8 @@ from collections.abc import Sequence as Tokens
 from penstock_router.scheduler.block_manager import BlockManager
 from penstock_router.scheduler.config import SchedulerConfig
 from penstock_router.scheduler.plan import StepPlan
-from penstock_router.scheduler.room import Room
 from penstock_router.scheduler.sequence import RunningSequence
+from penstock_router.scheduler.step_limits import StepLimits
 
 LEAST = 2  # tokens of a chunk; one is what a decode row computes
 # A step with chunks takes longer for all who decode in it, and some time of the host: its runs must
@@ -23,11 +23,11 @@ MORE, MUCH_MORE, FEW_ROWS = 0.07, 0.2, 64
 NEAR = 16  # tokens behind a run in which another one is likely
 
 
-class Runs:
+class ForcedRuns:
     """Those that the last results named. Each is in the next plan, or in none."""
 
-    def __init__(self, config: SchedulerConfig, blocks: BlockManager, steps: Room) -> None:
-        self._config, self._blocks, self._steps = config, blocks, steps
+    def __init__(self, config: SchedulerConfig, blocks: BlockManager, limits: StepLimits) -> None:
+        self._config, self._blocks, self._limits = config, blocks, limits
         self._found: list[RunningSequence] = []
 
     def note(self, running: RunningSequence, tokens: Tokens[int]) -> None:
@@ -62,7 +62,7 @@ class Runs:
         worth = saved * seconds >= decoding * (HOST_SECONDS + longer * seconds)
         if saved < LEAST_SAVED or (seconds and not worth):
             return
-        room = self._steps.prompt_tokens
+        room = self._limits.prompt_tokens
         for running, tokens in found[: self._config.most_runs]:
             tokens = tokens[:room]
             if len(tokens) >= LEAST and self._grant(plan, running, len(tokens)):
