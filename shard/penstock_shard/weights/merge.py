@@ -20,7 +20,6 @@ from penstock_proto.config_file import Parser
 from penstock_shard.model.architecture import read_architecture
 from penstock_shard.weights.adapter import read_adapter
 from penstock_shard.weights.checkpoint import renamed
-from penstock_shard.weights.command import run
 from penstock_shard.weights.rewrite import is_free, rewrite, tensors_of
 
 # What a training writes beside its adapter where it has changed the tokenizer or the template.
@@ -92,12 +91,16 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code."""
     asked = parser().parse_args(argv)
-
-    def work() -> str:
+    try:
         count = merge(asked.model_id, asked.adapter, asked.output, asked.device)
-        return f"{asked.output}: {count} tensors changed"
-
-    return run("penstock merge", work)
+    except (ValueError, OSError, torch.OutOfMemoryError) as error:
+        print(f"penstock merge: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("penstock merge: interrupted", file=sys.stderr)
+        return 130
+    print(f"{asked.output}: {count} tensors changed")
+    return 0
 
 
 if __name__ == "__main__":

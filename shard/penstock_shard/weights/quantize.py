@@ -30,7 +30,6 @@ from penstock_shard.ranks.parallel import Group
 from penstock_shard.weights.calibrated import METHODS, Outcome
 from penstock_shard.weights.calibration import Calibration
 from penstock_shard.weights.checkpoint import Checkpoint, renamed
-from penstock_shard.weights.command import run
 from penstock_shard.weights.load_weights import load_decoder
 from penstock_shard.weights.parts import choosing, matrices_of
 from penstock_shard.weights.rewrite import is_free, rewrite, tensors_of
@@ -206,13 +205,17 @@ CALIBRATING: dict[str, tuple[Callable[[str], int], int, str]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code."""
-    asked = parser().parse_args(argv)
-
-    def work() -> str:
-        size = quantize(_with_defaults(asked))
-        return f"{asked.output}: {asked.format}, {size:,} bytes of tensors"
-
-    return run("penstock quantize", work)
+    arguments = parser().parse_args(argv)
+    try:
+        size = quantize(_with_defaults(arguments))
+    except (ValueError, OSError, torch.OutOfMemoryError) as error:
+        print(f"penstock quantize: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("penstock quantize: interrupted", file=sys.stderr)
+        return 130
+    print(f"{arguments.output}: {arguments.format}, {size:,} bytes of tensors")
+    return 0
 
 
 if __name__ == "__main__":
