@@ -238,7 +238,7 @@ SERVICE = (
     Mutation(
         "F16",
         f"{ROUTER}/scheduler/block_manager.py",
-        "        self._free.extend(seat.private)\n",
+        "        self._free.extend(running.private)\n",
         "",
         "tests/router/scheduler/test_decisions.py::test_waiting_outweighs_priority_in_the_end",
     ),

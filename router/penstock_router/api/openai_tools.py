@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import orjson
 from pydantic import Field
 
-from penstock_router.api.schema import AtMost, ClientObject
+from penstock_router.api.schema import ClientObject
+from penstock_router.api.schema_types import AtMost
 from penstock_router.tools.definition import MAX_TOOLS, NO_TOOLS, Mode, Tool, Toolbox
 from penstock_router.tools.events import ToolCall
 
