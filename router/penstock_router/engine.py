@@ -419,7 +419,8 @@ class Engine:
             overdue = f"no result of step {self._under_way[0].step} for {self._silence:.0f} s"
             if self._silence > self._step_timeout:
                 self.on_overdue()
-                self._on_failure(ShardFailure("; ".join(filter(None, (overdue, self._trouble)))))
+                why = (f"{overdue} (--step-timeout)", self._trouble)
+                self._on_failure(ShardFailure("; ".join(filter(None, why))))
             elif not self._stall:
                 self._on_stall(overdue)
                 self.on_overdue()
