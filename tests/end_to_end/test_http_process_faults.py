@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 import penstock_launcher
-from support.server import Server, gone, running_server
+from support.server import SMALL, Server, gone, running_server
 
-ARGUMENTS = ("--device", "cpu", "--http-processes", "2")
+ARGUMENTS = ("--device", "cpu", "--http-processes", "2", *SMALL)
 TOKENS = 1500  # more than any of these servers gets to generate
 DEMO = Path(penstock_launcher.__file__).parent / "demo_model"
 
@@ -65,7 +65,7 @@ async def all_end(server: Server, processes: list[psutil.Process], seconds: floa
 
 async def turned_away(server: Server) -> bool:
     """Whether a request on a connection of its own, which the next process gets, is refused."""
-    seconds = aiohttp.ClientTimeout(1)
+    seconds = aiohttp.ClientTimeout(2)
     try:
         async with (
             aiohttp.ClientSession(server.url, timeout=seconds) as session,
@@ -89,7 +89,7 @@ async def test_sigterm_drains(tmp_path: Path) -> None:
         [shard] = server.children("shard")
         shard.send_signal(signal.SIGSTOP)
         server.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while not (await turned_away(server) and await turned_away(server)):
                 await asyncio.sleep(0.05)
         for _ in range(2):
@@ -144,7 +144,7 @@ async def test_fronts_go_with_the_launcher(tmp_path: Path) -> None:
         processes = server.descendants()
         server.children("front")[1].send_signal(signal.SIGSTOP)
         server.process.kill()
-        assert await asyncio.to_thread(gone, processes, 10)
+        assert await asyncio.to_thread(gone, processes, 60)
 
 
 def failed_start(folder: Path, *arguments: str) -> Server:
