@@ -85,7 +85,7 @@ async def test_sigterm_drains(tmp_path: Path) -> None:
     with running_server(tmp_path, *ARGUMENTS, "--graceful-termination-timeout", "60") as server:
         processes = server.descendants()
         assert len(server.children("front")) == 2
-        streams = await with_streams(server, 8, tokens=400)
+        streams = await with_streams(server, 8, tokens=200)
         [shard] = server.children("shard")
         shard.send_signal(signal.SIGSTOP)
         server.process.send_signal(signal.SIGTERM)
@@ -100,7 +100,7 @@ async def test_sigterm_drains(tmp_path: Path) -> None:
                 assert reply.status == 503
         shard.send_signal(signal.SIGCONT)
         for lines, complete in await asyncio.gather(*streams):
-            assert complete and len(lines) == 400
+            assert complete and len(lines) == 200
             assert json.loads(lines[-1])["generated_text"]
         assert await all_end(server, processes, 60) == 0
         assert "ERROR" not in server.log
