@@ -15,6 +15,12 @@ from support.quick_interpreter import quicken
 
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+    # torch gives each process a thread a core, which wait for one another by spinning: on cores
+    # that two workers of the tests and their servers share, that took most of the time.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Imports make what stays: while they last, the collector of garbage looks for what is not there.
+gc.disable()
 
 # A shell starts what is to run behind it with this signal ignored, and so would all our children.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -31,3 +37,4 @@ def pytest_collection_finish() -> None:
     quicken()
     gc.collect()
     gc.freeze()
+    gc.enable()
