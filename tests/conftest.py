@@ -17,6 +17,12 @@ from support.quick_interpreter import quicken
 
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+    # torch gives each process a thread a core, which wait for one another by spinning: on cores
+    # that two workers of the tests and their servers share, that took most of the time.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Imports make what stays: while they last, the collector of garbage looks for what is not there.
+gc.disable()
 
 # `make test` has a process of tests for each core. With a thread for each core in each of them, and
 # in each shard that they start, threads wait for one another that the machine does not let run: on
@@ -49,3 +55,4 @@ def pytest_collection_finish() -> None:
     quicken()
     gc.collect()
     gc.freeze()
+    gc.enable()
