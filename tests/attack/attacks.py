@@ -92,6 +92,31 @@ PROMPTS, MESSAGES = b'{"max_tokens":1,"prompt":[', b'{"max_tokens":1,"messages":
 PART = b'{"max_tokens":1,"messages":[{"role":"user","content":['
 IN_TEXT, IN_CHAT = b'{"inputs":"', b'{"max_tokens":1,"messages":[{"role":"user","content":"'
 
+LISTS = "[" + "[]," * 400_000 + "[]]"
+LITERALS = " ".join(f'"a{i}"' for i in range(3500))
+MULTIPLES = [{"multipleOf": (1 + i) * 10.0 ** (300 * (-1) ** i)} for i in range(1500)]
+EXCLUDING = {
+    "type": "dispatch",
+    "excludes": ["é" * 1000] * 250,
+    "rules": [[f"r{i}", {"type": "const_string", "value": "x"}] for i in range(250)],
+}
+
+
+def tools(schema: dict[str, object]) -> list[object]:
+    """Functions, each with an argument of this schema."""
+    parameters = {"type": "object", "properties": {"a": schema}}
+    return [
+        {"type": "function", "function": {"name": f"f{i}", "parameters": parameters}}
+        for i in range(16)
+    ]
+
+
+def called(arguments: str) -> dict[str, object]:
+    """A conversation in which a function was called with these arguments."""
+    call = {"id": "1", "function": {"name": "f", "arguments": arguments}}
+    return {"messages": [{"role": "assistant", "tool_calls": [call]}], "max_tokens": 1}
+
+
 ATTACKS = (
     Attack(
         "C1",
@@ -246,6 +271,24 @@ ATTACKS = (
                 ),
                 *("200", "422"),
             ),
+        ),
+    ),
+    Attack(
+        "texts",
+        "texts that are dear to read: grammars, patterns, JSON in strings",
+        (
+            post("quotes", CHAT, chat(guided_grammar='"' + '\\"' * 16_000), "422"),
+            post("slashes", CHAT, chat(guided_grammar="/" + "\\/" * 16_000), "422"),
+            post("blanks", CHAT, chat(guided_grammar="a" + " " * 32_000), "422"),
+            post("GBNF", CHAT, chat(guided_grammar=f"root ::= {LITERALS} nothing"), "422"),
+            post("many parts", CHAT, chat(structural_tag={"format": EXCLUDING}), "422"),
+            post("a tag as a text", CHAT, chat(structural_tag=f'{{"structures": {LISTS}}}'), "422"),
+            post("multiples", CHAT, chat(guided_json={"anyOf": MULTIPLES}), "422"),
+            post(
+                "schemas", CHAT, chat(guided_json={"anyOf": [{}] * 15_000 + [{"$ref": 1}]}), "422"
+            ),
+            post("patterns", CHAT, chat(tools=tools({"pattern": "[é-ﬀ]" * 800})), "200", "422"),
+            post("arguments", CHAT, lambda: dumps(called(f'{{"a": {LISTS}}}')), "422"),
         ),
     ),
     Attack(

@@ -88,7 +88,7 @@ async def run_completion(context: RequestContext, body: CompletionRequest) -> we
 async def chat_tokenize(request: web.Request) -> web.Response:
     """POST /chat_tokenize: a conversation as the template writes it, and its tokens."""
     service = request.app[SERVICE]
-    body = checked(request, ChatRequest, await read_json(request))
+    body = await checked(request, ChatRequest, await read_json(request))
     most = service.engine.limits.max_input_tokens
     with service.permits.take(1), listing_errors(most, "messages"):
         conversation = body.conversation(service.text.replies.shows_tools)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.schema import StopSequence
+from penstock_router.api.structured import Asked
 from penstock_router.api.token_rules import RuleWishes
-from penstock_router.grammar import Grammar
 from penstock_router.limits import ServerLimits
 from penstock_router.request import GenerationRequest, Sampling
 from penstock_router.tools.plan import ReplyPlan
@@ -52,7 +52,7 @@ class Options:
     max_time: float | None = None  # seconds until the answer ends where it is
     priority: int = 0
     reply: ReplyPlan | None = None  # how the answer is read; None: all of it is text
-    grammar: Grammar | None = None
+    grammar: Asked | None = None
     cache_salt: str | None = None  # narrows whom cached prefixes are shared with
 
     @property
@@ -100,7 +100,6 @@ class Options:
                 prompt_top_n=self.prompt_top_n,
                 max_time=self.max_time,
                 priority=self.priority,
-                grammar=self.grammar,
                 cache_salt=salt,
                 client=client,
             )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import orjson
 from aiohttp import web
 
-from penstock_router.api.bodies import SMALL_BYTES
+from penstock_router.api.bodies import BODY_BYTES, SMALL_BYTES
 from penstock_router.api.body_shape import MOST_VALUES, fault_of
 from penstock_router.api.connection import Connection
 from penstock_router.api.errors import ApiError, Kind, invalid
@@ -95,7 +95,7 @@ class RequestContext:
 
     async def body(self, model: type[M]) -> M:
         """The body as an object of a schema."""
-        return checked(self.request, model, await self.json())
+        return await checked(self.request, model, await self.json())
 
     def priority(self) -> int:
         """What the header `x-priority` says; a parameter of the body wins over it."""
@@ -273,6 +273,7 @@ async def read_json(request: web.Request) -> object:
     service = request.app[SERVICE]
     bodies = service.bodies
     data = await bodies.read(request)
+    request[BODY_BYTES] = len(data)
     if len(data) > SMALL_BYTES:
         most = max(MOST_VALUES, service.engine.limits.max_input_tokens)
         if fault := await asyncio.to_thread(fault_of, data, most):
