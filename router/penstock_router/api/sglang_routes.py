@@ -17,6 +17,7 @@ from penstock_router.api.options import Options, check_token
 from penstock_router.api.prepare import PromptInput, output, prepare, text_errors
 from penstock_router.api.refusal import errors_as_of
 from penstock_router.api.request_context import RequestContext
+from penstock_router.api.scores import MOST_SCORES, MOST_STREAMED, check_scores
 from penstock_router.api.sglang_answer import (
     DONE,
     Generated,
@@ -39,7 +40,7 @@ from penstock_router.request import GenerationRequest
 from penstock_router.text import TextModel
 from penstock_router.text.stop_pattern import StopPatterns
 
-SHORT_PROMPT = 1024  # tokens whose log-probabilities are written on the event loop
+FEW_SCORES = 1024  # log-probabilities that are written on the event loop
 
 Planned = tuple[GenerationRequest, Options, Wanted]  # a sequence that is ready to run
 
@@ -90,8 +91,17 @@ async def _complete(
         context.early_headers(_characters(body))
         | context.succeed(listeners, _seed(planned)).headers()
     )
-    scored = sum(len(listener.request.prompt) for listener in listeners if listener.wanted.logprobs)
-    return show() if scored <= SHORT_PROMPT else await asyncio.to_thread(show)
+    scored = sum(map(_scores, listeners))
+    return show() if scored <= FEW_SCORES else await asyncio.to_thread(show)
+
+
+def _scores(listener: Generated) -> int:
+    """Log-probabilities that an answer shows."""
+    sampling = listener.request.sampling
+    if not sampling.logprobs:
+        return 0
+    tokens = len(listener.request.prompt) + len(listener.ids)
+    return tokens * (1 + sampling.top_n + len(sampling.given))
 
 
 async def _stream(
@@ -139,6 +149,7 @@ async def _plan(context: RequestContext, body: SGLangRequest, *, skips: bool) ->
     reading = chat is not None and bool(body.tools or body.separate_reasoning)
     plan = plan_of(chat, body, text)
     told: dict[int, Options] = {}
+    asked: list[GenerationRequest] = []
     for index, prompt in enumerate(prompts):
         options = _options(context, body, index, told)
         if reading:  # markers are part of the text, which the program may send again
@@ -162,6 +173,8 @@ async def _plan(context: RequestContext, body: SGLangRequest, *, skips: bool) ->
                 least=options.rules.min_tokens,
             )
             planned.append((request, options, wanted))
+            asked.append(request)
+        check_scores(asked, MOST_STREAMED if body.stream else MOST_SCORES)
     return planned
 
 
