@@ -115,6 +115,25 @@ def called(arguments: str) -> dict[str, object]:
     return {"messages": [{"role": "assistant", "tool_calls": [call]}], "max_tokens": 1}
 
 
+GETTING = b"GET %s HTTP/1.1\r\nHost: HOST\r\n\r\n"
+LONG = [5 + i * 7919 % 1000 for i in range(1500)]
+ECHOED = {"echo": True, "logprobs": 20, "max_tokens": 1, "n": 2}
+
+
+def scored(tokens: int, given: int, prompts: int = 1, stream: bool = False) -> Callable[[], bytes]:
+    """SGLang's body that asks for the log-probabilities of these at each place of its prompts."""
+    ids = [[5 + (i * 7919 + place) % 1000 for i in range(tokens)] for place in range(prompts)]
+    body = {
+        "input_ids": ids,
+        "sampling_params": {"max_new_tokens": 1},
+        "return_logprob": True,
+        "logprob_start_len": 0,
+        "token_ids_logprob": list(range(given)),
+        "stream": stream,
+    }
+    return lambda: dumps(body)
+
+
 ATTACKS = (
     Attack(
         "C1",
@@ -288,6 +307,28 @@ ATTACKS = (
             post("patterns", CHAT, chat(tools=tools({"pattern": "[é-ﬀ]" * 800})), "422"),
             post("arguments", CHAT, lambda: dumps(called(f'{{"a": {LISTS}}}')), "422"),
         ),
+    ),
+    Attack(
+        "scores",
+        "log-probabilities of everything",
+        (
+            post("a million", GENERATE, scored(2_000, 256), "200", "422"),
+            post("too many", GENERATE, scored(2_000, 256, prompts=8), "422"),
+            post("streamed", GENERATE, scored(2_000, 256, stream=True), "422"),
+            post("echoed", COMPLETIONS, lambda: dumps({"prompt": LONG, **ECHOED}), "200", "422"),
+        ),
+        at_once=1,
+        most=5,
+        works=True,
+    ),
+    Attack(
+        "metrics",
+        "pages that are dear to make",
+        (
+            flood("/metrics", GETTING % b"/metrics", 32, "200"),
+            flood("/openapi.json", GETTING % b"/openapi.json", 32, "200"),
+        ),
+        most=60,
     ),
     Attack(
         "L1",

@@ -177,6 +177,29 @@ ATTACKS = (
         "        if False:",
         f"{READING}::test_multiples_of_very_many_digits",
     ),
+    # A page that takes long is made for each who asks.
+    Mutation(
+        "F9",
+        f"{ROUTER}/shared_page.py",
+        "        await asyncio.sleep(self._rested_at - time.monotonic())",
+        "        await asyncio.sleep(0)",
+        "tests/router/test_shared_page.py::test_it_is_made_a_part_of_the_time",
+    ),
+    # Any number of log-probabilities is kept, and the event loop writes them.
+    Mutation(
+        "S12",
+        f"{ROUTER}/api/scores.py",
+        "    if count > most:",
+        "    if False:",
+        "tests/router/api/test_scores.py::test_they_are_counted",
+    ),
+    Mutation(
+        "S12",
+        f"{ROUTER}/api/sglang_routes.py",
+        "return show() if scored <= FEW_SCORES else await asyncio.to_thread(show)",
+        "return show()",
+        "tests/router/api/test_scores.py::test_many_are_written_by_a_thread",
+    ),
     # Texts wait for grammars.
     Mutation(
         "F9",
