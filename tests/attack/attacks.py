@@ -115,6 +115,14 @@ def called(arguments: str) -> dict[str, object]:
     return {"messages": [{"role": "assistant", "tool_calls": [call]}], "max_tokens": 1}
 
 
+BIASED = range(5, 1029)
+
+
+def many(**fields: object) -> Callable[[], bytes]:
+    """A body that asks for 64 short answers."""
+    return lambda: dumps({"prompt": "Hi", "n": 64, "max_tokens": 2, **fields})
+
+
 GETTING = b"GET %s HTTP/1.1\r\nHost: HOST\r\n\r\n"
 LONG = [5 + i * 7919 % 1000 for i in range(1500)]
 ECHOED = {"echo": True, "logprobs": 20, "max_tokens": 1, "n": 2}
@@ -307,6 +315,19 @@ ATTACKS = (
             post("patterns", CHAT, chat(tools=tools({"pattern": "[é-ﬀ]" * 800})), "422"),
             post("arguments", CHAT, lambda: dumps(called(f'{{"a": {LISTS}}}')), "422"),
         ),
+    ),
+    Attack(
+        "sequences",
+        "much that each of many sequences brings along",
+        (
+            post("words", COMPLETIONS, many(bad_words=[f"w{i} a b c" for i in range(256)]), "422"),
+            post("biases", COMPLETIONS, many(logit_bias=dict.fromkeys(map(str, BIASED), 1)), "422"),
+            post("allowed", COMPLETIONS, many(allowed_token_ids=[*BIASED] * 32), "422"),
+            post("stops", COMPLETIONS, many(stop=["e" * 1000 + str(i) for i in range(16)]), "200"),
+        ),
+        at_once=1,
+        most=8,
+        works=True,
     ),
     Attack(
         "scores",

@@ -185,6 +185,23 @@ ATTACKS = (
         "        await asyncio.sleep(0)",
         "tests/router/test_shared_page.py::test_it_is_made_a_part_of_the_time",
     ),
+    # Each sequence of a request brings any number of rules along.
+    Mutation(
+        "S12",
+        f"{ROUTER}/api/options.py",
+        "            if count * sequences > MOST_TOGETHER[name]:",
+        "            if False:",
+        f"{BOUNDS}::test_what_every_sequence_brings_along",
+    ),
+    # Stop sequences are read again for each sequence.
+    Mutation(
+        "F9",
+        f"{ROUTER}/text/stop.py",
+        "@functools.lru_cache(maxsize=64)",
+        "@functools.lru_cache(maxsize=0)",
+        "tests/router/text/test_stop.py"
+        "::test_sequences_of_a_request_share_what_is_made_of_its_stop_sequences",
+    ),
     # Any number of log-probabilities is kept, and the event loop writes them.
     Mutation(
         "S12",

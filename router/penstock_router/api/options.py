@@ -20,6 +20,8 @@ _SEEDS = 2**64
 # TGI generates in slices of 1024 tokens and checks only the first one, so its clients ask for any
 # number of tokens and get what there is room for.
 CHECKED_TOKENS = 1024
+# Of all sequences of a request: ten milliseconds of the event loop, and as much of a step.
+MOST_TOGETHER = {"bad_words": 2048, "logit_bias": 32_768, "allowed_token_ids": 524_288}
 LONGEST_PROMPT = -1  # as `truncate`: what a prompt may have
 
 
@@ -78,6 +80,21 @@ class Options:
             )
         for token, _ in self.sampling.logit_bias:
             check_token(token, limits, "logit_bias")
+
+    def check_together(self, sequences: int) -> None:
+        """What each of so many sequences brings along, on the way to the shards and in them. Raises
+        ApiError where it is too much together."""
+        held = {
+            "bad_words": len(self.rules.bad_words),
+            "logit_bias": len(self.sampling.logit_bias),
+            "allowed_token_ids": len(self.rules.allowed),
+        }
+        for name, count in held.items():
+            if count * sequences > MOST_TOGETHER[name]:
+                raise invalid(
+                    f"`{name}` of all sequences of a request must come to at most "
+                    f"{MOST_TOGETHER[name]}. Given: {count} for each of {sequences}"
+                )
 
     def requests(
         self, prompt: Sequence[int], limits: ServerLimits, salt: bytes = b"", client: str = ""

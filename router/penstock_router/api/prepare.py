@@ -43,6 +43,7 @@ async def prepare(
     The caller holds a permit for each prompt, so that no more than those wait for a tokeniser.
     Raises ApiError.
     """
+    options.check_together(len(prompts) * options.sequences)
     salt, lease = cache_salt(context.request, options.cache_salt), context.lease
     if lease is not None:
         lease.check_priority(options.priority)
