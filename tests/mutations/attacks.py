@@ -206,8 +206,8 @@ ATTACKS = (
     Mutation(
         "S12",
         f"{ROUTER}/api/scores.py",
-        "    if count > most:",
-        "    if False:",
+        " > most:",
+        " > 1 << 60:",
         "tests/router/api/test_scores.py::test_they_are_counted",
     ),
     Mutation(

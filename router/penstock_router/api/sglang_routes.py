@@ -17,7 +17,7 @@ from penstock_router.api.options import Options, check_token
 from penstock_router.api.prepare import PromptInput, output, prepare, text_errors
 from penstock_router.api.refusal import errors_as_of
 from penstock_router.api.request_context import RequestContext
-from penstock_router.api.scores import MOST_SCORES, MOST_STREAMED, check_scores
+from penstock_router.api.scores import check_scores
 from penstock_router.api.sglang_answer import (
     DONE,
     Generated,
@@ -174,7 +174,7 @@ async def _plan(context: RequestContext, body: SGLangRequest, *, skips: bool) ->
             )
             planned.append((request, options, wanted))
             asked.append(request)
-        check_scores(asked, MOST_STREAMED if body.stream else MOST_SCORES)
+        check_scores(asked, repeated=body.stream)
     return planned
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from penstock_router.api import openai_routes, sglang_answer, sglang_routes
+from penstock_router.api import scores, sglang_answer
 from router.api.conftest import beside_only
 
 IDS = [5 + i % 20 for i in range(48)]
 SGLANG: dict[str, Any] = {
     "input_ids": IDS,
-    "sampling_params": {"max_new_tokens": 1},
+    "sampling_params": {"max_new_tokens": 0},
     "return_logprob": True,
     "logprob_start_len": 0,
 }
@@ -34,14 +34,8 @@ OPENAI: dict[str, Any] = {"prompt": IDS, "max_tokens": 1}
 async def test_they_are_counted(
     serve: Any, monkeypatch: pytest.MonkeyPatch, path: str, body: Any, most: int, field: str
 ) -> None:
+    monkeypatch.setattr(scores, "MOST_SCORES", most)
     client = await serve()
-
-    def bounded(requests: Any, largest: int = 0) -> int:
-        return check(requests, most)
-
-    check = openai_routes.check_scores
-    for module in (openai_routes, sglang_routes):
-        monkeypatch.setattr(module, "check_scores", bounded)
     status, answer = await client.post(path, body)
     assert status == 200, answer
     status, answer = await client.post(path, {**body, field: [*IDS, 5]})
@@ -50,8 +44,21 @@ async def test_they_are_counted(
 
 
 @beside_only
+async def test_tokens_that_a_client_names_count_in_its_answer_too(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scores, "MOST_SCORES", 30)
+    client = await serve()
+    body = {**SGLANG, "logprob_start_len": -1, "token_ids_logprob": [5] * 5}
+    for tokens, status in ((3, 200), (4, 422)):
+        wanted = {"sampling_params": {"max_new_tokens": tokens, "n": 2}}
+        seen, answer = await client.post("/generate", {**body, **wanted})
+        assert seen == status, answer
+
+
+@beside_only
 async def test_a_stream_repeats_few(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sglang_routes, "MOST_STREAMED", 48)
+    monkeypatch.setattr(scores, "MOST_STREAMED", 48)
     client = await serve()
     status, _ = await client.stream("/generate", {**SGLANG, "stream": True})
     assert status == 200
@@ -73,7 +80,6 @@ async def test_many_are_written_by_a_thread(serve: Any, monkeypatch: pytest.Monk
     monkeypatch.setattr(sglang_answer.Scored, "add", adding)
     body = {
         **SGLANG,
-        "sampling_params": {"max_new_tokens": 0},
         "top_logprobs_num": 20,
         "token_ids_logprob": [5] * 20,
     }
