@@ -75,7 +75,8 @@ class Health:
         overdue = f"no result of step {step} for {self._silence:.0f} s"
         if self._silence > self.step_timeout:
             self.on_overdue()
-            self._give_up(ShardFailure("; ".join(filter(None, (overdue, self._silent_shard)))))
+            why = (f"{overdue} (--step-timeout)", self._silent_shard)
+            self._give_up(ShardFailure("; ".join(filter(None, why))))
         elif not self._late_step:
             self._note_late_step(overdue)
             self.on_overdue()

@@ -293,6 +293,7 @@ async def test_a_hung_step_is_noticed(engine_rig, recorder):
         rig.engine.submit(GenerationRequest((1, 2), 30), listener)
         end = await listener.wait()
         assert isinstance(end, GenerationFailed) and "no result of step" in str(end)
+        assert "(--step-timeout)" in str(end)
         assert len(asked) == 2, "stacks when the step is late, and before it is given up"
 
 
@@ -369,7 +370,7 @@ async def test_a_hung_step_names_the_shard_that_does_not_answer(engine_rig, reco
             while "no answer from" not in rig.engine.trouble:
                 await asyncio.sleep(0.01)
         monkeypatch.setattr(rig.engine.health, "step_timeout", 0.0)
-        assert str(await listener.wait()).endswith(" s; no answer from shard 1")
+        assert str(await listener.wait()).endswith(" s (--step-timeout); no answer from shard 1")
 
 
 async def test_an_idle_engine_is_not_taken_for_a_hung_one(engine_rig, recorder):
