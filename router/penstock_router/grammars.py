@@ -61,7 +61,6 @@ class Grammars:
             return
         task = self._compiling.get(grammar)
         if task is None:
-            check_multiples(grammar)
             if len(self._compiling) >= MOST_WAITING:
                 raise GrammarsBusy("too many grammars are waiting to be compiled")
             task = asyncio.create_task(self._prepare(grammar))
@@ -78,6 +77,8 @@ class Grammars:
     async def _prepare(self, grammar: Grammar) -> None:
         number = next(self._ids)
         async with self._turns:
+            # Python reads all of a schema for this, which the event loop need not wait for.
+            await asyncio.to_thread(check_multiples, grammar)
             request = CompileRequest(id=number, grammar=GRAMMAR.encode(grammar))
             response = await self._compile(request)
         outcomes = CompileResponse
@@ -88,7 +89,7 @@ class Grammars:
         if response.outcome != outcomes.READY:
             late = response.outcome == outcomes.TOO_SLOW
             self._metrics.on_prepared("too_slow" if late else "refused")
-            raise BadGrammar(with_places(response.error, grammar))
+            raise BadGrammar(await asyncio.to_thread(with_places, response.error, grammar))
         self._metrics.on_prepared("compiled")
         self._entries[grammar] = _Entry(number, list(response.forced), response.seconds)
         self._forget_some()

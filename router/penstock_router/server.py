@@ -31,6 +31,7 @@ from penstock_router.engine import Engine
 from penstock_router.fronts.front import Front
 from penstock_router.fronts.group import FrontFailure, FrontGroup
 from penstock_router.fronts.local import LocalFront
+from penstock_router.interpreter import share_interpreter
 from penstock_router.limits import LimitError, ServerLimits, derive, warmup_request
 from penstock_router.listening import inherited
 from penstock_router.logs import configure_logs, log
@@ -52,6 +53,7 @@ def main() -> int:
     """Run the router with the configuration on standard input; its exit code."""
     configure_logs()
     keep_no_large_blocks()
+    share_interpreter()
     allow_descriptors()
     try:
         config = RouterConfig.from_json(sys.stdin.read())

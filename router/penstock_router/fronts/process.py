@@ -25,6 +25,7 @@ from penstock_router.fronts.frames import BEAT_SECONDS, BadFrame, Frames, frame
 from penstock_router.fronts.remote_engine import Outbox, RemoteEngine, RemoteMetrics
 from penstock_router.fronts.remote_ledger import RemoteLedger
 from penstock_router.fronts.text import load_text
+from penstock_router.interpreter import share_interpreter
 from penstock_router.limits import ServerLimits
 from penstock_router.logs import configure_logs, log
 from penstock_router.pulse import Pulse
@@ -36,6 +37,7 @@ def main() -> int:
     """Serve until the scheduling process says that it is over (0) or is gone (1)."""
     configure_logs()
     keep_no_large_blocks()
+    share_interpreter()
     # It is the scheduling process that ends in order, and this one when told.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
