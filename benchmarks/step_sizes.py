@@ -51,7 +51,7 @@ def device(costs: dict[int, float]) -> Callable[[StepPlan], float]:
 
     def takes(plan: StepPlan) -> float:
         size = buckets[bisect_left(buckets, plan.rows)] if plan.chunked else plan.rows
-        context = sum(seat.planned for seat in plan.decode)
+        context = sum(running.planned for running in plan.decode)
         return float(np.interp(size, rows, seconds)) + context * A_TOKEN_OF_CONTEXT
 
     return takes
@@ -75,7 +75,7 @@ def serve(takes: Callable[[StepPlan], float], sizes: tuple[int, ...], streams: i
     while not scheduler.idle:
         while len(under_way) < 2 and (plan := scheduler.plan(now)) is not None:
             idle_from, seconds = max(idle_from, now), takes(plan)
-            rows = len(plan.decode) + sum(not seat.prefilling for seat, _ in plan.chunks)
+            rows = len(plan.decode) + sum(not running.prefilling for running, _ in plan.chunks)
             for step in range(plan.step, plan.last_step + 1):
                 idle_from += seconds
                 under_way.append((idle_from, seconds, step, rows))

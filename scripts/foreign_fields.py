@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from penstock_router.api.openai_chat import ChatRequest
 from penstock_router.api.openai_completion import CompletionRequest
 from penstock_router.api.schema import ClientObject
-from penstock_router.api.sglang_schema import SamplingParams, SGLangRequest
+from penstock_router.api.sglang_sampling import SamplingParams
+from penstock_router.api.sglang_schema import SGLangRequest
 from penstock_router.api.tgi_schema import GenerateParameters, GenerateRequest
 
 

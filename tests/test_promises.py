@@ -13,13 +13,15 @@ from test_docs import names_of
 ROOT = Path(__file__).parent.parent
 PAGES = ("SECURITY.md", "docs/reliability.md", "tests/README.md")
 ARTICLES = assets().parent / "seeds"
+TABLE = r"^\|.*\| [Tt]ests? \|\n\|[-|]+\|\n((?:\|.*\|\n)+)"
 TEST = re.compile(r"`(tests/[\w/]+\.py)` \(`(test_\w+)`\)")
 
 
 def rows(page: str) -> list[list[str]]:
-    """Cells of every row of its tables, without heads."""
-    bodies = re.findall(r"^\|[-|]+\|\n((?:\|.*\|\n)+)", (ROOT / page).read_text(), re.MULTILINE)
-    lines = [line for body in bodies for line in body.splitlines()]
+    """Cells of every row of its tables of tests, without heads; others hold measurements."""
+    tables = re.findall(TABLE, (ROOT / page).read_text(), re.MULTILINE)
+    assert tables, f"{page} has no table whose last column is the tests"
+    lines = [line for body in tables for line in body.splitlines()]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 

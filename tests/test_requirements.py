@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 # torch asks for its own, and the tests' interpreter of kernels for another
 APART = {"triton"}
+
+
+PAGES = ["README.md", *(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md"))]
+PROGRAMS = sorted(
+    {m for p in PAGES for m in re.findall(r"-m (tests\.\w+)", (ROOT / p).read_text())}
+)
+# What `make serve` does not install, by the names that are imported.
+TESTS_ALONE = ("psutil", "pytest", "hypothesis", "cryptography", "schemathesis", "transformers")
+WITHOUT = """import runpy, sys
+sys.modules.update(dict.fromkeys(sys.argv[2:]))
+module, sys.argv[1:] = sys.argv[1], ["--help"]
+runpy.run_module(module, run_name="__main__")
+"""
 
 
 def pins(name: str) -> dict[str, str]:
@@ -39,3 +56,11 @@ def test_L8_nothing_that_serving_needs_is_missing() -> None:
     needed = [*project["dependencies"], *extras["shard"], *extras["s3"], *extras["otlp"]]
     names = {re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", one)[0]).lower() for one in needed}  # type: ignore[index]
     assert names <= pins("requirements.lock").keys()
+
+
+@pytest.mark.parametrize("module", PROGRAMS)
+def test_programs_that_pages_start_by_hand_need_no_package_of_the_tests(module: str) -> None:
+    """Others are started by make, which installs what they need."""
+    argv = [sys.executable, "-c", WITHOUT, module, *TESTS_ALONE]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "usage" in done.stdout, done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import ssl
+import tempfile
 from pathlib import Path
 
 from penstock_launcher.errors import LauncherError
@@ -43,6 +44,8 @@ def check(options: Options) -> None:
         )
     if options.tokenizer_config_path is not None:
         check_file(Path(options.tokenizer_config_path), "tokenizer-config-path")
+    if options.batch_folder is not None:
+        _check_batches(Path(options.batch_folder))
     check_traces(options)
     _check_tls(options)
     _check_hosts(options)
@@ -58,6 +61,17 @@ def _check_cache(options: Options) -> None:
             "--kv-cache-memory and --max-batch-total-tokens both say how large the KV cache is: "
             f"{size} bytes and {tokens} tokens were given"
         )
+
+
+def _check_batches(folder: Path) -> None:
+    """It is made, for this user alone, and takes a file."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror
+        raise LauncherError(f"--batch-folder {folder} cannot be written to: {reason}") from None
 
 
 def _check_tls(options: Options) -> None:

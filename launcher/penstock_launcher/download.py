@@ -21,6 +21,7 @@ from tqdm import tqdm
 from penstock_launcher.errors import LauncherError
 from penstock_launcher.meter import Meter, say
 from penstock_launcher.model import BESIDE, KEPT, HubModel, choose_files
+from penstock_launcher.task_answer import answer
 
 
 def fetch(wanted: HubModel) -> tuple[Path, str]:
@@ -132,13 +133,7 @@ def bar_class(meter: Meter) -> type[Any]:
 
 def main() -> None:
     wanted = HubModel(**json.load(sys.stdin))
-    try:
-        folder, sha = fetch(wanted)
-        answer = {"path": str(folder), "sha": sha}
-    except LauncherError as error:
-        answer = {"error": str(error)}
-    with open(int(os.environ["PENSTOCK_READY_FD"]), "w") as ready:
-        print(json.dumps(answer), file=ready)
+    answer(lambda: fetch(wanted))
 
 
 if __name__ == "__main__":

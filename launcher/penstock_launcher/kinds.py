@@ -32,15 +32,16 @@ class Kind:
         return [self.parse(part.strip()) for part in parts]
 
 
-def integer(low: int, high: int) -> Kind:
-    """A whole number, both ends allowed."""
+def integer(low: int, high: int, unit: str = "") -> Kind:
+    """A whole number, both ends allowed. unit: of what, for a rule that else invites `10GiB`."""
 
     def parse(text: str) -> int:
         if not text.removeprefix("-").isascii() or not text.removeprefix("-").isdigit():
             raise ValueError  # int() would take "1_000" and " 7 "
         return _between(int(text), low, high)
 
-    return Kind("N", f"a whole number from {low} to {high}", parse, counts=True)
+    of = f" of {unit}" if unit else ""
+    return Kind("N", f"a whole number{of} from {low} to {high}", parse, counts=True)
 
 
 TOKENS = integer(1, 100_000_000)

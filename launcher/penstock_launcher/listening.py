@@ -20,6 +20,13 @@ from typing import Self
 from penstock_launcher.errors import LauncherError
 from penstock_launcher.options import Options
 
+# What to do, by the reason.
+ADVICE = {
+    errno.EADDRINUSE: "; end what listens there, or give another --{option}",
+    errno.EACCES: "; ports below 1024 are for root: give another --{option}",
+    errno.EADDRNOTAVAIL: "; --hostname must be an address of this machine",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Ports:
@@ -77,7 +84,10 @@ def bind(hostname: str, port: int, option: str) -> socket.socket:
         # tried first: two that both share would both be bound, until one of them listens.
         with contextlib.suppress(OSError):
             return _bound(hostname, port, share=True)
-    raise LauncherError(f"cannot listen at {hostname} port {port} (--{option}): {reason.strerror}")
+    advice = ADVICE.get(reason.errno or 0, "").format(option=option)
+    raise LauncherError(
+        f"cannot listen at {hostname} port {port} (--{option}): {reason.strerror}{advice}"
+    )
 
 
 def bind_path(path: Path) -> socket.socket:

@@ -8,7 +8,6 @@ roles. boto3 is the extra `s3`. Reads `S3Model` as JSON on standard input; its r
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from penstock_launcher.errors import LauncherError
 from penstock_launcher.meter import Meter, say
 from penstock_launcher.model import S3Model, choose_files
 from penstock_launcher.s3_cache import Cache, Damaged, Part, SavedObject
+from penstock_launcher.task_answer import answer
 
 MOST_KEYS = 10_000  # below a prefix
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
@@ -188,13 +188,7 @@ def _read(
 
 def main() -> None:
     wanted = S3Model(**json.load(sys.stdin))
-    try:
-        folder, sha = fetch(wanted)
-        answer = {"path": str(folder), "sha": sha}
-    except LauncherError as error:
-        answer = {"error": str(error)}
-    with open(int(os.environ["PENSTOCK_READY_FD"]), "w") as ready:
-        print(json.dumps(answer), file=ready)
+    answer(lambda: fetch(wanted))
 
 
 if __name__ == "__main__":

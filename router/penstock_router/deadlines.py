@@ -13,8 +13,8 @@ class Deadlines:
     """Rings when the time of a sequence is up, counted from its submission.
 
     One that runs ends with its next token, which carries the end of its stream: `passed` holds it.
-    One that waits has none to come soon: `expire` is called for it, at once or when it has lost
-    its seat before that token came.
+    One that waits has none to come soon: `expire` is called for it, at once or when it was
+    preempted before that token came.
     """
 
     def __init__(self, expire: Callable[[Sequence], None]) -> None:

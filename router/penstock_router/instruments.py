@@ -29,7 +29,10 @@ class Instruments:
         self._registry = Registry()
         self._requests(max_input_tokens, max_total_tokens)
         self._batches()
-        self._engine()
+        self._steps()
+        self._kv_cache()
+        self._ends()
+        self._clients()
 
     def _requests(self, max_input_tokens: int, max_total_tokens: int) -> None:
         add = self._registry.add
@@ -128,7 +131,7 @@ class Instruments:
             {"decode": Histogram(DURATIONS)},
         )["decode"]
 
-    def _engine(self) -> None:
+    def _steps(self) -> None:
         add = self._registry.add
         self.first_token = add(
             "penstock_time_to_first_token_seconds",
@@ -157,6 +160,9 @@ class Instruments:
         self.batch_use = add(
             "penstock_batch_use_ratio", "Share of a batch's seats that sequences hold", Gauge()
         )
+
+    def _kv_cache(self) -> None:
+        add = self._registry.add
         self.blocks_used = add("penstock_kv_blocks_used", "KV blocks of live sequences", Gauge())
         self.blocks_cached = add(
             "penstock_kv_blocks_cached", "KV blocks that only the prefix cache holds", Gauge()
@@ -178,6 +184,9 @@ class Instruments:
         self.preemptions = add(
             "penstock_preemptions_total", "Sequences put back for lack of KV blocks", Counter()
         )
+
+    def _ends(self) -> None:
+        add = self._registry.add
         self.refusals = self._registry.family(
             "penstock_refused_sequences_total",
             "Sequences that the shards could not compute, by reason",
@@ -205,6 +214,9 @@ class Instruments:
             "Mean seconds between the tokens of a sequence, the first one left out",
             Histogram(DURATIONS),
         )
+
+    def _clients(self) -> None:
+        add = self._registry.add
         self.slow_readers = add(
             "penstock_slow_readers_total", "Streams cut because nobody read them", Counter()
         )

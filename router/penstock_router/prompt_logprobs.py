@@ -31,11 +31,14 @@ class PromptLogprobs:
         self._collected[sequence.id] = PromptScores([None] * count, None, [0] * count)
 
     def note(self, plan: StepPlan) -> None:
-        """Remember whose chunks a step computes."""
+        """Remember whose chunks a step computes, of those who ask."""
+        for running in plan.admit:
+            if running.sequence.wants_prompt_logprobs:
+                self.expect(running.sequence)
         asking = {
-            seat.slot: seat.sequence.id
-            for seat, _ in plan.chunks
-            if seat.slot is not None and seat.sequence.id in self._collected
+            running.slot: running.sequence.id
+            for running, _ in plan.chunks
+            if running.slot is not None and running.sequence.id in self._collected
         }
         if asking:
             self._steps[plan.step] = asking

@@ -94,7 +94,7 @@ async def _serve(config: RouterConfig, front: Front) -> int:
     metrics.on_capacity(limits.max_batch_total_tokens, limits.max_batch_size)
     scheduler = Scheduler(_scheduling(config, limits))
     engine = Engine(scheduler, shards, limits, metrics, config.step_timeout)
-    engine.on_overdue = lambda: ask_for_stacks(config.shard_processes)
+    engine.health.on_overdue = lambda: ask_for_stacks(config.shard_processes)
     scrapes = await _listen_for_scrapes(config, metrics)
     engine.start()
     url = await _unless(front.open(engine, metrics), front.failed, engine.failed)

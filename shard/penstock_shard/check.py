@@ -15,6 +15,7 @@ from typing import Any
 
 from penstock_shard.model.architecture import Architecture, check_split, read_architecture
 from penstock_shard.weights.checkpoint_files import checkpoint_files
+from penstock_shard.weights.cut_off import check_all_there
 
 SMALLEST = 2  # bytes of a parameter, in the types that are supported
 
@@ -26,6 +27,8 @@ def check(folder: Path, load_format: str, shards: int) -> dict[str, Any]:
     notices: tuple[str, ...] = ()
     if load_format == "auto":
         files = checkpoint_files(folder)
+        for path in files.chosen:
+            check_all_there(path)
         check_size(model, files.size)
         notices = files.notices
     return {"max_positions": model.max_positions, "notices": notices}
@@ -40,7 +43,8 @@ def check_size(model: Architecture, size: int) -> None:
             f"config.json describes {model.parameters:,} parameters "
             f"(num_hidden_layers {model.num_layers}, hidden_size {model.hidden_size}, "
             f"intermediate_size {model.intermediate_size}, vocab_size {model.vocab_size}), "
-            f"at least {needed:,} bytes, but the safetensors hold {size:,} bytes"
+            f"at least {needed:,} bytes, but the safetensors hold {size:,} bytes: one of them is "
+            "of another model, or files are missing"
         )
 
 

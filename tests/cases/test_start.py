@@ -86,7 +86,8 @@ def test_n1_ports(start: Callable[..., Start], option: str, more: tuple[object, 
         port = taken.getsockname()[1]
         ended = start(*more, f"--{option}", port, "--model-id", "org/none")
     reason = f"cannot listen at 127.0.0.1 port {port} (--{option}): Address already in use"
-    assert (ended.code, ended.reason) == (1, reason)
+    advice = f"; end what listens there, or give another --{option}"
+    assert (ended.code, ended.reason) == (1, reason + advice)
     assert ended.log.count("already in use") == 1
 
 

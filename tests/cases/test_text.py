@@ -18,9 +18,9 @@ import pytest
 from penstock_router.api.options import Options
 from penstock_router.api.output import Output
 from penstock_router.text import TextModel, eos_token_ids
-from penstock_router.text.detokenizer import token_table
 from penstock_router.text.library import TokenizerError
 from penstock_router.text.marked import MarkedText
+from penstock_router.text.token_table import token_table
 from penstock_router.text.tokenizer import Tokenizer
 from penstock_router.text.workers import Workers
 from router.api import conftest as api

@@ -1,6 +1,6 @@
 """The scheduler, the wire and a runner without processes: random schedules, every token compared.
 
-Few blocks, so that sequences lose their seats; prompts that begin alike, so that blocks are cached
+Few blocks, so that sequences are preempted; prompts that begin alike, so that blocks are cached
 and read together; plans ahead of results; some are cancelled. What comes out must be what each
 request gives alone.
 """

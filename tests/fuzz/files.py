@@ -136,8 +136,8 @@ def config() -> Target:
 
 def tokenizer() -> Target:
     """tokenizer.json, and a few texts by it."""
-    from penstock_router.text.detokenizer import token_table
     from penstock_router.text.library import TokenizerError
+    from penstock_router.text.token_table import token_table
     from penstock_router.text.tokenizer import Tokenizer
 
     folder, close = _folder(lambda path: write_folder(path, byte_level()))

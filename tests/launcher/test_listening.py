@@ -26,8 +26,14 @@ def test_n1_a_port_in_use_is_named():
         words = rf"cannot listen at 127.0.0.1 port {port} \(--port\): Address already in use"
         with pytest.raises(LauncherError, match=words):
             Ports.take(Options(hostname="127.0.0.1", port=port))
-        with pytest.raises(LauncherError, match=rf"port {port} \(--prometheus-port\)"):
+        words = rf"port {port} \(--prometheus-port\): .*, or give another --prometheus-port"
+        with pytest.raises(LauncherError, match=words):
             Ports.take(Options(hostname="127.0.0.1", port=0, prometheus_port=port))
+
+
+def test_an_address_of_another_machine():
+    with pytest.raises(LauncherError, match="--hostname must be an address of this machine"):
+        bind("192.0.2.1", 0, "port")
 
 
 def test_a_server_that_still_loads_has_its_port():

@@ -13,7 +13,7 @@ def launch(*argv: str, env: dict[str, str] | None = None) -> subprocess.Complete
     clean = {n: v for n, v in os.environ.items() if not n.startswith("HF_")}
     return subprocess.run(
         [sys.executable, "-m", "penstock_launcher", *argv],
-        env=clean | {"HOSTNAME": "127.0.0.1"} | (env or {}),
+        env=clean | {"HOSTNAME": "127.0.0.1", "PORT": "0"} | (env or {}),
         capture_output=True,
         text=True,
         timeout=60,
@@ -50,6 +50,10 @@ def test_bad_option_is_usage():
         (["--shard-uds-path", "/no/such/folder/run"], "--shard-uds-path"),
         (["--ssl-keyfile", "/k.pem"], "--ssl-keyfile was given without --ssl-certfile"),
         (["--ssl-certfile", "/no/c.pem"], "--ssl-certfile /no/c.pem cannot be used: No such file"),
+        (
+            ["--batch-folder", "/proc/x"],
+            "--batch-folder /proc/x cannot be written to: No such file",
+        ),
         (["--uds", "/no/such/folder/s"], "cannot listen at /no/such/folder/s (--uds)"),
     ],
 )

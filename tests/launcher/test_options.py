@@ -230,6 +230,11 @@ def test_scaling_of_positions_as_an_object():
     assert parse(argv, {})[0].rope_scaling == {"rope_type": "yarn", "factor": 4.0}
 
 
+@pytest.mark.parametrize("name", ["kv-cache-memory", "leave-free", "payload-limit"])
+def test_the_rule_of_a_size_names_its_unit(name):
+    assert f"--{name}: must be a whole number of bytes from" in refused([f"--{name}", "10GiB"])
+
+
 def test_objects_of_any_depth_are_read_or_refused():
     assert "must be a JSON object" in refused(["--hf-overrides", '{"a":' * 100_000])
 

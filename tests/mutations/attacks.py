@@ -266,7 +266,7 @@ ATTACKS = (
     # Bodies are read as Python's json reads them.
     Mutation(
         "S13",
-        f"{ROUTER}/api/request_context.py",
+        f"{ROUTER}/api/json_body.py",
         "            value: object = orjson.loads(data)",
         '            value: object = __import__("json").loads(data)',
         "tests/router/api/test_bodies.py::test_what_is_no_number_is_named",

@@ -71,9 +71,9 @@ PROCESSES = (
     # The next step is as large as the one that did not fit.
     Mutation(
         "F1",
-        f"{ROUTER}/engine.py",
-        "        if room.shrink(self._under_way[0]):",
-        "        if False and room.shrink(self._under_way[0]):",
+        f"{ROUTER}/shard_refusals.py",
+        " and limits.shrink(plan):",
+        " and False:",
         "tests/router/engine/test_refusals.py::test_steps_that_do_not_fit_in_memory_become_smaller",
     ),
     # NaN is a token.
@@ -87,17 +87,17 @@ PROCESSES = (
     # NaN stays in the prefix cache.
     Mutation(
         "F1",
-        f"{ROUTER}/scheduler/scheduler.py",
-        "            self.blocks.forget(sequence)\n        return sequence if live else None",
+        f"{ROUTER}/scheduler/results.py",
+        "            self._blocks.forget(sequence)\n        return sequence if live else None",
         "            pass\n        return sequence if live else None",
         "tests/router/scheduler/test_refusals.py::test_what_a_refused_sequence_computed_is_not_shared",
     ),
     # A hung step is waited for.
     Mutation(
         "F2",
-        f"{ROUTER}/engine.py",
-        "            if self._silence > self._step_timeout:",
-        "            if False:",
+        f"{ROUTER}/health.py",
+        "        if self._silence > self.step_timeout:",
+        "        if False:",
         f"{ENGINE}::test_a_hung_step_is_noticed",
     ),
     Mutation(
@@ -177,9 +177,9 @@ PROCESSES = (
     ),
     Mutation(
         "F6",
-        f"{ROUTER}/engine.py",
-        "                self._on_stall(overdue)",
-        "                pass",
+        f"{ROUTER}/health.py",
+        "            self._note_late_step(overdue)",
+        "            pass",
         f"{ENGINE}::test_a_step_that_takes_far_too_long_is_not_ready",
     ),
     Mutation(

@@ -127,8 +127,8 @@ SERVICE = (
     Mutation(
         "F12",
         f"{SHARD}/memory/plan.py",
-        "    blocks = loaded.group.minimum(blocks, loaded.device)",
-        "    pass",
+        "    blocks = loaded.group.minimum(own, loaded.device)",
+        "    blocks = own",
         "tests/shard/test_agreement.py::test_the_cache_is_as_large_as_the_shortest_rank_can_have_it",
     ),
     # What is free behind the capture is not looked at.
@@ -238,7 +238,7 @@ SERVICE = (
     Mutation(
         "F16",
         f"{ROUTER}/scheduler/block_manager.py",
-        "        self._free.extend(seat.private)\n",
+        "        self._free.extend(running.private)\n",
         "",
         "tests/router/scheduler/test_decisions.py::test_waiting_outweighs_priority_in_the_end",
     ),

@@ -14,7 +14,7 @@ def seat_of_any():
     """Whose rows they are does not matter."""
     blocks = BlockManager(8, 4, True)
     sequence = Sequence(1, GenerationRequest((1, 2), 2), None, 0.0, 0.0)
-    return blocks.seat(sequence, blocks.find_prefix(sequence), 0)
+    return blocks.admit(sequence, blocks.find_prefix(sequence), 0)
 
 
 SEAT = seat_of_any()

@@ -115,6 +115,21 @@ def test_ranks_take_smaller_steps_together(
     assert found.blocks == min(blocks, 64 * 8 + 1)
 
 
+def test_a_rank_that_has_memory_does_not_say_how_to_get_more(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its options are not what keeps the other one small."""
+    ran = measure.Ran(0.1, finite=True)
+    measured = measure.Measured(ran, ran, 1, 1, 1, 1 << 40, beside_steps=False)
+    monkeypatch.setattr(plan, "measure", lambda *_: measured)
+    loaded = dataclasses.replace(load_model(checkpoint("llama2")), group=Two(0, 2))
+    asked = shard_pb2.WarmupRequest(
+        max_prefill_tokens=1, max_slots=1, max_sequence_length=64, max_batch_total_tokens=64
+    )
+    with pytest.raises(plan.DoesNotFit, match="another rank has too little memory for its part"):
+        plan.plan_what_fits(loaded, asked)
+
+
 def test_all_ranks_know_that_draws_do_not_fit(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

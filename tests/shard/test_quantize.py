@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +159,34 @@ def test_an_interrupt_is_no_traceback(
     monkeypatch.setattr("penstock_shard.weights.quantize.quantize", interrupted)
     assert main(["--model-id", "x", "--output", str(tmp_path), "--format", "fp8"]) == 130
     assert capsys.readouterr().err == "penstock quantize: interrupted\n"
+
+
+def test_a_disk_that_is_full_is_no_traceback(
+    checkpoint: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The library that writes has an error of its own for it."""
+    output = tmp_path / "made"
+    argv = ["--model-id", str(checkpoint("llama2")), "--output", str(output), "--format", "fp8"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        code = main(argv)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    said = capsys.readouterr().err
+    assert code == 1 and "model.safetensors cannot be written: " in said and "Traceback" not in said
+    assert not output.exists()
+
+
+def test_a_file_that_is_cut_off_is_no_traceback(
+    own_checkpoint: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, output = own_checkpoint(), tmp_path / "made"
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert main(["--model-id", str(folder), "--output", str(output), "--format", "fp8"]) == 1
+    assert "model.safetensors is cut off: it has" in capsys.readouterr().err
+    assert not output.exists()
 
 
 def test_a_model_is_there_whole_or_not_at_all(

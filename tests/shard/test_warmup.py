@@ -74,7 +74,8 @@ def test_a_cache_in_bytes(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(DoesNotFit, match=f"--kv-cache-memory {70 * block + 5} needs"):
         LocalShard(asked, **sizes)
     tiny = dataclasses.replace(loaded, shares=Shares(kv_cache=block))
-    with pytest.raises(DoesNotFit, match="holds no block of 8 tokens: raise --kv-cache-memory"):
+    enough = f"raise --kv-cache-memory {block} to {2 * block} at least"
+    with pytest.raises(DoesNotFit, match=f"holds no block of 8 tokens: {enough}"):
         LocalShard(tiny, **sizes)
 
 
@@ -87,7 +88,7 @@ def test_what_others_need(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) 
         asked = dataclasses.replace(loaded, shares=Shares(leave_free=left))
         assert LocalShard(asked, **sizes).warmup.num_blocks == blocks
     nothing = dataclasses.replace(loaded, shares=Shares(leave_free=101 * block))
-    with pytest.raises(DoesNotFit, match="holds no block"):
+    with pytest.raises(DoesNotFit, match=f"holds no block .* lower --leave-free {101 * block}"):
         LocalShard(nothing, **sizes)
 
 
@@ -97,8 +98,11 @@ def test_what_is_said_of_a_gpu_that_others_fill(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100 << 20, 1000 << 20))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 150 << 20)
     on_a_gpu = dataclasses.replace(loaded, device=torch.device("cuda", 0))
-    said = too_small(on_a_gpu, shard_pb2.WarmupRequest())
+    said = too_small(on_a_gpu)
+    assert "lower --max-batch-prefill-tokens or --max-batch-size; CUDA's own and" in said
     assert "other processes' memory is 750 of the GPU's 1000 MiB" in said
+    said = too_small(dataclasses.replace(on_a_gpu, shares=Shares(fraction=0.05)))
+    assert "raise --cuda-memory-fraction 0.05" in said
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 from penstock_router.grammar import Grammar
 from penstock_router.limits import ServerLimits
@@ -76,7 +77,7 @@ class FakeEngine:
     failure: EngineError | None = None
     refuse: EngineError | None = None
     trouble: str = ""
-    on_trouble: Callable[[str], None] = lambda reason: None
+    health: SimpleNamespace = field(default_factory=SimpleNamespace)
     leaving: bool = False
     draining: bool = False
     cached_tokens: int = 0

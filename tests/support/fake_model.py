@@ -150,7 +150,7 @@ def check_sampling(sampling: Sampling, what: str) -> None:
 
 
 class Slot:
-    """A sequence in its seat. `computed` tokens have their KV in `blocks`."""
+    """A sequence in its slot. `computed` tokens have their KV in `blocks`."""
 
     def __init__(self, admission: Admission) -> None:
         self.number = admission.slot

@@ -119,7 +119,7 @@ class Loop:
             self._refuse(result.step, refusal)
         if any(refusal.kind == Refusal.OUT_OF_MEMORY for refusal in result.refused):
             [plan] = [p for p in self.plans if p.step <= result.step <= p.last_step]
-            self.scheduler.room.shrink(plan)
+            self.scheduler.step_limits.shrink(plan)
         forced = {one.row: one.token for one in result.forced}
         outcomes = self.scheduler.commit(result.step, result.token, 0.001, forced)
         for outcome in outcomes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,33 +20,19 @@ def measure(exchange: Exchange, protocol: Protocol) -> dict[str, Any]:
     Where the server counts along, an event's gap is divided among the tokens that it brings; else
     an event is one token. `tokens` is what the server reports, else the number of events.
     """
-    times: list[float] = []
-    totals: list[int | None] = []
-    counted: dict[str, int] = {}
-    failure = exchange.failure
+    heard = _Heard(exchange.failure)
     try:
-        if exchange.status != 200:
-            said = exchange.body()[:SHOWN].decode(errors="replace")
-            failure = failure or f"HTTP {exchange.status}: {said}"
+        if exchange.status == 200:
+            heard.read(exchange, protocol)
         else:
-            for when, data in exchange.events():
-                if data == b"[DONE]":
-                    continue
-                event = orjson.loads(data)
-                if event.get("error"):
-                    failure = f"error event: {str(event['error'])[:SHOWN]}"
-                seen = protocol.read(event)
-                for name in ("tokens", "prompt_tokens", "cached_tokens"):
-                    if (value := getattr(seen, name)) is not None:
-                        counted[name] = value
-                if seen.token:
-                    times.append(when)
-                    totals.append(seen.total)
+            said = exchange.body()[:SHOWN].decode(errors="replace")
+            heard.failure = heard.failure or f"HTTP {exchange.status}: {said}"
     except (ValueError, TypeError, AttributeError) as error:
-        failure = failure or f"not an answer of this protocol: {error}"
-    if failure is None and not times:
-        failure = "the answer holds no token"
-    brought, gaps = _gaps(times, totals)
+        heard.failure = heard.failure or f"not an answer of this protocol: {error}"
+    times, counted = heard.times, heard.counted
+    if heard.failure is None and not times:
+        heard.failure = "the answer holds no token"
+    brought, gaps = _gaps(times, heard.totals)
     return {
         "started": exchange.started,
         "first": times[0] if times else None,
@@ -56,9 +43,35 @@ def measure(exchange: Exchange, protocol: Protocol) -> dict[str, Any]:
         "reported": "tokens" in counted,
         "prompt_tokens": counted.get("prompt_tokens"),
         "cached_tokens": counted.get("cached_tokens"),
-        "failure": failure,
+        "failure": heard.failure,
         "gaps_us": gaps,
     }
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What the events of an answer say."""
+
+    failure: str | None
+    times: list[float] = field(default_factory=list)  # of events that bring tokens
+    totals: list[int | None] = field(default_factory=list)  # tokens up to each of them
+    counted: dict[str, int] = field(default_factory=dict)  # by the server
+
+    def read(self, exchange: Exchange, protocol: Protocol) -> None:
+        """Raises ValueError, TypeError or AttributeError for what is no answer."""
+        for when, data in exchange.events():
+            if data == b"[DONE]":
+                continue
+            event = orjson.loads(data)
+            if event.get("error"):
+                self.failure = f"error event: {str(event['error'])[:SHOWN]}"
+            seen = protocol.read(event)
+            for name in ("tokens", "prompt_tokens", "cached_tokens"):
+                if (value := getattr(seen, name)) is not None:
+                    self.counted[name] = value
+            if seen.token:
+                self.times.append(when)
+                self.totals.append(seen.total)
 
 
 def _gaps(times: list[float], totals: list[int | None]) -> tuple[list[int], list[int]]:

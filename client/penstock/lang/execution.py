@@ -119,8 +119,8 @@ class Execution:
             lane.raise_error()
         raise KeyError(name)
 
-    def set(self, name: str, value: Any, meta: Any = None) -> None:
-        """A variable of the program's own, or what forks found."""
+    def set(self, name: str | None, value: Any, meta: Any = None) -> None:
+        """A variable: of the program's own, of what it generated, or of what forks found."""
         with self.lane.changing():
             self.variables[name] = Variable(value, {} if meta is None else meta, complete=True)
 
@@ -156,8 +156,8 @@ class Execution:
             value = _each(answer.meta, "content", several)
             if gen.name is not None:
                 thought = _each(answer.meta, "reasoning_content", several)
-                self._store(f"{gen.name}_reasoning_content", thought)
-        self._store(gen.name, value, answer.meta)
+                self.set(f"{gen.name}_reasoning_content", thought)
+        self.set(gen.name, value, answer.meta)
 
     def _whole(self, sampling: Sampling) -> Generation:
         return self.backend.generate(self.prompt, sampling)
@@ -176,7 +176,7 @@ class Execution:
         picked = self.backend.select(self.prompt, select.choices, select.method)
         self._write(Piece(picked.choice))
         if select.name is not None:
-            self._store(select.name, picked.choice, picked.meta)
+            self.set(select.name, picked.choice, picked.meta)
 
     def _separate(self, separate: SeparateReasoning) -> None:
         for part in parts_of(separate.inner):
@@ -200,17 +200,13 @@ class Execution:
         self._scopes[scope.name] = len(self.written)
 
     def _scope_ends(self, scope: ScopeEnd) -> None:
-        self._store(scope.name, self.written[self._scopes.pop(scope.name) :])
+        self.set(scope.name, self.written[self._scopes.pop(scope.name) :])
 
     def _join(self, join: Join) -> None:
         for more in join.texts:
             with self.lane.changing():
                 self.prompt = self.prompt.joined(more)
                 self.written += "".join(m.content for m in more.messages) + more.text
-
-    def _store(self, name: str | None, value: Any, meta: Any = None) -> None:
-        with self.lane.changing():
-            self.variables[name] = Variable(value, {} if meta is None else meta, complete=True)
 
 
 _RUNS: dict[type[Expression], Callable[..., None]] = {

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from penstock.lang.execution import Execution
-from penstock.lang.expressions import RoleBegin, RoleEnd, ScopeBegin, ScopeEnd
+from penstock.lang.expressions import ScopeBegin, ScopeEnd
 from penstock.lang.forks import ForkedStates
+from penstock.lang.turns import Turns
 
 
-class ProgramState:
+class ProgramState(Turns):
     """`s += …` adds text and expressions, which run in order in the background; reading waits.
 
     An error of one of them is raised where the program adds more, reads, or ends.
@@ -71,23 +72,6 @@ class ProgramState:
         """The turns that have ended, in OpenAI's shape."""
         self.sync()
         return [message.shown for message in self.execution.prompt.messages]
-
-    # Turns: `s.user("…")`, or `with s.user(): s += "…"`.
-
-    def system(self, expression: Any = None) -> Any:
-        return self._turn("system", expression)
-
-    def user(self, expression: Any = None) -> Any:
-        return self._turn("user", expression)
-
-    def assistant(self, expression: Any = None) -> Any:
-        return self._turn("assistant", expression)
-
-    def _turn(self, role: str, expression: Any) -> Any:
-        if expression is None:
-            return self._between(RoleBegin(role), RoleEnd(role))
-        self.execution.add([RoleBegin(role), expression, RoleEnd(role)])
-        return None
 
     @contextmanager
     def _between(self, begin: Any, end: Any) -> Iterator[ProgramState]:

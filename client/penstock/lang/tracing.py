@@ -19,6 +19,7 @@ from penstock.lang.expressions import (
     parts_of,
 )
 from penstock.lang.prompt import Piece, Prompt
+from penstock.lang.turns import Turns
 
 
 class _Seen(BaseException):
@@ -59,7 +60,7 @@ class Trace:
     prefix: Prompt = field(default_factory=Prompt)  # what stands before all that was not known
 
 
-class _State:
+class _State(Turns):
     """What a function gets instead of a state. Its forks are not followed."""
 
     def __init__(self) -> None:
@@ -81,21 +82,6 @@ class _State:
 
     def __getattr__(self, name: str) -> Any:
         raise _Seen  # fork, text, meta data: what a run would have to be asked
-
-    def system(self, expression: Any = None) -> Any:
-        return self._turn("system", expression)
-
-    def user(self, expression: Any = None) -> Any:
-        return self._turn("user", expression)
-
-    def assistant(self, expression: Any = None) -> Any:
-        return self._turn("assistant", expression)
-
-    def _turn(self, role: str, expression: Any) -> Any:
-        if expression is None:
-            return self._between(RoleBegin(role), RoleEnd(role))
-        self.parts += parts_of([RoleBegin(role), expression, RoleEnd(role)])
-        return None
 
     def var_scope(self, name: str) -> Any:
         return self._between(ScopeBegin(name), ScopeEnd(name))

@@ -18,7 +18,7 @@ class Batches:
     )
     batch_storage_limit: int = option(
         10_000_000_000,
-        integer(1_000_000, 10**15),
+        integer(1_000_000, 10**15, "bytes"),
         "Bytes that the files of all clients may take in batch-folder",
     )
     offline_socket: bool = option(

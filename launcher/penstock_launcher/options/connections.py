@@ -13,7 +13,7 @@ class Connections:
     max_headers: int = option(128, integer(16, 1024), "Headers of a request; beyond: 400")
     max_header_size: int = option(
         8190,
-        integer(1024, 65_536),
+        integer(1024, 65_536, "bytes"),
         "Bytes of a header, and of the line with the path; beyond: 400",
     )
     header_timeout: float = option(

@@ -43,7 +43,7 @@ class Limits:
         4, COUNT, "Most instances in one call of /vertex; prompts of /v1/completions may be 128"
     )
     payload_limit: int = option(
-        2_000_000, integer(1, 2_000_000_000), "Largest request body in bytes; beyond: 413"
+        2_000_000, integer(1, 2_000_000_000, "bytes"), "Largest request body in bytes; beyond: 413"
     )
     strict_requests: bool = option(
         False,

@@ -15,14 +15,14 @@ class Memory:
     )
     leave_free: int | None = option(
         None,
-        integer(0, 10**15),
+        integer(0, 10**15, "bytes"),
         "Bytes that stay free on each GPU, whatever --cuda-memory-fraction says; on a CPU of the "
         "host's memory, of which the KV cache may then take all the rest",
         default_text="0; on a CPU three quarters",
     )
     kv_cache_memory: int | None = option(
         None,
-        integer(1, 10**15),
+        integer(1, 10**15, "bytes"),
         "Bytes of each shard's KV cache, in place of what is left; an error where they are not "
         "free. Excludes --max-batch-total-tokens",
         default_text="what is left",

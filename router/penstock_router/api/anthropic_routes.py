@@ -8,9 +8,10 @@ from penstock_router.api.anthropic_answer import MessageWording
 from penstock_router.api.anthropic_schema import CountRequest, MessagesRequest
 from penstock_router.api.converse import converse
 from penstock_router.api.fields import checked, ignore, worked
+from penstock_router.api.json_body import read_json
 from penstock_router.api.options import Names
 from penstock_router.api.prepare import listing_errors
-from penstock_router.api.request_context import RequestContext, read_json
+from penstock_router.api.request_context import RequestContext
 from penstock_router.api.service import SERVICE
 from penstock_router.api.tgi_routes import json_response
 

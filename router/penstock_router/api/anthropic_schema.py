@@ -9,16 +9,14 @@ import orjson
 from pydantic import Field, model_validator
 
 from penstock_router.api.openai_chat import MAX_BUDGET, ChatRequest
-from penstock_router.api.schema import (
-    NEUTRAL,
+from penstock_router.api.schema import NEUTRAL, ClientObject, parse
+from penstock_router.api.schema_types import (
     AtMost,
-    ClientObject,
     Integer,
     PositiveInt,
     Priority,
     Share,
     StopSequence,
-    parse,
 )
 from penstock_router.api.structured import Asked, flat_format
 from penstock_router.api.time_limit import TimeLimited

@@ -18,9 +18,10 @@ from penstock_router.api.batch_schema import BatchRequest, FileForm
 from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.fields import checked
 from penstock_router.api.file_upload import receive
+from penstock_router.api.json_body import read_json
 from penstock_router.api.keys import owner_of_request
 from penstock_router.api.quota import KEY
-from penstock_router.api.request_context import logged, read_json
+from penstock_router.api.request_context import logged
 from penstock_router.api.routes import Route
 from penstock_router.api.tgi_routes import json_response
 from penstock_router.batches.store import NoRoom, Store

@@ -4,32 +4,26 @@ Reading never pauses behind a request that runs, because the end of a connection
 who reads: what comes in too large a number behind it is thrown away instead, and the connection
 ends when what was kept of it is answered.
 
-The end of what a client sends (FIN) does not say whether it still reads: one that has shut its
-sending side and one that is gone look alike until something is written. So its requests go on, and
-`100 Continue`, which HTTP/1.1 clients pass over, is written: who is gone answers with a reset.
+The end of what a client sends does not end its requests: see `half_closed`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import http
-import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import (
-    BadHttpMethod,
     BadStatusLine,
     HttpProcessingError,
-    InvalidHeader,
-    InvalidURLError,
-    LineTooLong,
 )
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import _ErrInfo
 
 from penstock_router.api.errors import ApiError, Kind
+from penstock_router.api.half_closed import HalfClosed, may_go_on
+from penstock_router.api.malformed import describe, raw_answer
 from penstock_router.api.paced_parsing import PacedConnection
 from penstock_router.api.request_id import request_id
 from penstock_router.api.service import SERVICE
@@ -44,22 +38,6 @@ STUCK_BYTES = 64 * 1024  # so much, or all of it
 
 # The parser knows 0.9, a line without a version, and 2.0 as well, and answers would bear these.
 VERSIONS = (HttpVersion10, HttpVersion11)
-
-# Of a connection whose client sends no more. Short requests are answered before the first probe.
-PROBE_AFTER = 0.5
-PROBE_AGAIN = 15.0
-LOOK_FIRST, LOOK_LAST = 0.01, 1.0  # seconds between two looks for a reset, doubled each time
-PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
-TCP_CLOSE = 7  # linux/tcp_states.h: nobody is at the other end
-
-# What may be said of a head that is no HTTP: its values may be secrets.
-_MALFORMED: tuple[tuple[type[BaseException], str], ...] = (
-    (LineTooLong, "A line of the request's head is too long"),
-    (InvalidHeader, "A header of the request is not valid"),
-    (InvalidURLError, "The request's target is not valid"),
-    (BadHttpMethod, "The request is no HTTP"),
-    (BadStatusLine, "The request line is not valid"),
-)
 
 
 class Connection(PacedConnection):
@@ -78,7 +56,7 @@ class Connection(PacedConnection):
         self._asked = False  # a request has come
         self._discarded = 0
         self._head_timer: asyncio.TimerHandle | None = None
-        self._probe_timer: asyncio.TimerHandle | None = None
+        self._half_closed: HalfClosed | None = None  # its client sends no more
         self._unsent = 0  # bytes that waited for the client to read them when it last read
         self._unsent_since = 0.0
 
@@ -95,6 +73,11 @@ class Connection(PacedConnection):
         return self._wire is not None and self.idle and (is_new or self._head_timer is not None)
 
     @property
+    def running(self) -> web.BaseRequest | None:
+        """The request that runs."""
+        return self._current_request
+
+    @property
     def _encrypted(self) -> bool:
         return self._wire is not None and self._wire.get_extra_info("sslcontext") is not None
 
@@ -105,9 +88,10 @@ class Connection(PacedConnection):
             self._refuse(error)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        for timer in (self._head_timer, self._probe_timer):
-            if timer is not None:
-                timer.cancel()
+        self._stop_head_timer()
+        if self._half_closed is not None:
+            self._half_closed.stop()
+            self._half_closed = None  # which knows this connection
         super().connection_lost(exc)
         self._wire = None
 
@@ -224,52 +208,17 @@ class Connection(PacedConnection):
         request = self._current_request
         if self._encrypted:
             return None  # TLS ends in both directions, whatever is answered here
-        if self._probe_timer is not None:  # uvloop may say it twice
+        if self._half_closed is not None:  # uvloop may say it twice
             return True
         waiting = len(self._messages) - (self._waiter is not None)  # one of them is about to run
         crowded = self._deaf or waiting > 0
         self._hear_no_more()
-        if self.idle:
+        if self.idle or self._wire is None:
             return None
-        if request is not None and not self._may_go_on(request):
+        if request is not None and not may_go_on(self, request):
             return None
-        seconds = 0 if crowded else PROBE_AFTER
-        self._probe_timer = self._loop.call_later(seconds, self._probe, LOOK_FIRST)
+        self._half_closed = HalfClosed(self, self._wire, crowded)
         return True
-
-    def _may_go_on(self, request: web.BaseRequest) -> bool:
-        """It is complete, and there is something that its client would pass over."""
-        can_ask = self.say_something is not None or request.version >= HttpVersion11
-        return request.content.is_eof() and can_ask
-
-    def _probe(self, look: float) -> None:
-        """Write something that a client passes over, where nothing of the answer is on its way."""
-        request, wire = self._current_request, self._wire
-        if wire is None:
-            return
-        if request is not None and self.say_something is not None:
-            self.say_something()
-        elif request is not None and not self.answering:
-            wire.write(PROBE)
-        self._look_for_reset(look, self._loop.time() + PROBE_AGAIN)
-
-    def _look_for_reset(self, seconds: float, probe_at: float) -> None:
-        """A connection that is not read from is not told that its other end is gone."""
-        wire = self._wire
-        if wire is None:
-            return
-        sock = wire.get_extra_info("socket")
-        if sock.family == socket.AF_UNIX:  # which tells who writes at once
-            look = PROBE_AGAIN
-            self._probe_timer = self._loop.call_later(look, self._probe, look)
-            return
-        if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE:
-            return self.abort()
-        if self._loop.time() >= probe_at:
-            return self._probe(LOOK_FIRST)
-        self._probe_timer = self._loop.call_later(
-            seconds, self._look_for_reset, min(2 * seconds, LOOK_LAST), probe_at
-        )
 
     # -- who reads nothing -----------------------------------------------------------------------
 
@@ -325,24 +274,3 @@ async def say_goodbye(request: web.Request, response: web.StreamResponse) -> Non
     if request.app[SERVICE].engine.withdrawn:
         response.force_close()
         response.headers[hdrs.CONNECTION] = "close"  # aiohttp has looked already
-
-
-def describe(error: HttpProcessingError) -> str:
-    """What is wrong with a head, in a sentence without anything of it."""
-    for kind, sentence in _MALFORMED:
-        if isinstance(error, kind):
-            return sentence
-    # llhttp's reason, or aiohttp's; what the client sent comes in the lines behind it.
-    reason = error.message.partition("\n")[0].rstrip(" .:")
-    return f"The request is not valid HTTP: {reason}"
-
-
-def raw_answer(error: ApiError) -> bytes:
-    """An answer to a client whose request was never read."""
-    response = error.response("/")
-    body = cast(bytes, response.body)
-    phrase = http.HTTPStatus(response.status).phrase
-    head = [f"HTTP/1.1 {response.status} {phrase}", "Server: penstock", "Connection: close"]
-    head += [f"{name}: {value}" for name, value in response.headers.items()]
-    head += [f"Content-Length: {len(body)}"]
-    return "\r\n".join((*head, "", "")).encode() + body

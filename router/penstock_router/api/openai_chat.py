@@ -11,7 +11,8 @@ from penstock_router.api.openai_message import Message
 from penstock_router.api.openai_request import HARMLESS, OpenAIRequest
 from penstock_router.api.openai_tools import TOOL_PROMPT, Functions, Tools, told, toolbox
 from penstock_router.api.options import Names
-from penstock_router.api.schema import NEUTRAL, AtMost, Integer, PositiveInt, Reading
+from penstock_router.api.schema import NEUTRAL, Reading
+from penstock_router.api.schema_types import AtMost, Integer, PositiveInt
 from penstock_router.api.structured import UNSTRUCTURED
 from penstock_router.api.template_variables import TemplateVariables, thinking
 from penstock_router.limits import MAX_TOP_LOGPROBS

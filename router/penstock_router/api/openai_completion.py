@@ -10,7 +10,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema, field_validator, mod
 
 from penstock_router.api.openai_request import HARMLESS, MAX_CHOICES, OpenAIRequest
 from penstock_router.api.options import Names, Options
-from penstock_router.api.schema import Count, Integer, Seconds, StopSequences, packed
+from penstock_router.api.schema_types import Count, Integer, Seconds, StopSequences, packed
 from penstock_router.api.structured import UNSTRUCTURED
 from penstock_router.config import RouterConfig
 from penstock_router.limits import MAX_TOP_LOGPROBS

@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from penstock_router.api.openai_tools import CalledFunction, CallObject, Calls
-from penstock_router.api.schema import NEUTRAL, AtMost, ClientObject
+from penstock_router.api.schema import NEUTRAL, ClientObject
+from penstock_router.api.schema_types import AtMost
 
 
 class TextPart(ClientObject):

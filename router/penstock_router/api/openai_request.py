@@ -9,9 +9,9 @@ from pydantic import Field, model_validator
 
 from penstock_router.api.errors import invalid
 from penstock_router.api.options import Names, Options, biases, share, temperature
-from penstock_router.api.schema import (
+from penstock_router.api.schema import ClientObject
+from penstock_router.api.schema_types import (
     CacheSalt,
-    ClientObject,
     Integer,
     LogitBias,
     Penalty,

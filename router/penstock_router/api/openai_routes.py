@@ -14,6 +14,7 @@ from aiohttp import web
 from penstock_router.api.echo import EchoedPrompt, echoed
 from penstock_router.api.errors import invalid
 from penstock_router.api.fields import checked, sent_fields
+from penstock_router.api.json_body import read_json
 from penstock_router.api.logprobs import ChatLogprobs, CompletionLogprobs, Logprobs
 from penstock_router.api.openai_answer import FINISH_REASONS, Head, collected_logprobs, usage
 from penstock_router.api.openai_chat import ChatRequest
@@ -35,7 +36,7 @@ from penstock_router.api.openai_stream import (
 )
 from penstock_router.api.options import Options
 from penstock_router.api.prepare import Prompt, listing_errors, output, prepare, text_errors
-from penstock_router.api.request_context import RequestContext, read_json
+from penstock_router.api.request_context import RequestContext
 from penstock_router.api.scores import check_scores
 from penstock_router.api.sequence_group import Collector
 from penstock_router.api.service import SERVICE, Service

@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import orjson
 from pydantic import AfterValidator, Field, ValidationInfo
 
-from penstock_router.api.schema import AtMost, ClientObject, Reading
+from penstock_router.api.schema import ClientObject, Reading
+from penstock_router.api.schema_types import AtMost
 from penstock_router.tools.definition import (
     MAX_TOOLS,
     NO_TOOLS,

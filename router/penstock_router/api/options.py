@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from penstock_router.api.errors import ApiError, Kind, invalid
-from penstock_router.api.schema import StopSequence
+from penstock_router.api.schema_types import StopSequence
 from penstock_router.api.structured import Asked
 from penstock_router.api.token_rules import RuleWishes
 from penstock_router.limits import ServerLimits

@@ -6,20 +6,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
-import orjson
 from aiohttp import web
 
-from penstock_router.api.bodies import BODY_BYTES, SMALL_BYTES
-from penstock_router.api.body_shape import MOST_VALUES, fault_of
 from penstock_router.api.connection import Connection
 from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.fields import checked
-from penstock_router.api.no_numbers import place_of_no_number
+from penstock_router.api.json_body import read_json
 from penstock_router.api.quota import LEASE, named
 from penstock_router.api.refusal import TARGET, log_failure
 from penstock_router.api.request_id import request_id
+from penstock_router.api.request_stats import RequestStats, seconds_per_token
 from penstock_router.api.schema import M
 from penstock_router.api.sequence_group import SequenceListener
 from penstock_router.api.service import SERVICE, Service
@@ -29,34 +26,6 @@ from penstock_router.request import Finish
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ContextHandler = Callable[["RequestContext"], Awaitable[web.StreamResponse]]
-
-
-@dataclass(frozen=True, slots=True)
-class RequestStats:
-    """What a request took. Times are seconds; those of the slowest of several sequences."""
-
-    total: float
-    validation: float
-    queue: float
-    inference: float
-    per_token: float
-    prompt_tokens: int  # every prompt once
-    cached_tokens: int
-    generated_tokens: int
-
-    def headers(self) -> dict[str, str]:
-        """The same as headers of an answer that is sent at once."""
-        return {
-            "x-compute-time": f"{self.total:.6f}",
-            "x-total-time": _milliseconds(self.total),
-            "x-validation-time": _milliseconds(self.validation),
-            "x-queue-time": _milliseconds(self.queue),
-            "x-inference-time": _milliseconds(self.inference),
-            "x-time-per-token": _milliseconds(self.per_token),
-            "x-prompt-tokens": str(self.prompt_tokens),
-            "x-cached-tokens": str(self.cached_tokens),
-            "x-generated-tokens": str(self.generated_tokens),
-        }
 
 
 class RequestContext:
@@ -123,21 +92,10 @@ class RequestContext:
     def succeed(self, listeners: Sequence[SequenceListener], seed: int | None) -> RequestStats:
         """Count and log the request."""
         self.limit.stop()
-        total = time.monotonic() - self._start
-        validation = self._validated - self._start
         ends = [listener.end for listener in listeners]
-        per_token = [_per_token(end) for end in ends]
-        stats = RequestStats(
-            total=total,
-            validation=validation,
-            queue=max(end.queue_seconds for end in ends),
-            inference=max(end.total_seconds - end.queue_seconds for end in ends),
-            per_token=max(per_token),
-            prompt_tokens=_prompt_tokens(listeners),
-            cached_tokens=sum(end.cached_tokens for end in ends),
-            generated_tokens=sum(end.generated_tokens for end in ends),
-        )
-        self.service.metrics.on_success(total, validation, per_token)
+        total, validation = time.monotonic() - self._start, self._validated - self._start
+        stats = RequestStats.of(listeners, total, validation)
+        self.service.metrics.on_success(total, validation, list(map(seconds_per_token, ends)))
         self._trace(None, ends, stats)
         log(
             "INFO",
@@ -264,49 +222,3 @@ def logged(handler: Handler) -> Handler:
         return response
 
     return handle
-
-
-async def read_json(request: web.Request) -> object:
-    """The body of a request. Raises ApiError when it is late, too large or no JSON."""
-    if request.content_type != "application/json" and not request.content_type.endswith("+json"):
-        raise ApiError(Kind.MEDIA_TYPE, "Expected request with `Content-Type: application/json`")
-    service = request.app[SERVICE]
-    bodies = service.bodies
-    data = await bodies.read(request)
-    request[BODY_BYTES] = len(data)
-    if len(data) > SMALL_BYTES:
-        most = max(MOST_VALUES, service.engine.limits.max_input_tokens)
-        if fault := await asyncio.to_thread(fault_of, data, most):
-            raise invalid(f"the body must have {fault}")
-    async with bodies.turn(len(data)):
-        try:
-            value: object = orjson.loads(data)
-        except orjson.JSONDecodeError as error:
-            raise await _no_json(data, error) from None
-    if not isinstance(value, dict):
-        raise invalid("the body must be a JSON object")
-    return value
-
-
-async def _no_json(data: bytes, error: orjson.JSONDecodeError) -> ApiError:
-    if (found := await asyncio.to_thread(place_of_no_number, data)) is not None:
-        place, value = found
-        return invalid(f"`{place}` must be a finite number: {value} was given, which is no JSON")
-    return ApiError(Kind.BAD_REQUEST, f"The body is not valid JSON: {error}")
-
-
-def _milliseconds(seconds: float) -> str:
-    return str(round(seconds * 1000))
-
-
-def _per_token(end: Finish) -> float:
-    return (end.total_seconds - end.queue_seconds) / max(end.generated_tokens, 1)
-
-
-def _prompt_tokens(listeners: Sequence[SequenceListener]) -> int:
-    """Every prompt once, however many sequences continue it."""
-    return sum(
-        {
-            id(listener.request.prompt): len(listener.request.prompt) for listener in listeners
-        }.values()
-    )

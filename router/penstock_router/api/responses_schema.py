@@ -9,16 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from penstock_router.api.openai_chat import ChatRequest
 from penstock_router.api.openai_request import HARMLESS
-from penstock_router.api.schema import (
-    NEUTRAL,
-    AtMost,
-    ClientObject,
-    Integer,
-    PositiveInt,
-    Priority,
-    Share,
-    parse,
-)
+from penstock_router.api.schema import NEUTRAL, ClientObject, parse
+from penstock_router.api.schema_types import AtMost, Integer, PositiveInt, Priority, Share
 from penstock_router.api.structured import Asked, flat_format
 from penstock_router.api.time_limit import TimeLimited
 from penstock_router.limits import MAX_TOP_LOGPROBS

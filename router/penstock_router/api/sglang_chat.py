@@ -18,7 +18,8 @@ from penstock_router.api.openai_message import Message
 from penstock_router.api.openai_tools import shown_calls
 from penstock_router.api.options import Options
 from penstock_router.api.reply import ReplyOutput
-from penstock_router.api.schema import AtMost, ClientObject
+from penstock_router.api.schema import ClientObject
+from penstock_router.api.schema_types import AtMost
 from penstock_router.text import TextModel
 from penstock_router.text.marked import MarkedText
 from penstock_router.tools.definition import MAX_TOOLS

@@ -13,8 +13,8 @@ from aiohttp import web
 
 from penstock_router.api.errors import ApiError, Kind, from_engine
 from penstock_router.api.fields import checked
+from penstock_router.api.json_body import read_json
 from penstock_router.api.probes import unhealthy, unready
-from penstock_router.api.request_context import read_json
 from penstock_router.api.service import SERVICE, VERSION, Service
 from penstock_router.api.sglang_chat import EXTENSIONS
 from penstock_router.api.sglang_schema import AbortRequest, AppendRequest

@@ -26,12 +26,8 @@ from penstock_router.api.sglang_answer import (
     error_event,
 )
 from penstock_router.api.sglang_chat import chat_of, plan_of, prompts_of, read_reply
-from penstock_router.api.sglang_schema import (
-    DEFAULT_NEW_TOKENS,
-    SamplingParams,
-    SGLangRequest,
-    of_prompt,
-)
+from penstock_router.api.sglang_sampling import SamplingParams
+from penstock_router.api.sglang_schema import DEFAULT_NEW_TOKENS, SGLangRequest, of_prompt
 from penstock_router.api.sse import EventStream
 from penstock_router.api.streaming import collect, end_with, stream_out
 from penstock_router.api.tgi_routes import json_response

@@ -9,7 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from penstock_router.api.errors import from_engine, invalid
-from penstock_router.api.schema import UNSUPPORTED, AtMost, ClientObject
+from penstock_router.api.schema import UNSUPPORTED, ClientObject
+from penstock_router.api.schema_types import AtMost
 from penstock_router.grammar import Grammar, GrammarKind
 from penstock_router.request import BadGrammar
 from penstock_router.structured import grammar_from

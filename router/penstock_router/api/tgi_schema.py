@@ -10,12 +10,10 @@ from pydantic_core import CoreSchema
 from penstock_router.api.errors import invalid
 from penstock_router.api.openai_chat import ChatRequest
 from penstock_router.api.options import Options, biases, share, temperature
-from penstock_router.api.schema import (
-    NEUTRAL,
-    UNSUPPORTED,
+from penstock_router.api.schema import NEUTRAL, UNSUPPORTED, ClientObject
+from penstock_router.api.schema_types import (
     AtMost,
     CacheSalt,
-    ClientObject,
     Count,
     Integer,
     LogitBias,

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Iterator
 from aiohttp import web
 
 from penstock_router.api.errors import ApiError, Kind, invalid
-from penstock_router.api.schema import ClientObject, Seconds
+from penstock_router.api.schema import ClientObject
+from penstock_router.api.schema_types import Seconds
 
 HEADER = "x-request-timeout"
 MOST_SECONDS = 1e6

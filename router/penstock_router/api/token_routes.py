@@ -10,12 +10,13 @@ from typing_extensions import TypedDict
 
 from penstock_router.api import tgi_routes
 from penstock_router.api.fields import checked
+from penstock_router.api.json_body import read_json
 from penstock_router.api.openai_chat import ChatRequest
 from penstock_router.api.options import check_token
 from penstock_router.api.prepare import listing_errors, text_errors
 from penstock_router.api.refusal import errors_as_of
-from penstock_router.api.request_context import read_json
-from penstock_router.api.schema import ClientObject, TokenIds
+from penstock_router.api.schema import ClientObject
+from penstock_router.api.schema_types import TokenIds
 from penstock_router.api.service import SERVICE, Service
 from penstock_router.api.tgi_routes import json_response
 

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from penstock_router.api.options import LONGEST_PROMPT
-from penstock_router.api.schema import INT32, AtMost, Count, Integer, TokenIds
+from penstock_router.api.schema_types import INT32, AtMost, Count, Integer, TokenIds
 from penstock_router.api.time_limit import TimeLimited
 from penstock_router.api.token_rules import (
     MAX_ALLOWED_TOKENS,

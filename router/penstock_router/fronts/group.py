@@ -58,7 +58,7 @@ class FrontGroup:
         await asyncio.gather(*(one.open(engine, metrics, self._quotas) for one in self._fronts))
         for place, front in enumerate(self._fronts):
             metrics.http_processes.watch(str(place), front.pid)
-        engine.on_trouble = self._trouble
+        engine.health.on_trouble = self._trouble
         self._trouble(engine.trouble)  # that there has been since the engine began
         listener = inherited(self._config.listener)
         self._acceptor = Acceptor(listener, self._fronts, self._fail, self._config.scheme)

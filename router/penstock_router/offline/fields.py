@@ -14,7 +14,8 @@ from penstock_router.api.errors import ApiError, invalid
 from penstock_router.api.openai_chat import ChatRequest
 from penstock_router.api.openai_completion import CompletionRequest
 from penstock_router.api.options import Names, Options
-from penstock_router.api.schema import Integer, Reading, TokenIds, parse
+from penstock_router.api.schema import Reading, parse
+from penstock_router.api.schema_types import Integer, TokenIds
 from penstock_router.api.service import Service
 from penstock_router.limits import MAX_TOP_LOGPROBS
 from penstock_router.text import Conversation

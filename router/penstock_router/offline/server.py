@@ -11,8 +11,8 @@ from typing import Self
 from penstock_router.api.service import Service
 from penstock_router.offline.session import Session
 
-# Sequences in the engine, for each seat of the batch: while one runs another one waits, so that no
-# seat is ever empty for want of a prompt.
+# Sequences in the engine, for each slot of the batch: while one runs another one waits, so that no
+# slot is ever free for want of a prompt.
 SEQUENCES_A_SEAT = 2
 
 

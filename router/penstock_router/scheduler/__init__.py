@@ -7,6 +7,6 @@ from penstock_router.scheduler.config import SchedulerConfig
 from penstock_router.scheduler.flight import Outcome
 from penstock_router.scheduler.plan import StepPlan
 from penstock_router.scheduler.scheduler import Scheduler
-from penstock_router.scheduler.sequence import Seat, Sequence
+from penstock_router.scheduler.sequence import RunningSequence, Sequence
 
-__all__ = ["Outcome", "Scheduler", "SchedulerConfig", "Seat", "Sequence", "StepPlan"]
+__all__ = ["Outcome", "RunningSequence", "Scheduler", "SchedulerConfig", "Sequence", "StepPlan"]

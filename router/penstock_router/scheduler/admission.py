@@ -1,4 +1,4 @@
-"""Who begins: which of the waiting sequences are seated in a step."""
+"""Who begins: which of the waiting sequences join the batch in a step."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from penstock_router.scheduler.config import SchedulerConfig
 from penstock_router.scheduler.plan import StepPlan
 from penstock_router.scheduler.prefix_cache import Node
 from penstock_router.scheduler.queue import Queue
-from penstock_router.scheduler.room import Room
-from penstock_router.scheduler.seats import Seats
-from penstock_router.scheduler.sequence import Seat, Sequence, State
+from penstock_router.scheduler.running_batch import RunningBatch
+from penstock_router.scheduler.sequence import RunningSequence, Sequence, State
+from penstock_router.scheduler.step_limits import StepLimits
 
 Computing: TypeAlias = dict[tuple[int, bytes], Sequence]  # node above a block, its tokens: by whom
 
 
 class AdmissionPolicy:
-    """Moves sequences from the queue to seats while there are slots, blocks and budget for them."""
+    """Moves sequences from the queue to the batch while there are slots, blocks and budget."""
 
     def __init__(
         self,
         config: SchedulerConfig,
         blocks: BlockManager,
         queue: Queue,
-        seats: Seats,
-        steps: Room,
+        batch: RunningBatch,
+        limits: StepLimits,
     ) -> None:
         self._config = config
         self._blocks = blocks
         self._queue = queue
-        self._seats = seats
-        self._steps = steps
-        self._steps_since = 0  # the last one was seated
+        self._batch = batch
+        self._limits = limits
+        self._steps_since = 0  # the last one was admitted
 
     def pass_steps(self, steps: int) -> None:
         """So many more steps are planned."""
         self._steps_since += steps
 
     def admit(self, plan: StepPlan, now: float, budget: int) -> None:
-        """Seat those who may begin; the step then computes up to `budget` prompt tokens.
+        """Admit those who may begin; the step then computes up to `budget` prompt tokens.
 
         Before it is the queue's turn, only what makes a step little longer.
         """
@@ -49,7 +49,7 @@ class AdmissionPolicy:
         if not turn:
             budget = min(budget, self._config.cheap_rows - len(plan.decode) - plan.run_tokens)
         passed: list[tuple[Sequence, int]] = []
-        unserved = self._seat_in_order(plan, now, budget, passed)
+        unserved = self._admit_in_order(plan, now, budget, passed)
         for sequence, to_compute in passed:
             self._queue.push(sequence, to_compute)
         if turn and (unserved or passed):
@@ -58,14 +58,14 @@ class AdmissionPolicy:
 
     @property
     def _full(self) -> bool:
-        withheld = self._config.max_batch_size - self._steps.sequences
-        return self._seats.vacant <= withheld
+        withheld = self._config.max_batch_size - self._limits.sequences
+        return self._batch.free_slots <= withheld
 
     def _is_turn_of_queue(self) -> bool:
-        enough = len(self._queue) >= self._config.waiting_served_ratio * len(self._seats)
+        enough = len(self._queue) >= self._config.waiting_served_ratio * len(self._batch)
         return enough or self._steps_since >= self._config.max_waiting_tokens
 
-    def _seat_in_order(
+    def _admit_in_order(
         self, plan: StepPlan, now: float, budget: int, passed: list[tuple[Sequence, int]]
     ) -> bool:
         """Whether it was the step's length, or the command's, that kept the next one waiting.
@@ -89,22 +89,22 @@ class AdmissionPolicy:
             if other := self._who_computes(sequence, prefix, computing):
                 passed.append((self._queue.pop(), self._blocks.to_compute_behind(sequence, other)))
                 continue
-            if not self._blocks.can_seat(sequence, prefix, spare=len(self._seats)):
+            if not self._blocks.can_admit(sequence, prefix, spare=len(self._batch)):
                 return False
-            seat = self._seat(self._queue.pop(), prefix, now)
-            plan.admit.append(seat)
+            running = self._admit_one(self._queue.pop(), prefix, now)
+            plan.admit.append(running)
             admitted += sequence.length
-            room -= plan.add_chunk(seat, room)
-            if key := self._blocks.next_key(seat):
-                computing[id(seat.node), key] = sequence
+            room -= plan.add_chunk(running, room)
+            if key := self._blocks.next_key(running):
+                computing[id(running.node), key] = sequence
         return False
 
     def _blocks_being_computed(self) -> Computing:
-        """The next block of every seat whose prompt is not computed yet, as a place in the tree."""
+        """The next block of all whose prompt is not computed yet, as a place in the tree."""
         return {
-            (id(seat.node), key): seat.sequence
-            for seat in self._seats
-            if seat.computed < seat.target and (key := self._blocks.next_key(seat))
+            (id(running.node), key): running.sequence
+            for running in self._batch
+            if running.computed < running.target and (key := self._blocks.next_key(running))
         }
 
     def _who_computes(
@@ -118,12 +118,12 @@ class AdmissionPolicy:
             return None
         return computing.get((id(prefix), self._blocks.key_after(sequence, prefix)))
 
-    def _seat(self, sequence: Sequence, prefix: Node, now: float) -> Seat:
-        seat = self._blocks.seat(sequence, prefix, self._seats.pop_slot())
+    def _admit_one(self, sequence: Sequence, prefix: Node, now: float) -> RunningSequence:
+        running = self._blocks.admit(sequence, prefix, self._batch.pop_slot())
         sequence.state = State.RUNNING
         if sequence.admitted_at is None:
             sequence.admitted_at = now
-            sequence.cached_tokens = min(seat.cached, len(sequence.request.prompt))
-        self._seats.take(seat)
+            sequence.cached_tokens = min(running.cached, len(sequence.request.prompt))
+        self._batch.add(running)
         self._steps_since = 0
-        return seat
+        return running

@@ -1,11 +1,11 @@
-"""Who holds which KV block: the free list, the prefix cache, or one seat alone."""
+"""Who holds which KV block: the free list, the prefix cache, or one sequence alone."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 from penstock_router.scheduler.prefix_cache import Node, PrefixCache, shared_tokens
-from penstock_router.scheduler.sequence import Seat, Sequence
+from penstock_router.scheduler.sequence import RunningSequence, Sequence
 
 # At least an eighth of a block. By its bytes a copy of 64 tokens of an 8B model takes 6 us of an
 # H100, and each token that is not computed again saves 21 (a full step has 47 thousand a second).
@@ -13,10 +13,10 @@ WORTH_COPYING = 8
 
 
 class BlockManager:
-    """Lends blocks to seats and moves them into the prefix cache once they are computed.
+    """Lends blocks to sequences and moves them into the prefix cache once they are computed.
 
     Every block but block 0 (scratch on the shards, never lent) is always in exactly one place:
-    the free list, the tree, or the `private` set of one seat.
+    the free list, the tree, or the `private` set of one sequence.
     """
 
     def __init__(self, num_blocks: int, block_size: int, prefix_cache: bool) -> None:
@@ -55,14 +55,14 @@ class BlockManager:
         shared = shared_tokens(sequence.tokens, other.tokens)
         return sequence.length - min(shared, sequence.reusable)
 
-    def can_seat(self, sequence: Sequence, prefix: Node, spare: int) -> bool:
+    def can_admit(self, sequence: Sequence, prefix: Node, spare: int) -> bool:
         """Whether all of a sequence's tokens and the next one fit, with `spare` blocks left."""
         self.cache.pin(prefix)
         fits = self.blocks_for(sequence.length + 1) - prefix.depth + spare <= self.available
         self.cache.unpin(prefix)
         return fits
 
-    def seat(self, sequence: Sequence, prefix: Node, slot: int) -> Seat:
+    def admit(self, sequence: Sequence, prefix: Node, slot: int) -> RunningSequence:
         """Give a sequence the blocks for all of its tokens. `can_seat` must hold.
 
         The block behind the prefix may begin like another one: it starts as a copy of that, which
@@ -71,13 +71,13 @@ class BlockManager:
         self.cache.pin(prefix)
         source, tokens = self._partial_block(sequence, prefix)
         cached = prefix.depth * self.block_size + tokens
-        seat = Seat(sequence, slot, prefix, prefix.path_blocks(), cached)
-        while len(seat.blocks) < self.blocks_for(sequence.length):
-            self.grow(seat)
+        running = RunningSequence(sequence, slot, prefix, prefix.path_blocks(), cached)
+        while len(running.blocks) < self.blocks_for(sequence.length):
+            self.grow(running)
         if tokens:
-            seat.copy = (source, seat.blocks[prefix.depth])
-        seat.note_table()
-        return seat
+            running.copy = (source, running.blocks[prefix.depth])
+        running.note_table()
+        return running
 
     def _partial_block(self, sequence: Sequence, prefix: Node) -> tuple[int, int]:
         """A cached block that begins like the one behind the prefix, and with how many tokens:
@@ -88,17 +88,17 @@ class BlockManager:
         shared = min(shared, sequence.reusable - prefix.depth * self.block_size)
         return (block, shared) if shared * WORTH_COPYING >= self.block_size else (0, 0)
 
-    def grow(self, seat: Seat) -> int:
-        """Append one block to a seat's block table. `available` must not be 0."""
+    def grow(self, running: RunningSequence) -> int:
+        """Append one block to a block table. `available` must not be 0."""
         block = self._free.pop() if self._free else self.cache.evict()
-        seat.blocks.append(block)
-        seat.private.add(block)
+        running.blocks.append(block)
+        running.private.add(block)
         return block
 
-    def next_key(self, seat: Seat) -> bytes | None:
-        """Tokens of the first whole block that the seat has not put into the tree yet."""
-        start = seat.node.depth * self._width
-        key = bytes(seat.sequence.tokens[start : start + self._width])
+    def next_key(self, running: RunningSequence) -> bytes | None:
+        """Tokens of the first whole block that a sequence has not put into the tree yet."""
+        start = running.node.depth * self._width
+        key = bytes(running.sequence.tokens[start : start + self._width])
         return key if self._caching and len(key) == self._width else None
 
     def key_after(self, sequence: Sequence, prefix: Node) -> bytes:
@@ -106,26 +106,26 @@ class BlockManager:
         start = prefix.depth * self._width
         return bytes(sequence.tokens[start : start + self._width])
 
-    def publish(self, seat: Seat, confirmed: bool) -> None:
-        """Put the seat's blocks that are computed and whole into the tree.
+    def publish(self, running: RunningSequence, confirmed: bool) -> None:
+        """Put a sequence's blocks that are computed and whole into the tree.
 
         Where another sequence computed the same tokens first, its block is in the tree and the
-        seat's stays private; the seat's later blocks go below the other's, as they hold the same.
+        own stays private; its later blocks go below the other's, as they hold the same.
         confirmed: the last of its rows had a number for its outcome, and has read all of them.
         """
-        if not self._caching or seat.node.forgotten:
+        if not self._caching or running.node.forgotten:
             return
-        cache, node = self.cache, seat.node
-        while (node.depth + 1) * self.block_size <= seat.computed:
-            block = seat.blocks[node.depth]
-            node = cache.insert(node, self.key_after(seat.sequence, node), block)
+        cache, node = self.cache, running.node
+        while (node.depth + 1) * self.block_size <= running.computed:
+            block = running.blocks[node.depth]
+            node = cache.insert(node, self.key_after(running.sequence, node), block)
             if node.block == block:
-                seat.private.discard(block)
+                running.private.discard(block)
         cache.pin(node)
-        cache.unpin(seat.node)
-        seat.node = node
+        cache.unpin(running.node)
+        running.node = node
         while confirmed and node.parent is not None and not node.confirmed:
-            node.confirmed = node.block == seat.blocks[node.depth - 1]
+            node.confirmed = node.block == running.blocks[node.depth - 1]
             node = node.parent
 
     def forget(self, sequence: Sequence) -> None:
@@ -143,27 +143,27 @@ class BlockManager:
             self._free.extend(self.cache.forget(doubtful))
 
     def forget_all(self) -> None:
-        """Empty the prefix cache. No sequence may have a seat."""
+        """Empty the prefix cache. No sequence may run."""
         self._free.extend(self.cache.clear())
 
-    def release(self, seat: Seat) -> None:
-        """Take a seat's blocks back; those in the tree stay there."""
-        self._free.extend(seat.private)
-        seat.private.clear()
-        self._free.extend(self.cache.unpin(seat.node))
+    def release(self, running: RunningSequence) -> None:
+        """Take a sequence's blocks back; those in the tree stay there."""
+        self._free.extend(running.private)
+        running.private.clear()
+        self._free.extend(self.cache.unpin(running.node))
 
-    def check_integrity(self, seats: list[Seat]) -> None:
+    def check_integrity(self, batch: list[RunningSequence]) -> None:
         """Raise AssertionError unless every block is in exactly one place."""
         nodes = list(self.cache.nodes())
         owned = list(self._free) + [n.block for n in nodes]
-        for seat in seats:
-            owned.extend(seat.private)
+        for running in batch:
+            owned.extend(running.private)
         assert sorted(owned) == list(range(1, self.total + 1)), "a block leaked or has two owners"
         assert len(nodes) == self.cache.size
-        roots = {seat.node.key for seat in seats if seat.node.parent is None}
+        roots = {running.node.key for running in batch if running.node.parent is None}
         assert self.cache.salts <= self.cache.size + len(roots), "a root without use"
         assert sum(n.refs == 0 for n in nodes) == self.cache.evictable
-        protected = Counter(id(seat.node) for seat in seats)
+        protected = Counter(id(running.node) for running in batch)
         protected.update(id(node.parent) for node in nodes if node.refs)
         for node in nodes:
             assert node.refs == protected[id(node)], "a pin was lost"

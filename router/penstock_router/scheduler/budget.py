@@ -31,7 +31,7 @@ def prompt_budget(config: SchedulerConfig, decoding: int, unplanned: int, longes
     """Prompt tokens that the next step may compute.
 
     decoding: sequences that decode in it. unplanned: prompt tokens that must be computed and that
-    no step computes yet, of the sequences that are seated or wait; of those that wait without what
+    no step computes yet, of the sequences that run or wait; of those that wait without what
     the prefix cache holds. longest: tokens to compute of the longest prompt that is being computed.
     """
     most = config.max_batch_prefill_tokens

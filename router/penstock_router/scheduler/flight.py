@@ -6,7 +6,7 @@ from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 
 from penstock_router.request import FinishReason
-from penstock_router.scheduler.sequence import Seat, Sequence
+from penstock_router.scheduler.sequence import RunningSequence, Sequence
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class Outcome:
 class Chunk:
     """A chunk in flight, as it was planned."""
 
-    seat: Seat
+    running: RunningSequence
     end: int  # tokens of the sequence up to where it computes
     samples: bool  # it reaches the end of what is known, so its last row brings a token
     run: Rows[int] = ()  # the sequence's last token, and those that the chunk brings in front
@@ -34,18 +34,24 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """A step in flight. Its result has a row for each decoding seat and each chunk that samples."""
+    """A step in flight. Its result has a row for each that decodes and each chunk that samples."""
 
     step: int
-    decode: list[Seat]
+    decode: list[RunningSequence]
     chunks: list[Chunk]
 
     @property
-    def seats(self) -> list[Seat]:
+    def batch(self) -> list[RunningSequence]:
         """Of all that take part."""
-        return [*self.decode, *(chunk.seat for chunk in self.chunks)]
+        return [*self.decode, *(chunk.running for chunk in self.chunks)]
 
     @property
-    def rows(self) -> list[Seat]:
+    def rows(self) -> list[RunningSequence]:
         """Of the result's rows."""
-        return [*self.decode, *(chunk.seat for chunk in self.chunks if chunk.samples)]
+        return [*self.decode, *(chunk.running for chunk in self.chunks if chunk.samples)]
+
+    @property
+    def runs(self) -> list[Rows[int]]:
+        """Tokens that are known in front of each row's own."""
+        none: list[Rows[int]] = [()] * len(self.decode)
+        return none + [chunk.run[1:] for chunk in self.chunks if chunk.samples]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from penstock_router.scheduler.sequence import Seat
+from penstock_router.scheduler.sequence import RunningSequence
 
 
 @dataclass(slots=True)
@@ -14,20 +14,21 @@ class StepPlan:
     step: int  # number of the first step
     repeat: int = 1
     release: list[int] = field(default_factory=list)  # slots
-    admit: list[Seat] = field(default_factory=list)
+    admit: list[RunningSequence] = field(default_factory=list)
     grants: list[tuple[int, int]] = field(default_factory=list)  # (slot, block)
-    # (seat, tokens): chunks that begin with a sequence's last token, and go on with what a grammar
-    # forces behind it.
-    runs: list[tuple[Seat, list[int]]] = field(default_factory=list)
-    chunks: list[tuple[Seat, int]] = field(default_factory=list)  # (seat, tokens) of prompts
-    decode: list[Seat] = field(default_factory=list)
+    # (running, tokens): chunks that begin with a sequence's last token, and go on with what a
+    # grammar forces behind it.
+    runs: list[tuple[RunningSequence, list[int]]] = field(default_factory=list)
+    # (running, tokens) of prompts.
+    chunks: list[tuple[RunningSequence, int]] = field(default_factory=list)
+    decode: list[RunningSequence] = field(default_factory=list)
     decode_changed: bool = False
     groups: list[tuple[int, int]] = field(default_factory=list)  # of `decode`: see `sharing`
 
     @property
     def copies(self) -> list[tuple[int, int]]:
         """Blocks that admissions start from, and their copies."""
-        return [seat.copy for seat in self.admit if seat.copy is not None]
+        return [running.copy for running in self.admit if running.copy is not None]
 
     @property
     def prefill_tokens(self) -> int:
@@ -54,14 +55,14 @@ class StepPlan:
         """Number of the last step."""
         return self.step + self.repeat - 1
 
-    def leave_out(self, seated: set[int | None]) -> None:
+    def leave_out(self, slots: set[int | None]) -> None:
         """Whoever has none of these slots any more gets nothing."""
-        self.grants = [(slot, block) for slot, block in self.grants if slot in seated]
-        self.runs = [(seat, tokens) for seat, tokens in self.runs if seat.slot in seated]
+        self.grants = [(slot, block) for slot, block in self.grants if slot in slots]
+        self.runs = [(one, tokens) for one, tokens in self.runs if one.slot in slots]
 
-    def add_chunk(self, seat: Seat, most: int) -> int:
-        """Compute up to `most` more tokens of a seat's prompt; returns how many."""
-        tokens = min(most, seat.target - seat.planned)
+    def add_chunk(self, running: RunningSequence, most: int) -> int:
+        """Compute up to `most` more tokens of a prompt; returns how many."""
+        tokens = min(most, running.target - running.planned)
         if tokens > 0:
-            self.chunks.append((seat, tokens))
+            self.chunks.append((running, tokens))
         return tokens

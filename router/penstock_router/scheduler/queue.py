@@ -1,4 +1,4 @@
-"""The sequences that wait, in the order in which they are seated."""
+"""The sequences that wait, in the order in which they are admitted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sequence, and its seat on the shards."""
+"""A sequence, and what there is of it while it runs."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import sys
 from array import array
 from typing import TYPE_CHECKING
 
-from penstock_router.request import FinishReason, GenerationRequest, Listener
+from penstock_router.request import GenerationRequest, Listener
 
 if TYPE_CHECKING:
     from penstock_router.scheduler.prefix_cache import Node
 
 
 class State(enum.Enum):
-    """Where a sequence is. Only `Queue`, `Admission` and the movements of `Scheduler` change it."""
+    """Where a sequence is. Only `Queue`, `AdmissionPolicy` and `Lifecycle` change it."""
 
     WAITING = enum.auto()  # in the queue
     SETTLING = enum.auto()  # preempted; results of its last steps are still to come
-    RUNNING = enum.auto()  # has a seat
+    RUNNING = enum.auto()  # is in the batch
     ENDED = enum.auto()
 
 
@@ -123,8 +123,9 @@ class Sequence:
         return opening
 
 
-class Seat:
-    """A sequence's stay on the shards, from admission until it ends or is preempted.
+class RunningSequence:
+    """A sequence from its admission until it ends or is preempted. Of its last steps results may
+    come later: it has given its slot back then.
 
     0 ………… cached ………… computed ………… planned ………… target
     └ tree and copy ┘  └ results are in ┘ └ in flight ┘  └ to be planned
@@ -160,7 +161,7 @@ class Seat:
         self.sequence = sequence
         self.slot: int | None = slot  # None once given back, before the last results are in
         self.place = slot  # as results name it, then too
-        self.node = node  # deepest node of the prefix tree that holds the seat's tokens; pinned
+        self.node = node  # deepest node of the prefix tree that holds its tokens; pinned
         self.blocks = blocks  # block table
         self.private: set[int] = set()  # those of `blocks` that are not in the tree
         self.cached = cached  # tokens found in the cache at admission
@@ -185,7 +186,7 @@ class Seat:
         self.table_depth = len(self.blocks)
 
     @property
-    def seated(self) -> int:
+    def held_slot(self) -> int:
         """Its slot, which it must still have."""
         assert self.slot is not None
         return self.slot
@@ -199,6 +200,3 @@ class Seat:
     def decoding(self) -> bool:
         """Whether it takes part in the next decode step."""
         return self.open and self.planned >= self.target and self.sequence.unplanned > 0
-
-
-__all__ = ["FinishReason", "Seat", "Sequence", "State"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from penstock_router.scheduler.sequence import Seat
+from penstock_router.scheduler.sequence import RunningSequence
 
 # A shared read saves the tokens that the other rows of a tile would have read. A few hundred of
 # them take less time than the merge of what was read apart.
@@ -18,52 +18,53 @@ MOST_GROUPS = 32  # that are looked for among sequences with the same first bloc
 
 
 def group_by_prefix(
-    seats: Sequence[Seat], block_size: int, worth: int = WORTH_TOKENS
-) -> tuple[list[Seat], list[tuple[int, int]]]:
-    """The seats in an order in which those that share stand together, and who shares.
+    batch: Sequence[RunningSequence], block_size: int, worth: int = WORTH_TOKENS
+) -> tuple[list[RunningSequence], list[tuple[int, int]]]:
+    """The sequences in an order in which those that share stand together, and who shares.
 
-    worth: tokens that a group must save from being read. Returns the seats and, for the first of
-    them, (seats, shared blocks) of each group. The order is otherwise kept. Costs some 0.5 us a
-    seat, and next to nothing for seats that start differently.
+    worth: tokens that a group must save from being read. Returns the sequences and, for the first
+    of them, (sequences, shared blocks) of each group. The order is otherwise kept. Costs some
+    0.5 us a sequence, and next to nothing for those that start differently.
     """
-    alike: dict[int, list[Seat]] = {}
-    for seat in seats:
-        if seat.cached:
-            alike.setdefault(seat.blocks[0], []).append(seat)
-    for seat in seats:  # who computed the prefix that the others found in the cache
-        if not seat.cached and seat.blocks[0] in alike:
-            alike[seat.blocks[0]].append(seat)
-    groups: list[tuple[list[Seat], int]] = []
+    alike: dict[int, list[RunningSequence]] = {}
+    for running in batch:
+        if running.cached:
+            alike.setdefault(running.blocks[0], []).append(running)
+    for running in batch:  # who computed the prefix that the others found in the cache
+        if not running.cached and running.blocks[0] in alike:
+            alike[running.blocks[0]].append(running)
+    groups: list[tuple[list[RunningSequence], int]] = []
     for members in alike.values():
         groups += _groups_among(members, block_size, worth)
     if not groups:
-        return list(seats), []
-    grouped = [seat for members, _ in groups for seat in members]
-    taken = {id(seat) for seat in grouped}
-    rest = [seat for seat in seats if id(seat) not in taken]
+        return list(batch), []
+    grouped = [running for members, _ in groups for running in members]
+    taken = {id(running) for running in grouped}
+    rest = [running for running in batch if id(running) not in taken]
     return grouped + rest, [(len(members), blocks) for members, blocks in groups]
 
 
-def _groups_among(members: list[Seat], block_size: int, worth: int) -> list[tuple[list[Seat], int]]:
-    """Groups of seats with the same first block, each as large as pays best for its first seat."""
-    groups: list[tuple[list[Seat], int]] = []
+def _groups_among(
+    members: list[RunningSequence], block_size: int, worth: int
+) -> list[tuple[list[RunningSequence], int]]:
+    """Groups of those with the same first block, each as large as pays best for its first."""
+    groups: list[tuple[list[RunningSequence], int]] = []
     while len(members) > 1 and len(groups) < MOST_GROUPS:
         first = members[0]
         shared = [first.table_depth]
-        shared += [_common_blocks(first, seat) for seat in members[1:]]
+        shared += [_common_blocks(first, other) for other in members[1:]]
         depths = sorted(shared, reverse=True)
         saved, depth = max((count * depth, depth) for count, depth in enumerate(depths))
         if saved * block_size < worth:
             members = members[1:]
             continue
-        groups.append(
-            ([seat for seat, blocks in zip(members, shared, strict=True) if blocks >= depth], depth)
-        )
-        members = [seat for seat, blocks in zip(members, shared, strict=True) if blocks < depth]
+        depth_of = list(zip(members, shared, strict=True))
+        groups.append(([one for one, blocks in depth_of if blocks >= depth], depth))
+        members = [one for one, blocks in depth_of if blocks < depth]
     return groups
 
 
-def _common_blocks(one: Seat, other: Seat) -> int:
+def _common_blocks(one: RunningSequence, other: RunningSequence) -> int:
     differing = one.table ^ other.table
     lowest = (differing & -differing).bit_length() - 1 if differing else 1 << 30
     return min(lowest // 32, one.table_depth, other.table_depth)

@@ -15,12 +15,13 @@ from penstock_router.templates.errors import TemplateError
 from penstock_router.templates.pool import TemplatePool
 from penstock_router.templates.template import Job, Script
 from penstock_router.text.chat_template import special_tokens, template_source
-from penstock_router.text.detokenizer import Detokenizer, token_table
+from penstock_router.text.detokenizer import Detokenizer
 from penstock_router.text.eos import eos_token_ids
 from penstock_router.text.files import tokenizer_config
 from penstock_router.text.lanes import LARGE, Lanes
 from penstock_router.text.marked import MarkedText
 from penstock_router.text.spans import TokenSpan, spans_json
+from penstock_router.text.token_table import token_table
 from penstock_router.text.tokenizer import Tokenizer
 from penstock_router.tools.plan import Replies
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 
 from penstock_router.text import library
+from penstock_router.text.components import components
 from penstock_router.text.definition import MALFORMED, Definition, read_definition, unreadable
 from penstock_router.text.guarded import Guard, Renaming
 from penstock_router.text.length import LengthBound
@@ -56,6 +58,10 @@ class Tokenizer:
             return cls(definition, template_source)
         except (TokenizerError, *MALFORMED) as error:
             raise unreadable(definition.path, error) from error
+
+    def decoders(self) -> Iterator[Mapping[str, Any]]:
+        """What makes text of tokens, part by part, as tokenizer.json has it."""
+        return components(self.settings.get("decoder"), "decoders")
 
     def added_tokens(self) -> dict[int, tokenizers.AddedToken]:
         """Tokens that are found in a text before the model sees it, by id."""

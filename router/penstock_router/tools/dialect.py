@@ -11,10 +11,10 @@ from penstock_router.reasoning import NAMED as REASONING
 from penstock_router.reasoning import ReasoningFormat, find_reasoning
 from penstock_router.tools import formats
 from penstock_router.tools.alphabet import Alphabet
-from penstock_router.tools.formats import Format
+from penstock_router.tools.format import Format
 from penstock_router.tools.reader import Literals
 from penstock_router.tools.response_template import Unreadable, read_template
-from penstock_router.tools.styles import Channels
+from penstock_router.tools.styles.channels import Channels
 
 T = TypeVar("T")
 

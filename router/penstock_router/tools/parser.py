@@ -18,7 +18,7 @@ from penstock_router.tools.events import (
     Reasoning,
     Text,
 )
-from penstock_router.tools.formats import Ids
+from penstock_router.tools.format import Ids
 from penstock_router.tools.reader import Malformed, Reader, Steps
 
 _LETTERS = string.ascii_letters + string.digits

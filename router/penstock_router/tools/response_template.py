@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock_router.reasoning import ReasoningFormat
-from penstock_router.tools.formats import Format
-from penstock_router.tools.styles import Header, JsonCall, Style, Tagged, Unquoted
+from penstock_router.tools.format import Format
+from penstock_router.tools.styles.json_calls import Header, JsonCall
+from penstock_router.tools.styles.notations import Unquoted
+from penstock_router.tools.styles.style import Style
+from penstock_router.tools.styles.tagged import Tagged
 
 _parser: Any = importlib.import_module("re._parser")  # the only one of patterns that there is
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from penstock_router.request import BadGrammar
-from penstock_router.tools.elements import Elements
 from penstock_router.tools.lark import Rules
 from penstock_router.tools.schema import resolve
+from penstock_router.tools.styles.elements import Elements
 from penstock_router.tools.values import types
 from penstock_router.tools.written import MOST_REPEATS, properties, raw_value
 

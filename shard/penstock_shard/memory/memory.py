@@ -18,6 +18,11 @@ def blocks_of(loaded: LoadedModel, tokens: int) -> int:
     return -(-tokens // loaded.block_size)
 
 
+def block_bytes(loaded: LoadedModel) -> int:
+    """Of this rank's part of a block."""
+    return loaded.block_size * kv_cache.bytes_per_token(loaded.decoder)
+
+
 def count_blocks(
     loaded: LoadedModel, request: shard_pb2.WarmupRequest, free: int
 ) -> tuple[int, str | None]:
@@ -25,21 +30,20 @@ def count_blocks(
 
     free: bytes that the cache may have.
     """
-    block_bytes = loaded.block_size * kv_cache.bytes_per_token(loaded.decoder)
-    free = max(0, free)
+    size, free = block_bytes(loaded), max(0, free)
     if request.max_batch_total_tokens:
         option = f"--max-batch-total-tokens {request.max_batch_total_tokens}"
         blocks = blocks_of(loaded, request.max_batch_total_tokens) + 1
     elif loaded.shares.kv_cache:
         option = f"--kv-cache-memory {loaded.shares.kv_cache}"
-        blocks = loaded.shares.kv_cache // block_bytes
+        blocks = loaded.shares.kv_cache // size
     else:
         most = request.max_slots * blocks_of(loaded, request.max_sequence_length) + 1
-        return min(most, int(free * _share(loaded)) // block_bytes), None
-    if blocks * block_bytes <= free:
+        return min(most, int(free * _share(loaded)) // size), None
+    if blocks * size <= free:
         return blocks, None
     return 0, (
-        f"{option} needs {blocks * block_bytes >> 20} MiB of KV cache, but only {free >> 20} MiB "
+        f"{option} needs {blocks * size >> 20} MiB of KV cache, but only {free >> 20} MiB "
         "are free: lower it or --max-batch-prefill-tokens"
     )
 
@@ -55,15 +59,23 @@ def _share(loaded: LoadedModel) -> float:
     return 1.0 if left or loaded.device.type == "cuda" else kv_cache.CPU_SHARE
 
 
-def too_small(loaded: LoadedModel, request: shard_pb2.WarmupRequest) -> str:
-    """The sentence about a cache that holds nothing."""
-    advice = "lower --max-batch-prefill-tokens or --max-batch-size"
-    if request.max_batch_total_tokens:
-        advice = "raise --max-batch-total-tokens"
-    elif loaded.shares.kv_cache:
-        advice = "raise --kv-cache-memory"
-    others = _others(loaded.device)
+def too_small(loaded: LoadedModel) -> str:
+    """The sentence about this rank's cache that holds nothing."""
+    advice, others = _what_to_change(loaded), _others(loaded.device)
     return f"the KV cache holds no block of {loaded.block_size} tokens: {advice}{others}"
+
+
+def _what_to_change(loaded: LoadedModel) -> str:
+    """The option by which the operator made it small, or those that make a step smaller."""
+    shares = loaded.shares
+    if shares.kv_cache:
+        least = 2 * block_bytes(loaded)  # the scratch block is one
+        return f"raise --kv-cache-memory {shares.kv_cache} to {least} at least"
+    if shares.leave_free:
+        return f"lower --leave-free {shares.leave_free}"
+    if shares.fraction < 1 and loaded.device.type == "cuda":
+        return f"raise --cuda-memory-fraction {shares.fraction:g}"
+    return "lower --max-batch-prefill-tokens or --max-batch-size"
 
 
 def _others(device: torch.device) -> str:

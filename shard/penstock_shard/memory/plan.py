@@ -21,6 +21,8 @@ from penstock_shard.steps.graphs import GraphSizes
 from penstock_shard.steps.slots import MAX_CHUNKS, ShardLimits
 from penstock_shard.weights.loaded_model import LoadedModel
 
+OF_ANOTHER = "another rank has too little memory for its part of the KV cache, and says why"
+
 
 class DoesNotFit(ValueError):
     """The memory cannot hold what was asked; the message names the options to change."""
@@ -83,10 +85,10 @@ def _count(
 ) -> tuple[int, str | None]:
     """Blocks that every rank can have, and why those are too few. last: nothing smaller is left to
     try, so that whatever serves a sequence is enough. A collective."""
-    blocks, problem = count_blocks(loaded, request, measured.free)
-    blocks = loaded.group.minimum(blocks, loaded.device)
+    own, problem = count_blocks(loaded, request, measured.free)
+    blocks = loaded.group.minimum(own, loaded.device)
     if problem is None and blocks < 2:
-        problem = too_small(loaded, request)
+        problem = too_small(loaded) if own < 2 else OF_ANOTHER
     wanted = probe_blocks(loaded, request)
     choice = measured.beside_steps and not last and not fixed_cache(loaded, request)
     if problem is None and choice and blocks < wanted:

@@ -163,7 +163,7 @@ class Checkpoint:
         self.folder = folder
         self._slices: dict[str, Any] = {}
         files = checkpoint_files(folder).chosen
-        self._open = [_open(path) for path in files]
+        self._open = [opened(path) for path in files]
         for path, file in zip(files, self._open, strict=True):
             for stored in file.keys():  # noqa: SIM118 (the file is no mapping)
                 if stored.startswith(names.unserved):
@@ -247,7 +247,8 @@ def _some(items: list[str]) -> str:
     return "; ".join(items[:5]) + (f"; and {len(items) - 5} more" if len(items) > 5 else "")
 
 
-def _open(path: Path) -> Any:
+def opened(path: Path) -> Any:
+    """Raises ValueError for what is no safetensors file."""
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:

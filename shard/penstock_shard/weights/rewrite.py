@@ -11,12 +11,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from penstock_shard.json_file import read_object
+from penstock_shard.weights.checkpoint import opened
 from penstock_shard.weights.checkpoint_files import INDEX, checkpoint_files
+from penstock_shard.weights.cut_off import check_all_there
 
 # What a tensor becomes: None: itself. Its name is that of the file.
 Change = Callable[[str, Tensor], dict[str, Tensor] | None]
@@ -26,10 +28,11 @@ LEFT_OUT = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".ms
 
 
 def tensors_of(folder: Path) -> list[str]:
-    """Names of all that `rewrite` goes through."""
+    """Names of all that `rewrite` goes through. Raises ValueError for files that are damaged."""
     names: list[str] = []
     for path in checkpoint_files(folder).chosen:
-        with safe_open(path, framework="pt") as file:
+        check_all_there(path)
+        with opened(path) as file:
             names += file.keys()
     return names
 
@@ -86,15 +89,14 @@ def _write(
     total = 0
     for path in checkpoint_files(folder).chosen:
         kept: dict[str, Tensor] = {}
-        with safe_open(path, framework="pt") as file:
+        with opened(path) as file:
             for name in file.keys():  # noqa: SIM118 (the file is no mapping)
                 tensor = file.get_tensor(name)
                 changed = change(name, tensor)
                 kept |= {name: tensor} if changed is None else changed
                 done()
         kept = {name: tensor.cpu().contiguous() for name, tensor in kept.items()}
-        save_file(kept, output / path.name, {"format": "pt"})
-        (output / path.name).chmod(0o644)
+        _save(kept, output / path.name)
         places |= dict.fromkeys(kept, path.name)
         total += sum(tensor.nbytes for tensor in kept.values())
     if len(set(places.values())) > 1:
@@ -106,3 +108,12 @@ def _write(
     whole = read_object(folder / CONFIG) | config
     (output / CONFIG).write_text(json.dumps(whole, indent=2) + "\n")
     return total
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    """Raises OSError, also of a full disk, for which the library has an error of its own."""
+    try:
+        save_file(tensors, path, {"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from None
+    path.chmod(0o644)

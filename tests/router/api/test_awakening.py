@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from penstock_router.api.awakening import AT_ONCE, Awakening
-from penstock_router.api.request_context import RequestContext, RequestStats
+from penstock_router.api.request_context import RequestContext
+from penstock_router.api.request_stats import RequestStats
 from router.api.conftest import beside_only
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from penstock_router.api import bodies, connection, connections
+from penstock_router.api import bodies, connection, connections, half_closed
 from penstock_router.api.app import make_scrape_runner
-from penstock_router.api.connection import PROBE
+from penstock_router.api.half_closed import PROBE
 from penstock_router.metrics import Metrics
 from router.api.conftest import beside_only
 from support.fake_engine import FakeEngine, limits
@@ -121,7 +121,7 @@ async def test_who_shuts_its_side_is_answered(
     serve: Any, monkeypatch: pytest.MonkeyPatch, request_: bytes, late: bool
 ) -> None:
     """n5: one whose answer takes longer is asked whether it is there by what it passes over."""
-    monkeypatch.setattr(connection, "PROBE_AFTER", 0.1)
+    monkeypatch.setattr(half_closed, "PROBE_AFTER", 0.1)
     client = await serve(FakeEngine(hold=late, script=[10, 2]))
     reader, writer = await connect(client, request_)
     writer.write_eof()
@@ -142,8 +142,8 @@ async def test_who_shuts_its_side_and_leaves_is_noticed(
     serve: Any, monkeypatch: pytest.MonkeyPatch, request_: bytes, tokens: int
 ) -> None:
     """M1, n5: at first both look alike."""
-    monkeypatch.setattr(connection, "PROBE_AFTER", 0.1)
-    monkeypatch.setattr(connection, "PROBE_AGAIN", 0.2)
+    monkeypatch.setattr(half_closed, "PROBE_AFTER", 0.1)
+    monkeypatch.setattr(half_closed, "PROBE_AGAIN", 0.2)
     client = await serve(FakeEngine(hold=True))
     reader, writer = await connect(client, request_)
     writer.write_eof()

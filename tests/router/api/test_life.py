@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from penstock_router.api import connection, connections, sse
+from penstock_router.api import connection, connections, half_closed, sse
 from penstock_router.api.service import SERVICE
 from penstock_router.request import GenerationFailed, ShuttingDown
 from router.api.conftest import beside_only
@@ -40,7 +40,7 @@ async def until(condition: Any) -> None:
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that leaves is asked at once whether it has."""
-    monkeypatch.setattr(connection, "PROBE_AFTER", 0.02)
+    monkeypatch.setattr(half_closed, "PROBE_AFTER", 0.02)
 
 
 @pytest.mark.parametrize(("route", "body"), ROUTES)

@@ -9,7 +9,8 @@ import pytest
 
 from penstock_router.api.routes import ROUTES
 from penstock_router.api.schema import ClientObject
-from penstock_router.api.sglang_schema import SamplingParams, SGLangRequest
+from penstock_router.api.sglang_sampling import SamplingParams
+from penstock_router.api.sglang_schema import SGLangRequest
 
 PAGE = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
 SECTION = PAGE.split("## SGLang's protocol\n")[1].split("\n## ")[0]

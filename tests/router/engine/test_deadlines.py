@@ -16,7 +16,7 @@ def hurried(number: int, state: State) -> Sequence:
     return sequence
 
 
-async def test_whoever_loses_its_seat_does_not_wait_for_another() -> None:
+async def test_whoever_is_preempted_does_not_wait_to_run_again() -> None:
     """Its time was up while it ran, and its next token, which would have ended it, never came."""
     expired: list[Sequence] = []
     deadlines = Deadlines(expired.append)

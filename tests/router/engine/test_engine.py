@@ -289,10 +289,11 @@ async def test_a_failing_step_ends_every_request_with_an_error(engine_rig, recor
 async def test_a_hung_step_is_noticed(engine_rig, recorder):
     async with engine_rig(fault=Fault("hang", 3), step_timeout=0.3) as rig:
         listener, asked = recorder(), []
-        rig.engine.on_overdue = lambda: asked.append(rig.engine.trouble)
+        rig.engine.health.on_overdue = lambda: asked.append(rig.engine.trouble)
         rig.engine.submit(GenerationRequest((1, 2), 30), listener)
         end = await listener.wait()
         assert isinstance(end, GenerationFailed) and "no result of step" in str(end)
+        assert "(--step-timeout)" in str(end)
         assert len(asked) == 2, "stacks when the step is late, and before it is given up"
 
 
@@ -340,7 +341,7 @@ async def test_a_shard_that_does_not_answer_is_not_ready(engine_rig, recorder, m
     monkeypatch.setattr(shard_client, "PROBE_TIMEOUT", 0.1)
     async with engine_rig(ranks=2, fault=Fault("hang", 3) if busy else None) as rig:
         heard = []
-        rig.engine.on_trouble = heard.append
+        rig.engine.health.on_trouble = heard.append
         rig.engine.submit(GenerationRequest((1, 2), 30), recorder())
         await asyncio.sleep(0.5)
         assert not rig.engine.trouble
@@ -361,15 +362,15 @@ async def test_a_hung_step_names_the_shard_that_does_not_answer(engine_rig, reco
     monkeypatch.setattr(shard_client, "PROBE_SECONDS", 0.05)
     monkeypatch.setattr(shard_client, "PROBE_TIMEOUT", 0.1)
     async with engine_rig(ranks=2, fault=Fault("hang", 3), step_timeout=1.0) as rig:
-        monkeypatch.setattr(rig.engine, "_step_timeout", math.inf)
+        monkeypatch.setattr(rig.engine.health, "step_timeout", math.inf)
         listener = recorder()
         rig.engine.submit(GenerationRequest((1, 2), 30), listener)
         rig.shards[1].deaf = True
         async with asyncio.timeout(60):
             while "no answer from" not in rig.engine.trouble:
                 await asyncio.sleep(0.01)
-        monkeypatch.setattr(rig.engine, "_step_timeout", 0.0)
-        assert str(await listener.wait()).endswith(" s; no answer from shard 1")
+        monkeypatch.setattr(rig.engine.health, "step_timeout", 0.0)
+        assert str(await listener.wait()).endswith(" s (--step-timeout); no answer from shard 1")
 
 
 async def test_an_idle_engine_is_not_taken_for_a_hung_one(engine_rig, recorder):
@@ -405,7 +406,7 @@ async def test_a_step_that_takes_far_too_long_is_not_ready(engine_rig, recorder)
     """Readiness goes long before the step is called dead."""
     async with engine_rig(fault=Fault("hang", 3), step_timeout=2.0) as rig:
         heard = []
-        rig.engine.on_trouble = heard.append
+        rig.engine.health.on_trouble = heard.append
         listener = recorder()
         rig.engine.submit(GenerationRequest((1, 2), 30), listener)
         async with asyncio.timeout(60):
@@ -419,7 +420,7 @@ async def test_a_step_that_takes_far_too_long_is_not_ready(engine_rig, recorder)
 async def test_a_late_step_that_comes_makes_the_server_ready_again(engine_rig, recorder):
     async with engine_rig(step_seconds=0.5, step_timeout=1.2) as rig:
         heard = []
-        rig.engine.on_trouble = heard.append
+        rig.engine.health.on_trouble = heard.append
         listener = recorder()
         rig.engine.submit(GenerationRequest((1, 2), 1), listener)
         assert isinstance(await listener.wait(), Finish)

@@ -14,6 +14,7 @@ from penstock_router.metrics import Metrics
 from penstock_router.request import Finish, GenerationFailed, GenerationRequest, Refused
 from penstock_router.shard_refusals import Refusals
 from support.fake_shard import FakeModelConfig, expected_tokens
+from support.scheduling import Loop
 
 MODEL = FakeModelConfig(num_blocks=64, block_size=4, vocab_size=500, nan_every=60)
 
@@ -91,7 +92,7 @@ async def test_a_refused_sequence_has_no_time_left_to_pass(engine_rig, recorder)
 def test_many_refusals_are_a_line_now_and_then(caplog, monkeypatch):  # type: ignore[no-untyped-def]
     clock = SimpleNamespace(monotonic=itertools.count(1000, 0.5).__next__)
     monkeypatch.setattr("penstock_router.logs.time", clock)
-    refusals = Refusals(Metrics(1, 1))
+    refusals = Refusals(Loop().scheduler, Metrics(1, 1))
     for _ in range(50):
         refusals.note(Refusal(kind=Refusal.NOT_A_NUMBER, message="NaN"))
     line = "refused by the shards: not_a_number"

@@ -64,7 +64,7 @@ async def test_stop_after_the_end_is_harmless(engine_rig, recorder):
 
 
 async def test_stop_of_a_sequence_that_has_lost_its_seat(engine_rig, recorder):
-    """Its text was complete before; it does not wait for a seat to be told."""
+    """Its text was complete before; it is told without running again."""
     async with engine_rig(model=TINY, step_seconds=0.001) as rig:
         listeners = {}
         for index in range(6):
@@ -73,7 +73,7 @@ async def test_stop_of_a_sequence_that_has_lost_its_seat(engine_rig, recorder):
             listeners[rig.engine.submit(request, listener)] = listener
 
         def waiting() -> list[int]:
-            sequences = rig.scheduler._sequences
+            sequences = rig.scheduler._lifecycle.sequences
             return [n for n, s in sequences.items() if s.state is State.WAITING and s.generated]
 
         await until(waiting)

@@ -128,7 +128,7 @@ async def test_a_stream_comes_in_pieces(world: World) -> None:
     assert b"".join(piece.ids for piece in pieces) == array("I", [10, 11, 12]).tobytes()
 
 
-async def test_no_more_run_than_twice_the_seats(world: World) -> None:
+async def test_no_more_run_than_twice_the_slots(world: World) -> None:
     world.engine.hold = True
     program = await world.connect()
     program.ask(*map(prompt, range(100)))

@@ -143,12 +143,12 @@ def test_the_youngest_of_the_lowest_priority_is_preempted() -> None:
 def test_a_preempted_sequence_resumes_from_cached_blocks() -> None:
     loop = Loop(num_blocks=14, block_size=2)
     sequences = [loop.submit([index * 4 + 1, 2, 3, 4], 9) for index in range(3)]
-    seats = []
+    batch = []
     while not loop.scheduler.idle:
         if plan := loop.step():
-            seats += [seat for seat in plan.admit if seat.sequence.generated]
+            batch += [running for running in plan.admit if running.sequence.generated]
     assert loop.scheduler.preemptions > 0
-    assert any(seat.cached > 0 for seat in seats), "everything was computed again"
+    assert any(running.cached > 0 for running in batch), "everything was computed again"
     assert all(sequence.state is State.ENDED for sequence in sequences)
 
 
@@ -175,7 +175,7 @@ def test_those_that_leave_the_queue_are_forgotten_while_no_slot_is_free() -> Non
     assert all(sequence.generated == 2 for sequence in stays)
 
 
-def test_the_last_one_that_loses_its_seat_is_seated_again_at_once() -> None:
+def test_the_last_one_that_is_preempted_is_admitted_again_at_once() -> None:
     """With nothing under way there is no result that would lead to another plan."""
     loop = Loop(num_blocks=3, block_size=2, max_batch_size=1)
     twins = [loop.submit([1], 3) for _ in range(2)]
@@ -205,7 +205,7 @@ def test_a_plan_admits_no_more_tokens_than_a_message_carries() -> None:
     burst = [loop.submit([*shared, 41 + index % 9], 6) for index in range(8)]
     while any(sequence.state is State.WAITING for sequence in burst):
         loop.step()
-    admitted = [[seat.sequence.length for seat in plan.admit] for plan in loop.plans[-4:]]
+    admitted = [[running.sequence.length for running in plan.admit] for plan in loop.plans[-4:]]
     assert [len(lengths) for lengths in admitted] == [2, 2, 2, 2]  # one step after the other
     alone = loop.submit([5] * 150, 2)  # more than that is carried alone
     loop.drain()

@@ -155,17 +155,17 @@ def test_a_block_of_another_is_not_confirmed_by_one_who_computed_its_own() -> No
     first = loop.submit(prompt, 6, prompt_logprobs=True)
     second = loop.submit(prompt, 6, prompt_logprobs=True)
     loop.plan()
-    seats = [loop.scheduler._seats.of(sequence.id) for sequence in (first, second)]
-    assert seats[0] is not None and seats[1] is not None
+    batch = [loop.scheduler._batch.of(sequence.id) for sequence in (first, second)]
+    assert batch[0] is not None and batch[1] is not None
     blocks, cache = loop.scheduler.blocks, loop.scheduler.blocks.cache
-    for seat in seats:
-        assert seat is not None
-        seat.computed = 4
-    blocks.publish(seats[0], confirmed=False)
-    blocks.publish(seats[1], confirmed=True)
+    for running in batch:
+        assert running is not None
+        running.computed = 4
+    blocks.publish(batch[0], confirmed=False)
+    blocks.publish(batch[1], confirmed=True)
     [node] = cache.nodes()
-    assert node.block == seats[0].blocks[0] and not node.confirmed
-    blocks.publish(seats[0], confirmed=True)
+    assert node.block == batch[0].blocks[0] and not node.confirmed
+    blocks.publish(batch[0], confirmed=True)
     assert node.confirmed
 
 

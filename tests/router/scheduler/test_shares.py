@@ -46,7 +46,7 @@ def test_few_clients_are_remembered() -> None:
     assert len(shares._last) <= REMEMBERED
 
 
-def test_the_scheduler_seats_by_it() -> None:
+def test_the_scheduler_admits_by_it() -> None:
     scheduler = Loop().scheduler
     many = [scheduler.submit(GenerationRequest([7], 1, client="many"), 1.0) for _ in range(3)]
     few = scheduler.submit(GenerationRequest([7], 1, client="few"), 1.0 + APART / 2)

@@ -11,23 +11,23 @@ from hypothesis import strategies as st
 from penstock_router.request import GenerationRequest, Sampling
 from penstock_router.scheduler import Sequence
 from penstock_router.scheduler.prefix_cache import Node
-from penstock_router.scheduler.sequence import Seat
+from penstock_router.scheduler.sequence import RunningSequence
 from penstock_router.scheduler.sharing import WORTH_TOKENS, group_by_prefix
 
 BLOCK = 64
 
 
-def seat(blocks: list[int], cached: int) -> Seat:
+def running(blocks: list[int], cached: int) -> RunningSequence:
     """With these blocks, of which so many came from the cache."""
     request = GenerationRequest(prompt=[1], max_new_tokens=1, sampling=Sampling())
-    made = Seat(
+    made = RunningSequence(
         Sequence(1, request, None, 0.0, 0.0), 0, Node(None, b"", -1), blocks, cached * BLOCK
     )
     made.note_table()
     return made
 
 
-def shared_blocks(members: list[Seat]) -> int:
+def shared_blocks(members: list[RunningSequence]) -> int:
     depth = 0
     for column in zip(*(member.blocks for member in members), strict=False):
         if len(set(column)) > 1:
@@ -38,9 +38,9 @@ def shared_blocks(members: list[Seat]) -> int:
 
 def test_those_behind_one_prefix_are_a_group() -> None:
     prefix = list(range(1, 16))
-    first = seat([*prefix, 100, 101], 0)  # who computed it
-    others = [seat([*prefix, 200 + i], 15) for i in range(5)]
-    alone = [seat([300 + i, 301 + i], 0) for i in range(3)]
+    first = running([*prefix, 100, 101], 0)  # who computed it
+    others = [running([*prefix, 200 + i], 15) for i in range(5)]
+    alone = [running([300 + i, 301 + i], 0) for i in range(3)]
     order, groups = group_by_prefix([alone[0], *others[:2], first, alone[1], *others[2:]], BLOCK)
     assert groups == [(6, 15)]
     assert set(map(id, order[:6])) == set(map(id, [first, *others]))
@@ -50,8 +50,8 @@ def test_those_behind_one_prefix_are_a_group() -> None:
 def test_a_deep_prefix_of_few_beats_a_short_one_of_many_when_it_saves_more() -> None:
     system = [1]
     examples = [*system, *range(10, 60)]
-    deep = [seat([*examples, 100 + i], 51) for i in range(4)]
-    shallow = [seat([*system, 200 + i], 1) for i in range(4)]
+    deep = [running([*examples, 100 + i], 51) for i in range(4)]
+    shallow = [running([*system, 200 + i], 1) for i in range(4)]
     order, groups = group_by_prefix(shallow + deep, BLOCK)
     # Seen from the first: with all others it shares one block.
     assert groups == [(8, 1)] or groups[0] == (4, 51)
@@ -62,15 +62,15 @@ def test_a_deep_prefix_of_few_beats_a_short_one_of_many_when_it_saves_more() -> 
 
 def test_what_saves_little_is_left_alone() -> None:
     blocks = WORTH_TOKENS // BLOCK
-    few = [seat([*range(1, blocks), 100 + i], blocks - 1) for i in range(2)]
+    few = [running([*range(1, blocks), 100 + i], blocks - 1) for i in range(2)]
     assert group_by_prefix(few, BLOCK) == (few, [])
-    more = [seat([*range(1, blocks + 1), 100 + i], blocks) for i in range(2)]
+    more = [running([*range(1, blocks + 1), 100 + i], blocks) for i in range(2)]
     assert group_by_prefix(more, BLOCK)[1] == [(2, blocks)]
 
 
 def test_without_hits_nothing_is_compared_or_moved() -> None:
-    seats = [seat([1 + 3 * i, 2 + 3 * i], 0) for i in range(50)]
-    assert group_by_prefix(seats, BLOCK) == (seats, [])
+    batch = [running([1 + 3 * i, 2 + 3 * i], 0) for i in range(50)]
+    assert group_by_prefix(batch, BLOCK) == (batch, [])
     assert group_by_prefix([], BLOCK) == ([], [])
 
 
@@ -96,9 +96,9 @@ def test_groups_really_share_and_nobody_is_lost(seed: int, count: int) -> None:
             blocks.append(node)
         return [*blocks, next(fresh)], cached
 
-    seats = [seat(*path()) for _ in range(count)]
-    order, groups = group_by_prefix(seats, BLOCK)
-    assert sorted(map(id, order)) == sorted(map(id, seats))
+    batch = [running(*path()) for _ in range(count)]
+    order, groups = group_by_prefix(batch, BLOCK)
+    assert sorted(map(id, order)) == sorted(map(id, batch))
     first = 0
     for rows, blocks in groups:
         members = order[first : first + rows]
@@ -110,5 +110,5 @@ def test_groups_really_share_and_nobody_is_lost(seed: int, count: int) -> None:
 @pytest.mark.parametrize("rows", [64, 256])
 def test_all_in_one_group(rows: int) -> None:
     prefix = list(range(1, 32))
-    seats = [seat([*prefix, 100 + i], 31) for i in range(rows)]
-    assert group_by_prefix(seats, BLOCK) == (seats, [(rows, 31)])
+    batch = [running([*prefix, 100 + i], 31) for i in range(rows)]
+    assert group_by_prefix(batch, BLOCK) == (batch, [(rows, 31)])

@@ -9,13 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders
 
-from penstock_router.text.detokenizer import (
-    ByteLevelDetokenizer,
-    SentencePieceDetokenizer,
-    WindowDetokenizer,
-    token_table,
-)
+from penstock_router.text.detokenizers.byte_level import ByteLevelDetokenizer
+from penstock_router.text.detokenizers.sentencepiece import SentencePieceDetokenizer
+from penstock_router.text.detokenizers.window import WindowDetokenizer
 from penstock_router.text.library import TokenizerError
+from penstock_router.text.token_table import token_table
 from penstock_router.text.tokenizer import Tokenizer
 from support.case_folders import sentencepiece, with_decoder, write
 from support.small_text import KINDS, write_folder

@@ -25,14 +25,15 @@ from penstock_router.reasoning import NAMED as REASONING
 from penstock_router.request import BadGrammar
 from penstock_router.tools.definition import NO_TOOLS, Mode, Tool, Toolbox
 from penstock_router.tools.dialect import Dialect, Start
-from penstock_router.tools.elements import Elements
 from penstock_router.tools.events import Event, Reply, joined
-from penstock_router.tools.formats import FORMATS, NAMED, Format
+from penstock_router.tools.format import Format
+from penstock_router.tools.formats import FORMATS, NAMED
 from penstock_router.tools.formats_of_text import FORMATS as TEXT_FORMATS
 from penstock_router.tools.grammar import reply_grammar
 from penstock_router.tools.parser import ReplyParser
 from penstock_router.tools.schema import FORMATS as ENFORCED
-from penstock_router.tools.styles import Pythonic
+from penstock_router.tools.styles.elements import Elements
+from penstock_router.tools.styles.notations import Pythonic
 from support.assets import assets, needs_assets
 from support.grammar_walk import Vocabulary, compiled, walk
 from support.small_text import byte_level

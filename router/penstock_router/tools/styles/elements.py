@@ -9,7 +9,7 @@ from typing import Any
 
 from penstock_router.tools.jsontext import MOST_DEPTH, MOST_NAME, Show, escaped
 from penstock_router.tools.reader import Literals, Malformed, Reader, Steps
-from penstock_router.tools.styles import MOST_VALUE, Sink, Style
+from penstock_router.tools.styles.style import MOST_VALUE, Sink, Style
 from penstock_router.tools.values import cast, described, is_text, property_schema, types
 
 Schema = Mapping[str, Any]

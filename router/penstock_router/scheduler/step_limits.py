@@ -10,7 +10,7 @@ LEAST_PROMPT_TOKENS = 64  # a step; with fewer prompts would take for ever
 STEPS_UNTIL_WHOLE = 10_000
 
 
-class Room:
+class StepLimits:
     """Sizes within those that the shards were warmed up for."""
 
     def __init__(self, prompt_tokens: int, sequences: int) -> None:

@@ -36,8 +36,8 @@ def test_a_run_is_in_the_step_behind_the_one_in_flight() -> None:
     sequence = loop.submit([1, 2, 3], 60, held=True)
     while not loop.plans or not loop.plans[-1].runs:
         loop.turn(2)
-    [(seat, tokens)] = loop.plans[-1].runs
-    assert seat.sequence is sequence
+    [(running, tokens)] = loop.plans[-1].runs
+    assert running.sequence is sequence
     assert not loop.plans[-1].decode and loop.plans[-1].decode_changed
     before = list(loop.live[sequence.id].tokens)
     assert tokens[0] == before[-1], "the step that was in flight when it was planned"
@@ -53,8 +53,8 @@ def test_without_a_step_in_flight_the_token_that_begins_it_is_in_the_chunk() -> 
     while loop.live:
         before = {number: list(one.tokens) for number, one in loop.live.items()}
         plan = loop.step()
-        for seat, tokens in plan.runs if plan else ():
-            assert tokens[0] == before[seat.sequence.id][-1]
+        for running, tokens in plan.runs if plan else ():
+            assert tokens[0] == before[running.sequence.id][-1]
     assert loop.runs
 
 
@@ -154,7 +154,7 @@ def test_what_is_forced_behind_a_row_that_is_not_there_is_an_error() -> None:
 
 
 def test_preempted_in_a_run_it_resumes_behind_it() -> None:
-    """The youngest loses its seat while its run is in flight: more tokens than results."""
+    """The youngest is preempted while its run is in flight: more tokens than results."""
     preempted = 0
     for size in range(10, 60):
         loop = Loop(forced_every=2, num_blocks=size, block_size=1, prefix_cache=False)

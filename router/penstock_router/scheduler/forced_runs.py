@@ -11,8 +11,8 @@ from collections.abc import Sequence as Tokens
 from penstock_router.scheduler.block_manager import BlockManager
 from penstock_router.scheduler.config import SchedulerConfig
 from penstock_router.scheduler.plan import StepPlan
-from penstock_router.scheduler.room import Room
-from penstock_router.scheduler.sequence import Seat
+from penstock_router.scheduler.sequence import RunningSequence
+from penstock_router.scheduler.step_limits import StepLimits
 
 LEAST = 2  # tokens of a chunk; one is what a decode row computes
 # A step with chunks takes longer for all who decode in it, and some time of the host: its runs must
@@ -23,21 +23,21 @@ MORE, MUCH_MORE, FEW_ROWS = 0.07, 0.2, 64
 NEAR = 16  # tokens behind a run in which another one is likely
 
 
-class Runs:
+class ForcedRuns:
     """Those that the last results named. Each is in the next plan, or in none."""
 
-    def __init__(self, config: SchedulerConfig, blocks: BlockManager, steps: Room) -> None:
-        self._config, self._blocks, self._steps = config, blocks, steps
-        self._found: list[Seat] = []
+    def __init__(self, config: SchedulerConfig, blocks: BlockManager, limits: StepLimits) -> None:
+        self._config, self._blocks, self._limits = config, blocks, limits
+        self._found: list[RunningSequence] = []
 
-    def note(self, seat: Seat, tokens: Tokens[int]) -> None:
-        """A grammar forces these tokens behind the last known one of a seat's sequence."""
-        sequence = seat.sequence
+    def note(self, running: RunningSequence, tokens: Tokens[int]) -> None:
+        """A grammar forces these tokens behind the last known one of a sequence."""
+        sequence = running.sequence
         run = self.cut(tokens, sequence.request.max_new_tokens - sequence.generated)
-        if run and seat.open:
-            seat.certain = [sequence.last_token, *run]
-            seat.certain_from = sequence.length - 1
-            self._found.append(seat)
+        if run and running.open:
+            running.certain = [sequence.last_token, *run]
+            running.certain_from = sequence.length - 1
+            self._found.append(running)
 
     def cut(self, tokens: Tokens[int], left: int) -> list[int]:
         """As many as a chunk may bring, of a sequence that may have `left` more tokens: none that
@@ -55,34 +55,34 @@ class Runs:
         """Plan chunks for what was found, where that saves enough and there is room without taking
         anybody's blocks; the other sequences decode on. decoding: sequences that would; seconds:
         that a step takes."""
-        found = [(seat, tokens) for seat in self._found if (tokens := self._left(seat))]
+        found = [(running, tokens) for running in self._found if (tokens := self._left(running))]
         self._found.clear()
         saved = sum(len(tokens) - 1 for _, tokens in found)
         longer = MORE if decoding + saved <= FEW_ROWS else MUCH_MORE
         worth = saved * seconds >= decoding * (HOST_SECONDS + longer * seconds)
         if saved < LEAST_SAVED or (seconds and not worth):
             return
-        room = self._steps.prompt_tokens
-        for seat, tokens in found[: self._config.most_runs]:
+        room = self._limits.prompt_tokens
+        for running, tokens in found[: self._config.most_runs]:
             tokens = tokens[:room]
-            if len(tokens) >= LEAST and self._grant(plan, seat, len(tokens)):
-                seat.target = seat.planned + len(tokens)
-                seat.sequence.expect_run_until = seat.sequence.generated + len(tokens) + NEAR
-                plan.runs.append((seat, tokens))
+            if len(tokens) >= LEAST and self._grant(plan, running, len(tokens)):
+                running.target = running.planned + len(tokens)
+                running.sequence.expect_run_until = running.sequence.generated + len(tokens) + NEAR
+                plan.runs.append((running, tokens))
                 room -= len(tokens)
 
-    def _left(self, seat: Seat) -> list[int]:
-        """What no step in flight computes of a seat's run, with the token in front of it; empty
+    def _left(self, running: RunningSequence) -> list[int]:
+        """What no step in flight computes of a run, with the token in front of it; empty
         where that is not worth a chunk."""
-        tokens, seat.certain = seat.certain[seat.planned - seat.certain_from :], []
-        worth = len(tokens) >= LEAST and seat.planned <= self._config.longest_run_context
-        return tokens if worth and seat.open else []
+        tokens, running.certain = running.certain[running.planned - running.certain_from :], []
+        worth = len(tokens) >= LEAST and running.planned <= self._config.longest_run_context
+        return tokens if worth and running.open else []
 
-    def _grant(self, plan: StepPlan, seat: Seat, tokens: int) -> bool:
+    def _grant(self, plan: StepPlan, running: RunningSequence, tokens: int) -> bool:
         """Blocks for so many tokens more. False: there are not enough."""
         blocks = self._blocks
-        missing = blocks.blocks_for(seat.planned + tokens) - len(seat.blocks)
+        missing = blocks.blocks_for(running.planned + tokens) - len(running.blocks)
         if missing > blocks.available:
             return False
-        plan.grants += [(seat.seated, blocks.grow(seat)) for _ in range(missing)]
+        plan.grants += [(running.held_slot, blocks.grow(running)) for _ in range(missing)]
         return True

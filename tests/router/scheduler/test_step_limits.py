@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from penstock_router.scheduler import room
+from penstock_router.scheduler import step_limits
 from penstock_router.scheduler.plan import StepPlan
-from penstock_router.scheduler.room import LEAST_PROMPT_TOKENS, Room
+from penstock_router.scheduler.step_limits import LEAST_PROMPT_TOKENS, StepLimits
 from support.scheduling import Loop
 
 
@@ -17,7 +17,7 @@ def test_sequences_of_a_step_without_memory_end_and_the_queue_goes_on() -> None:
     loop.drain(ahead=2)
     lost = sum(generated.refused for generated in loop.ended)
     assert 0 < lost < 40 and len(loop.ended) == 80
-    assert loop.scheduler.room.prompt_tokens <= 100
+    assert loop.scheduler.step_limits.prompt_tokens <= 100
 
 
 def test_steps_that_only_decode_take_fewer_sequences() -> None:
@@ -25,7 +25,7 @@ def test_steps_that_only_decode_take_fewer_sequences() -> None:
     for first in range(12):
         loop.submit([first + 1], 30)
     loop.drain(ahead=2)
-    assert loop.scheduler.room.sequences <= 3
+    assert loop.scheduler.step_limits.sequences <= 3
     assert any(not generated.refused for generated in loop.ended)
 
 
@@ -36,12 +36,12 @@ def test_the_smallest_step_is_tried_again_and_again() -> None:
         loop.submit([1, 2, 3], 4)
     loop.drain()
     assert all(generated.refused for generated in loop.ended)
-    assert loop.scheduler.room.sequences == 1
+    assert loop.scheduler.step_limits.sequences == 1
 
 
 def test_sizes_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "STEPS_UNTIL_WHOLE", 10)
-    steps = Room(prompt_tokens=512, sequences=8)
+    monkeypatch.setattr(step_limits, "STEPS_UNTIL_WHOLE", 10)
+    steps = StepLimits(prompt_tokens=512, sequences=8)
     plan = StepPlan(1, runs=[(None, [1] * 100)])  # type: ignore[list-item]
     assert steps.shrink(plan) and steps.prompt_tokens == LEAST_PROMPT_TOKENS
     assert not steps.shrink(plan)

@@ -1,0 +1,1 @@
+"""How formats write a call: some argument styles, each with what differs between formats."""
