@@ -9,6 +9,7 @@ words, so the tokenizer is a byte-level BPE whose merges are made, not learnt (0
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 from collections.abc import Iterator
@@ -196,6 +197,7 @@ def special_names() -> list[str]:
     return names
 
 
+@functools.cache
 def build_tokenizer(vocab: int) -> Tokenizer:
     """A byte-level BPE of exactly `vocab` tokens that puts BEGIN before a text."""
     tokens = sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -47,7 +47,7 @@ LEFT_OUT = {
     "offline_socket": "nobody else is in the pod",
     "env": "for bug reports",
 }
-RANGE = re.compile(r"a (?:whole )?number (from|above) (\S+) (?:and at most|to) (\S+)")
+RANGE = re.compile(r"a (?:whole )?number(?: of \w+)? (from|above) (\S+) (?:and at most|to) (\S+)")
 OBJECT = json_object().metavar
 STRING = {"type": "string", "minLength": 1}
 

@@ -39,10 +39,11 @@ from penstock_kernels.weight import Weight
 from penstock_shard.config import ShardConfig
 from penstock_shard.memory import kv_cache
 from penstock_shard.steps.graphs import Capture, Capturer, DecodeGraphs, SlotTensors, StepOutputs
+from penstock_shard.steps.limits import ShardLimits
 from penstock_shard.steps.mixed_graphs import MixedGraphs
 from penstock_shard.steps.operations import operations
+from penstock_shard.steps.rows import Chunks
 from penstock_shard.steps.sharing import SharingTensors
-from penstock_shard.steps.slots import Chunks, ShardLimits
 from penstock_shard.weights.loaded_model import LoadedModel, load
 
 SHAPE = "llama-3.1-8b"

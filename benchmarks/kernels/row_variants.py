@@ -32,17 +32,10 @@ from penstock_quantization.online import fp8
 
 LIMIT = 1e-4
 CONFIGS: dict[tuple[str, str], tuple[Config, ...]] = {
-    ("nf4", "qkv"): (
-        RowConfig(4, 6, 168), RowConfig(4, 6, 168, 2), RingConfig(4, 2, 8, 2, 128),
-        RingConfig(4, 2, 4, 3, 80),
-    ),
-    ("nf4", "o"): (RowConfig(4, 8, 255), RingConfig(4, 2, 4, 2, 128), RingConfig(8, 2, 4, 1, 168)),
-    ("nf4", "gate_up"): (
-        RingConfig(8, 2, 5, 2, 80), RingConfig(8, 2, 9, 1, 168), RingConfig(8, 2, 9, 1, 168, 2),
-    ),
-    ("nf4", "down"): (
-        RingConfig(8, 2, 8, 1, 168), RingConfig(8, 2, 8, 1, 168, 2), RingConfig(4, 2, 2, 2, 128),
-    ),
+    ("nf4", "qkv"): (RingConfig(4, 2, 8, 2, 128), RingConfig(4, 2, 4, 3, 80)),
+    ("nf4", "o"): (RingConfig(4, 2, 4, 2, 128), RingConfig(8, 2, 4, 1, 168)),
+    ("nf4", "gate_up"): (RingConfig(8, 2, 5, 2, 80), RingConfig(8, 2, 9, 1, 168)),
+    ("nf4", "down"): (RingConfig(8, 2, 8, 1, 168), RingConfig(4, 2, 2, 2, 128)),
     ("int8", "qkv"): (
         RowConfig(4, 6, 168), RingConfig(4, 2, 5, 2, 128), RingConfig(4, 1, 6, 3, 80),
     ),

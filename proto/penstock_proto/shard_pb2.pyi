@@ -132,12 +132,14 @@ class TokenizerResponse(_message.Message):
     def __init__(self, error: _Optional[str] = ...) -> None: ...
 
 class CompileRequest(_message.Message):
-    __slots__ = ("id", "grammar")
+    __slots__ = ("id", "grammar", "forces_much")
     ID_FIELD_NUMBER: _ClassVar[int]
     GRAMMAR_FIELD_NUMBER: _ClassVar[int]
+    FORCES_MUCH_FIELD_NUMBER: _ClassVar[int]
     id: int
     grammar: _request_pb2.Grammar
-    def __init__(self, id: _Optional[int] = ..., grammar: _Optional[_Union[_request_pb2.Grammar, _Mapping]] = ...) -> None: ...
+    forces_much: bool
+    def __init__(self, id: _Optional[int] = ..., grammar: _Optional[_Union[_request_pb2.Grammar, _Mapping]] = ..., forces_much: _Optional[bool] = ...) -> None: ...
 
 class CompileResponse(_message.Message):
     __slots__ = ("outcome", "error", "seconds", "forced")

@@ -1,12 +1,14 @@
 import sys
 
+from penstock_proto.imports import kept
 from penstock_proto.stacks import answer_with_stacks
 from penstock_proto.transport import without_event_engine
 
 answer_with_stacks()
 without_event_engine()
 
-from penstock_router.server import main  # noqa: E402
+with kept():
+    from penstock_router.server import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,6 +13,7 @@ from penstock_router.grammar import Grammar
 from penstock_router.grammar_metrics import GrammarMetrics
 from penstock_router.request import BadGrammar, GenerationFailed, GrammarsBusy
 from penstock_router.request_wire import GRAMMAR
+from penstock_router.structured.longest_run import MOST_FORCED, longest_run
 from penstock_router.structured.multiples import check_multiples
 from penstock_router.structured.places import with_places
 
@@ -77,9 +78,11 @@ class Grammars:
     async def _prepare(self, grammar: Grammar) -> None:
         number = next(self._ids)
         async with self._turns:
-            # Python reads all of a schema for this, which the event loop need not wait for.
-            await asyncio.to_thread(check_multiples, grammar)
-            request = CompileRequest(id=number, grammar=GRAMMAR.encode(grammar))
+            # Python reads all of a grammar for this, which the event loop need not wait for.
+            longest = await asyncio.to_thread(_measured, grammar)
+            request = CompileRequest(
+                id=number, grammar=GRAMMAR.encode(grammar), forces_much=longest > MOST_FORCED
+            )
             response = await self._compile(request)
         outcomes = CompileResponse
         self._metrics.on_compile(response.seconds)
@@ -129,3 +132,10 @@ class Grammars:
         """Ids that no command names any more, since the last call."""
         forgotten, self._forgotten = self._forgotten, []
         return forgotten
+
+
+def _measured(grammar: Grammar) -> float:
+    """The longest run of characters that a grammar may force. Raises BadGrammar for one that would
+    be compiled without an end."""
+    check_multiples(grammar)
+    return longest_run(grammar)

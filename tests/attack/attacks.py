@@ -22,6 +22,7 @@ from tests.attack.shots import (
 )
 
 LIMIT = 1_990_000  # bytes of a body just below the default payload limit
+DOUBLED = "start: r0\nr20: /a/\n" + "\n".join(f"r{n}: r{n + 1} r{n + 1}" for n in range(20))
 NOTHING = b"GET /nothing HTTP/1.1\r\nHost: HOST\r\n\r\n"
 
 
@@ -348,6 +349,23 @@ ATTACKS = (
         (
             flood("/metrics", GETTING % b"/metrics", 32, "200"),
             flood("/openapi.json", GETTING % b"/openapi.json", 32, "200"),
+        ),
+        most=60,
+    ),
+    Attack(
+        "grammars",
+        "grammars that force long texts, or are dear with each token",
+        tuple(
+            post(name, CHAT, chat(**field), "200", "422", "424", "429")
+            for name, field in (
+                ("a pattern", {"guided_regex": "((a{60}){60}){60}"}),
+                ("behind a letter", {"guided_regex": "(x|y)((a{60}){60}){60}"}),
+                ("terminals", {"guided_grammar": "start: b{60}\nb: A{60}\nA: /a{3600}/"}),
+                ("doubled rules", {"guided_grammar": DOUBLED}),
+                ("literals", {"guided_grammar": "root ::= " + " ".join(['"a0"', '"b1"'] * 1800)}),
+                ("an ambiguous one", {"guided_grammar": 's: s s | s s s | "x"\nstart: s'}),
+                ("items", {"guided_json": {"items": {"const": "q" * 3600}, "minItems": 3000}}),
+            )
         ),
         most=60,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from penstock_router.text import TextModel
 from router.api import conftest as api
 from support.case_folders import sentencepiece, write
 from support.fake_engine import FakeEngine
-from support.server import Server, running_server
+from support.server import SMALL, Server, running_server
 
 serve, text = api.serve, api.text
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 QUESTION = "What is the capital of France?"
 HI = [{"role": "user", "content": "hi"}]
+LIMITS = re.compile(r"max_batch_prefill_tokens=(\d+)")
 
 
 @pytest.fixture
@@ -228,20 +230,22 @@ async def test_prompts_are_scored(demo: Server, max_tokens: int) -> None:
     assert greedy == [True, False]
 
 
-async def test_prompts_are_scored_in_pieces(tmp_path: Path) -> None:
+async def test_prompts_are_scored_in_pieces(demo: Server, tmp_path: Path) -> None:
     """b6-chunks: a prompt that takes several steps is scored as in one."""
-    prompt = list(range(40, 340))
-    body = {"prompt": prompt, "max_tokens": 0, "logprobs": 3, "echo": True}
-    answers = []
-    for most in ("64", "512"):
-        with running_server(
-            tmp_path / most, "--device", "cpu", "--max-batch-prefill-tokens", most
-        ) as server:
-            [choice] = (await post(server, COMPLETIONS, body))["choices"]
-            streamed = await events(server, COMPLETIONS, body | {"stream": True})
-            assert streamed[0]["choices"][0]["logprobs"] == choice["logprobs"]
-            answers.append(choice)
-    few, many = (answer["logprobs"] for answer in answers)
+
+    async def scored(server: Server) -> Any:
+        prompt = list(range(40, 340))
+        body = {"prompt": prompt, "max_tokens": 0, "logprobs": 3, "echo": True}
+        [choice] = (await post(server, COMPLETIONS, body))["choices"]
+        streamed = await events(server, COMPLETIONS, body | {"stream": True})
+        assert streamed[0]["choices"][0]["logprobs"] == choice["logprobs"]
+        return choice["logprobs"]
+
+    assert int(LIMITS.search(demo.log)[1]) >= 300
+    many = await scored(demo)
+    with running_server(tmp_path, "--device", "cpu", *SMALL) as server:
+        assert LIMITS.search(server.log)[1] == "64"
+        few = await scored(server)
     assert few["tokens"] == many["tokens"] and len(few["tokens"]) == 300
     assert few["token_logprobs"][1:] == pytest.approx(many["token_logprobs"][1:], abs=1e-3)
     assert all(3 <= len(top) <= 4 for top in few["top_logprobs"][1:])

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from support.server import Server, running_server
+from support.server import SMALL, Server, running_server
 
 JSON = "Content-Type: application/json\r\n"
 LONG = {"inputs": "Tell me a story.", "parameters": {"max_new_tokens": 1500, "ignore_eos": True}}
@@ -29,7 +29,8 @@ HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 @pytest.fixture(scope="module", params=["0", "2"], ids=["one process", "two fronts"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Server]:
     folder: Path = tmp_path_factory.mktemp("server")
-    with running_server(folder, "--device", "cpu", "--http-processes", request.param) as server:
+    arguments = ("--device", "cpu", "--http-processes", request.param, *SMALL)
+    with running_server(folder, *arguments) as server:
         yield server
 
 
@@ -58,7 +59,7 @@ def read_all(sock: socket.socket) -> bytes:
 
 def get(server: Server, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(server.url + path, timeout=10) as answer:
+        with urllib.request.urlopen(server.url + path, timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -162,8 +163,8 @@ def test_M5_a_secret_in_a_broken_head(server: Server) -> None:
         head, _, body = text.partition(b"\r\n\r\n")
         assert b" 400 " in head and json.loads(body)["error_type"] == "bad_request"
         assert b"aiohttp" not in text and b"Python" not in text and b"SECRET" not in text
-    time.sleep(0.2)
-    assert 1 <= len(lines(server, "malformed request")) <= 2
+    until(lambda: lines(server, "malformed request"), 60)
+    assert len(lines(server, "malformed request")) <= 2
     assert "SECRET" not in server.log and "Traceback" not in server.log
 
 
@@ -173,17 +174,16 @@ def test_n2_a_line_says_why(server: Server) -> None:
         read_all(
             connect(server, post(path, body, f"Connection: close\r\nx-request-id: n2{path[1]}\r\n"))
         )
-    time.sleep(0.2)
+    until(lambda: lines(server, "n2g") and lines(server, "n2t"), 60)
     [line] = lines(server, "n2g")
     assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z  INFO ", line)
     assert "method=POST route=/generate status=422" in line
     assert "`parameters.top_k`" in line or "`top_k`" in line
-    assert lines(server, "n2t")
 
 
 def test_L3_few_descriptors(tmp_path: Path) -> None:
     """150 idle connections and `ulimit -n 64`: few lines, and the service goes on."""
-    arguments = ("--device", "cpu", "--http-processes", "2")
+    arguments = ("--device", "cpu", "--http-processes", "2", *SMALL)
     with running_server(tmp_path, *arguments, descriptors=64) as server:
         opened = [connect(server, HEALTH[: 10 * (i % 2)]) for i in range(150)]
         for _ in range(5):
@@ -210,7 +210,7 @@ def test_L5_who_reads_nothing_is_counted(server: Server) -> None:
 
 def test_L7_a_shard_that_fails_while_the_server_ends(tmp_path: Path) -> None:
     """The last line names it, though everything was about to end anyway."""
-    with running_server(tmp_path, "--device", "cpu", "--num-shard", "2") as server:
+    with running_server(tmp_path, "--device", "cpu", "--num-shard", "2", *SMALL) as server:
         sock = connect(server, post("/generate_stream", LONG, "Connection: close\r\n"))
         assert sock.recv(100).startswith(b"HTTP/1.1 200 OK")
         first, second = server.children("shard")
@@ -231,7 +231,7 @@ COLLECTIVES = ("all_reduce", "all_gather", "gather", "broadcast")
 @pytest.fixture(scope="module")
 def stoppable(tmp_path_factory: Any) -> Iterator[Server]:
     """A server whose processes are stopped, in the order of the tests; the last one ends it."""
-    arguments = ("--device", "cpu", "--num-shard", "2", "--http-processes", "2")
+    arguments = ("--device", "cpu", "--num-shard", "2", "--http-processes", "2", *SMALL)
     folder: Path = tmp_path_factory.mktemp("stoppable")
     server = Server([*arguments, "--step-timeout", "2"], folder, None)
     try:

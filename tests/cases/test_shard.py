@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from tokenizers import Tokenizer
 
 from penstock_proto import shard_pb2
 from support.checkpoints import VOCABULARY, make_checkpoint
+from support.local_shard import LocalShard, load_model
 from support.server import Server, running_server
 from support.shard_driver import Shards, admission, running_shards
 
@@ -207,8 +209,16 @@ BROKEN: dict[str, tuple[str, Callable[[torch.Tensor], object], str]] = {
 
 
 @pytest.mark.parametrize("row", BROKEN)
-def test_a_model_with_nan_does_not_start(tmp_path: Path, row: str) -> None:
+def test_what_is_not_finite_is_named(tmp_path: Path, row: str) -> None:
     name, change, sentence = BROKEN[row]
+    loaded = load_model(checkpoint(tmp_path / "model", **{name: change}))
+    with pytest.raises(ValueError, match=f"at warmup: {re.escape(sentence)}"):
+        LocalShard(loaded)
+
+
+def test_a_model_with_nan_does_not_start(tmp_path: Path) -> None:
+    """Of two ranks the first says what the other may have found."""
+    name, change, sentence = BROKEN["M3-nan"]
     model = checkpoint(tmp_path / "model", **{name: change})
     server = Server(["--model-id", str(model), *ARGUMENTS], tmp_path, None)
     try:

@@ -302,7 +302,10 @@ def test_w15_an_address_has_one_name(odd: Server) -> None:
         client.sendall(b"no HTTP\r\n\r\n")
         while client.recv(4096):
             pass
-    time.sleep(0.2)
+    deadline = time.monotonic() + 60
+    while "malformed request" not in odd.log:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     [line] = [line for line in odd.log.splitlines() if "malformed request" in line]
     assert line.endswith(" client=127.0.0.1")
 

@@ -107,12 +107,17 @@ async def test_what_is_left_runs_no_more(engine: AsyncLLM, how: str) -> None:
             break
         await stream.aclose()
     else:
+        begun = asyncio.Event()
 
         async def read() -> int:
-            return len([o async for o in engine.generate(PROMPT, long, "mine")])
+            count = 0
+            async for _ in engine.generate(PROMPT, long, "mine"):
+                begun.set()
+                count += 1
+            return count
 
         task = asyncio.create_task(read())
-        await asyncio.sleep(0.3)
+        await asyncio.wait_for(begun.wait(), 60)
         if how == "abort":
             await engine.abort("mine")
             assert await task < 1500

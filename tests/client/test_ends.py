@@ -25,10 +25,13 @@ from support.server import gone
 
 SECONDS = 60.0
 LONG = SamplingParams(temperature=0, max_tokens=1500, ignore_eos=True)
+# Whose limits do not matter: it warms up in a third of the time.
+SMALL = {"device": "cpu", "max_batch_prefill_tokens": 64, "max_batch_total_tokens": 8192}
 BEGIN = """
     import os, signal, sys
     from penstock import LLM, SamplingParams
     options = {"shard_uds_path": sys.argv[2], "device": "cpu"}
+    options |= {"max_batch_prefill_tokens": 64, "max_batch_total_tokens": 8192}
     llm = LLM(sys.argv[1], quiet=True, launcher_options=options)
     params = SamplingParams(temperature=0, max_tokens=1500, ignore_eos=True)
     print(llm.server.process.pid, flush=True)
@@ -134,7 +137,7 @@ def test_an_interrupted_call_frees_its_blocks(llm: LLM) -> None:
 
 def test_after_close_every_call_says_so(tmp_path: Path) -> None:
     """Also one that ran, in another thread."""
-    options = {"shard_uds_path": tmp_path / "run", "device": "cpu"}
+    options = SMALL | {"shard_uds_path": tmp_path / "run"}
     llm = LLM(DEMO, quiet=True, launcher_options=options)
     tokenizer = llm.get_tokenizer()
     raised: list[Exception] = []
@@ -174,7 +177,7 @@ def test_after_close_every_call_says_so(tmp_path: Path) -> None:
     "role", ["penstock_shard", pytest.param("penstock_router", marks=pytest.mark.full)]
 )
 def test_a_part_of_the_engine_is_killed(tmp_path: Path, role: str) -> None:
-    options = {"shard_uds_path": tmp_path / "run", "device": "cpu"}
+    options = SMALL | {"shard_uds_path": tmp_path / "run"}
     with LLM(DEMO, quiet=True, launcher_options=options) as llm:
         processes = psutil.Process(llm.server.process.pid).children(recursive=True)
         [victim] = [one for one in processes if role in one.cmdline()]

@@ -23,8 +23,8 @@ PATIENCE = 90.0  # for a server that each attack stops for a while
 SLOW = ("M1", "M2", "L5", "slowloris")
 LEFT_OUT = ("H1-16", "L3")
 # Long answers that end by themselves first, to know how long that takes; bodies that are held up;
-# long prompts whose every token is scored.
-LONG = ("M1", "chunks", "scores")
+# long prompts whose every token is scored, and what else has tests of its own.
+LONG = ("M1", "chunks", "scores", "sequences", "metrics")
 
 
 def shortened(attack: Attack) -> Attack:

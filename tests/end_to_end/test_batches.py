@@ -16,7 +16,7 @@ import psutil
 import pytest
 from openai import OpenAI
 
-from support.server import Server, running_server
+from support.server import SMALL, Server, running_server
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("batches")
     options = ["--batch-folder", str(folder / "kept"), "--device", "cpu", "--http-processes", "2"]
     keys = ["--api-key", "alice-key", "--api-key", "bob-key", "--payload-limit", "10000"]
-    with running_server(folder, *options, *keys) as running:
+    with running_server(folder, *options, *keys, *SMALL) as running:
         yield running
 
 

@@ -11,10 +11,10 @@ import aiohttp
 import psutil
 import pytest
 
-from support.server import Server, gone, running_server
+from support.server import SMALL, Server, gone, running_server
 
 LONG = {"inputs": "Tell me a story.", "parameters": {"max_new_tokens": 400, "ignore_eos": True}}
-ARGUMENTS = ("--num-shard", "2", "--device", "cpu")
+ARGUMENTS = ("--num-shard", "2", "--device", "cpu", *SMALL)
 
 
 async def read_stream(server: Server, started: asyncio.Event, tokens: int) -> list[str]:
@@ -45,6 +45,19 @@ async def with_streams(
     return tasks
 
 
+async def turned_away(server: Server) -> bool:
+    """Whether a request is, or its connection."""
+    body = {"inputs": "hi", "parameters": {"max_new_tokens": 1}}
+    try:
+        async with (
+            aiohttp.ClientSession(server.url) as session,
+            session.post("/generate", json=body) as reply,
+        ):
+            return reply.status == 503
+    except aiohttp.ClientError:
+        return True
+
+
 @pytest.mark.parametrize(
     "victim", [pytest.param("shard 0", marks=pytest.mark.full), "shard 1", "router"]
 )
@@ -73,8 +86,8 @@ async def test_children_die_with_a_killed_launcher(tmp_path: Path) -> None:
         assert len(processes) >= 3
         streams = await with_streams(server, 2)
         server.process.kill()
-        assert await asyncio.to_thread(gone, processes, 10)
-        deadline = time.monotonic() + 5
+        assert await asyncio.to_thread(gone, processes, 60)
+        deadline = time.monotonic() + 60
         while server.left_behind() and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
         assert not server.left_behind()
@@ -86,11 +99,9 @@ async def test_sigterm_drains(tmp_path: Path) -> None:
         processes = server.descendants()
         streams = await with_streams(server, 4, tokens=150)
         server.process.send_signal(signal.SIGTERM)
-        await asyncio.sleep(0.2)
-        async with aiohttp.ClientSession() as session:
-            with pytest.raises((aiohttp.ClientError, AssertionError)):
-                async with session.post(f"{server.url}/generate", json=LONG) as reply:
-                    assert reply.status != 503, "turned away"
+        async with asyncio.timeout(60):
+            while not await turned_away(server):
+                await asyncio.sleep(0.02)
         for lines in await asyncio.gather(*streams):
             assert '"finish_reason"' in lines[-1] or '"generated_text":"' in lines[-1]
             assert len(lines) == 150
@@ -117,14 +128,13 @@ async def test_sigterm_ends_what_outlasts_the_grace_period(tmp_path: Path) -> No
         assert await asyncio.to_thread(server.process.wait, 60) == 0
 
 
-def test_the_port_is_all_that_listens(tmp_path: Path) -> None:
+def test_the_port_is_all_that_listens(demo_server: Server) -> None:
     """Sockets between the processes are Unix sockets, or loopback where gloo needs TCP."""
-    with running_server(tmp_path, *ARGUMENTS) as server:
-        port = int(server.url.rsplit(":", 1)[1])
-        for process in [psutil.Process(server.process.pid), *server.descendants()]:
-            for connection in process.net_connections("inet"):
-                if connection.status == psutil.CONN_LISTEN:
-                    assert connection.laddr.ip in ("127.0.0.1", "::1")
-                    assert connection.laddr.port == port or connection.laddr.ip == "127.0.0.1"
-        folder = server.left_behind()[0]
-        assert folder.stat().st_mode & 0o777 == 0o700
+    port = int(demo_server.url.rsplit(":", 1)[1])
+    for process in [psutil.Process(demo_server.process.pid), *demo_server.descendants()]:
+        for connection in process.net_connections("inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                assert connection.laddr.ip in ("127.0.0.1", "::1")
+                assert connection.laddr.port == port or connection.laddr.ip == "127.0.0.1"
+    folder = demo_server.left_behind()[0]
+    assert folder.stat().st_mode & 0o777 == 0o700

@@ -176,7 +176,7 @@ class Stream:
 async def streams(server: Server, count: int, body: dict[str, Any] = LONG) -> list[Stream]:
     """So many streams, which have begun."""
     made = [Stream(server, body) for _ in range(count)]
-    await asyncio.wait_for(asyncio.gather(*(stream.begun.wait() for stream in made)), 30)
+    await asyncio.wait_for(asyncio.gather(*(stream.begun.wait() for stream in made)), 60)
     return made
 
 
@@ -251,7 +251,7 @@ async def test_a_process_that_stands_still_holds_up_nobody_else(server: Server) 
         assert heard < 500
     finally:
         front.send_signal(signal.SIGCONT)
-    await asyncio.wait_for(asyncio.gather(*(stream.task for stream in running)), 30)
+    await asyncio.wait_for(asyncio.gather(*(stream.task for stream in running)), 60)
     for stream in running:
         assert len(stream.lines) == 500
         assert json.loads(stream.lines[-1])["generated_text"]

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from support.server import Server, running_server
+from support.server import SMALL, Server, running_server
 
 PROMPT = "Tell me about the rivers of France, and then about the mountains beside them. " * 3
 
@@ -39,7 +39,7 @@ def refused(server: Server, key: str) -> bool:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -84,7 +84,7 @@ def test_limits_hold_over_all_processes(tmp_path: Path) -> None:
     keys = tmp_path / "keys.toml"
     digest = hashlib.sha256(b"key-of-free").hexdigest()
     keys.write_text(TABLES.replace("SHA", digest))
-    arguments = ("--device", "cpu", "--http-processes", "2", "--api-key-file", str(keys))
+    arguments = ("--device", "cpu", "--http-processes", "2", "--api-key-file", str(keys), *SMALL)
     with running_server(tmp_path, *arguments) as server:
         started = time.monotonic()
         answers = [ask(server, "key-of-limited") for _ in range(16)]
@@ -126,7 +126,7 @@ def environment(pid: int) -> str:
 def test_prefixes_stay_with_their_key(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("of-the-file\n")
-    arguments = ("--device", "cpu", "--http-processes", "2", "--api-key-file", str(keys))
+    arguments = ("--device", "cpu", "--http-processes", "2", "--api-key-file", str(keys), *SMALL)
     with running_server(tmp_path, *arguments, env={"API_KEY": "one,with-a-comma"}) as server:
         processes = server.descendants()
         assert any("janitor" in " ".join(process.cmdline()) for process in processes)

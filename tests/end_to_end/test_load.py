@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from support.server import Server, running_server
+from support.server import SMALL, Server, running_server
 
 
 async def stream(session: aiohttp.ClientSession, index: int) -> tuple[str, int]:
@@ -66,7 +66,8 @@ async def largest_queue(server: Server) -> None:
 
 
 async def test_beyond_the_permits_it_says_429_at_once(tmp_path: Path) -> None:
-    with running_server(tmp_path, "--device", "cpu", "--max-concurrent-requests", "2") as server:
+    arguments = ("--device", "cpu", "--max-concurrent-requests", "2", *SMALL)
+    with running_server(tmp_path, *arguments) as server:
         body = {"inputs": "Hello", "parameters": {"max_new_tokens": 300, "ignore_eos": True}}
         async with aiohttp.ClientSession(server.url) as session:
 

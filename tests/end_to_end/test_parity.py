@@ -19,6 +19,8 @@ from support.parity import TINY_POOL, mixed_run
 from support.reference import ReferenceModel
 from support.server import running_server
 
+# Elsewhere a shard has one thread (tests/conftest.py).
+THREADS = {"gpt2": "2"}
 # Its rotation follows from the longest sequence that the server admits, and transformers' from the
 # one that it has: tests/shard/test_families.py holds it at lengths where both say the same.
 BY_LIMIT = "phi3_long"
@@ -38,7 +40,8 @@ BY_LIMIT = "phi3_long"
 async def test_one_shard(tmp_path: Path, family: str) -> None:
     checkpoint = make_checkpoint(tmp_path / "model", family)
     arguments = ("--model-id", str(checkpoint), "--dtype", "float32", "--device", "cpu")
-    with running_server(tmp_path, *arguments, *TINY_POOL) as server:
+    environment = {"OMP_NUM_THREADS": THREADS.get(family, "1")}
+    with running_server(tmp_path, *arguments, *TINY_POOL, env=environment) as server:
         await mixed_run(server, ReferenceModel(checkpoint), seed=len(family))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import aiohttp
 
-from support.server import running_server
+from support.server import SMALL, running_server
 
 ENVIRONMENT = {
     "TGI_NUM_SHARD": "1",
@@ -26,13 +26,13 @@ async def status(session: aiohttp.ClientSession, path: str) -> int:
 
 
 async def becomes(session: aiohttp.ClientSession, path: str, wanted: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await status(session, path) != wanted:
             await asyncio.sleep(0.1)
 
 
 async def test_probes_and_names(tmp_path: Path) -> None:
-    with running_server(tmp_path, "--device", "cpu", env=ENVIRONMENT) as server:
+    with running_server(tmp_path, "--device", "cpu", *SMALL, env=ENVIRONMENT) as server:
         for process in (*server.children("shard"), *server.children("router")):
             assert "hunter22" not in str(process.environ()) + str(process.cmdline())
         async with aiohttp.ClientSession(server.url) as session:

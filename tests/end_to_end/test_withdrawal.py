@@ -13,10 +13,10 @@ import aiohttp
 import psutil
 import pytest
 
-from support.server import Server, gone, running_server
+from support.server import SMALL, Server, gone, running_server
 
 DELAY = ("--drain-delay", "3600", "--graceful-termination-timeout", "86400")
-ARGUMENTS = ("--device", "cpu", *DELAY)
+ARGUMENTS = ("--device", "cpu", *DELAY, *SMALL)
 SHORT = {"inputs": "hi", "parameters": {"max_new_tokens": 3, "ignore_eos": True}}
 LOOKS = ("/ready", "/health", "/health_generate")
 

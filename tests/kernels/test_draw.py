@@ -99,7 +99,7 @@ def test_each_token_is_the_references(
 ) -> None:
     """Float16 and bfloat16 have many equal logits, at the cuts too."""
     torch.manual_seed(width)
-    for generated in (0, 100) if width < 10_000 else (0,):
+    for generated in (0, 100) if width == 40 else (0,):
         logits = logits_of(place, 20, width, spread)
         rows = torch.randperm(20)[:SLOTS]
         slots = torch.randperm(SLOTS).tolist()
@@ -113,7 +113,7 @@ def test_each_token_is_the_references(
 def test_a_row_is_drawn_alike_in_any_batch(place: tuple[str, torch.dtype]) -> None:
     logits = logits_of(place, SLOTS, 5000, 2.0)
     together = draw(logits, draws_of(place[0], list(range(SLOTS)))).tolist()
-    for slot in range(SLOTS):
+    for slot in range(1, SLOTS, 2):
         alone = draws_of(place[0], [slot], rows=torch.tensor([slot]))
         assert draw(logits, alone).tolist() == [together[slot]]
 
@@ -123,11 +123,12 @@ def test_what_lies_at_the_cut_is_kept(place: tuple[str, torch.dtype]) -> None:
     logits = torch.full((1, 300), -5.0)
     logits[0, [3, 200]] = 2.0
     logits[0, [7, 8, 299]] = 1.0
-    count, device = 24, place[0]
+    logits = logits.to(*place)
 
-    def drawn(k: int, p: float) -> set[int]:
-        """By as many slots, which differ in nothing but the tokens they have."""
-        draws = SamplingBatch(
+    def batch(k: int, p: float, generated: list[int]) -> SamplingBatch:
+        """Slots that differ in nothing but the tokens they have."""
+        count, device = len(generated), place[0]
+        return SamplingBatch(
             slots=torch.arange(count, device=device),
             rows=torch.zeros(count, dtype=torch.int64, device=device),
             temperature=torch.ones(count, device=device),
@@ -135,12 +136,21 @@ def test_what_lies_at_the_cut_is_kept(place: tuple[str, torch.dtype]) -> None:
             top_p=torch.full((count,), p, device=device),
             min_p=torch.zeros(count, device=device),
             keys=KEYS[:1].repeat(count, 1).to(device),
-            generated=torch.arange(count, device=device),
+            generated=torch.tensor(generated, device=device),
             any_top_k=True,
             any_top_p=True,
             any_filter=True,
         )
-        return set(draw(logits.to(*place), draws).tolist())
+
+    def drawn(k: int, p: float) -> set[int]:
+        """Where the reference draws each of what it keeps, and where it would draw three others
+        without the cut."""
+        many = list(range(400))
+        kept = {token: i for i, token in enumerate(reference(logits, batch(k, p, many)).tolist())}
+        uncut = reference(logits, batch(0, 1.0, many)).tolist()
+        others = [i for i in many if uncut[i] not in kept][:3]
+        assert len(others) == 3
+        return set(draw(logits, batch(k, p, [*kept.values(), *others])).tolist())
 
     assert drawn(3, 1.0) == {3, 7, 8, 200, 299}
     # 2 e^2 of 2 e^2 + 3 e + 295 e^-5 is 0.58
@@ -160,10 +170,11 @@ def test_a_row_without_a_finite_largest_logit_has_no_token(
 ) -> None:
     """Whatever is asked for, from the kernels and from the reference; the rows between are as they
     would be without it."""
-    logits = logits_of(place, SLOTS, 5000, 1.0).clone()
-    draws = draws_of(place[0], list(range(SLOTS)), any_filter=any_filter)
+    slots = list(range(0, SLOTS, 2))
+    logits = logits_of(place, len(slots), 5000, 1.0).clone()
+    draws = draws_of(place[0], slots, any_filter=any_filter)
     expected = draw(logits, draws)
-    rows = torch.arange(SLOTS, device=place[0]) % 3 > 0
+    rows = torch.arange(len(slots), device=place[0]) % 3 > 0
     if broken == -math.inf:
         logits[rows] = broken
     else:

@@ -46,26 +46,22 @@ def signed(words: Tensor) -> Tensor:
     )
 
 
-@pytest.mark.parametrize("planes", [1, 2])
 @pytest.mark.parametrize("code", list(TABLES))
-def test_the_assembly_looks_digits_up(code: str, planes: int) -> None:
+def test_the_assembly_looks_digits_up(code: str) -> None:
     """Every code at each of the eight places of a word; a half's digits are 0 for the other's."""
     codes = (torch.arange(16)[:, None] + 3 * torch.arange(8)) % 16
     words = (codes << 4 * torch.arange(8)).sum(1)
-    digits = digits_of(code, planes)
+    digits = digits_of(code)
     table = [word.expand(16) for word in words_of(digits, torch.device("cpu"))[:, 0].long() & WORD]
     registers = [words, *(register for word in table for register in [word] * 4)]
-    found = [signed(word) for word in ptx.run(lookup(digits), registers, 4 * planes)]
-    bytes_of = [torch.cat(found[i : i + 2], dim=1) for i in range(0, 4 * planes, 2)]
-    if planes == 2:
-        bytes_of = [high * 128 + low for high, low in (bytes_of[:2], bytes_of[2:])]
-    plus, minus = bytes_of
+    found = [signed(word) for word in ptx.run(lookup(digits), registers, 4)]
+    plus, minus = torch.cat(found[:2], dim=1), torch.cat(found[2:], dim=1)
     assert not (plus * minus).any()
     exact = torch.tensor(TABLES[code], dtype=torch.float64)
     off = (plus - minus * digits.ratio) * digits.unit - exact[codes]
     unit = digits.unit * max(1, digits.ratio)
     assert off.abs().max() <= unit * 0.501
-    assert off.square().mean().sqrt() <= exact.square().mean().sqrt() * (0.0025, 0.0001)[planes - 1]
+    assert off.square().mean().sqrt() <= exact.square().mean().sqrt() * 0.0025
 
 
 def test_the_assembly_finds_the_digits_of_numbers() -> None:
@@ -90,14 +86,15 @@ class Case(NamedTuple):
 
 
 CASES = [
-    Case("nf4", 64, 1024, RowConfig(4, 1, 168), normed=NormKind.RMS, biased=True),
-    Case(
-        "fp4", 64, 1536, RowConfig(8, 3, 168, 2), gated=True, normed=NormKind.RMS_ONE, biased=True
-    ),
-    Case("e2m1", 64, 2560, RowConfig(8, 2, 255), adds=True),  # a row that fills no power of two
+    Case("int8", 64, 2560, RowConfig(8, 2, 255), adds=True),  # a row that fills no power of two
     Case("int8", 32, 512, RowConfig(4, 1, 168), normed=NormKind.RMS_ONE, biased=True),
     Case("int8", 96, 1024, RowConfig(8, 1, 168), gated=True),
-    Case("nf4", 96, 1024, RingConfig(8, 2, 2, 1, 168, 2), gated=True, normed=NormKind.RMS),  # turns
+    Case("nf4", 96, 1024, RingConfig(8, 2, 2, 1, 168), gated=True, normed=NormKind.RMS),  # turns
+    Case(
+        "fp4", 64, 1536, RingConfig(8, 1, 2, 1, 168), gated=True, normed=NormKind.RMS_ONE,
+        biased=True,
+    ),
+    Case("e2m1", 64, 2560, RingConfig(8, 1, 2, 1, 168), adds=True),
     Case("nf4", 80, 1536, RingConfig(4, 1, 2, 2, 128), normed=NormKind.RMS_ONE, biased=True),
     Case("fp4", 96, 2560, RingConfig(8, 1, 3, 1, 168), adds=True, biased=True),
     Case("int8", 128, 1024, RingConfig(8, 1, 2, 1, 80), gated=True, normed=NormKind.RMS),
@@ -105,7 +102,7 @@ CASES = [
     Case("fp8", 32, 1536, RowConfig(4, 2, 168), normed=NormKind.RMS, biased=True),
     Case("fp8", 96, 1024, RingConfig(8, 1, 2, 1, 80), gated=True, normed=NormKind.RMS_ONE),
     Case("fp8", 64, 2560, RingConfig(8, 1, 2, 1, 168), adds=True),
-]
+]  # fmt: skip
 ONLINE_NAMES = {"int8": "eetq", "fp8": "fp8"}
 
 
@@ -137,11 +134,11 @@ def off(found: Tensor, exact: Tensor) -> float:
     return float((found.float() - exact).norm() / exact.norm())
 
 
-def as_looked_up(weight: Weight, planes: int) -> Weight:
+def as_looked_up(weight: Weight) -> Weight:
     """With the table that kernels have of it: whole numbers times a unit."""
     if not weight.code:
         return weight
-    digits = digits_of(weight.code, planes)
+    digits = digits_of(weight.code)
     plus = torch.tensor(digits.halves[0]) * digits.unit
     minus = torch.tensor(digits.halves[1]) * -digits.unit * digits.ratio
     low, high = (plus, minus) if digits.first else (minus, plus)
@@ -165,7 +162,7 @@ def test_one_row(case: Case, loader_first: bool, monkeypatch: pytest.MonkeyPatch
     before = torch.randn(1, case.n // 2 if case.gated else case.n).to(dtype)
     found = run(case, x, weight, norm, before, monkeypatch, loader_first)
     row = x if norm is None else normalise(x, norm)
-    numbers = as_looked_up(weight, case.config.planes).dequantised()
+    numbers = as_looked_up(weight).dequantised()
     assert off(row.float() @ numbers.T, row.float() @ weight.dequantised().T) < OFF
     expected = row.float() @ numbers.T
     if weight.bias is not None:
@@ -180,10 +177,16 @@ def test_one_row(case: Case, loader_first: bool, monkeypatch: pytest.MonkeyPatch
 
 
 @by_the_interpreter
-@pytest.mark.parametrize("kind", ["nf4", "fp8"])
-@pytest.mark.parametrize("config", [RowConfig(4, 1, 168), RingConfig(4, 1, 2, 1, 128)])
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("fp8", RowConfig(4, 1, 168)),
+        ("fp8", RingConfig(4, 1, 2, 1, 128)),
+        ("nf4", RingConfig(4, 1, 2, 1, 128)),
+    ],
+)
 def test_what_is_no_number_stays_none_and_zeros_stay(
-    config: Config, kind: str, monkeypatch: pytest.MonkeyPatch
+    kind: str, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = Case(kind, 32, 512, config)
     weight, before = weight_of(case, torch.bfloat16), torch.zeros(1, 32).bfloat16()
@@ -243,7 +246,7 @@ def test_on_a_gpu(n: int, k: int, form: str, dtype: torch.dtype) -> None:
     norm = Norm(torch.randn_like(x[0]) + 1, 1e-5)
     if find(Epilogue.NONE, Activation(x, norm=norm), weight) is None:
         pytest.skip("no kernel of this card normalises what it reads")
-    matrix, exact = as_looked_up(weight, 1).dequantised(), weight.dequantised()
+    matrix, exact = as_looked_up(weight).dequantised(), weight.dequantised()
     alone, behind = (row.float() @ matrix.T + bias.float() for row in (x, normalise(x, norm)))
     near = {"rtol": 2e-2, "atol": 2e-2 * float(alone.std())}
     late = step.norm(x, norm, weight)

@@ -299,16 +299,32 @@ def test_no_context_makes_more_items_than_there_is_room_for(kv_heads: int, rows:
         assert int((plan.items[:, 1] > 0).sum()) <= most
 
 
-@settings(max_examples=60, deadline=None)
-@given(
+anything_to_plan = given(
     lengths=st.lists(st.integers(1, 3000), min_size=1, max_size=70),
     kv_heads=st.sampled_from([1, 2, 8]),
     share=st.booleans(),
     live=st.floats(0, 1),
 )
+
+
+@settings(max_examples=25)
+@anything_to_plan
 def test_a_plan_covers_every_token_once_and_fits(
     lengths: list[int], kv_heads: int, share: bool, live: float
 ) -> None:
+    check_plan(lengths, kv_heads, share, live)
+
+
+@pytest.mark.full
+@settings(max_examples=300)
+@anything_to_plan
+def test_many_plans_cover_every_token_once_and_fit(
+    lengths: list[int], kv_heads: int, share: bool, live: float
+) -> None:
+    check_plan(lengths, kv_heads, share, live)
+
+
+def check_plan(lengths: list[int], kv_heads: int, share: bool, live: float) -> None:
     if not knobs.runtime.interpret:
         pytest.skip("by the interpreter")
     rows, alive = len(lengths), round(live * len(lengths))

@@ -21,6 +21,7 @@ DEFAULTS = {
     "end_with": 0,  # code, negative: minus a signal
     "last_words": [],
     "drain_seconds": 0.0,  # between SIGTERM and the end
+    "drain_until": None,  # a file: in place of seconds, the end is when it is there
     "drain_code": 0,
     "ignore_sigterm": False,
     "grandchild": False,
@@ -58,9 +59,15 @@ def main() -> None:
         if options["end_when_gone"] and not alive(options["end_when_gone"]):
             time.sleep(options["end_late"])
             end(options)
-        if stop and time.monotonic() - stop[0] >= options["drain_seconds"]:
+        if stop and drained(options, time.monotonic() - stop[0]):
             sys.exit(options["drain_code"])
         time.sleep(0.01)
+
+
+def drained(options: dict, seconds: float) -> bool:
+    if options["drain_until"]:
+        return os.path.exists(options["drain_until"])
+    return bool(seconds >= options["drain_seconds"])
 
 
 def end(options: dict) -> None:

@@ -214,17 +214,16 @@ def test_first_cause(deaths, cause):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_stop_signal_drains(start, number):
-    group = start([{}, {}], {"drain_seconds": 0.5})
+def test_stop_signal_drains(start, number, tmp_path):
+    drained = tmp_path / "drained"
+    group = start([{}, {}], {"drain_until": str(drained)})
     group.read_until("launcher: up")
-    router = group.pids[2]
     group.process.send_signal(number)
-    sent = time.monotonic()
+    group.read_until("shutting down")
     time.sleep(0.25)
     assert all(group_lives(pid) for pid in group.pids), "the shards serve while the router drains"
-    assert group_lives(router)
+    drained.touch()
     assert group.wait() == 0
-    assert 0.5 <= time.monotonic() - sent < 60
     assert group.lines[-1].endswith("shut down")
     group.assert_nothing_left()
 
@@ -383,7 +382,7 @@ def test_launcher_and_janitor_killed(start):
     os.kill(group.janitor(), signal.SIGKILL)
     group.process.kill()
     group.process.wait()
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while any(map(group_lives, group.pids)) and time.monotonic() < end:
         time.sleep(0.02)
     assert not any(map(group_lives, group.pids))

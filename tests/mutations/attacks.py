@@ -248,6 +248,29 @@ ATTACKS = (
         "    if False:",
         f"{TOOLS}::test_schemas_are_weighed_before_they_are_read",
     ),
+    # Grammars may force long texts, which are then looked for.
+    Mutation(
+        "S11",
+        f"{ROUTER}/grammars.py",
+        "forces_much=longest > MOST_FORCED",
+        "forces_much=False",
+        "tests/router/engine/test_grammars.py::test_what_may_force_much_is_said",
+    ),
+    Mutation(
+        "S11",
+        f"{SHARD}/grammars/templates.py",
+        "(CHOOSING,) if request.forces_much else (FORCING, CHOOSING)",
+        "(FORCING, CHOOSING)",
+        "tests/shard/test_long_forced_texts.py::test_one_that_may_force_much_is_never_asked",
+    ),
+    # One that forces more than its bounds allow fails.
+    Mutation(
+        "S11",
+        f"{SHARD}/grammars/matching.py",
+        "    if constraint.forcing and constraint.template.stop_forcing():",
+        "    if False:",
+        "tests/shard/test_long_forced_texts.py::test_one_that_does_later_goes_on_without",
+    ),
     # A grammar that becomes slow in the middle of a text goes on.
     Mutation(
         "S11",

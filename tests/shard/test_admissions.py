@@ -7,7 +7,7 @@ import pytest
 from penstock_proto import shard_pb2
 from penstock_proto.shard_pb2 import LogitBias
 from penstock_shard.steps.admissions import objection
-from penstock_shard.steps.slots import ShardLimits
+from penstock_shard.steps.limits import ShardLimits
 from support.shard_driver import admission, neutral
 
 LIMITS = ShardLimits(

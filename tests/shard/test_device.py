@@ -50,3 +50,17 @@ def test_cards_without_kernels_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.version, "hip", "6.4")
     with pytest.raises(ValueError, match="AMD"):
         choose_device("cuda", 0, 1, True)
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, [3]), ("5", [])])
+def test_ranks_share_the_cores_unless_threads_are_given(
+    given: str | None, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device.os, "sched_getaffinity", lambda _: set(range(6)))
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert choose_device("cpu", 0, 2, True) == torch.device("cpu")
+    assert threads == expected

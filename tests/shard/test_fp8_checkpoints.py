@@ -155,6 +155,24 @@ def test_random_weights_of_an_fp8_config(tmp_path: Path) -> None:
     assert 0.01 < float(data.std()) < 0.03
 
 
+def test_a_config_that_says_fp8_of_half_precision(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody has unpacked the tensors: nothing says that they are in FP8, and a warning why."""
+    folder = make_checkpoint(tmp_path / "model", "llama2")
+    whole = load_model(folder)
+    path = folder / "config.json"
+    given = {"quant_method": "fp8", "fmt": "e4m3"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": given}))
+    capsys.readouterr()
+    loaded = load_model(folder)
+    assert loaded.weights == whole.weights == "float32"
+    assert "no tensor of the checkpoint is quantised" in capsys.readouterr().err
+    quantise_checkpoint(folder, "tensor", tmp_path / "twin")
+    assert load_model(folder).weights == "fp8"
+    assert "no tensor of the checkpoint" not in capsys.readouterr().err
+
+
 WEIGHTS = {"num_bits": 4, "type": "int", "strategy": "group"}
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"quant_method": "aqlm"}, "quant_method 'aqlm' is not supported; supported: fp8"),

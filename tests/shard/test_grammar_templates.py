@@ -19,8 +19,10 @@ from penstock_router.structured import grammar_from
 from penstock_router.structured.json_schema import json_schema
 from penstock_router.structured.lark import converted
 from penstock_router.text.definition import read_definition
+from penstock_shard.grammars.compiled import Compiled
 from penstock_shard.grammars.template import MANY, Template
 from penstock_shard.grammars.templates import Templates
+from penstock_shard.grammars.ways import FORCING, Way
 from support.assets import assets
 from support.real_tokenizers import tokenizer_folder
 
@@ -137,12 +139,13 @@ def test_what_takes_too_long_is_given_up(llama: Real, monkeypatch: pytest.Monkey
 def test_a_grammar_that_many_ask_for_has_several_automata(llama: Real) -> None:
     made: list[LLMatcher] = []
 
-    def another() -> LLMatcher:
+    def another(_: Way) -> LLMatcher:
         made.append(llama.matcher(SCHEMA))
         return made[-1]
 
     with ThreadPoolExecutor(1) as pool:
-        template = Template(llama.matcher(SCHEMA), another, 3, pool)
+        first = Compiled(llama.matcher(SCHEMA), FORCING, another, 0.0)
+        template = Template(first, 3, pool)
 
         def settled() -> int:
             for _ in range(3):  # each compile submits the next

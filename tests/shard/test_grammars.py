@@ -14,7 +14,7 @@ from jsonschema import validate
 
 from penstock_proto import shard_pb2
 from penstock_proto.shard_pb2 import LogitBias
-from penstock_shard.grammars import slowness, templates
+from penstock_shard.grammars import slowness
 from penstock_shard.weights.loaded_model import LoadedModel
 from support.held import (
     SCHEMA,
@@ -136,7 +136,7 @@ def test_a_matcher_that_fails_ends_its_sequence_alone(
     shard: LocalShard, loaded: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It compiles; behind its twelfth letter more may follow than the library follows up."""
-    monkeypatch.setattr(templates, "WARM_STEPS", 0)  # it would be found out
+    monkeypatch.setattr("penstock_shard.grammars.compiled.WARM_STEPS", 0)  # it would be found out
     many = range(2500)
     lark = "start: /[ab]{12}/ (" + " | ".join(f"r{n}" for n in many) + ")\n"
     lark += "\n".join(f'r{n}: "x" s{n % 5}' for n in many) + "\n"

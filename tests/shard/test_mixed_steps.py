@@ -16,7 +16,7 @@ import torch
 from penstock_proto import shard_pb2
 from penstock_shard.steps import mixed_graphs
 from penstock_shard.steps.mixed_graphs import Layout, MixedStep, buckets_for
-from penstock_shard.steps.slots import Chunks
+from penstock_shard.steps.rows import Chunks
 from penstock_shard.weights.loaded_model import LoadedModel
 from support.local_shard import LocalShard, interpret, load_model
 from support.shard_driver import neutral

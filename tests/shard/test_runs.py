@@ -13,9 +13,11 @@ import torch
 
 from penstock_proto import shard_pb2
 from penstock_shard.grammars.bits import Bits
+from penstock_shard.grammars.compiled import Compiled
 from penstock_shard.grammars.matching import Matching
 from penstock_shard.grammars.template import SEARCHES, Template
 from penstock_shard.grammars.templates import Templates
+from penstock_shard.grammars.ways import FORCING
 from penstock_shard.steps.slots import BadCommand
 from penstock_shard.weights.loaded_model import LoadedModel
 from support.held import compiled, end_of, load_tokenizer, prompt, tokenizer_of
@@ -96,7 +98,8 @@ def test_a_prompt_that_is_not_computed_cannot_go_on(shard: LocalShard) -> None:
 
 
 def test_searches_end_where_they_find_nothing() -> None:
-    template = Template(None, None, 1, None)  # type: ignore[arg-type]
+    nothing: Any = None
+    template = Template(Compiled(nothing, FORCING, nothing, 0.0), 1, nothing)
     for token in (1, 2):
         for _ in range(SEARCHES):
             assert template.may_begin_run(token)

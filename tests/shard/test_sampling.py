@@ -15,9 +15,10 @@ from penstock_kernels.gpu.sampling.sampler import TritonSampler
 from penstock_kernels.noise import gumbel, seed_keys, token_keys
 from penstock_kernels.reference.device import TorchSampler
 from penstock_proto import shard_pb2
+from penstock_shard.sampling.rehearsal import rehearse_draws
 from penstock_shard.sampling.sample_graphs import SampleGraphs
 from penstock_shard.sampling.sampling import Sampler, SamplingState
-from penstock_shard.steps.slots import ShardLimits
+from penstock_shard.steps.limits import ShardLimits
 from support.local_shard import Eager
 from support.shard_driver import neutral
 
@@ -261,4 +262,4 @@ def test_rehearsing_reads_no_token_that_no_kernel_wrote() -> None:
         def draw(self, logits: Tensor, draws: SamplingBatch) -> Tensor:
             return torch.full((len(draws.slots),), 2**62)
 
-    SamplingState(LIMITS, CPU, LaunchesNothing()).rehearse_draws(torch.bfloat16)
+    rehearse_draws(SamplingState(LIMITS, CPU, LaunchesNothing()), torch.bfloat16)

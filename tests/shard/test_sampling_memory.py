@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from penstock_kernels.reference.device import TorchSampler
+from penstock_shard.sampling.rehearsal import rehearse
 from penstock_shard.sampling.sampling import SamplingState
-from penstock_shard.steps.slots import ShardLimits
+from penstock_shard.steps.limits import ShardLimits
 from support.shard_driver import neutral
 
 LIMITS = ShardLimits(
@@ -82,6 +83,6 @@ def peak_of(asked: list[dict[str, Any]]) -> int:
 def test_no_batch_takes_more_memory_than_the_rehearsal(asked: list[dict[str, Any]]) -> None:
     state = SamplingState(LIMITS, torch.device("cpu"), TorchSampler())
     with Memory() as rehearsal:
-        state.rehearse(torch.bfloat16)
+        rehearse(state, torch.bfloat16)
     logits = LIMITS.max_slots * LIMITS.vocab_size * 4
     assert logits < peak_of(asked) <= rehearsal.peak < 20 * logits

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from penstock_proto import shard_pb2
-from penstock_shard.steps.slots import BadCommand, Chunks, HostSlots, ShardLimits
+from penstock_shard.steps.limits import ShardLimits
+from penstock_shard.steps.rows import Chunks
+from penstock_shard.steps.slots import BadCommand, HostSlots
 from support.shard_driver import admission
 
 LIMITS = ShardLimits(

@@ -19,9 +19,10 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from penstock_kernels.gpu.sampling.sampler import TritonSampler
+from penstock_shard.sampling.rehearsal import rehearse_draws
 from penstock_shard.sampling.sample_graphs import SampleGraphs
 from penstock_shard.sampling.sampling import SamplingState
-from penstock_shard.steps.slots import ShardLimits
+from penstock_shard.steps.limits import ShardLimits
 from support.local_shard import Eager
 from support.shard_driver import neutral
 
@@ -80,7 +81,7 @@ def main() -> None:
         drawn.capture(Eager)
         for draw in drawn._graphs.values():
             draw.replay()
-    state.rehearse_draws(torch.bfloat16)
+    rehearse_draws(state, torch.bfloat16)
     at_start = len(compiled)
     assert at_start > 5, compiled
     for wanted in [*WANTED, *(wanted | PENALTY for wanted in WANTED), PENALTY]:

@@ -18,7 +18,7 @@ from penstock_kernels.gpu.step.blocks import copy_blocks
 from penstock_kernels.gpu.step.slots import advance_slots, read_slots
 from penstock_proto import shard_pb2
 from penstock_shard.sampling.sampling import SamplingState
-from penstock_shard.steps.slots import ShardLimits
+from penstock_shard.steps.limits import ShardLimits
 
 ROWS = 256
 PAGE = 64

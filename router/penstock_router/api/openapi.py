@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -165,16 +167,33 @@ def _schema(kind: Any, schemas: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-@cache  # tests make hundreds of applications, and a document takes 60 ms
+class _Page:
+    """Bytes that are made when somebody first asks for them, in a thread, and kept."""
+
+    def __init__(self, make: Callable[[], bytes]) -> None:
+        self._make = make
+        self._made = b""
+        self._lock = threading.Lock()  # however many ask at first, it is made once
+
+    async def read(self) -> bytes:
+        return self._made or await asyncio.to_thread(self._once)
+
+    def _once(self) -> bytes:
+        with self._lock:
+            self._made = self._made or self._make()
+        return self._made
+
+
+@cache  # tests make hundreds of applications
 def docs_routes(
     routes: tuple[Route, ...], root_path: str = "", *, keyed: bool
 ) -> tuple[Route, ...]:
     """The routes that show the documents of `routes`. keyed: the server has an API key."""
-    openapi = document(routes, root_path, keyed=keyed)
-    as_json = orjson.dumps(openapi)
+    # 0.3 s: nothing that a start should wait for, once for each process that serves HTTP
+    page = _Page(lambda: orjson.dumps(document(routes, root_path, keyed=keyed)))
 
     async def show_json(request: web.Request) -> web.Response:
-        return web.Response(body=as_json, content_type="application/json")
+        return web.Response(body=await page.read(), content_type="application/json")
 
     return (
         Route("GET", "/openapi.json", show_json, "This document"),

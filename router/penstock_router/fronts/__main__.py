@@ -1,10 +1,12 @@
 import sys
 
+from penstock_proto.imports import kept
 from penstock_proto.stacks import answer_with_stacks
 
 answer_with_stacks()
 
-from penstock_router.fronts.process import main  # noqa: E402
+with kept():
+    from penstock_router.fronts.process import main
 
 if __name__ == "__main__":
     sys.exit(main())

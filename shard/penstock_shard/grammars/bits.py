@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from penstock_kernels.mask import Mask, words_of
-from penstock_shard.steps.slots import Indices
+from penstock_shard.steps.rows import Indices
 
 
 class Bits:

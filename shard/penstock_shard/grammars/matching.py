@@ -23,9 +23,10 @@ from torch import Tensor
 from penstock_kernels.mask import words_of
 from penstock_proto import shard_pb2
 from penstock_shard.grammars.bits import Bits
+from penstock_shard.grammars.compiled import first_sentence
 from penstock_shard.grammars.slowness import REASON, SLOW_TOKENS, Stopwatch
 from penstock_shard.grammars.template import Template
-from penstock_shard.grammars.templates import Templates, first_sentence
+from penstock_shard.grammars.templates import Templates
 
 FEW = 3  # masks that one thread is done with before others wake up
 LEAST_BYTES = 3  # a shorter text is hardly two tokens, and finding that out takes 12 us
@@ -43,6 +44,7 @@ class Constraint:
     template: Template | None = None
     matcher: LLMatcher | None = None
     home: int = 0  # the automaton of the matcher
+    forcing: bool = False  # the matcher looks for what is forced, in the bounds for that
     taken: list[int] = field(default_factory=list)  # by the matcher
     failure: str | None = None  # why it holds nothing any more
     ended: bool = False  # behind EOS, or without a token: its bits stay as they are
@@ -177,7 +179,7 @@ class Matching:
                 continue
             one.taken += tokens
             if not one.matcher.consume_tokens(list(tokens)):
-                one.failure = first_sentence(one.matcher.get_error())
+                _fail(one)
             going_on.append(one)
         self._fill(going_on)
         self._seconds += time.perf_counter() - begun
@@ -234,7 +236,7 @@ class Matching:
             one.taken.append(token)
             # 2 us, less than other threads take to wake up; and nobody else runs Python meanwhile.
             if not one.matcher.consume_token(token):
-                one.failure = first_sentence(one.matcher.get_error())
+                _fail(one)
             elif watch.was_slow():
                 one.slow += 1
                 one.failure = REASON if one.slow >= SLOW_TOKENS else None
@@ -252,7 +254,7 @@ class Matching:
         what the router may append."""
         forced = []
         for row, one in rows:
-            if one.run or one.failure is not None or one.matcher is None:
+            if one.run or not one.forcing or one.failure is not None or one.matcher is None:
                 continue
             assert one.template is not None
             if not one.template.may_begin_run(token := one.taken[-1]):
@@ -288,20 +290,36 @@ class Matching:
             fill_next_token_bitmask_par(self._pool, matchers, wide)
             for _, slot in matchers:
                 rows[slot] = wide[slot, : rows.shape[1]]
+        again = []
         for one in constraints:
             if one.failure is None and one.matcher is not None and one.matcher.is_error():
-                one.failure = first_sentence(one.matcher.get_error())
+                _fail(one)
+                if one.failure is None:
+                    again.append(one)
             if one.failure is not None:
                 self._bits.allow_all(one.slot)
             elif len(one.taken) < one.least:
                 self._bits.hold_back(one.slot, self._templates.eos)
+        if again:
+            self._fill(again)
 
 
 def _settle(constraint: Constraint, template: Template, taken: Sequence[int]) -> None:
     """Give a sequence a matcher of the automaton that its slot should have."""
-    constraint.home = template.home(constraint.slot)
+    constraint.home, constraint.forcing = template.home(constraint.slot), template.forces
     constraint.matcher, constraint.taken = template.matcher(constraint.slot), list(taken)
     if taken and not constraint.matcher.consume_tokens(constraint.taken):
+        _fail(constraint)
+
+
+def _fail(constraint: Constraint) -> None:
+    """Its matcher has an error. Where that may come from the bounds of forcing, its place is taken
+    by one without them."""
+    assert constraint.template is not None and constraint.matcher is not None
+    if constraint.forcing and constraint.template.stop_forcing():
+        constraint.run = []
+        _settle(constraint, constraint.template, constraint.taken)
+    else:
         constraint.failure = first_sentence(constraint.matcher.get_error())
 
 

@@ -8,10 +8,13 @@ held to is compiled several times.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 
 from llguidance import LLMatcher
+
+from penstock_shard.grammars.compiled import Compiled, warm
+from penstock_shard.grammars.ways import CHOOSING, FORCING, Way
 
 # Half of the cores are left to what runs beside the masks.
 AUTOMATA = max(1, min(8, len(os.sched_getaffinity(0)) // 2))
@@ -21,16 +24,16 @@ MANY = 4  # copies; a grammar that hardly anybody asks for stays with one automa
 SEARCHES = 4
 ALWAYS = 1 << 30
 MOST_SEARCHED = 8192  # tokens of which that is remembered; none is searched behind beyond
+SOON = 0.02  # seconds; what takes longer to compile is not compiled while all sequences wait
 
 
 class Template:
     """Matchers of one grammar, at the beginning of a text. One thread at a time may call."""
 
-    def __init__(
-        self, first: LLMatcher, another: Callable[[], LLMatcher], most: int, pool: Executor
-    ) -> None:
-        self._automata = [first]
-        self._another, self._most, self._pool = another, most, pool
+    def __init__(self, compiled: Compiled, most: int, pool: Executor) -> None:
+        self._automata = [compiled.matcher]
+        self._way, self._another, self._seconds = compiled.way, compiled.another, compiled.seconds
+        self._most, self._pool = most, pool
         self._copies = 0
         self._searches: dict[int, int] = {}  # left behind a token
 
@@ -38,7 +41,7 @@ class Template:
         """For a sequence in this slot."""
         self._copies += 1
         if self._copies == MANY and self._most > 1:
-            self._pool.submit(self._grow)
+            self._pool.submit(self._grow, self._automata, self._way)
         return self._automata[self.home(slot)].deep_copy()
 
     def home(self, slot: int) -> int:
@@ -55,8 +58,28 @@ class Template:
         left = self._searches.get(token, SEARCHES)
         self._searches[token] = ALWAYS if found else left - 1
 
-    def _grow(self) -> None:
+    @property
+    def forces(self) -> bool:
+        """Whether its matchers look for what is forced, in the bounds for that."""
+        return self._way is FORCING
+
+    def stop_forcing(self) -> bool:
+        """One of its matchers has reached those bounds, which ends all that share its automaton:
+        those made from here on have none. False: not yet, as that takes too long."""
+        if self.forces and self._seconds <= SOON:
+            self._choose()
+        elif self.forces:
+            self._pool.submit(self._choose)
+        return not self.forces
+
+    def _choose(self) -> None:
+        with suppress(ValueError):
+            self._automata, self._way, self._copies = [self._another(CHOOSING)], CHOOSING, 0
+
+    def _grow(self, automata: list[LLMatcher], way: Way) -> None:
         """One more at a time: others' turns come between. Should one fail, those before do."""
-        self._automata.append(self._another())
-        if len(self._automata) < self._most:
-            self._pool.submit(self._grow)
+        matcher = self._another(way)
+        warm(matcher)
+        automata.append(matcher)
+        if len(automata) < self._most:
+            self._pool.submit(self._grow, automata, way)

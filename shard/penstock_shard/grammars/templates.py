@@ -1,41 +1,27 @@
-"""Compiled grammars, by the router's ids.
-
-llguidance matches them. An automaton is built lazily, and copies share it: so each is warmed by a
-short walk before a request gets a copy, and masks cost a fifth of what they would.
-"""
+"""Compiled grammars, by the router's ids."""
 
 from __future__ import annotations
 
-import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotInTime
-from functools import partial
 
-import numpy as np
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance import LLTokenizer
 
 from penstock_proto import shard_pb2
+from penstock_shard.grammars.compiled import Compiled, compiled
 from penstock_shard.grammars.template import AUTOMATA, Template
+from penstock_shard.grammars.ways import CHOOSING, FORCING
 
 THREADS = 2
 COMPILE_SECONDS = 2.0  # until the client hears; a compile cannot be stopped
-WARM_SECONDS, WARM_STEPS = 0.02, 256
-LONGEST_ERROR = 300  # characters
 # Where all tokens of a slice may come next, their bits are set without a walk through them. Most
 # patterns allow short lower-case words, a seventh of a vocabulary; how long they may still become
 # differs from place to place (12 slices instead of 3: 53 -> 42 us a mask of `[a-z]{3,12}`).
 WORDS = [rf"[a-z]{{1,{most}}}" for most in range(1, 13)]
 SLICES = [*WORDS, *LLTokenizer.general_slices()]
-
-_Grammar = shard_pb2.Grammar
-_FORMS: dict[int, Callable[[str], str]] = {
-    _Grammar.JSON_SCHEMA: LLMatcher.grammar_from_json_schema,
-    _Grammar.REGEX: LLMatcher.grammar_from_regex,
-    _Grammar.LARK: LLMatcher.grammar_from_lark,
-}
 
 
 class Templates:
@@ -108,10 +94,10 @@ class Templates:
         outcomes = shard_pb2.CompileResponse
         if self._tokenizer is None:
             return outcomes.REFUSED, self._problem, []
-        compiled = partial(_compiled, self._tokenizer, request.grammar)
-        future = self._pool.submit(compiled)
+        ways = (CHOOSING,) if request.forces_much else (FORCING, CHOOSING)
+        future = self._pool.submit(compiled, self._tokenizer, request.grammar, ways)
         try:
-            first = future.result(COMPILE_SECONDS)
+            made = future.result(COMPILE_SECONDS)
         except NotInTime:
             if future.cancel():
                 return outcomes.BUSY, "", []
@@ -119,13 +105,13 @@ class Templates:
             return outcomes.TOO_SLOW, f"compiling it takes more than {COMPILE_SECONDS:g} s", []
         except ValueError as error:
             return outcomes.REFUSED, str(error), []
-        opening = self.only_known(first.deep_copy().compute_ff_tokens())
+        opening = self.only_known(made.matcher.deep_copy().compute_ff_tokens())
         with self._lock:
-            self._templates[request.id] = Template(first, compiled, self.automata, self._growing)
+            self._templates[request.id] = Template(made, self.automata, self._growing)
         return outcomes.READY, "", opening
 
-    def _count_late(self, future: Future[LLMatcher]) -> None:
-        def ended(_: Future[LLMatcher]) -> None:
+    def _count_late(self, future: Future[Compiled]) -> None:
+        def ended(_: Future[Compiled]) -> None:
             with self._lock:
                 self._late -= 1
 
@@ -143,47 +129,3 @@ class Templates:
         with self._lock:
             for grammar in grammars:
                 self._templates.pop(grammar, None)
-
-
-def _compiled(tokenizer: LLTokenizer, grammar: shard_pb2.Grammar) -> LLMatcher:
-    """Raises ValueError with a sentence."""
-    try:
-        form = _FORMS[grammar.kind](grammar.text)
-    except ValueError as error:
-        raise ValueError(first_sentence(str(error))) from None
-    matcher = LLMatcher(tokenizer, form, log_level=0, limits=LLParserLimits(verbose_errors=False))
-    if matcher.is_error():
-        raise ValueError(first_sentence(matcher.get_error()))
-    _warm(matcher)
-    return matcher
-
-
-def _warm(template: LLMatcher) -> None:
-    """Visit states, along a few texts. Raises ValueError where there is no text at all."""
-    walker = template.deep_copy()
-    chance = random.Random(0)
-    until = time.perf_counter() + WARM_SECONDS
-    for _ in range(WARM_STEPS):
-        tokens = walker.compute_ff_tokens()
-        if not tokens:
-            bits = np.unpackbits(
-                np.frombuffer(walker.compute_bitmask(), np.uint8), bitorder="little"
-            )
-            if walker.is_error():
-                raise ValueError(first_sentence(walker.get_error()))
-            tokens = [int(chance.choice(bits.nonzero()[0]))]
-        consumed = walker.consume_tokens(tokens)
-        if walker.is_error():
-            raise ValueError(first_sentence(walker.get_error()))
-        if not consumed or walker.is_stopped():
-            walker = template.deep_copy()
-        if time.perf_counter() > until:
-            return
-
-
-def first_sentence(error: str) -> str:
-    """What a client is told: without the excerpts that follow, and without lists of what exists."""
-    lines = [line.strip() for line in error.splitlines()]
-    reasons = [line for line in lines[1:] if line.startswith("error: ")]
-    sentence = "; ".join([lines[0].split("; following ")[0], *reasons[:1]]) if lines else ""
-    return sentence[:LONGEST_ERROR]

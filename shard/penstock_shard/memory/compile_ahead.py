@@ -10,10 +10,11 @@ from collections.abc import Callable
 
 from penstock_shard.log import Progress
 from penstock_shard.memory import kv_cache
+from penstock_shard.sampling.rehearsal import rehearse_draws
 from penstock_shard.steps.graphs import GraphSizes
+from penstock_shard.steps.limits import ShardLimits
 from penstock_shard.steps.operations import operations
 from penstock_shard.steps.runner import Runner
-from penstock_shard.steps.slots import ShardLimits
 from penstock_shard.weights.loaded_model import LoadedModel
 
 
@@ -30,7 +31,7 @@ def compile_ahead(loaded: LoadedModel, limits: ShardLimits, graphs: GraphSizes) 
     with compile_only(Progress("compile", 0, "kernels").reach):
         runner.capture_graphs(graphs, _Run)
         if runner.sampling is not None:
-            runner.sampling.rehearse_draws(loaded.dtype)
+            rehearse_draws(runner.sampling, loaded.dtype)
 
 
 class _Run:

@@ -18,10 +18,11 @@ from penstock_shard.memory.out_of_memory import give_back
 from penstock_shard.memory.peak import Peak, settled_bytes
 from penstock_shard.phases import phase
 from penstock_shard.ranks.agreement import allocated, check_room
+from penstock_shard.sampling.rehearsal import rehearse
 from penstock_shard.steps.graphs import Capture, GraphSizes, buckets_for
+from penstock_shard.steps.limits import ShardLimits
 from penstock_shard.steps.operations import operations
 from penstock_shard.steps.runner import Runner
-from penstock_shard.steps.slots import ShardLimits
 from penstock_shard.weights.loaded_model import LoadedModel
 
 NEUTRAL = shard_pb2.Sampling(top_p=1, typical_p=1, repetition_penalty=1)
@@ -134,7 +135,7 @@ def _prefill(runner: Runner, loaded: LoadedModel, times: int) -> Ran:
 
 def _rehearse(runner: Runner, loaded: LoadedModel) -> bool:
     if runner.sampling is not None and runner.device.type == "cuda":
-        runner.sampling.rehearse(loaded.dtype)
+        rehearse(runner.sampling, loaded.dtype)
     return True
 
 

@@ -18,7 +18,7 @@ from penstock_shard.memory.smaller import step_sizes
 from penstock_shard.phases import SPENT, phase
 from penstock_shard.ranks.agreement import NoMemory
 from penstock_shard.steps.graphs import GraphSizes
-from penstock_shard.steps.slots import MAX_CHUNKS, ShardLimits
+from penstock_shard.steps.limits import MAX_CHUNKS, ShardLimits
 from penstock_shard.weights.loaded_model import LoadedModel
 
 OF_ANOTHER = "another rank has too little memory for its part of the KV cache, and says why"

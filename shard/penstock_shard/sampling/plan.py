@@ -12,8 +12,8 @@ from penstock_kernels.penalties import Penalties
 from penstock_kernels.rules import Rules
 from penstock_shard.grammars.matching import Row
 from penstock_shard.sampling.features import Feature
+from penstock_shard.steps.rows import Indices
 from penstock_shard.steps.scores import Given, Scores
-from penstock_shard.steps.slots import Indices
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from penstock_kernels import noise, sampler
 from penstock_kernels.draw import SamplingBatch
-from penstock_kernels.mask import hide
 from penstock_kernels.ops import Sampler
 from penstock_kernels.penalties import Penalties
 from penstock_kernels.rules import keep_rules
@@ -33,8 +31,10 @@ from penstock_shard.sampling.features import (
 )
 from penstock_shard.sampling.plan import RowGroup, Sampled, SampleGraph, SamplingPlan
 from penstock_shard.sampling.token_rules import TokenRuleBook
+from penstock_shard.sampling.typical import draw_typical
+from penstock_shard.steps.limits import ShardLimits
+from penstock_shard.steps.rows import Indices
 from penstock_shard.steps.scores import Given, scores_of
-from penstock_shard.steps.slots import Indices, ShardLimits
 
 
 class SamplingState:
@@ -48,8 +48,8 @@ class SamplingState:
         templates: Templates | None = None,
     ) -> None:
         self._sampler = sampler
-        self._bits = Bits(limits.max_slots, limits.vocab_size, device)
-        self.matching = Matching(templates or Templates(limits.vocab_size), self._bits)
+        self.bits = Bits(limits.max_slots, limits.vocab_size, device)
+        self.matching = Matching(templates or Templates(limits.vocab_size), self.bits)
         rows, self.device, self.limits = limits.max_slots + 1, device, limits
         self.parameters = torch.zeros(rows, len(COLUMNS), device=device)
         self.top_k = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -128,50 +128,7 @@ class SamplingState:
         self.keys.index_copy_(0, index, integers[:, :2].int())
         self.top_k.index_copy_(0, index, integers[:, 2])
         self.generated.index_copy_(0, index, integers[:, 3])
-        self._bits.mask.on.index_copy_(0, index, integers[:, 4].int())
-
-    def rehearse(self, dtype: torch.dtype) -> None:
-        """Sample a row of every slot with all that can be asked: sampling never takes more memory.
-
-        Some 14 copies of the logits in float32: 1.8 GiB for 256 rows of 128k. dtype: of a model's
-        logits. The slots must be free.
-        """
-        self.rehearse_draws(dtype)
-        everything = shard_pb2.Sampling(
-            temperature=1, top_p=0.5, typical_p=0.5, min_p=0.5, repetition_penalty=2,
-            frequency_penalty=1, logprobs=True,
-            logit_bias=shard_pb2.LogitBias(token=[0], value=[1]),
-            top_n=self.limits.max_top_n, rules=shard_pb2.TokenRules(
-                allowed=bytes(4), late=[1], min_tokens=1, green_share=0.5, green_bias=1
-            ),
-        )  # fmt: skip
-        logits, plan = self._batch(everything, self.limits.max_slots, torch.float32, held=True)
-        self.sample(logits, plan)
-
-    def rehearse_draws(self, dtype: torch.dtype) -> None:
-        """Launch the kernels of rows that are drawn, so that they are compiled. Nothing reads the
-        tokens: where kernels are only compiled, nobody has written them."""
-        for penalty, top_p, held in itertools.product((1, 2), (0.5, 1), (False, True)):
-            wanted = shard_pb2.Sampling(
-                temperature=1, top_p=top_p, typical_p=1, repetition_penalty=penalty
-            )
-            logits, plan = self._batch(wanted, 1, dtype, held)
-            for part in plan.parts:
-                self.tokens(logits, part)
-
-    def _batch(
-        self, wanted: shard_pb2.Sampling, count: int, dtype: torch.dtype, held: bool
-    ) -> tuple[Tensor, SamplingPlan]:
-        """Logits for so many slots, and the plan when all want the same. held: by grammars, that
-        allow all."""
-        slots = np.arange(count)
-        for slot in slots.tolist():
-            constraint = Constraint(slot) if held else None
-            self.admit(slot, np.zeros(1, np.int32), 0, wanted, constraint)
-            self._bits.allow_all(slot)
-        self.load(slots)
-        logits = torch.zeros(len(slots), self.limits.vocab_size, device=self.device, dtype=dtype)
-        return logits, self.plan(slots)
+        self.bits.mask.on.index_copy_(0, index, integers[:, 4].int())
 
     def plan(self, slots: Indices) -> SamplingPlan:
         """What a step that samples for these slots needs."""
@@ -215,7 +172,7 @@ class SamplingState:
         slots = plan.slots
         if plan.held:
             self.matching.wait()
-            self._bits.upload(plan.held_slots)
+            self.bits.upload(plan.held_slots)
         if len(plan.parts) == 1:
             token = self.chosen(logits, plan.parts[0], drawn)
         else:
@@ -301,7 +258,7 @@ class SamplingState:
             any_top_k=any_top_k,
             any_top_p=any_top_p,
             any_filter=any_filter,
-            mask=self._bits.mask if held else None,
+            mask=self.bits.mask if held else None,
         )
 
     def _column(self, name: str) -> Tensor:
@@ -325,30 +282,8 @@ class SamplingState:
             book = self.rules
             keep_rules(logits, part.rules, self.generated, book.recent, book.last)
         if part.typical:
-            return self._draw_typical(logits, part.draws, part.k_limit)
+            return draw_typical(logits, part.draws, self.parameters, part.k_limit)
         return self._sampler.draw(logits, part.draws)
-
-    def _draw_typical(self, logits: Tensor, draws: SamplingBatch, k_limit: int | None) -> Tensor:
-        """As `draw`, with typical_p between top_p and min_p. logits: [n, vocabulary] float32, in
-        the order of the slots."""
-        slots = draws.slots
-        if draws.mask is not None:
-            logits = hide(logits, slots, draws.mask)
-        temperature, top_p, typical_p, min_p = self.parameters.index_select(0, slots).unbind(1)[:4]
-        scores = logits / temperature.unsqueeze(1)
-        if draws.any_filter:
-            top_k = self.top_k.index_select(0, slots)
-            scores = sampler.filter_sorted(scores, top_k, top_p, k_limit)
-        scores = sampler.filter_typical(scores, typical_p)
-        if draws.any_filter:
-            scores = sampler.filter_min_p(scores, min_p)
-        keys = noise.token_keys(
-            self.keys.index_select(0, slots), self.generated.index_select(0, slots)
-        )
-        token = sampler.argmax_with_noise(
-            scores, noise.gumbel(keys, scores.shape[1]), temperature > 0
-        )
-        return sampler.without_token(token, logits.amax(dim=1))
 
     def _count(self, slot: int, tokens: Indices, prompt: int) -> None:
         row = self.counts[slot].zero_()

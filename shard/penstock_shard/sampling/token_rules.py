@@ -12,7 +12,8 @@ from torch import Tensor
 from penstock_kernels.rules import ANY, LOOK_BACK, Allowed, Bans, Green, Rules, green_below
 from penstock_proto import shard_pb2
 from penstock_shard.device import upload
-from penstock_shard.steps.slots import Indices, ShardLimits
+from penstock_shard.steps.limits import ShardLimits
+from penstock_shard.steps.rows import Indices
 
 NONE = -1  # in `recent`, where nothing is generated yet
 ALWAYS = 2**62

@@ -11,8 +11,8 @@ import numpy as np
 from penstock_kernels.rules import LOOK_BACK
 from penstock_proto import shard_pb2
 from penstock_shard.sampling.features import COLUMNS
+from penstock_shard.steps.limits import ShardLimits
 from penstock_shard.steps.scores import MAX_GIVEN
-from penstock_shard.steps.slots import ShardLimits
 
 
 def objection(admission: shard_pb2.Admission, limits: ShardLimits) -> str | None:

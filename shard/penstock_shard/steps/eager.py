@@ -11,7 +11,8 @@ from torch import Tensor
 from penstock_kernels.ops import Device, EagerPlan, Step, StepBatch
 from penstock_shard.device import upload
 from penstock_shard.steps.graphs import SlotTensors
-from penstock_shard.steps.slots import Chunks, HostSlots, Indices
+from penstock_shard.steps.rows import Chunks, Indices
+from penstock_shard.steps.slots import HostSlots
 
 
 @dataclass(slots=True)

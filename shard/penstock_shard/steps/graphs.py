@@ -22,8 +22,8 @@ from penstock_shard.device import upload
 from penstock_shard.log import Progress
 from penstock_shard.model.layers import VocabularyHead
 from penstock_shard.model.model import Model
+from penstock_shard.steps.rows import Indices
 from penstock_shard.steps.sharing import SharingTensors
-from penstock_shard.steps.slots import Indices
 
 LARGEST_FIRST = slice(None, None, -1)  # all of the sizes, which ascend
 SMALL = (1, 2, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64)

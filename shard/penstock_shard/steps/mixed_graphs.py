@@ -28,8 +28,8 @@ from penstock_shard.steps.graphs import (
     StepOutputs,
 )
 from penstock_shard.steps.results import StepTimer
+from penstock_shard.steps.rows import Chunks, Indices
 from penstock_shard.steps.sharing import SharingTensors
-from penstock_shard.steps.slots import Chunks, Indices
 
 MOST_ROWS = 6144  # beyond, launching takes less time than computing
 # Sizes whose time the router is told: it plans steps of the cheapest.

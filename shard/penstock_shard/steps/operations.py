@@ -10,7 +10,7 @@ from penstock_kernels.ops import Device, Sampler
 from penstock_kernels.reference.device import TorchDevice, TorchSampler
 from penstock_kernels.reference.invariant_device import InvariantTorchDevice
 from penstock_shard.model.model import Model
-from penstock_shard.steps.slots import ShardLimits
+from penstock_shard.steps.limits import ShardLimits
 
 if TYPE_CHECKING:
     from penstock_shard.weights.loaded_model import LoadedModel

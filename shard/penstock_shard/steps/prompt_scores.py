@@ -15,9 +15,11 @@ from penstock_shard.model.model import Model
 from penstock_shard.ranks.agreement import alone
 from penstock_shard.ranks.parallel import Group
 from penstock_shard.sampling.sampling import SamplingState
+from penstock_shard.steps.limits import ShardLimits
 from penstock_shard.steps.results import PromptPart
+from penstock_shard.steps.rows import Chunks, Indices
 from penstock_shard.steps.scores import Scores, columns, joined, scores_of, scoring_bytes
-from penstock_shard.steps.slots import Chunks, HostSlots, Indices, ShardLimits
+from penstock_shard.steps.slots import HostSlots
 
 ROWS = 256  # at once: 4096 rows of 128k float32 logits would take 2 GiB
 

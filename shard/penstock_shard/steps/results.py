@@ -15,8 +15,8 @@ from penstock_proto import shard_pb2
 from penstock_shard.device import download
 from penstock_shard.grammars.matching import Turn
 from penstock_shard.sampling.plan import Sampled
+from penstock_shard.steps.rows import Indices, ResultRows
 from penstock_shard.steps.scores import Given, Scores, columns
-from penstock_shard.steps.slots import Indices, ResultRows
 
 REASONS: Mapping[int, str] = {
     shard_pb2.Refusal.OUT_OF_MEMORY: "the step that computed the request did not fit in memory",

@@ -23,7 +23,6 @@ from penstock_kernels.ops import (
     GraphDevice,
     Sampler,
 )
-from penstock_kernels.sampler import NO_TOKEN
 from penstock_proto import shard_pb2
 from penstock_shard import log
 from penstock_shard.device import upload
@@ -31,13 +30,11 @@ from penstock_shard.grammars.templates import Templates
 from penstock_shard.memory.copies import conflict_free_batches
 from penstock_shard.memory.out_of_memory import give_back, is_out_of_memory
 from penstock_shard.model.model import Model
-from penstock_shard.ranks.agreement import NoMemory, alone, check_room
+from penstock_shard.ranks.agreement import NoMemory, check_room
 from penstock_shard.ranks.mapped_outputs import mapped_outputs
 from penstock_shard.ranks.parallel import Group
-from penstock_shard.sampling.features import ONE_BY_ONE, features_of
 from penstock_shard.sampling.plan import Sampled, SamplingPlan
 from penstock_shard.sampling.sample_graphs import SampleGraphs
-from penstock_shard.sampling.sampling import SamplingState
 from penstock_shard.steps.admissions import objection
 from penstock_shard.steps.eager import EagerInputs, EagerRows
 from penstock_shard.steps.graphs import (
@@ -48,11 +45,14 @@ from penstock_shard.steps.graphs import (
     SlotTensors,
     StepOutputs,
 )
+from penstock_shard.steps.limits import ShardLimits
 from penstock_shard.steps.mixed_graphs import MixedGraphs
 from penstock_shard.steps.prompt_scores import PromptScorer
-from penstock_shard.steps.results import PendingResult, StepTimer, refusal, to_host
+from penstock_shard.steps.results import PendingResult, StepTimer, refusal
+from penstock_shard.steps.rows import Chunks, Indices
 from penstock_shard.steps.sharing import SharingTensors
-from penstock_shard.steps.slots import Chunks, HostSlots, Indices, ShardLimits
+from penstock_shard.steps.slots import HostSlots
+from penstock_shard.steps.token_choice import TokenChoice
 
 _NONE = np.empty(0, np.int64)
 NO_CHUNKS = Chunks(_NONE, _NONE, _NONE, np.empty(0, np.bool_))
@@ -60,7 +60,7 @@ NO_CHUNKS = Chunks(_NONE, _NONE, _NONE, np.empty(0, np.bool_))
 
 @dataclass(frozen=True, slots=True)
 class StepGraphs:
-    """What was captured; both kinds leave their outcome in the same place."""
+    """What was captured; steps of both kinds leave their outcome in the same place."""
 
     decode: DecodeGraphs
     mixed: MixedGraphs
@@ -72,6 +72,12 @@ class StepGraphs:
     def kinds(self) -> tuple[GraphKind, ...]:
         """In the order in which they are captured: they share memory, and the first takes most."""
         return (self.mixed, self.decode, *([] if self.draws is None else [self.draws]))
+
+    def load(self, book: HostSlots) -> None:
+        """Other slots decode."""
+        if self.decode.fits(len(book.decode)):
+            self.decode.load(book.decode)
+        self.sharing.load(book.group_rows, book.group_blocks, book.limits.block_size)
 
 
 class Runner:
@@ -92,17 +98,12 @@ class Runner:
         self.book = HostSlots(limits)
         device = self.device
         self.slots = SlotTensors.empty(limits.max_slots, limits.table_width, device)
-        # Slots that want more than the most likely token: also known where nothing is sampled.
-        self._needs_sampling = np.zeros(limits.max_slots, np.bool_)
-        # Only rank 0 samples.
-        self.sampling = (
-            SamplingState(limits, device, sampler, templates) if group.rank == 0 else None
-        )
+        self._choice = TokenChoice(self.book, group, device, sampler, templates)
+        self.sampling = self._choice.state  # rank 0's
         self._scorer = PromptScorer(
             model, group, self.book, limits, self.sampling, sampler.rows_alone, device
         )
         self._eager = EagerRows(ops, self.slots, self.book)
-        self._decode_plan: SamplingPlan | None = None  # of the standing decode list
         self._graphs: StepGraphs | None = None
         self.row_bytes = 0  # that a step which is no graph takes for each of its rows
 
@@ -153,21 +154,17 @@ class Runner:
         self.book.begin(command)
         self._release_and_copy(command)
         refused = self._admit_all(command)
-        if command.forget_grammar and self.sampling is not None:
-            self.sampling.matching.forget(list(command.forget_grammar))
+        if command.forget_grammar:
+            self._choice.forget(command.forget_grammar)
         self._grant(command)
         if command.append:
-            appended = self.book.append(command.append)
-            if self.sampling is not None:
-                self.sampling.append(appended)
+            self._choice.append(self.book.append(command.append))
         chunks, rows = self.book.run(command)
         if command.decode_changed:
             self._eager.decode(self.book.decode)
-            if self._graphs is not None:
-                self._load_graphs(self._graphs)
-            self._decode_plan = None
+            self._decode_changed()
         elif command.admit:  # a released slot may have come back with other sampling
-            self._decode_plan = None
+            self._choice.decode_changed()
         # The book is ahead of the steps: lengths before the first of them.
         lengths = self.book.computed[self.book.decode] - command.repeat
         for repeat in range(command.repeat):
@@ -209,21 +206,14 @@ class Runner:
         """The slots of the step are refused: how far each came is not known."""
         give_back(self.device)
         slots = self.book.give_up(chunks)
-        if self._graphs is not None:
-            self._load_graphs(self._graphs)
-        self._decode_plan = None
+        self._decode_changed()
         return [refusal(slot, shard_pb2.Refusal.OUT_OF_MEMORY) for slot in slots.tolist()]
 
-    def _chosen(
-        self, logits: Tensor, plan: SamplingPlan, draws: SampleGraphs | None = None
-    ) -> Sampled:
-        """A token for each row; NO_TOKEN where there was no memory to choose one."""
-        sampling = self.sampling
-        assert sampling is not None, "rank 0"
-        sampled = alone(self.group, self.device, lambda: sampling.sample(logits, plan, draws))
-        if sampled is None:
-            return Sampled(torch.full_like(plan.slots, NO_TOKEN), lost=True)
-        return sampled
+    def _decode_changed(self) -> None:
+        """Tell what stands for the decoding slots that they are others."""
+        self._choice.decode_changed()
+        if self._graphs is not None:
+            self._graphs.load(self.book)
 
     def _release_and_copy(self, command: shard_pb2.StepCommand) -> None:
         if command.release:
@@ -253,32 +243,13 @@ class Runner:
             tokens, blocks = self.book.admit(admission)
             table[: len(blocks)] = blocks
             fresh.append(blocks[-(-admission.cached // block_size) :])  # that no copy has filled
-            held = admission.grammar > 0
-            self._needs_sampling[admission.slot] = held or bool(
-                features_of(admission.request.sampling)
-            )
-            if self.sampling is not None:
-                self._admit_to_sampling(self.sampling, admission, tokens)
+            self._choice.admit(admission, tokens)
         slots = np.array([admission.slot for admission in admissions], np.int64)
         self.slots.block_table.index_copy_(
             0, upload(slots, self.device), upload(tables, self.device)
         )
-        if self.sampling is not None:
-            self.sampling.load(slots)
+        self._choice.load(slots)
         self.ops.clear_blocks(self.cache, np.concatenate(fresh))
-
-    def _admit_to_sampling(
-        self, sampling: SamplingState, admission: shard_pb2.Admission, tokens: NDArray[np.int32]
-    ) -> None:
-        slot, wanted = admission.slot, admission.request.sampling
-        generated = len(admission.generated) // 4
-        constraint = None
-        if admission.grammar:
-            again = tokens[len(tokens) - generated :].tolist()
-            runs = not features_of(wanted) & ONE_BY_ONE
-            least = wanted.rules.min_tokens
-            constraint = sampling.matching.admit(slot, admission.grammar, again, runs, least)
-        sampling.admit(slot, tokens, generated, wanted, constraint)
 
     @torch.inference_mode()
     def copy_blocks(self, copies: list[tuple[int, int]]) -> None:
@@ -291,13 +262,6 @@ class Runner:
     def step_costs(self) -> dict[int, float]:
         """Seconds of steps with prompts by their rows, where they are graphs. A collective."""
         return {} if self._graphs is None else self._graphs.mixed.costs()
-
-    def _load_graphs(self, graphs: StepGraphs) -> None:
-        """Tell the graphs of another list of decoding slots."""
-        book = self.book
-        if graphs.decode.fits(len(book.decode)):
-            graphs.decode.load(book.decode)
-        graphs.sharing.load(book.group_rows, book.group_blocks, self.limits.block_size)
 
     def _grant(self, command: shard_pb2.StepCommand) -> None:
         if not command.grant_slot and not command.grant_block:
@@ -317,27 +281,15 @@ class Runner:
         if (replayed := self._replay(chunks)) is not None:
             return self._replayed(step, timer, chunks, replayed)
         self._check_room(chunks)
-        inputs, plan = self._eager.inputs(lengths, chunks), self._sampling_plan(chunks)
+        inputs, plan = self._eager.inputs(lengths, chunks), self._choice.plan(chunks)
         hidden = self.model.forward(inputs.step, inputs.token, inputs.position, self.cache)
         sampled = self._sample(hidden, inputs, plan, chunks)
         self._eager.advance(inputs, chunks)
         prompt = self._scorer.parts(hidden, inputs.step, inputs.decode_rows, chunks)
-        result = self._pending(step, timer, sampled, plan)
+        result = self._choice.pending(step, timer, sampled, plan)
         result.prompt = prompt
         timer.stop()
         return result
-
-    def _pending(
-        self, step: int, timer: StepTimer, sampled: Sampled | None, plan: SamplingPlan | None
-    ) -> PendingResult:
-        """Launch the copies of a step's tokens, which grammars wait for too."""
-        if sampled is None or plan is None:
-            return PendingResult(step, timer)
-        sampled, turn = to_host(sampled), None
-        if plan.held and self.sampling is not None:
-            turn = self.sampling.matching.turn(sampled.token, plan.held)
-        ruled = frozenset() if self.sampling is None else self.sampling.rules.slots
-        return PendingResult(step, timer, sampled, plan.top_n, plan.given, turn=turn, ruled=ruled)
 
     def _replay(self, chunks: Chunks) -> Tensor | None:
         """Replay the step's graph, if there is one. Returns the slots of the outputs' rows."""
@@ -362,34 +314,20 @@ class Runner:
     ) -> PendingResult:
         """The outcome of a graph. What is not greedy is drawn by another, or sampled after it."""
         assert self._graphs is not None
-        outputs, plan, rows = self._graphs.outputs, self._sampling_plan(chunks), len(slots)
+        outputs, plan, rows = self._graphs.outputs, self._choice.plan(chunks), len(slots)
         sampled, token = None, outputs.token[:rows]
-        ends = chunks.slots[chunks.complete]
-        asked = bool(
-            self._needs_sampling[self.book.decode].any() or self._needs_sampling[ends].any()
-        )
-        if self.sampling is not None and plan is not None:
+        is_greedy = self._choice.is_greedy(chunks)
+        if plan is not None:
             sampled = Sampled(token)
-            if asked:
-                sampled = self._chosen(outputs.logits[:rows], plan, self._graphs.draws)
+            if not is_greedy:
+                sampled = self._choice.chosen(outputs.logits[:rows], plan, self._graphs.draws)
                 token = sampled.token
-        if rows and (asked or not outputs.everywhere):
+        if rows and not (is_greedy and outputs.everywhere):
             token = self.group.broadcast(token)
             self.slots.last_token.index_copy_(0, slots, token)
-        result = self._pending(step, timer, sampled, plan)
+        result = self._choice.pending(step, timer, sampled, plan)
         timer.stop()
         return result
-
-    def _sampling_plan(self, chunks: Chunks) -> SamplingPlan | None:
-        """The plan of an unchanged decode batch is that of the step before."""
-        if self.sampling is None:
-            return None
-        if len(chunks.slots):
-            slots = np.concatenate((self.book.decode, chunks.slots[chunks.complete]))
-            return self.sampling.plan(slots) if len(slots) else None
-        if self._decode_plan is None:
-            self._decode_plan = self.sampling.plan(self.book.decode)
-        return self._decode_plan
 
     def _sample(
         self, hidden: Activation, inputs: EagerInputs, plan: SamplingPlan | None, chunks: Chunks
@@ -402,7 +340,7 @@ class Runner:
         slots = inputs.slot if rows is None else inputs.slot.index_select(0, rows)
         sampled = None
         if plan is not None and logits is not None:
-            sampled = self._chosen(logits, plan)
+            sampled = self._choice.chosen(logits, plan)
             token = self.group.broadcast(sampled.token)
         else:
             token = self.group.broadcast(torch.empty_like(slots))

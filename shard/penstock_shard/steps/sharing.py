@@ -7,7 +7,7 @@ import torch
 
 from penstock_kernels.ops import Sharing
 from penstock_shard.device import upload
-from penstock_shard.steps.slots import Indices
+from penstock_shard.steps.rows import Indices
 
 
 class SharingTensors:

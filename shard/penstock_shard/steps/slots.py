@@ -1,4 +1,4 @@
-"""Slots: the seats of running sequences, as the host knows them.
+"""The slots of running sequences, as the host knows them.
 
 Everything the host needs in order to launch a step (lengths, ends of prompts, block counts) follows
 from the commands, so these mirrors never wait for the device. Commands are checked against them
@@ -8,81 +8,17 @@ before anything reaches a tensor: an index out of range on a GPU would poison al
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock_proto import shard_pb2
-
-Indices = NDArray[np.int64]
+from penstock_shard.steps.limits import ShardLimits
+from penstock_shard.steps.rows import Chunks, Indices, ResultRows
 
 
 class BadCommand(ValueError):
     """The router sent a command that contradicts what it sent before, or itself."""
-
-
-MAX_CHUNKS = 64  # where the router does not say
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardLimits:
-    """Sizes fixed at warmup."""
-
-    max_prefill_tokens: int
-    max_slots: int
-    max_sequence_length: int
-    max_top_n: int
-    vocab_size: int
-    block_size: int
-    num_blocks: int
-    max_chunks: int = MAX_CHUNKS  # no prompt begins in a step of so many
-
-    @property
-    def table_width(self) -> int:
-        """Blocks of the longest sequence."""
-        return -(-self.max_sequence_length // self.block_size)
-
-
-@dataclass(frozen=True, slots=True)
-class Chunks:
-    """The prefill rows of a step, in the command's order."""
-
-    slots: Indices
-    starts: Indices  # tokens computed before
-    lengths: Indices
-    complete: NDArray[np.bool_]  # chunk reaches the end of the slot's tokens, so it samples
-
-    def where(self, kept: NDArray[np.bool_]) -> Chunks:
-        """Some of them."""
-        return Chunks(self.slots[kept], self.starts[kept], self.lengths[kept], self.complete[kept])
-
-
-@dataclass(frozen=True, slots=True)
-class ResultRows:
-    """The rows of a step's result, as its command names them."""
-
-    slots: Indices
-    computed: NDArray[np.bool_] | None  # all but those of refused slots; None: all
-
-    def without(self) -> ResultRows:
-        """The same rows, of which none is computed."""
-        return ResultRows(self.slots, np.zeros(len(self.slots), np.bool_))
-
-    @property
-    def places(self) -> Indices:
-        """Rows of the result that the computed ones are."""
-        every = np.arange(len(self.slots))
-        return every if self.computed is None else every[self.computed]
-
-    def spread(self, values: NDArray[Any]) -> NDArray[Any]:
-        """What was computed, one a row; zero for the other rows."""
-        if self.computed is None:
-            return values
-        spread = np.zeros(len(self.slots), values.dtype)
-        spread[self.computed] = values
-        return spread
 
 
 class HostSlots:
@@ -169,9 +105,23 @@ class HostSlots:
         """Fill a slot with a sequence that `admissions` has no objection to. Returns its tokens and
         its first blocks."""
         self._take(admission)
-        limits, slot, request = self.limits, admission.slot, admission.request
+        slot, request = admission.slot, admission.request
         tokens = np.frombuffer(request.prompt + admission.generated, np.int32)
         blocks = np.frombuffer(admission.blocks, np.int32)
+        self._check_admission(admission, tokens, blocks)
+        self.blocks[slot] = len(blocks)
+        self._tables[slot, : len(blocks)] = blocks
+        self.prompt_logprobs[slot] = request.prompt_logprobs
+        self.prompt_start[slot] = request.prompt_logprobs_start
+        self.prompt_top_n[slot] = request.prompt_top_n
+        self.tokens[slot] = tokens
+        return tokens, blocks
+
+    def _check_admission(
+        self, admission: shard_pb2.Admission, tokens: NDArray[np.int32], blocks: NDArray[np.int32]
+    ) -> None:
+        """Blocks that exist, and hold what is said to be cached."""
+        limits, slot, request = self.limits, admission.slot, admission.request
         _check_range("admit.blocks", blocks, 1, limits.num_blocks)
         if len(blocks) > limits.table_width:
             raise BadCommand(
@@ -196,13 +146,6 @@ class HostSlots:
                 f"admit.cached {admission.cached} of slot {slot} must be at most its "
                 f"prompt_logprobs_start, {start}"
             )
-        self.blocks[slot] = len(blocks)
-        self._tables[slot, : len(blocks)] = blocks
-        self.prompt_logprobs[slot] = request.prompt_logprobs
-        self.prompt_start[slot] = start
-        self.prompt_top_n[slot] = request.prompt_top_n
-        self.tokens[slot] = tokens
-        return tokens, blocks
 
     def grant(self, slots: Indices, blocks: Indices) -> tuple[Indices, Indices, Indices]:
         """Append blocks[i] to the table of slots[i]. Returns slots, the column in its table that

@@ -44,7 +44,7 @@ class Outcome:
 
 
 def by_gptq(
-    model: Architecture, text: Calibration, grid: Grid, done: Callable[[], None]
+    model: Architecture, text: Calibration, grid: Grid, done: Callable[[], object]
 ) -> Outcome:
     """done: called behind each layer."""
     outcome = Outcome()
@@ -61,7 +61,9 @@ def by_gptq(
     return outcome
 
 
-def by_awq(model: Architecture, text: Calibration, grid: Grid, done: Callable[[], None]) -> Outcome:
+def by_awq(
+    model: Architecture, text: Calibration, grid: Grid, done: Callable[[], object]
+) -> Outcome:
     """Scales go to the norm before matrices, and to the up rows of gated MLPs; attention's output
     has none, as heads share values. All that reads a norm has the same scale, experts and what
     chooses among them too. Raises ValueError for a family whose attention and MLP read the same

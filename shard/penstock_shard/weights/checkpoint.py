@@ -174,6 +174,8 @@ class Checkpoint:
                         f"tensor {name} stands twice in {folder}, again in {path.name}"
                     )
                 self._slices[name] = file.get_slice(stored)
+        # of a type that we do not compute in
+        self.is_quantised = any(one.get_dtype() not in _DTYPES for one in self._slices.values())
         self._left = {name: _bytes(part) for name, part in self._slices.items()}
         self._progress = Progress("weights", sum(self._left.values()), "B")
 

@@ -39,16 +39,8 @@ BLOCKS: dict[str, Callable[..., Block]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Loader:
-    model: Architecture
-    group: Group
-    partition: Partition
-    weights: Weights
-    dtype: torch.dtype
-    device: torch.device
-    quantize: str | None
+class _Loader(MatrixLoader):
     cache: str | None  # type of the KV cache; None: dtype
-    fp8_rows: bool  # whether 4-bit weights are multiplied with rows in FP8
 
     def decoder(self) -> Decoder:
         model, vocabulary, names = self.model, self.partition.vocabulary, self.model.family.names
@@ -123,9 +115,9 @@ class _Loader:
         )
         return Attention(
             spec=spec,
-            qkv=self._read.columns(self._matrices.qkv(prefix)),
+            qkv=self.columns(self._matrices.qkv(prefix)),
             norm=self._qk_norm(prefix),
-            output=self._read.rows(self._matrices.output(prefix)),
+            output=self.rows(self._matrices.output(prefix)),
             sinks=self._sinks(prefix),
         )
 
@@ -168,8 +160,8 @@ class _Loader:
 
     def _mlp(self, prefix: str, place: MlpPlace) -> Mlp:
         return Mlp(
-            up=self._read.columns(self._matrices.up(prefix, place)),
-            down=self._read.rows(self._matrices.down(prefix, place)),
+            up=self.columns(self._matrices.up(prefix, place)),
+            down=self.rows(self._matrices.down(prefix, place)),
             act=Act(self.model.act),
             is_gated=len(place.up) == 2,
         )
@@ -179,7 +171,7 @@ class _Loader:
         experts' kernels read rows as they are."""
         shape, keys = self.model.experts, self.model.family.experts
         assert shape is not None and keys is not None
-        read, matrices = replace(self._read, fp8_rows=False), self._matrices
+        read, matrices = replace(self, fp8_rows=False), self._matrices
         shared = None
         if shape.shared is not None:
             gate = read.dense(matrices.shared_gate(prefix))
@@ -197,13 +189,6 @@ class _Loader:
             shared=shared,
             group=self.group,
         )
-
-    @property
-    def _read(self) -> MatrixLoader:
-        return MatrixLoader(
-            self.model, self.group, self.partition, self.weights, self.dtype, self.device,
-            self.quantize, self.fp8_rows,
-        )  # fmt: skip
 
     @property
     def _matrices(self) -> BlockMatrices:
@@ -257,7 +242,7 @@ def load_decoder(
     partition = Partition.of(model, group)
     try:
         decoder = _Loader(
-            model, group, partition, weights, dtype, device, quantize, cache, fp8_rows
+            model, group, partition, weights, dtype, device, quantize, fp8_rows, cache
         ).decoder()
     except torch.OutOfMemoryError as error:
         raise ValueError(
@@ -280,7 +265,7 @@ def device_bytes(
     """What this rank's share takes on a GPU. Raises ValueError as `load_decoder` does."""
     partition, meta = Partition.of(model, group), torch.device("meta")
     loader = _Loader(
-        model, group, partition, Rehearsal(weights), dtype, meta, quantize, cache, fp8_rows
+        model, group, partition, Rehearsal(weights), dtype, meta, quantize, fp8_rows, cache
     )
     return loader.decoder().nbytes
 

@@ -108,7 +108,7 @@ def load(config: ShardConfig) -> LoadedModel:
         dependent_launch=dependent,
         cuda_graphs=config.cuda_graphs,
         grammars=Templates(model.vocab_size),
-        weights=config.quantize or (model.scheme and model.scheme.format) or name,
+        weights=_format(config, model, checkpoint) or name,
         deterministic=config.deterministic,
         activations=FP8 if fp8_rows else "",
     )
@@ -117,3 +117,17 @@ def load(config: ShardConfig) -> LoadedModel:
         weights="dummy" if dummy else str(folder),
     )
     return loaded
+
+
+def _format(config: ShardConfig, model: Architecture, checkpoint: Checkpoint | None) -> str | None:
+    """Of the weights, as operators call it; None for half precision, also where config.json says
+    otherwise: somebody has unpacked the tensors and left it as it was."""
+    if model.scheme is None:
+        return config.quantize
+    if checkpoint is None or checkpoint.is_quantised:
+        return config.quantize or model.scheme.format
+    log.warning(
+        f"config.json says quant_method {model.scheme.method!r} in its quantization_config, but no "
+        "tensor of the checkpoint is quantised: they are served as they are; take it out"
+    )
+    return None

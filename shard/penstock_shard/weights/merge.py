@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from penstock_proto.config_file import Parser
 from penstock_shard.model.architecture import read_architecture
 from penstock_shard.weights.adapter import read_adapter
 from penstock_shard.weights.checkpoint import renamed
-from penstock_shard.weights.rewrite import is_free, rewrite, tensors_of
+from penstock_shard.weights.command import check_folders, exit_code, parser_of
+from penstock_shard.weights.rewrite import rewrite, tensors_of
+
+NAME = "penstock merge"
 
 # What a training writes beside its adapter where it has changed the tokenizer or the template.
 TEXT = (
@@ -38,10 +39,7 @@ def merge(model_id: str, adapter: str, output: str, device: str) -> int:
 
     Raises ValueError with a sentence for what cannot be."""
     folder, out, beside = Path(model_id), Path(output), Path(adapter)
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"--model-id {folder} is no folder with a config.json")
-    if not is_free(out):
-        raise ValueError(f"--output {out} is not empty")
+    check_folders(folder, out)
     model = read_architecture(folder)
     if model.scheme is not None:
         raise ValueError(
@@ -64,43 +62,25 @@ def merge(model_id: str, adapter: str, output: str, device: str) -> int:
 
     files = {name: beside / name for name in TEXT if (beside / name).is_file()}
     with tqdm(total=len(stored), unit="tensor", desc="written") as bar:
-        rewrite(folder, out, {}, change, _step_of(bar), files)
+        rewrite(folder, out, {}, change, bar.update, files)
     return len(changes)
 
 
-def _step_of(bar: tqdm[None]) -> Callable[[], None]:
-    def done() -> None:
-        bar.update()
-
-    return done
-
-
 def parser() -> argparse.ArgumentParser:
-    made = Parser(
-        prog="penstock merge", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    made.add_argument("--model-id", required=True, help="folder with config.json and safetensors")
+    made = parser_of(NAME, __doc__)
     made.add_argument("--adapter", required=True, help="folder with adapter_config.json")
-    made.add_argument("--output", required=True, help="folder that is made")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    made.add_argument("--device", choices=("cpu", "cuda"), default=device, help="where it computes")
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code."""
     asked = parser().parse_args(argv)
-    try:
+
+    def work() -> str:
         count = merge(asked.model_id, asked.adapter, asked.output, asked.device)
-    except (ValueError, OSError, torch.OutOfMemoryError) as error:
-        print(f"penstock merge: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("penstock merge: interrupted", file=sys.stderr)
-        return 130
-    print(f"{asked.output}: {count} tensors changed")
-    return 0
+        return f"{asked.output}: {count} tensors changed"
+
+    return exit_code(NAME, work)
 
 
 if __name__ == "__main__":

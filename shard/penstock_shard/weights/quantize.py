@@ -15,14 +15,12 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 from tqdm import tqdm
 
-from penstock_proto.config_file import Parser
 from penstock_quantization.offline.groups import Grid, Quantised
 from penstock_quantization.offline.store import FORMATS, Format
 from penstock_shard.model.architecture import Architecture, read_architecture
@@ -30,10 +28,12 @@ from penstock_shard.ranks.parallel import Group
 from penstock_shard.weights.calibrated import METHODS, Outcome
 from penstock_shard.weights.calibration import Calibration
 from penstock_shard.weights.checkpoint import Checkpoint, renamed
+from penstock_shard.weights.command import check_folders, exit_code, parser_of
 from penstock_shard.weights.load_weights import load_decoder
 from penstock_shard.weights.parts import choosing, matrices_of
-from penstock_shard.weights.rewrite import is_free, rewrite, tensors_of
+from penstock_shard.weights.rewrite import rewrite, tensors_of
 
+NAME = "penstock quantize"
 LONGEST_TEXT = 1 << 30  # bytes
 MOST = 1 << 16  # samples, and tokens of one
 
@@ -42,10 +42,7 @@ def quantize(arguments: argparse.Namespace) -> int:
     """Bytes of the new tensors. Raises ValueError with a sentence for what cannot be."""
     folder, output = Path(arguments.model_id), Path(arguments.output)
     chosen = FORMATS[arguments.format]
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"--model-id {folder} is no folder with a config.json")
-    if not is_free(output):
-        raise ValueError(f"--output {output} is not empty")
+    check_folders(folder, output)
     if arguments.bits is not None and arguments.bits not in chosen.bits:
         known = ", ".join(map(str, chosen.bits))
         raise ValueError(f"--bits {arguments.bits} is none of {arguments.format}: {known}")
@@ -83,14 +80,7 @@ def quantize(arguments: argparse.Namespace) -> int:
     skipped = [model.family.names.head, *choosing(model)]
     config = {"quantization_config": chosen.config(grid, skipped)}
     with tqdm(total=len(tensors_of(folder)), unit="tensor", desc="written") as bar:
-        return rewrite(folder, output, config, change, _step_of(bar))
-
-
-def _step_of(bar: Any) -> Callable[[], None]:
-    def done() -> None:
-        bar.update()
-
-    return done
+        return rewrite(folder, output, config, change, bar.update)
 
 
 def _made(chosen: Format, tensor: Tensor, matrix: Quantised | None) -> dict[str, Tensor]:
@@ -131,7 +121,7 @@ def _calibrated(
     with tqdm(total=model.num_layers, unit="layer", desc=arguments.format) as bar:
         method = METHODS[arguments.format]
         text = Calibration(decoder, sequences)
-        return method(model, text, grid, _step_of(bar))
+        return method(model, text, grid, bar.update)
 
 
 def read_sequences(text: Path, tokenizer: Path, samples: int, length: int) -> Tensor:
@@ -160,19 +150,12 @@ def read_sequences(text: Path, tokenizer: Path, samples: int, length: int) -> Te
 
 
 def parser() -> argparse.ArgumentParser:
-    made = Parser(
-        prog="penstock quantize", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    made.add_argument("--model-id", required=True, help="folder with config.json and safetensors")
-    made.add_argument("--output", required=True, help="folder that is made")
+    made = parser_of(NAME, __doc__)
     made.add_argument("--format", required=True, choices=list(FORMATS))
     made.add_argument("--bits", type=int, help="of gptq: 4 (default) or 8")
     made.add_argument("--calibration", help="text file, for gptq and awq")
     for name, (kind, default, what) in CALIBRATING.items():
         made.add_argument(f"--{name}", type=kind, help=f"{what} ({default}), for gptq and awq")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    made.add_argument("--device", choices=("cpu", "cuda"), default=device, help="where it computes")
     return made
 
 
@@ -205,17 +188,13 @@ CALIBRATING: dict[str, tuple[Callable[[str], int], int, str]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code."""
-    arguments = parser().parse_args(argv)
-    try:
-        size = quantize(_with_defaults(arguments))
-    except (ValueError, OSError, torch.OutOfMemoryError) as error:
-        print(f"penstock quantize: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("penstock quantize: interrupted", file=sys.stderr)
-        return 130
-    print(f"{arguments.output}: {arguments.format}, {size:,} bytes of tensors")
-    return 0
+    asked = parser().parse_args(argv)
+
+    def work() -> str:
+        size = quantize(_with_defaults(asked))
+        return f"{asked.output}: {asked.format}, {size:,} bytes of tensors"
+
+    return exit_code(NAME, work)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def rewrite(
     output: Path,
     config: dict[str, Any],
     change: Change,
-    done: Callable[[], None] = lambda: None,
+    done: Callable[[], object] = lambda: None,
     files: Mapping[str, Path] = MappingProxyType({}),
 ) -> int:
     """One file of weights is in memory at a time. config: what config.json gets besides; done:
@@ -83,7 +83,7 @@ def _write(
     output: Path,
     config: dict[str, Any],
     change: Change,
-    done: Callable[[], None],
+    done: Callable[[], object],
 ) -> int:
     places: dict[str, str] = {}
     total = 0

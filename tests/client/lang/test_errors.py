@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -148,14 +147,15 @@ def test_an_idle_connection_that_the_server_has_closed() -> None:
 
 
 def test_silence() -> None:
-    def wait(request: Request) -> None:
-        time.sleep(3)
+    heard = threading.Event()
 
-    with (
-        serving(wait, timeout=0.3),
-        pytest.raises(sgl.BackendError, match="has said nothing for 0.3 s"),
-    ):
-        program.run()
+    def wait(request: Request) -> None:
+        heard.wait(60)
+
+    with serving(wait, timeout=0.3):
+        with pytest.raises(sgl.BackendError, match="has said nothing for 0.3 s"):
+            program.run()
+        heard.set()
 
 
 EVENT = "data: " + json.dumps({"text": "a", "meta_info": {}})

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from penstock.replay.command import main
-from support.server import running_server
+from support.server import SMALL, running_server
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +20,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
     limits = ("--max-total-tokens", "64", "--max-top-n-tokens", "0", "--disable-grammar-support")
     keys = ("--api-key", "second")
     with (
-        running_server(folder / "first", "--max-total-tokens", "256") as first,
-        running_server(folder / "second", *limits, *keys) as second,
+        running_server(folder / "first", "--max-total-tokens", "256", *SMALL) as first,
+        running_server(folder / "second", *limits, *keys, *SMALL) as second,
     ):
         yield first.url, second.url
 

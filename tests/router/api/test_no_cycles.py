@@ -55,8 +55,10 @@ REQUESTS: dict[str, tuple[str, dict[str, Any], int]] = {
 
 @pytest.fixture
 def collected() -> Iterator[list[Any]]:
-    """What the collector finds in a test; nothing is collected before its end."""
+    """What the collector finds in a test; nothing is collected before its end, and what stands
+    before it is not looked through."""
     gc.collect()
+    gc.freeze()
     gc.disable()
     yield gc.garbage
     gc.set_debug(0)

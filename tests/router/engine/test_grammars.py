@@ -12,6 +12,7 @@ from penstock_router.grammar import Grammar, GrammarKind
 from penstock_router.grammar_metrics import GrammarMetrics
 from penstock_router.grammars import MOST_IDLE, MOST_IDLE_SECONDS, MOST_WAITING, Grammars
 from penstock_router.request import BadGrammar, GenerationFailed, GrammarsBusy
+from penstock_router.structured.longest_run import MOST_FORCED
 
 
 def grammar(number: int) -> Grammar:
@@ -23,6 +24,7 @@ class Shard:
 
     def __init__(self) -> None:
         self.compiled: list[str] = []
+        self.forcing_much: list[bool] = []
         self.running = self.most = 0
         self.outcome, self.seconds = CompileResponse.READY, 0.0
 
@@ -32,6 +34,7 @@ class Shard:
         await asyncio.sleep(0)
         self.running -= 1
         self.compiled.append(request.grammar.text)
+        self.forcing_much.append(request.forces_much)
         return CompileResponse(outcome=self.outcome, error="no", seconds=self.seconds)
 
 
@@ -45,6 +48,14 @@ async def test_equal_grammars_are_compiled_once() -> None:
     await asyncio.gather(*(grammars.prepare(grammar(n % 3)) for n in range(30)))
     assert sorted(shard.compiled) == ["a{0}", "a{1}", "a{2}"]
     assert shard.most == 2
+
+
+async def test_what_may_force_much_is_said() -> None:
+    """So that the shards do not look for it."""
+    grammars, shard, _ = make()
+    for number in (10, MOST_FORCED + 1):
+        await grammars.prepare(grammar(number))
+    assert shard.forcing_much == [False, True]
 
 
 async def test_what_is_held_is_not_forgotten() -> None:

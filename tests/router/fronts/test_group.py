@@ -189,7 +189,7 @@ async def test_one_that_says_nothing_hangs(
     monkeypatch.setattr(child, "SILENT_BEATS", 4)
     async with group_of(folder, 2) as group:
         url, _ = await opened(group, FakeEngine(script=[10, 2]))
-        time.sleep(4)  # it is this process that stands still
+        time.sleep(2.5)  # it is this process that stands still
         await asyncio.sleep(2)
         assert not group.failed.done()
         group._fronts[1]._process.send_signal(signal.SIGSTOP)

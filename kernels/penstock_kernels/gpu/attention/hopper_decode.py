@@ -28,6 +28,7 @@ from penstock_kernels.gpu.attention.hopper_decode_swap_ab import (
     few_tiles,
     load_few,
 )
+from penstock_kernels.gpu.attention.hopper_kv_ring import kv_ring
 from penstock_kernels.gpu.attention.hopper_merge import merge
 from penstock_kernels.gpu.attention.hopper_plan import (
     HopperPlan,
@@ -38,7 +39,6 @@ from penstock_kernels.gpu.attention.hopper_plan import (
 from penstock_kernels.gpu.attention.kv8 import exponent_bits
 from penstock_kernels.gpu.launch.dependent import launch
 from penstock_kernels.gpu.launch.hopper import is_hopper, multiprocessors, tma_descriptor
-from penstock_kernels.gpu.products.hopper_ring import kv_ring
 from penstock_kernels.ops import AS_MODEL, CacheSpec, Sharing
 
 ROWS = 64  # of a product: the fewest of a group of four warps

@@ -15,8 +15,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from penstock_kernels.gpu.attention.hopper_decode_epilogue import hide, spans_of, store
+from penstock_kernels.gpu.attention.hopper_kv_ring import clear
 from penstock_kernels.gpu.attention.hopper_softmax import softmax
-from penstock_kernels.gpu.products.hopper_ring import clear
 
 
 @gluon.jit

@@ -24,12 +24,12 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from penstock_kernels.fp8 import bits
+from penstock_kernels.gpu.attention.hopper_kv_ring import clear, kv_ring
 from penstock_kernels.gpu.attention.hopper_prefill_fp8 import widen
 from penstock_kernels.gpu.attention.hopper_prefill_turns import span, task, turns
 from penstock_kernels.gpu.attention.hopper_softmax import softmax
 from penstock_kernels.gpu.attention.kv8 import exponent_bits
 from penstock_kernels.gpu.launch.hopper import multiprocessors, supports_half, tma_descriptor
-from penstock_kernels.gpu.products.hopper_ring import clear, kv_ring
 from penstock_kernels.ops import AS_MODEL, CacheSpec
 
 ROWS = 128  # of a tile, half of them a group's

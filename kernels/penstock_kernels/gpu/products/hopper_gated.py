@@ -19,6 +19,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from penstock_kernels.gpu.launch.hopper import multiprocessors, tma_descriptor
+from penstock_kernels.gpu.products.hopper_ring import ring_barriers
 
 ROWS = 128  # of a tile, half of them a group's
 COLUMNS = 128  # of a tile: as many of the gate and of the other matrix
@@ -126,11 +127,7 @@ def _kernel(
     DEPTH: gl.constexpr = x.block_shape[1]
     x_tiles = gl.allocate_shared_memory(x.dtype, [STAGES, ROWS, DEPTH], x.layout)
     w_tiles = gl.allocate_shared_memory(x.dtype, [STAGES, 2 * COLUMNS, DEPTH], weight.layout)
-    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    for i in gl.static_range(STAGES):
-        mbarrier.init(full.index(i), count=1)
-        mbarrier.init(empty.index(i), count=2)
+    full, empty = ring_barriers(STAGES, 2)
     fence_async_shared()
     ring = (x_tiles, w_tiles, full, empty)
     row_tiles = gl.cdiv(gl.to_tensor(rows), ROWS)

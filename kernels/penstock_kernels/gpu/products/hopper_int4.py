@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -23,17 +22,22 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     mbarrier,
     tma,
 )
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from penstock_kernels.gpu.launch.hopper import multiprocessors, tile_layout, tma_descriptor
+from penstock_kernels.gpu.launch.hopper import multiprocessors, tma_descriptor
+from penstock_kernels.gpu.products.hopper_int4_ring import (
+    DEPTH,
+    LINES,
+    ROWS,
+    descriptors,
+    int4_room,
+    load_tiles,
+)
 from penstock_kernels.gpu.products.hopper_int4_tile import group_product
-from penstock_kernels.gpu.products.hopper_linear import place_of, row_tile, turns
+from penstock_kernels.gpu.products.hopper_linear import row_tile
+from penstock_kernels.gpu.products.hopper_ring import ring_barriers
+from penstock_kernels.gpu.products.hopper_stream import place_of, turns
 from penstock_kernels.weight import Weight
-
-ROWS = 64  # of a tile of the weight
-DEPTH = 128
-LINES = 32  # of 128 bytes in a tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,22 +96,12 @@ def load_stage(
     BYTES: gl.constexpr,
 ):  # fmt: skip
     """Numbers, scales and zeros of D tiles along k, from `depth` on."""
-    w_tiles, s_tiles, z_tiles, x_tiles, full, empty = ring
     x, weight, scale, zero, tiles, depths = source
-    ready = full.index(stage)
+    ready = ring[4].index(stage)
     mbarrier.expect(ready, BYTES)
     for h in gl.static_range(HELD):
         at = (h * tiles + tile) * depths + depth
-        tma.async_copy_global_to_shared(
-            weight, [at * 32, 0], ready, w_tiles.index(HELD * stage + h)
-        )
-        tma.async_copy_global_to_shared(
-            scale, [at * G * 64], ready, s_tiles.index(HELD * stage + h)
-        )
-        if ZEROS:
-            tma.async_copy_global_to_shared(
-                zero, [at * G * 64], ready, z_tiles.index(HELD * stage + h)
-            )
+        load_tiles(ring, (weight, scale, zero), at, HELD * stage + h, ready, G, ZEROS)
 
 
 @gluon.jit
@@ -220,23 +214,14 @@ def _kernel(
     FEW: gl.constexpr,
     STAGES: gl.constexpr,
     BIASED: gl.constexpr,
-    W_LAYOUT: gl.constexpr,
     PDL: gl.constexpr,
 ):
     if PDL:
         gdc_launch_dependents()
     BM: gl.constexpr = x.block_shape[0]
-    w_tiles = gl.allocate_shared_memory(weight.dtype, [HELD * STAGES, 32 * D, 128], W_LAYOUT)
-    s_tiles = gl.allocate_shared_memory(scale.dtype, [HELD * STAGES, 64 * D * G], scale.layout)
-    z_tiles = s_tiles
-    if ZEROS:
-        z_tiles = gl.allocate_shared_memory(zero.dtype, [HELD * STAGES, 64 * D * G], zero.layout)
+    w_tiles, s_tiles, z_tiles = int4_room(weight, scale, zero, HELD * STAGES, ZEROS)
     x_tiles = gl.allocate_shared_memory(x.dtype, [STAGES * D, BM, 128], x.layout)
-    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    for i in gl.static_range(STAGES):
-        mbarrier.init(full.index(i), count=1)
-        mbarrier.init(empty.index(i), count=1)
+    full, empty = ring_barriers(STAGES, 1)
     fence_async_shared()
     ring = (w_tiles, s_tiles, z_tiles, x_tiles, full, empty)
     KINDS: gl.constexpr = 2 if ZEROS else 1
@@ -281,25 +266,13 @@ def hopper_int4(
     """
     rows, depth = x.shape
     columns = weight.n // 2 if gated else weight.n
-    assert weight.scale is not None
-    groups = DEPTH // weight.scale_columns
     units = columns // ROWS * config.splits
     programs = min(units, config.residents * multiprocessors(x.device))
-    scale = scale_line(weight.scale, config.depths * groups)
-    zero = scale if weight.zero is None else scale_line(weight.zero, config.depths * groups)
-    lines = LINES * config.depths
     _kernel[(programs,)](
-        tma_descriptor(x, row_tile(rows), DEPTH),
-        tma_descriptor(weight.data.view(-1, 128), lines, 128),
-        scale, zero, out, x if weight.bias is None else weight.bias, rows, columns, depth,
-        SPLITS=config.splits, HELD=2 if gated else 1, D=config.depths, G=groups,
-        ZEROS=weight.zero is not None, FEW=config.few, STAGES=config.stages,
-        BIASED=weight.bias is not None, W_LAYOUT=tile_layout(lines, 128, torch.uint8),
+        tma_descriptor(x, row_tile(rows), DEPTH), *descriptors(weight, config.depths), out,
+        x if weight.bias is None else weight.bias, rows, columns, depth,
+        SPLITS=config.splits, HELD=2 if gated else 1, D=config.depths,
+        G=DEPTH // weight.scale_columns, ZEROS=weight.zero is not None, FEW=config.few,
+        STAGES=config.stages, BIASED=weight.bias is not None,
         PDL=dependent, num_warps=4, maxnreg=maxnreg, launch_pdl=dependent,
     )  # fmt: skip
-
-
-def scale_line(scale: Tensor, tiles: int) -> TensorDescriptor:
-    """Scales as one line, of which so many times 64 are copied at once."""
-    layout = gl.NVMMASharedLayout.get_default_for([64 * tiles], gl.float16)
-    return TensorDescriptor.from_tensor(scale.view(-1), [64 * tiles], layout)

@@ -8,16 +8,21 @@ Llama-3.1-8B costs 150 us, whatever the number of rows.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from penstock_kernels.gpu.launch.hopper import multiprocessors, tile_layout, tma_descriptor
-from penstock_kernels.gpu.products.hopper_int4 import DEPTH, LINES, scale_line
+from penstock_kernels.gpu.launch.hopper import multiprocessors, tma_descriptor
+from penstock_kernels.gpu.products.hopper_int4_ring import (
+    DEPTH,
+    descriptors,
+    int4_room,
+    load_tiles,
+)
 from penstock_kernels.gpu.products.hopper_int4_tile import group_product
+from penstock_kernels.gpu.products.hopper_ring import ring_barriers
 from penstock_kernels.weight import Weight
 
 ROWS = 128  # of x in a tile, at most
@@ -50,17 +55,12 @@ def _load_weight(
     ring, source, column, depth, stage,
     G: gl.constexpr, ZEROS: gl.constexpr, BYTES: gl.constexpr,
 ):  # fmt: skip
-    w_tiles, s_tiles, z_tiles, x_tiles, full, empty = ring
     x, weight, scale, zero, depths, step, apart = source
-    ready = full.index(stage)
+    ready = ring[4].index(stage)
     mbarrier.expect(ready, BYTES)
     for h in gl.static_range(2):
-        at, slot = (step * column + apart * h) * depths + depth, 2 * stage + h
-        tma.async_copy_global_to_shared(weight, [at * 32, 0], ready, w_tiles.index(slot))
-        at *= G * 64
-        tma.async_copy_global_to_shared(scale, [at], ready, s_tiles.index(slot))
-        if ZEROS:
-            tma.async_copy_global_to_shared(zero, [at], ready, z_tiles.index(slot))
+        at = (step * column + apart * h) * depths + depth
+        load_tiles(ring, (weight, scale, zero), at, 2 * stage + h, ready, G, ZEROS)
 
 
 @gluon.jit
@@ -149,23 +149,14 @@ def _kernel(
     ZEROS: gl.constexpr,
     BIASED: gl.constexpr,
     STAGES: gl.constexpr,
-    W_LAYOUT: gl.constexpr,
     PDL: gl.constexpr,
 ):
     if PDL:
         gdc_launch_dependents()
     ROWS: gl.constexpr = x.block_shape[0]
-    w_tiles = gl.allocate_shared_memory(weight.dtype, [2 * STAGES, 32, 128], W_LAYOUT)
-    s_tiles = gl.allocate_shared_memory(scale.dtype, [2 * STAGES, 64 * G], scale.layout)
-    z_tiles = s_tiles
-    if ZEROS:
-        z_tiles = gl.allocate_shared_memory(zero.dtype, [2 * STAGES, 64 * G], zero.layout)
+    w_tiles, s_tiles, z_tiles = int4_room(weight, scale, zero, 2 * STAGES, ZEROS)
     x_tiles = gl.allocate_shared_memory(x.dtype, [STAGES, ROWS, 128], x.layout)
-    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    for i in gl.static_range(STAGES):
-        mbarrier.init(full.index(i), count=1)
-        mbarrier.init(empty.index(i), count=2)
+    full, empty = ring_barriers(STAGES, 2)
     fence_async_shared()
     ring = (w_tiles, s_tiles, z_tiles, x_tiles, full, empty)
     KINDS: gl.constexpr = 2 if ZEROS else 1
@@ -211,16 +202,12 @@ def hopper_int4_many(
     """out = x W^T + b. x: [rows, k] dense; weight: INT4 [n, k]; out: [rows, n], or without a bias
     [splits, rows, n] float32 partial sums."""
     rows, depth = x.shape
-    assert weight.scale is not None
-    groups, tile = DEPTH // weight.scale_columns, _tile(rows)
-    units = _tiles(rows, weight.n) * splits
-    scale = scale_line(weight.scale, groups)
-    zero = scale if weight.zero is None else scale_line(weight.zero, groups)
+    tile, units = _tile(rows), _tiles(rows, weight.n) * splits
     _kernel[(min(units, multiprocessors(x.device)),)](
-        tma_descriptor(x, tile, DEPTH), tma_descriptor(weight.data.view(-1, 128), LINES, 128),
-        scale, zero, out, x if weight.bias is None else weight.bias, rows, weight.n, depth,
-        SPLITS=splits, G=groups, ZEROS=weight.zero is not None, BIASED=weight.bias is not None,
-        STAGES=STAGES[tile], W_LAYOUT=tile_layout(LINES, 128, torch.uint8), PDL=dependent,
+        tma_descriptor(x, tile, DEPTH), *descriptors(weight), out,
+        x if weight.bias is None else weight.bias, rows, weight.n, depth,
+        SPLITS=splits, G=DEPTH // weight.scale_columns, ZEROS=weight.zero is not None,
+        BIASED=weight.bias is not None, STAGES=STAGES[tile], PDL=dependent,
         num_warps=4, maxnreg=168, launch_pdl=dependent,
     )  # fmt: skip
 

@@ -10,7 +10,6 @@ numbers, of which one belongs to a tile. The other seven sums are dropped.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -18,18 +17,19 @@ from triton.experimental.gluon.language.nvidia.ampere import mma_v2
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from penstock_kernels.gpu.launch.hopper import multiprocessors, tile_layout, tma_descriptor
-from penstock_kernels.gpu.products.hopper_int4 import (
+from penstock_kernels.gpu.launch.hopper import multiprocessors, tile_layout
+from penstock_kernels.gpu.products.hopper_int4 import Int4Config, load_stage
+from penstock_kernels.gpu.products.hopper_int4_ring import (
     DEPTH,
     LINES,
     ROWS,
-    Int4Config,
-    load_stage,
-    scale_line,
+    descriptors,
+    int4_room,
 )
 from penstock_kernels.gpu.products.hopper_int4_row import PIECE, place_row, row_gains
 from penstock_kernels.gpu.products.hopper_int4_tile import group_numbers, group_scales
-from penstock_kernels.gpu.products.hopper_linear import place_of, turns
+from penstock_kernels.gpu.products.hopper_ring import ring_barriers
+from penstock_kernels.gpu.products.hopper_stream import place_of, turns
 from penstock_kernels.ops import Norm, NormKind
 from penstock_kernels.weight import Weight
 
@@ -147,23 +147,14 @@ def _kernel(
     STAGES: gl.constexpr,
     BIASED: gl.constexpr,
     ONE: gl.constexpr,
-    W_LAYOUT: gl.constexpr,
     X_LAYOUT: gl.constexpr,
     PDL: gl.constexpr,
 ):
     if PDL:
         gdc_launch_dependents()
-    w_tiles = gl.allocate_shared_memory(weight.dtype, [2 * STAGES, 32 * D, 128], W_LAYOUT)
-    s_tiles = gl.allocate_shared_memory(scale.dtype, [2 * STAGES, 64 * D * G], scale.layout)
-    z_tiles = s_tiles
-    if ZEROS:
-        z_tiles = gl.allocate_shared_memory(zero.dtype, [2 * STAGES, 64 * D * G], zero.layout)
+    w_tiles, s_tiles, z_tiles = int4_room(weight, scale, zero, 2 * STAGES, ZEROS)
     row = gl.allocate_shared_memory(x.dtype.element_ty, [K // 1024, 8, 128], X_LAYOUT)
-    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    for i in gl.static_range(STAGES):
-        mbarrier.init(full.index(i), count=1)
-        mbarrier.init(empty.index(i), count=1)
+    full, empty = ring_barriers(STAGES, 1)
     fence_async_shared()
     ring = (w_tiles, s_tiles, z_tiles, row, full, empty)
     KINDS: gl.constexpr = 2 if ZEROS else 1
@@ -193,17 +184,13 @@ def hopper_int4_raw(
 
     x: [1, k]; weight: INT4 [n, k], gate rows before up rows; out: [1, n / 2].
     """
-    assert weight.scale is not None
-    columns, groups = weight.n // 2, DEPTH // weight.scale_columns
+    columns = weight.n // 2
     programs = min(columns // ROWS, config.residents * multiprocessors(x.device))
-    scale = scale_line(weight.scale, config.depths * groups)
-    zero = scale if weight.zero is None else scale_line(weight.zero, config.depths * groups)
-    lines = LINES * config.depths
     _kernel[(programs,)](
-        x, tma_descriptor(weight.data.view(-1, 128), lines, 128), scale, zero, norm.weight,
+        x, *descriptors(weight, config.depths), norm.weight,
         norm.eps, out, x if weight.bias is None else weight.bias, columns, K=weight.k,
-        D=config.depths, G=groups, ZEROS=weight.zero is not None, STAGES=config.stages,
-        BIASED=weight.bias is not None, ONE=norm.kind is NormKind.RMS_ONE,
-        W_LAYOUT=tile_layout(lines, 128, torch.uint8), X_LAYOUT=tile_layout(8, DEPTH, x.dtype),
+        D=config.depths, G=DEPTH // weight.scale_columns, ZEROS=weight.zero is not None,
+        STAGES=config.stages, BIASED=weight.bias is not None, ONE=norm.kind is NormKind.RMS_ONE,
+        X_LAYOUT=tile_layout(8, DEPTH, x.dtype),
         PDL=dependent, num_warps=4, maxnreg=128, launch_pdl=dependent,
     )  # fmt: skip

@@ -24,7 +24,7 @@ from triton.experimental.gluon.language.nvidia.ampere import mma_v2
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from penstock_kernels.gpu.launch.hopper import tile_layout
-from penstock_kernels.gpu.products.hopper_int4 import DEPTH, ROWS
+from penstock_kernels.gpu.products.hopper_int4_ring import DEPTH, ROWS
 from penstock_kernels.gpu.products.hopper_int4_tile import (
     HALF_LINES,
     MIDDLE_BF16,

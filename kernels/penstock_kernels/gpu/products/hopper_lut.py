@@ -1,7 +1,7 @@
 """Products of few rows with weights of 4-bit codes, for Hopper.
 
-The stream of weights of `hopper_linear`: one warp fills a ring in shared memory, here with
-codes, four others look the numbers up in registers (`hopper_codes`), scale and multiply them.
+The stream of weights of `hopper_linear` (`hopper_stream`), here of codes: the warps that multiply
+look the numbers up in registers (`hopper_codes`) and scale them.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+from triton.language.extra.cuda import gdc_launch_dependents
 
 from penstock_kernels.gpu.launch.hopper import multiprocessors, tma_descriptor
 from penstock_kernels.gpu.products.hopper_codes import accumulate_codes, lookup, scale_layout
@@ -20,9 +19,13 @@ from penstock_kernels.gpu.products.hopper_linear import (
     MOST_ROWS,
     SHARED,
     LinearConfig,
-    place_of,
     row_tile,
     store_outputs,
+)
+from penstock_kernels.gpu.products.hopper_stream import (
+    load_stream,
+    place_of,
+    stream_ring,
     turns,
 )
 from penstock_kernels.weight import Weight
@@ -53,56 +56,6 @@ def lut_config(
     stage = halves * COLUMNS * BYTES + 2 * row_tile(rows) * DEPTH
     stages = min(SHARED // residents // stage, 4 if residents > 1 else 8)
     return LinearConfig(splits, min(stages, k // DEPTH), residents)
-
-
-@gluon.jit
-def _load_tiles(ring, source, tile, depth, stage, GATED: gl.constexpr, STAGE_BYTES: gl.constexpr):
-    """Codes of a stage."""
-    w_tiles, x_tiles, full, empty = ring
-    x, weight, columns = source
-    BN: gl.constexpr = w_tiles.shape[1]
-    HELD: gl.constexpr = 2 if GATED else 1
-    ready, row, at = full.index(stage), tile * BN, depth * w_tiles.shape[2]
-    mbarrier.expect(ready, STAGE_BYTES)
-    tma.async_copy_global_to_shared(weight, [row, at], ready, w_tiles.index(HELD * stage))
-    if GATED:
-        up = w_tiles.index(2 * stage + 1)
-        tma.async_copy_global_to_shared(weight, [columns + row, at], ready, up)
-
-
-@gluon.jit
-def _load(
-    plan, ring, source,
-    STAGES: gl.constexpr, GATED: gl.constexpr, STAGE_BYTES: gl.constexpr, RELEASE: gl.constexpr,
-    PDL: gl.constexpr,
-):  # fmt: skip
-    """The warp that fills the ring, as `hopper_linear.load_stream` does."""
-    w_tiles, x_tiles, full, empty = ring
-    x = source[0]
-    BK: gl.constexpr = x_tiles.shape[2]
-    tile, split, first, depths = place_of(plan, 0)
-    ahead = gl.minimum(depths, STAGES)
-    for j in range(ahead):
-        depth = first + (j + tile // 2) % depths
-        _load_tiles(ring, source, tile, depth, j, GATED, STAGE_BYTES)
-    if PDL:
-        gdc_wait()
-        if RELEASE:
-            gdc_launch_dependents()
-    for j in range(ahead):
-        depth = (first + (j + tile // 2) % depths) * BK
-        tma.async_copy_global_to_shared(x, [0, depth], full.index(j), x_tiles.index(j))
-    done = ahead
-    for turn in range(turns(plan)):
-        tile, split, first, depths = place_of(plan, turn)
-        for j in range(gl.where(turn == 0, ahead, 0), depths):
-            stage = done % STAGES
-            mbarrier.wait(empty.index(stage), (done // STAGES + 1) & 1)
-            depth = first + (j + tile // 2) % depths
-            _load_tiles(ring, source, tile, depth, stage, GATED, STAGE_BYTES)
-            ready = full.index(stage)
-            tma.async_copy_global_to_shared(x, [0, depth * BK], ready, x_tiles.index(stage))
-            done += 1
 
 
 @gluon.jit
@@ -149,7 +102,6 @@ def _kernel(
     FEW: gl.constexpr,
     LOOKUP: gl.constexpr,
     SCALES: gl.constexpr,  # the layout of a stage's
-    STAGE_BYTES: gl.constexpr,  # of codes and x
     PDL: gl.constexpr,
 ):
     if PDL:
@@ -157,19 +109,11 @@ def _kernel(
     BN: gl.constexpr = weight.block_shape[0]
     BK: gl.constexpr = x.block_shape[1]
     HELD: gl.constexpr = 2 * STAGES if GATED else STAGES
-    w_tiles = gl.allocate_shared_memory(weight.dtype, [HELD, BN, BK // 2], weight.layout)
-    x_tiles = gl.allocate_shared_memory(x.dtype, [STAGES, x.block_shape[0], BK], x.layout)
-    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    for i in gl.static_range(STAGES):
-        mbarrier.init(full.index(i), count=1)
-        mbarrier.init(empty.index(i), count=1)
-    fence_async_shared()
-    ring = (w_tiles, x_tiles, full, empty)
+    W_LAYOUT: gl.constexpr = weight.layout
+    ring = stream_ring(x, weight, BN, BK // 2, HELD, STAGES, W_LAYOUT)
     rows, columns = gl.to_tensor(rows), gl.to_tensor(columns)
     tiles = columns // BN
     plan = (tiles, tiles * SPLITS, gl.to_tensor(depth) // BK, gl.to_tensor(SPLITS))
-    source = (x, weight, columns)
     gl.warp_specialize(
         [
             (
@@ -190,7 +134,7 @@ def _kernel(
                     SCALES,
                 ),
             ),
-            (_load, (plan, ring, source, STAGES, GATED, STAGE_BYTES, False, PDL)),
+            (load_stream, (plan, ring, (x, weight, columns), STAGES, GATED, 1, False, PDL)),
         ],
         [1],
         [24],
@@ -211,14 +155,12 @@ def hopper_lut(
     units = columns // COLUMNS * config.splits
     programs = min(units, config.residents * multiprocessors(x.device))
     assert weight.scale is not None
-    tiles = (2 if gated else 1) * COLUMNS * BYTES
     _kernel[(programs,)](
         tma_descriptor(x, row_tile(rows), DEPTH), tma_descriptor(weight.data, COLUMNS, BYTES),
         weight.scale, out, x if weight.outer is None else weight.outer,
         x if weight.bias is None else weight.bias, rows, columns, depth, SPLITS=config.splits,
         STAGES=config.stages, GATED=gated, BIASED=weight.bias is not None,
         OUTER=weight.outer is not None, FEW=rows <= FEW, LOOKUP=lookup(weight.code, x.dtype),
-        SCALES=scale_layout(DEPTH // weight.scale_columns),
-        STAGE_BYTES=tiles + row_tile(rows) * DEPTH * 2, PDL=dependent,
+        SCALES=scale_layout(DEPTH // weight.scale_columns), PDL=dependent,
         num_warps=4, maxnreg=128, launch_pdl=dependent,
     )  # fmt: skip

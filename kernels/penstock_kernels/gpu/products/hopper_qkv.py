@@ -32,10 +32,12 @@ from penstock_kernels.gpu.products.hopper_linear import (
     LinearConfig,
     accumulate,
     accumulate_widened,
-    load_stream,
     outputs,
-    place_of,
     row_tile,
+)
+from penstock_kernels.gpu.products.hopper_stream import (
+    load_stream,
+    place_of,
     stream_ring,
     turns,
 )

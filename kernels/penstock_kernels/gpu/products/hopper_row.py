@@ -1,4 +1,4 @@
-"""Products of one row with weights of 8 bits, or of 4-bit codes that are looked up, for Hopper.
+"""Products of one row with weights of 8 bits, for Hopper.
 
 As in `hopper_int4_row` a program has a unit of the weight (`hopper_row_parts`), and what it reads
 ahead stands in its registers. So with dependent launch much of a product has been read before the
@@ -26,11 +26,9 @@ from penstock_kernels.gpu.products.hopper_row_parts import (
     byte_layout,
     rows_of,
     store_row,
-    table_words,
 )
-from penstock_kernels.gpu.products.hopper_row_table import digits_of, lookup, words_of
 from penstock_kernels.ops import Norm, NormKind
-from penstock_kernels.weight import Layout, Weight
+from penstock_kernels.weight import Weight
 
 GRANULE = 16  # rows of the weight of a program, or of each half
 
@@ -43,7 +41,6 @@ class RowConfig:
     warps: int
     ahead: int
     registers: int
-    planes: int = 1
 
 
 @gluon.jit
@@ -53,37 +50,26 @@ def _none():
 
 
 @gluon.jit
-def _step(
-    weight, scale, j, N: gl.constexpr, K: gl.constexpr, GATED: gl.constexpr, CODES: gl.constexpr,
-    BYTES: gl.constexpr, layout: gl.constexpr,
-):  # fmt: skip
-    """What a step reads: of two blocks of 64 columns bytes, and scales of codes."""
+def _step(weight, j, N: gl.constexpr, K: gl.constexpr, GATED: gl.constexpr, BYTES: gl.constexpr):
+    """What a step reads: two blocks of 64 columns, without scales."""
     MEMBERS: gl.constexpr = BYTES.shape[0]
     WIDTH: gl.constexpr = BYTES.shape[1]  # of a block
     member = gl.arange(0, MEMBERS, gl.SliceLayout(1, BYTES))
     byte = gl.arange(0, WIDTH, gl.SliceLayout(0, BYTES))
     first = rows_of(gl.program_id(0), member, MEMBERS, N, GATED).to(gl.int64) * (K // 64 * WIDTH)
     place = gl.expand_dims((4 * j + member // 16 % 4) * (2 * WIDTH), 1) + gl.expand_dims(byte, 0)
-    own = gl.arange(0, MEMBERS, gl.SliceLayout(1, layout))
-    at = scale + (
-        (8 * j + own // 16 % 4 * 2) * N + rows_of(gl.program_id(0), own, MEMBERS, N, GATED)
-    )
     held = _none()
     for b in gl.static_range(2):
         data = gl.load(weight + (gl.expand_dims(first, 1) + (place + b * WIDTH)))
-        by = 0.0
-        if CODES:
-            by = gl.load(at + b * N)
-        held = held + ((data, by),)
+        held = held + ((data, 0.0),)
     return held
 
 
 @gluon.jit
 def _kernel(
     x,  # [K]
-    weight,  # [N, K / 2] uint8 with CODES, else [N, K] int8
-    scale,  # [K / 64, N] with CODES, else [N] float32
-    words,  # of `words_of`, with CODES
+    weight,  # [N, K] int8 or FP8
+    scale,  # [N] float32
     bias,  # [N], with BIASED
     gain,  # [K], with NORMED
     eps,
@@ -96,10 +82,6 @@ def _kernel(
     ONE: gl.constexpr,
     ADDS: gl.constexpr,
     AHEAD: gl.constexpr,
-    LOOKUP: gl.constexpr,
-    PLANES: gl.constexpr,  # of numbers that are looked up; 0: whole numbers, or FP8
-    UNIT: gl.constexpr,
-    RATIO: gl.constexpr,
     BYTES: gl.constexpr,
     PIECES: gl.constexpr,  # of the row
     X_LAYOUT: gl.constexpr,
@@ -111,25 +93,23 @@ def _kernel(
     WARPS: gl.constexpr = MEMBERS // 16
     layout: gl.constexpr = gl.NVMMADistributedLayout([2, 0], [WARPS, 1], [16, 8])
     block: gl.constexpr = gl.BlockedLayout([1, 16], [4, 8], [WARPS, 1], [1, 0])
-    CODES: gl.constexpr = PLANES > 0
     STEPS: gl.constexpr = K // 512
-    table = table_words(words, PLANES, BYTES)
     held = _none()
     for j in gl.static_range(AHEAD):
-        held = held + (_step(weight, scale, j, N, K, GATED, CODES, BYTES, layout),)
+        held = held + (_step(weight, j, N, K, GATED, BYTES),)
     if NORMED:
         gain = row_pieces(gain, K, PIECES, block)
     HALVES: gl.constexpr = weight.dtype.element_ty == gl.float8e4nv
-    row = row_room(PIECES, CODES, HALVES, X_LAYOUT)
+    row = row_room(PIECES, False, HALVES, X_LAYOUT)
     if PDL:
         gdc_wait()
-    place_row(x, gain, eps, row, K, NORMED, ONE, CODES, RATIO, block)
+    place_row(x, gain, eps, row, K, NORMED, ONE, False, 1.0, block)
     acc = gl.zeros([MEMBERS, 8], gl.float32, layout)
     for j in gl.static_range(STEPS):
         if j + AHEAD < STEPS:
-            held = held + (_step(weight, scale, j + AHEAD, N, K, GATED, CODES, BYTES, layout),)
-        acc = add_step(acc, held[j], row, table, j, LOOKUP, PLANES)
-    store_row(acc, gl.program_id(0), out, scale, bias, N, GATED, BIASED, ADDS, CODES, UNIT)
+            held = held + (_step(weight, j + AHEAD, N, K, GATED, BYTES),)
+        acc = add_step(acc, held[j], row, _none(), j, "")
+    store_row(acc, gl.program_id(0), out, scale, bias, N, GATED, BIASED, ADDS, False, 1.0)
 
 
 def hopper_row(
@@ -138,25 +118,19 @@ def hopper_row(
 ) -> None:  # fmt: skip
     """out = x W^T + b for one row, or silu(gate) * up of it when gated.
 
-    x: [1, k], with `norm`, by root mean squares, before it; weight: [n, k] INT8 with a scale a row
-    or LUT of a known table, a scale for 64 columns and no others, gate rows before up rows when
-    gated; out: [1, n] ([1, n / 2] when gated), to which the result, rounded, is added where it
-    `adds`.
+    x: [1, k], with `norm`, by root mean squares, before it; weight: [n, k] INT8 or FP8 with a scale
+    a row, gate rows before up rows when gated; out: [1, n] ([1, n / 2] when gated), to which the
+    result, rounded, is added where it `adds`.
     """
     bias, warps = weight.bias, config.warps
     assert weight.scale is not None
     gain, eps = (x, 0.0) if norm is None else (norm.weight, norm.eps)
-    codes = weight.layout is Layout.LUT
-    digits = digits_of(weight.code, config.planes) if codes else None
     _kernel[(weight.n // (GRANULE * warps // 4),)](
-        x, weight.data, weight.scale, words_of(digits, x.device) if digits else x,
-        x if bias is None else bias, gain, eps, out, N=weight.n,
+        x, weight.data, weight.scale, x if bias is None else bias, gain, eps, out, N=weight.n,
         K=weight.k, GATED=gated, BIASED=bias is not None, NORMED=norm is not None,
         ONE=norm is not None and norm.kind is NormKind.RMS_ONE, ADDS=adds,
         AHEAD=config.ahead,
-        LOOKUP=lookup(digits) if digits else "", PLANES=digits.planes if digits else 0,
-        UNIT=digits.unit if digits else 1.0, RATIO=digits.ratio if digits else 1.0,
-        BYTES=byte_layout(32 if codes else 64, warps),
+        BYTES=byte_layout(64, warps),
         PIECES=pieces(weight.k), X_LAYOUT=row_layout(weight),
         PDL=dependent, num_warps=warps,
         maxnreg=config.registers, launch_pdl=dependent,

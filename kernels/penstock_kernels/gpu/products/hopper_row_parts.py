@@ -43,12 +43,12 @@ def rows_of(unit, member, MEMBERS: gl.constexpr, N: gl.constexpr, GATED: gl.cons
 
 
 @gluon.jit
-def table_words(words, PLANES: gl.constexpr, BYTES: gl.constexpr):
+def table_words(words, CODES: gl.constexpr, BYTES: gl.constexpr):
     """Those of `words_of`, to be looked up in."""
     table = _none()
-    if PLANES > 0:
+    if CODES:
         lane = gl.arange(0, BYTES.shape[0], gl.SliceLayout(1, BYTES)) % 8
-        for i in gl.static_range(1 + 2 * PLANES):
+        for i in gl.static_range(3):
             table = table + (gl.expand_dims(gl.load(words + (i * 8 + lane)), 1),)
     return table
 
@@ -71,29 +71,16 @@ def _digit(first, second, target: gl.constexpr):
 
 
 @gluon.jit
-def _looked_up_sums(codes, table, plus, less, zeros, LOOKUP: gl.constexpr, PLANES: gl.constexpr):
+def _looked_up_sums(codes, table, plus, less, zeros, LOOKUP: gl.constexpr):
     """Products of a block's numbers with digits and those of the negative row, as int32."""
     target: gl.constexpr = gl.DotOperandLayout(0, zeros.type.layout, 4)
-    if PLANES == 1:
-        ones, v, w = table
-        a, b, c, d = gl.inline_asm_elementwise(
-            LOOKUP, "=r,=r,=r,=r" + ",r" * 13, [codes, ones, v, w],
-            dtype=(gl.int8, gl.int8, gl.int8, gl.int8), is_pure=True, pack=4,
-        )  # fmt: skip
-        sums = mma_v2(_digit(a, b, target), plus, zeros)
-        return mma_v2(_digit(c, d, target), less, sums)
-    else:
-        ones, v, w, x, y = table
-        a, b, c, d, e, f, g, h = gl.inline_asm_elementwise(
-            LOOKUP, "=r,=r,=r,=r,=r,=r,=r,=r" + ",r" * 21, [codes, ones, v, w, x, y],
-            dtype=(gl.int8, gl.int8, gl.int8, gl.int8, gl.int8, gl.int8, gl.int8, gl.int8),
-            is_pure=True, pack=4,
-        )  # fmt: skip
-        high = mma_v2(_digit(a, b, target), plus, zeros)
-        low = mma_v2(_digit(c, d, target), plus, zeros)
-        high = mma_v2(_digit(e, f, target), less, high)
-        low = mma_v2(_digit(g, h, target), less, low)
-        return high * 128 + low
+    ones, v, w = table
+    a, b, c, d = gl.inline_asm_elementwise(
+        LOOKUP, "=r,=r,=r,=r" + ",r" * 13, [codes, ones, v, w],
+        dtype=(gl.int8, gl.int8, gl.int8, gl.int8), is_pure=True, pack=4,
+    )  # fmt: skip
+    sums = mma_v2(_digit(a, b, target), plus, zeros)
+    return mma_v2(_digit(c, d, target), less, sums)
 
 
 @gluon.jit
@@ -128,10 +115,7 @@ def _of_block(digits, b: gl.constexpr, layout: gl.constexpr):
 
 
 @gluon.jit
-def _scaled_sums(
-    held, digits, negatives, table, j, LOOKUP: gl.constexpr, PLANES: gl.constexpr,
-    layout: gl.constexpr,
-):  # fmt: skip
+def _scaled_sums(held, digits, negatives, table, j, LOOKUP: gl.constexpr, layout: gl.constexpr):
     """Products of a step's codes, each block's times its scales."""
     MEMBERS: gl.constexpr = held[0][0].shape[0]
     zeros = gl.zeros([MEMBERS, 8], gl.int32, layout)
@@ -140,7 +124,7 @@ def _scaled_sums(
     for b in gl.static_range(2):
         codes, scale = held[b]
         x, minus = _of_block(plus, b, layout), _of_block(less, b, layout)
-        sums = _looked_up_sums(codes, table, x, minus, zeros, LOOKUP, PLANES)
+        sums = _looked_up_sums(codes, table, x, minus, zeros, LOOKUP)
         total = total + sums.to(gl.float32) * gl.expand_dims(scale.to(gl.float32), 1)
     return total
 
@@ -158,8 +142,9 @@ def _whole_sums(held, digits, j, layout: gl.constexpr):
 
 
 @gluon.jit
-def add_step(acc, held, row, table, j, LOOKUP: gl.constexpr, PLANES: gl.constexpr):
-    """acc plus the products of step j. held: of its two blocks of 64 columns bytes and scales."""
+def add_step(acc, held, row, table, j, LOOKUP: gl.constexpr):
+    """acc plus the products of step j. held: of its two blocks of 64 columns bytes and scales;
+    LOOKUP: of codes, else empty."""
     layout: gl.constexpr = acc.type.layout
     numbers, negatives, factors = row
     STEPS: gl.constexpr = factors.shape[0] // 8
@@ -167,8 +152,8 @@ def add_step(acc, held, row, table, j, LOOKUP: gl.constexpr, PLANES: gl.constexp
     factor = gl.expand_dims(factor.load(gl.SliceLayout(0, layout)), 0)
     if numbers.dtype == gl.float16:
         sums = _widened_sums(held, numbers, j, layout)
-    elif PLANES > 0:
-        sums = _scaled_sums(held, numbers, negatives, table, j, LOOKUP, PLANES, layout)
+    elif LOOKUP != "":
+        sums = _scaled_sums(held, numbers, negatives, table, j, LOOKUP, layout)
     else:
         sums = _whole_sums(held, numbers, j, layout)
     return acc + sums * factor

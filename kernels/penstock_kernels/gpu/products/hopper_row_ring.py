@@ -23,6 +23,7 @@ from penstock_kernels.gpu.products.hopper_digits import (
     row_pieces,
     row_room,
 )
+from penstock_kernels.gpu.products.hopper_ring import ring_barriers
 from penstock_kernels.gpu.products.hopper_row_parts import (
     add_step,
     byte_layout,
@@ -54,7 +55,6 @@ class RingConfig:
     stages: int
     residents: int
     registers: int
-    planes: int = 1
 
 
 @gluon.jit
@@ -99,8 +99,8 @@ def _multiply(
     ring, row, given, out, scale, words, bias, count, N: gl.constexpr, K: gl.constexpr,
     GATED: gl.constexpr, BIASED: gl.constexpr, NORMED: gl.constexpr, ONE: gl.constexpr,
     ADDS: gl.constexpr, D: gl.constexpr, STAGES: gl.constexpr, LOOKUP: gl.constexpr,
-    PLANES: gl.constexpr, UNIT: gl.constexpr, RATIO: gl.constexpr, SOURCE: gl.constexpr,
-    SCALE_SOURCE: gl.constexpr, BYTES: gl.constexpr, PDL: gl.constexpr,
+    UNIT: gl.constexpr, RATIO: gl.constexpr, SOURCE: gl.constexpr, SCALE_SOURCE: gl.constexpr,
+    BYTES: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
     """The warps that normalise, multiply and store."""
     tiles, scales, full, empty = ring
@@ -110,8 +110,8 @@ def _multiply(
     WARPS: gl.constexpr = MEMBERS // 16
     layout: gl.constexpr = gl.NVMMADistributedLayout([2, 0], [WARPS, 1], [16, 8])
     block: gl.constexpr = gl.BlockedLayout([1, 16], [4, 8], [WARPS, 1], [1, 0])
-    CODES: gl.constexpr = PLANES > 0
-    table = table_words(words, PLANES, BYTES)
+    CODES: gl.constexpr = LOOKUP != ""
+    table = table_words(words, CODES, BYTES)
     if NORMED:
         gain = row_pieces(gain, K, PIECES, block)
     if PDL:
@@ -133,7 +133,7 @@ def _multiply(
                 held = held + (((first, by), (second, by_second)),)
             mbarrier.arrive(empty.index(stage))
             for d in gl.static_range(D):
-                acc = add_step(acc, held[d], row, table, j * D + d, LOOKUP, PLANES)
+                acc = add_step(acc, held[d], row, table, j * D + d, LOOKUP)
             done += 1
         store_row(acc, unit, out, scale, bias, N, GATED, BIASED, ADDS, CODES, UNIT)
 
@@ -159,8 +159,7 @@ def _kernel(
     ADDS: gl.constexpr,
     D: gl.constexpr,  # steps of a stage
     STAGES: gl.constexpr,
-    LOOKUP: gl.constexpr,
-    PLANES: gl.constexpr,  # of numbers that are looked up; 0: whole numbers, or FP8
+    LOOKUP: gl.constexpr,  # PTX with CODES; empty: whole numbers, or FP8
     UNIT: gl.constexpr,
     RATIO: gl.constexpr,
     SOURCE: gl.constexpr,
@@ -174,7 +173,7 @@ def _kernel(
     if PDL:
         gdc_launch_dependents()
     MEMBERS: gl.constexpr = BYTES.shape[0]
-    CODES: gl.constexpr = PLANES > 0
+    CODES: gl.constexpr = LOOKUP != ""
     tiles = gl.allocate_shared_memory(weight.dtype, [STAGES * D, SOURCE.shape[0], 128], W_LAYOUT)
     s_tiles = tiles
     if CODES:
@@ -183,11 +182,7 @@ def _kernel(
         )
     HALVES: gl.constexpr = weight.dtype == gl.float8e4nv
     row = row_room(PIECES, CODES, HALVES, X_LAYOUT)
-    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    for i in gl.static_range(STAGES):
-        mbarrier.init(full.index(i), count=1)
-        mbarrier.init(empty.index(i), count=1)
+    full, empty = ring_barriers(STAGES, 1)
     fence_async_shared()
     ring = (tiles, s_tiles, full, empty)
     count = gl.to_tensor(count)
@@ -214,7 +209,6 @@ def _kernel(
                     D,
                     STAGES,
                     LOOKUP,
-                    PLANES,
                     UNIT,
                     RATIO,
                     SOURCE,
@@ -234,12 +228,13 @@ def hopper_row_ring(
     x: Tensor, weight: Weight, out: Tensor, config: RingConfig, dependent: bool,
     norm: Norm | None = None, gated: bool = False, adds: bool = False,
 ) -> None:  # fmt: skip
-    """`hopper_row.hopper_row`; scales of codes in float32."""
+    """`hopper_row.hopper_row`, and of LUT: codes of a known table, with a float32 scale for each 64
+    columns and no others."""
     bias, warps = weight.bias, config.warps
     assert weight.scale is not None
     gain, eps = (x, 0.0) if norm is None else (norm.weight, norm.eps)
     codes = weight.layout is Layout.LUT
-    digits = digits_of(weight.code, config.planes) if codes else None
+    digits = digits_of(weight.code) if codes else None
     lines = 4 * warps * (2 if codes else 4)
     units = weight.n // (GRANULE * warps // 4)
     tiles = tma_descriptor(weight.data, GRANULE, LINE)
@@ -249,7 +244,7 @@ def hopper_row_ring(
         out, units, N=weight.n, K=weight.k, GATED=gated, BIASED=bias is not None,
         NORMED=norm is not None, ONE=norm is not None and norm.kind is NormKind.RMS_ONE,
         ADDS=adds, D=config.depths, STAGES=config.stages,
-        LOOKUP=lookup(digits) if digits else "", PLANES=digits.planes if digits else 0,
+        LOOKUP=lookup(digits) if digits else "",
         UNIT=digits.unit if digits else 1.0, RATIO=digits.ratio if digits else 1.0,
         SOURCE=step_layout(codes, warps), SCALE_SOURCE=scale_layout(warps),
         BYTES=byte_layout(32 if codes else 64, warps),

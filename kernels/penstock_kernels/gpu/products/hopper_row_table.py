@@ -15,10 +15,12 @@ from torch import Tensor
 
 from penstock_kernels.lut import TABLES
 
+LARGEST = 127
+
 
 @dataclass(frozen=True, slots=True)
 class Digits:
-    """A table as whole numbers of 7 bits or, in two planes, of 14.
+    """A table as whole numbers of 7 bits.
 
     halves: magnitudes of those that are not below 0 and of those that are, in the order in which
     codes find them; first: whether the former are those of the codes below 8; unit: of a number of
@@ -27,13 +29,12 @@ class Digits:
 
     halves: tuple[tuple[int, ...], tuple[int, ...]]
     first: bool
-    planes: int
     unit: float
     ratio: float
 
 
 @functools.cache
-def digits_of(code: str, planes: int) -> Digits:
+def digits_of(code: str) -> Digits:
     """A half's unit is that with which its numbers, as whole ones, are off by least.
 
     The half of the codes from 8 on is reversed, as the complements of its codes find it.
@@ -42,9 +43,8 @@ def digits_of(code: str, planes: int) -> Digits:
     first = bool((numbers[0] >= 0).all() and (numbers[1] <= 0).all())
     assert first or (numbers[0] <= 0).all() and (numbers[1] >= 0).all(), "a half has one sign"
     halves, units = [], []
-    most = 127 if planes == 1 else 127 * 129
     for numbers_of, reverse in zip(numbers.abs(), (False, True), strict=True):
-        tried = torch.linspace(most / 2, most + 0.499, 100_000, dtype=torch.float64)[:, None]
+        tried = torch.linspace(LARGEST / 2, LARGEST + 0.499, 100_000, dtype=torch.float64)[:, None]
         tried /= numbers_of.max()
         off = ((numbers_of * tried).round() / tried - numbers_of).square().sum(1)
         best = tried[off.argmin()]
@@ -53,27 +53,21 @@ def digits_of(code: str, planes: int) -> Digits:
         units.append(1 / float(best))
     order = (0, 1) if first else (1, 0)
     plus, minus = order
-    return Digits(
-        (halves[plus], halves[minus]), first, planes, units[plus], units[minus] / units[plus]
-    )
+    return Digits((halves[plus], halves[minus]), first, units[plus], units[minus] / units[plus])
 
 
 def _words(digits: Digits) -> list[tuple[int, int]]:
-    """Of a half's high bytes, its low ones, and the other half's: four bytes, and the others."""
+    """Of each half four bytes, and the others."""
 
-    def word(numbers: tuple[int, ...], shift: int) -> int:
-        return sum((number >> shift & 127) << 8 * i for i, number in enumerate(numbers))
+    def word(numbers: tuple[int, ...]) -> int:
+        return sum(number << 8 * i for i, number in enumerate(numbers))
 
-    return [
-        (word(half[:4], shift), word(half[4:], shift))
-        for half in digits.halves
-        for shift in ((7, 0) if digits.planes == 2 else (0,))
-    ]
+    return [(word(half[:4]), word(half[4:])) for half in digits.halves]
 
 
 @functools.cache
 def words_of(digits: Digits, device: torch.device) -> Tensor:
-    """What a kernel reads of a table, [1 + 2 planes, 8] int32: -1 and the words that `lookup` takes
+    """What a kernel reads of a table, [3, 8] int32: -1 and the words that `lookup` takes
     from registers, each eight times. The compiler must know neither them nor that threads have the
     same: it would copy them for each instruction."""
     words = torch.tensor([-1, *(low for low, _ in _words(digits))], dtype=torch.int32)
@@ -82,7 +76,7 @@ def words_of(digits: Digits, device: torch.device) -> Tensor:
 
 @functools.cache
 def lookup(digits: Digits) -> str:
-    """PTX of a table. Results, two of each of `_words`: those of the first four codes, and of the
+    """PTX of a table. Results, two of each half: those of the first four codes, and of the
     others. Arguments: eight codes, and those of `words_of`, of which each has four registers."""
     words = _words(digits)
     codes = 2 * len(words)
@@ -96,7 +90,7 @@ def lookup(digits: Digits) -> str:
         "mad.lo.u32 later1, later0, ones, ones;",
     ]
     for i, (_, last) in enumerate(words):
-        half = int((i < digits.planes) is not digits.first)
+        half = int((i == 0) is not digits.first)
         for j, which in enumerate(("codes", "later")):
             table = f"${codes + 5 + 4 * i}, {last:#010x}"
             lines.append(f"prmt.b32 ${2 * i + j}, {table}, {which}{half};")

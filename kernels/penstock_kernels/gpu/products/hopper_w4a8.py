@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 
-import torch
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -22,10 +21,11 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from penstock_kernels.gpu.launch.hopper import multiprocessors, tile_layout, tma_descriptor
-from penstock_kernels.gpu.products.hopper_int4 import DEPTH, LINES, scale_line
+from penstock_kernels.gpu.launch.hopper import multiprocessors, tma_descriptor
 from penstock_kernels.gpu.products.hopper_int4_many import load, turns, unit_of
+from penstock_kernels.gpu.products.hopper_int4_ring import DEPTH, descriptors, int4_room
 from penstock_kernels.gpu.products.hopper_int4_tile import group_scales
+from penstock_kernels.gpu.products.hopper_ring import ring_barriers
 from penstock_kernels.gpu.products.hopper_w4a8_tile import UNIT, fp8_numbers
 from penstock_kernels.int4 import PRODUCT
 from penstock_kernels.weight import Weight
@@ -143,23 +143,14 @@ def _kernel(
     ZEROS: gl.constexpr,
     BIASED: gl.constexpr,
     STAGES: gl.constexpr,
-    W_LAYOUT: gl.constexpr,
     PDL: gl.constexpr,
 ):
     if PDL:
         gdc_launch_dependents()
     ROWS: gl.constexpr = x.block_shape[0]
-    w_tiles = gl.allocate_shared_memory(weight.dtype, [2 * STAGES, 32, 128], W_LAYOUT)
-    s_tiles = gl.allocate_shared_memory(scale.dtype, [2 * STAGES, 64 * G], scale.layout)
-    z_tiles = s_tiles
-    if ZEROS:
-        z_tiles = gl.allocate_shared_memory(zero.dtype, [2 * STAGES, 64 * G], zero.layout)
+    w_tiles, s_tiles, z_tiles = int4_room(weight, scale, zero, 2 * STAGES, ZEROS)
     x_tiles = gl.allocate_shared_memory(x.dtype, [STAGES, ROWS, 128], x.layout)
-    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    for i in gl.static_range(STAGES):
-        mbarrier.init(full.index(i), count=1)
-        mbarrier.init(empty.index(i), count=2)
+    full, empty = ring_barriers(STAGES, 2)
     fence_async_shared()
     ring = (w_tiles, s_tiles, z_tiles, x_tiles, full, empty)
     KINDS: gl.constexpr = 2 if ZEROS else 1
@@ -173,8 +164,14 @@ def _kernel(
     SECOND: gl.constexpr = gl.constexpr(1)
     gl.warp_specialize(
         [
-            (_multiply, (plan, ring, to, x_scale, bias, FIRST, G, ZEROS, STAGES, BIASED, PDL)),
-            (_multiply, (plan, ring, to, x_scale, bias, SECOND, G, ZEROS, STAGES, BIASED, PDL)),
+            (
+                _multiply,
+                (plan, ring, to, x_scale, bias, FIRST, G, ZEROS, STAGES, BIASED, PDL),
+            ),
+            (
+                _multiply,
+                (plan, ring, to, x_scale, bias, SECOND, G, ZEROS, STAGES, BIASED, PDL),
+            ),
             (load, (plan, ring, source, G, ZEROS, STAGES, BYTES, PDL)),
         ],
         [4, 1],
@@ -238,17 +235,11 @@ def hopper_w4a8(
     bias [splits, rows, n] float32 partial sums.
     """
     rows, depth = x.shape
-    assert weight.scale is not None
-    groups = DEPTH // weight.scale_columns
     units = _tiles(rows, weight.n, config.rows) * config.splits
-    scale = scale_line(weight.scale, groups)
-    zero = scale if weight.zero is None else scale_line(weight.zero, groups)
     _kernel[(min(units, multiprocessors(x.device)),)](
-        tma_descriptor(x, config.rows, DEPTH), x_scale,
-        tma_descriptor(weight.data.view(-1, 128), LINES, 128),
-        scale, zero, out, x_scale if weight.bias is None else weight.bias, rows, weight.n, depth,
-        SPLITS=config.splits, G=groups, ZEROS=weight.zero is not None,
+        tma_descriptor(x, config.rows, DEPTH), x_scale, *descriptors(weight), out,
+        x_scale if weight.bias is None else weight.bias, rows, weight.n, depth,
+        SPLITS=config.splits, G=DEPTH // weight.scale_columns, ZEROS=weight.zero is not None,
         BIASED=weight.bias is not None, STAGES=STAGES[config.rows] - (config.splits > 1),
-        W_LAYOUT=tile_layout(LINES, 128, torch.uint8),
         PDL=dependent, num_warps=4, maxnreg=168, launch_pdl=dependent,
     )  # fmt: skip

@@ -7,7 +7,6 @@ Llama-3.1-8B that is 117 MB written and read again.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -15,8 +14,9 @@ from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared,
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from penstock_kernels.gpu.launch.hopper import multiprocessors, tile_layout, tma_descriptor
-from penstock_kernels.gpu.products.hopper_int4 import DEPTH, LINES, scale_line
 from penstock_kernels.gpu.products.hopper_int4_many import load, turns, unit_of
+from penstock_kernels.gpu.products.hopper_int4_ring import DEPTH, descriptors, int4_room
+from penstock_kernels.gpu.products.hopper_ring import ring_barriers
 from penstock_kernels.gpu.products.hopper_w4a8 import scaled, store, sums, w4a8_config
 from penstock_kernels.weight import Weight
 
@@ -90,7 +90,6 @@ def _kernel(
     ZEROS: gl.constexpr,
     BIASED: gl.constexpr,
     STAGES: gl.constexpr,
-    W_LAYOUT: gl.constexpr,
     UP_LAYOUT: gl.constexpr,
     PDL: gl.constexpr,
 ):
@@ -98,19 +97,11 @@ def _kernel(
         gdc_launch_dependents()
     ROWS: gl.constexpr = x.block_shape[0]
     N: gl.constexpr = min(ROWS, 128)
-    w_tiles = gl.allocate_shared_memory(weight.dtype, [2 * STAGES, 32, 128], W_LAYOUT)
-    s_tiles = gl.allocate_shared_memory(scale.dtype, [2 * STAGES, 64 * G], scale.layout)
-    z_tiles = s_tiles
-    if ZEROS:
-        z_tiles = gl.allocate_shared_memory(zero.dtype, [2 * STAGES, 64 * G], zero.layout)
+    w_tiles, s_tiles, z_tiles = int4_room(weight, scale, zero, 2 * STAGES, ZEROS)
     x_tiles = gl.allocate_shared_memory(x.dtype, [STAGES, ROWS, 128], x.layout)
     held = gl.allocate_shared_memory(out.dtype.element_ty, [ROWS // N, 64, N], UP_LAYOUT)
-    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    full, empty = ring_barriers(STAGES, 2)
     hands = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-    for i in gl.static_range(STAGES):
-        mbarrier.init(full.index(i), count=1)
-        mbarrier.init(empty.index(i), count=2)
     for i in gl.static_range(2):
         mbarrier.init(hands.index(i), count=1)
     fence_async_shared()
@@ -127,8 +118,14 @@ def _kernel(
     SECOND: gl.constexpr = gl.constexpr(1)
     gl.warp_specialize(
         [
-            (_multiply, (plan, ring, hand, to, by, bias, FIRST, G, ZEROS, STAGES, BIASED, PDL)),
-            (_multiply, (plan, ring, hand, to, by, bias, SECOND, G, ZEROS, STAGES, BIASED, PDL)),
+            (
+                _multiply,
+                (plan, ring, hand, to, by, bias, FIRST, G, ZEROS, STAGES, BIASED, PDL),
+            ),
+            (
+                _multiply,
+                (plan, ring, hand, to, by, bias, SECOND, G, ZEROS, STAGES, BIASED, PDL),
+            ),
             (load, (plan, ring, source, G, ZEROS, STAGES, BYTES, PDL)),
         ],
         [4, 1],
@@ -151,17 +148,13 @@ def hopper_w4a8_gated(
     As `hopper_w4a8`, but weight: [2 * n, k], the gate's rows first; out: [rows, n].
     """
     rows, depth = x.shape
-    assert weight.scale is not None
-    groups, columns = DEPTH // weight.scale_columns, weight.n // 2
+    columns = weight.n // 2
     tiles = -(-rows // tile) * (columns // COLUMNS)
-    scale = scale_line(weight.scale, groups)
-    zero = scale if weight.zero is None else scale_line(weight.zero, groups)
     _kernel[(min(tiles, multiprocessors(x.device)),)](
-        tma_descriptor(x, tile, DEPTH), x_scale,
-        tma_descriptor(weight.data.view(-1, 128), LINES, 128),
-        scale, zero, out, x_scale if weight.bias is None else weight.bias, rows, columns, depth,
-        G=groups, ZEROS=weight.zero is not None, BIASED=weight.bias is not None,
-        STAGES=STAGES[tile], W_LAYOUT=tile_layout(LINES, 128, torch.uint8),
+        tma_descriptor(x, tile, DEPTH), x_scale, *descriptors(weight), out,
+        x_scale if weight.bias is None else weight.bias, rows, columns, depth,
+        G=DEPTH // weight.scale_columns, ZEROS=weight.zero is not None,
+        BIASED=weight.bias is not None, STAGES=STAGES[tile],
         UP_LAYOUT=tile_layout(64, min(tile, 128), out.dtype),
         PDL=dependent, num_warps=4, maxnreg=168, launch_pdl=dependent,
     )  # fmt: skip

@@ -60,7 +60,7 @@ def multiply(
     config: Config, x: Tensor, weight: Weight, out: Tensor, dependent: bool,
     norm: Norm | None = None, gated: bool = False, adds: bool = False,
 ) -> None:  # fmt: skip
-    """`hopper_row.hopper_row`, by the kernel that a configuration is of."""
+    """`hopper_row_ring.hopper_row_ring`, by the kernel that a configuration is of."""
     if isinstance(config, RowConfig):
         hopper_row(x, weight, out, config, dependent, norm, gated, adds)
     else:
