@@ -214,10 +214,10 @@ class ScoredPrompt(_message.Message):
     RANK_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     logprob: _containers.RepeatedScalarFieldContainer[float]
-    top_token: _containers.RepeatedScalarFieldContainer[int]
-    top_logprob: _containers.RepeatedScalarFieldContainer[float]
+    top_token: bytes
+    top_logprob: bytes
     rank: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, sequence: _Optional[int] = ..., logprob: _Optional[_Iterable[float]] = ..., top_token: _Optional[_Iterable[int]] = ..., top_logprob: _Optional[_Iterable[float]] = ..., rank: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., logprob: _Optional[_Iterable[float]] = ..., top_token: _Optional[bytes] = ..., top_logprob: _Optional[bytes] = ..., rank: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class End(_message.Message):
     __slots__ = ("sequence", "reason", "generated", "cached", "queue", "first_token", "total")

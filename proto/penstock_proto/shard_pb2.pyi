@@ -308,10 +308,10 @@ class PromptLogprobs(_message.Message):
     slot: int
     start: int
     logprob: _containers.RepeatedScalarFieldContainer[float]
-    top_token: _containers.RepeatedScalarFieldContainer[int]
-    top_logprob: _containers.RepeatedScalarFieldContainer[float]
+    top_token: bytes
+    top_logprob: bytes
     rank: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, slot: _Optional[int] = ..., start: _Optional[int] = ..., logprob: _Optional[_Iterable[float]] = ..., top_token: _Optional[_Iterable[int]] = ..., top_logprob: _Optional[_Iterable[float]] = ..., rank: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, slot: _Optional[int] = ..., start: _Optional[int] = ..., logprob: _Optional[_Iterable[float]] = ..., top_token: _Optional[bytes] = ..., top_logprob: _Optional[bytes] = ..., rank: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class StepError(_message.Message):
     __slots__ = ("kind", "message")

@@ -312,7 +312,7 @@ class Engine:
         sequence.first_token_at = now
         self._metrics.on_first_token(now - sequence.arrival)
         if (scores := self._prompts.pop(sequence)) is not None:
-            listener.prompt(scores.logprobs, scores.tops, scores.ranks)
+            listener.prompt(scores.logprobs, scores.tops or (), scores.ranks)
 
     # -- ends ------------------------------------------------------------------------------------
 

@@ -62,7 +62,6 @@ class Grammars:
             return
         task = self._compiling.get(grammar)
         if task is None:
-            check_multiples(grammar)
             if len(self._compiling) >= MOST_WAITING:
                 raise GrammarsBusy("too many grammars are waiting to be compiled")
             task = asyncio.create_task(self._prepare(grammar))
@@ -79,7 +78,8 @@ class Grammars:
     async def _prepare(self, grammar: Grammar) -> None:
         number = next(self._ids)
         async with self._turns:
-            longest = await asyncio.to_thread(longest_run, grammar)
+            # Python reads all of a grammar for this, which the event loop need not wait for.
+            longest = await asyncio.to_thread(_measured, grammar)
             request = CompileRequest(
                 id=number, grammar=GRAMMAR.encode(grammar), forces_much=longest > MOST_FORCED
             )
@@ -92,7 +92,7 @@ class Grammars:
         if response.outcome != outcomes.READY:
             late = response.outcome == outcomes.TOO_SLOW
             self._metrics.on_prepared("too_slow" if late else "refused")
-            raise BadGrammar(with_places(response.error, grammar))
+            raise BadGrammar(await asyncio.to_thread(with_places, response.error, grammar))
         self._metrics.on_prepared("compiled")
         self._entries[grammar] = _Entry(number, list(response.forced), response.seconds)
         self._forget_some()
@@ -132,3 +132,10 @@ class Grammars:
         """Ids that no command names any more, since the last call."""
         forgotten, self._forgotten = self._forgotten, []
         return forgotten
+
+
+def _measured(grammar: Grammar) -> float:
+    """The longest run of characters that a grammar may force. Raises BadGrammar for one that would
+    be compiled without an end."""
+    check_multiples(grammar)
+    return longest_run(grammar)

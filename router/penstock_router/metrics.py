@@ -13,6 +13,7 @@ from penstock_router.exposition import Gauge
 from penstock_router.grammar_metrics import GrammarMetrics
 from penstock_router.instruments import End, Failure, Instruments, Method, RefusalKind
 from penstock_router.processes import Processes
+from penstock_router.shared_page import SharedPage
 from penstock_router.throughput import Throughput
 
 
@@ -29,6 +30,7 @@ class Metrics(Instruments):
         self.grammars = GrammarMetrics(self._registry)
         self.batches = BatchMetrics(self._registry)
         self._seats = 0  # of a batch
+        self._page = SharedPage(self.render)
 
     # -- the engine reports ----------------------------------------------------------------------
 
@@ -202,7 +204,7 @@ class Metrics(Instruments):
 
     async def scrape(self) -> bytes:
         """What `/metrics` shows."""
-        return self.render()
+        return await self._page.get()
 
     def render(self) -> bytes:
         """Everything, with memory, CPU time and descriptors of the router's processes."""

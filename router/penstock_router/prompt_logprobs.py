@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penstock_proto.shard_pb2 import StepResult
-from penstock_router import wire
-from penstock_router.request import TopTokens
 from penstock_router.scheduler import Sequence, StepPlan
+from penstock_router.top_table import TopTable
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PromptScores:
     """Log-probabilities of a prompt, one a token; up to where they begin there are none."""
 
     logprobs: list[float | None]
-    tops: list[TopTokens]  # most likely tokens of each place; empty where none were asked for
+    tops: TopTable | None  # most likely tokens of each place; None where none were asked for
     ranks: list[int]  # 1 + the number of tokens that are more likely; 0 for none
 
 
@@ -29,9 +28,7 @@ class PromptLogprobs:
     def expect(self, sequence: Sequence) -> None:
         """Start over with a sequence that was just admitted."""
         count = len(sequence.request.prompt)
-        others = sequence.request.prompt_top_n or sequence.request.sampling.given
-        tops: list[TopTokens] = [()] * count if others else []
-        self._collected[sequence.id] = PromptScores([None] * count, tops, [0] * count)
+        self._collected[sequence.id] = PromptScores([None] * count, None, [0] * count)
 
     def note(self, plan: StepPlan) -> None:
         """Remember whose chunks a step computes, of those who ask."""
@@ -55,8 +52,10 @@ class PromptLogprobs:
                 scores.logprobs[places] = part.logprob
                 scores.ranks[places] = part.rank
                 if part.top_token:
-                    count = len(part.top_token) // len(part.logprob)
-                    scores.tops[places] = wire.top_lists(part.top_token, part.top_logprob, count)
+                    if scores.tops is None:  # the first chunk that asks begins here
+                        scores.tops = TopTable(part.start + 1)
+                    width = len(part.top_token) // len(part.logprob) // 4
+                    scores.tops.extend(part.top_token, part.top_logprob, width)
 
     def pop(self, sequence: Sequence) -> PromptScores | None:
         """What was collected for a sequence; None if it did not ask."""

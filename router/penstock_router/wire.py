@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
 
 from penstock_proto.shard_pb2 import Admission, StepCommand
-from penstock_router.request import TopTokens
 from penstock_router.request_wire import REQUEST
 from penstock_router.scheduler import RunningSequence, StepPlan
 
@@ -62,10 +60,3 @@ def _admission(running: RunningSequence) -> Admission:
         blocks=array("i", running.blocks).tobytes(),
         grammar=sequence.grammar,
     )
-
-
-def top_lists(tokens: Iterable[int], logprobs: Iterable[float], count: int) -> list[TopTokens]:
-    """The most likely tokens of each place, from fields that hold `count` for each, one place
-    after the other."""
-    likely = list(zip(tokens, logprobs, strict=True))
-    return [likely[first : first + count] for first in range(0, len(likely), count)]

@@ -93,6 +93,56 @@ PROMPTS, MESSAGES = b'{"max_tokens":1,"prompt":[', b'{"max_tokens":1,"messages":
 PART = b'{"max_tokens":1,"messages":[{"role":"user","content":['
 IN_TEXT, IN_CHAT = b'{"inputs":"', b'{"max_tokens":1,"messages":[{"role":"user","content":"'
 
+LISTS = "[" + "[]," * 400_000 + "[]]"
+LITERALS = " ".join(f'"a{i}"' for i in range(3500))
+MULTIPLES = [{"multipleOf": (1 + i) * 10.0 ** (300 * (-1) ** i)} for i in range(1500)]
+EXCLUDING = {
+    "type": "dispatch",
+    "excludes": ["é" * 1000] * 250,
+    "rules": [[f"r{i}", {"type": "const_string", "value": "x"}] for i in range(250)],
+}
+
+
+def tools(schema: dict[str, object]) -> list[object]:
+    """Functions, each with an argument of this schema."""
+    parameters = {"type": "object", "properties": {"a": schema, "b": {"not": {}}}}
+    function = {"parameters": parameters, "strict": True}  # refused when all of it was read
+    return [{"type": "function", "function": {"name": f"f{i}", **function}} for i in range(16)]
+
+
+def called(arguments: str) -> dict[str, object]:
+    """A conversation in which a function was called with these arguments."""
+    call = {"id": "1", "function": {"name": "f", "arguments": arguments}}
+    return {"messages": [{"role": "assistant", "tool_calls": [call]}], "max_tokens": 1}
+
+
+BIASED = range(5, 1029)
+
+
+def many(**fields: object) -> Callable[[], bytes]:
+    """A body that asks for 64 short answers."""
+    return lambda: dumps({"prompt": "Hi", "n": 64, "max_tokens": 2, **fields})
+
+
+GETTING = b"GET %s HTTP/1.1\r\nHost: HOST\r\n\r\n"
+LONG = [5 + i * 7919 % 1000 for i in range(1500)]
+ECHOED = {"echo": True, "logprobs": 20, "max_tokens": 1, "n": 2}
+
+
+def scored(tokens: int, given: int, prompts: int = 1, stream: bool = False) -> Callable[[], bytes]:
+    """SGLang's body that asks for the log-probabilities of these at each place of its prompts."""
+    ids = [[5 + (i * 7919 + place) % 1000 for i in range(tokens)] for place in range(prompts)]
+    body = {
+        "input_ids": ids,
+        "sampling_params": {"max_new_tokens": 1},
+        "return_logprob": True,
+        "logprob_start_len": 0,
+        "token_ids_logprob": list(range(given)),
+        "stream": stream,
+    }
+    return lambda: dumps(body)
+
+
 ATTACKS = (
     Attack(
         "C1",
@@ -248,6 +298,59 @@ ATTACKS = (
                 *("200", "422"),
             ),
         ),
+    ),
+    Attack(
+        "texts",
+        "texts that are dear to read: grammars, patterns, JSON in strings",
+        (
+            post("quotes", CHAT, chat(guided_grammar='"' + '\\"' * 16_000), "422"),
+            post("slashes", CHAT, chat(guided_grammar="/" + "\\/" * 16_000), "422"),
+            post("blanks", CHAT, chat(guided_grammar="a" + " " * 32_000), "422"),
+            post("GBNF", CHAT, chat(guided_grammar=f"root ::= {LITERALS} nothing"), "422"),
+            post("many parts", CHAT, chat(structural_tag={"format": EXCLUDING}), "422"),
+            post("a tag as a text", CHAT, chat(structural_tag=f'{{"structures": {LISTS}}}'), "422"),
+            post("multiples", CHAT, chat(guided_json={"anyOf": MULTIPLES}), "422"),
+            post(
+                "schemas", CHAT, chat(guided_json={"anyOf": [{}] * 15_000 + [{"$ref": 1}]}), "422"
+            ),
+            post("patterns", CHAT, chat(tools=tools({"pattern": "[é-ﬀ]" * 800})), "422"),
+            post("arguments", CHAT, lambda: dumps(called(f'{{"a": {LISTS}}}')), "422"),
+        ),
+    ),
+    Attack(
+        "sequences",
+        "much that each of many sequences brings along",
+        (
+            post("words", COMPLETIONS, many(bad_words=[f"w{i} a b c" for i in range(256)]), "422"),
+            post("biases", COMPLETIONS, many(logit_bias=dict.fromkeys(map(str, BIASED), 1)), "422"),
+            post("allowed", COMPLETIONS, many(allowed_token_ids=[*BIASED] * 32), "422"),
+            post("stops", COMPLETIONS, many(stop=["e" * 1000 + str(i) for i in range(16)]), "200"),
+        ),
+        at_once=1,
+        most=8,
+        works=True,
+    ),
+    Attack(
+        "scores",
+        "log-probabilities of everything",
+        (
+            post("a million", GENERATE, scored(2_000, 256), "200", "422"),
+            post("too many", GENERATE, scored(2_000, 256, prompts=8), "422"),
+            post("streamed", GENERATE, scored(2_000, 256, stream=True), "422"),
+            post("echoed", COMPLETIONS, lambda: dumps({"prompt": LONG, **ECHOED}), "200", "422"),
+        ),
+        at_once=1,
+        most=5,
+        works=True,
+    ),
+    Attack(
+        "metrics",
+        "pages that are dear to make",
+        (
+            flood("/metrics", GETTING % b"/metrics", 32, "200"),
+            flood("/openapi.json", GETTING % b"/openapi.json", 32, "200"),
+        ),
+        most=60,
     ),
     Attack(
         "grammars",

@@ -22,8 +22,9 @@ PATIENCE = 90.0  # for a server that each attack stops for a while
 # Those that hold connections open, or let a long answer end by itself, fire one shot.
 SLOW = ("M1", "M2", "L5", "slowloris")
 LEFT_OUT = ("H1-16", "L3")
-# Long answers that end by themselves first, to know how long that takes; bodies that are held up.
-LONG = ("M1", "chunks")
+# Long answers that end by themselves first, to know how long that takes; bodies that are held up;
+# long prompts whose every token is scored, and what else has tests of its own.
+LONG = ("M1", "chunks", "scores", "sequences", "metrics")
 
 
 def shortened(attack: Attack) -> Attack:

@@ -123,8 +123,8 @@ def router() -> Target:
                 front_pb2.ScoredPrompt(
                     sequence=1,
                     logprob=[float("nan"), -0.5, -0.5],
-                    top_token=[1, 2],
-                    top_logprob=[-1.0, -2.0],
+                    top_token=bytes(8),
+                    top_logprob=bytes(8),
                     rank=[0, 1, 2],
                 )
             ]

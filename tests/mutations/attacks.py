@@ -7,8 +7,10 @@ from tests.mutations.mutation import (
     CONNECTIONS,
     GUARD,
     LAUNCHER,
+    READING,
     ROUTER,
     SHARD,
+    TOOLS,
     Mutation,
 )
 
@@ -128,6 +130,123 @@ ATTACKS = (
         " and seconds <= MOST_IDLE_SECONDS",
         "",
         "tests/router/engine/test_grammars.py::test_few_are_kept_that_take_long",
+    ),
+    # Expressions that search a client's text give characters back, and read them again.
+    Mutation(
+        "S11",
+        f"{ROUTER}/structured/lark.py",
+        '(?:\\\\.|[^"\\\\\\n])*+(?:"i?)?',
+        '(?:\\\\.|[^"\\\\\\n])*"i?',
+        f"{READING}::test_a_grammar_is_read_once",
+    ),
+    Mutation(
+        "S11",
+        f"{ROUTER}/structured/lark.py",
+        'r"^[ \\t]*+[?!]?([A-Za-z_]\\w*+)[ \\t]*+(?:',
+        'r"^[ \\t]*+[?!]?([A-Za-z_]\\w*+)[ \\t]*(?:',
+        f"{READING}::test_a_grammar_of_blanks",
+    ),
+    # Python compiles what a client calls a pattern.
+    Mutation(
+        "S11",
+        f"{ROUTER}/tools/patterns.py",
+        "        _parser.parse(value)",
+        "        re.compile(value)",
+        f"{READING}::test_the_pattern_of_a_tool_is_not_compiled",
+    ),
+    # A structural tag comes to a grammar of any size, and so do the schemas of tools.
+    Mutation(
+        "S11",
+        f"{ROUTER}/structured/tags.py",
+        "        if self._characters > MAX_CHARACTERS:",
+        "        if False:",
+        f"{READING}::test_a_structural_tag_has_an_end",
+    ),
+    Mutation(
+        "S11",
+        f"{ROUTER}/tools/lark.py",
+        "        if self._written > MOST_WRITTEN:",
+        "        if False:",
+        f"{READING}::test_a_grammar_within_a_grammar_is_counted",
+    ),
+    # The least common multiple of all is found before it is held against a limit.
+    Mutation(
+        "S11",
+        f"{ROUTER}/structured/multiples.py",
+        "        if common > MOST_STATES:",
+        "        if False:",
+        f"{READING}::test_multiples_of_very_many_digits",
+    ),
+    # A page that takes long is made for each who asks.
+    Mutation(
+        "F9",
+        f"{ROUTER}/shared_page.py",
+        "        await asyncio.sleep(self._rested_at - time.monotonic())",
+        "        await asyncio.sleep(0)",
+        "tests/router/test_shared_page.py::test_it_is_made_a_part_of_the_time",
+    ),
+    # Each sequence of a request brings any number of rules along.
+    Mutation(
+        "S12",
+        f"{ROUTER}/api/options.py",
+        "            if count * sequences > MOST_TOGETHER[name]:",
+        "            if False:",
+        f"{BOUNDS}::test_what_every_sequence_brings_along",
+    ),
+    # Stop sequences are read again for each sequence.
+    Mutation(
+        "F9",
+        f"{ROUTER}/text/stop.py",
+        "@functools.lru_cache(maxsize=64)",
+        "@functools.lru_cache(maxsize=0)",
+        "tests/router/text/test_stop.py"
+        "::test_sequences_of_a_request_share_what_is_made_of_its_stop_sequences",
+    ),
+    # Any number of log-probabilities is kept, and the event loop writes them.
+    Mutation(
+        "S12",
+        f"{ROUTER}/api/scores.py",
+        " > most:",
+        " > 1 << 60:",
+        "tests/router/api/test_scores.py::test_they_are_counted",
+    ),
+    Mutation(
+        "S12",
+        f"{ROUTER}/api/sglang_routes.py",
+        "return show() if scored <= FEW_SCORES else await asyncio.to_thread(show)",
+        "return show()",
+        "tests/router/api/test_scores.py::test_many_are_written_by_a_thread",
+    ),
+    # Texts wait for grammars.
+    Mutation(
+        "F9",
+        f"{ROUTER}/text/lanes.py",
+        "        return await self._aside.run(work)",
+        "        return await self.run(work)",
+        "tests/router/text/test_tokenizer.py::test_no_text_waits_for_a_grammar",
+    ),
+    # Long bodies are checked on the event loop.
+    Mutation(
+        "S15",
+        f"{ROUTER}/api/fields.py",
+        "    if request.get(BODY_BYTES, 0) <= SHORT_BYTES:",
+        "    if True:",
+        f"{TOOLS}::test_long_bodies_are_checked_off_the_event_loop",
+    ),
+    # What stands in strings is not counted, nor are the schemas of tools.
+    Mutation(
+        "S15",
+        f"{ROUTER}/api/schema.py",
+        "        self.within += shape_of(data)\n",
+        "",
+        f"{TOOLS}::test_arguments_in_strings_are_counted_as_the_body_is",
+    ),
+    Mutation(
+        "S15",
+        f"{ROUTER}/tools/definition.py",
+        "    if size > MAX_SCHEMAS:",
+        "    if False:",
+        f"{TOOLS}::test_schemas_are_weighed_before_they_are_read",
     ),
     # Grammars may force long texts, which are then looked for.
     Mutation(

@@ -23,8 +23,8 @@ from penstock_router.request import (
     FinishReason,
     GenerationRequest,
     Listener,
-    TopTokens,
 )
+from penstock_router.top_table import TopTable
 
 EOS = 2
 RANK = 7  # of every token whose log-probability is told
@@ -208,10 +208,12 @@ def tell_prompt(request: GenerationRequest, listener: Listener) -> None:
             for token in rest
         ]
         asked = request.prompt_top_n or given
-        none: list[TopTokens] = [()] * without
+        table = TopTable(without)
+        for top in tops:
+            table.append(top)
         listener.prompt(
             [*[None] * without, *(-0.5 for _ in rest)],
-            [*none, *tops] if asked else [],
+            table if asked else (),
             [*[0] * without, *(RANK for _ in rest)],
         )
 

@@ -484,8 +484,8 @@ class FakeShardModel:
             asked = slot.prompt_top_n or slot.sampling.given
             for i in range(start + 1, end if asked else 0):
                 top = self._top(0, slot, i - 1, slot.tokens[i], slot.prompt_top_n)
-                part.top_token.extend(top.token)
-                part.top_logprob.extend(top.logprob)
+                part.top_token += np.asarray(top.token, np.int32).tobytes()
+                part.top_logprob += np.asarray(top.logprob, np.float32).tobytes()
             if values:
                 result.prompt.append(part)
 

@@ -80,6 +80,7 @@ async def joined_front(
             is_ready.set()
         link.receive(frame)
 
+    metrics._page._rest = 0  # a round trip asks for the page
     link_frames = Frames(receive, link.gone)
     await loop.create_unix_connection(lambda: link_frames, sock=ours)
     await loop.create_unix_connection(lambda: front_frames, sock=its)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from penstock_proto.shard_pb2 import (
@@ -123,9 +124,10 @@ def test_logprobs_top_tokens_and_prompt_logprobs() -> None:
     ) + model.run(command(2, chunk_slot=[0], chunk_length=[2]))
     assert [(p.slot, p.start, len(p.logprob)) for p in first.prompt] == [(0, 0, 4)]
     assert [(p.slot, p.start, len(p.logprob)) for p in second.prompt] == [(0, 4, 1)]
-    assert [len(p.top_token) for p in (*first.prompt, *second.prompt)] == [8, 2]
+    tops = [np.frombuffer(p.top_token, np.int32) for p in (*first.prompt, *second.prompt)]
+    assert list(map(len, tops)) == [8, 2]
     for place, token in enumerate(PROMPT[1:5]):
-        assert token in first.prompt[0].top_token[2 * place :][:2]
+        assert token in tops[0][2 * place :][:2]
     assert len(second.logprob) == 1 and second.logprob[0] < 0
     (top,) = second.top
     assert len(top.token) == 3 and second.token[0] in top.token

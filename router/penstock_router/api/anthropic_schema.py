@@ -18,10 +18,9 @@ from penstock_router.api.schema_types import (
     Share,
     StopSequence,
 )
-from penstock_router.api.structured import flat_format
+from penstock_router.api.structured import Asked, flat_format
 from penstock_router.api.time_limit import TimeLimited
-from penstock_router.grammar import Grammar
-from penstock_router.tools.definition import MAX_TOOLS, Tool
+from penstock_router.tools.definition import MAX_TOOLS, Tool, check_size
 
 Name = Annotated[str, Field(max_length=1024)]
 MAX_BLOCKS = 4096
@@ -185,6 +184,7 @@ class CountRequest(ClientObject):
 
     @model_validator(mode="after")
     def _tools_are_sound(self) -> Self:
+        check_size(tool.input_schema for tool in self.tools)
         for place, tool in enumerate(self.tools):
             Tool.checked(
                 tool.name,
@@ -217,7 +217,7 @@ class CountRequest(ClientObject):
         }
         return parse(ChatRequest, body)
 
-    def grammar(self) -> Grammar | None:
+    def grammar(self) -> Asked | None:
         """What the answer is held to. Raises ApiError."""
         if self.output_config.format is not None:
             return flat_format(self.output_config.format, "output_config.format")

@@ -181,7 +181,7 @@ async def create_batch(request: web.Request) -> web.Response:
             "batches are sent with the API key, and of this one the server has no more "
             "than the SHA-256"
         )
-    body = checked(request, BatchRequest, await read_json(request))
+    body = await checked(request, BatchRequest, await read_json(request))
     hours = body.hours
     shown = await _blocking(
         lambda: store.create_batch(owner, body.input_file_id, body.endpoint, hours, body.metadata)

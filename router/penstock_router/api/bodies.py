@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import aiohttp
 from aiohttp import web
@@ -16,10 +17,15 @@ from penstock_router.api.errors import ApiError, Kind
 BODY_SECONDS = 60.0  # for a body to arrive
 STALL_SECONDS = 15.0  # for its next bytes
 SMALL_BYTES = 64 * 1024  # what a connection may hold without asking
+SHORT_BYTES = 16 * 1024  # what is checked on the event loop
 SHARE = 16  # large bodies at a time, of the largest size
 # What a process reads of large bodies in a second. Each byte costs the event loop about a
 # nanosecond or two, so they have a quarter of it at the most.
 PACE_BYTES = 128 * 1024 * 1024
+
+
+BODY_BYTES = web.RequestKey("body_bytes", int)  # of a body that was read
+T = TypeVar("T")
 
 
 class Bodies:
@@ -29,6 +35,7 @@ class Bodies:
         """payload_limit: bytes of the largest body."""
         self._payload_limit = payload_limit
         self._turn = asyncio.Lock()
+        self._aside = asyncio.Lock()
         self._pace = Pace(PACE_BYTES)
         self.free = SHARE * payload_limit
 
@@ -62,6 +69,11 @@ class Bodies:
                 yield
             finally:
                 await asyncio.sleep(2 * (time.perf_counter() - start))
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Do what Python takes long for, one after the other, while the event loop goes on."""
+        async with self._aside:
+            return await asyncio.to_thread(work)
 
     async def _read(self, content: aiohttp.StreamReader, lease: _Lease) -> bytes:
         loop = asyncio.get_running_loop()

@@ -63,6 +63,11 @@ def fault_of(data: bytes, most_values: int = MOST_VALUES) -> str | None:
     return None
 
 
+def shape_of(data: bytes) -> Shape:
+    """All that a text of JSON holds."""
+    return sum(shapes(np.frombuffer(data, np.uint8)), Shape())
+
+
 def shapes(text: NDArray[np.uint8]) -> Iterator[Shape]:
     """Those of a body's pieces, exact for what is JSON."""
     strings = _Strings()

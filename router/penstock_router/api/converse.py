@@ -17,9 +17,9 @@ from penstock_router.api.prepare import output, prepare
 from penstock_router.api.request_context import RequestContext
 from penstock_router.api.sse import EventStream
 from penstock_router.api.streaming import collect, stream_out
+from penstock_router.api.structured import Asked
 from penstock_router.api.tgi_routes import json_response
 from penstock_router.api.truncation import prepare_shortened
-from penstock_router.grammar import Grammar
 from penstock_router.request import GenerationRequest
 
 
@@ -36,7 +36,7 @@ class Wording(Protocol):
 async def converse(
     context: RequestContext,
     chat: ChatRequest,
-    grammar: Grammar | None,
+    grammar: Asked | None,
     names: Names,
     wording: Wording,
     shortens: bool = False,

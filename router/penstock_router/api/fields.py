@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from aiohttp import web
 
+from penstock_router.api.bodies import BODY_BYTES, SHORT_BYTES
 from penstock_router.api.errors import invalid
 from penstock_router.api.request_id import request_id
 from penstock_router.api.schema import M, Reading, parse
@@ -11,22 +15,31 @@ from penstock_router.api.service import REMEMBERED, SERVICE
 from penstock_router.api.time_limit import narrow
 from penstock_router.logs import log
 
+T = TypeVar("T")
 HEADER = "x-ignored-fields"
 
 _KEY = web.RequestKey("reading", Reading)
 
 
-def checked(request: web.Request, model: type[M], body: object) -> M:
+async def checked(request: web.Request, model: type[M], body: object) -> M:
     """What a client sent, or a part of it, as an object of a schema. Raises ApiError."""
+    service = request.app[SERVICE]
     reading = request.get(_KEY)
     if reading is None:
-        reading = request[_KEY] = Reading(request.app[SERVICE].config.strict_requests)
+        reading = request[_KEY] = Reading(service.config.strict_requests)
     try:
-        found = parse(model, body, reading)
+        found = await worked(request, lambda: parse(model, body, reading))
     finally:
         _log_new(request, reading)
     narrow(request, found)
     return found
+
+
+async def worked(request: web.Request, work: Callable[[], T]) -> T:
+    """What is made of a body: on the event loop where the body is short."""
+    if request.get(BODY_BYTES, 0) <= SHORT_BYTES:
+        return work()
+    return await request.app[SERVICE].bodies.aside(work)
 
 
 def ignore(request: web.Request, name: str) -> None:

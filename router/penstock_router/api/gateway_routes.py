@@ -23,11 +23,13 @@ async def invocations(context: RequestContext) -> web.StreamResponse:
     """POST /invocations: the body shows which of the other routes is meant."""
     body: Any = await context.json()
     if "inputs" in body:
-        return await run_compat(context, checked(context.request, GenerateRequest, body))
+        return await run_compat(context, await checked(context.request, GenerateRequest, body))
     if "messages" in body:
-        return await run_chat(context, checked(context.request, ChatRequest, body))
+        return await run_chat(context, await checked(context.request, ChatRequest, body))
     if "prompt" in body:
-        return await run_completion(context, checked(context.request, CompletionRequest, body))
+        return await run_completion(
+            context, await checked(context.request, CompletionRequest, body)
+        )
     raise invalid("the body needs one of `inputs`, `messages` and `prompt`")
 
 
@@ -41,7 +43,7 @@ async def vertex(context: RequestContext) -> web.StreamResponse:
             f"Number of instances exceeds the maximum allowed batch size of {most}. "
             f"Given: {len(body.instances)}"
         )
-    jobs = [_job(context, instance) for instance in body.instances]
+    jobs = [await _job(context, instance) for instance in body.instances]
     for _, options, _ in jobs:
         options.check(limits)
     groups: list[list[Collector]] = []
@@ -56,16 +58,16 @@ async def vertex(context: RequestContext) -> web.StreamResponse:
     return json_response({"predictions": [listener.text for listener in best]}, headers)
 
 
-def _job(context: RequestContext, instance: dict[str, Any]) -> tuple[Any, Any, bool]:
+async def _job(context: RequestContext, instance: dict[str, Any]) -> tuple[Any, Any, bool]:
     """Prompt, options, and whether the tokeniser adds special tokens."""
     config, priority = context.service.config, context.priority()
     if "messages" in instance:
-        chat = checked(context.request, ChatRequest, instance)
+        chat = await checked(context.request, ChatRequest, instance)
         context.service.check_model(chat.model)
         if chat.stream or chat.n > 1:
             raise invalid("`instances` must neither stream nor ask for several answers")
         return chat.conversation(), chat.options(config, priority=priority), False
-    body = checked(context.request, GenerateRequest, instance)
+    body = await checked(context.request, GenerateRequest, instance)
     if body.stream:
         raise invalid("`instances` must neither stream nor ask for several answers")
     options = body.parameters.options(config, stream=False, priority=priority)

@@ -7,7 +7,7 @@ import asyncio
 import orjson
 from aiohttp import web
 
-from penstock_router.api.bodies import SMALL_BYTES
+from penstock_router.api.bodies import BODY_BYTES, SMALL_BYTES
 from penstock_router.api.body_shape import MOST_VALUES, fault_of
 from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.no_numbers import place_of_no_number
@@ -21,6 +21,7 @@ async def read_json(request: web.Request) -> object:
     service = request.app[SERVICE]
     bodies = service.bodies
     data = await bodies.read(request)
+    request[BODY_BYTES] = len(data)
     if len(data) > SMALL_BYTES:
         most = max(MOST_VALUES, service.engine.limits.max_input_tokens)
         if fault := await asyncio.to_thread(fault_of, data, most):

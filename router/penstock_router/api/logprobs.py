@@ -10,6 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import orjson
+
 from penstock_router.request import TopTokens
 from penstock_router.text import TextModel
 
@@ -127,7 +129,8 @@ class CompletionLogprobs:
         self._offsets += offsets
         for token_id, own, value, top in zip(ids, texts, logprobs, likely, strict=True):
             self._logprobs.append(None if value is None else number(value))
-            self._tops.append(None if value is None else self._named(token_id, own, value, top))
+            named = None if value is None else self._named(token_id, own, value, top)
+            self._tops.append(named and orjson.Fragment(orjson.dumps(named)))
 
     def take(self) -> dict[str, Any]:
         taken = {
@@ -142,7 +145,7 @@ class CompletionLogprobs:
     def _clear(self) -> None:
         self._tokens: list[str] = []
         self._logprobs: list[float | None] = []
-        self._tops: list[dict[str, float | None] | None] = []
+        self._tops: list[dict[str, float | None] | orjson.Fragment | None] = []
         self._offsets: list[int] = []
 
     def _named(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
 
 from penstock_router.api.openai_message import Message
 from penstock_router.api.openai_request import HARMLESS, OpenAIRequest
@@ -67,10 +67,13 @@ class ChatRequest(OpenAIRequest):
             )
         return self
 
+    _toolbox: Toolbox = PrivateAttr()  # made once: it may take tens of milliseconds
+
     @model_validator(mode="after")
     def _tools_are_right(self, info: ValidationInfo) -> Self:
         reading = info.context or Reading()
-        for tool in self.toolbox().tools:
+        self._toolbox = self._made_toolbox()
+        for tool in self._toolbox.tools:
             for keyword in () if tool.strict else unenforced(tool.parameters):
                 reading.ignore(f"tools[].function.parameters.{keyword}")
         for place, message in enumerate(self.messages):
@@ -108,7 +111,11 @@ class ChatRequest(OpenAIRequest):
         return "".join(part.text for part in last.content)
 
     def toolbox(self) -> Toolbox:
-        """The tools that the model may call. Raises ValueError, but not once the body is checked"""
+        """The tools that the model may call."""
+        return self._toolbox
+
+    def _made_toolbox(self) -> Toolbox:
+        """Raises ValueError that names what is wrong."""
         older = self.functions is not None or self.function_call is not None
         return toolbox(
             self.tools,

@@ -37,6 +37,7 @@ from penstock_router.api.openai_stream import (
 from penstock_router.api.options import Options
 from penstock_router.api.prepare import Prompt, listing_errors, output, prepare, text_errors
 from penstock_router.api.request_context import RequestContext
+from penstock_router.api.scores import check_scores
 from penstock_router.api.sequence_group import Collector
 from penstock_router.api.service import SERVICE, Service
 from penstock_router.api.sse import EventStream
@@ -89,7 +90,7 @@ async def run_completion(context: RequestContext, body: CompletionRequest) -> we
 async def chat_tokenize(request: web.Request) -> web.Response:
     """POST /chat_tokenize: a conversation as the template writes it, and its tokens."""
     service = request.app[SERVICE]
-    body = checked(request, ChatRequest, await read_json(request))
+    body = await checked(request, ChatRequest, await read_json(request))
     most = service.engine.limits.max_input_tokens
     with service.permits.take(1), listing_errors(most, "messages"):
         conversation = body.conversation(service.text.replies.shows_tools)
@@ -119,7 +120,8 @@ async def _complete(
     shown = show() if quick else await asyncio.to_thread(show)
     figures = context.succeed(listeners, _seed(requests, options))
     headers = context.early_headers(characters) | figures.headers()
-    return json_response(head.fields() | shown | {"usage": usage(listeners)}, headers)
+    answer = partial(json_response, head.fields() | shown | {"usage": usage(listeners)}, headers)
+    return answer() if quick else await asyncio.to_thread(answer)
 
 
 def _best(body: OpenAIRequest, listeners: Sequence[Collector], prompts: int) -> list[Collector]:
@@ -241,6 +243,7 @@ async def _requests(
                 echo = await echoed(context.service.text, prompt, own[0].prompt)
         requests += own
         echoes += [echo] * body.n
+    check_scores(requests)
     return requests, echoes
 
 

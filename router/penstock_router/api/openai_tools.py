@@ -6,11 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import orjson
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationInfo
 
-from penstock_router.api.schema import ClientObject
+from penstock_router.api.schema import ClientObject, Reading
 from penstock_router.api.schema_types import AtMost
-from penstock_router.tools.definition import MAX_TOOLS, NO_TOOLS, Mode, Tool, Toolbox
+from penstock_router.tools.definition import (
+    MAX_TOOLS,
+    NO_TOOLS,
+    Mode,
+    Tool,
+    Toolbox,
+    check_size,
+)
 from penstock_router.tools.events import ToolCall
 
 MAX_CALLS = 256  # of a message
@@ -34,10 +41,15 @@ class FunctionObject(ClientObject):
     arguments: Schema | None = None  # TGI's name for the same
     strict: bool = False
 
+    @property
+    def described(self) -> dict[str, Any] | None:
+        """What it says of its arguments, under either name."""
+        return self.parameters if self.parameters is not None else self.arguments
+
     def tool(self, path: str) -> Tool:
         """Raises ValueError that names what is wrong."""
         named = "parameters" if self.parameters is not None else "arguments"
-        schema = self.parameters if self.parameters is not None else self.arguments
+        schema = self.described
         return Tool.checked(
             self.name,
             self.description,
@@ -57,6 +69,20 @@ class ToolObject(ClientObject):
     function: FunctionObject
 
 
+def _arguments(value: str | dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    """The arguments of a call as an object. Raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    reading: Reading = info.context or Reading()
+    found = reading.loads(value or "{}", "messages[].tool_calls[].function.arguments")
+    if not isinstance(found, dict):
+        raise ValueError(
+            "`messages[].tool_calls[].function.arguments` must be a JSON object as a string. "
+            f"Given: a string of {len(value)} characters"
+        )
+    return found
+
+
 class CalledFunction(ClientObject):
     """The function of a call in a message."""
 
@@ -64,22 +90,13 @@ class CalledFunction(ClientObject):
     IGNORED: ClassVar = frozenset({"description"})  # TGI's answers had it
 
     name: Annotated[str, Field(max_length=1024)]
-    arguments: str | Schema = "{}"
+    arguments: Annotated[str | Schema, AfterValidator(_arguments)] = Field(default_factory=dict)
 
+    @property
     def parsed(self) -> dict[str, Any]:
-        """The arguments as an object, which templates want. Raises ValueError."""
-        if not isinstance(self.arguments, str):
-            return self.arguments
-        try:
-            value = orjson.loads(self.arguments or "{}")
-        except orjson.JSONDecodeError:
-            value = None
-        if not isinstance(value, dict):
-            raise ValueError(
-                "`messages[].tool_calls[].function.arguments` must be a JSON object as a string. "
-                f"Given: a string of {len(self.arguments)} characters"
-            )
-        return value
+        """The arguments as an object, which templates want."""
+        assert isinstance(self.arguments, dict)
+        return self.arguments
 
 
 class CallObject(ClientObject):
@@ -94,7 +111,7 @@ class CallObject(ClientObject):
 
     def variables(self) -> dict[str, Any]:
         """What templates get."""
-        function = {"name": self.function.name, "arguments": self.function.parsed()}
+        function = {"name": self.function.name, "arguments": self.function.parsed}
         return {"id": self.id, "type": "function", "function": function}
 
 
@@ -118,6 +135,8 @@ def toolbox(
     parallel: bool,
 ) -> Toolbox:
     """Raises ValueError that names what is wrong."""
+    check_size(one.function.described for one in tools or ())
+    check_size(one.described for one in functions or ())
     given = [one.function.tool(f"tools[{i}].function") for i, one in enumerate(tools or ())]
     given += [one.tool(f"functions[{i}]") for i, one in enumerate(functions or ())]
     if functions:

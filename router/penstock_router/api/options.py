@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.schema_types import StopSequence
+from penstock_router.api.structured import Asked
 from penstock_router.api.token_rules import RuleWishes
-from penstock_router.grammar import Grammar
 from penstock_router.limits import ServerLimits
 from penstock_router.request import GenerationRequest, Sampling
 from penstock_router.tools.plan import ReplyPlan
@@ -20,6 +20,8 @@ _SEEDS = 2**64
 # TGI generates in slices of 1024 tokens and checks only the first one, so its clients ask for any
 # number of tokens and get what there is room for.
 CHECKED_TOKENS = 1024
+# Of all sequences of a request: ten milliseconds of the event loop, and as much of a step.
+MOST_TOGETHER = {"bad_words": 2048, "logit_bias": 32_768, "allowed_token_ids": 524_288}
 LONGEST_PROMPT = -1  # as `truncate`: what a prompt may have
 
 
@@ -52,7 +54,7 @@ class Options:
     max_time: float | None = None  # seconds until the answer ends where it is
     priority: int = 0
     reply: ReplyPlan | None = None  # how the answer is read; None: all of it is text
-    grammar: Grammar | None = None
+    grammar: Asked | None = None
     cache_salt: str | None = None  # narrows whom cached prefixes are shared with
 
     @property
@@ -79,6 +81,21 @@ class Options:
         for token, _ in self.sampling.logit_bias:
             check_token(token, limits, "logit_bias")
 
+    def check_together(self, sequences: int) -> None:
+        """What each of so many sequences brings along, on the way to the shards and in them. Raises
+        ApiError where it is too much together."""
+        held = {
+            "bad_words": len(self.rules.bad_words),
+            "logit_bias": len(self.sampling.logit_bias),
+            "allowed_token_ids": len(self.rules.allowed),
+        }
+        for name, count in held.items():
+            if count * sequences > MOST_TOGETHER[name]:
+                raise invalid(
+                    f"`{name}` of all sequences of a request must come to at most "
+                    f"{MOST_TOGETHER[name]}. Given: {count} for each of {sequences}"
+                )
+
     def requests(
         self, prompt: Sequence[int], limits: ServerLimits, salt: bytes = b"", client: str = ""
     ) -> list[GenerationRequest]:
@@ -100,7 +117,6 @@ class Options:
                 prompt_top_n=self.prompt_top_n,
                 max_time=self.max_time,
                 priority=self.priority,
-                grammar=self.grammar,
                 cache_salt=salt,
                 client=client,
             )

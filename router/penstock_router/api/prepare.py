@@ -18,11 +18,10 @@ from penstock_router.api.request_context import RequestContext
 from penstock_router.api.ruled_output import RuledOutput, RuledReply
 from penstock_router.api.service import REMEMBERED, Service
 from penstock_router.api.token_rules import token_rules
-from penstock_router.grammar import Grammar, GrammarKind
+from penstock_router.grammar import Grammar
 from penstock_router.limits import ServerLimits
 from penstock_router.logs import log
 from penstock_router.request import BadGrammar, EngineError, GenerationRequest
-from penstock_router.structured.lark import converted
 from penstock_router.templates.errors import TemplateError
 from penstock_router.text import Conversation
 from penstock_router.text.library import TokenizerError, TooManyTokens
@@ -44,6 +43,7 @@ async def prepare(
     The caller holds a permit for each prompt, so that no more than those wait for a tokeniser.
     Raises ApiError.
     """
+    options.check_together(len(prompts) * options.sequences)
     salt, lease = cache_salt(context.request, options.cache_salt), context.lease
     if lease is not None:
         lease.check_priority(options.priority)
@@ -72,6 +72,7 @@ async def requests_of(
         options = dataclasses.replace(options, sampling=sampling)
     # The end of a text has the tokens of its own only where all of it is tokenised.
     most = limits.max_input_tokens if options.truncate is None else None
+    answer = await _answer(service, options)
     requests = []
     for prompt in prompts:
         try:
@@ -80,47 +81,44 @@ async def requests_of(
             raise options.too_many(str(error), limits) from error
         admitted = options.requests(ids, limits, salt, client)
         _check_ids(admitted[0].prompt, limits, prompt is not ids)
-        grammar = await _compiled(service, options, ids)
-        if grammar is not options.grammar:
+        grammar = await _compiled(service, options, ids, answer)
+        if grammar is not None:
             admitted = [dataclasses.replace(one, grammar=grammar) for one in admitted]
         requests.append(admitted)
     return requests
 
 
-async def _compiled(service: Service, options: Options, ids: Sequence[int]) -> Grammar | None:
+async def _answer(service: Service, options: Options) -> Grammar | None:
+    """What the client asks that answers are held to. Raises ApiError."""
+    if options.grammar is None:
+        return None
+    with text_errors():
+        return await service.text.aside(options.grammar.grammar)
+
+
+async def _compiled(
+    service: Service, options: Options, ids: Sequence[int], answer: Grammar | None
+) -> Grammar | None:
     """What the answer to a prompt is held to, compiled. With tools it hangs on where the prompt
     ends. Raises ApiError."""
-    plan, text, answer = options.reply, service.text, options.grammar
-    if answer is not None and answer.kind is GrammarKind.GBNF:
-        answer = await _from_gbnf(service, answer)
-    grammar = answer
+    plan, text, grammar = options.reply, service.text, answer
     try:
         if plan is not None:
             with text_errors():
-                grammar = await text.run(lambda: plan.grammar(ids, text.token_text, answer))
+                grammar = await text.aside(lambda: plan.grammar(ids, text.token_text, answer))
         if grammar is None:
             return None
         if service.config.disable_grammar_support:
             raise BadGrammar("the server was started with --disable-grammar-support")
         await service.engine.prepare(grammar)
     except BadGrammar as error:
-        if plan is None or not plan.may_be_free or options.grammar is not None:
-            name = options.grammar.asked_by if options.grammar is not None else ""
-            raise from_engine(error, name) from error
+        if plan is None or not plan.may_be_free or answer is not None:
+            raise from_engine(error, answer.asked_by if answer is not None else "") from error
         _log_free(service, error)
         return None
     except EngineError as error:
         raise from_engine(error) from error
     return grammar
-
-
-async def _from_gbnf(service: Service, grammar: Grammar) -> Grammar:
-    """In Lark's notation. Raises ApiError."""
-    try:
-        with text_errors():
-            return await service.text.run(lambda: converted(grammar))
-    except BadGrammar as error:
-        raise from_engine(error, grammar.asked_by) from error
 
 
 def _log_free(service: Service, error: BadGrammar) -> None:

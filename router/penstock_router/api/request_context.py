@@ -64,7 +64,7 @@ class RequestContext:
 
     async def body(self, model: type[M]) -> M:
         """The body as an object of a schema."""
-        return checked(self.request, model, await self.json())
+        return await checked(self.request, model, await self.json())
 
     def priority(self) -> int:
         """What the header `x-priority` says; a parameter of the body wins over it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from penstock_router.api.converse import converse
+from penstock_router.api.fields import worked
 from penstock_router.api.options import Names
 from penstock_router.api.request_context import RequestContext
 from penstock_router.api.responses_answer import ResponseWording
@@ -16,7 +17,7 @@ NAMES = Names("input", "max_output_tokens", openai=True)
 async def responses(context: RequestContext) -> web.StreamResponse:
     """POST /v1/responses"""
     body = await context.body(ResponsesRequest)
-    chat = body.chat()
+    chat = await worked(context.request, body.chat)
     used = chat.completed(context.service.sampling_defaults)
     sampling = {
         "temperature": 1.0 if used.temperature is None else used.temperature,

@@ -11,11 +11,10 @@ from penstock_router.api.openai_chat import ChatRequest
 from penstock_router.api.openai_request import HARMLESS
 from penstock_router.api.schema import NEUTRAL, ClientObject, parse
 from penstock_router.api.schema_types import AtMost, Integer, PositiveInt, Priority, Share
-from penstock_router.api.structured import flat_format
+from penstock_router.api.structured import Asked, flat_format
 from penstock_router.api.time_limit import TimeLimited
-from penstock_router.grammar import Grammar
 from penstock_router.limits import MAX_TOP_LOGPROBS
-from penstock_router.tools.definition import MAX_TOOLS, Tool
+from penstock_router.tools.definition import MAX_TOOLS, Tool, check_size
 
 MAX_ITEMS = 4096
 MAX_METADATA = 16
@@ -176,6 +175,7 @@ class ResponsesRequest(TimeLimited):
 
     @model_validator(mode="after")
     def _tools_are_sound(self) -> Self:
+        check_size(tool.parameters for tool in self.tools)
         for place, tool in enumerate(self.tools):
             strict = bool(tool.strict)
             Tool.checked(
@@ -209,7 +209,7 @@ class ResponsesRequest(TimeLimited):
         }
         return parse(ChatRequest, body)
 
-    def grammar(self) -> Grammar | None:
+    def grammar(self) -> Asked | None:
         """What the answer is held to. Raises ApiError."""
         return flat_format(self.text.format, "text.format")
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
+import orjson
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -21,6 +22,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
+from penstock_router.api.body_shape import MOST_VALUES, Shape, shape_of
 from penstock_router.api.schema_errors import explain, shown
 
 MAX_KEYS = 256  # of an object
@@ -67,6 +69,7 @@ class Reading:
     unknown: dict[str, str] = field(default_factory=dict)  # the first ones, and how they are shown
     size: int = 0
     sent: frozenset[str] = frozenset()  # fields of the outermost object, null or not
+    within: Shape = Shape()  # what stands in strings that are JSON themselves
 
     def enter(self, data: Mapping[str, object]) -> None:
         """An object is about to be read. Raises ValueError where it is too large, or all are."""
@@ -79,6 +82,18 @@ class Reading:
         self.size += 1 + len(data)
         if self.size > MAX_SIZE:
             raise ValueError(f"the body must have at most {MAX_SIZE} fields, those of all objects")
+
+    def loads(self, text: str, name: str) -> object:
+        """What a string holds that is JSON itself; None where it is none. All such strings of a
+        body together have the bound that the body has. Raises ValueError beyond it."""
+        data = text.encode(errors="replace")
+        self.within += shape_of(data)
+        if fault := self.within.fault(MOST_VALUES):
+            raise ValueError(f"`{name}` must have {fault}")
+        try:
+            return cast(object, orjson.loads(data))
+        except orjson.JSONDecodeError:
+            return None
 
     def ignore(self, name: str) -> None:
         """A field that is unknown. Raises ValueError where that is not allowed."""

@@ -13,6 +13,7 @@ from penstock_router.api.interface import Engine
 from penstock_router.api.output import Output
 from penstock_router.api.quota import Lease
 from penstock_router.request import EngineError, Finish, GenerationRequest, TopTokens
+from penstock_router.top_table import TopTable
 
 
 class SequenceGroup:
@@ -117,7 +118,7 @@ class Collector(SequenceListener):
         self.ids: list[int] = []
         self.texts: list[str] = []  # of each token, as `Output.push` says
         self.logprobs: list[float] = []
-        self.tops: list[TopTokens] = []
+        self.tops = TopTable()
         self.prompt_logprobs: Sequence[float | None] = ()
         self.prompt_tops: Sequence[TopTokens] = ()
         self.prompt_ranks: Sequence[int] = ()

@@ -148,17 +148,24 @@ class Generated(Turn):
         self._search = None if wanted.patterns is None else wanted.patterns.search()
         self._input = Scored(shown, request, "input") if wanted.logprobs else None
         self._output = Scored(shown, request, "output") if wanted.logprobs else None
+        # of the prompt, not yet written
+        self._scores: tuple[Sequence[float | None], Sequence[TopTokens]] = (), ()
 
     def prompt(
         self, logprobs: Sequence[float | None], tops: Sequence[TopTokens], ranks: Sequence[int]
     ) -> None:
+        if self._input is not None:
+            self._scores = logprobs, tops
+
+    def _write_prompt(self, entries: Scored) -> None:
+        """A microsecond an entry, which a thread takes where they are many."""
+        logprobs, tops = self._scores
+        self._scores = (), ()
         likely = tops or [()] * len(logprobs)
-        if self._input is None:
-            return
-        rows = zip(self.request.prompt, logprobs, likely, strict=True)
+        rows = zip(self.request.prompt, logprobs, likely, strict=False)
         for place, (token_id, value, top) in enumerate(rows):
             if not self.wanted.hides(place):
-                self._input.add(token_id, value, top)
+                entries.add(token_id, value, top)
 
     def token(self, token_id: int, logprob: float, top: TopTokens, rank: int) -> bool:
         output = self.output
@@ -227,6 +234,8 @@ class Generated(Turn):
         }
         if ended:
             meta["e2e_latency"] = self.end.total_seconds
+        if self._input is not None:
+            self._write_prompt(self._input)
         for scored in (self._input, self._output):
             if scored is not None:
                 meta |= scored.fields

@@ -61,12 +61,14 @@ class ChatFields(ClientObject):
     separate_reasoning: bool = False  # `meta_info` says what the model thought, and what it said
 
 
-def chat_of(request: web.Request, body: ChatFields) -> Chat | None:
+async def chat_of(request: web.Request, body: ChatFields) -> Chat | None:
     """The conversation or the tools of a body; None where it has neither. Raises ApiError."""
     if not (body.messages or body.tools or body.separate_reasoning):
         return None
     given = {name: getattr(body, name) for name in NAMES}
-    return checked(request, Chat, {name: v for name, v in given.items() if v not in (None, [], {})})
+    return await checked(
+        request, Chat, {name: v for name, v in given.items() if v not in (None, [], {})}
+    )
 
 
 def plan_of(chat: Chat | None, body: ChatFields, text: TextModel) -> ReplyPlan | None:

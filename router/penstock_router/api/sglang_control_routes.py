@@ -113,7 +113,7 @@ def _timeout(request: web.Request) -> float:
 
 async def abort_request(request: web.Request) -> web.Response:
     """POST /abort_request: end the sequences of a `rid`, or all. Unknown names end nothing."""
-    body = checked(request, AbortRequest, await read_json(request))
+    body = await checked(request, AbortRequest, await read_json(request))
     if body.abort_all or body.rid:
         request.app[SERVICE].engine.abort(None if body.abort_all else body.rid)
     return web.Response()
@@ -123,7 +123,7 @@ async def append_request(request: web.Request) -> web.Response:
     """POST /concate_and_append_request: nothing is to be done. The frontend announces that the
     texts of its forks follow one another, and sends all of them with what it asks for next; what
     the cache holds of them it finds by itself."""
-    checked(request, AppendRequest, await read_json(request))
+    await checked(request, AppendRequest, await read_json(request))
     return web.Response()
 
 

@@ -17,6 +17,7 @@ from penstock_router.api.options import Options, check_token
 from penstock_router.api.prepare import PromptInput, output, prepare, text_errors
 from penstock_router.api.refusal import errors_as_of
 from penstock_router.api.request_context import RequestContext
+from penstock_router.api.scores import check_scores
 from penstock_router.api.sglang_answer import (
     DONE,
     Generated,
@@ -35,7 +36,7 @@ from penstock_router.request import GenerationRequest
 from penstock_router.text import TextModel
 from penstock_router.text.stop_pattern import StopPatterns
 
-SHORT_PROMPT = 1024  # tokens whose log-probabilities are written on the event loop
+FEW_SCORES = 1024  # log-probabilities that are written on the event loop
 
 Planned = tuple[GenerationRequest, Options, Wanted]  # a sequence that is ready to run
 
@@ -46,12 +47,14 @@ async def generate(context: RequestContext) -> web.StreamResponse:
     if "inputs" not in body and body.keys() & {"text", "input_ids", "sampling_params"}:
         errors_as_of(context.request, "/v1/")
         return await run_sglang(context, body)
-    return await tgi_routes.run_generate(context, checked(context.request, GenerateRequest, body))
+    return await tgi_routes.run_generate(
+        context, await checked(context.request, GenerateRequest, body)
+    )
 
 
 async def run_sglang(context: RequestContext, raw: Mapping[str, object]) -> web.StreamResponse:
     """One answer or a list of them, or a stream where the body asks for it."""
-    body = checked(context.request, SGLangRequest, raw)
+    body = await checked(context.request, SGLangRequest, raw)
     agent = context.request.headers.get(hdrs.USER_AGENT, "")
     planning = partial(_plan_in_turn, context, body, skips=sglang_frontend.selects(agent, raw))
     async with context.service.turns.waiting():
@@ -84,8 +87,17 @@ async def _complete(
         context.early_headers(_characters(body))
         | context.succeed(listeners, _seed(planned)).headers()
     )
-    scored = sum(len(listener.request.prompt) for listener in listeners if listener.wanted.logprobs)
-    return show() if scored <= SHORT_PROMPT else await asyncio.to_thread(show)
+    scored = sum(map(_scores, listeners))
+    return show() if scored <= FEW_SCORES else await asyncio.to_thread(show)
+
+
+def _scores(listener: Generated) -> int:
+    """Log-probabilities that an answer shows."""
+    sampling = listener.request.sampling
+    if not sampling.logprobs:
+        return 0
+    tokens = len(listener.request.prompt) + len(listener.ids)
+    return tokens * (1 + sampling.top_n + len(sampling.given))
 
 
 async def _stream(
@@ -125,15 +137,17 @@ async def _plan_in_turn(
 async def _plan(context: RequestContext, body: SGLangRequest, *, skips: bool) -> list[Planned]:
     """Everything that will run, checked. skips: the entry that has no value is left out."""
     planned: list[Planned] = []
-    text, chat = context.service.text, chat_of(context.request, body)
+    text, chat = context.service.text, await chat_of(context.request, body)
     prompts: Sequence[PromptInput] = body.prompts
     if chat is not None and chat.messages:
         with text_errors():
             prompts = await prompts_of(chat, cast(Sequence[str], prompts), text)
     reading = chat is not None and bool(body.tools or body.separate_reasoning)
     plan = plan_of(chat, body, text)
+    told: dict[int, Options] = {}
+    asked: list[GenerationRequest] = []
     for index, prompt in enumerate(prompts):
-        options = _options(context, body, index)
+        options = _options(context, body, index, told)
         if reading:  # markers are part of the text, which the program may send again
             options = dataclasses.replace(options, show_special=True)
         [requests] = await prepare(context, [prompt], dataclasses.replace(options, reply=plan))
@@ -155,6 +169,8 @@ async def _plan(context: RequestContext, body: SGLangRequest, *, skips: bool) ->
                 least=options.rules.min_tokens,
             )
             planned.append((request, options, wanted))
+            asked.append(request)
+        check_scores(asked, repeated=body.stream)
     return planned
 
 
@@ -165,19 +181,24 @@ async def _patterns(text: TextModel, parameters: SamplingParams) -> StopPatterns
         return None
     try:
         with text_errors():
-            return await text.run(lambda: StopPatterns(patterns))
+            return await text.aside(lambda: StopPatterns(patterns))
     except ValueError as error:
         raise invalid(f"`sampling_params.stop_regex` {error}") from None
 
 
-def _options(context: RequestContext, body: SGLangRequest, index: int) -> Options:
-    """Of one prompt. Raises ApiError."""
+def _options(
+    context: RequestContext, body: SGLangRequest, index: int, told: dict[int, Options]
+) -> Options:
+    """Of one prompt. told: what parameters come to, which prompts may share, by their identity.
+    Raises ApiError."""
     service = context.service
     limits = service.engine.limits
     priority = context.priority() if body.priority is None else body.priority
     parameters = of_prompt(body.sampling_params, index)
-    options: Options = parameters.options(service.config, prompt=body.field, priority=priority)
-    options = dataclasses.replace(options, cache_salt=body.extra_key)
+    if id(parameters) not in told:
+        options = parameters.options(service.config, prompt=body.field, priority=priority)
+        told[id(parameters)] = dataclasses.replace(options, cache_salt=body.extra_key)
+    options = told[id(parameters)]
     if of_prompt(body.return_logprob, index):
         given = body.given(index)
         for token in given:

@@ -21,10 +21,9 @@ from penstock_router.api.schema_types import (
     StopSequence,
     StopSequences,
 )
-from penstock_router.api.structured import AnyObject, Schema, Wanted, only
+from penstock_router.api.structured import AnyObject, Asked, Schema, Wanted, only
 from penstock_router.api.token_rules import MAX_STOP_TOKENS, RuleWishes
 from penstock_router.config import RouterConfig
-from penstock_router.grammar import Grammar
 from penstock_router.request import Sampling
 from penstock_router.structured import grammar_from
 
@@ -86,7 +85,7 @@ class SamplingParams(ClientObject):
             raise ValueError("`top_k` must be -1 or strictly positive. Given: 0")
         return self
 
-    def _grammar(self) -> Grammar | None:
+    def _grammar(self) -> Asked | None:
         """What the answer is held to. Raises ApiError where several fields say it."""
         asked = {name: getattr(self, name) for name in GRAMMARS if getattr(self, name) is not None}
         wanted: list[Wanted] = []

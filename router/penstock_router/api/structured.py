@@ -8,13 +8,15 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from penstock_router.api.errors import ApiError, invalid
+from penstock_router.api.errors import from_engine, invalid
 from penstock_router.api.schema import UNSUPPORTED, ClientObject
 from penstock_router.api.schema_types import AtMost
-from penstock_router.grammar import Grammar
+from penstock_router.grammar import Grammar, GrammarKind
+from penstock_router.request import BadGrammar
 from penstock_router.structured import grammar_from
 from penstock_router.structured.json_schema import json_schema
 from penstock_router.structured.kinds import MAX_CHOICES
+from penstock_router.structured.lark import converted
 from penstock_router.structured.tag_fields import MAX_TAGS
 
 AnyObject = dict[str, Any]
@@ -23,46 +25,59 @@ Choices = Annotated[list[str], AtMost(MAX_CHOICES)]
 Wanted = tuple[str, Callable[[], Grammar]]  # a field, and the grammar it asks for
 
 
-def grammar(kind: str, value: object, name: str) -> Grammar:
-    """The grammar that a field asks for. kind: one of `penstock_router.structured.KINDS`; name: of
-    the field, for errors. Raises ApiError (422)."""
-    return named(name, lambda: grammar_from(kind, value))
+class Asked:
+    """The grammar that a field asks for. It is made when it is needed, once: that takes Python up
+    to a second, so it is no work for the event loop."""
+
+    def __init__(self, name: str, make: Callable[[], Grammar]) -> None:
+        """name: of the field. make: raises ValueError with the end of a sentence."""
+        self.name = name
+        self._make = make
+        self._made: Grammar | None = None
+
+    def grammar(self) -> Grammar:
+        """Raises ApiError (422) that begins with the field's name."""
+        if self._made is None:
+            self._made = replace(self._first(), asked_by=self.name)
+        return self._made
+
+    def _first(self) -> Grammar:
+        try:
+            made = self._make()
+            return converted(made) if made.kind is GrammarKind.GBNF else made
+        except BadGrammar as error:
+            raise from_engine(error, self.name) from error
+        except ValueError as error:
+            raise invalid(f"`{self.name}` {error}") from None
+        except RecursionError:
+            raise invalid(f"`{self.name}` is nested too deeply") from None
 
 
-def named(name: str, make: Callable[[], Grammar]) -> Grammar:
-    """What is made of a field. Raises ApiError (422) that begins with its name."""
-    try:
-        return replace(make(), asked_by=name)
-    except ValueError as error:
-        raise _refused(name, error) from None
-    except RecursionError:
-        raise invalid(f"`{name}` is nested too deeply") from None
+def asked(kind: str, value: object, name: str) -> Asked:
+    """kind: one of `penstock_router.structured.KINDS`; name: of the field."""
+    return Asked(name, _maker(kind, value))
 
 
-def _refused(name: str, error: ValueError) -> ApiError:
-    return invalid(f"`{name}` {error}")
-
-
-def only(wanted: Sequence[Wanted]) -> Grammar | None:
+def only(wanted: Sequence[Wanted]) -> Asked | None:
     """The grammar of the one field that has one. Raises ApiError where several do."""
     if len(wanted) > 1:
         names = ", ".join(f"`{name}`" for name, _ in wanted)
         raise invalid(f"an answer can be held to one grammar only. Given: {names}")
-    return named(*wanted[0]) if wanted else None
+    return Asked(*wanted[0]) if wanted else None
 
 
-def flat_format(wanted: AnyObject | None, field: str) -> Grammar | None:
+def flat_format(wanted: AnyObject | None, field: str) -> Asked | None:
     """A format as /v1/responses and Anthropic's API have it: the schema stands beside its type.
     Raises ApiError."""
     match wanted:
         case None | {"type": "text"}:
             return None
         case {"type": "json_object"}:
-            return grammar("json_object", True, field)
+            return asked("json_object", True, field)
         case {"type": "json_schema", "schema": schema}:
-            return grammar("json_schema", schema, f"{field}.schema")
+            return asked("json_schema", schema, f"{field}.schema")
         case {"type": "structural_tag"}:
-            return grammar("structural_tag", wanted, field)
+            return asked("structural_tag", wanted, field)
         case {"type": "json_schema"}:
             raise invalid(f"missing field `{field}.schema`")
     raise invalid(f"`{field}.type` must be `text`, `json_object` or `json_schema`")
@@ -203,8 +218,8 @@ class Structured(ClientObject):
     ebnf: str | None = None
     json_schema: Schema | None = None
 
-    def grammar(self) -> Grammar | None:
-        """The one that the answer is held to. Raises ApiError (422)."""
+    def grammar(self) -> Asked | None:
+        """The one that the answer is held to. Raises ApiError (422) where several are."""
         wanted: list[Wanted] = []
         if self.response_format is not None:
             wanted += self.response_format.wanted()

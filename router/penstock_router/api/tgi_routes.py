@@ -114,7 +114,7 @@ def _options(context: RequestContext, body: GenerateRequest, *, stream: bool) ->
 async def run_tokenize(request: web.Request, raw: object) -> web.Response:
     """The tokens of `inputs` with their places in it, in characters."""
     service = request.app[SERVICE]
-    body = checked(request, GenerateRequest, raw)
+    body = await checked(request, GenerateRequest, raw)
     most = service.engine.limits.max_input_tokens
     with service.permits.take(1), listing_errors(most, "inputs"):
         tokens = await service.text.spans_json(body.inputs, body.add_special_tokens, most)

@@ -26,7 +26,7 @@ from penstock_router.api.schema_types import (
     Share,
     StopSequences,
 )
-from penstock_router.api.structured import GrammarField, named
+from penstock_router.api.structured import Asked, GrammarField
 from penstock_router.api.time_limit import TimeLimited
 from penstock_router.api.token_rules import RuleWishes
 from penstock_router.config import RouterConfig
@@ -107,7 +107,7 @@ class GenerateParameters(ClientObject):
             truncate=self.truncate,
             prompt_logprobs=self.decoder_input_details,
             priority=priority if self.priority is None else self.priority,
-            grammar=None if self.grammar is None else named("grammar", self.grammar.make),
+            grammar=None if self.grammar is None else Asked("grammar", self.grammar.make),
             cache_salt=self.cache_salt,
         )
 

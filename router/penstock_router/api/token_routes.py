@@ -77,12 +77,12 @@ async def _tokenize(request: web.Request, raw: Mapping[str, object]) -> web.Resp
     service = request.app[SERVICE]
     most = service.engine.limits.max_input_tokens
     if "messages" in raw:
-        chat = checked(request, TokenizeChatRequest, raw)
+        chat = await checked(request, TokenizeChatRequest, raw)
         service.check_model(chat.model)
         with service.permits.take(1), listing_errors(most, "messages"):
             rendered = await service.text.render(chat.conversation(), limit=most)
         return _shown(service, rendered.ids, chat.return_token_strs)
-    body = checked(request, TokenizeRequest, raw)
+    body = await checked(request, TokenizeRequest, raw)
     service.check_model(body.model)
     with service.permits.take(1), listing_errors(most, "prompt"):
         ids = await service.text.encode(body.prompt, body.add_special_tokens, most)
@@ -105,7 +105,7 @@ async def detokenize(request: web.Request) -> web.Response:
     """POST /detokenize: the text of `tokens`."""
     errors_as_of(request, "/v1/")
     service = request.app[SERVICE]
-    body = checked(request, DetokenizeRequest, await read_json(request))
+    body = await checked(request, DetokenizeRequest, await read_json(request))
     service.check_model(body.model)
     check_token(max(body.tokens), service.engine.limits, "tokens")
     tokenizer = service.text.tokenizer

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import overload
 
 from penstock_router.api.errors import ApiError, Kind
 from penstock_router.api.options import CHECKED_TOKENS, Options
@@ -33,19 +34,35 @@ async def prepare_shortened(
     limits = context.service.engine.limits
     new_tokens = min(options.max_new_tokens or 1, CHECKED_TOKENS)
     most = min(limits.max_input_tokens, limits.max_total_tokens - new_tokens)
-    shorter = await _longest(context.service.text, shortened(conversation), most)
+    shorter = await _longest(context.service.text, Shortened(conversation), most)
     return await prepare(context, [shorter or conversation], options)
 
 
-def shortened(conversation: Conversation) -> list[Conversation]:
-    """The same without its first turns, more of them each time."""
-    messages = conversation.messages
-    first = next((i for i, m in enumerate(messages) if m["role"] not in SYSTEM), len(messages))
-    starts = [i for i, m in enumerate(messages) if i > first and m["role"] == "user"]
-    return [
-        dataclasses.replace(conversation, messages=[*messages[:first], *messages[start:]])
-        for start in starts
-    ]
+class Shortened(Sequence[Conversation]):
+    """The same without its first turns, more of them each time. Each is made when it is looked at:
+    there may be thousands, of which a search looks at twelve."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        messages = conversation.messages
+        first = next((i for i, m in enumerate(messages) if m["role"] not in SYSTEM), len(messages))
+        self._conversation, self._first = conversation, first
+        self._starts = [i for i, m in enumerate(messages) if i > first and m["role"] == "user"]
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, place: int) -> Conversation: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Conversation]: ...
+
+    def __getitem__(self, place: int | slice) -> Conversation | list[Conversation]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(len(self))[place]]
+        messages, start = self._conversation.messages, self._starts[place]
+        kept = [*messages[: self._first], *messages[start:]]
+        return dataclasses.replace(self._conversation, messages=kept)
 
 
 async def _longest(

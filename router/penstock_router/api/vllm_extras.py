@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
+
 from penstock_router.api.logprobs import number
 from penstock_router.api.openai_chat import ChatRequest
 from penstock_router.api.openai_request import OpenAIRequest
@@ -44,7 +46,7 @@ def _of_prompt(text: TextModel, body: OpenAIRequest, listener: Collector) -> dic
 
 def prompt_logprobs(
     text: TextModel, listener: Collector, count: int
-) -> list[dict[str, dict[str, Any]] | None]:
+) -> list[orjson.Fragment | None]:
     """For each token of the prompt but the first: it and the `count` most likely ones by their ids.
 
     `rank` is 1 + the number of tokens that are more likely; among the most likely, their place.
@@ -64,10 +66,11 @@ def prompt_logprobs(
 
 def _place(
     text: TextModel, token_id: int, logprob: float, own: int, top: TopTokens
-) -> dict[str, Any]:
+) -> orjson.Fragment:
+    """As JSON: all places at once would hold the interpreter's lock for long."""
     ranked = {token: (value, rank) for rank, (token, value) in enumerate(top, 1)}
     values = {token_id: (logprob, own), **ranked}
-    return {
+    shown = {
         str(token): {
             "logprob": number(value),
             "rank": rank,
@@ -75,3 +78,4 @@ def _place(
         }
         for token, (value, rank) in values.items()
     }
+    return orjson.Fragment(orjson.dumps(shown))

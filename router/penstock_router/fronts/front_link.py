@@ -52,7 +52,7 @@ class FrontLink:
         self._loop = asyncio.get_running_loop()
         self._numbers: dict[int, int] = {}  # the front's number of a live sequence -> the engine's
         self._due = False
-        self._preparing: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._clear()
 
     def receive(self, frame: FromFront) -> None:
@@ -65,8 +65,8 @@ class FrontLink:
     def _apply(self, frame: FromFront) -> None:
         for preparation in frame.prepare:
             task = asyncio.create_task(self._prepare(preparation))
-            self._preparing.add(task)
-            task.add_done_callback(self._preparing.discard)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         for submission in frame.submit:
             self._submit(submission)
         for stop in frame.stop:
@@ -87,9 +87,14 @@ class FrontLink:
         if frame.HasField("count"):
             self._count(frame)
         if frame.scrape:
-            self._last.metrics.scrape = frame.scrape
-            self._last.metrics.text = self._metrics.render()
-            self._flush_soon()
+            task = self._loop.create_task(self._scrape(frame.scrape))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _scrape(self, number: int) -> None:
+        text = await self._metrics.scrape()
+        self._last.metrics.scrape, self._last.metrics.text = number, text
+        self._flush_soon()
 
     def withdraw(self) -> None:
         """Tell the front that requests should go elsewhere."""

@@ -21,7 +21,7 @@ from penstock_router.request import (
     ShuttingDown,
     TopTokens,
 )
-from penstock_router.wire import top_lists
+from penstock_router.top_table import TopTable
 
 REASONS = {
     End.LENGTH: FinishReason.LENGTH,
@@ -49,28 +49,30 @@ def scored_prompt(
 ) -> ScoredPrompt:
     """Log-probabilities of a prompt, as a listener is told of them."""
     values = [math.nan if value is None else value for value in logprobs]
-    likely = [pair for top in tops for pair in top]
+    table = tops if isinstance(tops, TopTable) else TopTable()
+    assert table is tops or not tops
     return ScoredPrompt(
         sequence=sequence,
         logprob=values,
-        top_token=[token for token, _ in likely],
-        top_logprob=[value for _, value in likely],
+        top_token=table.tokens,
+        top_logprob=table.logprobs,
         rank=ranks,
     )
 
 
 def scores_of(
     message: ScoredPrompt,
-) -> tuple[list[float | None], list[TopTokens], list[int]]:
+) -> tuple[list[float | None], Sequence[TopTokens], list[int]]:
     """What a listener is told of a prompt."""
     logprobs = [None if math.isnan(value) else value for value in message.logprob]
     ranks = list(message.rank)
     if not message.top_token:
         return logprobs, [], ranks
     without = next(place for place, value in enumerate(logprobs) if value is not None)
-    count = len(message.top_token) // (len(logprobs) - without)
-    tops = top_lists(message.top_token, message.top_logprob, count)
-    return logprobs, [*[()] * without, *tops], ranks
+    tops = TopTable(without)
+    width = len(message.top_token) // (len(logprobs) - without) // 4
+    tops.extend(message.top_token, message.top_logprob, width)
+    return logprobs, tops, ranks
 
 
 def end(sequence: int, finish: Finish) -> End:

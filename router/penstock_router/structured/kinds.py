@@ -13,6 +13,7 @@ from penstock_router.structured.lark import check_length, is_gbnf, lark_text
 from penstock_router.structured.tags import structural_tag
 
 MAX_PATTERN_CHARACTERS = 16_384
+MAX_TAG_BYTES = 262_144  # of a structural tag as a text
 MAX_CHOICES = 4096
 MAX_CHOICE_CHARACTERS = 65_536  # of all together
 
@@ -62,6 +63,8 @@ def any_object(value: object) -> Grammar:
 def tags(value: object) -> Grammar:
     """Free text with structured parts in it."""
     if isinstance(value, str):
+        if len(value) > MAX_TAG_BYTES:
+            raise ValueError(f"must have at most {MAX_TAG_BYTES} characters. Given: {len(value)}")
         try:
             value = orjson.loads(value)
         except orjson.JSONDecodeError as error:

@@ -28,21 +28,28 @@ COMMON = frozenset(
     SIGNED_FLOAT SIGNED_INT SIGNED_NUMBER UCASE_LETTER WORD WS WS_INLINE""".split()  # noqa: SIM905
 )
 
+# The text is a client's, and an expression holds the interpreter's lock for as long as it searches.
+# So each of these reads a character once: repeats give nothing back (`*+`), and what has no end is
+# taken up to the end of its line.
+
 # What holds no names: strings, regular expressions, comments, special tokens.
 _OPAQUE = re.compile(
-    r'"(?:\\.|[^"\\\n])*"i?|/(?!/)(?:\\.|[^/\\\n])+/[imslux]*|//[^\n]*|#[^\n]*|<[^<>\s]+>'
+    r'"(?:\\.|[^"\\\n])*+(?:"i?)?|/(?!/)(?:\\.|[^/\\\n])++(?:/[imslux]*+)?|//[^\n]*+|#[^\n]*+|'
+    r"<[^<>\s]++>"
 )
 _DEFINITION = re.compile(
-    r"^[ \t]*[?!]?([A-Za-z_]\w*)[ \t]*(?:\.-?\d+)?(?:\[[^\]\n]*\])?[ \t]*:", re.M
+    r"^[ \t]*+[?!]?([A-Za-z_]\w*+)[ \t]*+(?:\.-?\d++)?(?:\[[^\]\n]*+\])?[ \t]*+:", re.M
 )
 _IMPORT = re.compile(
-    r"^[ \t]*%import[ \t]+(\w+)(?:\.(\w+|\*)(?:[ \t]*->[ \t]*(\w+))?|[ \t]*\(([^)]*)\))", re.M
+    r"^[ \t]*+%import[ \t]++(\w++)(?:\.(\w++|\*)(?:[ \t]*+->[ \t]*+(\w++))?|[ \t]*+\(([^()%]*+)\))",
+    re.M,
 )
-_IMPORT_ALL = re.compile(r"^[ \t]*%import[ \t]+common\.\*[ \t]*$", re.M)
-_TEMPLATE = re.compile(r"^[ \t]*[?!]?([A-Za-z_]\w*)[ \t]*\{[^}\n]*\}[ \t]*:", re.M)
-_NAME = re.compile(r"(?<![\w@%$])[A-Za-z_]\w*")
-_ALIAS = re.compile(r"->[ \t]*\w+")
-_BRACES = re.compile(r"%(?:json|regex|lark|llguidance)\b")
+_IMPORT_ALL = re.compile(r"^[ \t]*+%import[ \t]++common\.\*[ \t]*+$", re.M)
+_TEMPLATE = re.compile(r"^[ \t]*+[?!]?([A-Za-z_]\w*+)[ \t]*+\{[^}\n]*+\}[ \t]*+:", re.M)
+_NAME = re.compile(r"(?<![\w@%$])[A-Za-z_]\w*+")
+_ALIAS = re.compile(r"->[ \t]*+\w++")
+_BRACES = re.compile(r"%(?:json|regex|lark|llguidance)\b\s*+")
+_BRACE = re.compile(r"[{}]")
 
 
 def is_gbnf(text: str) -> bool:
@@ -130,12 +137,20 @@ def _used(bare: str) -> set[str]:
 
 def _without_braces(bare: str) -> str:
     """Without schemas and grammars in other languages that stand in it."""
-    while match := _BRACES.search(bare):
-        at, depth = match.end(), 0
-        while at < len(bare):
-            depth += {"{": 1, "}": -1}.get(bare[at], 0)
-            at += 1
-            if depth == 0 and not bare[match.end() : at].isspace():
-                break
-        bare = bare[: match.start()] + " " + bare[at:]
-    return bare
+    kept, done = [], 0
+    while match := _BRACES.search(bare, done):
+        kept.append(bare[done : match.start()])
+        done = _behind_braces(bare, match.end())
+    return " ".join([*kept, bare[done:]])
+
+
+def _behind_braces(bare: str, start: int) -> int:
+    """Where what stands in braces ends; `start` where there are none."""
+    if not bare.startswith("{", start):
+        return start
+    depth = 0
+    for brace in _BRACE.finditer(bare, start):
+        depth += 1 if brace[0] == "{" else -1
+        if not depth:
+            return brace.end()
+    return len(bare)

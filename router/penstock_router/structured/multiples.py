@@ -75,7 +75,14 @@ def _states(multiples: Iterable[Decimal]) -> int:
     least = min((int(one.as_tuple().exponent) for one in numbers), default=0)
     whole = [int(one.scaleb(-least)) for one in numbers]
     # the last digits tell of a power of ten
-    return 0 if all(str(one).rstrip("0") == "1" for one in whole) else math.lcm(*whole) * len(whole)
+    if all(str(one).rstrip("0") == "1" for one in whole):
+        return 0
+    common = 1
+    for number in whole:
+        common = math.lcm(common, number)
+        if common > MOST_STATES:  # of thousands it would have a million digits
+            break
+    return common * len(whole)
 
 
 def _nodes(node: object) -> Iterator[dict[str, Any]]:

@@ -31,6 +31,7 @@ from penstock_router.structured.tag_fields import (
 )
 from penstock_router.tools.lark import escape, lacks
 
+MAX_CHARACTERS = 262_144  # of all parts as the grammar has them, as many as tools may have
 MAX_GBNF = 2048  # characters of all together: they are converted at once
 
 NOTHING = Ends()
@@ -63,6 +64,7 @@ class _Parts:
 
     def __init__(self) -> None:
         self._lines: list[str] = []
+        self._characters = 0
         self._gbnf = 0
 
     def lark(self, shape: object) -> str:
@@ -279,6 +281,9 @@ class _Parts:
     def _add(self, name: str, body: str) -> None:
         if len(self._lines) > 8 * MAX_TAGS:
             raise ValueError(f"must hold at most {8 * MAX_TAGS} parts")
+        self._characters += len(body)
+        if self._characters > MAX_CHARACTERS:
+            raise ValueError(f"must come to a grammar of at most {MAX_CHARACTERS} characters")
         self._lines.append(f"{name}: {body}")
 
 

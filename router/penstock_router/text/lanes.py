@@ -1,5 +1,7 @@
 """Threads for texts, by their length: nobody waits for a text that is much longer than his own, and
-few of those that take hundreds of megabytes are encoded at a time."""
+few of those that take hundreds of megabytes are encoded at a time. What is no text, and Python all
+through, has a thread of its own: two of them would halve what the event loop gets.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +27,7 @@ class Lanes:
             (HUGE, Workers(workers)),
             (sys.maxsize, Workers(1)),
         )
+        self._aside = Workers(1)
 
     async def run(self, work: Callable[[], T], characters: int = 0) -> T:
         """Do the work in a thread for texts of that length. Raises TokenizerError when that takes
@@ -32,7 +35,12 @@ class Lanes:
         lane = next(lane for most, lane in self._lanes if characters <= most)
         return await lane.run(work)
 
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Do what no text waits for, one after the other. Raises what `run` raises."""
+        return await self._aside.run(work)
+
     def close(self) -> None:
         """Let the threads end; does not wait for them."""
         for _, lane in self._lanes:
             lane.close()
+        self._aside.close()

@@ -167,6 +167,10 @@ class TextModel:
         """Do what takes a while in a worker thread. Raises TokenizerError when it never ends."""
         return await self._lanes.run(work)
 
+    async def aside(self, work: Callable[[], T]) -> T:
+        """The same for what is no text, such as grammars, so that texts do not wait for it."""
+        return await self._lanes.aside(work)
+
     async def encode(
         self, text: str, add_special_tokens: bool = True, limit: int | None = None
     ) -> Sequence[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 
@@ -50,6 +51,7 @@ class StopMatcher:
         return None
 
 
+@functools.lru_cache(maxsize=64)  # a request of 128 sequences has one set of stop sequences
 def _failure_table(sequence: str) -> list[int]:
     """For each prefix of the sequence: length of its longest border."""
     table = [0] * len(sequence)

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import enum
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from penstock_router.tools.schema import check_parameters
 
 MAX_TOOLS = 256
-MAX_SCHEMAS = 262_144  # characters of all of them
+MAX_SCHEMAS = 262_144  # bytes of all of them
 MAX_DESCRIPTION = 65_536  # characters
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
+
+
+def check_size(schemas: Iterable[Mapping[str, Any] | None]) -> None:
+    """Before anybody looks into them. Raises ValueError where they are too large together."""
+    try:
+        size = sum(len(orjson.dumps(schema)) for schema in schemas if schema is not None)
+    except TypeError:  # nested more deeply than is written
+        raise ValueError("the schemas of `tools` must not be nested so deeply") from None
+    if size > MAX_SCHEMAS:
+        raise ValueError(
+            f"the schemas of `tools` must have at most {MAX_SCHEMAS} bytes. Given: {size}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +113,6 @@ class Toolbox:
         """Raises ValueError for names that are twice, unknown or too many."""
         if len(tools) > MAX_TOOLS:
             raise ValueError(f"`tools` must hold at most {MAX_TOOLS} tools. Given: {len(tools)}")
-        size = sum(len(json.dumps(tool.parameters)) for tool in tools)
-        if size > MAX_SCHEMAS:
-            raise ValueError(
-                f"the schemas of `tools` must have at most {MAX_SCHEMAS} characters. Given: {size}"
-            )
         seen: set[str] = set()
         for index, tool in enumerate(tools):
             if tool.name in seen:

@@ -13,6 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from penstock_router.grammar import Grammar, GrammarKind
+from penstock_router.request import BadGrammar
+
+# Characters of all bodies, those that are equal counted each time. Choices within choices, and
+# references that each bring all definitions along, make gigabytes of a schema of 64 KB.
+MOST_WRITTEN = 4 << 20
 
 _SEPARATORS = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
 
@@ -25,6 +30,7 @@ class Rules:
         self._ids = token_ids
         self._lines: dict[str, str] = {}
         self._names: dict[str, str] = {}
+        self._written = 0
 
     def text(self, start: str) -> str:
         """The grammar."""
@@ -47,6 +53,7 @@ class Rules:
 
     def literal(self, text: str) -> str:
         """A string, in which characters stand for tokens; empty for an empty one."""
+        self._count(text)
         pieces = []
         for piece in re.split("([\ud800-\udfff])", text):
             if piece in self._ids:
@@ -118,16 +125,26 @@ class Rules:
 
     def recursive(self, key: str, body: Callable[[str], str]) -> str:
         """A rule that may name itself. key: what is the same for equal ones."""
+        self._count(key)
         if key not in self._names:
             self._names[key] = name = f"c{len(self._names)}"
             self._lines[name] = body(name)
         return self._names[key]
 
     def _named(self, body: str, kind: str) -> str:
+        self._count(body)
         if body not in self._names:
             self._names[body] = f"{kind}{len(self._names)}"
             self._lines[self._names[body]] = body
         return self._names[body]
+
+    def _count(self, text: str) -> None:
+        """Raises BadGrammar for more than a grammar may be made of."""
+        self._written += 1 + len(text)
+        if self._written > MOST_WRITTEN:
+            raise BadGrammar(
+                f"the schemas of `tools` come to a grammar of more than {MOST_WRITTEN} characters"
+            )
 
 
 def escape(text: str) -> str:

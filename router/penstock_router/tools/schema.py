@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from penstock_router.tools.patterns import MAX_PATTERN, is_pattern
+
 MAX_DEPTH = 24
 MAX_NODES = 4096  # schemas, lists and values of one tool
-MAX_PATTERN = 4096  # characters
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 
 Schema = Mapping[str, Any]
@@ -47,16 +48,6 @@ def _is_names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
-def _is_pattern(value: Any) -> bool:
-    if not isinstance(value, str) or len(value) > MAX_PATTERN:
-        return False
-    try:
-        re.compile(value)
-    except (re.error, RecursionError, OverflowError):
-        return False
-    return True
-
-
 # keyword: what it must be, and how that is said
 RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "type": (_is_type, f"must be one of {', '.join(TYPES)}, or a list of these"),
@@ -73,7 +64,7 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "allOf": (_is_schemas, "must be a list of schemas"),
     "not": (_is_schema, "must be a schema"),
     "enum": (lambda value: isinstance(value, list) and bool(value), "must be a list of values"),
-    "pattern": (_is_pattern, f"must be a regular expression of at most {MAX_PATTERN} characters"),
+    "pattern": (is_pattern, f"must be a regular expression of at most {MAX_PATTERN} characters"),
     "minLength": (_is_count, "must be a number >= 0"),
     "maxLength": (_is_count, "must be a number >= 0"),
     "minItems": (_is_count, "must be a number >= 0"),

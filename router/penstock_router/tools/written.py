@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from penstock_router.tools.formats_of_text import FORMATS
 from penstock_router.tools.lark import Rules, escape
+from penstock_router.tools.patterns import may_be_empty
 from penstock_router.tools.schema import resolve
 from penstock_router.tools.values import types
 
@@ -121,7 +121,7 @@ def _perhaps(node: Schema) -> str:
     """What follows a lexeme that may be left out, as none is empty."""
     if str(node.get("format")) in FORMATS:
         return ""
-    empty = not node.get("minLength") and re.search(node.get("pattern", ""), "") is not None
+    empty = not node.get("minLength") and may_be_empty(node.get("pattern", ""))
     return "?" if empty else ""
 
 

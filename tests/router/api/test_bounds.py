@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock_router.api import options
 from penstock_router.api.anthropic_schema import ContentBlock, CountRequest, MessagesRequest
 from penstock_router.api.openai_chat import ChatRequest
 from penstock_router.api.openai_completion import CompletionRequest
@@ -374,3 +375,24 @@ async def test_values_are_not_shown(serve: Any) -> None:
         route = "/v1/chat/completions" if "messages" in body else "/v1/completions"
         status, answer = await client.post(route, body)
         assert status == 422 and "canary" not in json.dumps(answer)
+
+
+@beside_only
+@pytest.mark.parametrize(
+    ("field", "value", "most"),
+    [
+        ("bad_words", ["ab"] * 4, 32),
+        ("logit_bias", {str(token): 1 for token in range(5, 9)}, 32),
+        ("allowed_token_ids", [5, 6, 7, 8], 32),
+    ],
+)
+async def test_what_every_sequence_brings_along(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, field: str, value: Any, most: int
+) -> None:
+    monkeypatch.setitem(options.MOST_TOGETHER, field, most)
+    client = await serve()
+    body = {"prompt": ["hi", "ho"], "max_tokens": 1, field: value}
+    status, answer = await client.post("/v1/completions", {**body, "n": 4})
+    assert status == 200, answer
+    status, answer = await client.post("/v1/completions", {**body, "n": 5})
+    assert status == 422 and "Given: 4 for each of 10" in str(answer)

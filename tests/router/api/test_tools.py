@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tokenizers import AddedToken
 
+from penstock_router.api import fields
+from penstock_router.api.schema import parse
 from penstock_router.text import TextModel
 from router.api.conftest import beside_only
 from support.fake_engine import EOS, FakeEngine, limits
@@ -348,6 +351,58 @@ async def test_hostile_definitions_are_cheap_to_refuse(serve: Any) -> None:
             "/v1/chat/completions", {"messages": ASK, **a_tool(parameters=schema)}
         )
         assert status == 422 and sentence in body["error"]["message"]
+
+
+@beside_only
+async def test_arguments_in_strings_are_counted_as_the_body_is(serve: Any) -> None:
+    """What stands in strings is no part of the body's own count."""
+    client = await serve(payload_limit=2_000_000)
+    many = json.dumps({"a": [[]] * 40_000})
+    call = {"id": "1", "function": {"name": "f", "arguments": many}}
+    for calls, status in (([call], 200), ([call, call], 422)):
+        spoken = [{"role": "assistant", "tool_calls": calls}]
+        message = {"messages": [*ASK, *spoken], "max_tokens": 1}
+        seen, body = await client.post("/v1/chat/completions", message)
+        assert seen == status or "template" in str(body)
+        assert ("`messages[].tool_calls[].function.arguments` must have" in str(body)) == (
+            status == 422
+        )
+
+
+@beside_only
+async def test_schemas_are_weighed_before_they_are_read(serve: Any) -> None:
+    client = await serve(payload_limit=2_000_000)
+    tools = [
+        {"type": "function", "function": {"name": f"f{i}", "parameters": {"title": "a" * 60_000}}}
+        for i in range(5)
+    ]
+    flat = [{"type": "function", **tool["function"]} for tool in tools]
+    other = [{"name": tool["name"], "input_schema": tool["parameters"]} for tool in flat]
+    for path, body in (
+        ("/v1/chat/completions", {"messages": ASK, "tools": tools}),
+        ("/v1/responses", {"input": "hi", "tools": flat}),
+        ("/v1/messages", {"messages": ASK, "max_tokens": 1, "tools": other}),
+    ):
+        status, answer = await client.post(path, body)
+        assert status == 422 and "must have at most 262144 bytes" in str(answer), path
+
+
+@beside_only
+async def test_long_bodies_are_checked_off_the_event_loop(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await serve(payload_limit=2_000_000)
+    seen = []
+
+    def parsing(*given: Any) -> Any:
+        seen.append(threading.current_thread() is threading.main_thread())
+        return parse(*given)
+
+    monkeypatch.setattr(fields, "parse", parsing)
+    for size in (10, 20_000):
+        body = {"messages": [{"role": "user", "content": "a" * size}], "max_tokens": 1}
+        await client.post("/v1/chat/completions", body)
+    assert seen == [True, False]
 
 
 @beside_only

@@ -19,6 +19,7 @@ from penstock_router.grammar import Grammar
 from penstock_router.request import GenerationRequest, Sampling
 from penstock_router.request_wire import KINDS, REQUEST, SAMPLING
 from penstock_router.token_rules import TokenRules
+from penstock_router.top_table import TopTable
 from router.api.conftest import CONFIG
 from support.fake_engine import limits
 
@@ -182,12 +183,15 @@ def test_what_a_prompt_scores_is_the_same_on_the_other_side(
     tops = [
         [(10 * place + i, value - i) for i in range(top_n)] for place, value in enumerate(logprobs)
     ]
-    told = [[()] * without + tops] if top_n and logprobs else [[]]
+    table = TopTable(without)
+    for top in tops:
+        table.append(top)
+    told = table if top_n and logprobs else []
     ranks = [0] * without + [place + 1 for place in range(len(logprobs))]
-    message = messages.scored_prompt(3, [*[None] * without, *logprobs], *told, ranks)
+    message = messages.scored_prompt(3, [*[None] * without, *logprobs], told, ranks)
     arrived = ScoredPrompt.FromString(message.SerializeToString())
     there, likely, same = messages.scores_of(arrived)
     assert same == ranks
     assert there == [*[None] * without, *logprobs]
     rounded = [[(token, float32(value)) for token, value in top] for top in tops]
-    assert likely == ([*[()] * without, *rounded] if top_n and logprobs else [])
+    assert [*likely] == ([*[()] * without, *rounded] if top_n and logprobs else [])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_router.text.stop import StopMatcher
+from penstock_router.text.stop import StopMatcher, _failure_table
 
 LETTERS = st.text("ab", min_size=1, max_size=5)
 
@@ -46,3 +46,11 @@ def test_looks_at_each_character_once() -> None:
     """A long text that nearly matches all the time stays linear: a thousand pieces in a moment."""
     found, matcher = feed(["a" * 1000 + "b"], ["a" * 100] * 1000)
     assert found is None and matcher.held == 1000
+
+
+def test_sequences_of_a_request_share_what_is_made_of_its_stop_sequences() -> None:
+    stops = [f"{'ab' * 500}{place}" for place in range(16)]
+    before = _failure_table.cache_info().misses
+    for _ in range(128):
+        StopMatcher(stops)
+    assert _failure_table.cache_info().misses - before == len(stops)

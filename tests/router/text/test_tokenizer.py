@@ -106,3 +106,15 @@ async def test_nobody_waits_for_a_text_that_is_much_longer() -> None:
     release.set()
     assert await asyncio.gather(*waiting) == [True, True]
     lanes.close()
+
+
+async def test_no_text_waits_for_a_grammar() -> None:
+    lanes = Lanes(1)
+    release = threading.Event()
+    waiting = [asyncio.create_task(lanes.aside(release.wait)) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert await lanes.run(lambda: 7) == 7
+    assert not any(task.done() for task in waiting)
+    release.set()
+    assert await asyncio.gather(*waiting) == [True, True]
+    lanes.close()
