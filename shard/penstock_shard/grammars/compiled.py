@@ -23,7 +23,9 @@ from penstock_shard.grammars.ways import CHOOSING, FORCING, MOST_OPENING, Exhaus
 WARM_SECONDS, WARM_STEPS = 0.02, 256
 WARM_RUN = 64  # tokens of a run, in one of these steps
 LONGEST_ERROR = 300  # characters
-OUT_OF_FUEL = re.compile("too big|fuel")  # of the library's errors
+# Of the library's errors: what more fuel for compiling may help, and what forces less may.
+OUT_OF_FUEL = re.compile("too big|fuel")
+EXHAUSTED = re.compile("Too many items|too many expressions|too many states")
 
 _Grammar = shard_pb2.Grammar
 _FORMS: dict[int, Callable[[str], str]] = {
@@ -83,15 +85,21 @@ def _matcher(tokenizer: LLTokenizer, form: str, way: Way) -> LLMatcher:
 
 def _mask(matcher: LLMatcher) -> bytes:
     """Its bits. What is forced is found on the way, without the interpreter's lock, and copies
-    have it. Raises ExhaustedError."""
+    have it. Raises ValueError."""
     bits: bytes = matcher.compute_bitmask()
-    if matcher.is_error():
-        raise ExhaustedError(first_sentence(matcher.get_error()))
+    _check(matcher)
     return bits
 
 
+def _check(matcher: LLMatcher) -> None:
+    """Raises ValueError with a sentence, ExhaustedError where it reached its bounds."""
+    if matcher.is_error():
+        error = first_sentence(matcher.get_error())
+        raise ExhaustedError(error) if EXHAUSTED.search(error) else ValueError(error)
+
+
 def warm(template: LLMatcher) -> None:
-    """Visit states, along a few texts. Raises ExhaustedError."""
+    """Visit states, along a few texts. Raises ValueError where there is none."""
     walker = template.deep_copy()
     chance = random.Random(0)
     until = time.perf_counter() + WARM_SECONDS
@@ -102,8 +110,7 @@ def warm(template: LLMatcher) -> None:
             allowed = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little").nonzero()[0]
             tokens = [int(chance.choice(allowed))]
         consumed = walker.consume_tokens(tokens)
-        if walker.is_error():
-            raise ExhaustedError(first_sentence(walker.get_error()))
+        _check(walker)
         if not consumed or walker.is_stopped():
             walker = template.deep_copy()
         if time.perf_counter() > until:

@@ -36,7 +36,7 @@ class Way:
 
 
 class ExhaustedError(ValueError):
-    """A grammar reached its bounds, or has no text at all."""
+    """A grammar reached its bounds."""
 
 
 def _unforced(form: str) -> str:

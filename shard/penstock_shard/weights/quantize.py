@@ -46,26 +46,13 @@ def quantize(arguments: argparse.Namespace) -> int:
     if arguments.bits is not None and arguments.bits not in chosen.bits:
         known = ", ".join(map(str, chosen.bits))
         raise ValueError(f"--bits {arguments.bits} is none of {arguments.format}: {known}")
-    model = read_architecture(folder)
-    if model.scheme is not None:
-        raise ValueError(f"{folder} is quantised already ({model.scheme.method})")
-    if (keys := model.family.experts) is not None and keys.stacked:
-        raise ValueError(
-            f"{folder} is of {model.name}, which holds a layer's experts in one tensor: no format "
-            "writes such; --quantize quantises them while it loads"
-        )
+    model = _quantisable(folder)
     matrices = matrices_of(model)
     grid = Grid(arguments.bits or chosen.bits[0], arguments.group_size, chosen.symmetric)
     outcome = Outcome()
     if chosen.store is not None:
         check_groups(model, grid)
         outcome = _calibrated(arguments, folder, model, grid)
-        if outcome.rounded:
-            print(
-                f"{outcome.rounded} of {len(outcome.matrices)} matrices are of experts that fewer "
-                f"than {grid.group} tokens of the text took: their numbers were rounded to the "
-                "nearest; a longer text calibrates more of them"
-            )
 
     def change(stored: str, tensor: Tensor) -> dict[str, Tensor] | None:
         name = renamed(stored, model.family.names)
@@ -81,6 +68,19 @@ def quantize(arguments: argparse.Namespace) -> int:
     config = {"quantization_config": chosen.config(grid, skipped)}
     with tqdm(total=len(tensors_of(folder)), unit="tensor", desc="written") as bar:
         return rewrite(folder, output, config, change, bar.update)
+
+
+def _quantisable(folder: Path) -> Architecture:
+    """Raises ValueError for a model that no format is written of."""
+    model = read_architecture(folder)
+    if model.scheme is not None:
+        raise ValueError(f"{folder} is quantised already ({model.scheme.method})")
+    if (keys := model.family.experts) is not None and keys.stacked:
+        raise ValueError(
+            f"{folder} is of {model.name}, which holds a layer's experts in one tensor: no format "
+            "writes such; --quantize quantises them while it loads"
+        )
+    return model
 
 
 def _made(chosen: Format, tensor: Tensor, matrix: Quantised | None) -> dict[str, Tensor]:
@@ -121,7 +121,14 @@ def _calibrated(
     with tqdm(total=model.num_layers, unit="layer", desc=arguments.format) as bar:
         method = METHODS[arguments.format]
         text = Calibration(decoder, sequences)
-        return method(model, text, grid, bar.update)
+        outcome = method(model, text, grid, bar.update)
+    if outcome.rounded:
+        print(
+            f"{outcome.rounded} of {len(outcome.matrices)} matrices are of experts that fewer than "
+            f"{grid.group} tokens of the text took: their numbers were rounded to the nearest; a "
+            "longer text calibrates more of them"
+        )
+    return outcome
 
 
 def read_sequences(text: Path, tokenizer: Path, samples: int, length: int) -> Tensor:

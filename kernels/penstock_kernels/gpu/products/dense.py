@@ -15,7 +15,7 @@ from penstock_kernels.gpu.products.hopper_gated import hopper_gated_linear, supp
 from penstock_kernels.gpu.products.hopper_linear import LinearConfig, hopper_linear, linear_config
 from penstock_kernels.gpu.products.hopper_qkv import hopper_qkv
 from penstock_kernels.gpu.products.linear import Tile, linear, linear_one_row, row_tile
-from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
+from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product, gated
 from penstock_kernels.gpu.products.tiles import tile_for
 from penstock_kernels.gpu.step.rope import RowPlacement
 from penstock_kernels.ops import Activation
@@ -38,20 +38,12 @@ def _split_stream(p: Problem) -> LinearConfig | None:
     return None if p.biased else _stream(p, split=True)
 
 
-def _gated_stream(p: Problem) -> LinearConfig | None:
-    return _stream(p, gated=True)
-
-
 def _tile(p: Problem, gated: bool = False) -> Tile | None:
     """Tiles of the portable kernels."""
     if not p.half:
         return None
     tile = tile_for(p.rows, p.n, p.k, gated)
     return tile if tile is None or p.rows == 1 else staged(tile, p, 1 + gated)
-
-
-def _gated_tile(p: Problem) -> Tile | None:
-    return _tile(p, gated=True)
 
 
 def staged(tile: Tile, p: Problem, weights: int) -> Tile | None:
@@ -150,8 +142,8 @@ PRODUCTS = (
     _row(Epilogue.NONE, range(1, MANY), _always, _launch_cublas),
     _row(Epilogue.PARTIAL, range(2, 65), _split_stream, launch_stream),
     _row(Epilogue.RESIDUAL, range(1, MANY), _adds, _launch_add),
-    _row(Epilogue.GATED, range(2, 129), _gated_stream, launch_gated_stream),
-    _row(Epilogue.GATED, range(1, 65), _gated_tile, launch_gated_tile),
+    _row(Epilogue.GATED, range(2, 129), gated(_stream), launch_gated_stream),
+    _row(Epilogue.GATED, range(1, 65), gated(_tile), launch_gated_tile),
     _row(Epilogue.GATED, range(65, MANY), _fills, _launch_gated),
     _row(Epilogue.ROTATE, range(2, 65), _rotating_stream, launch_rotate),
 )

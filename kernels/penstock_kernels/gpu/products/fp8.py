@@ -19,7 +19,7 @@ from penstock_kernels.gpu.products import dense
 from penstock_kernels.gpu.products.hopper_linear import LinearConfig, widened_linear_config
 from penstock_kernels.gpu.products.linear import Tile
 from penstock_kernels.gpu.products.one_row import one_row_products
-from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
+from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product, gated
 from penstock_kernels.gpu.products.quantise import quantise_rows
 from penstock_kernels.gpu.products.widen import widened
 from penstock_kernels.ops import Activation
@@ -51,10 +51,6 @@ def _split_stream(p: Problem) -> LinearConfig | None:
     return _stream(p, split=True)
 
 
-def _gated_stream(p: Problem) -> LinearConfig | None:
-    return _stream(p, gated=True)
-
-
 def one_row(p: Problem, gated: bool = False) -> Tile | None:
     wide = p.n // 2 if gated else p.n
     if not (p.half and has_fp8(p.device)):
@@ -65,20 +61,12 @@ def one_row(p: Problem, gated: bool = False) -> Tile | None:
     return None
 
 
-def _one_gated_row(p: Problem) -> Tile | None:
-    return one_row(p, gated=True)
-
-
 def tile_of(p: Problem, gated: bool = False) -> Tile | None:
     """Tiles of the portable kernels, on cards that read e4m3 and are no Hopper."""
     wide = p.n // 2 if gated else p.n
     if not (p.half and has_fp8(p.device)) or wide % TILE.n or p.k % TILE.k:
         return None
     return dense.staged(TILE, p, 1 + gated)
-
-
-def _gated_tile(p: Problem) -> Tile | None:
-    return tile_of(p, gated=True)
 
 
 def _scaled(p: Problem) -> bool | None:
@@ -124,8 +112,8 @@ PRODUCTS = (
     _row(Epilogue.NONE, range(FEW + 1, MANY), _scaled, _launch_scaled),
     _row(Epilogue.NONE, range(1, MANY), always, launch_widened),
     _row(Epilogue.PARTIAL, range(1, FEW + 1), _split_stream, dense.launch_stream),
-    _row(Epilogue.GATED, range(1, 2), _one_gated_row, dense.launch_gated_tile),
-    _row(Epilogue.GATED, range(2, FEW + 1), _gated_stream, dense.launch_gated_stream),
-    _row(Epilogue.GATED, range(2, FEW + 1), _gated_tile, dense.launch_gated_tile),
+    _row(Epilogue.GATED, range(1, 2), gated(one_row), dense.launch_gated_tile),
+    _row(Epilogue.GATED, range(2, FEW + 1), gated(_stream), dense.launch_gated_stream),
+    _row(Epilogue.GATED, range(2, FEW + 1), gated(tile_of), dense.launch_gated_tile),
     _row(Epilogue.ROTATE, range(2, FEW + 1), _rotating_stream, dense.launch_rotate),
 )

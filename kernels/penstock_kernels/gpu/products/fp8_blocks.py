@@ -15,16 +15,12 @@ from penstock_kernels.gpu.launch.card import has_fp8
 from penstock_kernels.gpu.products import dense
 from penstock_kernels.gpu.products.fp8 import FEW, TILE, always, launch_widened, one_row
 from penstock_kernels.gpu.products.linear import Tile
-from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
+from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product, gated
 from penstock_kernels.weight import Layout
 
 
 def _one_row(p: Problem, gated: bool = False) -> Tile | None:
     return one_row(p, gated) if p.scale_columns % GROUP == 0 else None
-
-
-def _one_gated_row(p: Problem) -> Tile | None:
-    return _one_row(p, gated=True)
 
 
 def _tile(p: Problem, gated: bool = False) -> Tile | None:
@@ -37,16 +33,12 @@ def _tile(p: Problem, gated: bool = False) -> Tile | None:
     return dense.staged(replace(TILE, k=depth), p, 1 + gated)
 
 
-def _gated_tile(p: Problem) -> Tile | None:
-    return _tile(p, gated=True)
-
-
 _row = partial(Product, Layout.FP8_BLOCKS)
 
 PRODUCTS = (
     _row(Epilogue.NONE, range(1, 2), _one_row, dense.launch_tile),
     _row(Epilogue.NONE, range(2, FEW + 1), _tile, dense.launch_tile),
     _row(Epilogue.NONE, range(1, MANY), always, launch_widened),
-    _row(Epilogue.GATED, range(1, 2), _one_gated_row, dense.launch_gated_tile),
-    _row(Epilogue.GATED, range(2, FEW + 1), _gated_tile, dense.launch_gated_tile),
+    _row(Epilogue.GATED, range(1, 2), gated(_one_row), dense.launch_gated_tile),
+    _row(Epilogue.GATED, range(2, FEW + 1), gated(_tile), dense.launch_gated_tile),
 )

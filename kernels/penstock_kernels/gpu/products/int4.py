@@ -24,7 +24,7 @@ from penstock_kernels.gpu.products.hopper_int4_row import hopper_int4_row, steps
 from penstock_kernels.gpu.products.hopper_w4a8 import W4A8Config, hopper_w4a8, w4a8_config
 from penstock_kernels.gpu.products.hopper_w4a8_gated import gated_w4a8_tile, hopper_w4a8_gated
 from penstock_kernels.gpu.products.int4_linear import int4_linear, widened
-from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
+from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product, gated
 from penstock_kernels.gpu.products.quantise import quantise_rows
 from penstock_kernels.gpu.products.w4a8_linear import w4a8_linear
 from penstock_kernels.int4 import ROWS
@@ -64,10 +64,6 @@ def _stream(p: Problem, gated: bool = False, split: bool = False) -> Int4Config 
 def _split_stream(p: Problem) -> Int4Config | None:
     """A bias cannot be added to parts."""
     return None if p.biased else _stream(p, split=True)
-
-
-def _gated_stream(p: Problem) -> Int4Config | None:
-    return _stream(p, gated=True)
 
 
 def _row_alone(p: Problem) -> int | None:
@@ -276,7 +272,7 @@ PRODUCTS = (
     _row(Epilogue.RESIDUAL, range(FEW + 1, MANY), _adds, _launch_add),
     _row(Epilogue.GATED, range(1, 2), _gated_raw, _launch_gated_raw, True),
     _row(Epilogue.GATED, range(FEW_FP8 + 1, MANY), _gated_w4a8, _launch_gated_w4a8),
-    _row(Epilogue.GATED, range(1, FEW + 1), _gated_stream, _launch_gated_stream),
+    _row(Epilogue.GATED, range(1, FEW + 1), gated(_stream), _launch_gated_stream),
     _row(Epilogue.GATED, range(1, FEW + 1), _gated, _launch_gated),
     _row(Epilogue.GATED, range(FEW + 1, MANY), _fills, _launch_gated_widened),
 )

@@ -23,7 +23,7 @@ from penstock_kernels.gpu.products.fp8 import (
 from penstock_kernels.gpu.products.hopper_linear import LinearConfig, widened_linear_config
 from penstock_kernels.gpu.products.linear import Tile
 from penstock_kernels.gpu.products.one_row import one_row_products
-from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
+from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product, gated
 from penstock_kernels.weight import Layout
 
 
@@ -47,10 +47,6 @@ def _one_row(p: Problem, gated: bool = False) -> Tile | None:
     return tiles[0] if tiles else None
 
 
-def _one_gated_row(p: Problem) -> Tile | None:
-    return _one_row(p, gated=True)
-
-
 def _tile(p: Problem, gated: bool = False) -> Tile | None:
     """A tile's columns are within a group."""
     wide = p.n // 2 if gated else p.n
@@ -58,10 +54,6 @@ def _tile(p: Problem, gated: bool = False) -> Tile | None:
     if not _is_plain(p) or wide % TILE.n or p.k % depth or (p.grouped and p.scale_columns % depth):
         return None
     return dense.staged(replace(TILE, k=depth), p, 1 + gated)
-
-
-def _gated_tile(p: Problem) -> Tile | None:
-    return _tile(p, gated=True)
 
 
 def _stream(p: Problem, gated: bool = False, split: bool = False) -> LinearConfig | None:
@@ -81,10 +73,6 @@ def _split_stream(p: Problem) -> LinearConfig | None:
     return _stream(p, split=True)
 
 
-def _gated_stream(p: Problem) -> LinearConfig | None:
-    return _stream(p, gated=True)
-
-
 _row = partial(Product, Layout.INT8)
 
 PRODUCTS = (
@@ -94,8 +82,8 @@ PRODUCTS = (
     _row(Epilogue.NONE, range(2, FEW + 1), _tile, dense.launch_tile),
     _row(Epilogue.NONE, range(1, MANY), always, launch_widened),
     _row(Epilogue.PARTIAL, range(1, FEW + 1), _split_stream, dense.launch_stream),
-    _row(Epilogue.GATED, range(1, 2), _one_gated_row, dense.launch_gated_tile),
-    _row(Epilogue.GATED, range(2, FEW + 1), _gated_stream, dense.launch_gated_stream),
-    _row(Epilogue.GATED, range(2, FEW + 1), _gated_tile, dense.launch_gated_tile),
+    _row(Epilogue.GATED, range(1, 2), gated(_one_row), dense.launch_gated_tile),
+    _row(Epilogue.GATED, range(2, FEW + 1), gated(_stream), dense.launch_gated_stream),
+    _row(Epilogue.GATED, range(2, FEW + 1), gated(_tile), dense.launch_gated_tile),
     _row(Epilogue.ROTATE, range(2, FEW + 1), _rotating_stream, dense.launch_rotate),
 )

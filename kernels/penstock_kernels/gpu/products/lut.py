@@ -20,7 +20,7 @@ from penstock_kernels.gpu.products.linear import Tile
 from penstock_kernels.gpu.products.lut_linear import lut_linear, widened
 from penstock_kernels.gpu.products.one_row import GROUP, one_row_products
 from penstock_kernels.gpu.products.parts import summed
-from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product
+from penstock_kernels.gpu.products.problem import MANY, Epilogue, Problem, Product, gated
 from penstock_kernels.ops import Activation
 from penstock_kernels.weight import Layout, Weight
 
@@ -56,19 +56,11 @@ def _summed_stream(p: Problem) -> LinearConfig | None:
     return config
 
 
-def _gated_stream(p: Problem) -> LinearConfig | None:
-    return _stream(p, gated=True)
-
-
 def _tile(p: Problem, gated: bool = False) -> Tile | None:
     wide = p.n // 2 if gated else p.n
     if not p.half or wide % TILE.n or p.k % TILE.k or (p.scales_in_fp8 and not has_fp8(p.device)):
         return None
     return TILE
-
-
-def _gated_tile(p: Problem) -> Tile | None:
-    return _tile(p, gated=True)
 
 
 def _always(p: Problem) -> bool:
@@ -122,6 +114,6 @@ PRODUCTS = (
     _row(Epilogue.NONE, range(1, FEW + 1), _tile, _launch_tile),
     _row(Epilogue.NONE, range(1, MANY), _always, _launch_widened),
     _row(Epilogue.PARTIAL, range(1, FEW + 1), _split_stream, _launch_stream),
-    _row(Epilogue.GATED, range(1, FEW + 1), _gated_stream, _launch_gated_stream),
-    _row(Epilogue.GATED, range(1, FEW + 1), _gated_tile, _launch_gated_tile),
+    _row(Epilogue.GATED, range(1, FEW + 1), gated(_stream), _launch_gated_stream),
+    _row(Epilogue.GATED, range(1, FEW + 1), gated(_tile), _launch_gated_tile),
 )

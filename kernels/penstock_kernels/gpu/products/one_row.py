@@ -12,7 +12,7 @@ from penstock_kernels.gpu.products.hopper_digits import PIECE, row_bytes
 from penstock_kernels.gpu.products.hopper_row import GRANULE, RowConfig, hopper_row
 from penstock_kernels.gpu.products.hopper_row_ring import RingConfig, hopper_row_ring
 from penstock_kernels.gpu.products.hopper_row_stage import step_bytes
-from penstock_kernels.gpu.products.problem import Epilogue, Problem, Product
+from penstock_kernels.gpu.products.problem import Epilogue, Problem, Product, gated
 from penstock_kernels.ops import Activation, Norm
 from penstock_kernels.weight import Layout, Weight
 
@@ -93,15 +93,12 @@ def one_row_products(layout: Layout, fits: Callable[[Problem], bool]) -> tuple[P
             return None
         return config_for(p.n, p.k, layout, gated, multiprocessors(p.device))
 
-    def gated(p: Problem) -> Config | None:
-        return config(p, gated=True)
-
     row = partial(Product, layout)
     one = range(1, 2)
     return (
         row(Epilogue.NONE, one, config, _launch, True),
         row(Epilogue.NONE, one, config, _launch),
         row(Epilogue.RESIDUAL, one, config, _launch_added),
-        row(Epilogue.GATED, one, gated, _launch_gated, True),
-        row(Epilogue.GATED, one, gated, _launch_gated),
+        row(Epilogue.GATED, one, gated(config), _launch_gated, True),
+        row(Epilogue.GATED, one, gated(config), _launch_gated),
     )

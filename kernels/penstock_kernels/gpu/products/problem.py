@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -97,3 +98,8 @@ class Product:
     config: Callable[[Problem], Config | None]
     launch: Callable[..., Any]
     raw: bool = False
+
+
+def gated(config: Callable[..., Config | None]) -> Callable[[Problem], Config | None]:
+    """`Product.config` of a gated epilogue, by a function that takes that as an argument."""
+    return partial(config, gated=True)
