@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM
 
 from penstock_proto import shard_pb2
@@ -57,6 +58,11 @@ def make_model(folder: Path) -> Model:
 
 def sampled(seed: int, **changes: float) -> shard_pb2.Sampling:
     return neutral(temperature=1.0, seed=seed, **changes)
+
+
+def likely_of(part: shard_pb2.PromptLogprobs) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Tokens and their log-probabilities, as a message has them."""
+    return np.frombuffer(part.top_token, "<i4"), np.frombuffer(part.top_logprob, "<f4")
 
 
 def test_greedy_in_mixed_steps(any_model: Model) -> None:
@@ -208,8 +214,9 @@ def test_likely_tokens_of_prompts(any_model: Model) -> None:
         admit = [] if half else asked
         [result] = shard.run(admit=admit, chunk_slot=range(3), chunk_length=lengths)
         for part in result.prompt:
-            assert len(part.top_token) == wanted[part.slot] * len(part.logprob)
-            likely[part.slot] += zip(part.top_token, part.top_logprob, strict=True)
+            tokens, values = likely_of(part)
+            assert len(tokens) == wanted[part.slot] * len(part.logprob)
+            likely[part.slot] += zip(tokens.tolist(), values.tolist(), strict=True)
     for slot, count in enumerate(wanted):
         scores = any_model.scores(prompts[slot])[:-1]
         best = scores.topk(count, dim=1) if count else None
@@ -256,12 +263,11 @@ def test_log_probabilities_of_given_tokens(any_model: Model) -> None:
     [result] = shard.run(admit=asked, chunk_slot=range(3), chunk_length=lengths)
     scores = [any_model.scores(prompt) for prompt in PROMPTS[:3]]
     for part in result.prompt:
-        tokens = np.array(part.top_token, np.int64).reshape(len(part.logprob), -1)
-        values = np.array(part.top_logprob).reshape(tokens.shape)
+        tokens, values = (one.reshape(len(part.logprob), -1) for one in likely_of(part))
         given = list(wanted[part.slot].given)
         assert tokens.shape[1] == part.slot + len(given)
         assert (tokens[:, part.slot :] == given).all()
-        own = scores[part.slot][:-1].gather(1, torch.tensor(tokens))
+        own = scores[part.slot][:-1].gather(1, torch.tensor(tokens, dtype=torch.int64))
         assert values == pytest.approx(own.numpy(), abs=1e-4)
     assert [part.slot for part in result.prompt] == [0, 2]  # the other is one token
     [after] = shard.run(decode_changed=True, decode=range(3))
@@ -284,8 +290,9 @@ def test_the_likeliest_token_has_one_value(any_model: Model) -> None:
     asked = shard.admission(1, prompt, prompt_logprobs=True, prompt_top_n=1)
     [result] = shard.run(admit=[asked], chunk_slot=[1], chunk_length=[len(prompt)])
     [part] = result.prompt
-    assert part.top_token[-7:] == prompt[-7:]
-    assert part.top_logprob[-7:] == part.logprob[-7:]
+    tokens, values = likely_of(part)
+    assert tokens[-7:].tolist() == prompt[-7:]
+    assert values[-7:].tolist() == part.logprob[-7:]
 
 
 def test_logprobs_and_top_tokens(any_model: Model) -> None:
