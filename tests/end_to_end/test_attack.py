@@ -17,7 +17,7 @@ from tests.attack.target import loopback
 from support.server import Server
 
 ORDER = 10.0  # times as long as beside an honest load: an order of size
-SECONDS = 6.0
+SECONDS = 4.0
 PATIENCE = 90.0  # for a server that each attack stops for a while
 # Those that hold connections open, or let a long answer end by itself, fire one shot.
 SLOW = ("M1", "M2", "L5", "slowloris")
