@@ -115,6 +115,14 @@ ATTACKS = (
         "            if False:",
         "tests/router/engine/test_grammars.py::test_too_many_at_once_are_turned_away",
     ),
+    # A schema may have as many objects as fit in its bytes.
+    Mutation(
+        "S11",
+        f"{ROUTER}/structured/json_schema.py",
+        "        if objects > MAX_OBJECTS:",
+        "        if False:",
+        "tests/router/test_structured.py::test_what_is_wrong_is_said",
+    ),
     # A grammar may have any multiples.
     Mutation(
         "S11",

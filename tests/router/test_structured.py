@@ -180,6 +180,7 @@ def test_what_is_meant_is_a_part_of_what_is_said(schema: Any, definition: Any, v
         ("json", {"a": {"nullable": True}}, "`nullable`"),
         ("json", {"description": "x" * MAX_BYTES}, f"at most {MAX_BYTES} bytes"),
         ("json", {"properties": {f"p{i}": {} for i in range(1025)}}, "1024 properties"),
+        ("json", {"anyOf": [{}] * 3072}, "3072 objects"),
         ("json", {"enum": list(range(4097))}, "4096 values"),
         ("json", json.loads("[" * 70 + "]" * 70) and {"a": json.loads("[" * 70 + "]" * 70)}, "64"),
         ("regex", "", "must be a regular expression"),

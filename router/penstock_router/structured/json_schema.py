@@ -16,6 +16,7 @@ MAX_BYTES = 65_536
 MAX_DEPTH = 64  # levels of arrays and objects in the schema's own text
 # 5,000 took four seconds to compile, and then more than matching allows.
 MAX_PROPERTIES = 1024
+MAX_OBJECTS = 3 * MAX_PROPERTIES  # each is looked at in some 40 us of Python
 MAX_ENUM = 4096  # values of all enumerations
 
 # Between two parts: blanks, or a new line and what it is indented by.
@@ -92,9 +93,12 @@ def _loaded(value: object) -> dict[str, Any] | bool:
 
 def _check(schema: object) -> None:
     """Raises ValueError for one that is too large, or that says what would not be enforced."""
-    properties = values = 0
+    objects = properties = values = 0
     level: list[object] = [schema]
     for _ in range(MAX_DEPTH):
+        objects += sum(isinstance(node, dict) for node in level)
+        if objects > MAX_OBJECTS:
+            raise ValueError(f"must have at most {MAX_OBJECTS} objects in all")
         for node in level:
             if isinstance(node, dict):
                 if node.get("nullable") is True:
