@@ -15,10 +15,12 @@ from support.quick_interpreter import quicken
 
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
-    # `make test` has a worker a core. torch gives each process, and each shard that it starts, a
-    # thread a core, which wait for one another by spinning: a step of a tiny model took twenty
-    # times as long on a busy machine, and three times the processor's time.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# `make test` has a worker a core. torch gives each process, and each shard that it starts, a thread
+# a core, which wait for one another by spinning: a step of a tiny model took twenty times as long
+# on a busy machine, and three times the processor's time. On a machine with a GPU it is what tests
+# compare with that does.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Imports make what stays: while they last, the collector of garbage looks for what is not there.
 gc.disable()

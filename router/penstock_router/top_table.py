@@ -6,11 +6,18 @@ asked for 276 at each of its places took gigabytes.
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections.abc import Iterator, Sequence
-from typing import overload
+from typing import TypeAlias, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from penstock_router.request import TopTokens
+
+Tokens: TypeAlias = NDArray[np.int32]
+Values: TypeAlias = NDArray[np.float32]
 
 
 class TopTable(Sequence[TopTokens]):
@@ -22,6 +29,16 @@ class TopTable(Sequence[TopTokens]):
         """places: so many without any stand in front."""
         self._tokens, self._logprobs = array("i"), array("f")
         self._ends = array("Q", [0]) * places
+
+    @classmethod
+    def of(cls, tops: Sequence[TopTokens]) -> TopTable:
+        """A list as a table: itself where it is one."""
+        if isinstance(tops, TopTable):
+            return tops
+        table = cls()
+        for top in tops:
+            table.append(top)
+        return table
 
     def append(self, top: TopTokens) -> None:
         """Those of the next place."""
@@ -39,6 +56,17 @@ class TopTable(Sequence[TopTokens]):
         self._tokens.frombytes(tokens)
         self._logprobs.frombytes(logprobs)
         self._ends.extend(range(first + width, len(self._tokens) + 1, width))
+
+    def rows(self, start: int, stop: int) -> tuple[Tokens, Values]:
+        """Ids and log-probabilities of places start..stop, [places, width] each. Raises ValueError
+        where some have more than others."""
+        ends = [self._ends[start - 1] if start else 0, *self._ends[start:stop]]
+        widths = {end - begin for begin, end in itertools.pairwise(ends)}
+        if len(widths) > 1:
+            raise ValueError(f"places {start} to {stop} are no rows of one width")
+        shape, part = (len(ends) - 1, *(widths or {0})), slice(ends[0], ends[-1])
+        tokens = np.array(self._tokens[part], np.int32).reshape(shape)
+        return tokens, np.array(self._logprobs[part], np.float32).reshape(shape)
 
     @property
     def without(self) -> int:

@@ -39,6 +39,21 @@ def test_rows_of_bytes() -> None:
             table.extend(tokens.tobytes(), values.tobytes(), width)
 
 
+def test_rows_of_numbers() -> None:
+    table = TopTable(1)
+    for top in ([(5, -0.5), (6, -1.0)], [(7, -2.0), (8, -3.0)], [(9, -4.0)]):
+        table.append(top)
+    tokens, logprobs = table.rows(1, 3)
+    assert tokens.tolist() == [[5, 6], [7, 8]] and logprobs.tolist() == [[-0.5, -1], [-2, -3]]
+    assert [part.shape for part in (*table.rows(0, 1), *table.rows(2, 2))] == [(1, 0)] * 2 + [
+        (0, 0)
+    ] * 2
+    table.append([])  # what was looked at holds no buffer of the table
+    with pytest.raises(ValueError, match="no rows of one width"):
+        table.rows(1, 4)
+    assert TopTable.of(table) is table and [*TopTable.of([[(1, -1.0)], []])] == [[(1, -1.0)], ()]
+
+
 def test_each_takes_eight_bytes() -> None:
     table = TopTable(1)
     table.extend(bytes(4 * 276_000), bytes(4 * 276_000), 276)

@@ -43,10 +43,10 @@ class Recorder(LocalShard):
         seen: list[tuple[float, float]] = []
         sample = self.runner.sampling.sample
 
-        def keep(logits: torch.Tensor, plan: object) -> object:
+        def keep(logits: torch.Tensor, plan: object, draws: object) -> object:
             first, second = logits[0].topk(2).values.tolist()
             seen.append((first, second))
-            return sample(logits, plan)  # type: ignore[arg-type]
+            return sample(logits, plan, draws)  # type: ignore[arg-type]
 
         self.runner.sampling.sample = keep  # type: ignore[method-assign, assignment]
         answer = [self.start(0, prompt), *self.decode([0], TOKENS - 1)[0]]

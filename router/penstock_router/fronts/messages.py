@@ -49,8 +49,7 @@ def scored_prompt(
 ) -> ScoredPrompt:
     """Log-probabilities of a prompt, as a listener is told of them."""
     values = [math.nan if value is None else value for value in logprobs]
-    table = tops if isinstance(tops, TopTable) else TopTable()
-    assert table is tops or not tops
+    table = TopTable.of(tops)
     return ScoredPrompt(
         sequence=sequence,
         logprob=values,

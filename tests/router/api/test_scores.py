@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from penstock_router.api import scores, sglang_answer
+from penstock_router.api import scores, sglang_scores
 from router.api.conftest import beside_only
 
 IDS = [5 + i % 20 for i in range(48)]
@@ -71,13 +71,13 @@ async def test_a_stream_repeats_few(serve: Any, monkeypatch: pytest.MonkeyPatch)
 async def test_many_are_written_by_a_thread(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     client = await serve()
     seen: list[bool] = []
-    write = sglang_answer.Scored.add
+    write = sglang_scores.Scored.extend
 
-    def adding(*given: Any) -> None:
+    def extending(*given: Any) -> None:
         seen.append(threading.current_thread() is threading.main_thread())
         write(*given)
 
-    monkeypatch.setattr(sglang_answer.Scored, "add", adding)
+    monkeypatch.setattr(sglang_scores.Scored, "extend", extending)
     body = {
         **SGLANG,
         "top_logprobs_num": 20,

@@ -50,7 +50,8 @@ def widened(x, dtype: tl.constexpr, FP8: tl.constexpr, CONVERTS: tl.constexpr):
     if CONVERTS:
         if FP8 == 4:
             return x.to(tl.float8e4nv, bitcast=True).to(dtype)
-        return x.to(tl.float8e5, bitcast=True).to(dtype)
+        # By way of float16: what Triton makes of one in bfloat16 is a number where it is NaN.
+        return x.to(tl.float8e5, bitcast=True).to(tl.float16).to(dtype)
     wide = x.to(tl.uint16)
     if FP8 == 5:
         return (wide << 8).to(tl.float16, bitcast=True).to(dtype)
