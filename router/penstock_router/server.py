@@ -36,6 +36,7 @@ from penstock_router.listening import inherited
 from penstock_router.logs import configure_logs, log
 from penstock_router.metrics import Metrics
 from penstock_router.scheduler import Scheduler, SchedulerConfig
+from penstock_router.scheduler.costs import STEPS_A_PROMPT
 from penstock_router.scheduler.sharing import WORTH_TOKENS
 from penstock_router.shard_client import ShardFailure, ShardGroup, ShardSilent
 from penstock_router.start import ledger, longest
@@ -220,6 +221,7 @@ def _scheduling(config: RouterConfig, limits: ServerLimits) -> SchedulerConfig:
         prefix_cache=not config.disable_prefix_cache,
         cheap_rows=limits.step_rows[0],
         step_rows=limits.step_rows,
+        steps_a_prompt=STEPS_A_PROMPT[limits.device],
         shared_reads=None if config.disable_shared_reads else WORTH_TOKENS,
     )
 

@@ -219,6 +219,21 @@ SERVICE = (
         "if True)",
         "tests/router/text/test_tokenizer.py::test_nobody_waits_for_a_text_that_is_much_longer",
     ),
+    # Short prompts wait for long ones, or long ones for all short ones.
+    Mutation(
+        "F15",
+        f"{ROUTER}/scheduler/prompts.py",
+        "return min(self.rest_left, budget - budget // 2)",
+        "return min(self.rest_left, budget)",
+        "tests/router/scheduler/test_prompts.py::test_a_short_one_does_not_wait_for_a_long_one",
+    ),
+    Mutation(
+        "F15",
+        f"{ROUTER}/scheduler/prompts.py",
+        "return min(self.rest_left, budget - budget // 2)",
+        "return 0",
+        "tests/router/scheduler/test_prompts.py::test_the_long_one_has_half_of_a_step_whatever_comes",
+    ),
     # Waiting counts for nothing.
     Mutation(
         "F15",

@@ -32,7 +32,7 @@ class Batching:
         None,
         TOKENS,
         "Most prompt tokens computed in one step",
-        default_text="4096 on CUDA, 1024 on a CPU",
+        default_text="4096 on CUDA, 128 on a CPU",
     )
     step_rows: tuple[int, ...] | None = option(
         None,
@@ -41,7 +41,7 @@ class Batching:
         "a step should compute. The first is what prompts get beside a running batch without "
         "waiting for their turn. By default those of which a row costs least, so that plans may "
         "differ from start to start. 0: the same",
-        default_text="measured at start; 384,1152,2048 on a CPU and without graphs",
+        default_text="measured at start; 384,1152,2048 without graphs, 64,128 on a CPU",
     )
     waiting_served_ratio: float = option(
         0.3,

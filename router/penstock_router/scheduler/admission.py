@@ -8,10 +8,13 @@ from penstock_router.scheduler.block_manager import BlockManager
 from penstock_router.scheduler.config import SchedulerConfig
 from penstock_router.scheduler.plan import StepPlan
 from penstock_router.scheduler.prefix_cache import Node
+from penstock_router.scheduler.prompts import Prompts
 from penstock_router.scheduler.queue import Queue
 from penstock_router.scheduler.running_batch import RunningBatch
 from penstock_router.scheduler.sequence import RunningSequence, Sequence, State
 from penstock_router.scheduler.step_limits import StepLimits
+
+MOST_PASSED = 8  # longer ones a step, which go back into the queue
 
 Computing: TypeAlias = dict[tuple[int, bytes], Sequence]  # node above a block, its tokens: by whom
 
@@ -38,18 +41,19 @@ class AdmissionPolicy:
         """So many more steps are planned."""
         self._steps_since += steps
 
-    def admit(self, plan: StepPlan, now: float, budget: int) -> None:
-        """Admit those who may begin; the step then computes up to `budget` prompt tokens.
+    def admit(self, plan: StepPlan, now: float, budget: int, prompts: Prompts) -> None:
+        """Admit those who may begin; the step then computes up to `budget` prompt tokens, what is
+        left of `prompts` included.
 
         Before it is the queue's turn, only what makes a step little longer.
         """
         if not self._queue or self._full:
             return
         turn = self._is_turn_of_queue()
-        if not turn:
+        if not turn and not prompts.fill(budget):
             budget = min(budget, self._config.cheap_rows - len(plan.decode) - plan.run_tokens)
         passed: list[tuple[Sequence, int]] = []
-        unserved = self._admit_in_order(plan, now, budget, passed)
+        unserved = self._admit_in_order(plan, now, budget, prompts, passed)
         for sequence, to_compute in passed:
             self._queue.push(sequence, to_compute)
         if turn and (unserved or passed):
@@ -66,24 +70,34 @@ class AdmissionPolicy:
         return enough or self._steps_since >= self._config.max_waiting_tokens
 
     def _admit_in_order(
-        self, plan: StepPlan, now: float, budget: int, passed: list[tuple[Sequence, int]]
+        self,
+        plan: StepPlan,
+        now: float,
+        budget: int,
+        prompts: Prompts,
+        passed: list[tuple[Sequence, int]],
     ) -> bool:
         """Whether it was the step's length, or the command's, that kept the next one waiting.
 
-        Those that others pass, because they wait for a prefix, are taken out into `passed`, with
-        the tokens that are left of them when the prefix is computed.
+        Those that others pass are taken out into `passed`, with the tokens that will be left of
+        them: who waits for a prefix, and who is longer than a prompt that fills the step.
         """
-        computing = self._blocks_being_computed()
-        room, admitted = budget - plan.prefill_tokens, 0  # tokens
+        computing, admitted = self._blocks_being_computed(), 0
         for _ in range(self._config.max_batch_size):
             if self._full:
                 return False
             sequence = self._queue.first
             if sequence is None:
                 return False
-            if room <= 0 or plan.chunked >= self._config.max_chunks:
+            if plan.chunked + len(prompts.rest) >= self._config.max_chunks:
                 return True
             if plan.admit and admitted + sequence.length > self._config.max_admitted_tokens:
+                return True
+            room = prompts.room(plan, budget, sequence.to_compute)
+            if room <= 0:
+                if len(passed) < MOST_PASSED and prompts.room(plan, budget, 0) > 0:
+                    passed.append((self._queue.pop(), sequence.to_compute))
+                    continue
                 return True
             prefix = self._blocks.find_prefix(sequence)
             if other := self._who_computes(sequence, prefix, computing):
@@ -94,7 +108,7 @@ class AdmissionPolicy:
             running = self._admit_one(self._queue.pop(), prefix, now)
             plan.admit.append(running)
             admitted += sequence.length
-            room -= plan.add_chunk(running, room)
+            plan.add_chunk(running, room)
             if key := self._blocks.next_key(running):
                 computing[id(running.node), key] = sequence
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock_router.scheduler.costs import USUAL
+from penstock_router.scheduler.costs import STEPS_A_PROMPT, USUAL
 from penstock_router.scheduler.sharing import WORTH_TOKENS
 
 MAX_CHUNKS = 64
@@ -25,6 +25,7 @@ class SchedulerConfig:
     # wait for nobody.
     cheap_rows: int = USUAL[0]
     step_rows: tuple[int, ...] = USUAL  # of which each costs least, ascending
+    steps_a_prompt: int = STEPS_A_PROMPT["cuda"]
     prefix_cache: bool = True
     # The shards are told which sequences share blocks where so many reads of a token are saved;
     # None: they are not told.

@@ -9,9 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-# Where nothing was measured: those of Llama-3.1-8B on an H100. Steps that are launched kernel by
-# kernel are not measured, and on a CPU a row costs the same in all sizes.
+# Where nothing was measured, as of steps that are launched kernel by kernel: those of Llama-3.1-8B
+# on an H100.
 USUAL = (384, 1152, 2048)
+# On a CPU a row costs about the same in all sizes, so long steps gain nothing, and those that
+# decode wait for them.
+ON_A_CPU = (64, 128)
+# A long prompt is computed within so many steps, by device. On a GPU each reads all weights.
+STEPS_A_PROMPT = {"cuda": 5, "cpu": 32}
 # The first size takes at most so many times what the fewest rows take, which is reading the
 # weights: so long tokens are apart while prompts are computed, also where few streams run. Planned
 # with the times of eleven models, formats and numbers of GPUs (`benchmarks/step_sizes.py`) 64
@@ -25,15 +30,15 @@ WORSE = 1.04  # than a mixture of other sizes; less is noise
 MOST_ROWS = 2048
 
 
-def step_rows(costs: Mapping[int, float]) -> tuple[int, ...]:
+def step_rows(costs: Mapping[int, float], usual: tuple[int, ...] = USUAL) -> tuple[int, ...]:
     """Rows that steps with prompts should have, ascending; the first is what makes a step little
     longer than one without.
 
-    costs: seconds by rows; none where nothing was measured. Times that fall with more rows are
-    noise, so the larger time counts for both.
+    costs: seconds by rows; where nothing was measured none, and `usual` counts. Times that fall
+    with more rows are noise, so the larger time counts for both.
     """
     if not costs:
-        return USUAL
+        return usual
     seconds: dict[int, float] = {}
     longest = 0.0
     for rows in sorted(costs):

@@ -19,6 +19,7 @@ from penstock_router.scheduler.flight import Chunk, Flight, Outcome
 from penstock_router.scheduler.forced_runs import ForcedRuns
 from penstock_router.scheduler.lifecycle import Lifecycle
 from penstock_router.scheduler.plan import StepPlan
+from penstock_router.scheduler.prompts import Prompts
 from penstock_router.scheduler.results import Results
 from penstock_router.scheduler.sequence import RunningSequence, Sequence
 from penstock_router.scheduler.shares import Shares
@@ -130,9 +131,12 @@ class Scheduler:
         self._give_back_planned_out()
         self._plan_runs(plan)
         preempted = self._plan_decode(plan)
-        budget = self._go_on_with_prompts(plan)
+        prefilling = self._batch.prefilling()
+        prompts, budget = Prompts.of(prefilling), self._prompt_budget(plan, prefilling)
+        prompts.plan_shorter(plan, budget)
         if not preempted or not self._batch:  # the preempted do not return at once
-            self._admission.admit(plan, now, budget)
+            self._admission.admit(plan, now, budget, prompts)
+        prompts.plan_rest(plan, budget)
         if not plan.decode and not plan.chunked:
             return None
         self._grant_steps(plan)
@@ -201,19 +205,15 @@ class Scheduler:
         plan.leave_out({running.slot for running in self._batch})
         return True
 
-    def _go_on_with_prompts(self, plan: StepPlan) -> int:
-        """Plan more of those partly computed; returns how many prompt tokens the step may take."""
-        prefilling = self._batch.prefilling()
+    def _prompt_budget(self, plan: StepPlan, prefilling: Tokens[RunningSequence]) -> int:
+        """How many prompt tokens the step may take."""
         if makes_longer_steps(self.config, self._queue.to_compute):
             self._queue.recount(self.blocks.to_compute)
-        unplanned = self._queue.to_compute + sum(one.target - one.planned for one in prefilling)
+        unplanned = self._queue.to_compute + sum(one.left for one in prefilling)
         longest = max((one.target - one.cached for one in prefilling), default=0)
         decoding = len(plan.decode) + len(plan.runs)
         budget = prompt_budget(self.config, decoding, unplanned, longest)
-        room = budget = min(budget, self.step_limits.prompt_tokens - plan.run_tokens)
-        for running in prefilling:
-            room -= plan.add_chunk(running, room)
-        return budget
+        return min(budget, self.step_limits.prompt_tokens - plan.run_tokens)
 
     def _grant_steps(self, plan: StepPlan) -> None:
         """Allow several decode steps where there are blocks for all of them.

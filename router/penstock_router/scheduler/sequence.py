@@ -197,6 +197,11 @@ class RunningSequence:
         return self.planned < self.target
 
     @property
+    def left(self) -> int:
+        """Tokens of its prompt that no step has been planned for yet."""
+        return self.target - self.planned
+
+    @property
     def decoding(self) -> bool:
         """Whether it takes part in the next decode step."""
         return self.open and self.planned >= self.target and self.sequence.unplanned > 0
