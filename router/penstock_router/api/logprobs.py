@@ -12,8 +12,11 @@ from typing import Any, Protocol
 
 import orjson
 
+from penstock_router.api.leaving_turns import leaving_turns
 from penstock_router.request import TopTokens
 from penstock_router.text import TextModel
+
+PLACES = 64  # of a prompt, with some 20 tokens each: a millisecond
 
 
 def number(value: float) -> float | None:
@@ -127,7 +130,8 @@ class CompletionLogprobs:
         likely = tops or [()] * len(ids)
         self._tokens += texts
         self._offsets += offsets
-        for token_id, own, value, top in zip(ids, texts, logprobs, likely, strict=True):
+        rows = zip(ids, texts, logprobs, likely, strict=True)
+        for token_id, own, value, top in leaving_turns(rows, PLACES):
             self._logprobs.append(None if value is None else number(value))
             named = None if value is None else self._named(token_id, own, value, top)
             self._tops.append(named and orjson.Fragment(orjson.dumps(named)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
@@ -13,6 +12,7 @@ from aiohttp import hdrs, web
 from penstock_router.api import sglang_frontend, tgi_routes
 from penstock_router.api.errors import ApiError, invalid
 from penstock_router.api.fields import checked
+from penstock_router.api.leaving_turns import written
 from penstock_router.api.options import Options, check_token
 from penstock_router.api.prepare import PromptInput, output, prepare, text_errors
 from penstock_router.api.refusal import errors_as_of
@@ -35,8 +35,6 @@ from penstock_router.api.tgi_schema import GenerateRequest
 from penstock_router.request import GenerationRequest
 from penstock_router.text import TextModel
 from penstock_router.text.stop_pattern import StopPatterns
-
-FEW_SCORES = 1024  # log-probabilities that are written on the event loop
 
 Planned = tuple[GenerationRequest, Options, Wanted]  # a sequence that is ready to run
 
@@ -87,8 +85,7 @@ async def _complete(
         context.early_headers(_characters(body))
         | context.succeed(listeners, _seed(planned)).headers()
     )
-    scored = sum(map(_scores, listeners))
-    return show() if scored <= FEW_SCORES else await asyncio.to_thread(show)
+    return await written(sum(map(_scores, listeners)), show)
 
 
 def _scores(listener: Generated) -> int:

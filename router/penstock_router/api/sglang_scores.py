@@ -6,12 +6,12 @@ turn between two parts of them.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import numpy as np
 import orjson
 
+from penstock_router.api.leaving_turns import leaving_turns
 from penstock_router.request import GenerationRequest, TopTokens
 from penstock_router.text import TextModel
 from penstock_router.top_table import Tokens, TopTable, Values
@@ -19,8 +19,6 @@ from penstock_router.top_table import Tokens, TopTable, Values
 # SGLang's frontend leaves out what is zero when it takes a mean. No float32 is so close to it.
 CERTAIN = -1e-9
 PART = 4096  # entries, some two milliseconds
-# A thread that computes keeps the interpreter from the event loop for five milliseconds each time.
-TURN = 1e-4  # seconds that it sleeps instead, between two parts
 
 
 class Entries:
@@ -98,9 +96,7 @@ class Scored:
             start += 1
         table = TopTable.of(tops) if tops else TopTable(len(ids))
         step = max(1, PART // (1 + len(table[start]))) if start < len(ids) else 1
-        for first in range(start, len(ids), step):
-            if first > start:
-                time.sleep(TURN)
+        for first in leaving_turns(range(start, len(ids), step), 1):
             part = slice(first, min(first + step, len(ids)))
             self._add(ids[part], values[part], *table.rows(part.start, part.stop))
 

@@ -10,6 +10,7 @@ import orjson
 from typing_extensions import TypedDict
 
 from penstock_router.api.errors import ApiError
+from penstock_router.api.leaving_turns import FEW, leaving_turns
 from penstock_router.api.logprobs import number
 from penstock_router.api.options import Options
 from penstock_router.api.output import Output
@@ -115,17 +116,22 @@ def _sequence(text: TextModel, listener: Collector, options: Options) -> Sequenc
     return sequence
 
 
+def entries(listener: Collector) -> int:
+    """Tokens with log-probabilities that the details of a sequence show."""
+    asked = listener.request.sampling.top_n
+    return len(listener.prompt_logprobs) + len(listener.ids) * (1 + asked)
+
+
 def _prefill(text: TextModel, listener: Collector) -> list[PrefillToken]:
     # An empty list unless decoder_input_details asked for the prompt's log-probabilities.
+    rows = zip(listener.request.prompt, listener.prompt_logprobs, strict=False)
     return [
         {
             "id": token_id,
             "text": text.token_text(token_id),
             "logprob": None if logprob is None else number(logprob),
         }
-        for token_id, logprob in zip(
-            listener.request.prompt, listener.prompt_logprobs, strict=False
-        )
+        for token_id, logprob in leaving_turns(rows, FEW)
     ]
 
 

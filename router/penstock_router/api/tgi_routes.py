@@ -6,6 +6,7 @@ import orjson
 from aiohttp import web
 
 from penstock_router.api.fields import checked
+from penstock_router.api.leaving_turns import written
 from penstock_router.api.options import Options
 from penstock_router.api.prepare import listing_errors, output, prepare
 from penstock_router.api.request_context import RequestContext
@@ -14,9 +15,9 @@ from penstock_router.api.service import SERVICE
 from penstock_router.api.sse import EventStream
 from penstock_router.api.streaming import collect, stream_out
 from penstock_router.api.tgi_answer import (
-    GenerateResponse,
     GenerateStream,
     answer,
+    entries,
     error_event,
 )
 from penstock_router.api.tgi_schema import GenerateRequest
@@ -45,8 +46,7 @@ async def run_generate(context: RequestContext, body: GenerateRequest) -> web.St
     full_text = bool(body.parameters.return_full_text)
     if body.stream:
         return await _stream(context, body, full_text)
-    response, headers = await complete(context, body, full_text)
-    return json_response(response, headers)
+    return await _complete(context, body, full_text, listed=False)
 
 
 async def run_compat(context: RequestContext, body: GenerateRequest) -> web.StreamResponse:
@@ -54,14 +54,13 @@ async def run_compat(context: RequestContext, body: GenerateRequest) -> web.Stre
     full_text = body.parameters.return_full_text is not False
     if body.stream:
         return await _stream(context, body, full_text)
-    response, headers = await complete(context, body, full_text)
-    return json_response([response], headers)
+    return await _complete(context, body, full_text, listed=True)
 
 
-async def complete(
-    context: RequestContext, body: GenerateRequest, full_text: bool
-) -> tuple[GenerateResponse, dict[str, str]]:
-    """Generate to the end; the answer and its headers."""
+async def _complete(
+    context: RequestContext, body: GenerateRequest, full_text: bool, listed: bool
+) -> web.Response:
+    """Generate to the end. listed: the answer is a list of one."""
     service, parameters = context.service, body.parameters
     options = _options(context, body, stream=False)
     with service.permits.take(options.sequences):
@@ -70,11 +69,15 @@ async def complete(
         await collect(context, listeners)
     details = parameters.details or parameters.decoder_input_details
     prefix = body.inputs if full_text else ""
-    response = answer(service.text, listeners, options, prefix, details)
     seed = requests[0].sampling.seed if options.samples else None
-    return response, context.early_headers(len(body.inputs)) | context.succeed(
-        listeners, seed
-    ).headers()
+    figures = context.succeed(listeners, seed)
+    headers = context.early_headers(len(body.inputs)) | figures.headers()
+
+    def show() -> web.Response:
+        shown = answer(service.text, listeners, options, prefix, details)
+        return json_response([shown] if listed else shown, headers)
+
+    return await written(sum(map(entries, listeners)) if details else 0, show)
 
 
 async def _stream(

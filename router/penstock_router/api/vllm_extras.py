@@ -10,7 +10,8 @@ from typing import Any
 
 import orjson
 
-from penstock_router.api.logprobs import number
+from penstock_router.api.leaving_turns import leaving_turns
+from penstock_router.api.logprobs import PLACES, number
 from penstock_router.api.openai_chat import ChatRequest
 from penstock_router.api.openai_request import OpenAIRequest
 from penstock_router.api.sequence_group import Collector
@@ -60,7 +61,7 @@ def prompt_logprobs(
     )
     return [
         None if logprob is None else _place(text, token_id, logprob, rank, top[:count])
-        for token_id, logprob, top, rank in rows
+        for token_id, logprob, top, rank in leaving_turns(rows, PLACES)
     ]
 
 

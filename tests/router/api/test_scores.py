@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from penstock_router.api import scores, sglang_scores
+from penstock_router.api import leaving_turns, scores, sglang_scores, tgi_answer
 from router.api.conftest import beside_only
 
 IDS = [5 + i % 20 for i in range(48)]
@@ -86,3 +86,24 @@ async def test_many_are_written_by_a_thread(serve: Any, monkeypatch: pytest.Monk
     status, answer = await client.post("/generate", body)
     assert status == 200 and len(answer["meta_info"]["input_token_logprobs"]) == len(IDS)
     assert seen and not any(seen)
+
+
+@beside_only
+@pytest.mark.parametrize("tokens", [10, 48])
+async def test_many_of_tgi_too(serve: Any, monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
+    client = await serve()
+    seen: list[bool] = []
+    write = tgi_answer._prefill
+
+    def writing(*given: Any) -> Any:
+        seen.append(threading.current_thread() is threading.main_thread())
+        return write(*given)
+
+    monkeypatch.setattr(tgi_answer, "_prefill", writing)
+    monkeypatch.setattr(leaving_turns, "FEW", 30)
+    parameters = {"max_new_tokens": 1, "decoder_input_details": True, "details": True}
+    status, answer = await client.post(
+        "/generate", {"inputs": "a" * tokens, "parameters": parameters}
+    )
+    assert status == 200, answer
+    assert len(answer["details"]["prefill"]) >= tokens and seen == [tokens < 30]

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from penstock_router.api import sglang_scores
+from penstock_router.api import leaving_turns, sglang_scores
 from penstock_router.api.sglang_scores import Scored
 from penstock_router.request import GenerationRequest, Sampling
 from penstock_router.top_table import TopTable
@@ -89,7 +89,7 @@ def test_numbers_that_json_or_a_client_cannot_take() -> None:
 def test_the_event_loop_has_its_turn_between_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(sglang_scores, "PART", 10)
-    monkeypatch.setattr(sglang_scores, "time", SimpleNamespace(sleep=slept.append))
+    monkeypatch.setattr(leaving_turns, "time", SimpleNamespace(sleep=slept.append))
     ids, values, table = places(21, 4)
     scored(4, 0).extend(ids, values, table, 1)
-    assert slept == [sglang_scores.TURN] * 9  # two places a part
+    assert slept == [leaving_turns.TURN] * 9  # two places a part
