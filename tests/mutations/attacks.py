@@ -221,7 +221,7 @@ ATTACKS = (
     Mutation(
         "S12",
         f"{ROUTER}/api/sglang_routes.py",
-        "return show() if scored <= FEW_SCORES else await asyncio.to_thread(show)",
+        "return await written(sum(map(_scores, listeners)), show)",
         "return show()",
         "tests/router/api/test_scores.py::test_many_are_written_by_a_thread",
     ),

@@ -223,15 +223,15 @@ SERVICE = (
     Mutation(
         "F15",
         f"{ROUTER}/scheduler/prompts.py",
-        "return min(self.rest_left, budget - budget // 2)",
-        "return min(self.rest_left, budget)",
+        "kept = min(self.rest_left, budget - budget // 2)",
+        "kept = min(self.rest_left, budget)",
         "tests/router/scheduler/test_prompts.py::test_a_short_one_does_not_wait_for_a_long_one",
     ),
     Mutation(
         "F15",
         f"{ROUTER}/scheduler/prompts.py",
-        "return min(self.rest_left, budget - budget // 2)",
-        "return 0",
+        "kept = min(self.rest_left, budget - budget // 2)",
+        "kept = 0",
         "tests/router/scheduler/test_prompts.py::test_the_long_one_has_half_of_a_step_whatever_comes",
     ),
     # Waiting counts for nothing.

@@ -93,9 +93,9 @@ class AdmissionPolicy:
                 return True
             if plan.admit and admitted + sequence.length > self._config.max_admitted_tokens:
                 return True
-            room = prompts.room(plan, budget, sequence.to_compute)
+            room = prompts.room(plan, budget, sequence)
             if room <= 0:
-                if len(passed) < MOST_PASSED and prompts.room(plan, budget, 0) > 0:
+                if len(passed) < MOST_PASSED and prompts.passing_room(plan, budget) > 0:
                     passed.append((self._queue.pop(), sequence.to_compute))
                     continue
                 return True

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from penstock_router.scheduler.plan import StepPlan
 from penstock_router.scheduler.sequence import RunningSequence
+from penstock_router.scheduler.sequence import Sequence as Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,23 +22,18 @@ class Prompts:
 
     shorter: Sequence[RunningSequence]  # than the first; the one with least left first
     rest: Sequence[RunningSequence]  # in the queue's order; the first in front
-    first_left: int  # tokens
-    rest_left: int
+    rest_left: int  # tokens
 
     @classmethod
     def of(cls, prefilling: Sequence[RunningSequence]) -> Prompts:
         """prefilling: in the queue's order."""
-        if len(prefilling) < 2:
-            left = sum(one.left for one in prefilling)
-            return cls((), prefilling, left, left)
-        first = prefilling[0].left
-        shorter = sorted((one for one in prefilling if one.left < first), key=_left)
-        rest = [one for one in prefilling if one.left >= first]
-        return cls(shorter, rest, first, sum(map(_left, rest)))
+        shorter = [one for one in prefilling if _passes(one.left, one.sequence, prefilling)]
+        rest = [one for one in prefilling if one not in shorter] if shorter else prefilling
+        return cls(sorted(shorter, key=_left), rest, sum(map(_left, rest)))
 
     def plan_shorter(self, plan: StepPlan, budget: int) -> None:
         """Chunks of those that pass the first."""
-        room = budget - self._kept(budget)
+        room = self.passing_room(plan, budget)
         for running in self.shorter:
             room -= plan.add_chunk(running, room)
 
@@ -51,15 +47,25 @@ class Prompts:
         """Whether a step has so many tokens whoever else comes."""
         return self.rest_left >= budget
 
-    def room(self, plan: StepPlan, budget: int, to_compute: int) -> int:
-        """Tokens that a sequence may compute which begins now, with so many to compute."""
-        passes = to_compute < self.first_left
-        kept = self._kept(budget) if passes else min(self.rest_left, budget)
+    def room(self, plan: StepPlan, budget: int, sequence: Waiting) -> int:
+        """Tokens that a sequence may compute which begins now."""
+        if _passes(sequence.to_compute, sequence, self.rest):
+            return self.passing_room(plan, budget)
+        return budget - plan.prefill_tokens - min(self.rest_left, budget)
+
+    def passing_room(self, plan: StepPlan, budget: int) -> int:
+        """Tokens for those who pass the first: what the others cannot use, and half at least."""
+        kept = min(self.rest_left, budget - budget // 2)
         return budget - plan.prefill_tokens - kept
 
-    def _kept(self, budget: int) -> int:
-        """Tokens of a step that those who pass leave to the others."""
-        return min(self.rest_left, budget - budget // 2)
+
+def _passes(left: int, sequence: Waiting, prompts: Sequence[RunningSequence]) -> bool:
+    """Whether one with so many tokens left passes the first of these: of no lower priority."""
+    if not prompts:
+        return False
+    first = prompts[0]
+    lower = sequence.request.priority < first.sequence.request.priority
+    return left < first.left and not lower
 
 
 def _left(running: RunningSequence) -> int:

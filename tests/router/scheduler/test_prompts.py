@@ -75,6 +75,17 @@ def test_a_short_one_passes_long_ones_that_wait() -> None:
     assert admitted == sorted(admitted)
 
 
+@pytest.mark.parametrize(("priority", "passes"), [(-1, False), (0, True), (1, True)])
+def test_only_of_no_lower_priority(priority: int, passes: bool) -> None:
+    loop = serving()
+    long = loop.submit(prompt(640), 2)
+    loop.step()
+    short = loop.submit(prompt(20, 1), 2, priority=priority)
+    loop.step()
+    assert (short.id in chunks(loop)) == passes and long.id in chunks(loop)
+    loop.drain()
+
+
 def test_nobody_passes_an_equal_one() -> None:
     loop = serving()
     equals = [loop.submit(prompt(150, number), 2) for number in range(5)]
