@@ -1,6 +1,7 @@
 """Downloads by the real huggingface_hub, from a small hub on 127.0.0.1 that speaks its protocol."""
 
 import errno
+import gc
 import json
 import os
 import resource
@@ -10,11 +11,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
-from penstock_launcher.download import _explain, choose_files
+from penstock_launcher.download import _explain, choose_files, fetch
 from penstock_launcher.errors import LauncherError
+from penstock_launcher.meter import told_to
 from penstock_launcher.model import HubModel
 from support.small_hub import GOOD, SHA, TOKEN, WEIGHTS, Hub, running_hub
+
+RESOLVED = "/{repo_id}/resolve/{revision}/{filename}"
 
 
 @pytest.fixture(scope="module")
@@ -24,21 +29,44 @@ def hub():
 
 
 @pytest.fixture
-def download(hub, tmp_path):
-    """Runs the launcher's download program as the launcher does."""
+def settings(tmp_path):
+    """settings(model_id, **fields): what to fetch, into a cache of the test's own."""
+
+    def of(model_id, **fields):
+        fields = {"revision": None, "token": None, "with_weights": True} | fields
+        return HubModel(model_id, cache=str(tmp_path / "cache"), **fields)
+
+    return of
+
+
+@pytest.fixture
+def download(hub, settings, monkeypatch):
+    """What the launcher's download program answers and logs, without a process of its own."""
 
     def run(model_id="org/good", *, offline=False, endpoint=hub, **fields):
         Hub.asked.clear()
-        wanted = HubModel(
-            **{
-                "model_id": model_id,
-                "revision": None,
-                "cache": str(tmp_path / "cache"),
-                "token": None,
-                "with_weights": True,
-            }
-            | fields
-        )
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + RESOLVED)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+        records = []
+        with told_to(lambda line: records.append(json.loads(line))):
+            try:
+                folder, sha = fetch(settings(model_id, **fields))
+                found = {"path": str(folder), "sha": sha}
+            except LauncherError as error:
+                found = {"error": str(error)}
+        gc.collect()  # the hub closes no bar, and other tests' bars would stand below them
+        return found, records
+
+    return run
+
+
+@pytest.fixture
+def program(hub, settings, tmp_path):
+    """Runs the launcher's download program as the launcher does."""
+
+    def run(*, offline=False, endpoint=hub):
+        Hub.asked.clear()
         environment = {n: v for n, v in os.environ.items() if not n.startswith("HF_")}
         environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home")}
         environment |= {"HF_HUB_OFFLINE": "1"} if offline else {}
@@ -46,7 +74,7 @@ def download(hub, tmp_path):
         with os.fdopen(read_fd) as ready:
             result = subprocess.run(
                 [sys.executable, "-m", "penstock_launcher.download"],
-                input=json.dumps(asdict(wanted)),
+                input=json.dumps(asdict(settings("org/good"))),
                 env=environment | {"PENSTOCK_READY_FD": str(write_fd)},
                 pass_fds=(write_fd,),
                 capture_output=True,
@@ -62,8 +90,8 @@ def download(hub, tmp_path):
     return run
 
 
-def test_takes_what_is_needed_and_nothing_else(download):
-    answer, records = download()
+def test_takes_what_is_needed_and_nothing_else(program):
+    answer, records = program()
     assert answer["sha"] == SHA
     folder = Path(answer["path"])
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -86,9 +114,9 @@ def test_without_weights(download):
     assert not list(Path(answer["path"]).glob("*.safetensors"))
 
 
-def test_offline_after_online(download):
-    first, _ = download()
-    answer, _ = download(offline=True, endpoint="http://127.0.0.1:9")
+def test_offline_after_online(program):
+    first, _ = program()
+    answer, _ = program(offline=True, endpoint="http://127.0.0.1:9")
     assert answer == first
     assert Hub.asked == []
 
@@ -192,12 +220,12 @@ def test_a_folder_of_another_user_is_named_with_what_to_do():
     assert f"user {os.getuid()} may not write /data/hub" in sentence and "chown" in sentence
 
 
-def test_a_full_disk_is_said(download, monkeypatch):
+def test_a_full_disk_is_said(program):
     """Files of a few bytes, as a full disk would let the cache have: the sentence says why."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (16, limit[1]))
     try:
-        answer, _ = download()
+        answer, _ = program()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert answer["error"].startswith("org/good could not be stored: File too large")

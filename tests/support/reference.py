@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache
 
+# Kinds of rotation whose angles for all tokens follow from how many there are.
+BY_LENGTH = ('"dynamic"', '"longrope"')
 Scales = Callable[[int], tuple[float, float]]  # of keys and values, by layer
 
 
@@ -52,6 +54,8 @@ class ReferenceModel:
         self, folder: Path, kv: torch.dtype | None = None, scales: Scales = no_scales
     ) -> None:
         self._kv, self._scales = kv, scales
+        config = (folder / "config.json").read_text()
+        self._at_once = kv is None and not any(kind in config for kind in BY_LENGTH)
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         # Only the eager attention knows soft caps.
         self._model = AutoModelForCausalLM.from_pretrained(
@@ -59,9 +63,21 @@ class ReferenceModel:
         ).eval()
 
     @torch.inference_mode()
-    def generate(self, text: str, max_new_tokens: int) -> Reference:
-        """Greedy, past any EOS token."""
-        prompt = torch.tensor([self.tokenizer.encode(text).ids])
+    def generate(self, text: str, max_new_tokens: int, guess: Sequence[int] = ()) -> Reference:
+        """Greedy, past any EOS token.
+
+        guess: what another found. One pass over it says whether each of its tokens is the likeliest
+        behind those before; where one is not, the tokens are made one by one.
+        """
+        ids = self.tokenizer.encode(text).ids
+        if self._at_once and len(guess) == max_new_tokens:
+            output = self._model(torch.tensor([[*ids, *guess[:-1]]]), use_cache=False)
+            scores = output.logits[0].float().log_softmax(-1)
+            if scores[len(ids) - 1 :].argmax(-1).tolist() == [*guess]:
+                behind = torch.tensor([*ids[1:], *guess])
+                given = scores.gather(1, behind[:, None])[:, 0].tolist()
+                return Reference([*guess], given[len(ids) - 1 :], given[: len(ids) - 1])
+        prompt = torch.tensor([ids])
         cache = None if self._kv is None else RoundedCache(self._kv, self._scales)
         output = self._model(prompt, past_key_values=cache, use_cache=True)
         scores = output.logits[0].float().log_softmax(-1)
