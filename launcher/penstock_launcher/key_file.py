@@ -12,7 +12,9 @@ salt = "…"                     # keys with the same share cached prefixes
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -26,6 +28,7 @@ KeyItem = str | Mapping[str, Any]
 
 UNNAMED = "unnamed"  # what the router calls keys without a name
 MOST_BYTES = 512 * 1024  # what the router reads of a pipe is twice that
+_ODD = "nested too deeply, or a number of too many digits"  # what the parser gives no place for
 LONGEST_KEY = 4096  # characters; a header holds 8,190
 
 
@@ -35,14 +38,7 @@ def read_keys(path: Path) -> list[KeyItem]:
     Raises LauncherError, which holds nothing of what the file says but names and places.
     """
     name = f"--api-key-file {path}"
-    try:
-        if path.exists() and not path.is_file():
-            raise LauncherError(f"{name} is not a file")
-        data = path.read_bytes()
-    except OSError as error:
-        raise LauncherError(f"{name} cannot be read: {error.strerror}") from None
-    if len(data) > MOST_BYTES:
-        raise LauncherError(f"{name} must have at most {MOST_BYTES} bytes")
+    data = _content(path, name)
     try:
         text = data.decode()
     except UnicodeDecodeError:
@@ -51,6 +47,22 @@ def read_keys(path: Path) -> list[KeyItem]:
     if not keys:
         raise LauncherError(f"{name} holds no key")
     return keys
+
+
+def _content(path: Path, name: str) -> bytes:
+    """Neither waits for a pipe's writer nor takes more memory than a file of keys may."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise LauncherError(f"{name} is not a file")
+            data = file.read(MOST_BYTES + 1)
+    except IsADirectoryError:
+        raise LauncherError(f"{name} is not a file") from None
+    except OSError as error:
+        raise LauncherError(f"{name} cannot be read: {error.strerror}") from None
+    if len(data) > MOST_BYTES:
+        raise LauncherError(f"{name} must have at most {MOST_BYTES} bytes")
+    return data
 
 
 def _of_lines(text: str, name: str) -> list[KeyItem]:
@@ -65,9 +77,9 @@ def _of_lines(text: str, name: str) -> list[KeyItem]:
 def _of_tables(text: str, name: str) -> list[KeyItem]:
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, or an endless number
         place = re.search(r"at line \d+, column \d+|at end of document", str(error))
-        raise LauncherError(f"{name} is no TOML ({place[0] if place else 'nested'})") from None
+        raise LauncherError(f"{name} is no TOML ({place[0] if place else _ODD})") from None
     tables = document.pop("key", [])
     if document:
         raise LauncherError(f"{name} may hold tables [[key]] and nothing else")

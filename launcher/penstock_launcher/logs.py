@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TextIO
 
-from penstock_launcher.outlet import Outlet, standard_output
+from penstock_launcher.outlet import standard_output
 from penstock_launcher.progress import Lines, Records, View
+from penstock_proto.outlet import Outlet
 from penstock_proto.progress import Bars, Progress
 
 MAX_LINE = 64 * 1024  # bytes of a child's line; the rest is dropped, and the record says so

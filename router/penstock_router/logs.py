@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import sys
@@ -10,6 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
+
+from penstock_proto.outlet import Outlet
 
 MESSAGES = 256  # that a RareLog remembers
 _LEVELS = {"WARNING": "WARN", "CRITICAL": "ERROR"}
@@ -31,6 +34,26 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(line, default=str).decode()
 
 
+class _Handler(logging.Handler):
+    """Writes to a descriptor, and never waits for its reader: the event loop logs."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._outlet = Outlet(descriptor)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._outlet.write(self.format(record) + "\n")
+        except Exception:  # as every handler: a line that cannot be written is no reason to fail
+            self.handleError(record)
+
+    def close(self) -> None:
+        """At the end of the process."""
+        with self.lock or contextlib.nullcontext(), contextlib.suppress(OSError):
+            self._outlet.close()
+        super().close()
+
+
 def _timestamp(seconds: float) -> str:
     when = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
     return when.replace("+00:00", "Z")
@@ -41,7 +64,7 @@ def configure_logs(level: str = "INFO") -> None:
     # Who logged and from which thread is in no line: 10 us of the 25 that a line would take.
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr.fileno())
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

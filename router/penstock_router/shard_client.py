@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -182,6 +183,9 @@ class ShardGroup:
             self._fail(rank, "its stream ended")
         except grpc.aio.AioRpcError as error:
             self._fail(rank, f"its stream broke: {error.code().name}: {error.details()}")
+        except Exception as error:  # ours: unsaid, it would look like a shard that hangs
+            logging.getLogger(__name__).exception("a result could not be taken in")
+            self._end(f"the router could not take in a result: {error!r}")
 
     async def _probe(self) -> None:
         """Ask those that say nothing, from time to time. A stopped process keeps its socket."""
@@ -203,9 +207,12 @@ class ShardGroup:
                 self.on_trouble(reason)
 
     def _fail(self, rank: int, reason: str) -> None:
+        self._end(f"shard {rank}: {reason}")
+
+    def _end(self, reason: str) -> None:
         if not self._closing:
             self._closing = True
-            self.on_failure(ShardFailure(f"shard {rank}: {reason}"))
+            self.on_failure(ShardFailure(reason))
 
     async def _gather(self, calls: Iterable[Awaitable[T]], name: str) -> list[T]:
         """What all ranks answer. Where one fails, the others may wait for it for ever."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -49,8 +50,24 @@ def test_a_file_that_will_not_do(tmp_path: Path, content: bytes | None, words: s
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "keys")
-    with pytest.raises(LauncherError, match="is not a file"):
-        of_file(tmp_path / "keys")
+    (tmp_path / "folder").mkdir()
+    for name in ("keys", "folder"):
+        with pytest.raises(LauncherError, match="is not a file"):
+            of_file(tmp_path / name)
+
+
+def test_no_more_is_read_than_keys_may_take(tmp_path: Path) -> None:
+    """A file that grew to gigabytes, as a log does, would end a server that has keys."""
+    path = tmp_path / "keys"
+    with path.open("wb") as file:
+        file.truncate(64 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(LauncherError, match="must have at most 524288 bytes"):
+            of_file(path)
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    finally:
+        tracemalloc.stop()
 
 
 TABLES = """
@@ -122,6 +139,8 @@ def test_tables_with_names_and_limits(tmp_path: Path) -> None:
         ),
         ("[[key]]\nname='a'\nkey='hunter-of-option'", "the API key named a is given twice"),
         ("# " + "hunter22" * 70_000, "must have at most"),
+        # Python's int() refuses it with an error that is not the parser's
+        ("[[key]]\nname='a'\nkey='hunter22'\nrequests-per-minute=" + "1" * 5000, "is no TOML"),
         ("a = " + "[" * 5000 + "]" * 5000, "is no TOML|may hold tables"),
     ],
 )

@@ -446,4 +446,20 @@ ATTACKS = (
         "ARG BASE=python:latest",
         "tests/deployment/test_images.py::test_bases_are_named_exactly",
     ),
+    # What orjson reads and cannot write.
+    Mutation(
+        "S12",
+        f"{ROUTER}/api/json_body.py",
+        "        fault = fault_of_levels(data)",
+        "        fault = None",
+        "tests/router/api/test_responses.py::test_what_is_shown_again_is_not_too_deep",
+    ),
+    # Files of keys whose numbers Python does not read end a server that runs.
+    Mutation(
+        "S3",
+        f"{LAUNCHER}/key_file.py",
+        "    except (ValueError, RecursionError) as error:  # TOMLDecodeError",
+        "    except (tomllib.TOMLDecodeError, RecursionError) as error:  #",
+        "tests/launcher/test_api_keys.py::test_tables_that_will_not_do",
+    ),
 )

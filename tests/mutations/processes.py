@@ -12,6 +12,22 @@ from tests.mutations.mutation import (
 )
 
 PROCESSES = (
+    # What makes an answer may raise in the engine.
+    Mutation(
+        "F1",
+        f"{ROUTER}/api/sequence_group.py",
+        "            guarded = _Guarded(listener, self)",
+        "            guarded = listener",
+        "tests/router/engine/test_broken_listeners.py::test_its_request_alone_ends",
+    ),
+    # A result that the router cannot take in looks like a shard that hangs.
+    Mutation(
+        "F1",
+        f"{ROUTER}/shard_client.py",
+        "        except Exception as error:  # ours",
+        "        except ZeroDivisionError as error:  # ours",
+        "tests/router/engine/test_broken_listeners.py::test_a_fault_of_the_router_is_said",
+    ),
     # A step's error is not heard.
     Mutation(
         "F1",

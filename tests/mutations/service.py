@@ -312,13 +312,21 @@ SERVICE = (
         "        self._progress_at = time.time()\n        self",
         "tests/test_clocks.py::test_the_clock_on_the_wall_is_read_for_dates_alone",
     ),
+    # The router waits for a launcher that reads its lines no more.
+    Mutation(
+        "-",
+        "proto/penstock_proto/outlet.py",
+        "            if not self._poll.poll(max(deadline - time.monotonic(), 0) * 1000):",
+        "            if False:",
+        "tests/router/test_logs.py::test_a_launcher_that_is_stopped_holds_up_no_client",
+    ),
     # Lines that nobody reads are kept.
     Mutation(
         "-",
-        f"{LAUNCHER}/outlet.py",
+        "proto/penstock_proto/outlet.py",
         "        if len(self._pending) >= PENDING:",
         "        if False:",
-        "tests/launcher/test_outlet.py::test_lines_are_dropped_when_nobody_reads",
+        "tests/proto/test_outlet.py::test_lines_are_dropped_when_nobody_reads",
     ),
     # `--deterministic` is read and forgotten.
     Mutation(

@@ -17,9 +17,12 @@ MOST_THINGS = 65_536  # objects, lists and strings, those of keys among them
 # Values in all. Only token ids are that many, and a body of the largest size by default holds
 # hardly more, as most have five digits.
 MOST_VALUES = 262_144
+# Objects and lists within one another. Answers hold parts of what was asked, and orjson writes 254
+# levels where it reads 1,024.
+MOST_LEVELS = 200
 PIECE_BYTES = 256 * 1024
 QUOTE, BACKSLASH, COMMA = ord('"'), ord("\\"), ord(",")
-OPENINGS = (ord("["), ord("{"))
+OPENINGS, CLOSINGS = (ord("["), ord("{")), (ord("]"), ord("}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,28 @@ def fault_of(data: bytes, most_values: int = MOST_VALUES) -> str | None:
     """
     text = np.frombuffer(data, np.uint8)
     if _shape(text, _count(text == QUOTE)).fault(most_values) is None:
-        return None
+        return fault_of_levels(data)
     shape = Shape()
     for piece in shapes(text):
         shape += piece
         if fault := shape.fault(most_values):
             return fault
+    return fault_of_levels(data)
+
+
+def fault_of_levels(data: bytes) -> str | None:
+    """The same for how deeply things are nested. At once where there are few of them."""
+    if data.count(b"[") + data.count(b"{") <= MOST_LEVELS:
+        return None
+    text, strings, level = np.frombuffer(data, np.uint8), _Strings(), 0
+    for start in range(0, len(text), PIECE_BYTES):
+        piece = text[start : start + PIECE_BYTES]
+        inside, _ = strings.follow(piece)
+        steps = np.isin(piece, OPENINGS).astype(np.int32) - np.isin(piece, CLOSINGS)
+        levels = level + np.cumsum(np.where(inside, 0, steps))
+        if levels.max() > MOST_LEVELS:
+            return f"at most {MOST_LEVELS} objects and lists within one another"
+        level = int(levels[-1])
     return None
 
 

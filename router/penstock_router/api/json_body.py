@@ -8,7 +8,7 @@ import orjson
 from aiohttp import web
 
 from penstock_router.api.bodies import BODY_BYTES, SMALL_BYTES
-from penstock_router.api.body_shape import MOST_VALUES, fault_of
+from penstock_router.api.body_shape import MOST_VALUES, fault_of, fault_of_levels
 from penstock_router.api.errors import ApiError, Kind, invalid
 from penstock_router.api.no_numbers import place_of_no_number
 from penstock_router.api.service import SERVICE
@@ -24,8 +24,11 @@ async def read_json(request: web.Request) -> object:
     request[BODY_BYTES] = len(data)
     if len(data) > SMALL_BYTES:
         most = max(MOST_VALUES, service.engine.limits.max_input_tokens)
-        if fault := await asyncio.to_thread(fault_of, data, most):
-            raise invalid(f"the body must have {fault}")
+        fault = await asyncio.to_thread(fault_of, data, most)
+    else:
+        fault = fault_of_levels(data)
+    if fault:
+        raise invalid(f"the body must have {fault}")
     async with bodies.turn(len(data)):
         try:
             value: object = orjson.loads(data)

@@ -67,7 +67,8 @@ class SequenceGroup:
         """Hand one of them to the engine. Raises ApiError when it takes none."""
         listener.group = self
         try:
-            self._ids.append(self._engine.submit(listener.request, listener))
+            guarded = _Guarded(listener, self)
+            self._ids.append(self._engine.submit(listener.request, guarded))
         except EngineError as error:
             raise from_engine(error) from error
 
@@ -82,6 +83,50 @@ class SequenceGroup:
         """A sequence failed, and with it the HTTP request."""
         if not self.ended.done():
             self.ended.set_exception(error)
+
+    def broke(self, error: Exception) -> None:
+        """A listener raised, which is a fault of ours: whoever waits for the end gets it."""
+        if not self.ended.done():
+            fault = RuntimeError("a listener raised")  # a future takes no StopIteration
+            fault.__cause__ = error
+            self.ended.set_exception(fault)
+
+
+class _Guarded:
+    """A listener whose faults end its own request. In the engine they would end the server."""
+
+    __slots__ = ("_group", "_listener")
+
+    def __init__(self, listener: SequenceListener, group: SequenceGroup) -> None:
+        self._listener = listener
+        self._group = group
+
+    def prompt(
+        self, logprobs: Sequence[float | None], tops: Sequence[TopTokens], ranks: Sequence[int]
+    ) -> None:
+        try:
+            self._listener.prompt(logprobs, tops, ranks)
+        except Exception as error:
+            self._group.broke(error)
+
+    def token(self, token_id: int, logprob: float, top: TopTokens, rank: int) -> bool:
+        try:
+            return self._listener.token(token_id, logprob, top, rank)
+        except Exception as error:
+            self._group.broke(error)
+            return True  # nobody wants more of it
+
+    def finish(self, finish: Finish) -> None:
+        try:
+            self._listener.finish(finish)
+        except Exception as error:
+            self._group.broke(error)
+
+    def fail(self, error: EngineError) -> None:
+        try:
+            self._listener.fail(error)
+        except Exception as fault:
+            self._group.broke(fault)
 
 
 class SequenceListener:

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_router.api import body_shape
-from penstock_router.api.body_shape import MOST_THINGS, MOST_VALUES, Shape, fault_of, shapes
+from penstock_router.api.body_shape import (
+    MOST_LEVELS,
+    MOST_THINGS,
+    MOST_VALUES,
+    Shape,
+    fault_of,
+    fault_of_levels,
+    shapes,
+)
 
 texts = st.text(alphabet='"\\\\[]{}:,ab\u00e9\n', max_size=12)
 values = st.recursive(
@@ -44,8 +52,25 @@ def test_as_a_parser_counts(
         assert sum(shapes(np.frombuffer(text, np.uint8)), Shape()) == counted(value)
 
 
+def levels_of(value: object) -> int:
+    inner = (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    )
+    return 0 if inner is None else 1 + max(map(levels_of, inner), default=0)
+
+
+@given(values, st.integers(1, 40), st.integers(1, 4))
+def test_levels_are_those_of_a_parser(value: object, piece: int, most: int) -> None:
+    text = json.dumps(value).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(body_shape, "PIECE_BYTES", piece)
+        patch.setattr(body_shape, "MOST_LEVELS", most)
+        assert bool(fault_of_levels(text)) == (levels_of(value) > most)
+
+
 TEXT = {"inputs": 'if a["b"]: c = [{"d": []}, 1, 2, 3, 4, 5]\n' * 60_000}
 THINGS = f"at most {MOST_THINGS} objects, lists and strings altogether"
+LEVELS = f"at most {MOST_LEVELS} objects and lists within one another"
 VALUES = f"at most {MOST_VALUES} values altogether"
 BODIES: dict[str, tuple[str, str | None]] = {
     "brackets of a text": (json.dumps(TEXT), None),
@@ -56,6 +81,8 @@ BODIES: dict[str, tuple[str, str | None]] = {
     "fewer strings": ("[" + '"a",' * (MOST_THINGS - 2) + '"a"]', None),
     "numbers": ("[" + "1.5," * MOST_VALUES + "1]", VALUES),
     "as many token ids": (json.dumps({"prompt": [128_000] * MOST_VALUES}), None),
+    "levels": ("[" * MOST_LEVELS + "]" * MOST_LEVELS, None),
+    "one level more": ("[" * MOST_LEVELS + '{"a": 1}' + "]" * MOST_LEVELS, LEVELS),
     "null": ("[" + "null," * MOST_VALUES + "null]", VALUES),
 }
 

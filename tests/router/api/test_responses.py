@@ -10,6 +10,7 @@ import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from penstock_router.api.body_shape import MOST_LEVELS
 from support.fake_engine import FakeEngine
 
 PATH = "/v1/responses"
@@ -55,6 +56,22 @@ async def test_whole(serve: Any) -> None:
     chat["messages"].append({"role": "user", "content": "hi"})
     await client.post("/v1/chat/completions", chat)
     assert [*client.engine.requests[1].prompt] == [*request.prompt]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_is_shown_again_is_not_too_deep(serve: Any, stream: bool) -> None:
+    """It was read and could not be written: as a stream that ended the server."""
+    client = await serve()
+    for levels, status in ((MOST_LEVELS - 2, 200), (260, 422)):
+        script(client, "The capital</s>")
+        deep: Any = 1
+        for _ in range(levels):
+            deep = [deep]
+        body = {"input": "hi", "metadata": {"a": deep}, "stream": stream}
+        async with client.session.post(client.url + PATH, json=body) as response:
+            assert response.status == status
+            text = await response.text()
+        assert ("[" * levels in text) == (status == 200)
 
 
 async def test_a_cut_answer_is_incomplete(serve: Any) -> None:
