@@ -441,11 +441,11 @@ def rank_sums(dtype: torch.dtype, dependent: bool) -> None:
 HOPPER = range(90, 100)
 CASES: dict[str, Case] = {
     "attention": Case(attention(128)),
-    "experts of one row": Case(experts(1)),
+    "experts of one row": Case(experts(1), turn=0),
     "experts of few rows": Case(experts(2)),
     "experts of many rows": Case(experts(1024), few=False),
     "experts of MXFP4 with biases": Case(experts(16, "mxfp4", biased=True)),
-    "attention with sinks": Case(attention(64, 64, heads=16, has_sinks=True)),
+    "attention with sinks": Case(attention(64, 64, heads=16, has_sinks=True), turn=1),
     "attention with sinks and a soft cap": Case(
         attention(64, cap=50.0, has_sinks=True), few=False
     ),
@@ -463,7 +463,7 @@ CASES: dict[str, Case] = {
     },
     "attention with a window": Case(attention(128, window=64), few=False),
     "attention with a soft cap": Case(attention(64, cap=50.0), few=False),
-    "attention with both": Case(attention(64, window=64, cap=50.0)),
+    "attention with both": Case(attention(64, window=64, cap=50.0), turn=0),
     "attention of wide heads with both": Case(attention(256, window=64, cap=50.0), few=False),
     "attention of wide heads": Case(attention(256), few=False),
     "attention of odd heads": Case(attention(80), few=False),
@@ -503,7 +503,7 @@ CASES: dict[str, Case] = {
     **{f"activations, {act.value}": Case(activations(act), turn=i) for i, act in enumerate(Act)},
     "rows in FP8, by what makes them": Case(rows_made_in_fp8, HALF, range(89, 1000)),
     "steps": Case(step_rows),
-    "sampling": Case(sampling),
+    "sampling": Case(sampling, turn=1),
     "rows in FP8": Case(quantised_rows, cards=range(89, 1000)),
     "one row": Case(products(1, "dense"), HALF),
     "one row, biased": Case(products(1, "biased"), HALF, few=False),
@@ -531,7 +531,7 @@ CASES: dict[str, Case] = {
         products(1024, "4 bits, zeros, half tiles, rows in FP8"), HALF, range(89, 1000), few=False
     ),
     "rows in FP8 of 4 bits by any card": Case(portable_rows_in_fp8, HALF, range(89, 1000)),
-    "4 bits in memory": Case(widened_4_bits),
+    "4 bits in memory": Case(widened_4_bits, turn=1),
     "one row in 8 bits": Case(products(1, "8 bits", k=1024), HALF),
     "few rows in 8 bits": Case(products(16, "8 bits"), HALF),
     "few rows in groups of 8 bits": Case(products(16, "8 bits, groups"), HALF, few=False),
@@ -543,7 +543,7 @@ CASES: dict[str, Case] = {
     "64 rows of codes, biased": Case(products(64, "codes, biased"), HALF, few=False),
     "few rows of NVFP4": Case(products(16, "codes, nvfp4"), HALF, few=False),
     "one row of codes in tables": Case(products(1, "codes, tables"), HALF, few=False),
-    "codes in memory": Case(looked_up_weights),
+    "codes in memory": Case(looked_up_weights, turn=0),
     "FP8 in memory": Case(widened_weights, cards=range(89, 1000)),
     "products that rotate": Case(rotating_product("dense", 128), HALF, HOPPER),
     "products that rotate in FP8": Case(rotating_product("fp8", 128), HALF, HOPPER),
