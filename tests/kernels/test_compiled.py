@@ -47,7 +47,7 @@ SINCE = {
     90: {"rank_sum", "rank_choice"},
 }  # by the first capability
 # Of arithmetic alone, which one card compiles as another does: some of the cards compile each.
-ANY_CARD = {"draw", "expert_vectors", "parts", "penalties", "threshold"}
+ANY_CARD = {"draw", "parts", "penalties", "threshold"}
 
 
 Lines = dict[int, list[dict[str, Any]]]  # by capability

@@ -441,7 +441,7 @@ def rank_sums(dtype: torch.dtype, dependent: bool) -> None:
 HOPPER = range(90, 100)
 CASES: dict[str, Case] = {
     "attention": Case(attention(128)),
-    "experts of one row": Case(experts(1), turn=0),
+    "experts of one row": Case(experts(1)),
     "experts of few rows": Case(experts(2)),
     "experts of many rows": Case(experts(1024), few=False),
     "experts of MXFP4 with biases": Case(experts(16, "mxfp4", biased=True)),
@@ -463,7 +463,7 @@ CASES: dict[str, Case] = {
     },
     "attention with a window": Case(attention(128, window=64), few=False),
     "attention with a soft cap": Case(attention(64, cap=50.0), few=False),
-    "attention with both": Case(attention(64, window=64, cap=50.0), turn=0),
+    "attention with both": Case(attention(64, window=64, cap=50.0), turn=1),
     "attention of wide heads with both": Case(attention(256, window=64, cap=50.0), few=False),
     "attention of wide heads": Case(attention(256), few=False),
     "attention of odd heads": Case(attention(80), few=False),
@@ -543,7 +543,7 @@ CASES: dict[str, Case] = {
     "64 rows of codes, biased": Case(products(64, "codes, biased"), HALF, few=False),
     "few rows of NVFP4": Case(products(16, "codes, nvfp4"), HALF, few=False),
     "one row of codes in tables": Case(products(1, "codes, tables"), HALF, few=False),
-    "codes in memory": Case(looked_up_weights, turn=0),
+    "codes in memory": Case(looked_up_weights, turn=1),
     "FP8 in memory": Case(widened_weights, cards=range(89, 1000)),
     "products that rotate": Case(rotating_product("dense", 128), HALF, HOPPER),
     "products that rotate in FP8": Case(rotating_product("fp8", 128), HALF, HOPPER),
