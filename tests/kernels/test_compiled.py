@@ -46,6 +46,8 @@ SINCE = {
     89: {"quantise", "w4a8_linear", "widen"},
     90: {"rank_sum", "rank_choice"},
 }  # by the first capability
+# Of arithmetic alone, which one card compiles as another does: some of the cards compile each.
+ANY_CARD = {"draw", "parts", "penalties", "threshold"}
 
 
 Lines = dict[int, list[dict[str, Any]]]  # by capability
@@ -100,8 +102,12 @@ def test_every_variant_compiles_and_fits() -> None:
 
 
 def check(found: Lines) -> None:
+    seen: set[str] = set()
     for capability, lines in found.items():
-        assert {line["kernel"].split(".")[0] for line in lines} == expected(capability)
+        kernels = {line["kernel"].split(".")[0] for line in lines}
+        assert expected(capability) - ANY_CARD <= kernels <= expected(capability)
+        seen |= kernels
         most = SHARED_KIB[capability] * 1024
         assert not [line for line in lines if line["shared"] > most]
         assert not [line for line in lines if line["running"]]
+    assert seen >= ANY_CARD
