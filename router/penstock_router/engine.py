@@ -8,6 +8,7 @@ the second is sent shortly before it is needed (`pace`), and takes in what arriv
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections import deque
@@ -196,6 +197,13 @@ class Engine:
         self._pump_due = False
         if self.health.failure is not None:
             return
+        try:
+            self._plan_ahead()
+        except Exception as error:  # ours: the event loop would pass over it, and all would wait
+            logging.getLogger(__name__).exception("a step could not be planned")
+            self._on_failure(ShardFailure(f"the router could not plan a step: {error!r}"))
+
+    def _plan_ahead(self) -> None:
         while len(self._under_way) < PLANS_AHEAD:
             now = time.monotonic()
             if self._under_way and self._hold_back(now):

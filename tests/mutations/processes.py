@@ -28,6 +28,13 @@ PROCESSES = (
         "        except ZeroDivisionError as error:  # ours",
         "tests/router/engine/test_broken_listeners.py::test_a_fault_of_the_router_is_said",
     ),
+    Mutation(
+        "F1",
+        f"{ROUTER}/engine.py",
+        "        except Exception as error:  # ours",
+        "        except ZeroDivisionError as error:  # ours",
+        "tests/router/engine/test_broken_listeners.py::test_a_fault_of_the_router_is_said",
+    ),
     # A step's error is not heard.
     Mutation(
         "F1",

@@ -51,8 +51,15 @@ async def test_its_request_alone_ends(engine_rig: Any, recorder: Any, call: str,
         assert rig.scheduler.idle and rig.scheduler.blocks.used == 0
 
 
+FAULTS = [
+    ("_deliver", "the router could not take in a result: TypeError('not this way')"),
+    ("_hold_back", "the router could not plan a step: TypeError('not this way')"),
+]
+
+
+@pytest.mark.parametrize(("where", "said"), FAULTS, ids=lambda value: value.partition(" ")[0])
 async def test_a_fault_of_the_router_is_said(
-    engine_rig: Any, recorder: Any, monkeypatch: pytest.MonkeyPatch
+    engine_rig: Any, recorder: Any, monkeypatch: pytest.MonkeyPatch, where: str, said: str
 ) -> None:
     """Unsaid it looked like a step that never ends: a minute later the shards were blamed."""
     async with engine_rig() as rig:
@@ -60,11 +67,10 @@ async def test_a_fault_of_the_router_is_said(
         def broken(*_: object) -> None:
             raise TypeError("not this way")
 
-        monkeypatch.setattr(rig.engine, "_deliver", broken)
+        monkeypatch.setattr(rig.engine, where, broken)
         listener = recorder()
         rig.engine.submit(GenerationRequest((5, 6), 80), listener)
         end = await asyncio.wait_for(listener.wait(), 30)
-        said = "the router could not take in a result: TypeError('not this way')"
         assert isinstance(end, GenerationFailed) and said in str(end)
         with pytest.raises(ShardFailure, match="the router could not"):
             await rig.engine.failed
