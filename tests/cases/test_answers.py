@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -137,11 +138,15 @@ class Likely(FakeEngine):
 
     def submit(self, request: Any, listener: Any) -> int:
         top = [(token, -1.0 - place / 2) for place, token in enumerate(self.likely)]
-        told = listener.token
-        listener.token = lambda token, logprob, _, rank: told(
-            token, dict(top).get(token, -9.0), top, rank
+
+        def told(token: int, logprob: float, _: Any, rank: int) -> bool:
+            stops: bool = listener.token(token, dict(top).get(token, -9.0), top, rank)
+            return stops
+
+        hearing = SimpleNamespace(
+            prompt=listener.prompt, token=told, finish=listener.finish, fail=listener.fail
         )
-        return super().submit(request, listener)
+        return super().submit(request, hearing)  # type: ignore[arg-type]
 
 
 async def test_bytes_of_part_of_a_character(serve: Any) -> None:

@@ -247,6 +247,8 @@ class Connection(PacedConnection):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Our own answer, and a line in the log without what the client sent."""
+        if isinstance(exc, ConnectionError):
+            raise exc  # the client is gone, which is no fault and needs no answer
         if isinstance(exc, HttpProcessingError):
             error = ApiError(Kind.BAD_REQUEST, describe(exc))
             self._connections.note("INFO", f"malformed request: {error}", self.peername)

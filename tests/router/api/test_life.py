@@ -133,6 +133,27 @@ async def test_disconnect(serve: Any, route: str, body: dict[str, Any], tokens: 
     assert await client.count('tgi_request_failure{err="dropped"}') == 1
 
 
+async def test_who_leaves_as_the_head_goes_is_no_fault(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Between the look at the connection and the first write to it."""
+    client = await serve(FakeEngine(script=[10, 11, 12]))
+    start = sse.EventStream._start
+
+    async def leaving(stream: sse.EventStream) -> None:
+        stream._request.transport.close()  # type: ignore[union-attr]
+        await start(stream)
+
+    monkeypatch.setattr(sse.EventStream, "_start", leaving)
+    for path in ("/generate_stream", "/v1/completions"):
+        body = {"inputs": "hi", "prompt": "hi", "stream": True}
+        with pytest.raises(aiohttp.ClientError):
+            await client.stream(path, body)
+    await client.quiet()
+    assert await client.count('tgi_request_failure{err="dropped"}') == 2
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 async def test_disconnect_at_any_moment(serve: Any) -> None:
     """Many clients that leave at many points of their requests."""
     client = await serve(FakeEngine(script=[10, 11, 12]))

@@ -16,7 +16,7 @@ from router.api.conftest import CONFIG
     [
         ("cuda", None, {}, (4096, 256)),
         ("cuda", "/x", {}, (4096, 512)),
-        ("cpu", "/x", {}, (1024, 64)),
+        ("cpu", "/x", {}, (128, 64)),
         ("cuda", "/x", {"max_batch_size": 7, "max_batch_prefill_tokens": 100}, (100, 7)),
         ("cuda", "/x", {"max_concurrent_requests": 100}, (4096, 100)),
         ("cuda", "/x", {"max_total_tokens": 50}, (50, 512)),
